@@ -1,0 +1,438 @@
+"""The 16 Procgen games (Cobbe et al., 2020, https://arxiv.org/abs/1912.01588) as a batched TorchRL environment.
+
+``procgen_env("coinrun", 64, num_levels=200)`` is what a training run wants, ``ProcgenEnv`` the bare games. Two packages
+hold the games: ``procgen`` (from OpenAI, or the re-upload procgen-mirror), and ``envpool`` >= 1.2.5. Rewards, ends and
+levels are the same in both for the same seed and actions; frames differ by a pixel or two, so one run keeps to one.
+
+Procgen starts the next episode by itself: the observation that comes with ``done`` is the next episode's first frame
+and the true last frame is never shown. So every end is ``terminated``, time-outs too, and nothing bootstraps through a
+frame that nobody saw (as in Baselines, CleanRL and DAAC); ``truncated`` additionally marks the time-outs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
+
+from decouple.envs.reward_scaling import RewardScaling
+
+# fmt: off
+GAMES: tuple[str, ...] = (
+    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
+    "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
+)
+# fmt: on
+TIME_LIMIT: dict[str, int] = dict.fromkeys(GAMES, 1000) | {
+    **{"bigfish": 6000, "bossfight": 4000, "plunder": 4000},  # steps per episode; the games' own `timeout`
+    **{"leaper": 500, "maze": 500},
+}
+EXTREME_GAMES = ("chaser", "dodgeball", "leaper", "starpilot")
+MEMORY_GAMES = ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner")
+NUM_ACTIONS, NO_OP, FORCE_RESET = 15, 4, -1
+INT32_MAX = 2**31 - 1
+
+
+class _Frames(NamedTuple):
+    """What the games show now. The arrays may be overwritten by the next step."""
+
+    observation: np.ndarray  # (N, 3, 64, 64) uint8
+    reward: np.ndarray  # (N,) float32
+    first: np.ndarray  # (N,) bool, the step before ended an episode
+    level_seed: np.ndarray  # (N,) int32
+    level_complete: np.ndarray  # (N,) the level before was completed
+
+
+class _ProcgenGames:
+    """The C library of the procgen package, spoken to without its Gym wrappers."""
+
+    def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
+        self.games = package.ProcgenGym3Env(num_envs, game, rand_seed=seed, num_threads=threads, **options)
+        self.games._reuse_arrays = True  # observe() then hands out its buffers; ProcgenEnv makes the one copy
+        # The destructor calls this function, and the first look-up takes cffi's lock: a deadlock, where the garbage
+        # collector strikes while other games are being built under the same lock. So look it up now.
+        self.closing = self.games._c_lib.libenv_close
+
+    def frames(self) -> _Frames:
+        reward, observation, first = self.games.observe()
+        info = self.games._info  # filled by observe(); get_info() would loop over the games in Python
+        pixels = observation["rgb"].transpose(0, 3, 1, 2)
+        return _Frames(pixels, reward, first, info["level_seed"], info["prev_level_complete"])
+
+    def step(self, action: np.ndarray) -> _Frames:
+        self.games.act(action)
+        return self.frames()
+
+    def restart(self, games: np.ndarray) -> _Frames:
+        # The library steps all games together, and action -1 ends an episode: so the others are put back afterwards.
+        states = self.games.get_state()
+        self.games.act(np.where(games, FORCE_RESET, NO_OP))
+        self.games.observe()
+        for index in np.flatnonzero(~games):
+            self.games.call_c_func("set_state", int(index), states[index], len(states[index]))
+        return self.frames()
+
+    def state(self) -> list[bytes]:
+        return self.games.get_state()
+
+    def load_state(self, states: list[bytes]) -> _Frames:
+        self.games.set_state(states)
+        return self.frames()
+
+    def close(self) -> None:
+        self.games.close()
+
+
+class _EnvpoolGames:
+    """The games in envpool, which shows the last frame and restarts a game one step later: restarted here at once."""
+
+    def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
+        options = dict(options)
+        task = f"{game.capitalize()}{options.pop('distribution_mode').capitalize()}-v0"
+        # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes these as given.
+        seeds = np.random.RandomState(seed).randint(0, 2**32, size=num_envs, dtype=np.uint32).astype(np.int32)
+        self.games = package.make_gymnasium(
+            task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options
+        )
+        observation, info = self.games.reset()
+        nothing = np.zeros(num_envs)
+        self.now = _Frames(observation, nothing.astype("f4"), nothing == 0, info["level_seed"], nothing == 1)
+
+    def frames(self) -> _Frames:
+        return self.now
+
+    def step(self, action: np.ndarray) -> _Frames:
+        observation, reward, terminated, truncated, info = self.games.step(action)
+        ended = terminated | truncated
+        self.now = _Frames(observation, reward, ended, info["level_seed"], info["prev_level_complete"])
+        return self.restart(ended) if ended.any() else self.now
+
+    def restart(self, games: np.ndarray) -> _Frames:
+        indices = np.flatnonzero(games).astype(np.int32)
+        observation, info = self.games.reset(indices)
+        self.now.observation[info["env_id"]] = observation  # envpool hands out new arrays, so they are ours to write
+        self.now.level_seed[info["env_id"]] = info["level_seed"]
+        return self.now
+
+    def close(self) -> None:
+        self.games.close()
+
+
+def _import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
+    """Name, version and module of the asked, or of the first installed backend; ImportError if there is none."""
+    for name in ("procgen", "envpool") if backend is None else (backend,):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            continue
+        if name == "procgen" and not hasattr(module, "ProcgenGym3Env"):
+            # `python some/procgen.py` puts some/ first on sys.path, and `import procgen` then finds that script.
+            found = getattr(module, "__file__", None)
+            raise ImportError(f"`import procgen` must find the games; got {found}: take its folder off sys.path")
+        for distribution in (name, f"{name}-mirror"):
+            try:
+                return name, f"{distribution} {importlib.metadata.version(distribution)}", module
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return name, name, module
+    extras = ("procgen", "envpool") if backend is None else (backend,)
+    raise ImportError("no Procgen games found: " + " or ".join(f"pip install 'decouple[{extra}]'" for extra in extras))
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
+    return int(value)
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def distribution_modes(game: str) -> tuple[str, ...]:
+    """The distribution modes that ``game`` has: easy and hard, for some games extreme and memory."""
+    _check_choice("game", game, GAMES)
+    extras = [mode for mode, games in (("extreme", EXTREME_GAMES), ("memory", MEMORY_GAMES)) if game in games]
+    return ("easy", "hard", *extras)
+
+
+class ProcgenEnv(EnvBase):
+    """``num_envs`` copies of one Procgen game in lockstep; batch size (N,) with N = num_envs.
+
+    Keys: ``action`` int64 (N,) in [0, 15); ``observation`` uint8 (N, 3, 64, 64), never overwritten by a later step;
+    ``level_seed`` int64 (N, 1), the level of that frame; ``prev_level_complete`` bool (N, 1), whether the episode that
+    ended was won, where ``done``; ``reward`` float32 (N, 1), raw; ``done``, ``terminated``, ``truncated`` bool (N, 1).
+
+    ``terminated`` is ``done``: see the module's page. ``truncated`` marks the ends at the game's own limit
+    (``TIME_LIMIT[game]`` steps); an episode that is won or lost on exactly that step counts as truncated too.
+
+    ``reset`` steps no game that is at a first frame (all games at the start, and each game after its ``done``): it
+    returns the frames they show. A game in mid-episode gives up its episode and starts the next one, the others stay as
+    they are. The one exception: the first ``reset`` after ``load_state_dict`` returns the restored frames.
+
+    ``state_dict`` carries the games: a fresh environment that loads it continues bit for bit. envpool cannot save its
+    games (``resumable`` is False): there, loading restores nothing and a fresh environment goes on with fresh episodes.
+
+    Args:
+        game: one of ``GAMES``.
+        num_envs: N >= 1.
+        num_levels: levels are drawn from [start_level, start_level + num_levels); 0: from all 2^31 - 1 levels.
+        start_level: the first level; only with num_levels > 0 (the games ignore it otherwise, so that is refused).
+        distribution_mode: easy or hard; for some games extreme, memory (``distribution_modes(game)``).
+        seed: of the order of levels, in [0, 2^31 - 1]. ``set_seed`` starts the games anew.
+        num_threads: threads that step the games, >= 1; default: the number of cores, at most 4.
+        backend: "procgen", "envpool", or None for the first of the two that is installed.
+        device: of the tensors; the games run on the CPU.
+        use_backgrounds, center_agent, restrict_themes, use_monochrome_assets, paint_vel_info: the games' own options,
+            https://github.com/openai/procgen.
+        use_sequential_levels: a level that is won leads on to the level 997 seeds further, outside of num_levels,
+            without a done; needs the procgen backend.
+
+    Raises:
+        ValueError: an argument outside its range, or an action outside [0, 15).
+        ImportError: the backend is not installed, or another module is called ``procgen``.
+
+    Attributes:
+        backend: "procgen" or "envpool". backend_version: e.g. "procgen-mirror 0.10.7".
+        resumable: whether ``state_dict`` can restore the games.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int,
+        *,
+        num_levels: int = 0,
+        start_level: int = 0,
+        distribution_mode: str = "easy",
+        seed: int = 0,
+        num_threads: int | None = None,
+        backend: str | None = None,
+        device: torch.device | str | None = None,
+        use_backgrounds: bool = True,
+        center_agent: bool = True,
+        use_sequential_levels: bool = False,
+        restrict_themes: bool = False,
+        use_monochrome_assets: bool = False,
+        paint_vel_info: bool = False,
+    ) -> None:
+        _check_choice("distribution_mode", distribution_mode, distribution_modes(game))
+        if backend is not None:
+            _check_choice("backend", backend, ("procgen", "envpool"))
+        self._seed = _check_integer("seed", seed, 0, INT32_MAX)
+        threads = min(os.cpu_count() or 1, 4) if num_threads is None else num_threads
+        self._num_threads = _check_integer("num_threads", threads, 1, 1024)
+        switches = {
+            "use_backgrounds": use_backgrounds,
+            "center_agent": center_agent,
+            "use_sequential_levels": use_sequential_levels,
+            "restrict_themes": restrict_themes,
+            "use_monochrome_assets": use_monochrome_assets,
+            "paint_vel_info": paint_vel_info,
+        }
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False; got {value!r}")
+        num_levels = _check_integer("num_levels", num_levels, 0, INT32_MAX)
+        start_level = _check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
+        num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
+        self.backend, self.backend_version, self._package = _import_backend(backend)
+        if self.backend == "envpool" and use_sequential_levels:
+            raise ValueError("use_sequential_levels must be False with backend envpool; got True")
+        self.game, self.resumable = game, self.backend == "procgen"
+        levels = {"num_levels": num_levels, "start_level": start_level, "distribution_mode": distribution_mode}
+        self._options: dict[str, Any] = {**levels, **switches}
+        super().__init__(device=device, batch_size=torch.Size([num_envs]))
+        self._make_specs()
+        self._start()
+
+    def _make_specs(self) -> None:
+        batch, device = self.batch_size, self.device
+        column = torch.Size([*batch, 1])
+        self.observation_spec = Composite(
+            observation=Bounded(0, 255, torch.Size([*batch, 3, 64, 64]), dtype=torch.uint8, device=device),
+            level_seed=Unbounded(column, dtype=torch.int64, device=device),
+            prev_level_complete=Binary(shape=column, dtype=torch.bool, device=device),
+            shape=batch,
+        )
+        self.action_spec = Categorical(NUM_ACTIONS, shape=batch, dtype=torch.int64, device=device)
+        self.reward_spec = Unbounded(column, dtype=torch.float32, device=device)
+        end = Binary(shape=column, dtype=torch.bool, device=device)
+        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=batch)
+
+    def _start(self) -> None:
+        """Build the games; they stand at the first frame of their first episodes."""
+        backend = _ProcgenGames if self.backend == "procgen" else _EnvpoolGames
+        games = self.batch_size[0]
+        self._games = backend(self._package, self.game, games, self._seed, self._num_threads, self._options)
+        self._elapsed = np.zeros(games, dtype=np.int64)  # steps into the episode; 0: the game shows a first frame
+        self._just_loaded = False
+
+    def _tensor(self, array: np.ndarray, dtype: type[np.generic]) -> Tensor:
+        """A copy on the device. The copy is numpy's: torch's threads would spin beside those of the games."""
+        copy = torch.from_numpy(array.astype(dtype))  # in the array's own memory order: no pixel is moved
+        return copy if self.device is None else copy.to(self.device)
+
+    def _column(self, array: np.ndarray, dtype: type[np.generic]) -> Tensor:
+        return self._tensor(array, dtype).unsqueeze(-1)  # (N, 1)
+
+    def _shown(self, frames: _Frames, level_complete: np.ndarray) -> dict[str, Tensor]:
+        return {
+            "observation": self._tensor(frames.observation, np.uint8),  # (N, 3, 64, 64)
+            "level_seed": self._column(frames.level_seed, np.int64),
+            "prev_level_complete": self._column(level_complete, np.bool_),
+        }
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        action = tensordict.get("action").cpu().numpy()
+        if action.min() < 0 or action.max() >= NUM_ACTIONS:
+            raise ValueError(f"action must lie in [0, {NUM_ACTIONS}); got {action.min()} to {action.max()}")
+        frames = self._games.step(action.astype(np.int32))
+        done, complete = frames.first, frames.level_complete.astype(bool)
+        self._elapsed += 1
+        timed_out = done & (self._elapsed >= TIME_LIMIT[self.game])
+        self._elapsed[done | complete] = 0  # with sequential levels, a level won starts the clock again without a done
+        self._just_loaded = False
+        shown = self._shown(frames, complete)
+        shown["reward"] = self._column(frames.reward, np.float32)
+        ends = {"done": done, "terminated": done, "truncated": timed_out}
+        shown |= {key: self._column(value, np.bool_) for key, value in ends.items()}
+        return TensorDict(shown, self.batch_size, device=self.device)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        abandoned = self._elapsed > 0
+        if mask is not None:
+            abandoned &= mask.reshape(-1).cpu().numpy()
+        if self._just_loaded:
+            self._just_loaded, abandoned = False, np.zeros_like(abandoned)
+        if abandoned.any():
+            frames = self._games.restart(abandoned)
+            self._elapsed[abandoned] = 0
+        else:
+            frames = self._games.frames()
+        shown = self._shown(frames, np.zeros_like(abandoned))
+        ends = {key: torch.zeros_like(shown["prev_level_complete"]) for key in ("done", "terminated", "truncated")}
+        return TensorDict(shown | ends, self.batch_size, device=self.device)
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Start the games anew with this seed."""
+        self._seed = _check_integer("seed", seed, 0, INT32_MAX)
+        self._games.close()
+        self._start()
+
+    def _settings(self) -> dict[str, Any]:
+        identity = {"game": self.game, "num_envs": self.batch_size[0], "backend": self.backend_version}
+        return identity | self._options
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The games as uint8 tensors (None with envpool), the clocks, and the settings that they belong to."""
+        games = None
+        if isinstance(self._games, _ProcgenGames):
+            games = [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in self._games.state()]
+        return {"settings": self._settings(), "games": games, "elapsed": torch.from_numpy(self._elapsed.copy())}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the games. Raises ValueError, naming what differs, if they were saved under other settings."""
+        here, there = self._settings(), state["settings"]
+        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in here | there]
+        differ = [text for key, text in zip(here | there, differ, strict=True) if there.get(key) != here.get(key)]
+        if differ:
+            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        if isinstance(self._games, _ProcgenGames):
+            self._games.load_state([game.numpy().tobytes() for game in state["games"]])
+            self._elapsed = state["elapsed"].numpy().copy()
+            self._just_loaded = True
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Free the games and their threads."""
+        if not self.is_closed:
+            self._games.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+class EpisodesInState(Transform):
+    """Puts the games, and the return and length of unfinished episodes, into the environment's ``state_dict``.
+
+    TorchRL's ``TransformedEnv.state_dict`` holds its transforms only, so one of them has to carry the games.
+    The first ``reset`` after loading hands back ``episode_reward`` and ``step_count`` with the restored frames, so the
+    episode that was cut by a checkpoint reports its whole return.
+    """
+
+    RUNNING = ("episode_reward", "step_count")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: dict[str, Tensor] = {}
+        self._loaded: dict[str, Tensor] | None = None
+
+    def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
+        done = next_tensordict.get("done")
+        self._running = {key: next_tensordict.get(key).masked_fill(done, 0) for key in self.RUNNING}
+        self._loaded = None
+        return next_tensordict
+
+    def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
+        if self._loaded is not None:
+            tensordict_reset.update({key: value.clone() for key, value in self._loaded.items()})
+            self._loaded = None
+        self._running = {key: tensordict_reset.get(key) for key in self.RUNNING}
+        return tensordict_reset
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The games' state (see ``ProcgenEnv.get_extra_state``) and the running return and length, (N, 1) each."""
+        running = {key: value.clone() for key, value in self._running.items()}
+        return {"games": self._game_env().get_extra_state(), "running": running}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore both; ValueError if the games were saved under other settings."""
+        env = self._game_env()
+        env.set_extra_state(state["games"])
+        if env.resumable and state["running"]:
+            self._running = {key: value.to(env.device or "cpu") for key, value in state["running"].items()}
+            self._loaded = self._running
+
+    def _game_env(self) -> ProcgenEnv:
+        container = self.container
+        env = container.base_env if isinstance(container, TransformedEnv) else None
+        if not isinstance(env, ProcgenEnv):
+            raise RuntimeError(f"EpisodesInState needs a TransformedEnv around ProcgenEnv; got {type(env).__name__}")
+        return env
+
+
+def procgen_env(
+    game: str, num_envs: int, *, scale_rewards: bool = True, gamma: float = 0.99, **options: Any
+) -> TransformedEnv:
+    """The games as the Procgen studies train on them: raw episode statistics, scaled rewards.
+
+    Adds to ``ProcgenEnv``'s keys ``episode_reward`` float32 (N, 1), the raw return so far, and ``step_count`` int64
+    (N, 1); next to a done both belong to the episode that ended. ``state_dict`` carries the games, these two, and the
+    scaling's statistics. To resume: build, ``load_state_dict``, and only then hand it to a collector, which resets it.
+
+    Args:
+        game: one of ``GAMES``.
+        num_envs: N >= 1.
+        scale_rewards: put ``RewardScaling`` last; False for evaluation.
+        gamma: the scaling's discount, in [0, 1].
+        **options: the other arguments of ``ProcgenEnv``.
+
+    >>> env = procgen_env("coinrun", 2, num_levels=200)
+    >>> env.rollout(3)["next", "episode_reward"].shape
+    torch.Size([2, 3, 1])
+    """
+    env = TransformedEnv(ProcgenEnv(game, num_envs, **options), Compose(RewardSum(), StepCounter(), EpisodesInState()))
+    if scale_rewards:
+        env.append_transform(RewardScaling(gamma=gamma))
+    return env
