@@ -110,6 +110,12 @@ def test_levels_come_from_the_asked_range_only() -> None:
 
 
 @needs_games
+def test_exploration_is_one_chosen_level() -> None:
+    steps = play(ProcgenEnv("ninja", 2, distribution_mode="exploration"), actions(20, 2))
+    assert steps["level_seed"].unique().tolist() == [1123500215]
+
+
+@needs_games
 @pytest.mark.parametrize("game", TRACE_GAMES)
 def test_reproduces_the_trace_recorded_with_procgen(game: str) -> None:
     with np.load(TRACE) as golden:
@@ -324,7 +330,8 @@ BAD_ARGUMENTS = [
     ({"num_levels": -1}, r"num_levels must be an integer in \[0, .*; got -1"),
     ({"start_level": 5}, r"start_level must be an integer in \[0, 0\]; got 5"),
     ({"num_levels": 10, "start_level": 2**31 - 5}, r"start_level must be an integer in \[0, 2147483637\]"),
-    ({"distribution_mode": "extreme"}, r"distribution_mode must be one of easy, hard; got 'extreme'"),
+    ({"distribution_mode": "extreme"}, r"distribution_mode must be one of easy, hard, exploration; got 'extreme'"),
+    ({"distribution_mode": "exploration", "num_levels": 5}, r"num_levels must be 0 with .* exploration; got 5"),
     ({"seed": 1.5}, r"seed must be an integer in \[0, 2147483647\]; got 1.5"),
     ({"num_threads": 0}, r"num_threads must be an integer in \[1, 1024\]; got 0"),
     ({"backend": "gym"}, r"backend must be one of procgen, envpool; got 'gym'"),

@@ -11,11 +11,8 @@ frame that nobody saw (as in Baselines, CleanRL and DAAC); ``truncated`` additio
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import os
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +21,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
+from decouple.envs.procgen_backends import EnvpoolGames, Frames, ProcgenGames, import_backend
 from decouple.envs.reward_scaling import RewardScaling
 
 # fmt: off
@@ -38,116 +36,12 @@ TIME_LIMIT: dict[str, int] = dict.fromkeys(GAMES, 1000) | {
 }
 EXTREME_GAMES = ("chaser", "dodgeball", "leaper", "starpilot")
 MEMORY_GAMES = ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner")
-NUM_ACTIONS, NO_OP, FORCE_RESET = 15, 4, -1
+NUM_ACTIONS = 15
+EXPLORATION_LEVELS = {  # the one hard level of each that the games' authors chose for exploration
+    **{"coinrun": 1949448038, "caveflyer": 1259048185, "leaper": 1318677581, "jumper": 1434825276},
+    **{"maze": 158988835, "heist": 876640971, "climber": 1561126160, "ninja": 1123500215},
+}
 INT32_MAX = 2**31 - 1
-
-
-class _Frames(NamedTuple):
-    """What the games show now. The arrays may be overwritten by the next step."""
-
-    observation: np.ndarray  # (N, 3, 64, 64) uint8
-    reward: np.ndarray  # (N,) float32
-    first: np.ndarray  # (N,) bool, the step before ended an episode
-    level_seed: np.ndarray  # (N,) int32
-    level_complete: np.ndarray  # (N,) the level before was completed
-
-
-class _ProcgenGames:
-    """The C library of the procgen package, spoken to without its Gym wrappers."""
-
-    def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
-        self.games = package.ProcgenGym3Env(num_envs, game, rand_seed=seed, num_threads=threads, **options)
-        self.games._reuse_arrays = True  # observe() then hands out its buffers; ProcgenEnv makes the one copy
-        # The destructor calls this function, and the first look-up takes cffi's lock: a deadlock, where the garbage
-        # collector strikes while other games are being built under the same lock. So look it up now.
-        self.closing = self.games._c_lib.libenv_close
-
-    def frames(self) -> _Frames:
-        reward, observation, first = self.games.observe()
-        info = self.games._info  # filled by observe(); get_info() would loop over the games in Python
-        pixels = observation["rgb"].transpose(0, 3, 1, 2)
-        return _Frames(pixels, reward, first, info["level_seed"], info["prev_level_complete"])
-
-    def step(self, action: np.ndarray) -> _Frames:
-        self.games.act(action)
-        return self.frames()
-
-    def restart(self, games: np.ndarray) -> _Frames:
-        # The library steps all games together, and action -1 ends an episode: so the others are put back afterwards.
-        states = self.games.get_state()
-        self.games.act(np.where(games, FORCE_RESET, NO_OP))
-        self.games.observe()
-        for index in np.flatnonzero(~games):
-            self.games.call_c_func("set_state", int(index), states[index], len(states[index]))
-        return self.frames()
-
-    def state(self) -> list[bytes]:
-        return self.games.get_state()
-
-    def load_state(self, states: list[bytes]) -> _Frames:
-        self.games.set_state(states)
-        return self.frames()
-
-    def close(self) -> None:
-        self.games.close()
-
-
-class _EnvpoolGames:
-    """The games in envpool, which shows the last frame and restarts a game one step later: restarted here at once."""
-
-    def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
-        options = dict(options)
-        task = f"{game.capitalize()}{options.pop('distribution_mode').capitalize()}-v0"
-        # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes these as given.
-        seeds = np.random.RandomState(seed).randint(0, 2**32, size=num_envs, dtype=np.uint32).astype(np.int32)
-        self.games = package.make_gymnasium(
-            task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options
-        )
-        observation, info = self.games.reset()
-        nothing = np.zeros(num_envs)
-        self.now = _Frames(observation, nothing.astype("f4"), nothing == 0, info["level_seed"], nothing == 1)
-
-    def frames(self) -> _Frames:
-        return self.now
-
-    def step(self, action: np.ndarray) -> _Frames:
-        observation, reward, terminated, truncated, info = self.games.step(action)
-        ended = terminated | truncated
-        self.now = _Frames(observation, reward, ended, info["level_seed"], info["prev_level_complete"])
-        return self.restart(ended) if ended.any() else self.now
-
-    def restart(self, games: np.ndarray) -> _Frames:
-        indices = np.flatnonzero(games).astype(np.int32)
-        observation, info = self.games.reset(indices)
-        self.now.observation[info["env_id"]] = observation  # envpool hands out new arrays, so they are ours to write
-        self.now.level_seed[info["env_id"]] = info["level_seed"]
-        return self.now
-
-    def close(self) -> None:
-        self.games.close()
-
-
-def _import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
-    """Name, version and module of the asked, or of the first installed backend; ImportError if there is none."""
-    for name in ("procgen", "envpool") if backend is None else (backend,):
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
-            continue
-        if name == "procgen" and not hasattr(module, "ProcgenGym3Env"):
-            # `python some/procgen.py` puts some/ first on sys.path, and `import procgen` then finds that script.
-            found = getattr(module, "__file__", None)
-            raise ImportError(f"`import procgen` must find the games; got {found}: take its folder off sys.path")
-        for distribution in (name, f"{name}-mirror"):
-            try:
-                return name, f"{distribution} {importlib.metadata.version(distribution)}", module
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return name, name, module
-    extras = ("procgen", "envpool") if backend is None else (backend,)
-    raise ImportError("no Procgen games found: " + " or ".join(f"pip install 'decouple[{extra}]'" for extra in extras))
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> int:
@@ -162,10 +56,10 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def distribution_modes(game: str) -> tuple[str, ...]:
-    """The distribution modes that ``game`` has: easy and hard, for some games extreme and memory."""
+    """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
     _check_choice("game", game, GAMES)
-    extras = [mode for mode, games in (("extreme", EXTREME_GAMES), ("memory", MEMORY_GAMES)) if game in games]
-    return ("easy", "hard", *extras)
+    games_of = {"extreme": EXTREME_GAMES, "memory": MEMORY_GAMES, "exploration": EXPLORATION_LEVELS}
+    return ("easy", "hard", *(mode for mode, games in games_of.items() if game in games))
 
 
 class ProcgenEnv(EnvBase):
@@ -190,7 +84,8 @@ class ProcgenEnv(EnvBase):
         num_envs: N >= 1.
         num_levels: levels are drawn from [start_level, start_level + num_levels); 0: from all 2^31 - 1 levels.
         start_level: the first level; only with num_levels > 0 (the games ignore it otherwise, so that is refused).
-        distribution_mode: easy or hard; for some games extreme, memory (``distribution_modes(game)``).
+        distribution_mode: easy or hard; for some games extreme, memory or exploration (``distribution_modes(game)``).
+            Exploration is one hard level of the authors' choice, so it takes no num_levels and no start_level.
         seed: of the order of levels, in [0, 2^31 - 1]. ``set_seed`` starts the games anew.
         num_threads: threads that step the games, >= 1; default: the number of cores, at most 4.
         backend: "procgen", "envpool", or None for the first of the two that is installed.
@@ -248,10 +143,14 @@ class ProcgenEnv(EnvBase):
         num_levels = _check_integer("num_levels", num_levels, 0, INT32_MAX)
         start_level = _check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
         num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
-        self.backend, self.backend_version, self._package = _import_backend(backend)
+        self.backend, self.backend_version, self._package = import_backend(backend)
         if self.backend == "envpool" and use_sequential_levels:
             raise ValueError("use_sequential_levels must be False with backend envpool; got True")
         self.game, self.resumable = game, self.backend == "procgen"
+        if distribution_mode == "exploration":
+            if num_levels:
+                raise ValueError(f"num_levels must be 0 with distribution_mode exploration; got {num_levels}")
+            distribution_mode, num_levels, start_level = "hard", 1, EXPLORATION_LEVELS[game]
         levels = {"num_levels": num_levels, "start_level": start_level, "distribution_mode": distribution_mode}
         self._options: dict[str, Any] = {**levels, **switches}
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
@@ -274,7 +173,7 @@ class ProcgenEnv(EnvBase):
 
     def _start(self) -> None:
         """Build the games; they stand at the first frame of their first episodes."""
-        backend = _ProcgenGames if self.backend == "procgen" else _EnvpoolGames
+        backend = ProcgenGames if self.backend == "procgen" else EnvpoolGames
         games = self.batch_size[0]
         self._games = backend(self._package, self.game, games, self._seed, self._num_threads, self._options)
         self._elapsed = np.zeros(games, dtype=np.int64)  # steps into the episode; 0: the game shows a first frame
@@ -288,7 +187,7 @@ class ProcgenEnv(EnvBase):
     def _column(self, array: np.ndarray, dtype: type[np.generic]) -> Tensor:
         return self._tensor(array, dtype).unsqueeze(-1)  # (N, 1)
 
-    def _shown(self, frames: _Frames, level_complete: np.ndarray) -> dict[str, Tensor]:
+    def _shown(self, frames: Frames, level_complete: np.ndarray) -> dict[str, Tensor]:
         return {
             "observation": self._tensor(frames.observation, np.uint8),  # (N, 3, 64, 64)
             "level_seed": self._column(frames.level_seed, np.int64),
@@ -340,7 +239,7 @@ class ProcgenEnv(EnvBase):
     def get_extra_state(self) -> dict[str, Any]:
         """The games as uint8 tensors (None with envpool), the clocks, and the settings that they belong to."""
         games = None
-        if isinstance(self._games, _ProcgenGames):
+        if isinstance(self._games, ProcgenGames):
             games = [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in self._games.state()]
         return {"settings": self._settings(), "games": games, "elapsed": torch.from_numpy(self._elapsed.copy())}
 
@@ -351,7 +250,7 @@ class ProcgenEnv(EnvBase):
         differ = [text for key, text in zip(here | there, differ, strict=True) if there.get(key) != here.get(key)]
         if differ:
             raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
-        if isinstance(self._games, _ProcgenGames):
+        if isinstance(self._games, ProcgenGames):
             self._games.load_state([game.numpy().tobytes() for game in state["games"]])
             self._elapsed = state["elapsed"].numpy().copy()
             self._just_loaded = True
