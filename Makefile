@@ -1,0 +1,50 @@
+# make train   install into .venv, then train separation=late on a Procgen game (ARGS="..." to run something else)
+# make test    install into .venv, then run the tests (PYTEST_ARGS="..." to choose)
+# make check   everything that CI checks
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+ARGS ?= separation=late env=starpilot protocol=as_written total_frames=1000000 seed=0 run_dir=runs/demo
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PINS := pyproject.toml constraints.txt procgen-hashes.txt
+
+.PHONY: train test lint format types imports docs check clean
+
+train: $(VENV)/installed-procgen
+	$(BIN)/python experiments/procgen.py $(ARGS)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(VENV)/installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+imports: $(VENV)/installed-dev
+	$(BIN)/lint-imports --no-cache --no-logo
+
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+check: lint types imports docs test
+
+clean:
+	rm -rf build dist *.egg-info docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find decouple experiments tests docs -name __pycache__ -prune -exec rm -rf {} +
+
+# installed-procgen, installed-dev: the extra of that name with the tested versions, again only when one of the pins changed.
+$(VENV)/installed-%: $(PINS)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes --no-deps -r procgen-hashes.txt
+	$(PIP) install -c constraints.txt -e ".[$*]"
+	@touch $@

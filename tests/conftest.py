@@ -1,0 +1,16 @@
+"""Every test starts from the same seeds and the same number of threads, so that no result depends on the order."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,80 @@
+"""The pages: their examples run, and the reference leaves out no public name."""
+
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def examples(page: str) -> str:
+    """The page with its fences blanked, since doctest would take a closing fence for expected output."""
+    return re.sub(r"^\s*(```|:::).*$", "", page, flags=re.MULTILINE)
+
+
+def failures(page: str, name: str) -> int:
+    test = doctest.DocTestParser().get_doctest(examples(page), {}, name, name, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    return runner.run(test).failed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert failures(page.read_text(), page.name) == 0
+
+
+def test_an_example_that_is_wrong_is_seen():
+    assert failures("```python\n>>> 1 + 1\n2\n```\n", "right") == 0
+    assert failures("```python\n>>> 1 + 1\n3\n```\n", "wrong") == 1
+
+
+def modules() -> list[str]:
+    files = [file.relative_to(ROOT).with_suffix("") for file in sorted((ROOT / "decouple").rglob("*.py"))]
+    return [".".join(file.parts) for file in files if file.name != "__init__"]
+
+
+def public_names(module: str) -> list[str]:
+    imported = importlib.import_module(module)
+    here = [name for name, value in vars(imported).items() if getattr(value, "__module__", None) == module]
+    return getattr(imported, "__all__", [name for name in here if not name.startswith("_")])
+
+
+def members(reference: str) -> dict[str, list[str]]:
+    """Names per module, as `.. automodule:: module` and `:members: a, b` give them."""
+    found = re.findall(r"^\.\. automodule:: (\S+)\n((?:   .*\n)*)", reference, flags=re.MULTILINE)
+    return {
+        module: re.findall(r"\w+", " ".join(re.findall(r":members:((?:.*\n)(?:      +.*\n)*)", options)))
+        for module, options in found
+    }
+
+
+@pytest.mark.parametrize("module", modules())
+def test_the_reference_has_every_public_name(module):
+    public = public_names(module)
+    listed = members((ROOT / "docs" / "reference.md").read_text()).get(module, [])
+    entry = f".. automodule:: {module}\n   :members: {', '.join(public)}"
+    assert sorted(listed) == sorted(public), f"docs/reference.md should have\n\n{entry}\n"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_public_name_has_a_docstring(module):
+    imported = importlib.import_module(module)
+    assert imported.__doc__
+    for name in public_names(module):
+        value = getattr(imported, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue  # a constant has its sentence as a comment
+        assert value.__doc__ and not value.__doc__.startswith(f"{name}("), (
+            f"{module}.{name} has no docstring of its own"
+        )
+
+
+def test_the_names_of_the_package_are_public_in_the_file_they_come_from():
+    of_files = {name for module in modules() for name in public_names(module)}
+    assert set(public_names("decouple")) - of_files - {"__version__"} == set()
