@@ -5,7 +5,6 @@ policy's first k blocks in place of its own: k = 0 is full separation, k = depth
 
     network = separate(impala_blocks(), impala_blocks(), at="late")
     policy_hidden, value_hidden = network(frames)     # trunk once, then each branch
-    parameter_count(network)                          # {"trunk": ..., "policy": ..., "value": ..., "total": ...}
 
 The degrees shared, early, late and full are those of Nafi, Ali and Hsu, *Analyzing the Sensitivity to Policy-Value
 Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023). Two lists of different sizes are the asymmetric
@@ -15,20 +14,18 @@ actor and critic of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from decouple.fitting import check_fit
 
 __all__ = [
     "SeparatedNetwork",
     "cut_gradients",
-    "multiply_adds",
-    "parameter_count",
     "scale_gradient",
     "separate",
     "separation_index",
@@ -105,7 +102,7 @@ def separate(
     value = Branch(value_blocks[k:], value_keys, name="value")
     network = SeparatedNetwork(trunk, Cut(policy_gradient, value_gradient), policy, value)
     _check_ownership(network)
-    _check_fit(network, policy_blocks, value_blocks, example)
+    check_fit(network, policy_blocks, value_blocks, example)
     return network
 
 
@@ -248,53 +245,6 @@ def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     return report
 
 
-def parameter_count(network: nn.Module) -> dict[str, int]:
-    """Parameters of each part and in `total`; of a network made by `separate` or a model made by `actor_value`.
-
-    A model's heads count with their branch.
-    """
-    counts = {
-        part: sum(p.numel() for p in {id(p): p for m in modules for p in m.parameters()}.values())
-        for part, modules in _parts(network).items()
-    }
-    return counts | {"total": sum(counts.values())}
-
-
-def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None = None) -> dict[str, int]:
-    """Multiply-adds of convolutions and matrix products for one observation, per part and in `total`.
-
-    Args:
-        network: made by `separate`, or a model made by `actor_value` (heads count with their branch).
-        example: one observation without batch axes, or a mapping as for `separate`; left out where the network
-            already knows its observation's shape.
-    """
-    parts = _parts(network)
-    inputs = _example_inputs(network, example)
-    if inputs is None:
-        raise ValueError("example must be given: the network does not know its observation's shape")
-    counts = {}
-    hidden: dict[str, Tensor] = {}
-    with torch.no_grad(), _evaluating(network):
-        for part, (body, *heads) in parts.items():
-            with FlopCounterMode(display=False) as counter:
-                if part == "trunk":
-                    hidden["cut"] = body(inputs["observation"])
-                else:
-                    features = body(hidden["cut"], *(inputs[key] for key in body.keys))
-                    for head in heads:
-                        head(features)
-            counts[part] = counter.get_total_flops() // 2
-    return counts | {"total": sum(counts.values())}
-
-
-def _parts(network: nn.Module) -> dict[str, list[nn.Module]]:
-    """Per part, the module that makes its features and then any heads on them."""
-    parts = getattr(network, "parts", None)
-    if not callable(parts):
-        raise ValueError(f"network must come from separate() or actor_value(); got {type(network).__name__}")
-    return parts()  # pyright: ignore[reportReturnType]
-
-
 def _reads_extra(block: nn.Module, count: int) -> bool:
     """Whether the block's forward takes `count` positional arguments beside its input."""
     if count == 0:
@@ -316,123 +266,3 @@ def _check_ownership(network: SeparatedNetwork) -> None:
                     f"policy_blocks and value_blocks must not hold the same parameter beyond the cut; parameter "
                     f"{name} lies in {other} and in {part}: build each list on its own"
                 )
-
-
-def _check_fit(
-    network: SeparatedNetwork,
-    policy_blocks: Sequence[nn.Module],
-    value_blocks: Sequence[nn.Module],
-    example: Tensor | Mapping[str, Tensor] | None,
-) -> None:
-    """Run one example through trunk and branches; name the block that does not fit, with both shapes."""
-    network.example = _example_shapes(network, policy_blocks or value_blocks, example)
-    inputs = _example_inputs(network, example)
-    if inputs is None:
-        return
-    missing = {*network.policy.keys, *network.value.keys} - inputs.keys()
-    if missing:
-        raise ValueError(f"example must hold every further key that a branch reads; it lacks {sorted(missing)}")
-    k = network.at
-    with torch.no_grad(), _evaluating(network):
-        hidden = inputs["observation"]
-        for index, block in enumerate(network.trunk):
-            hidden = _run_block(block, index, "policy", hidden, (), expects=None)
-        for name, blocks in (("policy", policy_blocks), ("value", value_blocks)):
-            branch: Branch = getattr(network, name)
-            features, expects = hidden, _own_shape(blocks, k, inputs["observation"])
-            for index, block in enumerate(branch):
-                extra = tuple(inputs[key] for key in branch.keys) if index == branch.reader else ()
-                version = hidden._version
-                features = _run_block(block, k + index, name, features, extra, expects if index == 0 else None)
-                if hidden._version != version:
-                    raise ValueError(
-                        f"{name}_blocks[{k + index}] ({type(block).__name__}) must not work in place on what it gets "
-                        "over the cut: the other branch reads it too"
-                    )
-            setattr(network, f"{name}_size", int(features.shape[-1]) if features.ndim == 2 else None)
-
-
-def _run_block(
-    block: nn.Module, index: int, stack: str, x: Tensor, extra: tuple[Tensor, ...], expects: tuple[int, ...] | None
-) -> Tensor:
-    """The block's output; `expects` is what its own stack would give it, where the block does not say what it takes."""
-    name = f"{stack}_blocks[{index}] ({type(block).__name__})"
-    declared = getattr(block, "in_shape", None)
-    if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
-        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}")
-    shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
-    try:
-        out = block(x, *extra)
-    except Exception as error:
-        takes = declared or expects or _linear_shape(block)
-        raise ValueError(
-            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}: {error}"
-        ) from error
-    if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{name} must give one tensor that keeps the batch axes; got {got} from {tuple(x.shape)}")
-    return out
-
-
-def _linear_shape(block: nn.Module | None) -> tuple[int, ...] | None:
-    """What a plain linear layer takes; None for other blocks, and for a lazy layer, which does not know yet."""
-    return (block.in_features,) if isinstance(block, nn.Linear) and block.in_features > 0 else None
-
-
-def _own_shape(blocks: Sequence[nn.Module], k: int, observation: Tensor) -> tuple[int, ...] | None:
-    """The shape that the stack's own first k blocks would hand to block k; None where they do not run on this."""
-    if k == 0 or k >= len(blocks):
-        return None
-    try:
-        with _evaluating(*blocks[:k]):
-            for block in blocks[:k]:
-                observation = block(observation)
-        return tuple(observation.shape[1:])
-    except Exception:
-        return None
-
-
-def _example_shapes(
-    network: SeparatedNetwork, blocks: Sequence[nn.Module], example: Tensor | Mapping[str, Tensor] | None
-) -> dict[str, Tensor]:
-    if example is None:
-        first = blocks[0] if blocks else None
-        shape = getattr(first, "in_shape", None) or _linear_shape(first)
-        if shape is None or network.policy.keys or network.value.keys:
-            if network.policy.keys or network.value.keys:
-                keys = sorted({*network.policy.keys, *network.value.keys})
-                raise ValueError(f"example must be a mapping with observation and {keys}, since a branch reads them")
-            return {}
-        return {"observation": torch.empty(shape, device="meta")}
-    tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
-    if "observation" not in tensors:
-        raise ValueError(f"example must hold the key observation; got {sorted(tensors)}")
-    return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in tensors.items()}
-
-
-def _example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-    """One example with a batch axis of 1, in the parameters' type and on their device."""
-    if example is not None:
-        tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
-    elif known := getattr(network, "example", None):
-        tensors = {key: torch.zeros_like(tensor, device="cpu") for key, tensor in known.items()}
-    else:
-        return None
-    like = next((p for p in network.parameters() if not isinstance(p, nn.UninitializedParameter)), torch.zeros(0))
-    return {
-        key: tensor[None].to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
-        for key, tensor in tensors.items()
-    }
-
-
-@contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, so that an example leaves no trace in running statistics."""
-    modes = {module: module.training for root in modules for module in root.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

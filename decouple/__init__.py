@@ -1,0 +1,66 @@
+"""Choose where a policy network and a value network separate, on TorchRL."""
+
+from decouple.actor_critic import ActorValue, actor_value
+from decouple.blocks import impala_blocks, mlp_blocks, nature_blocks
+from decouple.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from decouple.counting import multiply_adds, parameter_count
+from decouple.evaluation import episode_returns, evaluate
+from decouple.losses import (
+    AdvantageHead,
+    AdvantageLoss,
+    OrderClassifier,
+    OrderClassifierLoss,
+    OrderLoss,
+    ValueLoss,
+    same_level_partners,
+)
+from decouple.on_policy import (
+    OnPolicySettings,
+    Phase,
+    daac_phases,
+    idaac_phases,
+    ppo_phases,
+    train_on_policy,
+)
+from decouple.separation import (
+    SeparatedNetwork,
+    cut_gradients,
+    scale_gradient,
+    separate,
+    separation_index,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActorValue",
+    "AdvantageHead",
+    "AdvantageLoss",
+    "CheckpointError",
+    "OnPolicySettings",
+    "OrderClassifier",
+    "OrderClassifierLoss",
+    "OrderLoss",
+    "Phase",
+    "SeparatedNetwork",
+    "ValueLoss",
+    "actor_value",
+    "cut_gradients",
+    "daac_phases",
+    "episode_returns",
+    "evaluate",
+    "idaac_phases",
+    "impala_blocks",
+    "load_checkpoint",
+    "mlp_blocks",
+    "multiply_adds",
+    "nature_blocks",
+    "parameter_count",
+    "ppo_phases",
+    "same_level_partners",
+    "save_checkpoint",
+    "scale_gradient",
+    "separate",
+    "separation_index",
+    "train_on_policy",
+]

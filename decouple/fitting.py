@@ -1,0 +1,145 @@
+"""Whether blocks fit one another: one example is run through them, and what does not fit is named with both shapes.
+
+Used by `separate`, which takes the example or asks the first block what it takes, and by `multiply_adds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["check_fit", "evaluating", "example_inputs"]
+
+
+def check_fit(
+    network: Any,
+    policy_blocks: Sequence[nn.Module],
+    value_blocks: Sequence[nn.Module],
+    example: Tensor | Mapping[str, Tensor] | None,
+) -> None:
+    """Run one example through trunk and branches; name the block that does not fit, with both shapes."""
+    network.example = _example_shapes(network, policy_blocks or value_blocks, example)
+    inputs = example_inputs(network, example)
+    if inputs is None:
+        return
+    missing = {*network.policy.keys, *network.value.keys} - inputs.keys()
+    if missing:
+        raise ValueError(f"example must hold every further key that a branch reads; it lacks {sorted(missing)}")
+    k = network.at
+    with torch.no_grad(), evaluating(network):
+        hidden = inputs["observation"]
+        for index, block in enumerate(network.trunk):
+            hidden = _run_block(block, index, "policy", hidden, (), None, kept=inputs["observation"])
+        for name, blocks in (("policy", policy_blocks), ("value", value_blocks)):
+            branch = getattr(network, name)
+            features, expects = hidden, _own_shape(blocks, k, inputs["observation"])
+            for index, block in enumerate(branch):
+                extra = tuple(inputs[key] for key in branch.keys) if index == branch.reader else ()
+                features = _run_block(block, k + index, name, features, extra, None if index else expects, kept=hidden)
+            setattr(network, f"{name}_size", int(features.shape[-1]) if features.ndim == 2 else None)
+
+
+def _run_block(
+    block: nn.Module,
+    index: int,
+    stack: str,
+    x: Tensor,
+    extra: tuple[Tensor, ...],
+    expects: tuple[int, ...] | None,
+    *,
+    kept: Tensor,
+) -> Tensor:
+    """The block's output, once checked.
+
+    expects: what its own stack would give it, for the message, where the block does not say what it takes.
+    kept: the observation or the trunk's output, which others read too: the block must not change it.
+    """
+    name = f"{stack}_blocks[{index}] ({type(block).__name__})"
+    declared = getattr(block, "in_shape", None)
+    if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
+        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}")
+    shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
+    version = kept._version
+    try:
+        out = block(x, *extra)
+    except Exception as error:
+        takes = declared or expects or _linear_shape(block)
+        raise ValueError(
+            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}: {error}"
+        ) from error
+    if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} must give one tensor that keeps the batch axes; got {got} from {tuple(x.shape)}")
+    if kept._version != version:
+        raise ValueError(
+            f"{name} must not work in place on the observation or on what comes over the cut: others read it"
+        )
+    return out
+
+
+def _linear_shape(block: nn.Module | None) -> tuple[int, ...] | None:
+    """What a plain linear layer takes; None for other blocks, and for a lazy layer, which does not know yet."""
+    return (block.in_features,) if isinstance(block, nn.Linear) and block.in_features > 0 else None
+
+
+def _own_shape(blocks: Sequence[nn.Module], k: int, observation: Tensor) -> tuple[int, ...] | None:
+    """The shape that the stack's own first k blocks would hand to block k; None where they do not run on this."""
+    if k == 0 or k >= len(blocks):
+        return None
+    try:
+        with evaluating(*blocks[:k]):
+            for block in blocks[:k]:
+                observation = block(observation)
+        return tuple(observation.shape[1:])
+    except Exception:
+        return None
+
+
+def _example_shapes(
+    network: Any, blocks: Sequence[nn.Module], example: Tensor | Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    if example is None:
+        first = blocks[0] if blocks else None
+        shape = getattr(first, "in_shape", None) or _linear_shape(first)
+        if shape is None or network.policy.keys or network.value.keys:
+            if network.policy.keys or network.value.keys:
+                keys = sorted({*network.policy.keys, *network.value.keys})
+                raise ValueError(f"example must be a mapping with observation and {keys}, since a branch reads them")
+            return {}
+        return {"observation": torch.empty(shape, device="meta")}
+    tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
+    if "observation" not in tensors:
+        raise ValueError(f"example must hold the key observation; got {sorted(tensors)}")
+    return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in tensors.items()}
+
+
+def example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    """One example with a batch axis of 1, in the parameters' type and on their device."""
+    if example is not None:
+        tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
+    elif known := getattr(network, "example", None):
+        tensors = {key: torch.zeros_like(tensor, device="cpu") for key, tensor in known.items()}
+    else:
+        return None
+    like = next((p for p in network.parameters() if not isinstance(p, nn.UninitializedParameter)), torch.zeros(0))
+    return {
+        key: tensor[None].to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+        for key, tensor in tensors.items()
+    }
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while, so that an example leaves no trace in running statistics."""
+    modes = {module: module.training for root in modules for module in root.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
