@@ -519,15 +519,15 @@ def test_torchrls_gae_takes_the_value_operator_of_an_image_network(value_gradien
 
 
 def script() -> str:
-    """The first code block of the page on composing."""
-    page = (Path(__file__).parents[1] / "docs" / "composing.md").read_text()
+    """The first code block of the README, which the page on composing includes."""
+    page = (Path(__file__).parents[1] / "README.md").read_text()
     (code, *_) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     return code
 
 
-def test_the_script_of_the_page_on_composing_trains_two_iterations():
+def test_the_script_of_the_readme_trains_two_iterations():
     names: dict = {}
-    exec(compile(script(), "the script of docs/composing.md", "exec"), names)
+    exec(compile(script(), "the script of README.md", "exec"), names)
     assert names["collector"]._frames == names["collector"].total_frames == 2 * names["rollout"].numel()
     assert names["loss"].clip_epsilon == pytest.approx(0.2)
     model, total = names["model"], names["total"]
@@ -537,6 +537,6 @@ def test_the_script_of_the_page_on_composing_trains_two_iterations():
     assert steps == {2 * names["rollout"].numel() / len(names["minibatch"])}
 
 
-def test_the_script_of_the_page_on_composing_is_about_twenty_lines():
+def test_the_script_of_the_readme_is_about_twenty_lines():
     lines = [line for line in script().splitlines() if line.strip() and not line.startswith(("import", "from", "#"))]
     assert len(lines) <= 25

@@ -1,0 +1,125 @@
+"""Evaluation: whole episodes on fresh environments, on training levels and on test levels, and the gap between them.
+
+    report = evaluate(model, {"train": make_train_env, "test": make_test_env}, episodes=10, seed=0)
+    report["eval/train_return"], report["eval/test_return"], report["eval/generalisation_gap"]
+
+Training on a fixed set of levels and testing on the full distribution: Cobbe et al. 2020,
+https://arxiv.org/abs/1912.01588.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+
+from decouple.checkpoint import rng_state, set_rng_state
+
+__all__ = ["episode_returns", "evaluate"]
+
+
+def episode_returns(
+    env: EnvBase,
+    policy: TensorDictModuleBase,
+    *,
+    stochastic: bool = True,
+    max_steps: int = 100_000,
+    progress: Callable[[int, int], object] | None = None,
+) -> Tensor:
+    """The return of the first episode of each environment, undiscounted, of the environment's own `reward`.
+
+    One episode of each of N environments, not the first N to end: short episodes are not favoured.
+
+    Args:
+        env: batched environment (N,), without reward scaling.
+        policy: reads the observation and writes `action`.
+        stochastic: sample actions, as in training; otherwise the distribution's mode.
+        max_steps: episodes still running then are an error, never cut.
+        progress: called with the episodes finished and N.
+
+    Returns:
+        Returns (N,), float64.
+
+    Raises:
+        RuntimeError: an episode did not end within `max_steps`.
+    """
+    returns = torch.zeros(env.batch_size.numel(), dtype=torch.float64)  # (N,)
+    running = torch.ones_like(returns, dtype=torch.bool)  # (N,)
+    mode = ExplorationType.RANDOM if stochastic else ExplorationType.DETERMINISTIC
+    with torch.no_grad(), set_exploration_type(mode), _evaluating(policy):
+        step = env.reset()
+        for _ in range(max_steps):
+            step, following = env.step_and_maybe_reset(policy(step))
+            reward, done = (step["next", key].reshape(-1).cpu() for key in ("reward", "done"))
+            returns += torch.where(running, reward.double(), 0.0)
+            running &= ~done
+            if progress:
+                progress(int((~running).sum()), len(returns))
+            if not running.any():
+                return returns
+            step = following
+    raise RuntimeError(f"{int(running.sum())} of {len(returns)} episodes did not end within max_steps={max_steps}")
+
+
+def evaluate(
+    policy: TensorDictModuleBase,
+    make_envs: Mapping[str, Callable[[int, int], EnvBase]],
+    *,
+    episodes: int,
+    seed: int,
+    stochastic: bool = True,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, float]:
+    """Mean, median and standard deviation of returns per set of levels, and the generalisation gap.
+
+    Environments are made afresh and closed; the global random state is left as it was, so that evaluating does not
+    change training.
+
+    Args:
+        policy: reads the observation and writes `action`, as `model.get_policy_operator()`.
+        make_envs: per name, as `train` and `test`, a function of (number of environments, seed).
+        episodes: of each set.
+        seed: of the environments and of the sampled actions.
+        stochastic: sample actions.
+        progress: called with the episodes finished and wanted, per set.
+
+    Returns:
+        `eval/<name>_return`, `eval/<name>_return_median`, `eval/<name>_return_std` (0 for one episode), and, with
+        `train` and `test`, `eval/generalisation_gap` (train minus test).
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1; got {episodes}")
+    before = rng_state()
+    report: dict[str, float] = {}
+    try:
+        for name, make_env in make_envs.items():
+            torch.manual_seed(seed)
+            env = make_env(episodes, seed)
+            try:
+                returns = episode_returns(env, policy, stochastic=stochastic, progress=progress)  # (episodes,)
+            finally:
+                env.close()
+            report[f"eval/{name}_return"] = returns.mean().item()
+            report[f"eval/{name}_return_median"] = returns.quantile(0.5).item()
+            report[f"eval/{name}_return_std"] = returns.std(correction=min(1, episodes - 1)).item()
+    finally:
+        set_rng_state(before)
+    if {"train", "test"} <= make_envs.keys():
+        report["eval/generalisation_gap"] = report["eval/train_return"] - report["eval/test_return"]
+    return report
+
+
+@contextmanager
+def _evaluating(policy: TensorDictModuleBase) -> Iterator[None]:
+    """Evaluation mode for a while; each module then has the mode again that it had."""
+    modes = {module: module.training for module in policy.modules()}
+    policy.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,557 @@
+"""On-policy training: collect a rollout, estimate advantages, run each phase on it.
+
+    phases = ppo_phases(model, settings)              # one phase: PPO's joint loss
+    phases = daac_phases(model, settings)             # a policy phase and a value phase
+    train_on_policy(env, model, phases, settings, log=print)
+
+A `Phase` is the one extension point: a loss, an optimizer, how many epochs, every how many rollouts. PPO (Schulman et
+al. 2017, https://arxiv.org/abs/1707.06347) is one phase; DAAC and IDAAC (Raileanu and Fergus 2021,
+https://arxiv.org/abs/2102.10330) are a policy phase and a value phase. Nothing here asks where the networks separate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torch import Tensor, nn
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase, ExplorationType
+from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives.value import GAE
+
+from decouple.actor_critic import ActorValue
+from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.losses import (
+    AdvantageHead,
+    AdvantageLoss,
+    OrderClassifier,
+    OrderClassifierLoss,
+    OrderLoss,
+    ValueLoss,
+    same_level_partners,
+)
+from decouple.separation import cut_gradients
+
+__all__ = [
+    "ALGORITHMS",
+    "OnPolicySettings",
+    "Phase",
+    "daac_phases",
+    "idaac_phases",
+    "ppo_phases",
+    "train_on_policy",
+]
+
+
+@dataclass
+class OnPolicySettings:
+    """Settings of PPO, DAAC and IDAAC; defaults are the Procgen study's (Cobbe et al. 2020, Raileanu and Fergus 2021).
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    algorithm: str = "ppo"  # ppo, daac or idaac
+    total_frames: int = 25_000_000  # environment frames, all environments together
+    rollout_steps: int = 256  # steps of each environment per iteration
+    gamma: float = 0.999  # discount
+    gae_lambda: float = 0.95  # lambda of the generalised advantage estimate
+    learning_rate: float = 5e-4  # Adam
+    adam_epsilon: float = 1e-5  # Adam
+    max_grad_norm: float = 0.5  # over all parameters of an optimizer
+    clip_epsilon: float = 0.2  # of the probability ratio
+    clip_value: float = 0.2  # of the value's change since the rollout
+    value_coeff: float = 0.5  # on the squared error, alpha_v
+    entropy_coeff: float = 0.01  # alpha_s
+    minibatches: int = 8  # per epoch
+    epochs: int = 3  # of PPO's joint phase
+    policy_epochs: int = 1  # of DAAC's policy phase, E_pi
+    value_epochs: int = 9  # of DAAC's value phase, E_V
+    value_every: int = 1  # rollouts between DAAC's value phases, N_pi
+    advantage_coeff: float = 0.25  # of DAAC's advantage loss, alpha_A
+    order_coeff: float = 0.001  # of IDAAC's adversarial order loss
+    order_width: int | None = None  # hidden units of IDAAC's order classifier; None: linear
+    micro_batch: int = 128  # frames per backward pass; gradients of a minibatch are accumulated over them
+    precision: str = "fp32"  # of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
+    evaluate_every: int = 10  # iterations between evaluations
+    checkpoint_every: int = 10  # iterations between checkpoints
+
+    def __post_init__(self) -> None:
+        for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
+            _check(name, getattr(self, name), _positive_whole, "a whole number, at least 1")
+        for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
+            _check(name, getattr(self, name), _positive_whole, "a whole number, at least 1")
+        if self.order_width is not None:
+            _check("order_width", self.order_width, _positive_whole, "a whole number, at least 1, or None")
+        for name in ("gamma", "gae_lambda"):
+            _check(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon", "clip_value"):
+            _check(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+        for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff"):
+            _check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
+        _check("algorithm", self.algorithm, ALGORITHMS.__contains__, f"one of {sorted(ALGORITHMS)}")
+        _check("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
+
+
+@dataclass
+class Phase:
+    """One kind of update on a rollout: what loss, by which optimizer, for how many epochs, every how many rollouts.
+
+    Attributes:
+        loss: LossModules that read features; their outputs named `loss_...` are summed, others are logged.
+        optimizer: steps once per minibatch, on gradients clipped at `max_grad_norm` over all its parameters.
+        epochs: passes over the rollout.
+        every: the phase runs on rollouts 0, every, 2 every, ...
+        minibatches: per epoch.
+        max_grad_norm: None for no clipping.
+        features: run once per minibatch before the losses, as `model.get_features()`; None where the losses read the
+            observation themselves.
+        train_features: whether gradient flows into the features.
+        prepare: called with the flat rollout (B,) before the first epoch, to add keys.
+        adversary: a phase whose loss and optimizer step first on each of this phase's minibatches.
+        name: prefix of what is logged.
+    """
+
+    loss: nn.Module | Sequence[nn.Module]
+    optimizer: torch.optim.Optimizer
+    epochs: int = 1
+    every: int = 1
+    minibatches: int = 8
+    max_grad_norm: float | None = 0.5
+    features: TensorDictModuleBase | None = None
+    train_features: bool = True
+    prepare: Callable[[TensorDictBase], object] | None = None
+    adversary: Phase | None = None
+    name: str = "joint"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "every", "minibatches"):
+            _check(name, getattr(self, name), _positive_whole, "a whole number, at least 1")
+        if self.max_grad_norm is not None:
+            _check("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
+
+    @property
+    def losses(self) -> list[nn.Module]:
+        return [self.loss] if isinstance(self.loss, nn.Module) else list(self.loss)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def state_dict(self) -> dict:
+        """Losses (with heads of their own), optimizer and adversary."""
+        state = {"losses": [loss.state_dict() for loss in self.losses], "optimizer": self.optimizer.state_dict()}
+        return state | ({"adversary": self.adversary.state_dict()} if self.adversary else {})
+
+    def load_state_dict(self, state: Mapping) -> None:
+        for loss, loss_state in zip(self.losses, state["losses"], strict=True):
+            loss.load_state_dict(loss_state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.adversary:
+            self.adversary.load_state_dict(state["adversary"])
+
+
+def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
+    """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model."""
+    loss = ClipPPOLoss(
+        model.get_policy_head(),
+        model.get_value_head(),
+        clip_epsilon=settings.clip_epsilon,
+        clip_value=settings.clip_value,
+        critic_coeff=settings.value_coeff,
+        loss_critic_type="l2",
+        entropy_coeff=settings.entropy_coeff,
+        normalize_advantage=False,  # once over the rollout, by GAE
+        log_explained_variance=False,  # logged over the whole rollout
+    )
+    phase = Phase(
+        loss=loss,
+        optimizer=_adam(model.parameters(), settings),
+        epochs=settings.epochs,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm,
+        features=model.get_features(),
+    )
+    return [phase]
+
+
+def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
+    """DAAC: a policy phase on `-J_pi + advantage_coeff L_A - entropy_coeff S`, then a value phase, each with its Adam.
+
+    Either phase runs and trains only the network that it needs; parameters of a trunk are trained by both.
+    """
+    features = model.get_features(["policy_hidden"])
+    losses = [_policy_loss(model, settings), _advantage_loss(model, settings)]
+    parameters = _unique(features, *losses)
+    policy = _policy_phase(losses, features, parameters, settings)
+    return [policy, _value_phase(model, settings)]
+
+
+def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
+    """IDAAC: DAAC whose policy features are also pushed not to tell which of two frames of a level came earlier.
+
+    On each policy minibatch an order classifier steps first, on detached features, with its own Adam.
+    """
+    features = model.get_features(["policy_hidden"])
+    classifier = TensorDictModule(
+        OrderClassifier(model.policy_size, settings.order_width),
+        ["policy_hidden", ("partner", "policy_hidden")],
+        ["order_logits"],
+    )
+    losses = [_policy_loss(model, settings), _advantage_loss(model, settings)]
+    parameters = _unique(features, *losses)
+    losses.append(OrderLoss(classifier, coeff=settings.order_coeff))
+    both_features = TensorDictSequential(features, _PartnerFeatures(features))
+    policy = _policy_phase(losses, both_features, parameters, settings)
+    policy.prepare = _add_partners
+    policy.adversary = Phase(
+        loss=OrderClassifierLoss(classifier),
+        optimizer=_adam(classifier.parameters(), settings),
+        max_grad_norm=settings.max_grad_norm,
+        features=both_features,
+        train_features=False,
+        name="order",
+    )
+    return [policy, _value_phase(model, settings)]
+
+
+# The one place where an algorithm's name becomes phases.
+ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
+    "ppo": ppo_phases,
+    "daac": daac_phases,
+    "idaac": idaac_phases,
+}
+
+
+def train_on_policy(
+    env: EnvBase,
+    model: ActorValue,
+    phases: Sequence[Phase],
+    settings: OnPolicySettings,
+    *,
+    log: Callable[[dict[str, float], int], object],
+    evaluate: Callable[[int], Mapping[str, float]] | None = None,
+    checkpoint: str | Path | None = None,
+    identity: Mapping | None = None,
+    on_checkpoint: Callable[[], object] | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> int:
+    """Train until `settings.total_frames`, going on from `checkpoint` where that file exists.
+
+    Args:
+        env: batched environment (N,) with `observation`, a scalar `reward` (N, 1) and, for returns to be logged,
+            `episode_reward` and `step_count` (TorchRL's RewardSum and StepCounter). A run resumes exactly where its
+            `state_dict` holds all its state, as that of `procgen_env` does.
+        model: from `actor_value`.
+        phases: from `ppo_phases`, `daac_phases`, `idaac_phases`, or your own.
+        settings: of the loop.
+        log: called with metrics and the frames so far, once an iteration.
+        evaluate: called with the iteration every `evaluate_every` iterations, counted from the first, and after the
+            last; it must leave the global random state as it was. Its metrics are logged with the iteration's.
+        checkpoint: file written every `checkpoint_every` iterations and at the end, atomically.
+        identity: settings that a checkpoint must share with this run to be continued; stored in it.
+        on_checkpoint: called after each checkpoint.
+        progress: called within an iteration with what is under way, how much of it is done, and of how much.
+
+    Returns:
+        The frames collected in all.
+
+    Raises:
+        ValueError: an environment that is not batched (N,), or a phase with more minibatches than a rollout has frames.
+        CheckpointError: a checkpoint that is damaged or of other settings.
+    """
+    if len(env.batch_size) != 1:
+        raise ValueError(f"env must have one batch axis (N,); got batch_size {tuple(env.batch_size)}")
+    frames_per_iteration = env.batch_size.numel() * settings.rollout_steps
+    for phase in phases:
+        allowed = f"at most the {frames_per_iteration} frames of a rollout"
+        _check("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
+    state = load_checkpoint(checkpoint, expect=identity) if checkpoint and Path(checkpoint).exists() else None
+    if state:
+        env.load_state_dict(state["env"])  # before the collector, whose first reset hands back the frames restored
+    collector = Collector(
+        env,
+        model,
+        frames_per_batch=frames_per_iteration,
+        total_frames=-1,
+        exploration_type=ExplorationType.RANDOM,
+        use_buffers=False,  # the frames of a rollout are stacked once, not kept in a second buffer
+        return_same_td=True,
+        track_traj_ids=False,
+        trust_policy=True,
+        auto_register_policy_transforms=False,  # the environment is used as it came
+    )
+    shuffle = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+    iteration = 0
+    if state:
+        iteration = _restore(state, model, phases, shuffle)
+    gae = GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=True)
+    iterations = -(-settings.total_frames // frames_per_iteration)
+    rollouts = iter(collector)
+    while iteration < iterations:
+        start = time.perf_counter()
+        if progress:
+            progress("collecting, frames", 0, frames_per_iteration)
+        with _autocast(env.device, settings):
+            rollout = next(rollouts)
+            _add_next_values(rollout, model.get_value_operator())
+        gae(rollout)
+        collected = time.perf_counter()
+        metrics = _rollout_metrics(rollout)
+        batch = rollout.exclude("next").reshape(-1)  # (N * T,)
+        del rollout
+        for phase in phases:
+            if iteration % phase.every == 0:
+                metrics |= run_phase(phase, batch, shuffle, settings, progress)
+        learned = time.perf_counter()
+        last = iteration + 1 == iterations
+        if evaluate and (iteration % settings.evaluate_every == 0 or last):
+            metrics |= evaluate(iteration)
+        iteration += 1
+        metrics |= {
+            "time/collect_seconds": collected - start,
+            "time/learn_seconds": learned - collected,
+            "time/frames_per_second": frames_per_iteration / (learned - start),
+        }
+        log(metrics, iteration * frames_per_iteration)
+        if checkpoint and (iteration % settings.checkpoint_every == 0 or last):
+            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity))
+            if on_checkpoint:
+                on_checkpoint()
+    collector.shutdown(close_env=False)
+    return iteration * frames_per_iteration
+
+
+def run_phase(
+    phase: Phase,
+    batch: TensorDictBase,
+    shuffle: torch.Generator,
+    settings: OnPolicySettings,
+    progress: Callable[[str, int, int], object] | None = None,
+) -> dict[str, float]:
+    """Run a phase's epochs on a flat rollout (B,); returns the means of what its losses put out, by name."""
+    if phase.prepare:
+        phase.prepare(batch)
+    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    steps = phase.epochs * phase.minibatches
+    report: dict[str, float] = {}
+    for epoch in range(phase.epochs):
+        order = torch.randperm(batch.numel(), generator=shuffle)  # (B,)
+        for number, indices in enumerate(order.tensor_split(phase.minibatches)):
+            if phase.adversary:
+                _step(phase.adversary, batch, indices, settings, sums)
+            first = epoch == 0 and number == 0
+            _step(phase, batch, indices, settings, sums, report if first else None)
+            if progress:
+                progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
+    return {name: (value / steps).item() for name, value in sums.items()} | report
+
+
+def _step(
+    phase: Phase,
+    batch: TensorDictBase,
+    indices: Tensor,
+    settings: OnPolicySettings,
+    sums: dict[str, Tensor],
+    cut_report: dict[str, float] | None = None,
+) -> None:
+    """One optimizer step on the minibatch batch[indices], its gradient accumulated over micro-batches."""
+    phase.optimizer.zero_grad(set_to_none=True)
+    for micro in indices.split(settings.micro_batch):
+        minibatch = batch[micro]  # (b,)
+        if phase.features is not None:
+            with torch.set_grad_enabled(phase.train_features), _autocast(batch.device, settings):
+                phase.features(minibatch)
+        outputs = {name: value for loss in phase.losses for name, value in loss(minibatch).items()}
+        weight = len(micro) / len(indices)
+        total = sum(value for name, value in outputs.items() if name.startswith("loss_"))
+        if cut_report is not None and not cut_report:
+            cut_report |= {f"cut/{phase.name}_{key}": v for key, v in cut_gradients(total, minibatch).items()}
+        (total * weight).backward()  # pyright: ignore[reportAttributeAccessIssue]
+        for name, value in outputs.items():
+            metric = _metric_name(name, phase.name)
+            sums[metric] = sums[metric] + value.detach().cpu() * weight
+    norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
+    sums[f"grad_norm/{phase.name}"] = sums[f"grad_norm/{phase.name}"] + norm.detach().cpu()
+    phase.optimizer.step()
+
+
+# What losses put out beside `loss_...`, by the name it is logged under; anything else goes under the phase's name.
+METRIC_NAMES = {
+    "entropy": "policy/entropy",
+    "clip_fraction": "policy/clip_fraction",
+    "kl_approx": "policy/kl_approx",
+    "ESS": "policy/effective_sample_size",
+    "max_ratio": "policy/max_ratio",
+    "mean_ratio": "policy/mean_ratio",
+    "value_clip_fraction": "value/clip_fraction",
+    "order_accuracy": "order/accuracy",
+}
+
+
+def _metric_name(output: str, phase: str) -> str:
+    if output.startswith("loss_"):
+        return f"loss/{output.removeprefix('loss_')}"
+    return METRIC_NAMES.get(output, f"{phase}/{output}")
+
+
+def _add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
+    """Write (`next`, `state_value`) (N, T, 1) of a rollout (N, T) that holds `state_value`, taken while acting.
+
+    The value of the next frame is the value of the frame acted on next; only the rollout's last frames, and frames
+    before a time-out that the next frame does not show, still need the network.
+    """
+    with torch.no_grad():
+        values, following = rollout["state_value"], rollout["next"]
+        last = value_operator(following[:, -1].select(*value_operator.in_keys))["state_value"]  # (N, 1)
+        next_values = torch.cat([values[:, 1:], last[:, None]], 1)  # (N, T, 1)
+        cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (N, T)
+        cut_off[:, -1] = False
+        if cut_off.any():
+            unseen = value_operator(following[cut_off].select(*value_operator.in_keys))["state_value"]
+            next_values[cut_off] = unseen
+        following["state_value"] = next_values
+
+
+def _rollout_metrics(rollout: TensorDictBase) -> dict[str, float]:
+    """Returns of the episodes that ended in the rollout, and the explained variance of the values acted with."""
+    residual = rollout["value_target"] - rollout["state_value"]  # (N, T, 1)
+    variance = rollout["value_target"].var()
+    metrics = {"value/explained_variance": (1 - residual.var() / variance).item()}
+    done = rollout["next", "done"]
+    metrics["train/episodes"] = float(done.sum())
+    names = {"episode_reward": "train/episode_return", "step_count": "train/episode_length"}
+    for key, name in names.items():
+        ended = rollout["next"].get(key, None)
+        if ended is not None and done.any():
+            metrics[name] = ended[done].float().mean().item()
+    return metrics
+
+
+def _policy_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
+    return ClipPPOLoss(
+        model.get_policy_head(),
+        None,
+        clip_epsilon=settings.clip_epsilon,
+        critic_coeff=0.0,
+        entropy_coeff=settings.entropy_coeff,
+        normalize_advantage=False,
+    )
+
+
+def _advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
+    advantage_head = AdvantageHead(model.policy_size, model.action_size, discrete=model.discrete)
+    head = TensorDictModule(advantage_head, ["policy_hidden", "action"], ["action_advantage"])
+    return AdvantageLoss(head, coeff=settings.advantage_coeff)
+
+
+def _policy_phase(
+    losses: list[nn.Module],
+    features: TensorDictModuleBase,
+    parameters: list[nn.Parameter],
+    settings: OnPolicySettings,
+) -> Phase:
+    return Phase(
+        loss=losses,
+        optimizer=_adam(parameters, settings),
+        epochs=settings.policy_epochs,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm,
+        features=features,
+        name="policy",
+    )
+
+
+def _value_phase(model: ActorValue, settings: OnPolicySettings) -> Phase:
+    features = model.get_features(["value_hidden"])
+    loss = ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=settings.clip_value)
+    return Phase(
+        loss=loss,
+        optimizer=_adam(_unique(features, loss), settings),
+        epochs=settings.value_epochs,
+        every=settings.value_every,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm,
+        features=features,
+        name="value",
+    )
+
+
+class _PartnerFeatures(TensorDictModuleBase):
+    """The features of each frame's partner: (`partner`, `observation`) -> (`partner`, `policy_hidden`)."""
+
+    def __init__(self, features: TensorDictModuleBase):
+        super().__init__()
+        self.in_keys = [("partner", "observation")]
+        self.out_keys = [("partner", "policy_hidden")]
+        self.features = features
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self.features(tensordict.get("partner"))
+        return tensordict
+
+
+def _add_partners(batch: TensorDictBase) -> None:
+    """Pair each frame of a flat rollout (B,) with a random one of its level."""
+    partners = same_level_partners(batch["level_seed"])
+    batch["partner"] = batch.select("observation", "step_count")[partners]
+
+
+def _unique(*modules: nn.Module) -> list[nn.Parameter]:
+    return list({id(p): p for module in modules for p in module.parameters()}.values())
+
+
+def _adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
+
+
+def _autocast(device: torch.device | None, settings: OnPolicySettings) -> torch.autocast:
+    return torch.autocast(device.type if device else "cpu", torch.bfloat16, enabled=settings.precision == "bf16")
+
+
+def _state(
+    env: EnvBase,
+    model: ActorValue,
+    phases: Sequence[Phase],
+    shuffle: torch.Generator,
+    iteration: int,
+    identity: Mapping | None,
+) -> dict:
+    return {
+        "settings": dict(identity or {}),
+        "iteration": iteration,
+        "model": model.state_dict(),
+        "phases": [phase.state_dict() for phase in phases],
+        "env": env.state_dict(),
+        "shuffle": shuffle.get_state(),
+        "rng": rng_state(),
+    }
+
+
+def _restore(state: Mapping, model: ActorValue, phases: Sequence[Phase], shuffle: torch.Generator) -> int:
+    model.load_state_dict(state["model"])
+    for phase, phase_state in zip(phases, state["phases"], strict=True):
+        phase.load_state_dict(phase_state)
+    shuffle.set_state(state["shuffle"])
+    set_rng_state(state["rng"])
+    return state["iteration"]
+
+
+def _positive_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check(name: str, value: object, allowed: Callable[..., bool], says: str) -> None:
+    try:
+        fits = allowed(value)
+    except TypeError:  # of a type that cannot be compared
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must be {says}; got {value!r}")

@@ -1,0 +1,50 @@
+"""Sphinx settings: Markdown by MyST, the reference from the docstrings. `make docs` builds with warnings as errors."""
+
+import decouple
+
+project = "decouple"
+author = "decouple contributors"
+project_copyright = "2026, decouple contributors"
+version = release = decouple.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "decouple"
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "code"  # a single backtick in a docstring is code, as in Markdown
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"show-inheritance": True}
+napoleon_numpy_docstring = False
+
+
+def keep_asterisks(app, what, name, obj, options, lines):
+    """Let a docstring say (*batch, 256): outside code an asterisk is an asterisk and starts no emphasis."""
+    literal = None  # the indentation of the line that a literal block belongs to
+    for number, line in enumerate(lines):
+        indentation = len(line) - len(line.lstrip())
+        if literal is not None and line.strip() and indentation <= literal:
+            literal = None
+        if literal is None and not line.lstrip().startswith((">>>", "...")):
+            text_and_code = line.split("`")
+            text_and_code[::2] = [text.replace("*", r"\*") for text in text_and_code[::2]]
+            lines[number] = "`".join(text_and_code)
+            if line.rstrip().endswith("::"):
+                literal = indentation
+
+
+def indented_is_code(app, what, name, obj, options, lines):
+    """Let an indented block in a module's docstring be code, as in Markdown."""
+    if what == "module":
+        for number in range(len(lines) - 1, 0, -1):
+            if lines[number].startswith("    ") and not lines[number - 1].strip():
+                lines[number:number] = ["::", ""]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", indented_is_code, priority=90)
+    app.connect("autodoc-process-docstring", keep_asterisks, priority=100)  # before napoleon reads the sections

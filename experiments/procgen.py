@@ -1,0 +1,293 @@
+"""Separation points on Procgen: train on 200 levels of a game, test on all of them.
+
+    python experiments/procgen.py separation=late env=starpilot protocol=as_written total_frames=1000000 seed=0
+    python experiments/procgen.py separation=late env=starpilot,plunder seed=0,1,2 -m
+    python experiments/procgen.py evaluate=runs/demo/checkpoint.pt num_levels=500 start_level=1000
+    python experiments/procgen.py --help
+
+`separation` is shared, late, early, full or an integer k: the value network uses the policy's first k blocks. The same
+command started again goes on from its last checkpoint. After Nafi, Ali and Hsu, *Analyzing the Sensitivity to
+Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
+"""
+
+import _before_imports  # noqa: F401, I001  (first: it keeps `import procgen` from finding this script)
+
+import dataclasses
+import json
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from torchrl.envs import EnvBase
+from tqdm import tqdm
+
+from decouple.actor_critic import ActorValue, actor_value
+from decouple.blocks import impala_blocks
+from decouple.checkpoint import CheckpointError, load_checkpoint
+from decouple.counting import multiply_adds, parameter_count
+from decouple.envs.procgen import procgen_env
+from decouple.evaluation import evaluate
+from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.separation import separate, separation_index
+from decouple.tracking import Tracker, default_tracker
+
+
+@dataclass
+class ProcgenExperiment(OnPolicySettings):
+    """Settings of this experiment beside those of the loop; defaults are the easy protocol of the Procgen paper."""
+
+    env: str = "starpilot"  # one of the 16 games
+    separation: Any = "late"  # shared, late, early, full, or an integer in [0, 4]
+    protocol: str = "as_written"  # as_written, as_released or controlled; see docs/procgen.md
+    seed: int = 0  # of parameters, actions, minibatches and the order of levels
+    num_envs: int = 64  # games in lockstep
+    num_levels: int = 200  # training levels
+    start_level: int = 0  # first training level
+    distribution_mode: str = "easy"  # easy, hard, extreme, memory or exploration, as the game has them
+    num_threads: int | None = None  # of the games; None: chosen by the number of processors
+    backend: str | None = None  # procgen or envpool; None: the one installed
+    attention: bool = False  # squeeze-and-excitation in the separated stages but the first
+    in_place_skip: bool = False  # skip connections carry ReLU(x), as in the released code
+    policy_gradient: float = 1.0  # scale of the policy's gradient into the trunk
+    value_gradient: float = 1.0  # scale of the value's gradient into the trunk
+    evaluate_episodes: int = 10  # on training and on test levels each, during training
+    final_episodes: int = 100  # the same, after training
+    evaluate: str | None = None  # a checkpoint: evaluate it for final_episodes, train nothing
+    run_dir: str = "runs/procgen/${protocol}/${env}/${separation}/seed${seed}"  # the run's folder
+    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
+    mode: str = "offline"  # of wandb: offline or online
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_envs", "evaluate_episodes", "final_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+
+# What a checkpoint need not share with the run that continues it.
+NOT_IDENTITY = {
+    *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
+    *("num_threads", "micro_batch", "run_dir", "tracker", "mode"),
+}
+# What may be said beside `evaluate`; all else is the checkpoint's.
+OF_EVALUATION = {
+    *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
+    *("final_episodes", "num_threads", "backend"),
+}
+
+
+def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool, training: bool) -> EnvBase:
+    """Games on the training levels or, with `test`, on all levels; rewards scaled only where they are trained on."""
+    return procgen_env(
+        config.env,
+        num_envs,
+        scale_rewards=training,
+        num_levels=0 if test else config.num_levels,
+        start_level=0 if test else config.start_level,
+        distribution_mode=config.distribution_mode,
+        seed=seed,
+        num_threads=config.num_threads,
+        backend=config.backend,
+    )
+
+
+def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
+    """The IMPALA-CNN of the study, separated."""
+    depth = len(impala_blocks())
+    k = separation_index(config.separation, depth)
+    options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
+    if config.attention:
+        options["attention_from"] = min(
+            max(k, 1), depth - 1
+        )  # none on the frame's three channels, nor in the dense block
+    network = separate(
+        impala_blocks(**options),
+        impala_blocks(**options),
+        at=k,
+        policy_gradient=config.policy_gradient,
+        value_gradient=config.value_gradient,
+    )
+    return actor_value(network, env.action_spec)
+
+
+def make_evaluation(
+    config: ProcgenExperiment, model: ActorValue, progress: Callable[[str, int, int], object]
+) -> Callable[..., dict[str, float]]:
+    """A function of (seed, episodes): returns on training and on test levels, on fresh environments."""
+    environments = {
+        name: lambda num_envs, seed, test=test: make_env(config, num_envs, seed, test=test, training=False)
+        for name, test in (("train", False), ("test", True))
+    }
+    policy = model.get_policy_operator()
+    return lambda seed, episodes: evaluate(
+        policy,
+        environments,
+        episodes=episodes,
+        seed=seed,
+        progress=lambda done, wanted: progress("evaluating, episodes", done, wanted),
+    )
+
+
+def train(config: ProcgenExperiment) -> dict[str, float]:
+    """Train, keep the record in `run_dir`, evaluate at the end; returns the final evaluation."""
+    progress = Progress()
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(config.seed)
+    env = make_env(config, config.num_envs, config.seed, test=False, training=True)
+    model = make_model(config, env)
+    phases = ALGORITHMS[config.algorithm](model, config)
+    evaluation = make_evaluation(config, model, progress)
+    checkpoint = Path(config.run_dir) / "checkpoint.pt"
+    identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    identity["backend"] = env.base_env.backend
+    resume_frames = None
+    if checkpoint.exists():
+        iterations = load_checkpoint(checkpoint, expect=identity)["iteration"]
+        resume_frames = iterations * config.num_envs * config.rollout_steps
+    elif (Path(config.run_dir) / "metrics.csv").exists():
+        resume_frames = 0  # killed before its first checkpoint
+    print(
+        f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
+        f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
+        + (f"; going on from {resume_frames:,} frames" if resume_frames else ""),
+        file=sys.stderr,
+    )
+    with Tracker(
+        config.run_dir,
+        asdict(config),
+        total_frames=config.total_frames,
+        tracker=config.tracker or default_tracker(),  # pyright: ignore[reportArgumentType]
+        mode=config.mode,  # pyright: ignore[reportArgumentType]
+        group=f"{config.protocol}/{config.env}/{config.separation}",
+        resume_frames=resume_frames,
+        facts=describe(env, model),
+    ) as tracker:
+        frames = train_on_policy(
+            env,
+            model,
+            phases,
+            config,
+            log=tracker.log,
+            evaluate=lambda iteration: evaluation(1_000_000 + iteration, config.evaluate_episodes),
+            checkpoint=checkpoint,
+            identity=identity,
+            on_checkpoint=tracker.plot,
+            progress=progress,
+        )
+        report = {key.replace("eval/", "final/"): v for key, v in evaluation(2_000_000, config.final_episodes).items()}
+        progress.close()
+    env.close()
+    (Path(config.run_dir) / "result.json").write_text(json.dumps({"frames": frames, **report}, indent=2) + "\n")
+    return report
+
+
+def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple[ProcgenExperiment, dict[str, float]]:
+    """Evaluate a checkpoint's policy with its own settings, but for those overridden on the command line.
+
+    Returns those settings and the evaluation.
+    """
+    if overrides - OF_EVALUATION:
+        allowed, got = ", ".join(sorted(OF_EVALUATION)), ", ".join(sorted(overrides - OF_EVALUATION))
+        raise ValueError(f"with evaluate, only these can be set: {allowed}; got {got}")
+    state = load_checkpoint(str(config.evaluate))
+    fields = {field.name for field in dataclasses.fields(config)} - overrides
+    config = dataclasses.replace(config, **{k: v for k, v in state["settings"].items() if k in fields})
+    env = make_env(config, 1, config.seed, test=False, training=False)
+    model = make_model(config, env)
+    env.close()
+    model.load_state_dict(state["model"])
+    progress = Progress()
+    report = make_evaluation(config, model, progress)(2_000_000, config.final_episodes)
+    progress.close()
+    return config, {key.replace("eval/", "final/"): value for key, value in report.items()}
+
+
+def describe(env: EnvBase, model: ActorValue) -> dict[str, str]:
+    """Facts of the run for its record."""
+    return {
+        "backend": str(env.base_env.backend_version),
+        "separation_index": str(model.at),
+        "parameters": json.dumps(parameter_count(model)),
+        "multiply_adds_per_frame": json.dumps(multiply_adds(model)),
+    }
+
+
+def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
+    """The final evaluation, as lines to read."""
+    last_level = config.start_level + config.num_levels - 1
+    levels = {"train": f"{config.start_level} to {last_level}" if config.num_levels else "all", "test": "all"}
+    lines = [f"{f'{config.env}, {config.final_episodes} episodes each':36}    mean  median     std"]
+    for name, which in levels.items():
+        numbers = (report[f"final/{name}_return{suffix}"] for suffix in ("", "_median", "_std"))
+        lines.append(f"{f'{name} return, levels {which}':36}" + "".join(f"{number:8.2f}" for number in numbers))
+    lines.append(f"{'generalisation gap':36}{report['final/generalisation_gap']:8.2f}")
+    return "\n".join(lines)
+
+
+class Progress:
+    """What is under way within an iteration, on stderr: below the bar in a terminal, else a line at most every 10 s."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.every = 0.2 if self.terminal else 10.0  # seconds
+        self.last = -self.every
+        self.line: tqdm | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last < self.every:
+            return
+        self.last = now
+        text = f"{what}: {done:,} / {total:,}"
+        if self.terminal:
+            if self.line is None:
+                self.line = tqdm(bar_format="{desc}", leave=False)
+            self.line.set_description_str(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.line is not None:
+            self.line.close()
+
+
+ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")
+def main(config: Any) -> None:
+    try:
+        experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+        if experiment.evaluate:
+            overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+            experiment, report = evaluate_checkpoint(experiment, overrides)
+        else:
+            report = train(experiment)
+    except (ValueError, ImportError, OSError, CheckpointError) as error:
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        sys.exit(f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
+    print(table(experiment, report))
+    if not experiment.evaluate:
+        print(f"the record is in {experiment.run_dir}")
+
+
+if __name__ == "__main__":
+    # Hydra reads a bare integer as a number, but names groups by strings: separation=3 becomes separation='3'.
+    sys.argv[1:] = [
+        re.sub(r"(?<=[=,])\d+(?=,|$)", r"'\g<0>'", argument) if argument.startswith("separation=") else argument
+        for argument in sys.argv[1:]
+    ]
+    main()
