@@ -14,14 +14,8 @@ from decouple.losses import (
     ValueLoss,
     same_level_partners,
 )
-from decouple.on_policy import (
-    OnPolicySettings,
-    Phase,
-    daac_phases,
-    idaac_phases,
-    ppo_phases,
-    train_on_policy,
-)
+from decouple.on_policy import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
+from decouple.phases import Phase, run_phase
 from decouple.separation import (
     SeparatedNetwork,
     cut_gradients,
@@ -57,6 +51,7 @@ __all__ = [
     "nature_blocks",
     "parameter_count",
     "ppo_phases",
+    "run_phase",
     "same_level_partners",
     "save_checkpoint",
     "scale_gradient",

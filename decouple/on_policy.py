@@ -4,8 +4,7 @@
     phases = daac_phases(model, settings)             # a policy phase and a value phase
     train_on_policy(env, model, phases, settings, log=print)
 
-A `Phase` is the one extension point: a loss, an optimizer, how many epochs, every how many rollouts. PPO (Schulman et
-al. 2017, https://arxiv.org/abs/1707.06347) is one phase; DAAC and IDAAC (Raileanu and Fergus 2021,
+PPO (Schulman et al. 2017, https://arxiv.org/abs/1707.06347) is one phase; DAAC and IDAAC (Raileanu and Fergus 2021,
 https://arxiv.org/abs/2102.10330) are a policy phase and a value phase. Nothing here asks where the networks separate.
 """
 
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from pathlib import Path
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
-from torch import Tensor, nn
+from torch import nn
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import ClipPPOLoss
@@ -38,12 +36,11 @@ from decouple.losses import (
     ValueLoss,
     same_level_partners,
 )
-from decouple.separation import cut_gradients
+from decouple.phases import Phase, autocast, check_setting, positive_whole, run_phase
 
 __all__ = [
     "ALGORITHMS",
     "OnPolicySettings",
-    "Phase",
     "daac_phases",
     "idaac_phases",
     "ppo_phases",
@@ -86,76 +83,19 @@ class OnPolicySettings:
 
     def __post_init__(self) -> None:
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
-            _check(name, getattr(self, name), _positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
-            _check(name, getattr(self, name), _positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if self.order_width is not None:
-            _check("order_width", self.order_width, _positive_whole, "a whole number, at least 1, or None")
+            check_setting("order_width", self.order_width, positive_whole, "a whole number, at least 1, or None")
         for name in ("gamma", "gae_lambda"):
-            _check(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
+            check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon", "clip_value"):
-            _check(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+            check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
         for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff"):
-            _check(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
-        _check("algorithm", self.algorithm, ALGORITHMS.__contains__, f"one of {sorted(ALGORITHMS)}")
-        _check("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
-
-
-@dataclass
-class Phase:
-    """One kind of update on a rollout: what loss, by which optimizer, for how many epochs, every how many rollouts.
-
-    Attributes:
-        loss: LossModules that read features; their outputs named `loss_...` are summed, others are logged.
-        optimizer: steps once per minibatch, on gradients clipped at `max_grad_norm` over all its parameters.
-        epochs: passes over the rollout.
-        every: the phase runs on rollouts 0, every, 2 every, ...
-        minibatches: per epoch.
-        max_grad_norm: None for no clipping.
-        features: run once per minibatch before the losses, as `model.get_features()`; None where the losses read the
-            observation themselves.
-        train_features: whether gradient flows into the features.
-        prepare: called with the flat rollout (B,) before the first epoch, to add keys.
-        adversary: a phase whose loss and optimizer step first on each of this phase's minibatches.
-        name: prefix of what is logged.
-    """
-
-    loss: nn.Module | Sequence[nn.Module]
-    optimizer: torch.optim.Optimizer
-    epochs: int = 1
-    every: int = 1
-    minibatches: int = 8
-    max_grad_norm: float | None = 0.5
-    features: TensorDictModuleBase | None = None
-    train_features: bool = True
-    prepare: Callable[[TensorDictBase], object] | None = None
-    adversary: Phase | None = None
-    name: str = "joint"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "every", "minibatches"):
-            _check(name, getattr(self, name), _positive_whole, "a whole number, at least 1")
-        if self.max_grad_norm is not None:
-            _check("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
-
-    @property
-    def losses(self) -> list[nn.Module]:
-        return [self.loss] if isinstance(self.loss, nn.Module) else list(self.loss)
-
-    def parameters(self) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    def state_dict(self) -> dict:
-        """Losses (with heads of their own), optimizer and adversary."""
-        state = {"losses": [loss.state_dict() for loss in self.losses], "optimizer": self.optimizer.state_dict()}
-        return state | ({"adversary": self.adversary.state_dict()} if self.adversary else {})
-
-    def load_state_dict(self, state: Mapping) -> None:
-        for loss, loss_state in zip(self.losses, state["losses"], strict=True):
-            loss.load_state_dict(loss_state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.adversary:
-            self.adversary.load_state_dict(state["adversary"])
+            check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
+        check_setting("algorithm", self.algorithm, ALGORITHMS.__contains__, f"one of {sorted(ALGORITHMS)}")
+        check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
 
 
 def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
@@ -272,7 +212,7 @@ def train_on_policy(
     frames_per_iteration = env.batch_size.numel() * settings.rollout_steps
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"
-        _check("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
+        check_setting("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
     state = load_checkpoint(checkpoint, expect=identity) if checkpoint and Path(checkpoint).exists() else None
     if state:
         env.load_state_dict(state["env"])  # before the collector, whose first reset hands back the frames restored
@@ -299,17 +239,25 @@ def train_on_policy(
         start = time.perf_counter()
         if progress:
             progress("collecting, frames", 0, frames_per_iteration)
-        with _autocast(env.device, settings):
+        with autocast(env.device, settings.precision):
             rollout = next(rollouts)
             _add_next_values(rollout, model.get_value_operator())
         gae(rollout)
         collected = time.perf_counter()
         metrics = _rollout_metrics(rollout)
         batch = rollout.exclude("next").reshape(-1)  # (N * T,)
-        del rollout
+        rollout.clear()  # the collector keeps a reference until its next rollout: free the next frames now
         for phase in phases:
             if iteration % phase.every == 0:
-                metrics |= run_phase(phase, batch, shuffle, settings, progress)
+                metrics |= run_phase(
+                    phase,
+                    batch,
+                    shuffle,
+                    micro_batch=settings.micro_batch,
+                    precision=settings.precision,
+                    progress=progress,
+                )
+        del batch
         learned = time.perf_counter()
         last = iteration + 1 == iterations
         if evaluate and (iteration % settings.evaluate_every == 0 or last):
@@ -327,79 +275,6 @@ def train_on_policy(
                 on_checkpoint()
     collector.shutdown(close_env=False)
     return iteration * frames_per_iteration
-
-
-def run_phase(
-    phase: Phase,
-    batch: TensorDictBase,
-    shuffle: torch.Generator,
-    settings: OnPolicySettings,
-    progress: Callable[[str, int, int], object] | None = None,
-) -> dict[str, float]:
-    """Run a phase's epochs on a flat rollout (B,); returns the means of what its losses put out, by name."""
-    if phase.prepare:
-        phase.prepare(batch)
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-    steps = phase.epochs * phase.minibatches
-    report: dict[str, float] = {}
-    for epoch in range(phase.epochs):
-        order = torch.randperm(batch.numel(), generator=shuffle)  # (B,)
-        for number, indices in enumerate(order.tensor_split(phase.minibatches)):
-            if phase.adversary:
-                _step(phase.adversary, batch, indices, settings, sums)
-            first = epoch == 0 and number == 0
-            _step(phase, batch, indices, settings, sums, report if first else None)
-            if progress:
-                progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
-    return {name: (value / steps).item() for name, value in sums.items()} | report
-
-
-def _step(
-    phase: Phase,
-    batch: TensorDictBase,
-    indices: Tensor,
-    settings: OnPolicySettings,
-    sums: dict[str, Tensor],
-    cut_report: dict[str, float] | None = None,
-) -> None:
-    """One optimizer step on the minibatch batch[indices], its gradient accumulated over micro-batches."""
-    phase.optimizer.zero_grad(set_to_none=True)
-    for micro in indices.split(settings.micro_batch):
-        minibatch = batch[micro]  # (b,)
-        if phase.features is not None:
-            with torch.set_grad_enabled(phase.train_features), _autocast(batch.device, settings):
-                phase.features(minibatch)
-        outputs = {name: value for loss in phase.losses for name, value in loss(minibatch).items()}
-        weight = len(micro) / len(indices)
-        total = sum(value for name, value in outputs.items() if name.startswith("loss_"))
-        if cut_report is not None and not cut_report:
-            cut_report |= {f"cut/{phase.name}_{key}": v for key, v in cut_gradients(total, minibatch).items()}
-        (total * weight).backward()  # pyright: ignore[reportAttributeAccessIssue]
-        for name, value in outputs.items():
-            metric = _metric_name(name, phase.name)
-            sums[metric] = sums[metric] + value.detach().cpu() * weight
-    norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
-    sums[f"grad_norm/{phase.name}"] = sums[f"grad_norm/{phase.name}"] + norm.detach().cpu()
-    phase.optimizer.step()
-
-
-# What losses put out beside `loss_...`, by the name it is logged under; anything else goes under the phase's name.
-METRIC_NAMES = {
-    "entropy": "policy/entropy",
-    "clip_fraction": "policy/clip_fraction",
-    "kl_approx": "policy/kl_approx",
-    "ESS": "policy/effective_sample_size",
-    "max_ratio": "policy/max_ratio",
-    "mean_ratio": "policy/mean_ratio",
-    "value_clip_fraction": "value/clip_fraction",
-    "order_accuracy": "order/accuracy",
-}
-
-
-def _metric_name(output: str, phase: str) -> str:
-    if output.startswith("loss_"):
-        return f"loss/{output.removeprefix('loss_')}"
-    return METRIC_NAMES.get(output, f"{phase}/{output}")
 
 
 def _add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
@@ -512,10 +387,6 @@ def _adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings:
     return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
 
 
-def _autocast(device: torch.device | None, settings: OnPolicySettings) -> torch.autocast:
-    return torch.autocast(device.type if device else "cpu", torch.bfloat16, enabled=settings.precision == "bf16")
-
-
 def _state(
     env: EnvBase,
     model: ActorValue,
@@ -542,16 +413,3 @@ def _restore(state: Mapping, model: ActorValue, phases: Sequence[Phase], shuffle
     shuffle.set_state(state["shuffle"])
     set_rng_state(state["rng"])
     return state["iteration"]
-
-
-def _positive_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _check(name: str, value: object, allowed: Callable[..., bool], says: str) -> None:
-    try:
-        fits = allowed(value)
-    except TypeError:  # of a type that cannot be compared
-        fits = False
-    if not fits:
-        raise ValueError(f"{name} must be {says}; got {value!r}")

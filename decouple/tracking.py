@@ -5,8 +5,9 @@
         tracker.plot()
 
 The folder holds `config.yaml` (the resolved settings), `record.json` (versions, commit, command line: one entry in
-"sessions" for each time the run was started), `metrics.csv` (a row per `log`, flushed at once) and `curves.png` (drawn
-from the table alone). Local and offline runs need no account and never ask for one.
+"sessions" for each time the run was started), `metrics.csv` (a row per `log`, flushed at once), `curves.png` (drawn
+from the table alone) and `result.json` (what `summarise` was given). Local and offline runs need no account and never
+ask for one.
 
 A run that was interrupted goes on with `resume_frames`, the frames of its last checkpoint: later rows are dropped and
 logged again, and the finished table equals that of an unbroken run, bit for bit, columns of the clock aside.
@@ -16,23 +17,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from tqdm import tqdm
 
 from decouple.curves import plot_curves
 from decouple.metrics import MetricsTable, replace_file
+from decouple.progress import RunProgress
 
 if TYPE_CHECKING:
     from torchrl.record.loggers.wandb import WandbLogger
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["Tracker", "default_tracker"]
 
 _PACKAGES = ("decouple", "torch", "torchrl", "tensordict", "numpy")
-_LINE_EVERY_S = 10.0  # seconds between progress lines where stderr is no terminal
 
 
 def default_tracker() -> Literal["local", "wandb"]:
@@ -111,7 +109,7 @@ class Tracker:
             self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
             record["wandb_id"] = self._wandb.experiment.id
             replace_file(self.run_dir / "record.json", _json(record))
-        self._progress = _Progress(total_frames, self._frames) if progress else None
+        self._progress = RunProgress(total_frames, self._frames) if progress else None
 
     def log(self, metrics: Mapping[str, float], frames: int) -> None:
         """Write one row: the metrics at `frames` environment frames since the run began.
@@ -139,6 +137,13 @@ class Tracker:
     def plot(self) -> Path:
         """Draw `curves.png` anew; some tenths of a second."""
         return plot_curves(self.run_dir)
+
+    def summarise(self, result: Mapping[str, float]) -> None:
+        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary."""
+        row = {_metric_name(key): _metric_value(key, value) for key, value in result.items()}
+        replace_file(self.run_dir / "result.json", _json({"frames": self._frames, **row}))
+        if self._wandb is not None:
+            self._wandb.experiment.summary.update(row)
 
     def close(self, *, failed: bool = False) -> None:
         """Draw the curves a last time and end the bar and the W&B run; `failed` marks the latter so. Twice is once."""
@@ -299,51 +304,3 @@ def _wandb_logger(run_dir: Path, config: Any, run: dict[str, Any], run_id: str |
         config=config,
         allow_val_change=True,
     )
-
-
-# --------------------------------------------------------------------------------------------------------- the progress
-
-
-class _Progress:
-    """Frames done, frames per second and time left: a bar in a terminal, lines in a log file."""
-
-    def __init__(self, total: int, initial: int) -> None:
-        self._stream, self._total, self._initial, self._done = sys.stderr, total, initial, initial
-        self._started, self._last_line, self._returns = time.monotonic(), -math.inf, {}
-        self._bar = None
-        if self._stream.isatty():
-            self._bar = tqdm(
-                total=total, initial=initial, unit=" frames", unit_scale=True, dynamic_ncols=True, file=self._stream
-            )
-
-    def update(self, frames: int, row: Mapping[str, float]) -> None:
-        """Show that `frames` are done, with the last returns known."""
-        for label, names in (("train", ("eval/train_return", "train/episode_return")), ("test", ("eval/test_return",))):
-            for name in names:
-                if name in row:
-                    self._returns[label] = f"{row[name]:.4g}"
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.total = max(self._total, frames)
-            self._bar.set_postfix(self._returns, refresh=False)
-            self._bar.update(frames - self._done)
-        self._done = frames
-        if self._bar is None and (now - self._last_line >= _LINE_EVERY_S or frames >= self._total):
-            self._last_line = now
-            print(self._line(now), file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """End the bar where it stands."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def _line(self, now: float) -> str:
-        """`163,840 / 25,000,000 frames (0.7 %), 1,234 frames/s, 5:35:28 left, train 3.2, test 2.1`."""
-        rate = (self._done - self._initial) / max(now - self._started, 1e-9)
-        left = tqdm.format_interval(max(self._total - self._done, 0) / rate) if rate > 0 else "?"
-        parts = [
-            f"{self._done:,} / {self._total:,} frames ({100 * self._done / self._total:.1f} %)",
-            f"{rate:,.0f} frames/s",
-            f"{left} left",
-        ]
-        return ", ".join([*parts, *(f"{label} {value}" for label, value in self._returns.items())])

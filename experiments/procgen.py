@@ -18,7 +18,6 @@ import os
 import random
 import re
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from torchrl.envs import EnvBase
-from tqdm import tqdm
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
@@ -40,6 +38,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.evaluation import evaluate
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.progress import StepProgress
 from decouple.separation import separate, separation_index
 from decouple.tracking import Tracker, default_tracker
 
@@ -109,9 +108,8 @@ def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
     k = separation_index(config.separation, depth)
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
     if config.attention:
-        options["attention_from"] = min(
-            max(k, 1), depth - 1
-        )  # none on the frame's three channels, nor in the dense block
+        # None on the frame's three channels, and the dense block, last, has none.
+        options["attention_from"] = min(max(k, 1), depth - 1)
     network = separate(
         impala_blocks(**options),
         impala_blocks(**options),
@@ -142,7 +140,7 @@ def make_evaluation(
 
 def train(config: ProcgenExperiment) -> dict[str, float]:
     """Train, keep the record in `run_dir`, evaluate at the end; returns the final evaluation."""
-    progress = Progress()
+    progress = StepProgress()
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
@@ -174,7 +172,7 @@ def train(config: ProcgenExperiment) -> dict[str, float]:
         resume_frames=resume_frames,
         facts=describe(env, model),
     ) as tracker:
-        frames = train_on_policy(
+        train_on_policy(
             env,
             model,
             phases,
@@ -188,8 +186,8 @@ def train(config: ProcgenExperiment) -> dict[str, float]:
         )
         report = {key.replace("eval/", "final/"): v for key, v in evaluation(2_000_000, config.final_episodes).items()}
         progress.close()
+        tracker.summarise(report)
     env.close()
-    (Path(config.run_dir) / "result.json").write_text(json.dumps({"frames": frames, **report}, indent=2) + "\n")
     return report
 
 
@@ -208,7 +206,7 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     model = make_model(config, env)
     env.close()
     model.load_state_dict(state["model"])
-    progress = Progress()
+    progress = StepProgress()
     report = make_evaluation(config, model, progress)(2_000_000, config.final_episodes)
     progress.close()
     return config, {key.replace("eval/", "final/"): value for key, value in report.items()}
@@ -234,33 +232,6 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
         lines.append(f"{f'{name} return, levels {which}':36}" + "".join(f"{number:8.2f}" for number in numbers))
     lines.append(f"{'generalisation gap':36}{report['final/generalisation_gap']:8.2f}")
     return "\n".join(lines)
-
-
-class Progress:
-    """What is under way within an iteration, on stderr: below the bar in a terminal, else a line at most every 10 s."""
-
-    def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
-        self.every = 0.2 if self.terminal else 10.0  # seconds
-        self.last = -self.every
-        self.line: tqdm | None = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self.last < self.every:
-            return
-        self.last = now
-        text = f"{what}: {done:,} / {total:,}"
-        if self.terminal:
-            if self.line is None:
-                self.line = tqdm(bar_format="{desc}", leave=False)
-            self.line.set_description_str(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.line is not None:
-            self.line.close()
 
 
 ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)

@@ -230,6 +230,8 @@ def test_every_separation_trains_under_every_protocol(script, compose, tmp_path,
     assert ("order/accuracy" in metrics) == ("order/accuracy" in names)
     assert ("cut/joint_cosine" in metrics) == (separation != "full" and metrics["cut/joint_value_norm"] != [])
     assert all(torch.tensor(metrics[name]).isfinite().all() for name in names)
+    glossary = set(re.findall(r"`(\w+/\w+)`", (ROOT / "docs" / "procgen.md").read_text()))
+    assert metrics.keys() - {"frames"} <= glossary
     assert report["final/generalisation_gap"] == report["final/train_return"] - report["final/test_return"]
     kept = json.loads((tmp_path / "run" / "result.json").read_text())
     assert kept == {"frames": 128, **report}

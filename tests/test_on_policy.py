@@ -21,12 +21,12 @@ from decouple.evaluation import evaluate
 from decouple.on_policy import (
     ALGORITHMS,
     OnPolicySettings,
-    Phase,
     daac_phases,
     idaac_phases,
     ppo_phases,
     train_on_policy,
 )
+from decouple.phases import Phase
 from decouple.separation import separate
 
 N, T, ACTIONS, OBSERVED, DEPTH = 4, 8, 3, 4, 3

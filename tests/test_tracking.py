@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+import decouple.progress
 import decouple.tracking
 from decouple.curves import plot_curves
 from decouple.metrics import read_metrics
@@ -226,6 +227,13 @@ def test_a_closed_tracker_says_so(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- settings and the record
+
+
+def test_the_result_says_what_the_run_came_to(tmp_path):
+    with quiet(tmp_path) as tracker:
+        tracker.log({"a": 1.0}, frames=10)
+        tracker.summarise({"final/test_return": 1 / 3})
+    assert json.loads((tmp_path / "result.json").read_text()) == {"frames": 10, "final/test_return": 1 / 3}
 
 
 def test_settings_and_record_say_what_ran(tmp_path):
@@ -450,7 +458,7 @@ def test_any_table_can_be_drawn(tmp_path, metrics):
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(decouple.tracking.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(decouple.progress.time, "monotonic", lambda: self.now)
 
 
 def test_progress_in_a_log_file_is_a_line_now_and_then(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,8 @@
 """Draw the curves of runs side by side: `python docs/results/plot.py docs/results/starpilot`.
 
-The folder holds one metrics table per run, `<separation>_seed<n>.csv`, as copied from the runs, and `random.json` with the
-returns of random actions. Writes `curves.png` beside them. Test returns of single evaluations (10 episodes) are dots;
-lines are means over the last three of them.
+The folder holds one metrics table per run, `<separation>_seed<n>.csv`, as copied from the runs, and `random.json` with
+the returns of random actions. Writes `curves.png` beside them. Test returns of single evaluations (10 episodes) are
+dots; lines are means over the last three of them.
 """
 
 import csv

@@ -1,0 +1,89 @@
+"""Progress of long work, on stderr: of a whole run, and of what is under way within an iteration.
+
+In a terminal a bar and a line below it; in a log file a plain line now and then.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+__all__ = ["RunProgress", "StepProgress"]
+
+LINE_EVERY_S = 10.0  # seconds between lines where stderr is no terminal
+
+
+class RunProgress:
+    """Frames done, frames per second and time left: a bar in a terminal, lines in a log file."""
+
+    def __init__(self, total: int, initial: int) -> None:
+        self._stream, self._total, self._initial, self._done = sys.stderr, total, initial, initial
+        self._started, self._last_line, self._returns = time.monotonic(), -math.inf, {}
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total, initial=initial, unit=" frames", unit_scale=True, dynamic_ncols=True, file=self._stream
+            )
+
+    def update(self, frames: int, row: Mapping[str, float]) -> None:
+        """Show that `frames` are done, with the last returns known."""
+        for label, names in (("train", ("eval/train_return", "train/episode_return")), ("test", ("eval/test_return",))):
+            for name in names:
+                if name in row:
+                    self._returns[label] = f"{row[name]:.4g}"
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.total = max(self._total, frames)
+            self._bar.set_postfix(self._returns, refresh=False)
+            self._bar.update(frames - self._done)
+        self._done = frames
+        if self._bar is None and (now - self._last_line >= LINE_EVERY_S or frames >= self._total):
+            self._last_line = now
+            print(self._line(now), file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """End the bar where it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _line(self, now: float) -> str:
+        """`163,840 / 25,000,000 frames (0.7 %), 1,234 frames/s, 5:35:28 left, train 3.2, test 2.1`."""
+        rate = (self._done - self._initial) / max(now - self._started, 1e-9)
+        left = tqdm.format_interval(max(self._total - self._done, 0) / rate) if rate > 0 else "?"
+        parts = [
+            f"{self._done:,} / {self._total:,} frames ({100 * self._done / self._total:.1f} %)",
+            f"{rate:,.0f} frames/s",
+            f"{left} left",
+        ]
+        return ", ".join([*parts, *(f"{label} {value}" for label, value in self._returns.items())])
+
+
+class StepProgress:
+    """What is under way within an iteration, on stderr: below the bar in a terminal, else a line at most every 10 s."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.every = 0.2 if self.terminal else LINE_EVERY_S  # seconds
+        self.last = -self.every
+        self.line: tqdm | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.last < self.every:
+            return
+        self.last = now
+        text = f"{what}: {done:,} / {total:,}"
+        if self.terminal:
+            if self.line is None:
+                self.line = tqdm(bar_format="{desc}", leave=False)
+            self.line.set_description_str(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.line is not None:
+            self.line.close()
