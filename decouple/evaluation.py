@@ -9,8 +9,7 @@ https://arxiv.org/abs/1912.01588.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from tensordict.nn import TensorDictModuleBase
@@ -18,6 +17,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checkpoint import rng_state, set_rng_state
+from decouple.fitting import evaluating
 
 __all__ = ["episode_returns", "evaluate"]
 
@@ -50,7 +50,7 @@ def episode_returns(
     returns = torch.zeros(env.batch_size.numel(), dtype=torch.float64)  # (N,)
     running = torch.ones_like(returns, dtype=torch.bool)  # (N,)
     mode = ExplorationType.RANDOM if stochastic else ExplorationType.DETERMINISTIC
-    with torch.no_grad(), set_exploration_type(mode), _evaluating(policy):
+    with torch.no_grad(), set_exploration_type(mode), evaluating(policy):
         step = env.reset()
         for _ in range(max_steps):
             step, following = env.step_and_maybe_reset(policy(step))
@@ -111,15 +111,3 @@ def evaluate(
     if {"train", "test"} <= make_envs.keys():
         report["eval/generalisation_gap"] = report["eval/train_return"] - report["eval/test_return"]
     return report
-
-
-@contextmanager
-def _evaluating(policy: TensorDictModuleBase) -> Iterator[None]:
-    """Evaluation mode for a while; each module then has the mode again that it had."""
-    modes = {module: module.training for module in policy.modules()}
-    policy.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torch import nn
 from torchrl.collectors import Collector
@@ -57,7 +57,7 @@ class OnPolicySettings:
     """
 
     algorithm: str = "ppo"  # ppo, daac or idaac
-    total_frames: int = 25_000_000  # environment frames, all environments together
+    total_frames: int = 25_000_000  # environment frames, all environments together; rounded up to whole iterations
     rollout_steps: int = 256  # steps of each environment per iteration
     gamma: float = 0.999  # discount
     gae_lambda: float = 0.95  # lambda of the generalised advantage estimate
@@ -99,7 +99,11 @@ class OnPolicySettings:
 
 
 def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
-    """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model."""
+    """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
+
+    Source: Schulman et al. 2017, with the value clipped as in OpenAI Baselines. The phase reads what a rollout of
+    `model` holds, flat (B,), with `advantage` and `value_target` (B, 1).
+    """
     loss = ClipPPOLoss(
         model.get_policy_head(),
         model.get_value_head(),
@@ -125,7 +129,8 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
 def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """DAAC: a policy phase on `-J_pi + advantage_coeff L_A - entropy_coeff S`, then a value phase, each with its Adam.
 
-    Either phase runs and trains only the network that it needs; parameters of a trunk are trained by both.
+    Either phase runs and trains only the network that it needs; parameters of a trunk are trained by both. Source:
+    Raileanu and Fergus 2021, section 3; the equation 3 of the separation study.
     """
     features = model.get_features(["policy_hidden"])
     losses = [_policy_loss(model, settings), _advantage_loss(model, settings)]
@@ -137,7 +142,8 @@ def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
 def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """IDAAC: DAAC whose policy features are also pushed not to tell which of two frames of a level came earlier.
 
-    On each policy minibatch an order classifier steps first, on detached features, with its own Adam.
+    On each policy minibatch an order classifier steps first, on detached features, with its own Adam. The rollout must
+    hold `level_seed` and `step_count` (B, 1) besides. Source: Raileanu and Fergus 2021, section 4.
     """
     features = model.get_features(["policy_hidden"])
     classifier = TensorDictModule(
@@ -150,7 +156,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     losses.append(OrderLoss(classifier, coeff=settings.order_coeff))
     both_features = TensorDictSequential(features, _PartnerFeatures(features))
     policy = _policy_phase(losses, both_features, parameters, settings)
-    policy.prepare = _add_partners
+    policy.prepare = lambda batch: _add_partners(batch, features.in_keys)
     policy.adversary = Phase(
         loss=OrderClassifierLoss(classifier),
         optimizer=_adam(classifier.parameters(), settings),
@@ -188,14 +194,15 @@ def train_on_policy(
     Args:
         env: batched environment (N,) with `observation`, a scalar `reward` (N, 1) and, for returns to be logged,
             `episode_reward` and `step_count` (TorchRL's RewardSum and StepCounter). A run resumes exactly where its
-            `state_dict` holds all its state, as that of `procgen_env` does.
+            `state_dict` holds all its state, as that of `procgen_env` does. IDAAC reads `level_seed` (N, 1) and
+            `step_count` too.
         model: from `actor_value`.
         phases: from `ppo_phases`, `daac_phases`, `idaac_phases`, or your own.
         settings: of the loop.
         log: called with metrics and the frames so far, once an iteration.
         evaluate: called with the iteration every `evaluate_every` iterations, counted from the first, and after the
             last; it must leave the global random state as it was. Its metrics are logged with the iteration's.
-        checkpoint: file written every `checkpoint_every` iterations and at the end, atomically.
+        checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
         progress: called within an iteration with what is under way, how much of it is done, and of how much.
@@ -229,52 +236,73 @@ def train_on_policy(
         auto_register_policy_transforms=False,  # the environment is used as it came
     )
     shuffle = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
-    iteration = 0
-    if state:
-        iteration = _restore(state, model, phases, shuffle)
-    gae = GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=True)
+    iteration = _restore(state, model, phases, shuffle) if state else 0
     iterations = -(-settings.total_frames // frames_per_iteration)
-    rollouts = iter(collector)
-    while iteration < iterations:
-        start = time.perf_counter()
-        if progress:
-            progress("collecting, frames", 0, frames_per_iteration)
-        with autocast(env.device, settings.precision):
-            rollout = next(rollouts)
-            _add_next_values(rollout, model.get_value_operator())
-        gae(rollout)
-        collected = time.perf_counter()
-        metrics = _rollout_metrics(rollout)
-        batch = rollout.exclude("next").reshape(-1)  # (N * T,)
-        rollout.clear()  # the collector keeps a reference until its next rollout: free the next frames now
-        for phase in phases:
-            if iteration % phase.every == 0:
-                metrics |= run_phase(
-                    phase,
-                    batch,
-                    shuffle,
-                    micro_batch=settings.micro_batch,
-                    precision=settings.precision,
-                    progress=progress,
-                )
-        del batch
-        learned = time.perf_counter()
-        last = iteration + 1 == iterations
-        if evaluate and (iteration % settings.evaluate_every == 0 or last):
-            metrics |= evaluate(iteration)
-        iteration += 1
-        metrics |= {
-            "time/collect_seconds": collected - start,
-            "time/learn_seconds": learned - collected,
-            "time/frames_per_second": frames_per_iteration / (learned - start),
-        }
-        log(metrics, iteration * frames_per_iteration)
-        if checkpoint and (iteration % settings.checkpoint_every == 0 or last):
+
+    def save() -> None:
+        if checkpoint:
             save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity))
-            if on_checkpoint:
-                on_checkpoint()
-    collector.shutdown(close_env=False)
+
+    if not state:
+        save()  # from here on the folder says what run it belongs to
+    rollouts = iter(collector)
+    try:
+        while iteration < iterations:
+            if progress:
+                progress("collecting, frames", 0, frames_per_iteration)
+            metrics = _iterate(rollouts, model, phases, settings, iteration, shuffle, progress)
+            last = iteration + 1 == iterations
+            if evaluate and (iteration % settings.evaluate_every == 0 or last):
+                metrics |= evaluate(iteration)
+            iteration += 1
+            log(metrics, iteration * frames_per_iteration)
+            if iteration % settings.checkpoint_every == 0 or last:
+                save()
+                if checkpoint and on_checkpoint:
+                    on_checkpoint()
+    finally:
+        collector.shutdown(close_env=False)
     return iteration * frames_per_iteration
+
+
+def _iterate(
+    rollouts: Iterator[TensorDictBase],
+    model: ActorValue,
+    phases: Sequence[Phase],
+    settings: OnPolicySettings,
+    iteration: int,
+    shuffle: torch.Generator,
+    progress: Callable[[str, int, int], object] | None,
+) -> dict[str, float]:
+    """Collect one rollout and run the phases that are due on it; what to log of both."""
+    start = time.perf_counter()
+    device = next(model.parameters()).device
+    with autocast(device, settings.precision):
+        rollout = next(rollouts)  # (N, T)
+        _add_next_values(rollout, model.get_value_operator())
+    GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=True)(rollout)
+    metrics = _rollout_metrics(rollout)
+    batch = rollout.exclude("next").reshape(-1)  # (N * T,)
+    rollout.clear()  # the collector keeps a reference until its next rollout: free the next frames now
+    collected = time.perf_counter()
+    for phase in phases:
+        if iteration % phase.every == 0:
+            found = run_phase(
+                phase,
+                batch,
+                shuffle,
+                micro_batch=settings.micro_batch,
+                precision=settings.precision,
+                progress=progress,
+            )
+            # Where two phases have a loss in common, the second one's numbers carry its name.
+            metrics |= {f"{name}_{phase.name}" if name in metrics else name: value for name, value in found.items()}
+    learned = time.perf_counter()
+    return metrics | {
+        "time/collect_seconds": collected - start,
+        "time/learn_seconds": learned - collected,
+        "time/frames_per_second": batch.numel() / (learned - start),
+    }
 
 
 def _add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
@@ -360,11 +388,11 @@ def _value_phase(model: ActorValue, settings: OnPolicySettings) -> Phase:
 
 
 class _PartnerFeatures(TensorDictModuleBase):
-    """The features of each frame's partner: (`partner`, `observation`) -> (`partner`, `policy_hidden`)."""
+    """The features of each frame's partner: (`partner`, `observation`, ...) -> (`partner`, `policy_hidden`)."""
 
     def __init__(self, features: TensorDictModuleBase):
         super().__init__()
-        self.in_keys = [("partner", "observation")]
+        self.in_keys = [("partner", key) for key in features.in_keys]
         self.out_keys = [("partner", "policy_hidden")]
         self.features = features
 
@@ -373,10 +401,10 @@ class _PartnerFeatures(TensorDictModuleBase):
         return tensordict
 
 
-def _add_partners(batch: TensorDictBase) -> None:
-    """Pair each frame of a flat rollout (B,) with a random one of its level."""
+def _add_partners(batch: TensorDictBase, keys: Sequence[NestedKey]) -> None:
+    """Pair each frame of a flat rollout (B,) with a random one of its level: its keys and its step in the episode."""
     partners = same_level_partners(batch["level_seed"])
-    batch["partner"] = batch.select("observation", "step_count")[partners]
+    batch["partner"] = batch.select(*keys, "step_count")[partners]
 
 
 def _unique(*modules: nn.Module) -> list[nn.Parameter]:

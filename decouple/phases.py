@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from decouple.separation import cut_gradients
 
-__all__ = ["Phase", "autocast", "check_setting", "positive_whole", "run_phase"]
+__all__ = ["Phase", "run_phase"]
 
 
 @dataclass
@@ -39,7 +39,9 @@ class Phase:
             observation themselves.
         train_features: whether gradient flows into the features.
         prepare: called with the flat rollout (B,) before the first epoch, to add keys.
-        adversary: a phase whose loss and optimizer step first on each of this phase's minibatches.
+        adversary: a phase whose loss and optimizer step first on each of this phase's minibatches; its own schedule
+            (epochs, every, prepare, adversary) stays at the defaults. It runs the features for itself, without
+            gradient, since the whole minibatch must have stepped it before the first micro-batch comes back.
         name: prefix of what is logged.
     """
 
@@ -58,6 +60,10 @@ class Phase:
     def __post_init__(self) -> None:
         for name in ("epochs", "every", "minibatches"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
+            raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
+        if self.adversary and (self.adversary.prepare or self.adversary.adversary):
+            raise ValueError("adversary must have no prepare and no adversary of its own")
         if self.max_grad_norm is not None:
             check_setting("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
 
@@ -101,14 +107,17 @@ def run_phase(
         progress: called after each minibatch with what is under way, how many are done, and of how many.
 
     Returns:
-        Means over the minibatches of what the losses put out, of the gradient norm, and of the first micro-batch's
-        gradients at the cut, by the name they are logged under.
+        By the name they are logged under: means over the minibatches of what the losses put out and of the gradient
+        norm, and the gradients at the cut in the first minibatch.
+
+    Raises:
+        ValueError: two losses of the phase give an output of one name.
     """
     if phase.prepare:
         phase.prepare(batch)
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
     steps = phase.epochs * phase.minibatches
-    report: dict[str, float] = {}
+    cut_reports: list[dict[str, float]] = []
     for epoch in range(phase.epochs):
         order = torch.randperm(batch.numel(), generator=shuffle)  # (B,)
         for number, indices in enumerate(order.tensor_split(phase.minibatches)):
@@ -116,10 +125,11 @@ def run_phase(
             if phase.adversary:
                 _step(phase.adversary, minibatch, micro_batch, precision, sums)
             first = epoch == 0 and number == 0
-            _step(phase, minibatch, micro_batch, precision, sums, report if first else None)
+            _step(phase, minibatch, micro_batch, precision, sums, cut_reports if first else None)
             if progress:
                 progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
-    return {name: (value / steps).item() for name, value in sums.items()} | report
+    means = {name: (value / steps).item() for name, value in sums.items()}
+    return means | _cut_metrics(phase.name, cut_reports)
 
 
 def _step(
@@ -128,31 +138,55 @@ def _step(
     micro_batch: int,
     precision: str,
     sums: dict[str, Tensor],
-    cut_report: dict[str, float] | None = None,
+    cut_reports: list[dict[str, float]] | None = None,
 ) -> None:
     """One optimizer step on a minibatch, its gradient accumulated over micro-batches; adds what to log to `sums`."""
     phase.optimizer.zero_grad(set_to_none=True)
+    device = phase.parameters()[0].device
     for micro in minibatch.split(micro_batch):  # (b,)
         if phase.features is not None:
-            with torch.set_grad_enabled(phase.train_features), autocast(micro.device, precision):
+            with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
                 phase.features(micro)
-        outputs = {name: value for loss in phase.losses for name, value in loss(micro).items()}
+        outputs = _run_losses(phase, micro)
         weight = micro.numel() / minibatch.numel()
-        total = torch.stack([value for name, value in outputs.items() if name.startswith("loss_")]).sum()
-        if cut_report is not None and not cut_report:
-            cut_report |= {f"cut/{phase.name}_{key}": v for key, v in cut_gradients(total, micro).items()}
-        (total * weight).backward()
+        total = weight * torch.stack([value for name, value in outputs.items() if name.startswith("loss_")]).sum()
+        if cut_reports is not None:
+            cut_reports.append(cut_gradients(total, micro))
+        total.backward()
         for name, value in outputs.items():
-            metric = _metric_name(name, phase.name)
+            metric = _logged_name(name, phase.name)
             sums[metric] = sums[metric] + value.detach().cpu() * weight
     norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
     sums[f"grad_norm/{phase.name}"] = sums[f"grad_norm/{phase.name}"] + norm.detach().cpu()
     phase.optimizer.step()
 
 
-def autocast(device: torch.device | None, precision: str) -> torch.autocast:
+def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = {}
+    for loss in phase.losses:
+        for name, value in loss(minibatch).items():
+            if name in outputs:
+                raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
+            outputs[name] = value
+    return outputs
+
+
+def _cut_metrics(name: str, reports: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Norms and cosine of a minibatch's gradients at the cut, from those of its micro-batches."""
+    reports = [report for report in reports if report]
+    if not reports:
+        return {}
+    norms = {side: math.sqrt(sum(report[f"{side}_norm"] ** 2 for report in reports)) for side in ("policy", "value")}
+    metrics = {f"cut/{name}_{side}_norm": norm for side, norm in norms.items()}
+    product = sum(report["policy_norm"] * report["value_norm"] * report.get("cosine", 0.0) for report in reports)
+    if min(norms.values()) > 0:
+        metrics[f"cut/{name}_cosine"] = product / (norms["policy"] * norms["value"])
+    return metrics
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bfloat16 for convolutions and matrix products at precision `bf16`; a context without effect at `fp32`."""
-    return torch.autocast(device.type if device else "cpu", torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 # What losses put out beside `loss_...`, by the name it is logged under; anything else goes under the phase's name.
@@ -168,7 +202,7 @@ METRIC_NAMES = {
 }
 
 
-def _metric_name(output: str, phase: str) -> str:
+def _logged_name(output: str, phase: str) -> str:
     if output.startswith("loss_"):
         return f"loss/{output.removeprefix('loss_')}"
     return METRIC_NAMES.get(output, f"{phase}/{output}")

@@ -2,7 +2,7 @@
 
 `python experiments/procgen.py` puts this folder first on `sys.path`, where `import procgen` then finds the script in
 place of the games: in the script, in TorchRL (which imports procgen where it is installed), and in worker processes,
-which inherit the path. Nothing here is imported by name from here, so the folder leaves the path for good.
+which inherit the path. Nothing else here is imported by name, so the folder leaves the path for good.
 
 And gym, which procgen and TorchRL import, prints four lines to stderr about its age: a notice from a table, emptied.
 """

@@ -12,13 +12,14 @@ Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 20
 
 import _before_imports  # noqa: F401, I001  (first: it keeps `import procgen` from finding this script)
 
+import contextlib
 import dataclasses
 import json
 import os
 import random
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.evaluation import evaluate
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.separation import separate, separation_index
 from decouple.tracking import Tracker, default_tracker
@@ -85,6 +87,9 @@ OF_EVALUATION = {
     *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
     *("final_episodes", "num_threads", "backend"),
 }
+
+
+FINAL_SEED = 2_000_000  # of the final evaluation; those in training have 1,000,000 + the iteration
 
 
 def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool, training: bool) -> EnvBase:
@@ -138,57 +143,79 @@ def make_evaluation(
     )
 
 
-def train(config: ProcgenExperiment) -> dict[str, float]:
-    """Train, keep the record in `run_dir`, evaluate at the end; returns the final evaluation."""
-    progress = StepProgress()
-    for seed in (random.seed, np.random.seed, torch.manual_seed):
-        seed(config.seed)
+@dataclass
+class Run:
+    """A run that is ready to train; whatever is wrong with its settings has been said."""
+
+    config: ProcgenExperiment
+    env: EnvBase
+    model: ActorValue
+    phases: list[Phase]
+    checkpoint: Path
+    identity: dict[str, Any]  # what the checkpoint must share with the run
+    tracker: Tracker
+
+
+def prepare(config: ProcgenExperiment) -> Run:
+    """Build environment, model and phases, and open the record in `run_dir`, or that of the run to go on with."""
+    for seed_global in (random.seed, np.random.seed, torch.manual_seed):
+        seed_global(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
     model = make_model(config, env)
     phases = ALGORITHMS[config.algorithm](model, config)
-    evaluation = make_evaluation(config, model, progress)
-    checkpoint = Path(config.run_dir) / "checkpoint.pt"
     identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
     identity["backend"] = env.base_env.backend
-    resume_frames = None
-    if checkpoint.exists():
-        iterations = load_checkpoint(checkpoint, expect=identity)["iteration"]
-        resume_frames = iterations * config.num_envs * config.rollout_steps
-    elif (Path(config.run_dir) / "metrics.csv").exists():
-        resume_frames = 0  # killed before its first checkpoint
+    checkpoint = Path(config.run_dir) / "checkpoint.pt"
+    resume_frames = frames_to_resume(config, checkpoint, identity)
+    tracker = Tracker(
+        config.run_dir,
+        asdict(config),
+        total_frames=config.total_frames,
+        tracker=config.tracker or default_tracker(),
+        mode=config.mode,
+        group=f"{config.protocol}/{config.env}/{config.separation}",
+        resume_frames=resume_frames,
+        facts=describe(env, model),
+    )
     print(
         f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
         f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
         + (f"; going on from {resume_frames:,} frames" if resume_frames else ""),
         file=sys.stderr,
     )
-    with Tracker(
-        config.run_dir,
-        asdict(config),
-        total_frames=config.total_frames,
-        tracker=config.tracker or default_tracker(),  # pyright: ignore[reportArgumentType]
-        mode=config.mode,  # pyright: ignore[reportArgumentType]
-        group=f"{config.protocol}/{config.env}/{config.separation}",
-        resume_frames=resume_frames,
-        facts=describe(env, model),
-    ) as tracker:
+    return Run(config, env, model, phases, checkpoint, identity, tracker)
+
+
+def train(run: Run) -> dict[str, float]:
+    """Train, and evaluate at the end; returns the final evaluation."""
+    config, tracker = run.config, run.tracker
+    with contextlib.closing(run.env), contextlib.closing(StepProgress()) as progress, tracker:
+        evaluation = make_evaluation(config, run.model, progress)
         train_on_policy(
-            env,
-            model,
-            phases,
+            run.env,
+            run.model,
+            run.phases,
             config,
             log=tracker.log,
             evaluate=lambda iteration: evaluation(1_000_000 + iteration, config.evaluate_episodes),
-            checkpoint=checkpoint,
-            identity=identity,
+            checkpoint=run.checkpoint,
+            identity=run.identity,
             on_checkpoint=tracker.plot,
             progress=progress,
         )
-        report = {key.replace("eval/", "final/"): v for key, v in evaluation(2_000_000, config.final_episodes).items()}
-        progress.close()
+        report = evaluation(FINAL_SEED, config.final_episodes)
+        report = {key.replace("eval/", "final/"): value for key, value in report.items()}
         tracker.summarise(report)
-    env.close()
     return report
+
+
+def frames_to_resume(config: ProcgenExperiment, checkpoint: Path, identity: dict[str, Any]) -> int | None:
+    """The frames of the run in the folder that this one goes on with, None in a fresh folder."""
+    if checkpoint.exists():
+        iterations = load_checkpoint(checkpoint, expect=identity)["iteration"]
+        return iterations * config.num_envs * config.rollout_steps
+    # A table without a checkpoint has no rows: the first checkpoint is written before the first iteration.
+    return 0 if (Path(config.run_dir) / "metrics.csv").exists() else None
 
 
 def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple[ProcgenExperiment, dict[str, float]]:
@@ -202,13 +229,11 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     state = load_checkpoint(str(config.evaluate))
     fields = {field.name for field in dataclasses.fields(config)} - overrides
     config = dataclasses.replace(config, **{k: v for k, v in state["settings"].items() if k in fields})
-    env = make_env(config, 1, config.seed, test=False, training=False)
-    model = make_model(config, env)
-    env.close()
+    with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
+        model = make_model(config, env)
     model.load_state_dict(state["model"])
-    progress = StepProgress()
-    report = make_evaluation(config, model, progress)(2_000_000, config.final_episodes)
-    progress.close()
+    with contextlib.closing(StepProgress()) as progress:
+        report = make_evaluation(config, model, progress)(FINAL_SEED, config.final_episodes)
     return config, {key.replace("eval/", "final/"): value for key, value in report.items()}
 
 
@@ -237,22 +262,29 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")
-def main(config: Any) -> None:
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """What is wrong with a command, in a line or a few; later errors keep their trace."""
     try:
-        experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
-        if experiment.evaluate:
-            overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-            experiment, report = evaluate_checkpoint(experiment, overrides)
-        else:
-            report = train(experiment)
+        yield
     except (ValueError, ImportError, OSError, CheckpointError) as error:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
         sys.exit(f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
-    print(table(experiment, report))
-    if not experiment.evaluate:
-        print(f"the record is in {experiment.run_dir}")
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")
+def main(config: Any) -> None:
+    with plain_errors():
+        experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+        if experiment.evaluate:
+            overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+            experiment, report = evaluate_checkpoint(experiment, overrides)
+            print(table(experiment, report))
+            return
+        run = prepare(experiment)
+    print(table(experiment, train(run)))
+    print(f"the record is in {experiment.run_dir}")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ needs_games = pytest.mark.skipif(
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 
 
+def train(script: ModuleType, config: Any) -> dict[str, float]:
+    return script.train(script.prepare(config))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_torch_thread() -> Iterator[None]:
     """Torch's threads would spin beside those of the games."""
@@ -219,7 +223,7 @@ GAME = {"shared": "starpilot", "late": "bossfight", "early": "dodgeball", "full"
 def test_every_separation_trains_under_every_protocol(script, compose, tmp_path, separation, protocol):
     config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *TINY)
     config.run_dir = str(tmp_path / "run")
-    report = script.train(config)
+    report = train(script, config)
     metrics = read_metrics(config.run_dir)
     assert metrics["frames"] == [64, 128]
     names = {"loss/objective", "loss/critic", "policy/entropy", "policy/clip_fraction", "value/clip_fraction"}
@@ -228,7 +232,7 @@ def test_every_separation_trains_under_every_protocol(script, compose, tmp_path,
     assert names <= metrics.keys()
     assert ("loss/advantage" in metrics) == ("loss/advantage" in names)
     assert ("order/accuracy" in metrics) == ("order/accuracy" in names)
-    assert ("cut/joint_cosine" in metrics) == (separation != "full" and metrics["cut/joint_value_norm"] != [])
+    assert any(name.startswith("cut/") for name in metrics) == (separation != "full")
     assert all(torch.tensor(metrics[name]).isfinite().all() for name in names)
     glossary = set(re.findall(r"`(\w+/\w+)`", (ROOT / "docs" / "procgen.md").read_text()))
     assert metrics.keys() - {"frames"} <= glossary
@@ -282,7 +286,7 @@ def finished(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tu
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = OmegaConf.to_object(hydra.compose("procgen", [*TINY, "final_episodes=2", "checkpoint_every=1"]))
     config.run_dir = str(tmp_path_factory.mktemp("finished") / "run")
-    return config, script.train(config)
+    return config, train(script, config)
 
 
 @needs_procgen
@@ -290,7 +294,7 @@ def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(scri
     config, report = finished
     folder = Path(config.run_dir)
     before = (folder / "metrics.csv").read_bytes(), (folder / "checkpoint.pt").read_bytes()
-    assert script.train(config) == report
+    assert train(script, config) == report
     assert ((folder / "metrics.csv").read_bytes(), (folder / "checkpoint.pt").read_bytes()) == before
 
 
@@ -298,12 +302,12 @@ def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(scri
 def test_more_total_frames_go_on_and_equal_a_run_of_that_length(script, finished, tmp_path):
     config, _ = finished
     longer = dataclasses.replace(config, total_frames=192, run_dir=str(tmp_path / "longer"))
-    script.train(longer)
+    train(script, longer)
     extended = dataclasses.replace(longer, run_dir=str(tmp_path / "extended"))
     Path(extended.run_dir).mkdir()
     for name in ("checkpoint.pt", "metrics.csv", "record.json"):
         (Path(extended.run_dir) / name).write_bytes((Path(config.run_dir) / name).read_bytes())
-    script.train(extended)
+    train(script, extended)
     kept = [load_checkpoint(Path(c.run_dir) / "checkpoint.pt") for c in (longer, extended)]
     assert kept[0]["iteration"] == 3
     assert_same(*kept)
@@ -313,7 +317,7 @@ def test_more_total_frames_go_on_and_equal_a_run_of_that_length(script, finished
 def test_evaluating_leaves_training_as_it_was(script, finished, tmp_path):
     config, _ = finished
     more = dataclasses.replace(config, evaluate_every=1, evaluate_episodes=3, run_dir=str(tmp_path / "more"))
-    script.train(more)
+    train(script, more)
     assert_same(*(load_checkpoint(Path(c.run_dir) / "checkpoint.pt") for c in (config, more)))
     assert "eval/test_return" in read_metrics(more.run_dir)
 
@@ -328,7 +332,7 @@ def test_a_run_with_another_setting_is_refused_and_the_setting_named(script, fin
     ):
         before = (Path(config.run_dir) / "metrics.csv").read_bytes()
         with pytest.raises(CheckpointError, match=says):
-            script.train(dataclasses.replace(config, **{name: value}))
+            train(script, dataclasses.replace(config, **{name: value}))
         assert (Path(config.run_dir) / "metrics.csv").read_bytes() == before
 
 
@@ -338,7 +342,7 @@ def test_a_truncated_checkpoint_is_refused(script, finished, tmp_path):
     whole = (Path(config.run_dir) / "checkpoint.pt").read_bytes()
     (tmp_path / "checkpoint.pt").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="is truncated"):
-        script.train(dataclasses.replace(config, run_dir=str(tmp_path)))
+        train(script, dataclasses.replace(config, run_dir=str(tmp_path)))
 
 
 @needs_games
