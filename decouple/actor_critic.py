@@ -143,11 +143,11 @@ class ActorValue(TensorDictSequential):
 
     def get_policy_head(self) -> ProbabilisticTensorDictSequential:
         """`policy_hidden` -> distribution parameters, `action`, `action_log_prob`."""
-        return self.module["policy_head"]  # pyright: ignore[reportReturnType]
+        return self.module["policy_head"]
 
     def get_value_head(self) -> TensorDictModule:
         """`value_hidden` -> `state_value` (*B, 1)."""
-        return self.module["value_head"]  # pyright: ignore[reportReturnType]
+        return self.module["value_head"]
 
     def get_policy_operator(self) -> ProbabilisticTensorDictSequential:
         """Observation -> `action`, `action_log_prob`; the value branch does not run."""
@@ -159,7 +159,7 @@ class ActorValue(TensorDictSequential):
     def get_value_operator(self) -> TensorDictSequential:
         """Observation -> `state_value` (*B, 1); the policy branch does not run."""
         operator = TensorDictSequential(*self.get_features(["value_hidden"]).module.values(), self.get_value_head())
-        return operator.select_out_keys("state_value")  # pyright: ignore[reportReturnType]
+        return operator.select_out_keys("state_value")
 
 
 class Head(nn.Linear):

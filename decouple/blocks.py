@@ -261,7 +261,7 @@ def _attention(channels: int, reduction: int | None) -> nn.Module:
 
 def _shaped(block: nn.Module, in_shape: Sequence[int]) -> nn.Module:
     """Note the shape that a block takes, batch axes aside, so that `separate` can check that blocks fit."""
-    block.in_shape = tuple(in_shape)  # pyright: ignore[reportArgumentType]
+    block.in_shape = tuple(in_shape)
     return block
 
 

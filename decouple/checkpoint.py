@@ -70,7 +70,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
         with open(temporary, "xb") as file:
             file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
             writer = _HashingWriter(file)
-            torch.save(state, writer)  # pyright: ignore[reportArgumentType]  # write and flush are all it calls
+            torch.save(state, writer)  # write and flush are all it calls
             file.seek(0)
             digest = writer.sha256.hexdigest()
             file.write(b"decouple checkpoint %04d sha256 %s bytes %020d\n" % (_FORMAT, digest.encode(), writer.length))

@@ -297,7 +297,7 @@ class OrderLoss(LossModule):
     @property
     def classifier_network_params(self) -> TensorDictBase:
         """The classifier's parameters as they are now, detached."""
-        return TensorDict.from_module(self.classifier_network).detach()  # pyright: ignore[reportAttributeAccessIssue]
+        return TensorDict.from_module(self.classifier_network).detach()
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -147,7 +147,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """
     features = model.get_features(["policy_hidden"])
     classifier = TensorDictModule(
-        OrderClassifier(model.policy_size, settings.order_width),
+        _like(model, OrderClassifier(model.policy_size, settings.order_width)),
         ["policy_hidden", ("partner", "policy_hidden")],
         ["order_logits"],
     )
@@ -351,7 +351,7 @@ def _policy_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
 
 def _advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
     advantage_head = AdvantageHead(model.policy_size, model.action_size, discrete=model.discrete)
-    head = TensorDictModule(advantage_head, ["policy_hidden", "action"], ["action_advantage"])
+    head = TensorDictModule(_like(model, advantage_head), ["policy_hidden", "action"], ["action_advantage"])
     return AdvantageLoss(head, coeff=settings.advantage_coeff)
 
 
@@ -405,6 +405,11 @@ def _add_partners(batch: TensorDictBase, keys: Sequence[NestedKey]) -> None:
     """Pair each frame of a flat rollout (B,) with a random one of its level: its keys and its step in the episode."""
     partners = same_level_partners(batch["level_seed"])
     batch["partner"] = batch.select(*keys, "step_count")[partners]
+
+
+def _like(model: nn.Module, module: nn.Module) -> nn.Module:
+    """The module on the model's device and in its type."""
+    return module.to(next(model.parameters()))
 
 
 def _unique(*modules: nn.Module) -> list[nn.Parameter]:

@@ -30,11 +30,10 @@ class RunProgress:
             )
 
     def update(self, frames: int, row: Mapping[str, float]) -> None:
-        """Show that `frames` are done, with the last returns known."""
-        for label, names in (("train", ("eval/train_return", "train/episode_return")), ("test", ("eval/test_return",))):
-            for name in names:
-                if name in row:
-                    self._returns[label] = f"{row[name]:.4g}"
+        """Show that `frames` are done, with the last returns known: in training, and evaluated on test levels."""
+        for label, name in (("train", "train/episode_return"), ("test", "eval/test_return")):
+            if name in row:
+                self._returns[label] = f"{row[name]:.4g}"
         now = time.monotonic()
         if self._bar is not None:
             self._bar.total = max(self._total, frames)

@@ -198,14 +198,14 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
         return x  # frames at k = 0: nothing upstream to send a gradient to
     if scale == 0:
         return x.detach()
-    return x.view_as(x) if scale == 1 else _ScaleGradient.apply(x, scale)  # pyright: ignore[reportReturnType]
+    return x.view_as(x) if scale == 1 else _ScaleGradient.apply(x, scale)
 
 
 class _ScaleGradient(torch.autograd.Function):
     generate_vmap_rule = True  # TorchRL's GAE calls the value operator under vmap
 
     @staticmethod
-    def forward(x: Tensor, scale: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(x: Tensor, scale: float) -> Tensor:
         return x.view_as(x)
 
     @staticmethod
@@ -213,7 +213,7 @@ class _ScaleGradient(torch.autograd.Function):
         ctx.scale = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.scale * gradient, None
 
 

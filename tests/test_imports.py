@@ -1,6 +1,7 @@
 """What an import may bring in: no optional package, and nothing from a room further up."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,14 @@ def test_that_check_sees_a_planted_import(tmp_path, line):
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_contributing_shows_the_layers_that_are_held():
+    layers = re.search(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    assert layers
+    held = [re.findall(r"\((\w+)\)", line) for line in layers[1].splitlines()]
+    shown = re.findall(r"^    ([\w| ]+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert [line.split(" | ") for line in shown] == held
 
 
 @pytest.fixture

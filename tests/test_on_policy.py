@@ -13,11 +13,12 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional
 from torchrl.data import Binary, Categorical, Composite, Unbounded
-from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, TransformedEnv
+from torchrl.envs import Compose, EnvBase, RenameTransform, RewardSum, StepCounter, TransformedEnv
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import mlp_blocks
 from decouple.evaluation import evaluate
+from decouple.losses import ValueLoss
 from decouple.on_policy import (
     ALGORITHMS,
     OnPolicySettings,
@@ -768,3 +769,50 @@ def test_a_learned_corridor_pays_more_than_chance():
     share = [(batch["action"] == 2).double().mean().item() for batch in kept]
     assert sum(share[:3]) / 3 < 0.6
     assert sum(share[-3:]) / 3 > 0.9
+
+
+# --- phases beyond those of this package
+
+
+def test_two_losses_of_a_phase_with_one_output_name_are_refused():
+    model = make_model()
+    value = ValueLoss(model.get_value_head())
+    phase = Phase([value, value], torch.optim.Adam(model.parameters()), features=model.get_features(["value_hidden"]))
+    with pytest.raises(ValueError, match=r"loss must give each output a name of its own; two of joint give '"):
+        train(model, [phase], make_settings(total_frames=N * T))
+
+
+def test_what_two_phases_log_under_one_name_is_kept_apart():
+    model = make_model()
+    rows = train(model, ppo_phases(model, make_settings()) * 2, make_settings(total_frames=N * T))
+    assert {"loss/critic", "loss/critic_joint"} <= rows[0].keys()
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 2}, {"every": 2}, {"prepare": print}])
+def test_an_adversary_with_a_schedule_of_its_own_is_refused(wrong):
+    model = make_model()
+    optimizer = torch.optim.Adam(model.parameters())
+    with pytest.raises(ValueError, match="adversary must have"):
+        Phase([], optimizer, adversary=Phase([], optimizer, **wrong))
+
+
+def test_gradients_at_the_cut_do_not_depend_on_the_micro_batch():
+    found = []
+    for micro_batch in (1, 3, N * T):
+        torch.manual_seed(0)
+        model = make_model(2)
+        settings = make_settings(total_frames=N * T, epochs=1, minibatches=2, micro_batch=micro_batch)
+        (row,) = train(model, ppo_phases(model, settings), settings)
+        found.append([row[f"cut/joint_{name}"] for name in ("policy_norm", "value_norm", "cosine")])
+    assert found[0] == pytest.approx(found[2], rel=1e-4)
+    assert found[1] == pytest.approx(found[2], rel=1e-4)
+    assert min(found[2][:2]) > 0
+
+
+def test_idaac_reads_whatever_keys_the_policy_reads():
+    sizes = [8, 8, 6]
+    network = separate(mlp_blocks(OBSERVED, sizes), mlp_blocks(OBSERVED, sizes), at=0)
+    model = actor_value(network, Categorical(ACTIONS), observation_key="state").double()
+    env = corridor().append_transform(RenameTransform(["observation"], ["state"]))
+    (row,) = train(model, idaac_phases(model, make_settings()), make_settings(), env=env)
+    assert {"loss/order", "order/accuracy"} <= row.keys()
