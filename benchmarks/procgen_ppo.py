@@ -4,7 +4,9 @@
     python benchmarks/procgen_ppo.py --separation shared late full --precision fp32 bf16 --iterations 3
 
 Each row is one process of its own, so that peak memory is its own; figures are medians over iterations. `environment`
-is measured apart, by stepping the same games with random actions; `acting` is the rest of collecting a rollout.
+is measured apart, by stepping the same games with random actions; `acting` is the rest of collecting a rollout. As in
+the default run, evaluation (10 episodes on training and on test levels) and checkpoints are there, and count in the
+peak.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 COLUMNS = "separation", "precision", "frames/s", "environment s", "acting s", "learning s", "peak memory MB"
@@ -21,7 +24,7 @@ COLUMNS = "separation", "precision", "frames/s", "environment s", "acting s", "l
 def measure(separation: str, precision: str, algorithm: str, iterations: int) -> dict[str, float | str]:
     import torch
 
-    from decouple import OnPolicySettings, actor_value, impala_blocks, separate, train_on_policy
+    from decouple import OnPolicySettings, actor_value, evaluate, impala_blocks, separate, train_on_policy
     from decouple.envs.procgen import procgen_env
     from decouple.on_policy import ALGORITHMS
 
@@ -33,7 +36,22 @@ def measure(separation: str, precision: str, algorithm: str, iterations: int) ->
         algorithm=algorithm, precision=precision, total_frames=(1 + iterations) * num_envs * steps
     )
     rows: list[dict[str, float]] = []
-    train_on_policy(env, model, ALGORITHMS[algorithm](model, settings), settings, log=lambda row, _: rows.append(row))
+    games = {
+        name: lambda n, seed, levels=levels: procgen_env(
+            "starpilot", n, scale_rewards=False, num_levels=levels, seed=seed
+        )
+        for name, levels in (("train", 200), ("test", 0))
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        train_on_policy(
+            env,
+            model,
+            ALGORITHMS[algorithm](model, settings),
+            settings,
+            log=lambda row, _: rows.append(row),
+            evaluate=lambda seed: evaluate(model.get_policy_operator(), games, episodes=10, seed=seed),
+            checkpoint=f"{folder}/checkpoint.pt",
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
     actions = [env.action_spec.rand() for _ in range(steps)]
     step = env.reset()

@@ -26,15 +26,17 @@ def main(folder: Path) -> None:
     figure = Figure(figsize=(9.5, 4), layout="constrained")
     train, test = figure.subplots(1, 2, sharey=True)
     for path in sorted(folder.glob("*.csv")):
-        separation = path.stem.split("_")[0]
+        separation, _, seed = path.stem.partition("_seed")
         curves = read(path)
-        train.plot(*zip(*curves["train/episode_return"], strict=True), color=COLOURS[separation], label=separation)
+        label, dashes = f"{separation}, seed {seed}", ("-", "--", "-.")[int(seed) % 3]
+        style = {"color": COLOURS[separation], "linestyle": dashes, "label": label}
+        train.plot(*zip(*curves["train/episode_return"], strict=True), **style)
         points = curves["eval/test_return"]
         test.plot(*zip(*points, strict=True), ".", color=COLOURS[separation], alpha=0.5)
         means = [
             (x, sum(y for _, y in points[max(0, i - 2) : i + 1]) / min(3, i + 1)) for i, (x, _) in enumerate(points)
         ]
-        test.plot(*zip(*means, strict=True), color=COLOURS[separation], label=separation)
+        test.plot(*zip(*means, strict=True), **style)
     random = json.loads((folder / "random.json").read_text())
     for axes, title, level in ((train, "200 training levels", "train"), (test, "full distribution of levels", "test")):
         axes.axhline(random[f"eval/{level}_return"], color="black", linestyle=":", label="random actions")
@@ -42,7 +44,7 @@ def main(folder: Path) -> None:
         axes.set_xlabel("environment frames")
         axes.xaxis.set_major_formatter(lambda frames, _: f"{frames / 1000:.0f}k")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left", fontsize="small")
     train.set_ylabel(f"return per episode, {folder.name}")
     train.set_ylim(bottom=0)
     figure.savefig(folder / "curves.png", dpi=110)
