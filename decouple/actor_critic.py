@@ -33,6 +33,7 @@ from torchrl.modules import (
     ValueOperator,
 )
 
+from decouple.blocks import orthogonal_
 from decouple.separation import SeparatedNetwork
 
 __all__ = ["ActorValue", "actor_value"]
@@ -167,8 +168,7 @@ class Head(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, gain: float):
         super().__init__(in_features, out_features)
-        nn.init.orthogonal_(self.weight, gain)
-        nn.init.zeros_(self.bias)
+        orthogonal_(self, gain)
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):

@@ -17,12 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = ["impala_blocks", "mlp_blocks", "nature_blocks"]
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def impala_blocks(
@@ -97,9 +100,7 @@ def nature_blocks(
     blocks: list[nn.Module] = []
     for out_channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
         convolution = nn.Conv2d(shape[0], out_channels, kernel, stride)
-        nn.init.orthogonal_(convolution.weight, math.sqrt(2))
-        nn.init.zeros_(convolution.bias)
-        blocks.append(_shaped(ConvolutionBlock(convolution), shape))
+        blocks.append(_shaped(ConvolutionBlock(orthogonal_(convolution, math.sqrt(2))), shape))
         shape = (out_channels, (shape[1] - kernel) // stride + 1, (shape[2] - kernel) // stride + 1)
     flat = math.prod(shape)
     blocks.append(_shaped(DenseBlock(flat + extra_features, hidden_size, flatten=3), shape))
@@ -226,8 +227,7 @@ class DenseBlock(nn.Module):
         self.linear = nn.Linear(in_features, out_features)
         self.activation = activation()
         if gain is not None:
-            nn.init.orthogonal_(self.linear.weight, gain)
-            nn.init.zeros_(self.linear.bias)
+            orthogonal_(self.linear, gain)
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         x = self.leading(x).flatten(-self.flatten)  # (*B, in_features - extra)
@@ -246,6 +246,13 @@ def _as_images(frames: Tensor, weight: Tensor) -> Tensor:
     if not images.is_floating_point():
         rows.div_(255)
     return rows.permute(0, 3, 1, 2)
+
+
+def orthogonal_(layer: Layer, gain: float = 1.0) -> Layer:
+    """Initialise a linear layer or a convolution in place: orthogonal weights of this gain, biases at 0."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:

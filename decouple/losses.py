@@ -39,6 +39,8 @@ from torch.nn import functional
 from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
+from decouple.blocks import orthogonal_
+
 __all__ = [
     "AdvantageHead",
     "AdvantageLoss",
@@ -64,7 +66,7 @@ class AdvantageHead(nn.Module):
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
         self.num_actions = _positive_integer("num_actions", num_actions)
         self.discrete = discrete
-        self.linear = _orthogonal(nn.Linear(hidden_size + num_actions, 1))
+        self.linear = orthogonal_(nn.Linear(hidden_size + num_actions, 1))
 
     def forward(self, policy_hidden: Tensor, action: Tensor) -> Tensor:
         """Advantage (*B, 1) of actions in the states with features policy_hidden (*B, F).
@@ -97,10 +99,10 @@ class OrderClassifier(nn.Module):
         super().__init__()
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
         if width is None:
-            self.layers = nn.Sequential(_orthogonal(nn.Linear(2 * hidden_size, 2)))
+            self.layers = nn.Sequential(orthogonal_(nn.Linear(2 * hidden_size, 2)))
         else:
-            first = _orthogonal(nn.Linear(2 * hidden_size, _positive_integer("width", width)), gain=math.sqrt(2))
-            self.layers = nn.Sequential(first, nn.ReLU(), _orthogonal(nn.Linear(width, 2)))
+            first = orthogonal_(nn.Linear(2 * hidden_size, _positive_integer("width", width)), gain=math.sqrt(2))
+            self.layers = nn.Sequential(first, nn.ReLU(), orthogonal_(nn.Linear(width, 2)))
 
     def forward(self, policy_hidden: Tensor, partner_policy_hidden: Tensor) -> Tensor:
         """Logits (*B, 2) from the sample's and the partner's features, both (*B, F); ValueError for other shapes."""
@@ -359,12 +361,6 @@ def _order_log_probability(logits: Tensor) -> Tensor:
     if logits.shape[-1:] != (2,):
         raise ValueError(f"order logits must have shape (*B, 2); got {tuple(logits.shape)}")
     return logits.log_softmax(dim=-1)  # (*B, 2)
-
-
-def _orthogonal(linear: nn.Linear, gain: float = 1.0) -> nn.Linear:
-    nn.init.orthogonal_(linear.weight, gain)
-    nn.init.zeros_(linear.bias)
-    return linear
 
 
 def _network(name: str, network: Any) -> TensorDictModule:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -155,15 +156,21 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     parameters = _unique(features, *losses)
     losses.append(OrderLoss(classifier, coeff=settings.order_coeff))
     both_features = TensorDictSequential(features, _PartnerFeatures(features))
-    policy = _policy_phase(losses, both_features, parameters, settings)
-    policy.prepare = lambda batch: _add_partners(batch, features.in_keys)
-    policy.adversary = Phase(
+    adversary = Phase(
         loss=OrderClassifierLoss(classifier),
         optimizer=_adam(classifier.parameters(), settings),
         max_grad_norm=settings.max_grad_norm,
         features=both_features,
         train_features=False,
         name="order",
+    )
+    policy = _policy_phase(
+        losses,
+        both_features,
+        parameters,
+        settings,
+        prepare=lambda batch: _add_partners(batch, features.in_keys),
+        adversary=adversary,
     )
     return [policy, _value_phase(model, settings)]
 
@@ -360,6 +367,7 @@ def _policy_phase(
     features: TensorDictModuleBase,
     parameters: list[nn.Parameter],
     settings: OnPolicySettings,
+    **pairing: Any,
 ) -> Phase:
     return Phase(
         loss=losses,
@@ -369,6 +377,7 @@ def _policy_phase(
         max_grad_norm=settings.max_grad_norm,
         features=features,
         name="policy",
+        **pairing,
     )
 
 
