@@ -15,25 +15,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-import torch
 from tensordict import NestedKey
-from tensordict.nn import (
-    AddStateIndependentNormalScale,
-    InteractionType,
-    ProbabilisticTensorDictSequential,
-    TensorDictModule,
-    TensorDictSequential,
-)
-from torch import Tensor, nn
-from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
-from torchrl.modules import (
-    OneHotCategorical,
-    ProbabilisticActor,
-    TanhNormal,
-    ValueOperator,
-)
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, TensorDictSequential
+from torch import nn
+from torchrl.data import TensorSpec
+from torchrl.modules import ProbabilisticActor, ValueOperator
 
-from decouple.blocks import orthogonal_
+from decouple.heads import Head, stochastic_head
 from decouple.separation import SeparatedNetwork
 
 __all__ = ["ActorValue", "actor_value"]
@@ -73,7 +61,7 @@ def actor_value(
             "in features with one axis"
         )
     value_head = ValueOperator(Head(network.value_size, 1, value_gain), in_keys=["value_hidden"])
-    policy_head = _policy_head(network.policy_size, action_spec, policy_gain)
+    policy_head = stochastic_head(network.policy_size, action_spec, policy_gain)
     return ActorValue(network, policy_head, value_head, observation_key=observation_key)
 
 
@@ -161,43 +149,3 @@ class ActorValue(TensorDictSequential):
         """Observation -> `state_value` (*B, 1); the policy branch does not run."""
         operator = TensorDictSequential(*self.get_features(["value_hidden"]).module.values(), self.get_value_head())
         return operator.select_out_keys("state_value")
-
-
-class Head(nn.Linear):
-    """A linear layer in full precision, also under autocast: logits and values are not rounded to bfloat16."""
-
-    def __init__(self, in_features: int, out_features: int, gain: float):
-        super().__init__(in_features, out_features)
-        orthogonal_(self, gain)
-
-    def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return super().forward(features)
-
-
-def _policy_head(size: int, spec: TensorSpec, gain: float) -> ProbabilisticActor:
-    if type(spec) in (Categorical, OneHot):  # not their subclasses: several actions at once, or bits
-        count = int(spec.n)
-        head = TensorDictModule(Head(size, count, gain), ["policy_hidden"], ["logits"])
-        distribution = OneHotCategorical if isinstance(spec, OneHot) else torch.distributions.Categorical
-        return _actor(head, ["logits"], distribution)
-    if isinstance(spec, Bounded) and spec.dtype.is_floating_point and spec.ndim > 0:
-        bounds = (getattr(spec.space, side) for side in ("low", "high"))
-        low, high = (bound.reshape(-1, spec.shape[-1])[0] for bound in bounds)
-        if not (low.isfinite() & high.isfinite()).all():
-            raise ValueError(f"action_spec must have finite bounds; got {low.tolist()} to {high.tolist()}")
-        layers = nn.Sequential(Head(size, spec.shape[-1], gain), AddStateIndependentNormalScale(spec.shape[-1]))
-        head = TensorDictModule(layers, ["policy_hidden"], ["loc", "scale"])
-        return _actor(head, ["loc", "scale"], TanhNormal, low=low, high=high)
-    raise ValueError(f"action_spec must be Categorical, OneHot or a Bounded vector of floats; got {spec}")
-
-
-def _actor(head: TensorDictModule, keys: list[str], distribution: type, **bounds: Tensor) -> ProbabilisticActor:
-    return ProbabilisticActor(
-        head,
-        in_keys=keys,
-        distribution_class=distribution,
-        distribution_kwargs=bounds,
-        return_log_prob=True,
-        default_interaction_type=InteractionType.RANDOM,
-    )

@@ -4,6 +4,9 @@
     phases = daac_phases(model, settings)             # a policy phase and a value phase
     train_on_policy(env, model, phases, settings, log=print)
 
+    model = stack([actor_value(...) for seed in seeds])         # several seeds at once, each as it would train alone
+    train_on_policy(env, model, ppo_phases(model, settings), settings, log=print, seeds=seeds)
+
 PPO (Schulman et al. 2017, https://arxiv.org/abs/1707.06347) is one phase; DAAC and IDAAC (Raileanu and Fergus 2021,
 https://arxiv.org/abs/2102.10330) are a policy phase and a value phase. Nothing here asks where the networks separate.
 """
@@ -20,7 +23,7 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
-from torch import nn
+from torch import Tensor, nn
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import ClipPPOLoss
@@ -28,6 +31,8 @@ from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
 from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checks import check_setting, positive_whole
+from decouple.distributions import integrated_entropy
 from decouple.losses import (
     AdvantageHead,
     AdvantageLoss,
@@ -37,7 +42,16 @@ from decouple.losses import (
     ValueLoss,
     same_level_partners,
 )
-from decouple.phases import Phase, autocast, check_setting, positive_whole, run_phase
+from decouple.phases import Metric, Phase, RolloutPhase, autocast
+from decouple.rollouts import (
+    SeededPolicy,
+    add_next_values,
+    normalise_advantages,
+    rollout_metrics,
+    seed_count,
+    seed_metrics,
+)
+from decouple.seeds import SeedNoise
 
 __all__ = [
     "ALGORITHMS",
@@ -58,7 +72,7 @@ class OnPolicySettings:
     """
 
     algorithm: str = "ppo"  # ppo, daac or idaac
-    total_frames: int = 25_000_000  # environment frames, all environments together; rounded up to whole iterations
+    total_frames: int = 25_000_000  # frames of an agent, all its environments together; rounded up to whole iterations
     rollout_steps: int = 256  # steps of each environment per iteration
     gamma: float = 0.999  # discount
     gae_lambda: float = 0.95  # lambda of the generalised advantage estimate
@@ -77,7 +91,7 @@ class OnPolicySettings:
     advantage_coeff: float = 0.25  # of DAAC's advantage loss, alpha_A
     order_coeff: float = 0.001  # of IDAAC's adversarial order loss
     order_width: int | None = None  # hidden units of IDAAC's order classifier; None: linear
-    micro_batch: int = 128  # frames per backward pass; gradients of a minibatch are accumulated over them
+    micro_batch: int = 128  # frames of an agent per backward pass; gradients of a minibatch are accumulated over them
     precision: str = "fp32"  # of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
     evaluate_every: int = 10  # iterations between evaluations
     checkpoint_every: int = 10  # iterations between checkpoints
@@ -95,18 +109,26 @@ class OnPolicySettings:
             check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
         for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
-        check_setting("algorithm", self.algorithm, ALGORITHMS.__contains__, f"one of {sorted(ALGORITHMS)}")
+        allowed = self.algorithms()
+        check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
+
+    @staticmethod
+    def algorithms() -> Mapping[str, Callable[..., Sequence[RolloutPhase]]]:
+        """What `algorithm` may name, and the function from (model, settings) to its phases."""
+        return ALGORITHMS
 
 
 def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
 
     Source: Schulman et al. 2017, with the value clipped as in OpenAI Baselines. The phase reads what a rollout of
-    `model` holds, flat (B,), with `advantage` and `value_target` (B, 1).
+    `model` holds, flat (B,), with `advantage` and `value_target` (B, 1); of a stacked model (S, B). The entropy of a
+    stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where TorchRL's loss samples it.
     """
+    stacked = seed_count(model) is not None
     loss = ClipPPOLoss(
-        model.get_policy_head(),
+        integrated_entropy(model.get_policy_head()) if stacked else model.get_policy_head(),
         model.get_value_head(),
         clip_epsilon=settings.clip_epsilon,
         clip_value=settings.clip_value,
@@ -115,6 +137,7 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
         entropy_coeff=settings.entropy_coeff,
         normalize_advantage=False,  # once over the rollout, by GAE
         log_explained_variance=False,  # logged over the whole rollout
+        reduction="none" if stacked else "mean",
     )
     phase = Phase(
         loss=loss,
@@ -131,8 +154,9 @@ def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """DAAC: a policy phase on `-J_pi + advantage_coeff L_A - entropy_coeff S`, then a value phase, each with its Adam.
 
     Either phase runs and trains only the network that it needs; parameters of a trunk are trained by both. Source:
-    Raileanu and Fergus 2021, section 3; the equation 3 of the separation study.
+    Raileanu and Fergus 2021, section 3; the equation 3 of the separation study. ValueError for a stacked model.
     """
+    _check_alone(model, "DAAC")
     features = model.get_features(["policy_hidden"])
     losses = [_policy_loss(model, settings), _advantage_loss(model, settings)]
     parameters = _unique(features, *losses)
@@ -144,8 +168,10 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """IDAAC: DAAC whose policy features are also pushed not to tell which of two frames of a level came earlier.
 
     On each policy minibatch an order classifier steps first, on detached features, with its own Adam. The rollout must
-    hold `level_seed` and `step_count` (B, 1) besides. Source: Raileanu and Fergus 2021, section 4.
+    hold `level_seed` and `step_count` (B, 1) besides. Source: Raileanu and Fergus 2021, section 4. ValueError for a
+    stacked model.
     """
+    _check_alone(model, "IDAAC")
     features = model.get_features(["policy_hidden"])
     classifier = TensorDictModule(
         _like(model, OrderClassifier(model.policy_size, settings.order_width)),
@@ -186,10 +212,11 @@ ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
 def train_on_policy(
     env: EnvBase,
     model: ActorValue,
-    phases: Sequence[Phase],
+    phases: Sequence[RolloutPhase],
     settings: OnPolicySettings,
     *,
     log: Callable[[dict[str, float], int], object],
+    seeds: Sequence[int] | None = None,
     evaluate: Callable[[int], Mapping[str, float]] | None = None,
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
@@ -198,15 +225,22 @@ def train_on_policy(
 ) -> int:
     """Train until `settings.total_frames`, going on from `checkpoint` where that file exists.
 
+    With `seeds` S agents train at once, in an environment (S, N) and as a stacked model. They share nothing, not even
+    random numbers: to float rounding each becomes what it would become alone, whoever trains beside it. Settings,
+    frames and progress are those of one agent. A metric's name holds the mean over the seeds, `<name>/seed<seed>` each
+    seed's.
+
     Args:
         env: batched environment (N,) with `observation`, a scalar `reward` (N, 1) and, for returns to be logged,
             `episode_reward` and `step_count` (TorchRL's RewardSum and StepCounter). A run resumes exactly where its
             `state_dict` holds all its state, as that of `procgen_env` does. IDAAC reads `level_seed` (N, 1) and
-            `step_count` too.
-        model: from `actor_value`.
-        phases: from `ppo_phases`, `daac_phases`, `idaac_phases`, or your own.
+            `step_count` too. With `seeds` (S, N); row s must not depend on the others.
+        model: from `actor_value`; with `seeds` a `stack` of S of them.
+        phases: from `ppo_phases`, `daac_phases`, `idaac_phases`, `trpo_phases`, or your own.
         settings: of the loop.
         log: called with metrics and the frames so far, once an iteration.
+        seeds: S different ones, of the actions and minibatches of each agent; None for one agent that is not stacked,
+            whose random numbers are torch's own.
         evaluate: called with the iteration every `evaluate_every` iterations, counted from the first, and after the
             last; it must leave the global random state as it was. Its metrics are logged with the iteration's.
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
@@ -218,22 +252,23 @@ def train_on_policy(
         The frames collected in all.
 
     Raises:
-        ValueError: an environment that is not batched (N,), or a phase with more minibatches than a rollout has frames.
+        ValueError: an environment that is not batched (N,), or (S, N) with seeds; seeds that are not as many as the
+            model's, or not different; or a phase with more minibatches than a rollout has frames.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
-    if len(env.batch_size) != 1:
-        raise ValueError(f"env must have one batch axis (N,); got batch_size {tuple(env.batch_size)}")
-    frames_per_iteration = env.batch_size.numel() * settings.rollout_steps
+    _check_seeds(env, model, seeds)
+    frames_per_iteration = env.batch_size[-1] * settings.rollout_steps
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"
         check_setting("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
     state = load_checkpoint(checkpoint, expect=identity) if checkpoint and Path(checkpoint).exists() else None
     if state:
         env.load_state_dict(state["env"])  # before the collector, whose first reset hands back the frames restored
+    shuffle = _shuffle(model, seeds)
     collector = Collector(
         env,
-        model,
-        frames_per_batch=frames_per_iteration,
+        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else model,
+        frames_per_batch=env.batch_size.numel() * settings.rollout_steps,
         total_frames=-1,
         exploration_type=ExplorationType.RANDOM,
         use_buffers=False,  # the frames of a rollout are stacked once, not kept in a second buffer
@@ -242,7 +277,6 @@ def train_on_policy(
         trust_policy=True,
         auto_register_policy_transforms=False,  # the environment is used as it came
     )
-    shuffle = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
     iteration = _restore(state, model, phases, shuffle) if state else 0
     iterations = -(-settings.total_frames // frames_per_iteration)
 
@@ -257,7 +291,7 @@ def train_on_policy(
         while iteration < iterations:
             if progress:
                 progress("collecting, frames", 0, frames_per_iteration)
-            metrics = _iterate(rollouts, model, phases, settings, iteration, shuffle, progress)
+            metrics = _iterate(rollouts, model, phases, settings, iteration, shuffle, seeds, progress)
             last = iteration + 1 == iterations
             if evaluate and (iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(iteration)
@@ -275,33 +309,33 @@ def train_on_policy(
 def _iterate(
     rollouts: Iterator[TensorDictBase],
     model: ActorValue,
-    phases: Sequence[Phase],
+    phases: Sequence[RolloutPhase],
     settings: OnPolicySettings,
     iteration: int,
-    shuffle: torch.Generator,
+    shuffle: torch.Generator | SeedNoise,
+    seeds: Sequence[int] | None,
     progress: Callable[[str, int, int], object] | None,
 ) -> dict[str, float]:
     """Collect one rollout and run the phases that are due on it; what to log of both."""
     start = time.perf_counter()
     device = next(model.parameters()).device
     with autocast(device, settings.precision):
-        rollout = next(rollouts)  # (N, T)
-        _add_next_values(rollout, model.get_value_operator())
-    GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=True)(rollout)
-    metrics = _rollout_metrics(rollout)
-    batch = rollout.exclude("next").reshape(-1)  # (N * T,)
+        rollout = next(rollouts)  # (N, T) or (S, N, T)
+        add_next_values(rollout, model.get_value_operator())
+    alone = seeds is None
+    GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=alone)(rollout)
+    if not alone:
+        normalise_advantages(rollout)
+    metrics = rollout_metrics(rollout) if alone else seed_metrics([rollout_metrics(own) for own in rollout], seeds)
+    batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1)  # (B,) or (S, B)
     rollout.clear()  # the collector keeps a reference until its next rollout: free the next frames now
     collected = time.perf_counter()
     for phase in phases:
         if iteration % phase.every == 0:
-            found = run_phase(
-                phase,
-                batch,
-                shuffle,
-                micro_batch=settings.micro_batch,
-                precision=settings.precision,
-                progress=progress,
+            found = phase.run(
+                batch, shuffle, micro_batch=settings.micro_batch, precision=settings.precision, progress=progress
             )
+            found = _row(found, seeds)
             # Where two phases have a loss in common, the second one's numbers carry its name.
             metrics |= {f"{name}_{phase.name}" if name in metrics else name: value for name, value in found.items()}
     learned = time.perf_counter()
@@ -312,37 +346,15 @@ def _iterate(
     }
 
 
-def _add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
-    """Write (`next`, `state_value`) (N, T, 1) of a rollout (N, T) that holds `state_value`, taken while acting.
-
-    The value of the next frame is the value of the frame acted on next; only the rollout's last frames, and frames
-    before a time-out that the next frame does not show, still need the network.
-    """
-    with torch.no_grad():
-        values, following = rollout["state_value"], rollout["next"]
-        last = value_operator(following[:, -1].select(*value_operator.in_keys))["state_value"]  # (N, 1)
-        next_values = torch.cat([values[:, 1:], last[:, None]], 1)  # (N, T, 1)
-        cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (N, T)
-        cut_off[:, -1] = False
-        if cut_off.any():
-            unseen = value_operator(following[cut_off].select(*value_operator.in_keys))["state_value"]
-            next_values[cut_off] = unseen
-        following["state_value"] = next_values
-
-
-def _rollout_metrics(rollout: TensorDictBase) -> dict[str, float]:
-    """Returns of the episodes that ended in the rollout, and the explained variance of the values acted with."""
-    residual = rollout["value_target"] - rollout["state_value"]  # (N, T, 1)
-    variance = rollout["value_target"].var()
-    metrics = {"value/explained_variance": (1 - residual.var() / variance).item()}
-    done = rollout["next", "done"]
-    metrics["train/episodes"] = float(done.sum())
-    names = {"episode_reward": "train/episode_return", "step_count": "train/episode_length"}
-    for key, name in names.items():
-        ended = rollout["next"].get(key, None)
-        if ended is not None and done.any():
-            metrics[name] = ended[done].float().mean().item()
-    return metrics
+def _row(found: Mapping[str, Metric], seeds: Sequence[int] | None) -> dict[str, float]:
+    """What a phase found, with the metrics (S,) of seeds taken apart."""
+    row: dict[str, float] = {}
+    for name, value in found.items():
+        if seeds is not None and isinstance(value, Tensor):
+            row |= seed_metrics([{name: own} for own in value.tolist()], seeds)
+        else:
+            row[name] = float(value)
+    return row
 
 
 def _policy_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
@@ -432,8 +444,8 @@ def _adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings:
 def _state(
     env: EnvBase,
     model: ActorValue,
-    phases: Sequence[Phase],
-    shuffle: torch.Generator,
+    phases: Sequence[RolloutPhase],
+    shuffle: torch.Generator | SeedNoise,
     iteration: int,
     identity: Mapping | None,
 ) -> dict:
@@ -443,15 +455,52 @@ def _state(
         "model": model.state_dict(),
         "phases": [phase.state_dict() for phase in phases],
         "env": env.state_dict(),
-        "shuffle": shuffle.get_state(),
+        "shuffle": shuffle.state_dict() if isinstance(shuffle, SeedNoise) else shuffle.get_state(),
         "rng": rng_state(),
     }
 
 
-def _restore(state: Mapping, model: ActorValue, phases: Sequence[Phase], shuffle: torch.Generator) -> int:
+def _restore(
+    state: Mapping, model: ActorValue, phases: Sequence[RolloutPhase], shuffle: torch.Generator | SeedNoise
+) -> int:
     model.load_state_dict(state["model"])
     for phase, phase_state in zip(phases, state["phases"], strict=True):
         phase.load_state_dict(phase_state)
-    shuffle.set_state(state["shuffle"])
+    if isinstance(shuffle, SeedNoise):
+        shuffle.load_state_dict(state["shuffle"])
+    else:
+        shuffle.set_state(state["shuffle"])
     set_rng_state(state["rng"])
     return state["iteration"]
+
+
+def _shuffle(model: ActorValue, seeds: Sequence[int] | None) -> torch.Generator | SeedNoise:
+    """What draws the minibatches and, with seeds, the actions."""
+    if seeds is None:
+        return torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+    return SeedNoise(seeds, next(model.parameters()).device)
+
+
+def _check_seeds(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -> None:
+    """Refuse an environment, a model and seeds that are not of equally many agents."""
+    batch_size, stacked = tuple(env.batch_size), seed_count(model)
+    if seeds is None:
+        if len(batch_size) != 1:
+            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}")
+        if stacked is not None:
+            raise ValueError(f"seeds must be {stacked} integers, one for each model of the stack; got None")
+        return
+    if len(seeds) != stacked or len(set(seeds)) != len(seeds):
+        allowed = (
+            f"{stacked} different integers, one for each model of the stack" if stacked else "None without a stack"
+        )
+        raise ValueError(f"seeds must be {allowed}; got {list(seeds)}")
+    if len(batch_size) != 2 or batch_size[0] != stacked:
+        raise ValueError(f"env must have the batch axes (S, N) with S = {stacked} seeds; got batch_size {batch_size}")
+
+
+def _check_alone(model: ActorValue, algorithm: str) -> None:
+    if seed_count(model) is not None:
+        raise ValueError(
+            f"model must not be stacked for {algorithm}: of several seeds at once PPO and TRPO are capable"
+        )

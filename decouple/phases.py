@@ -4,24 +4,68 @@
     metrics = run_phase(phase, batch, generator, micro_batch=128)
 
 The one extension point of a training loop. PPO is one phase; DAAC is a policy phase and a value phase; an algorithm of
-your own is a list of phases, with no subclass.
+your own is a list of phases, with no subclass. Whatever has the attributes and methods of `RolloutPhase` can stand in
+the list, also where it takes no steps by an optimizer.
+
+Several seeds of a stacked model (`decouple.seeds.stack`) train at once: batches are (S, B) in place of (B,), and the
+losses keep their samples apart (`reduction="none"`), so that each seed has a mean, a gradient and a norm of its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
+from decouple.checks import check_setting, positive_whole
+from decouple.seeds import SeedNoise, clip_grad_norm_per_seed_
 from decouple.separation import cut_gradients
 
-__all__ = ["Phase", "run_phase"]
+__all__ = ["Phase", "RolloutPhase", "run_phase"]
+
+# A metric: of one agent a number, of several seeds (S,) where each has its own.
+Metric = float | Tensor
+
+
+class RolloutPhase(Protocol):
+    """What a training loop asks of a phase: `Phase` has it, and so has `decouple.trpo.TRPOPhase`.
+
+    Attributes:
+        name: what is logged is told apart by it.
+        every: the phase runs on rollouts 0, every, 2 every, ...
+        minibatches: per epoch; a rollout must have as many frames.
+    """
+
+    name: str
+    every: int
+    minibatches: int
+
+    def run(
+        self,
+        batch: TensorDictBase,
+        shuffle: torch.Generator | SeedNoise,
+        *,
+        micro_batch: int,
+        precision: str = "fp32",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> dict[str, Metric]:
+        """Learn from a flat rollout, as `run_phase` does."""
+        ...
+
+    def state_dict(self) -> dict:
+        """What a checkpoint must hold beside the model."""
+        ...
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on from a `state_dict`."""
+        ...
 
 
 @dataclass
@@ -86,50 +130,81 @@ class Phase:
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
 
+    def run(
+        self,
+        batch: TensorDictBase,
+        shuffle: torch.Generator | SeedNoise,
+        *,
+        micro_batch: int,
+        precision: str = "fp32",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> dict[str, Metric]:
+        """`run_phase` on this phase."""
+        return run_phase(self, batch, shuffle, micro_batch=micro_batch, precision=precision, progress=progress)
+
 
 def run_phase(
     phase: Phase,
     batch: TensorDictBase,
-    shuffle: torch.Generator,
+    shuffle: torch.Generator | SeedNoise,
     *,
     micro_batch: int,
     precision: str = "fp32",
     progress: Callable[[str, int, int], object] | None = None,
-) -> dict[str, float]:
+) -> dict[str, Metric]:
     """Run a phase's epochs on a flat rollout.
 
     Args:
         phase: what to run.
-        batch: (B,), with the keys that the phase's features and losses read.
-        shuffle: draws the minibatches.
-        micro_batch: samples per backward pass; gradients of a minibatch are accumulated over them.
+        batch: (B,), with the keys that the phase's features and losses read; (S, B) with several seeds.
+        shuffle: draws the minibatches; with several seeds their noise, which draws minibatches for each.
+        micro_batch: samples, of each seed, per backward pass; gradients of a minibatch are accumulated over them.
         precision: of the features, `fp32` or `bf16`.
         progress: called after each minibatch with what is under way, how many are done, and of how many.
 
     Returns:
         By the name they are logged under: means over the minibatches of what the losses put out and of the gradient
-        norm, and the gradients at the cut in the first minibatch.
+        norm, and the gradients at the cut in the first minibatch. With several seeds losses, norms and gradients are
+        (S,); what a loss itself averages is a number, over all of them.
 
     Raises:
-        ValueError: two losses of the phase give an output of one name.
+        ValueError: two losses of the phase give an output of one name, or with several seeds a loss that has averaged
+            over them.
     """
     if phase.prepare:
         phase.prepare(batch)
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
     steps = phase.epochs * phase.minibatches
-    cut_reports: list[dict[str, float]] = []
+    cut_reports: list[list[dict[str, float]]] = [[] for _ in range(len(batch) if batch.ndim == 2 else 1)]
     for epoch in range(phase.epochs):
-        order = torch.randperm(batch.numel(), generator=shuffle)  # (B,)
-        for number, indices in enumerate(order.tensor_split(phase.minibatches)):
-            minibatch = batch[indices]  # (B / minibatches,)
+        for number, minibatch in enumerate(_minibatches(batch, phase.minibatches, shuffle)):
             if phase.adversary:
                 _step(phase.adversary, minibatch, micro_batch, precision, sums)
             first = epoch == 0 and number == 0
             _step(phase, minibatch, micro_batch, precision, sums, cut_reports if first else None)
             if progress:
                 progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
-    means = {name: (value / steps).item() for name, value in sums.items()}
-    return means | _cut_metrics(phase.name, cut_reports)
+    means = {name: value / steps if value.ndim else (value / steps).item() for name, value in sums.items()}
+    cuts = [_cut_metrics(phase.name, reports) for reports in cut_reports]
+    if batch.ndim == 1:
+        return means | cuts[0]
+    nan = float("nan")  # of a seed without gradient on both sides there is no cosine
+    return means | {
+        name: torch.tensor([cut.get(name, nan) for cut in cuts])
+        for name in dict.fromkeys(n for cut in cuts for n in cut)
+    }
+
+
+def _minibatches(batch: TensorDictBase, count: int, shuffle: torch.Generator | SeedNoise) -> Iterator[TensorDictBase]:
+    """An epoch: (B,) or (S, B) -> `count` times (B / count,) or (S, B / count)."""
+    if isinstance(shuffle, SeedNoise):
+        order = shuffle.permutations(batch.shape[1])  # (S, B)
+        rows = torch.arange(len(order), device=order.device).unsqueeze(1)
+        shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
+        yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
+    else:
+        for indices in torch.randperm(batch.numel(), generator=shuffle).tensor_split(count):
+            yield batch[indices]
 
 
 def _step(
@@ -138,25 +213,30 @@ def _step(
     micro_batch: int,
     precision: str,
     sums: dict[str, Tensor],
-    cut_reports: list[dict[str, float]] | None = None,
+    cut_reports: list[list[dict[str, float]]] | None = None,
 ) -> None:
     """One optimizer step on a minibatch, its gradient accumulated over micro-batches; adds what to log to `sums`."""
     phase.optimizer.zero_grad(set_to_none=True)
     device = phase.parameters()[0].device
-    for micro in minibatch.split(micro_batch):  # (b,)
+    for micro in minibatch.split(micro_batch, minibatch.ndim - 1):  # (b,) or (S, b)
         if phase.features is not None:
             with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
                 phase.features(micro)
         outputs = _run_losses(phase, micro)
         weight = micro.numel() / minibatch.numel()
-        total = weight * torch.stack([value for name, value in outputs.items() if name.startswith("loss_")]).sum()
+        losses = [value for name, value in outputs.items() if name.startswith("loss_")]
+        total = weight * torch.stack(losses).sum(0)  # () or (S,)
         if cut_reports is not None:
-            cut_reports.append(cut_gradients(total, micro))
-        total.backward()
+            for reports, own in zip(cut_reports, total.reshape(-1), strict=True):
+                reports.append(cut_gradients(own, micro))
+        total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
         for name, value in outputs.items():
             metric = _logged_name(name, phase.name)
             sums[metric] = sums[metric] + value.detach().cpu() * weight
-    norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
+    if minibatch.ndim == 1:
+        norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
+    else:
+        norm = clip_grad_norm_per_seed_(phase.parameters(), phase.max_grad_norm or math.inf, len(minibatch))  # (S,)
     sums[f"grad_norm/{phase.name}"] = sums[f"grad_norm/{phase.name}"] + norm.detach().cpu()
     phase.optimizer.step()
 
@@ -168,7 +248,23 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
             if name in outputs:
                 raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
             outputs[name] = value
-    return outputs
+    return outputs if minibatch.ndim == 1 else _of_each_seed(outputs, len(minibatch))
+
+
+def _of_each_seed(outputs: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor]:
+    """Losses (S, ...) averaged over each seed's samples, (S,); what is no loss and no number is left out."""
+    found: dict[str, Tensor] = {}
+    for name, value in outputs.items():
+        if name.startswith("loss_"):
+            if value.ndim == 0 or len(value) != seeds:
+                allowed = (
+                    f"its samples apart with {seeds} seeds, as reduction='none' does: {name} must be ({seeds}, ...)"
+                )
+                raise ValueError(f"loss must keep {allowed}; got {tuple(value.shape)}")
+            found[name] = value.reshape(seeds, -1).mean(1)
+        elif value.ndim == 0:  # PPO's effective sample size, over the first axis of its input, is none
+            found[name] = value
+    return found
 
 
 def _cut_metrics(name: str, reports: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -206,18 +302,3 @@ def _logged_name(output: str, phase: str) -> str:
     if output.startswith("loss_"):
         return f"loss/{output.removeprefix('loss_')}"
     return METRIC_NAMES.get(output, f"{phase}/{output}")
-
-
-def positive_whole(value: object) -> bool:
-    """Whether it is an integer of at least 1, and no boolean."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def check_setting(name: str, value: object, allowed: Callable[..., bool], says: str) -> None:
-    """Refuse a setting by name: ValueError with what is allowed, in words, and what came."""
-    try:
-        fits = allowed(value)
-    except TypeError:  # of a type that cannot be compared
-        fits = False
-    if not fits:
-        raise ValueError(f"{name} must be {says}; got {value!r}")

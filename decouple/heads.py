@@ -1,0 +1,120 @@
+"""Heads: the last layer of a policy or a value network, and the distribution or the bounds of its actions.
+
+A discrete action gets logits and a categorical distribution; a bounded continuous one either a tanh-squashed normal
+(with a scale of its own, or one that the features decide) or a plain tanh between the bounds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from tensordict.nn import AddStateIndependentNormalScale, InteractionType, TensorDictModule, TensorDictSequential
+from torch import Tensor, nn
+from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
+from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, TanhNormal
+
+from decouple.blocks import orthogonal_
+
+__all__ = ["ActionSpace", "Head", "action_space", "deterministic_head", "stochastic_head"]
+
+MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # of a scale that the features decide: OpenAI Spinning Up's SAC
+
+
+class ActionSpace(NamedTuple):
+    """What a policy chooses from: `size` actions, or a vector of `size` floats between `low` and `high` (size,)."""
+
+    size: int
+    low: Tensor | None  # None: discrete
+    high: Tensor | None
+    one_hot: bool = False
+
+    @property
+    def discrete(self) -> bool:
+        return self.low is None
+
+
+class Head(nn.Linear):
+    """A linear layer in full precision, also under autocast: logits and values are not rounded to bfloat16."""
+
+    def __init__(self, in_features: int, out_features: int, gain: float | None):
+        """`gain` of the orthogonal initialisation with biases at 0; None keeps PyTorch's own initialisation."""
+        super().__init__(in_features, out_features)
+        if gain is not None:
+            orthogonal_(self, gain)
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features)
+
+
+class NormalParameters(nn.Module):
+    """(*B, 2 A) -> loc, scale (*B, A): scale = exp(clip(log_scale, -20, 2)), as OpenAI Spinning Up's SAC."""
+
+    def forward(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        loc, log_scale = parameters.chunk(2, -1)
+        return loc, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
+
+
+def action_space(spec: TensorSpec) -> ActionSpace:
+    """What an environment's action spec allows, batch axes aside.
+
+    Raises:
+        ValueError: not Categorical, OneHot or a Bounded vector of floats with finite bounds.
+    """
+    if type(spec) in (Categorical, OneHot):  # not their subclasses: several actions at once, or bits
+        return ActionSpace(int(spec.n), None, None, isinstance(spec, OneHot))
+    if isinstance(spec, Bounded) and spec.dtype.is_floating_point and spec.ndim > 0:
+        bounds = (getattr(spec.space, side) for side in ("low", "high"))
+        low, high = (bound.reshape(-1, spec.shape[-1])[0] for bound in bounds)
+        if not (low.isfinite() & high.isfinite()).all():
+            raise ValueError(f"action_spec must have finite bounds; got {low.tolist()} to {high.tolist()}")
+        return ActionSpace(spec.shape[-1], low, high)
+    raise ValueError(f"action_spec must be Categorical, OneHot or a Bounded vector of floats; got {spec}")
+
+
+def stochastic_head(
+    size: int, spec: TensorSpec, gain: float | None, *, state_dependent_scale: bool = False
+) -> ProbabilisticActor:
+    """`policy_hidden` (*B, size) -> the distribution's parameters, `action` and `action_log_prob`.
+
+    Args:
+        size: features of `policy_hidden`.
+        spec: of the action.
+        gain: of the linear layer's orthogonal initialisation; None for PyTorch's own.
+        state_dependent_scale: the features decide the normal's scale (SAC); else it is a parameter of its own (PPO).
+    """
+    space = action_space(spec)
+    if space.discrete:
+        head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["logits"])
+        return _actor(head, ["logits"], OneHotCategorical if space.one_hot else torch.distributions.Categorical)
+    if state_dependent_scale:
+        layers = nn.Sequential(Head(size, 2 * space.size, gain), NormalParameters())
+    else:
+        layers = nn.Sequential(Head(size, space.size, gain), AddStateIndependentNormalScale(space.size))
+    head = TensorDictModule(layers, ["policy_hidden"], ["loc", "scale"])
+    return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
+
+
+def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> TensorDictSequential:
+    """`policy_hidden` (*B, size) -> `action` (*B, A), tanh between the action's bounds (DDPG, TD3).
+
+    Raises:
+        ValueError: a discrete action.
+    """
+    space = action_space(spec)
+    if space.discrete:
+        raise ValueError(f"action_spec must be continuous for a deterministic policy; got {spec}")
+    head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["action_logit"])
+    return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))
+
+
+def _actor(head: TensorDictModule, keys: list[str], distribution: type, **bounds: Tensor | None) -> ProbabilisticActor:
+    return ProbabilisticActor(
+        head,
+        in_keys=keys,
+        distribution_class=distribution,
+        distribution_kwargs=bounds,
+        return_log_prob=True,
+        default_interaction_type=InteractionType.RANDOM,
+    )

@@ -1,0 +1,133 @@
+"""A rollout, of one agent or of several seeds: who acts in it, what it needs before it is learned from, what it shows.
+
+    policy = SeededPolicy(model, SeedNoise(seeds))    # of a stacked model, for a Collector
+    add_next_values(rollout, model.get_value_operator())
+    normalise_advantages(rollout)                     # each seed's by its own mean and deviation
+    row = rollout_metrics(rollout[0])
+
+A rollout has the shape (N, T), N environments of T steps, or (S, N, T) with S seeds that know nothing of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from decouple.actor_critic import ActorValue
+from decouple.distributions import SeedSampler
+from decouple.seeds import SeedNoise, StackedLinear
+
+__all__ = ["SeededPolicy", "add_next_values", "normalise_advantages", "rollout_metrics", "seed_count", "seed_metrics"]
+
+
+def seed_count(model: nn.Module) -> int | None:
+    """How many seeds a model of `stack` holds; None for a model that is not stacked."""
+    return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
+
+
+class SeededPolicy(TensorDictModuleBase):
+    """A stacked model that acts: observation (S, N, ...) -> `action`, `action_log_prob` and `state_value`.
+
+    The model's own modules, without gradient, and its actions drawn from each seed's random numbers; always sampled.
+
+    Args:
+        model: a `stack` of models of `actor_value`.
+        noise: of its seeds, on its device.
+    """
+
+    def __init__(self, model: ActorValue, noise: SeedNoise):
+        super().__init__()
+        parts = dict(model.module.items())
+        *layers, sampled = parts.pop("policy_head").module
+        self.layers: Any = nn.ModuleList([*parts.values(), *layers])
+        self.sampler = SeedSampler(sampled, noise)
+        self.in_keys, self.out_keys = list(model.in_keys), ["action", "action_log_prob", "state_value"]
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        # The layers pass tensors in a plain dict: as TensorDictModules they would take half of a step's time.
+        found: dict[Any, Any] = {key: tensordict.get(key) for key in self.in_keys}
+        for layer in self.layers:
+            out = layer.module(*(found[key] for key in layer.in_keys))
+            found.update(zip(layer.out_keys, out if isinstance(out, tuple) else (out,), strict=True))
+        found.update(self.sampler(TensorDict({key: found[key] for key in self.sampler.in_keys})).items())
+        return tensordict.update({key: found[key] for key in self.out_keys})
+
+
+@torch.no_grad()
+def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
+    """Write (`next`, `state_value`) (*B, T, 1) of a rollout (*B, T) that holds `state_value`, taken while acting.
+
+    The value of the next frame is the value of the frame acted on next; only the rollout's last frames, and frames
+    before a time-out that the next frame does not show, still need the network.
+    """
+    values: Tensor = rollout["state_value"]
+    following: TensorDictBase = rollout["next"]
+    keys = value_operator.in_keys
+    last = value_operator(following[..., -1].select(*keys))["state_value"]  # (*B, 1)
+    next_values = torch.cat([values[..., 1:, :], last.unsqueeze(-2)], -2)  # (*B, T, 1)
+    cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (*B, T)
+    cut_off[..., -1] = False
+    if cut_off.any():
+        if rollout.ndim == 2:
+            next_values[cut_off] = value_operator(following[cut_off].select(*keys))["state_value"]
+        else:
+            _fill_cut_off(next_values, cut_off, following.select(*keys), value_operator)
+    following["state_value"] = next_values
+
+
+def _fill_cut_off(
+    next_values: Tensor, cut_off: Tensor, following: TensorDictBase, value_operator: TensorDictModuleBase
+) -> None:
+    """The values of frames before a time-out, of several seeds; in place.
+
+    A stacked model takes equally many frames of each seed: all are shown those at which any of them is cut off.
+    """
+    where = cut_off.flatten(1).any(0)  # (N * T,)
+    unseen: Tensor = value_operator(following.reshape(len(following), -1)[:, where])["state_value"]  # (S, K, 1)
+    flat = next_values.flatten(1, 2)  # (S, N * T, 1), a view
+    flat[:, where] = torch.where(cut_off.flatten(1)[:, where].unsqueeze(-1), unseen, flat[:, where])  # (S, K, 1)
+
+
+def normalise_advantages(rollout: TensorDictBase) -> None:
+    """Standardise the `advantage` (S, N, T, 1) of each seed over its own frames, as TorchRL's GAE does for one."""
+    advantage: Tensor = rollout["advantage"]
+    own = tuple(range(1, advantage.ndim))
+    deviation = advantage.std(own, keepdim=True).clamp_min(1e-4)
+    rollout["advantage"] = (advantage - advantage.mean(own, keepdim=True)) / deviation
+
+
+def rollout_metrics(rollout: TensorDictBase) -> dict[str, float]:
+    """Returns of the episodes that ended in a rollout (N, T), and the explained variance of the values acted with."""
+    residual = rollout["value_target"] - rollout["state_value"]  # (N, T, 1)
+    variance = rollout["value_target"].var()
+    metrics = {"value/explained_variance": (1 - residual.var() / variance).item()}
+    done = rollout["next", "done"]
+    metrics["train/episodes"] = float(done.sum())
+    names = {"episode_reward": "train/episode_return", "step_count": "train/episode_length"}
+    for key, name in names.items():
+        ended = rollout["next"].get(key, None)
+        if ended is not None and done.any():
+            metrics[name] = ended[done].float().mean().item()
+    return metrics
+
+
+def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
+    """One row of the metrics of several seeds: each seed's under `<name>/seed<seed>`, their mean under `<name>`.
+
+    Where only some seeds have a metric, the mean is theirs.
+
+    >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
+    {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
+    """
+    merged: dict[str, float] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
+        merged[name] = sum(own.values()) / len(own)
+        merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
+    return merged

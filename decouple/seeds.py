@@ -1,0 +1,228 @@
+"""Seeds as an axis: S networks of one architecture as one network whose parameters carry a leading S.
+
+    models = [make_model(seed) for seed in range(6)]       # each as it would be made alone
+    together = stack(models)                               # (S, *B, ...) -> (S, *B, ...), one matrix product per layer
+    unstack(together, models)                              # and each model back, with its parameters
+    noise = SeedNoise(range(6))                            # each seed's random numbers, from its own generator
+
+Small networks cost launches, not arithmetic: six together cost little more than one. Nothing is mixed between seeds, so
+the sum of their losses has, for each of them, the gradient of its own. Wide networks gain nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from tensordict.nn import AddStateIndependentNormalScale
+from tensordict.nn.utils import mappings
+from torch import Tensor, nn
+
+__all__ = [
+    "SeedNoise",
+    "StackedLinear",
+    "StackedNormalScale",
+    "clip_grad_norm_per_seed_",
+    "clip_per_seed",
+    "per_seed",
+    "stack",
+    "unstack",
+]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def stack(models: Sequence[Network]) -> Network:
+    """S models of one architecture as one: parameters, inputs and outputs get a leading axis S.
+
+    The model that comes back is a copy of the first whose linear layers hold the parameters of all; it has the same
+    class, keys and methods. Model s of S sees only row s of its inputs.
+
+    Args:
+        models: made alike, each with its own parameters; blocks and heads of linear layers (`mlp_blocks`, `actor_value`
+            and `actor_qvalue` on them) and anything without parameters between them.
+
+    Raises:
+        ValueError: no models, models that differ in architecture, or a module with parameters that is no linear layer.
+    """
+    models = list(models)
+    if not models:
+        raise ValueError("models must hold at least one model; got none")
+    shapes = [[(name, tuple(value.shape)) for name, value in model.state_dict().items()] for model in models]
+    for shape, model in zip(shapes, models, strict=True):  # and what has no parameters, as activations
+        shape += [(name, f"{type(m).__name__}({m.extra_repr()})") for name, m in model.named_modules()]
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            differing = next(
+                (pair for pair in zip(shapes[0], shape, strict=False) if pair[0] != pair[1]), "their length"
+            )
+            raise ValueError(f"models must be of one architecture; models[0] and models[{index}] differ in {differing}")
+    return _stacked(copy.deepcopy(models[0]), models, "model")  # pyright: ignore[reportReturnType]
+
+
+def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
+    """Copy the parameters of each seed back into the models that `stack` was given (or their like), in place."""
+    together = dict(stacked.named_parameters())
+    for index, model in enumerate(models):
+        own = dict(model.named_parameters())
+        if own.keys() != together.keys():
+            raise ValueError(f"models must be those that were stacked; models[{index}] has other parameters")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(_as_alone(together[name][index], parameter))
+
+
+class StackedLinear(nn.Module):
+    """S linear layers as one batched product: y_s = x_s W_s + b_s, (S, *B, in) -> (S, *B, out)."""
+
+    def __init__(self, layers: Sequence[nn.Linear]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))  # (S, in, out)
+        biases = [layer.bias.detach()[None] for layer in layers if layer.bias is not None]
+        self.bias = nn.Parameter(torch.stack(biases)) if biases else None  # (S, 1, out)
+        self.in_features, self.out_features = layers[0].in_features, layers[0].out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x if x.ndim == 3 else x.reshape(x.shape[0], -1, x.shape[-1])  # (S, B, in)
+        if self.bias is None:
+            out = torch.bmm(rows, self.weight)
+        else:
+            out = torch.baddbmm(self.bias, rows, self.weight)  # (S, B, out)
+        return out if x.ndim == 3 else out.reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"seeds={len(self.weight)}, in_features={self.in_features}, out_features={self.out_features}"
+
+
+class StackedNormalScale(nn.Module):
+    """S of tensordict's AddStateIndependentNormalScale: loc (S, *B, A) -> loc, scale (S, *B, A)."""
+
+    def __init__(self, modules: Sequence[AddStateIndependentNormalScale]):
+        super().__init__()
+        # (S, A)
+        self.state_independent_scale = nn.Parameter(torch.stack([m.state_independent_scale.detach() for m in modules]))
+        self.scale_mapping, self.scale_lb = modules[0].scale_mapping, modules[0].scale_lb
+
+    def forward(self, loc: Tensor) -> tuple[Tensor, Tensor]:
+        raw = self.state_independent_scale
+        raw = raw.reshape(len(raw), *(1 for _ in loc.shape[1:-1]), raw.shape[-1]).expand_as(loc)
+        return loc, mappings(self.scale_mapping)(raw).clamp_min(self.scale_lb)
+
+
+class SeedNoise:
+    """Random numbers (S, ...), row s from a generator of seed s alone: what a seed draws does not depend on the others.
+
+    Args:
+        seeds: one per row; equal seeds draw equal numbers.
+        device: of the generators and the numbers.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.generators = [torch.Generator(self.device).manual_seed(_spread(seed)) for seed in seeds]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, (S, *shape)."""
+        return self._fill(torch.float32, shape, lambda row, generator: row.normal_(generator=generator))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1), (S, *shape)."""
+        return self._fill(torch.float32, shape, lambda row, generator: row.uniform_(generator=generator))
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform whole numbers in [0, high), (S, *shape)."""
+        return self._fill(torch.int64, shape, lambda row, generator: row.random_(high, generator=generator))
+
+    def permutations(self, count: int) -> Tensor:
+        """One permutation of 0 ... count - 1 per seed, (S, count)."""
+        return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
+
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        return {"generators": [generator.get_state() for generator in self.generators]}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+        for generator, generator_state in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(generator_state)
+
+    def _fill(
+        self, dtype: torch.dtype, shape: tuple[int, ...], draw: Callable[[Tensor, torch.Generator], object]
+    ) -> Tensor:
+        out = torch.empty(len(self.generators), *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(out.unbind(0), self.generators, strict=True):
+            draw(row, generator)
+        return out
+
+
+def clip_per_seed(gradients: Sequence[Tensor], max_norm: float, seeds: int) -> tuple[list[Tensor], Tensor]:
+    """Gradients of stacked parameters, scaled so that each seed's own norm is at most `max_norm`.
+
+    Args:
+        gradients: with leading axis S, or C * S where C networks of each seed were stacked critic by critic.
+        max_norm: of each seed's gradient; infinity measures only.
+        seeds: S.
+
+    Returns:
+        The gradients scaled, and the norms before, (S,).
+    """
+    parts = [gradient.reshape(-1, seeds, gradient[0].numel()) for gradient in gradients]  # (C, S, n)
+    norms = torch.stack([part.square().sum((0, 2)) for part in parts]).sum(0).sqrt()  # (S,)
+    if max_norm == float("inf"):
+        return list(gradients), norms
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)[:, None]  # as torch.nn.utils.clip_grad_norm_
+    return [(part * scale).view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)], norms
+
+
+def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seeds: int) -> Tensor:
+    """`clip_per_seed` of the gradients that parameters have, in place; returns the norms before, (S,)."""
+    having = [parameter for parameter in parameters if parameter.grad is not None]
+    clipped, norms = clip_per_seed([parameter.grad for parameter in having], max_norm, seeds)
+    for parameter, gradient in zip(having, clipped, strict=True):
+        parameter.grad = gradient
+    return norms
+
+
+def per_seed(metrics: Mapping[str, Tensor], seeds: Sequence[int]) -> dict[str, float]:
+    """What to log of metrics (S,): the mean over the seeds that have one; with several, `<name>/seed<seed>` of each."""
+    row: dict[str, float] = {}
+    for name, values in metrics.items():
+        row[name] = values.nanmean().item()
+        if len(seeds) > 1:
+            each = zip(seeds, values.tolist(), strict=True)
+            row |= {f"{name}/seed{seed}": value for seed, value in each if not math.isnan(value)}
+    return row
+
+
+def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Module:
+    """The template, a copy of the first module, its linear layers replaced by ones that hold those of all modules."""
+    if isinstance(template, nn.Linear):
+        return StackedLinear(modules)
+    if isinstance(template, AddStateIndependentNormalScale):
+        return StackedNormalScale(modules)
+    own = [name for name, _ in template.named_parameters(recurse=False)]
+    if own:
+        kind = type(template).__name__
+        raise ValueError(f"models must have their parameters in linear layers; {where} ({kind}) has {own}")
+    for name, child in template.named_children():
+        children = [module.get_submodule(name) for module in modules]
+        template._modules[name] = _stacked(child, children, f"{where}.{name}")
+    return template
+
+
+def _as_alone(row: Tensor, like: Tensor) -> Tensor:
+    """One seed's row of a stacked parameter, in the layout of the layer it came from."""
+    if row.shape == like.shape and row.ndim != 2:
+        return row
+    if row.ndim == 2 and like.ndim == 2:
+        return row.T  # a linear layer's weight (in, out) -> (out, in)
+    return row.reshape(like.shape)  # a bias (1, out)
+
+
+def _spread(seed: int) -> int:
+    """A seed for a generator: neighbouring seeds of a Mersenne Twister draw alike at first, hashed ones do not."""
+    mixed = (int(seed) + 0x9E3779B97F4A7C15) % 2**64
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (mixed ^ (mixed >> 31)) % 2**63
