@@ -1,0 +1,264 @@
+"""Goal tracking on a line, the toy task of "Honey, I Shrunk The Actor" (Mastikhina et al., section III).
+
+``goal_tracking_env(seeds=[0, 1, 2])`` trains three agents at once: batch size (S, N), S seeds with N environments each.
+With s the state, g the goal and o the observation, all in one dimension::
+
+    o_t = g_t - s_t        s_{t+1} = clip(s_t + a_t, -1, 1)        r_t = -|g_t - s_{t+1}|
+
+The ideal policy a = o is one linear neuron with weight 1 and bias 0, and earns 0. The goals move smoothly and do not
+depend on the actions: simplex noise of a slowly growing time, mapped to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+__all__ = ["GoalTrackingEnv", "goal_tracking_env"]
+
+ACTION_LIMIT = 2.0  # the ideal action g - s of two points in [-1, 1] reaches it
+NOISE_LIMIT = 0.86  # largest magnitude of 2-D OpenSimplex noise, to two digits; what lies beyond is clipped
+NUM_STARTS = 10_000  # starts of an episode in the noise of one seed; that noise takes about 0.1 s to compute
+# Goals and first states are multiples of this. Then g - s and s + (g - s) are exact in float32, and the ideal policy
+# earns 0 rather than the rounding errors of 200 steps.
+GRID = 2.0**-23
+INT32_MAX = 2**31 - 1
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
+    return int(value)
+
+
+def _check_seeds(seeds: Sequence[int]) -> list[int]:
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence) or not seeds:
+        raise ValueError(f"seeds must be a non-empty sequence of integers; got {seeds!r}")
+    return [_check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]
+
+
+def _noise(seed: int, times: np.ndarray) -> np.ndarray:
+    """2-D simplex noise along the line y = 0. ``times``: (T,); returns (T,) in about [-0.86, 0.86]."""
+    try:
+        from opensimplex import OpenSimplex
+    except ImportError as error:
+        raise ImportError("goal_tracking_env needs opensimplex: pip install 'decouple[toy]'") from error
+    return OpenSimplex(seed).noise2array(times, np.zeros(1))[0]
+
+
+@dataclass
+class _Episodes:
+    """The running episodes. Apart from the environment, because to set an attribute of a torch module costs 1.5 us."""
+
+    state: Tensor  # (S, N, 1) float32, as are goal and episode_reward
+    goal: Tensor
+    episode_reward: Tensor
+    position: Tensor  # (S, N, 1) int64, of the goal in the flattened noise
+    step_count: Tensor  # (S, N, 1) int64
+    steps_left: int  # of the oldest episode: counting here spares every step a look at all of them
+    just_loaded: bool = False
+
+
+class GoalTrackingEnv(EnvBase):
+    """N environments for each of S seeds, in lockstep; batch size (S, N). Made by ``goal_tracking_env``.
+
+    Keys: ``action`` float32 (S, N, 1); ``observation`` float32 (S, N, 1), the goal less the state; ``goal`` and
+    ``state`` float32 (S, N, 1) in [-1, 1]; ``reward`` float32 (S, N, 1) in [-2, 0]; ``episode_reward`` float32
+    (S, N, 1), the sum of the episode's rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``,
+    ``terminated``, ``truncated`` bool (S, N, 1). An episode ends by truncation only, and the observation next to its
+    end is the true last one, g_T - s_T.
+
+    An action beyond the range of the specification is taken as it is: only the state is clipped.
+
+    The first goal of an episode is a random place in the noise of its seed, the first state is uniform in [-1, 1].
+    Both come from the generator of that seed, which no other seed touches: an agent sees the same numbers, bit for
+    bit, alone and beside others.
+
+    ``state_dict`` carries everything: an environment that loads it continues bit for bit. The first full ``reset``
+    after loading returns the restored observations and begins no episodes but those that were due.
+
+    Raises:
+        ValueError: an action that is NaN or has another shape; a state that was saved under other settings.
+        RuntimeError: a step beyond the end of an episode.
+
+    Attributes:
+        seeds: S integers. episode_steps: T. frequency: noise time per step.
+    """
+
+    EPISODE_KEYS = ("state", "goal", "episode_reward", "position", "step_count")
+
+    def __init__(self, seeds: list[int], num_envs: int, episode_steps: int, frequency: float) -> None:
+        super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
+        self.seeds, self.episode_steps, self.frequency = seeds, episode_steps, frequency
+        column = torch.Size([*self.batch_size, 1])
+        place = Bounded(-1, 1, column, dtype=torch.float32)
+        self.observation_spec = Composite(
+            observation=Bounded(-2, 2, column, dtype=torch.float32),
+            goal=place,
+            state=place.clone(),
+            episode_reward=Unbounded(column, dtype=torch.float32),
+            step_count=Unbounded(column, dtype=torch.int64),
+            shape=self.batch_size,
+        )
+        self.action_spec = Bounded(-ACTION_LIMIT, ACTION_LIMIT, column, dtype=torch.float32)
+        self.reward_spec = Unbounded(column, dtype=torch.float32)
+        end = Binary(shape=column, dtype=torch.bool)
+        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=self.batch_size)
+        self._start()
+
+    def _start(self) -> None:
+        """Draw the noise of every seed; all episodes are due to begin."""
+        self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        times = np.arange(NUM_STARTS + self.episode_steps) * self.frequency
+        rows = []
+        for generator in self._generators:
+            noise_seed = int(torch.randint(INT32_MAX, (), generator=generator))
+            goals = np.clip(_noise(noise_seed, times) / NOISE_LIMIT, -1, 1)
+            rows.append(torch.from_numpy(np.round(goals / GRID) * GRID).float())
+        self._goals = torch.stack(rows)  # (S, NUM_STARTS + T)
+        zero = torch.zeros(*self.batch_size, 1)
+        ended = torch.full(zero.shape, self.episode_steps)
+        self._episodes = _Episodes(zero, zero, zero, position=zero.long(), step_count=ended, steps_left=0)
+
+    def _shown(self) -> dict[str, Tensor]:
+        episodes = self._episodes
+        truncated = episodes.step_count >= self.episode_steps
+        return {
+            "observation": episodes.goal - episodes.state,
+            "goal": episodes.goal,
+            "state": episodes.state,
+            "episode_reward": episodes.episode_reward,
+            "step_count": episodes.step_count,
+            "done": truncated,
+            "terminated": torch.zeros_like(truncated),
+            "truncated": truncated.clone(),
+        }
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        episodes = self._episodes
+        action = tensordict.get("action").detach().float()  # (S, N, 1)
+        if action.shape != episodes.state.shape:
+            raise ValueError(f"action must have the shape {tuple(episodes.state.shape)}; got {tuple(action.shape)}")
+        if math.isnan(action.min().item()):
+            raise ValueError(f"action must be a number everywhere; got {action.flatten().tolist()}")
+        if episodes.steps_left == 0:
+            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+        episodes.state = (episodes.state + action).clamp(-1, 1)
+        reward = -(episodes.goal - episodes.state).abs()
+        episodes.position = episodes.position + 1
+        episodes.goal = self._goals.take(episodes.position)
+        episodes.episode_reward = episodes.episode_reward + reward
+        episodes.step_count = episodes.step_count + 1
+        episodes.steps_left -= 1
+        episodes.just_loaded = False
+        return TensorDict(self._shown() | {"reward": reward}, self.batch_size)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is not None:
+            self._begin(mask.reshape(self.batch_size))
+        elif self._episodes.just_loaded:
+            self._begin(self._episodes.step_count[..., 0] >= self.episode_steps)
+        else:
+            self._begin(torch.ones(self.batch_size, dtype=torch.bool))
+        return TensorDict(self._shown(), self.batch_size)
+
+    def _begin(self, which: Tensor) -> None:
+        """New episodes where ``which``, bool (S, N). Writes into copies: the old tensors have been handed out."""
+        episodes = self._episodes
+        state, position = episodes.state.clone(), episodes.position.clone()
+        length = self._goals.shape[1]
+        for index, (generator, asked) in enumerate(zip(self._generators, which, strict=True)):
+            number = int(asked.sum())
+            if number:
+                start = torch.randint(NUM_STARTS, (number, 1), generator=generator)
+                ticks = torch.randint(-int(1 / GRID), int(1 / GRID) + 1, (number, 1), generator=generator)
+                position[index, asked] = index * length + start
+                state[index, asked] = ticks * GRID
+        began = which.unsqueeze(-1)  # (S, N, 1)
+        step_count = episodes.step_count.masked_fill(began, 0)
+        self._episodes = _Episodes(
+            state=state,
+            goal=self._goals.take(position),
+            episode_reward=episodes.episode_reward.masked_fill(began, 0),
+            position=position,
+            step_count=step_count,
+            steps_left=self.episode_steps - int(step_count.max()),
+        )
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Start anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
+        first = _check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
+        self.seeds = list(range(first, first + len(self.seeds)))
+        self._start()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "seeds": list(self.seeds),
+            "num_envs": self.batch_size[1],
+            "episode_steps": self.episode_steps,
+            "frequency": self.frequency,
+        }
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The noise, the generators and the running episodes as tensors, and the settings that they belong to."""
+        return {
+            "settings": self._settings(),
+            "generators": [generator.get_state() for generator in self._generators],
+            "goals": self._goals.clone(),
+            "episodes": {key: getattr(self._episodes, key).clone() for key in self.EPISODE_KEYS},
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the episodes. Raises ValueError, naming what differs, if they were saved under other settings."""
+        here, there = self._settings(), state["settings"]
+        differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+        if differ:
+            raise ValueError("the saved episodes must have this environment's settings; got " + ", ".join(differ))
+        for generator, saved in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(saved)
+        self._goals = state["goals"].clone()
+        episodes = {key: state["episodes"][key].clone() for key in self.EPISODE_KEYS}
+        steps_left = self.episode_steps - int(episodes["step_count"].max())
+        self._episodes = _Episodes(**episodes, steps_left=steps_left, just_loaded=True)
+
+
+def goal_tracking_env(
+    seeds: Sequence[int], num_envs: int = 1, *, episode_steps: int = 200, frequency: float = 0.02
+) -> GoalTrackingEnv:
+    """S agents' goal tracking at once; see ``GoalTrackingEnv`` for keys and shapes.
+
+    The paper gives the three equations and that the goals are simplex noise. The numbers below are ours.
+
+    Args:
+        seeds: S integers in [0, 2^31 - 1], one per agent.
+        num_envs: N >= 1, environments per seed. They share the seed's noise and begin at different places in it.
+        episode_steps: T >= 1. With 200 steps of 0.02 an episode crosses four units of noise time, in which the goal
+            turns back several times: following it pays, and so does no constant.
+        frequency: noise time per step, finite and > 0. At 0.02 a goal moves by at most about 0.06 per step, so that a
+            policy that lags by one step still loses little.
+
+    Raises:
+        ValueError: an argument outside its range.
+        ImportError: opensimplex is not installed.
+
+    >>> from tensordict.nn import TensorDictModule
+    >>> ideal = TensorDictModule(torch.nn.Identity(), ["observation"], ["action"])
+    >>> env = goal_tracking_env(seeds=[0, 1], num_envs=3)
+    >>> env.rollout(200, ideal)["next", "episode_reward"].abs().max().item()
+    0.0
+    """
+    if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not 0 < frequency < math.inf:
+        raise ValueError(f"frequency must be a finite number > 0; got {frequency!r}")
+    num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
+    episode_steps = _check_integer("episode_steps", episode_steps, 1, INT32_MAX)
+    return GoalTrackingEnv(_check_seeds(seeds), num_envs, episode_steps, float(frequency))
