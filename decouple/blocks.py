@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["impala_blocks", "mlp_blocks", "nature_blocks"]
+__all__ = ["Concatenate", "impala_blocks", "mlp_blocks", "nature_blocks"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -234,6 +234,13 @@ class DenseBlock(nn.Module):
         if extra:
             x = torch.cat([x, *(e.to(x.dtype) for e in extra)], -1)  # (*B, in_features)
         return self.activation(self.linear(x))  # (*B, out_features)
+
+
+class Concatenate(nn.Module):
+    """Further features appended, (*B, F), (*B, E) ... -> (*B, F + E ...): the one block of a linear critic."""
+
+    def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
+        return torch.cat([x, *(e.to(x.dtype) for e in extra)], -1)
 
 
 def _as_images(frames: Tensor, weight: Tensor) -> Tensor:

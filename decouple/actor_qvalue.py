@@ -1,0 +1,200 @@
+"""A separated network with action values: actor and critics of SAC, TD3 and DDPG, as TorchRL operators.
+
+    network = separate(mlp_blocks(3, [4, 4]), mlp_blocks(3 + 1, [16, 16]), at=0, value_keys=["action"], example=...)
+    model = actor_qvalue(network, env.action_spec, twin_blocks=mlp_blocks(3 + 1, [16, 16]))
+    policy, critics = model.get_policy_operator(), model.get_qvalue_operators()
+
+Keys: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden -> loc, scale -> action` and `(cut, value),
+action -> value_hidden -> state_action_value`, for a discrete action `(cut, value) -> value_hidden -> action_value`. The
+twin critic writes (`twin`, ...). Where networks share a trunk (k > 0), an off-policy loss must not own a copy of it:
+run `get_features()` once, online and target, and give the loss `get_policy_branch()` and `get_qvalue_branches()`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictModuleBase,
+    TensorDictSequential,
+)
+from torch import nn
+from torchrl.data import TensorSpec
+
+from decouple.heads import Head, action_space, deterministic_head, stochastic_head
+from decouple.separation import SeparatedNetwork, separate
+
+__all__ = ["ActorQValue", "actor_qvalue"]
+
+
+def actor_qvalue(
+    network: SeparatedNetwork,
+    action_spec: TensorSpec,
+    *,
+    twin_blocks: Sequence[nn.Module] | None = None,
+    deterministic: bool = False,
+    observation_key: str = "observation",
+    policy_gain: float | None = None,
+    value_gain: float | None = None,
+) -> ActorQValue:
+    """Put a policy head and action-value heads on a separated network.
+
+    Args:
+        network: from `separate`. For a continuous action its value branch reads the action after the cut
+            (`value_keys=["action"]`); for a discrete one it reads none, and the head gives a value for each action.
+        action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
+        twin_blocks: the second critic's blocks, given as `value_blocks` was to `separate`: its first k are dropped. It
+            keeps its own initialisation. None for one critic (DDPG).
+        deterministic: the policy is a tanh between the action's bounds (DDPG, TD3); else it is a tanh-squashed normal
+            whose scale the features decide, or a categorical (SAC).
+        observation_key: what the trunk reads.
+        policy_gain: gain of the policy head's orthogonal initialisation; None keeps PyTorch's own.
+        value_gain: the same for the value heads.
+
+    Returns:
+        The model; `model(tensordict)` writes `action` and, of that action, the value by each critic.
+
+    Raises:
+        ValueError: an action space of another kind or without finite bounds; a network whose feature sizes are not
+            known, or whose value branch reads the action where it must not or does not where it must; a twin that does
+            not fit; a deterministic policy of a discrete action.
+    """
+    if network.policy_size is None or network.value_size is None:
+        raise ValueError("network must know its feature sizes: pass separate(..., example=<one observation>)")
+    space = action_space(action_spec)
+    reads_action = "action" in network.value.keys
+    if reads_action == space.discrete:
+        needed = "value_keys=[] (a value of each action)" if space.discrete else 'value_keys=["action"]'
+        raise ValueError(f"network must be separated with {needed}; got value_keys={list(network.value.keys)}")
+    size = network.policy_size
+    if deterministic:
+        policy_head = deterministic_head(size, action_spec, policy_gain)
+    else:
+        policy_head = stochastic_head(size, action_spec, policy_gain, state_dependent_scale=True)
+    critics = [network] if twin_blocks is None else [network, _twin(network, twin_blocks)]
+    outputs = space.size if space.discrete else 1
+    heads = [Head(critic.value_size, outputs, value_gain) for critic in critics]
+    return ActorQValue(
+        network,
+        policy_head,
+        [(critic.value, head) for critic, head in zip(critics, heads, strict=True)],
+        action_spec=action_spec,
+        observation_key=observation_key,
+        deterministic=deterministic,
+    )
+
+
+class ActorQValue(TensorDictSequential):
+    """A separated network with a policy head and action values; made by `actor_qvalue`.
+
+    Attributes:
+        example: shape and type of one observation and of every further key, as tensors on the device `meta`.
+        action_space: what the policy chooses from.
+        deterministic: whether the policy is a function of the observation alone.
+    """
+
+    def __init__(
+        self,
+        network: SeparatedNetwork,
+        policy_head: TensorDictModuleBase,
+        critics: Sequence[tuple[nn.Module, Head]],
+        *,
+        action_spec: TensorSpec,
+        observation_key: str = "observation",
+        deterministic: bool = False,
+    ):
+        value_keys = [("cut", "value"), *network.value.keys]
+        modules = OrderedDict(
+            trunk=TensorDictModule(network.trunk, [observation_key], ["hidden"]),
+            cut=TensorDictModule(network.cut, ["hidden"], [("cut", "policy"), ("cut", "value")]),
+            policy=TensorDictModule(network.policy, [("cut", "policy"), *network.policy.keys], ["policy_hidden"]),
+            policy_head=policy_head,
+        )
+        space = action_space(action_spec)
+        value_key = "action_value" if space.discrete else "state_action_value"
+        for name, (branch, head) in zip(("value", "twin"), critics, strict=False):
+            keys = [(name, key) if name == "twin" else key for key in ("value_hidden", value_key)]
+            modules[name] = TensorDictModule(branch, value_keys, [keys[0]])
+            modules[f"{name}_head"] = TensorDictModule(head, [keys[0]], [keys[1]])
+        super().__init__(modules)
+        self.example = dict(network.example)
+        self.action_space = space
+        self.deterministic = deterministic
+        self.value_key = value_key
+        self.critics = len(critics)
+
+    @property
+    def at(self) -> int:
+        """The separation point k."""
+        return len(self.module["trunk"].module)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The modules that make the features of each part, and then its heads' modules; the twin critic is its own."""
+        parts = {"trunk": [self.module["trunk"].module], "policy": [self.module["policy"].module, self.policy_layer]}
+        return parts | {name: [self.module[name].module, self.module[f"{name}_head"].module] for name in self._names()}
+
+    @property
+    def policy_layer(self) -> nn.Module:
+        """The policy head's module: features (*B, F) -> the distribution's parameters, before any sampling or tanh."""
+        return self.module["policy_head"][0].module
+
+    def get_features(self) -> TensorDictSequential:
+        """Observation -> (`cut`, `policy`) and (`cut`, `value`): the trunk once, for all branches."""
+        return TensorDictSequential(self.module["trunk"], self.module["cut"])
+
+    def get_policy_branch(self) -> TensorDictSequential:
+        """(`cut`, `policy`) -> `action`; what an off-policy loss takes as actor where the trunk runs outside of it."""
+        return self._policy(self.module["policy"])
+
+    def get_qvalue_branches(self) -> list[TensorDictSequential]:
+        """(`cut`, `value`), `action` -> `state_action_value`, of each critic; all write the same key."""
+        return [self._critic(name) for name in self._names()]
+
+    def get_policy_operator(self) -> TensorDictSequential:
+        """Observation -> `action`; no critic runs."""
+        operator = self._policy(self.module["trunk"], self.module["cut"], self.module["policy"])
+        return operator.select_out_keys(*(key for key in ("action", "action_log_prob") if key in operator.out_keys))
+
+    def get_qvalue_operators(self) -> list[TensorDictSequential]:
+        """Observation, `action` -> `state_action_value` (*B, 1), of each critic; discrete: `action_value` (*B, n)."""
+        features = (self.module["trunk"], self.module["cut"])
+        return [self._critic(name, *features).select_out_keys(self.value_key) for name in self._names()]
+
+    def _names(self) -> list[str]:
+        return ["value", "twin"][: self.critics]
+
+    def _policy(self, *modules: TensorDictModule) -> TensorDictSequential:
+        head = self.module["policy_head"]
+        if isinstance(head, ProbabilisticTensorDictSequential):
+            return ProbabilisticTensorDictSequential(*modules, *head.module)
+        return TensorDictSequential(*modules, *head.module)
+
+    def _critic(self, name: str, *features: TensorDictModule) -> TensorDictSequential:
+        branch, head = self.module[name], self.module[f"{name}_head"]
+        return TensorDictSequential(
+            *features,
+            TensorDictModule(branch.module, branch.in_keys, ["value_hidden"]),
+            TensorDictModule(head.module, ["value_hidden"], [self.value_key]),
+        )
+
+
+def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNetwork:
+    """The network with another value branch, checked as `separate` checks the first."""
+    try:
+        twin = separate(
+            [*network.trunk, *network.policy],
+            blocks,
+            at=network.at,
+            policy_keys=network.policy.keys,
+            value_keys=network.value.keys,
+            example={key: torch.zeros_like(tensor, device="cpu") for key, tensor in network.example.items()},
+        )
+    except ValueError as error:
+        raise ValueError(f"twin_blocks must fit as value_blocks did: {error}") from error
+    if {id(p) for p in twin.value.parameters()} & {id(p) for p in network.value.parameters()}:
+        raise ValueError("twin_blocks must have parameters of their own; they hold some of value_blocks")
+    return twin

@@ -1,0 +1,326 @@
+"""S agents of one architecture, learning as one batch: SAC, discrete SAC, TD3 and DDPG in plain torch.
+
+    learner = Learner([make_model(seed) for seed in seeds], SACSettings())
+    action = learner.act(observation, noise)                        # (S, N, O) -> (S, N, A)
+    losses = learner.update(replay.sample(indices), noise)          # one gradient step of each agent
+    actors = learner.models()                                       # and each agent as a model of its own
+
+The equations are those of TorchRL's `SACLoss`, `DiscreteSACLoss`, `TD3Loss` and `DDPGLoss`, and tests hold each update
+to them. What is gained by writing them on tensors: no TensorDict per pass, both critics of all agents in one product,
+no gradients of critics in the policy's loss. `decouple.torchrl_learner` is the same with TorchRL's own losses.
+
+A trunk that both networks read is trained by the critic and handed to the policy detached, as in SAC-AE and DrQ, unless
+the cut's scales say otherwise. An update runs it once on the observations, for SAC once more on the next ones, and the
+target trunk once on these; with `policy_gradient` > 0 once more, since the critic's step has moved it.
+
+SAC: Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905. Discrete SAC: Christodoulou 2019,
+https://arxiv.org/abs/1910.07207. TD3: Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477. DDPG: Lillicrap et al.
+2016, https://arxiv.org/abs/1509.02971. SAC-AE: Yarats et al. 2021, https://arxiv.org/abs/1910.01741.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from decouple.actor_qvalue import ActorQValue
+from decouple.distributions import draw_categories, squashed_normal
+from decouple.flat import FlatAdam, FlatParameters
+from decouple.fused import fuse
+from decouple.off_policy_settings import OffPolicySettings, SACSettings
+from decouple.replay import Transition
+from decouple.seeds import SeedNoise, clip_per_seed, stack, unstack
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """S agents with their target networks and optimizers.
+
+    Args:
+        models: one per seed, from `actor_qvalue`, of one architecture of linear layers; they are copied.
+        settings: the algorithm's: `SACSettings`, `TD3Settings` or `DDPGSettings`.
+
+    Raises:
+        ValueError: models that do not go with the algorithm or cannot be stacked.
+    """
+
+    def __init__(self, models: Sequence[ActorQValue], settings: OffPolicySettings):
+        if not models:
+            raise ValueError("models must hold at least one model; got none")
+        for model in models:
+            settings.check_model(model)
+        self.settings, self.seeds = settings, len(models)
+        self.like = copy.deepcopy(models[0])
+        self.space, self.critics, self.at = self.like.action_space, self.like.critics, self.like.at
+        further = {*self.like.module["policy"].module.keys, *self.like.module["value"].module.keys} - {"action"}
+        if further:
+            raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
+        self.cut = self.like.module["cut"].module
+        self.device = next(self.like.parameters()).device
+        self.trunk = stack([m.module["trunk"].module for m in models])
+        self.policy = stack([nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models])
+        names = ("value", "twin")[: self.critics]
+        # Critic by critic: row q * S + s is critic q of agent s.
+        self.critic_body = stack([m.module[name].module for name in names for m in models])
+        self.critic_head = stack([m.module[f"{name}_head"].module for name in names for m in models])
+        self.online = nn.ModuleDict(
+            {"trunk": self.trunk, "policy": self.policy, "body": self.critic_body, "head": self.critic_head}
+        )
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        groups = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
+        flat, lagging = (
+            {
+                group: FlatParameters(p for name in names for p in nets[name].parameters())
+                for group, names in groups.items()
+            }
+            for nets in (self.online, self.target)
+        )
+        # The policy's target is read by TD3 and DDPG; SAC evaluates the policy of today.
+        followed = [group for group in groups if group != "policy" or self.like.deterministic]
+        self.follow = [
+            (lagging[group].values.detach(), flat[group].values.detach()) for group in followed if len(flat[group])
+        ]
+        self.act_on = _policy_network(self.policy)
+        self.target_policy = _policy_network(self.target["policy"])
+        self.critic = _Critics(self.critic_body, self.critic_head, self.critics, self.seeds)
+        self.target_critic = _Critics(self.target["body"], self.target["head"], self.critics, self.seeds)
+        climbed = 1 if self.like.deterministic else self.critics  # TD3's policy climbs its first critic
+        frozen = (_frozen_rows(part, climbed * self.seeds) for part in (self.critic_body, self.critic_head))
+        self.frozen_critic = _Critics(*frozen, climbed, self.seeds)
+        trunk = [flat["trunk"]] if self.at else []
+        self.critic_optimizer = self._adam(flat["critic"], *(trunk if self.cut.value_gradient > 0 else []))
+        self.policy_optimizer = self._adam(flat["policy"], *(trunk if self.cut.policy_gradient > 0 else []))
+        self.log_alpha = self.alpha_optimizer = None
+        if isinstance(settings, SACSettings):
+            start = math.log(settings.alpha_init if settings.alpha is None else settings.alpha)
+            self.log_alpha = nn.Parameter(
+                torch.full((self.seeds, 1, 1), start, device=self.device)
+            )  # one of each agent
+            if settings.alpha is None:
+                self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
+            self.target_entropy = settings.entropy_target(self.space)
+        if not self.space.discrete:
+            low, high = (bound.to(self.device) for bound in (self.space.low, self.space.high))  # pyright: ignore
+            self.middle, self.half = (high + low) / 2, (high - low) / 2  # (A,)
+            self.low, self.high = low, high
+        self.ones = torch.ones(self.seeds, device=self.device)
+        self.updates = 0
+
+    # ------------------------------------------------------------------------------------------------------- acting
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
+        """Actions (S, N, A), or indices (S, N, 1) of discrete ones; sampled with `noise`, the policy's mode without."""
+        to_policy, _ = self.cut(self.trunk(observation))
+        out = self.act_on(to_policy)  # (S, N, parameters)
+        if self.space.discrete:
+            if noise is None:
+                return out.argmax(-1, keepdim=True)
+            return draw_categories(out.softmax(-1), noise).unsqueeze(-1)
+        if not self.like.deterministic:
+            if noise is None:
+                return self._bounded(out[0])
+            return self._bounded(torch.addcmul(out[0], out[1], noise.normal(*out[0].shape[1:])))
+        action = self._bounded(out)
+        if noise is None:
+            return action
+        explored = action + self.settings.exploration_noise * self.half * noise.normal(*action.shape[1:])
+        return torch.clamp(explored, self.low, self.high)
+
+    def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
+        """Uniform actions (S, count, A), or indices (S, count, 1)."""
+        if self.space.discrete:
+            return noise.integers(self.space.size, count, 1)
+        return self.low + (self.high - self.low) * noise.uniform(count, self.space.size)
+
+    # ------------------------------------------------------------------------------------------------------ learning
+
+    def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
+        """One gradient step of every agent's critics and, every `policy_delay`-th time, of its policy; targets follow.
+
+        Args:
+            batch: (S, B, ...), row s is agent s's.
+            noise: draws what the losses sample.
+
+        Returns:
+            Per seed, (S,): `loss/critic` (summed over critics), `value/mean`, and of the policy's steps `loss/actor`,
+            for SAC `policy/entropy` and `policy/alpha`.
+        """
+        hidden = self.trunk(batch.observation)  # (S, B, H)
+        target = self._target(batch, noise)  # (S, B, 1)
+        _, to_value = self.cut(hidden)
+        values = self.critic(to_value, batch.action)  # (Q, S, B, 1), discrete (Q, S, B, n)
+        if self.space.discrete:
+            values = values.gather(-1, batch.action.long().expand(self.critics, *batch.action.shape))
+        loss = (values - target).square().sum((0, 2, 3)) / target.shape[1]  # (S,)
+        self._step(self.critic_optimizer, loss)
+        metrics = {"loss/critic": loss.detach(), "value/mean": values.detach().mean((0, 2, 3))}
+        self.updates += 1
+        if self.updates % self.settings.policy_delay == 0:
+            metrics |= self._update_policy(batch, hidden, noise)
+            for target, online in self.follow:
+                target.lerp_(online, self.settings.tau)
+        return metrics
+
+    @torch.no_grad()
+    def _target(self, batch: Transition, noise: SeedNoise) -> Tensor:
+        """`r + gamma (1 - terminated) V'(s')`, (S, B, 1)."""
+        next_hidden = self.target["trunk"](batch.next_observation)  # (S, B, H)
+        if self.like.deterministic:
+            action = self._bounded(self.target_policy(next_hidden))
+            if self.settings.target_noise:
+                clip = self.settings.target_noise_clip
+                smoothing = noise.normal(*action.shape[1:]).mul_(self.settings.target_noise).clamp_(-clip, clip)
+                action = torch.clamp(torch.addcmul(action, self.half, smoothing), self.low, self.high)
+            value = self.target_critic(next_hidden, action).amin(0)
+        else:
+            out = self.act_on(self.trunk(batch.next_observation) if self.at else next_hidden)
+            alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
+            if self.space.discrete:
+                log_probs = functional.log_softmax(out, -1)  # (S, B, n)
+                soft = self.target_critic(next_hidden).amin(0) - alpha * log_probs
+                value = (log_probs.exp() * soft).sum(-1, keepdim=True)
+            else:
+                eps = noise.normal(*out[0].shape[1:])
+                action, log_prob = squashed_normal(*out, eps, self.middle, self.half)
+                value = self.target_critic(next_hidden, action).amin(0) - alpha * log_prob
+        return torch.addcmul(batch.reward, 1 - batch.terminated, value, value=self.settings.gamma)
+
+    def _update_policy(self, batch: Transition, hidden: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
+        """A step of the policy on critics that are held fixed, and of SAC's temperature."""
+        if self.at and self.cut.policy_gradient > 0:
+            hidden = self.trunk(batch.observation)  # the critic's step has moved it
+        to_policy, _ = self.cut(hidden)
+        features = hidden.detach()
+        to_policy = to_policy if self.cut.policy_gradient > 0 else features
+        out = self.act_on(to_policy)
+        if self.like.deterministic:
+            action = self._bounded(out)
+            loss = -self.frozen_critic(features, action)[0].mean((1, 2))  # (S,)
+            self._step(self.policy_optimizer, loss)
+            return {"loss/actor": loss.detach()}
+        alpha = self.log_alpha.detach().exp()  # pyright: ignore[reportOptionalMemberAccess]
+        if self.space.discrete:
+            log_probs = functional.log_softmax(out, -1)  # (S, B, n)
+            probs = log_probs.exp()
+            least = self.frozen_critic(features).amin(0)
+            loss = (probs * (alpha * log_probs - least)).sum(-1).mean(1)  # (S,)
+            log_prob = (probs * log_probs).detach().sum(-1, keepdim=True)
+        else:
+            eps = noise.normal(*out[0].shape[1:])
+            action, log_prob = squashed_normal(*out, eps, self.middle, self.half)
+            least = self.frozen_critic(features, action).amin(0)
+            loss = (alpha * log_prob - least).mean((1, 2))  # (S,)
+        self._step(self.policy_optimizer, loss)
+        mean_log_prob = log_prob.detach().mean(1, keepdim=True)  # (S, 1, 1)
+        metrics = {
+            "loss/actor": loss.detach(),
+            "policy/entropy": -mean_log_prob.view(-1),
+            "policy/alpha": alpha.view(-1),
+        }
+        if self.alpha_optimizer is not None:
+            # of L = -log_alpha (log pi + target entropy), as TorchRL's and Stable-Baselines3's
+            self.alpha_optimizer.step([-(mean_log_prob + self.target_entropy)])
+        return metrics
+
+    def _bounded(self, x: Tensor) -> Tensor:
+        """tanh(x), between the action's bounds."""
+        return torch.addcmul(self.middle, self.half, torch.tanh(x))
+
+    def _step(self, optimizer: FlatAdam, loss: Tensor) -> None:
+        """A step on the sum of the seeds' losses (S,), which gives each seed the gradient of its own."""
+        gradients = torch.autograd.grad(loss, optimizer.parameters, self.ones)
+        if self.settings.max_grad_norm is not None:
+            gradients, _ = clip_per_seed(gradients, self.settings.max_grad_norm, self.seeds)
+        optimizer.step(gradients)
+
+    def _adam(self, *groups: FlatParameters) -> FlatAdam:
+        return FlatAdam(groups, self.settings.learning_rate, self.settings.adam_epsilon)
+
+    # ------------------------------------------------------------------------------------------------- what goes out
+
+    def models(self) -> list[ActorQValue]:
+        """Each agent as a model of its own, with the parameters it has now."""
+        models = [copy.deepcopy(self.like) for _ in range(self.seeds)]
+        unstack(self.trunk, [m.module["trunk"].module for m in models])
+        unstack(self.policy, [nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models])
+        names = ("value", "twin")[: self.critics]
+        unstack(self.critic_body, [m.module[name].module for name in names for m in models])
+        unstack(self.critic_head, [m.module[f"{name}_head"].module for name in names for m in models])
+        return models
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "online": dict(self.online.state_dict()),
+            "target": dict(self.target.state_dict()),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "updates": self.updates,
+        }
+        if self.log_alpha is not None:
+            state["log_alpha"] = self.log_alpha.detach().clone()
+        if self.alpha_optimizer is not None:
+            state["alpha_optimizer"] = self.alpha_optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.updates = state["updates"]
+        if self.log_alpha is not None:
+            with torch.no_grad():
+                self.log_alpha.copy_(state["log_alpha"])
+        if self.alpha_optimizer is not None:
+            self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+
+    def __deepcopy__(self, memo: dict) -> Learner:
+        twin = Learner(self.models(), self.settings)  # the fixed critics are views, which a plain copy would cut off
+        twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
+        return twin
+
+
+class _Critics:
+    """Q critics of S agents, stacked critic by critic: hidden (S, B, H), action (S, B, A) -> values (Q, S, B, n)."""
+
+    def __init__(self, body: nn.Module, head: nn.Module, count: int, seeds: int):
+        self.body, self.head, self.count, self.seeds = body, head, count, seeds
+        self.reads_action = bool(body.keys)
+        self.fused = fuse(body, head) if body.reader in (None, 0) else None
+
+    def __call__(self, hidden: Tensor, action: Tensor | None = None) -> Tensor:
+        inputs = [hidden, action] if self.reads_action and action is not None else [hidden]
+        rows = (self.count, *hidden.shape[:2])
+        if self.fused is not None:
+            joined = torch.cat([x.expand(self.count, *x.shape) for x in inputs], -1)  # (Q, S, B, H + A)
+            out = self.fused(joined.flatten(0, 1))
+        else:
+            out = self.head(self.body(*(x.repeat(self.count, 1, 1) for x in inputs)))
+        return out.view(*rows, -1)
+
+
+def _policy_network(policy: nn.Module) -> Callable[[Tensor], Any]:
+    """The policy's branch and head as one operation, where they are a plain perceptron, and what follows it."""
+    branch, layer = policy
+    linear, *after = layer if isinstance(layer, nn.Sequential) else [layer]
+    network = fuse(branch, linear)
+    if network is None:
+        return policy
+    return network if not after else lambda x: after[0](network(x))
+
+
+def _frozen_rows(module: nn.Module, count: int) -> nn.Module:
+    """A copy of a stacked module that sees the first `count` rows of its parameters, without gradient."""
+    frozen = copy.deepcopy(module)
+    for name, parameter in module.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        frozen.get_submodule(owner)._parameters[leaf] = nn.Parameter(parameter.detach()[:count], requires_grad=False)
+    return frozen

@@ -1,0 +1,226 @@
+"""Off-policy training of S agents at once: act, remember, update.
+
+    learner = Learner([make_model(seed) for seed in seeds], TD3Settings(total_frames=20_000))
+    train_off_policy(env, learner, seeds=seeds, log=lambda metrics, frames: print(frames, metrics))
+
+The environment has the batch size (S, N): N environments of each of S seeds. Each agent's numbers are those it would
+have alone with its seed; frames count the steps of one agent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.heads import ActionSpace
+from decouple.off_policy_settings import OffPolicySettings
+from decouple.replay import Replay, Transition, Widths
+from decouple.seeds import SeedNoise, per_seed
+
+__all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
+
+
+class Agents(Protocol):
+    """What the loop asks of a learner: `Learner`, or `TorchRLLearner` for one agent of any blocks."""
+
+    settings: OffPolicySettings
+    seeds: int
+    space: ActionSpace
+
+    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
+
+    def random_actions(self, count: int, noise: SeedNoise) -> Tensor: ...
+
+    def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) -> Replay:
+    """The replay that the learner's settings ask for, in memory or in the file at `path`."""
+    settings, per_step = learner.settings, env.batch_size[1]
+    widths = Widths(env.observation_spec["observation"].shape[-1], 1 if learner.space.discrete else learner.space.size)
+    capacity = min(settings.buffer_size, -(-settings.total_frames // per_step) * per_step)
+    return Replay(capacity, widths, seeds=learner.seeds, path=path, slack=settings.checkpoint_every + per_step)
+
+
+def train_off_policy(
+    env: EnvBase,
+    learner: Agents,
+    *,
+    seeds: Sequence[int],
+    log: Callable[[dict[str, float], int], object],
+    evaluate: Callable[[int], Mapping[str, float]] | None = None,
+    replay: Replay | None = None,
+    checkpoint: str | Path | None = None,
+    identity: Mapping | None = None,
+    on_checkpoint: Callable[[], object] | None = None,
+) -> int:
+    """Train until each agent has made `total_frames` steps, going on from `checkpoint` where that file exists.
+
+    Args:
+        env: (S, N), with `observation` (S, N, O), scalar `reward` (S, N, 1), `episode_reward` and `step_count`. A run
+            resumes exactly where its `state_dict` holds all its state, as those of `control_env` do.
+        learner: the agents, with the settings of the loop.
+        seeds: one per agent; of exploration, replay and the losses' noise. Parameters and environments have their own.
+        log: called with metrics and the frames so far, every `log_every` frames. With several seeds each metric is
+            their mean, and `<metric>/seed<seed>` each one's own.
+        evaluate: called with the frames so far, every `evaluate_every` frames and at the end.
+        replay: from `replay_for`; a file if a killed run is to go on with it. None: memory, kept in the checkpoint.
+        checkpoint: file written at the start, every `checkpoint_every` frames and at the end, atomically.
+        identity: settings that a checkpoint must share with this run to be continued; stored in it.
+        on_checkpoint: called after each checkpoint.
+
+    Returns:
+        The frames of each agent.
+
+    Raises:
+        ValueError: an environment that is not (S, N), or seeds that are not one per agent.
+        CheckpointError: a checkpoint that is damaged or of other settings.
+    """
+    if len(env.batch_size) != 2 or env.batch_size[0] != learner.seeds:
+        raise ValueError(f"env must have the batch size ({learner.seeds}, N); got {tuple(env.batch_size)}")
+    if len(seeds) != learner.seeds:
+        raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
+    replay = replay_for(env, learner) if replay is None else replay
+    run = _Run(env, learner, seeds, replay)
+    if checkpoint and Path(checkpoint).exists():
+        run.load_state_dict(load_checkpoint(checkpoint, expect=identity))
+    settings = learner.settings
+
+    def save() -> None:
+        if checkpoint:
+            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict()})
+
+    if run.frames == 0:
+        save()  # from here on the folder says what run it belongs to
+    run.begin()
+    while run.frames < settings.total_frames:
+        before = run.frames
+        run.step()
+        last = run.frames >= settings.total_frames
+
+        def due(every: int, before: int = before, last: bool = last) -> bool:
+            return last or run.frames // every > before // every
+
+        if due(settings.log_every):
+            metrics = run.metrics()
+            if evaluate and due(settings.evaluate_every):
+                metrics |= evaluate(run.frames)
+            log(metrics, run.frames)
+        if due(settings.checkpoint_every):
+            save()
+            if checkpoint and on_checkpoint:
+                on_checkpoint()
+    return run.frames
+
+
+class GreedyPolicy(TensorDictModuleBase):
+    """The agents' policies without exploration: `observation` (S, N, O) -> `action`; for `episode_returns`."""
+
+    def __init__(self, learner: Agents):
+        super().__init__()
+        self.in_keys, self.out_keys = ["observation"], ["action"]
+        self.learner = learner
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        action = self.learner.act(tensordict["observation"])
+        return tensordict.set("action", action.squeeze(-1) if self.learner.space.discrete else action)
+
+
+class _Run:
+    """Where a run stands: frames done, the environments' last step, random numbers, and sums of what is logged."""
+
+    def __init__(self, env: EnvBase, learner: Agents, seeds: Sequence[int], replay: Replay):
+        self.env, self.learner, self.replay, self.seeds = env, learner, replay, list(seeds)
+        self.noise = SeedNoise(seeds)
+        self.per_step = env.batch_size[1]  # transitions of each agent
+        self.frames = 0
+        self._forget()
+
+    def begin(self) -> None:
+        """Reset the environments, or go on with what `load_state_dict` gave back to them."""
+        self.now = self.env.reset()
+        self.started = time.perf_counter()
+
+    def step(self) -> None:
+        """One step of every environment, and the updates that are due after it."""
+        settings, learner = self.learner.settings, self.learner
+        observation = self.now["observation"]  # (S, N, O)
+        if self.frames < settings.learning_starts:
+            action = learner.random_actions(self.per_step, self.noise)  # (S, N, A)
+        else:
+            action = learner.act(observation, self.noise)
+        self.now["action"] = action.squeeze(-1) if learner.space.discrete else action
+        step, self.now = self.env.step_and_maybe_reset(self.now)
+        following = step["next"]
+        self.replay.add(
+            Transition(observation, action, following["reward"], following["terminated"], following["observation"])
+        )
+        self._note_episodes(following)
+        before, self.frames = self.frames, self.frames + self.per_step
+        if self.frames > settings.learning_starts:
+            times = self.frames // settings.train_every - before // settings.train_every
+            for _ in range(times * settings.updates):
+                indices = self.noise.integers(len(self.replay), settings.batch_size)  # (S, B)
+                for name, value in learner.update(self.replay.sample(indices), self.noise).items():
+                    total, count = self.sums.get(name, (0.0, 0))
+                    self.sums[name] = (value + total, count + 1)
+
+    def metrics(self) -> dict[str, float]:
+        """Means since the last call: losses over updates, returns over the episodes that ended."""
+        values = {name: total / count for name, (total, count) in self.sums.items()}
+        metrics = per_seed(values, self.seeds)
+        if int(self.ended.sum()):
+            for name, total in (("return", self.returns), ("length", self.lengths)):
+                each = torch.where(self.ended > 0, total / self.ended, torch.nan)
+                metrics |= per_seed({f"train/episode_{name}": each}, self.seeds)
+        metrics["train/episodes"] = float(self.ended.sum())
+        now = time.perf_counter()
+        metrics["time/frames_per_second"] = (self.frames - self.logged) / (now - self.started)
+        self.started = now
+        self._forget()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "frames": self.frames,
+            "learner": self.learner.state_dict(),
+            "noise": self.noise.state_dict(),
+            "env": self.env.state_dict(),
+            "replay": self.replay.state_dict(),
+            "rng": rng_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.frames = state["frames"]
+        self.learner.load_state_dict(state["learner"])
+        self.noise.load_state_dict(state["noise"])
+        self.env.load_state_dict(state["env"])
+        self.replay.load_state_dict(state["replay"])
+        set_rng_state(state["rng"])
+        self._forget()
+
+    def _note_episodes(self, following: TensorDictBase) -> None:
+        done = following["done"]  # (S, N, 1)
+        if done.any():
+            self.ended += done.sum((1, 2))
+            self.returns += torch.where(done, following["episode_reward"], 0.0).sum((1, 2))
+            self.lengths += torch.where(done, following["step_count"], 0).sum((1, 2))
+
+    def _forget(self) -> None:
+        """Begin the next row."""
+        self.sums: dict[str, tuple[Tensor, int]] = {}
+        self.ended, self.returns, self.lengths = (torch.zeros(len(self.seeds)) for _ in range(3))  # (S,)
+        self.logged = self.frames
