@@ -1,10 +1,12 @@
 """Choose where a policy network and a value network separate, on TorchRL."""
 
 from decouple.actor_critic import ActorValue, actor_value
+from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import impala_blocks, mlp_blocks, nature_blocks
 from decouple.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from decouple.counting import multiply_adds, parameter_count
 from decouple.evaluation import episode_returns, evaluate
+from decouple.learner import Learner
 from decouple.losses import (
     AdvantageHead,
     AdvantageLoss,
@@ -14,8 +16,11 @@ from decouple.losses import (
     ValueLoss,
     same_level_partners,
 )
+from decouple.off_policy import train_off_policy
+from decouple.off_policy_settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
 from decouple.phases import Phase, run_phase
+from decouple.seeds import SeedNoise, stack, unstack
 from decouple.separation import (
     SeparatedNetwork,
     cut_gradients,
@@ -23,21 +28,32 @@ from decouple.separation import (
     separate,
     separation_index,
 )
+from decouple.torchrl_learner import TorchRLLearner
+from decouple.trpo import TRPOSettings, trpo_phases
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActorQValue",
     "ActorValue",
     "AdvantageHead",
     "AdvantageLoss",
     "CheckpointError",
+    "DDPGSettings",
+    "Learner",
     "OnPolicySettings",
     "OrderClassifier",
     "OrderClassifierLoss",
     "OrderLoss",
     "Phase",
+    "SACSettings",
+    "SeedNoise",
     "SeparatedNetwork",
+    "TD3Settings",
+    "TRPOSettings",
+    "TorchRLLearner",
     "ValueLoss",
+    "actor_qvalue",
     "actor_value",
     "cut_gradients",
     "daac_phases",
@@ -57,5 +73,9 @@ __all__ = [
     "scale_gradient",
     "separate",
     "separation_index",
+    "stack",
+    "train_off_policy",
     "train_on_policy",
+    "trpo_phases",
+    "unstack",
 ]

@@ -10,16 +10,15 @@ command started again goes on from its last checkpoint. After Nafi, Ali and Hsu,
 Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-import _before_imports  # noqa: F401, I001  (first: it keeps `import procgen` from finding this script)
+from _script import plain_errors  # noqa: I001  (first: it keeps `import procgen` from finding this script)
 
 import contextlib
 import dataclasses
 import json
-import os
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from torchrl.envs import EnvBase
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
-from decouple.checkpoint import CheckpointError, load_checkpoint
+from decouple.checkpoint import load_checkpoint
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.evaluation import evaluate
@@ -260,17 +259,6 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 
 
 ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """What is wrong with a command, in a line or a few; later errors keep their trace."""
-    try:
-        yield
-    except (ValueError, ImportError, OSError, CheckpointError) as error:
-        if "HYDRA_FULL_ERROR" in os.environ:
-            raise
-        sys.exit(f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")

@@ -6,12 +6,8 @@ import dataclasses
 import importlib.util
 import itertools
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +17,7 @@ import hydra
 import pytest
 import torch
 import yaml
+from commands import ROOT, Script, assert_same, rows, without_clock
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -30,8 +27,8 @@ from decouple.checkpoint import CheckpointError, load_checkpoint
 from decouple.envs.procgen import GAMES
 from decouple.metrics import read_metrics
 
-ROOT = Path(__file__).parents[1]
-SCRIPT, CONFIGS = ROOT / "experiments" / "procgen.py", ROOT / "configs"
+PROCGEN = Script("procgen.py")
+SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
 NAMES, PROTOCOLS = ("shared", "late", "early", "full"), ("as_written", "as_released", "controlled")
 
 needs_games = pytest.mark.skipif(
@@ -393,67 +390,6 @@ def test_the_table_at_the_end_by_hand(script, compose):
 # ------------------------------------------------------------------------------------------------ the real command
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-W", "error::FutureWarning", str(SCRIPT), *arguments]
-
-
-def environment() -> dict[str, str]:
-    """One thread each, so that runs that are compared sum in one order, and this repository's decouple."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
-    )
-
-
-def rows(run_dir: Path) -> int:
-    table = run_dir / "metrics.csv"
-    return max(0, table.read_bytes().count(b"\n") - 1) if table.exists() else 0
-
-
-def kill_after(run_dir: Path, count: int, folder: Path, *arguments: str) -> None:
-    """Start the command and kill it, with no chance to clean up, as soon as the table has `count` rows."""
-    with open(folder / "output.txt", "wb") as output:
-        process = subprocess.Popen(
-            command(*arguments), cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT
-        )
-        deadline = time.monotonic() + 300
-        try:
-            while rows(run_dir) < count and process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
-        finally:
-            process.kill()
-            code = process.wait()
-    assert code == -signal.SIGKILL, (folder / "output.txt").read_text()
-
-
-def assert_same(a: Any, b: Any, where: str = "state") -> None:
-    """Equal to the bit, whatever is nested in them."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}[{key!r}]")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for index, (item, other) in enumerate(zip(a, b, strict=True)):
-            assert_same(item, other, f"{where}[{index}]")
-    elif isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
-def without_clock(run_dir: Path) -> list[list[str]]:
-    """metrics.csv as text, cell by cell, but for the columns of the clock."""
-    lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
-    kept = [index for index, name in enumerate(lines[0]) if not name.startswith("time/")]
-    return [[line[index] for index in kept] for line in lines]
-
-
 SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is
     *("separation=full", "protocol=as_released", "env=starpilot", "num_envs=4", "rollout_steps=16", "minibatches=4"),
     *("value_epochs=1", "value_every=2", "total_frames=384", "checkpoint_every=2", "evaluate_every=3"),
@@ -464,13 +400,13 @@ SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is
 @needs_procgen
 def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
     unbroken, broken = tmp_path / "a", tmp_path / "b"
-    finished = run(tmp_path, *SIX_ITERATIONS, f"run_dir={unbroken}")  # from a folder other than the repository's
+    finished = PROCGEN.run(tmp_path, *SIX_ITERATIONS, f"run_dir={unbroken}")
     assert finished.returncode == 0, finished.stderr
 
     again = (*SIX_ITERATIONS, f"run_dir={broken}")
-    kill_after(broken, 1, tmp_path, *again)  # before the first checkpoint
-    kill_after(broken, 3, tmp_path, *again)  # between the first checkpoint and the second
-    resumed = run(tmp_path, *again)
+    PROCGEN.kill_after(broken, 1, tmp_path, *again)  # before the first checkpoint
+    PROCGEN.kill_after(broken, 3, tmp_path, *again)  # between the first checkpoint and the second
+    resumed = PROCGEN.run(tmp_path, *again)
     assert resumed.returncode == 0, resumed.stderr
 
     sessions = json.loads((broken / "record.json").read_text())["sessions"]
@@ -490,7 +426,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert f"going on from {sessions[2]['resume_frames']} frames" in resumed.stderr
 
     # A mismatch is refused in a few lines, without a stack.
-    refused = run(tmp_path, *again, "separation=late")
+    refused = PROCGEN.run(tmp_path, *again, "separation=late")
     assert refused.returncode == 1
     assert "  separation: checkpoint has 'full', this run has 'late'" in refused.stderr.splitlines()
     assert "Traceback" not in refused.stderr
@@ -502,7 +438,7 @@ LINES = {"collecting", "policy phase", "value phase", "evaluating"}
 @needs_games
 def test_a_sweep_over_two_values_and_an_evaluation_from_another_folder(tmp_path):
     tiny = [*TINY, "num_envs=2", "total_frames=32"]
-    swept = run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m")
+    swept = PROCGEN.run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m")
     assert swept.returncode == 0, swept.stderr
     for separation, k in (("3", 3), ("late", 2)):
         folder = tmp_path / "runs" / separation
@@ -514,7 +450,8 @@ def test_a_sweep_over_two_values_and_an_evaluation_from_another_folder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # nothing is left about in the folder
 
     checkpoint = tmp_path / "runs" / "late" / "checkpoint.pt"
-    evaluated = run(tmp_path, f"evaluate={checkpoint}", "final_episodes=1", "num_levels=500", "start_level=1000")
+    options = ("final_episodes=1", "num_levels=500", "start_level=1000")
+    evaluated = PROCGEN.run(tmp_path, f"evaluate={checkpoint}", *options)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "train return, levels 1000 to 1499" in evaluated.stdout
 
@@ -523,7 +460,7 @@ def test_a_sweep_over_two_values_and_an_evaluation_from_another_folder(tmp_path)
 @pytest.mark.slow
 def test_the_command_logs_to_wandb_offline(tmp_path):
     pytest.importorskip("wandb")
-    finished = run(tmp_path, *TINY, "tracker=wandb", "mode=offline", f"run_dir={tmp_path / 'run'}")
+    finished = PROCGEN.run(tmp_path, *TINY, "tracker=wandb", "mode=offline", f"run_dir={tmp_path / 'run'}")
     assert finished.returncode == 0, finished.stderr
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
     assert rows(tmp_path / "run") == 2

@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 ASKS_FOR = """
 import importlib, importlib.machinery, sys
 
-OPTIONAL = {"envpool", "gym", "gym3", "gymnasium", "hydra", "matplotlib", "omegaconf", "procgen", "wandb"}
+OPTIONAL = {
+    *("envpool", "gym", "gym3", "gymnasium", "hydra", "matplotlib", "mujoco", "omegaconf", "opensimplex"),
+    *("procgen", "wandb"),
+}
 requests = set()
 
 class WithoutExtras(importlib.machinery.PathFinder):

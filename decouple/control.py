@@ -1,0 +1,433 @@
+"""One cell of the actor-size study: S agents of one algorithm, actor size and critic size on one task.
+
+    result = train_agents(TD3Control(env="pendulum", actor=[4, 4], critic=[16, 16], seeds=6, run_dir="runs/one"))
+    result["final/return"], result["final/return/seed0"]
+
+The agents train as one batch, are evaluated without exploration, and recorded in `run_dir`; the same settings started
+again go on from the last checkpoint. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
+https://arxiv.org/abs/2102.11893).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
+from torchrl.envs import EnvBase
+
+from decouple.actor_critic import ActorValue, actor_value
+from decouple.actor_qvalue import ActorQValue, actor_qvalue
+from decouple.blocks import Concatenate, mlp_blocks
+from decouple.checkpoint import load_checkpoint
+from decouple.checks import check_setting, positive_whole
+from decouple.counting import multiply_adds, parameter_count
+from decouple.envs.control import control_env
+from decouple.envs.toy import goal_tracking_env
+from decouple.evaluation import episode_returns
+from decouple.heads import action_space
+from decouple.learner import Learner
+from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
+from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
+from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
+from decouple.progress import StepProgress
+from decouple.seeds import per_seed, stack, unstack
+from decouple.separation import separate, separation_index
+from decouple.torchrl_learner import TorchRLLearner
+from decouple.tracking import Tracker, default_tracker
+from decouple.trpo import TRPOSettings, trpo_phases
+
+__all__ = [
+    "CONTROL_ALGORITHMS",
+    "ControlSettings",
+    "DDPGControl",
+    "PPOControl",
+    "SACControl",
+    "TD3Control",
+    "TRPOControl",
+    "load_agents",
+    "make_env",
+    "make_model",
+    "train_agents",
+]
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
+MANY_WEIGHTS = 16_000  # between hidden layers, of all agents together, from which on PyTorch's threads pay
+EVALUATION_SEED, FINAL_SEED = 1_000_000, 2_000_000  # added to an agent's seed: episodes that it does not train on
+
+
+@dataclass
+class ControlSettings:
+    """The task, the two networks and the record, beside the settings of an algorithm.
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    env: str = "pendulum"  # toy, pendulum, acrobot, reacher, halfcheetah, ant, or a Gymnasium id
+    algorithm: str = "sac"  # sac, td3, ddpg, ppo or trpo
+    actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
+    critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
+    separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
+    policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
+    value_gradient: float = 1.0  # scale of the value's gradient into it
+    actor_activation: str = "relu"  # relu, tanh, elu, silu or leaky_relu
+    critic_activation: str = "relu"
+    actor_gain: float | None = None  # of hidden layers' orthogonal initialisation; None: PyTorch's own
+    critic_gain: float | None = None
+    actor_head_gain: float | None = None  # the same for the last layer
+    critic_head_gain: float | None = None
+    seeds: int = 1  # agents, trained as one batch
+    seed: int = 0  # of the first agent; the others have the next numbers
+    num_envs: int = 1  # environments of each agent
+    normalize_observation: bool = False  # by each agent's running mean and standard deviation
+    normalize_reward: bool = False  # by the running standard deviation of each agent's discounted return
+    num_threads: int | None = None  # of PyTorch; None: 1 for networks as small as these, all where they are wide
+    update: str = "batched"  # batched, or torchrl: TorchRL's own losses, for one agent
+    evaluate_episodes: int = 10  # of each agent, during training
+    final_episodes: int = 100  # of each agent, after training
+    keep_replay: bool = False  # whether the replay file outlives the run, so that a longer total_frames can go on
+    run_dir: str = "runs/control"  # the run's folder
+    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
+    mode: str = "offline"  # of wandb: offline or online
+    show_progress: bool = True  # on stderr
+
+    def __post_init__(self) -> None:
+        super_post = getattr(super(), "__post_init__", None)
+        if super_post:
+            super_post()
+        for name in ("seeds", "num_envs", "evaluate_episodes", "final_episodes"):
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if self.num_threads is not None:
+            check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
+        for name in ("actor", "critic"):
+            check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
+        for name in ("actor_activation", "critic_activation"):
+            check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
+        check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
+        if self.update == "torchrl" and (self.seeds > 1 or not isinstance(self, OffPolicySettings)):
+            raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
+
+    @property
+    def all_seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.seeds))
+
+
+@dataclass
+class SACControl(ControlSettings, SACSettings):
+    """SAC on a control task."""
+
+    algorithm: str = "sac"
+
+
+@dataclass
+class TD3Control(ControlSettings, TD3Settings):
+    """TD3 on a control task."""
+
+    algorithm: str = "td3"
+    actor: list[int] = field(default_factory=lambda: [400, 300])
+    critic: list[int] = field(default_factory=lambda: [400, 300])
+
+
+@dataclass
+class DDPGControl(ControlSettings, DDPGSettings):
+    """DDPG on a control task."""
+
+    algorithm: str = "ddpg"
+    actor: list[int] = field(default_factory=lambda: [400, 300])
+    critic: list[int] = field(default_factory=lambda: [400, 300])
+
+
+@dataclass
+class PPOControl(ControlSettings, OnPolicySettings):
+    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate."""
+
+    algorithm: str = "ppo"
+    actor: list[int] = field(default_factory=lambda: [64, 64])
+    critic: list[int] = field(default_factory=lambda: [64, 64])
+    policy_gradient: float = 1.0
+    actor_activation: str = "tanh"
+    critic_activation: str = "tanh"
+    actor_gain: float | None = 2**0.5
+    critic_gain: float | None = 2**0.5
+    actor_head_gain: float | None = 0.01
+    critic_head_gain: float | None = 1.0
+    total_frames: int = 1_000_000
+    rollout_steps: int = 2048
+    gamma: float = 0.99
+    learning_rate: float = 3e-4
+    entropy_coeff: float = 0.0
+    minibatches: int = 32
+    epochs: int = 10
+    micro_batch: int = 1_000_000
+
+
+@dataclass
+class TRPOControl(ControlSettings, TRPOSettings):
+    """TRPO on a control task."""
+
+    algorithm: str = "trpo"
+    actor: list[int] = field(default_factory=lambda: [64, 64])
+    critic: list[int] = field(default_factory=lambda: [64, 64])
+    actor_activation: str = "tanh"
+    critic_activation: str = "tanh"
+
+
+# The one place where an algorithm's name becomes settings.
+CONTROL_ALGORITHMS: dict[str, type[ControlSettings]] = {
+    "sac": SACControl,
+    "td3": TD3Control,
+    "ddpg": DDPGControl,
+    "ppo": PPOControl,
+    "trpo": TRPOControl,
+}
+
+# What a checkpoint need not share with the run that continues it.
+NOT_IDENTITY = {
+    *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "micro_batch"),
+    *("run_dir", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+}
+
+
+def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
+    """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not."""
+    if config.env == "toy":
+        if config.normalize_observation or config.normalize_reward:
+            raise ValueError("normalize_observation and normalize_reward must be false on env=toy, which needs neither")
+        return goal_tracking_env(seeds, num_envs)
+    return control_env(
+        config.env,
+        seeds,
+        num_envs,
+        normalize_observation=config.normalize_observation,
+        normalize_reward=config.normalize_reward and like is None,
+        gamma=config.gamma,
+        statistics=None if like is None else like.observation_statistics,
+    )
+
+
+def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
+    """One agent's networks: an actor and a critic of the sizes asked for, separated at k."""
+    observations = env.observation_spec["observation"].shape[-1]
+    space = action_space(env.action_spec)
+    off_policy = isinstance(config, OffPolicySettings)
+    reads = space.size if off_policy and not space.discrete else 0  # numbers of the action that the critic reads
+    k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
+    actor = _mlp(observations, config.actor, config.actor_activation, config.actor_gain)
+
+    def critic() -> list[nn.Module]:
+        first = config.actor[k - 1] if k else observations  # features at the cut
+        own = _mlp(first + reads, config.critic[k:], config.critic_activation, config.critic_gain)
+        if reads and not own:
+            own = [Concatenate()]
+        return [*actor[:k], *own]  # the first k are dropped
+
+    example = {"observation": torch.zeros(observations)} | ({"action": torch.zeros(reads)} if reads else {})
+    network = separate(
+        actor,
+        critic(),
+        at=k,
+        policy_gradient=config.policy_gradient,
+        value_gradient=config.value_gradient,
+        value_keys=["action"] if reads else [],
+        example=example,
+    )
+    gains = {"policy_gain": config.actor_head_gain, "value_gain": config.critic_head_gain}
+    if not off_policy:
+        return actor_value(network, env.action_spec, **gains)
+    deterministic = isinstance(config, DDPGSettings)
+    twin = None if deterministic and not isinstance(config, TD3Settings) else critic()
+    return actor_qvalue(network, env.action_spec, twin_blocks=twin, deterministic=deterministic, **gains)
+
+
+def train_agents(config: ControlSettings) -> dict[str, float]:
+    """Train the agents, or go on with those of `run_dir`, and evaluate them at the end.
+
+    Returns:
+        `final/return` (the mean over agents), `final/return_std` (over agents), and with several agents
+        `final/return/seed<seed>`; the same is in `run_dir/result.json`.
+
+    Raises:
+        ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
+        CheckpointError: a run folder of other settings.
+    """
+    env = make_env(config, config.num_envs, config.all_seeds)
+    with contextlib.closing(env), _threads(config):
+        models = [_seeded_model(config, env, seed) for seed in config.all_seeds]
+        for seed_global in (random.seed, np.random.seed, torch.manual_seed):
+            seed_global(config.seed)
+        train = _on_policy if isinstance(config, OnPolicySettings) else _off_policy
+        return train(config, env, models)
+
+
+def load_agents(run_dir: str | Path) -> list[Any]:
+    """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
+
+    Raises:
+        FileNotFoundError: no checkpoint in `run_dir`.
+        CheckpointError: it is damaged.
+    """
+    state = load_checkpoint(Path(run_dir) / "checkpoint.pt")
+    settings = CONTROL_ALGORITHMS[state["settings"]["algorithm"]]
+    config = settings(**state["settings"])
+    with contextlib.closing(make_env(config, 1, [config.seed])) as env:
+        models = [make_model(config, env) for _ in config.all_seeds]
+    if isinstance(config, OnPolicySettings):
+        stacked = stack(models)
+        stacked.load_state_dict(state["model"])
+        unstack(stacked, models)
+        return models
+    learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
+    learner.load_state_dict(state["learner"])
+    return learner.models()
+
+
+@contextlib.contextmanager
+def _threads(config: ControlSettings) -> Iterator[None]:
+    """PyTorch's threads while a run lasts. Small networks lose by a second one, and with other runs beside it badly."""
+    before = torch.get_num_threads()
+    weights = config.seeds * max(sum(a * b for a, b in pairwise(sizes)) for sizes in (config.actor, config.critic))
+    torch.set_num_threads(config.num_threads or (before if weights >= MANY_WEIGHTS else 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
+    learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
+    checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
+    resume = _frames_to_resume(config, checkpoint, identity, lambda state: state["frames"])
+    replay_file = Path(config.run_dir) / "replay.bin"
+    evaluation = _evaluation(config, GreedyPolicy(learner), env)
+    if resume and resume < config.total_frames and not replay_file.exists():
+        raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
+    with _tracker(config, models[0], resume) as tracker:
+        if resume is None or resume < config.total_frames:
+            train_off_policy(
+                env,
+                learner,
+                seeds=config.all_seeds,
+                log=tracker.log,
+                evaluate=lambda frames: evaluation(EVALUATION_SEED + frames, config.evaluate_episodes),
+                replay=replay_for(env, learner, replay_file),
+                checkpoint=checkpoint,
+                identity=identity,
+                on_checkpoint=tracker.plot,
+            )
+        else:
+            learner.load_state_dict(load_checkpoint(checkpoint, expect=identity)["learner"])
+        report = _final(config, evaluation)
+        tracker.summarise(report)
+    if not config.keep_replay:
+        replay_file.unlink(missing_ok=True)
+    return report
+
+
+def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
+    model = stack(models)
+    phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
+    checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
+    per_iteration = config.num_envs * config.rollout_steps
+    resume = _frames_to_resume(config, checkpoint, identity, lambda state: state["iteration"] * per_iteration)
+    evaluation = _evaluation(config, model.get_policy_operator(), env)
+    steps = StepProgress() if config.show_progress else None
+    with _tracker(config, models[0], resume) as tracker:
+        train_on_policy(
+            env,
+            model,
+            phases,
+            config,
+            seeds=config.all_seeds,
+            log=tracker.log,
+            evaluate=lambda iteration: evaluation(EVALUATION_SEED + iteration, config.evaluate_episodes),
+            checkpoint=checkpoint,
+            identity=identity,
+            on_checkpoint=tracker.plot,
+            progress=steps,
+        )
+        report = _final(config, evaluation)
+        tracker.summarise(report)
+    if steps:
+        steps.close()
+    return report
+
+
+def _evaluation(
+    config: ControlSettings, policy: TensorDictModuleBase, like: EnvBase
+) -> Callable[[int, int], dict[str, float]]:
+    """A function of (seed, episodes): each agent's mean return without exploration, on fresh environments."""
+
+    def evaluate(seed: int, episodes: int) -> dict[str, float]:
+        env = make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)
+        with contextlib.closing(env):
+            returns = episode_returns(env, policy, stochastic=False).view(config.seeds, episodes)  # (S, E)
+        return per_seed({"eval/return": returns.mean(1)}, config.all_seeds)
+
+    return evaluate
+
+
+def _final(config: ControlSettings, evaluation: Callable[[int, int], dict[str, float]]) -> dict[str, float]:
+    report = evaluation(FINAL_SEED, config.final_episodes)
+    each = [report.get(f"eval/return/seed{seed}", report["eval/return"]) for seed in config.all_seeds]
+    spread = {"final/return_std": float(np.std(each, ddof=1)) if len(each) > 1 else 0.0}
+    return {key.replace("eval/", "final/"): value for key, value in report.items()} | spread
+
+
+def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> Tracker:
+    names = "x".join(map(str, config.actor)) or "1", "x".join(map(str, config.critic)) or "1"
+    counts = parameter_count(model)
+    of_actor = counts["trunk"] + counts["policy"]
+    if config.show_progress:
+        print(
+            f"{config.env}, {config.algorithm}, actor |{names[0]}| ({of_actor:,} parameters), "
+            f"critic |{names[1]}|, {config.seeds} agents; the record goes to {config.run_dir}"
+            + (f"; going on from {resume:,} frames" if resume else ""),
+            file=sys.stderr,
+        )
+    facts = {"parameters": json.dumps(counts), "multiply_adds": json.dumps(multiply_adds(model))}
+    return Tracker(
+        config.run_dir,
+        asdict(config),
+        total_frames=config.total_frames,
+        tracker=config.tracker or default_tracker(),
+        mode=config.mode,
+        group=f"{config.env}/{config.algorithm}/{names[0]}-{names[1]}",
+        resume_frames=resume,
+        facts=facts,
+        progress=config.show_progress,
+    )
+
+
+def _seeded_model(config: ControlSettings, env: EnvBase, seed: int) -> Any:
+    """The model that this seed alone gives, whatever other agents there are."""
+    torch.manual_seed(seed)
+    return make_model(config, env)
+
+
+def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None) -> list[nn.Module]:
+    return mlp_blocks(inputs, list(sizes), ACTIVATIONS[activation], gain=gain) if sizes else []
+
+
+def _identity(config: ControlSettings) -> dict[str, Any]:
+    return {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+
+
+def _frames_to_resume(
+    config: ControlSettings, checkpoint: Path, identity: Mapping[str, Any], frames: Callable[[dict], int]
+) -> int | None:
+    """The frames of the run in the folder that this one goes on with, None in a fresh folder."""
+    if checkpoint.exists():
+        return frames(load_checkpoint(checkpoint, expect=identity))
+    # A table without a checkpoint has no rows: the first checkpoint is written before the first step.
+    return 0 if (Path(config.run_dir) / "metrics.csv").exists() else None

@@ -1,0 +1,45 @@
+"""Actor and critic of different sizes on control tasks: a cell of the actor-size study, all its seeds at once.
+
+    python experiments/control.py algorithm=sac env=pendulum actor=[4,4] critic=[16,16] seeds=6
+    python experiments/control.py algorithm=td3 env=halfcheetah actor=[64,64] critic=[64,64] seeds=2 total_frames=100000
+    python experiments/control.py algorithm=sac,td3,ddpg actor=[4,4],[16,16] critic=[16,16] -m
+    python experiments/control.py algorithm=td3 --help
+
+`separation=1` shares the first hidden layer. The same command started again goes on from its last checkpoint. After
+Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
+"""
+
+from _script import plain_errors, register_control  # noqa: I001  (first: it takes this folder off the path)
+
+from typing import Any
+
+import hydra
+from omegaconf import OmegaConf
+
+from decouple.control import ControlSettings, train_agents
+
+register_control()
+
+
+def table(config: ControlSettings, report: dict[str, float]) -> str:
+    """The final evaluation, as lines to read."""
+    lines = [f"{config.env}, {config.algorithm}, {config.final_episodes} episodes of each agent, without exploration"]
+    for seed in config.all_seeds:
+        value = report.get(f"final/return/seed{seed}", report["final/return"])
+        lines.append(f"{f'seed {seed}':12}{value:12.2f}")
+    if config.seeds > 1:
+        lines.append(f"{'mean':12}{report['final/return']:12.2f} +- {report['final/return_std']:.2f} (over seeds)")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
+def main(config: Any) -> None:
+    with plain_errors():
+        settings: ControlSettings = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+        report = train_agents(settings)
+    print(table(settings, report))
+    print(f"the record is in {settings.run_dir}")
+
+
+if __name__ == "__main__":
+    main()

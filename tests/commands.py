@@ -1,0 +1,81 @@
+"""For tests of the real commands: run a script, kill it, and compare what two runs left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+class Script:
+    """A script of experiments/, run as a user would, in a process of its own."""
+
+    def __init__(self, name: str):
+        self.path = ROOT / "experiments" / name
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-W", "error::FutureWarning", str(self.path), *arguments]
+
+    def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+        )
+
+    def kill_after(self, run_dir: Path, count: int, folder: Path, *arguments: str) -> None:
+        """Start the command and kill it, with no chance to clean up, as soon as the table has `count` rows."""
+        with open(folder / "output.txt", "wb") as output:
+            process = subprocess.Popen(
+                self.command(*arguments), cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT
+            )
+            deadline = time.monotonic() + 300
+            try:
+                while rows(run_dir) < count and process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.005)
+            finally:
+                process.kill()
+                code = process.wait()
+        assert code == -signal.SIGKILL, (folder / "output.txt").read_text()
+
+
+def environment() -> dict[str, str]:
+    """One thread each, so that runs that are compared sum in one order, and this repository's decouple."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def rows(run_dir: Path) -> int:
+    """Rows of a run's table so far."""
+    table = run_dir / "metrics.csv"
+    return max(0, table.read_bytes().count(b"\n") - 1) if table.exists() else 0
+
+
+def without_clock(run_dir: Path) -> list[list[str]]:
+    """metrics.csv as text, cell by cell, but for the columns of the clock."""
+    lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
+    kept = [index for index, name in enumerate(lines[0]) if not name.startswith("time/")]
+    return [[line[index] for index in kept] for line in lines]
+
+
+def assert_same(a: Any, b: Any, where: str = "state") -> None:
+    """Equal to the bit, whatever is nested in them."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}[{key!r}]")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (item, other) in enumerate(zip(a, b, strict=True)):
+            assert_same(item, other, f"{where}[{index}]")
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), where
+    else:
+        assert a == b, where

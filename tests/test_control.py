@@ -1,0 +1,165 @@
+"""A cell of the actor-size study: its networks, its settings, its run folder, and its agents taken back from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from decouple.actor_critic import ActorValue
+from decouple.actor_qvalue import ActorQValue
+from decouple.control import CONTROL_ALGORITHMS, ControlSettings, load_agents, make_env, make_model, train_agents
+from decouple.counting import parameter_count
+from decouple.metrics import read_metrics
+
+OFF = ("sac", "td3", "ddpg")
+QUICK: dict[str, Any] = {"show_progress": False, "evaluate_episodes": 1, "final_episodes": 2}
+OFF_QUICK = {"learning_starts": 20, "batch_size": 8, "log_every": 50, "evaluate_every": 100, "checkpoint_every": 50}
+ON_QUICK = {"rollout_steps": 50, "num_envs": 2, "minibatches": 2}
+
+
+def cell(algorithm: str, folder: Path | None = None, **settings: Any) -> ControlSettings:
+    quick = QUICK | (OFF_QUICK | {"total_frames": 200} if algorithm in OFF else ON_QUICK | {"total_frames": 200})
+    run_dir = {} if folder is None else {"run_dir": str(folder)}
+    sizes = {"env": "toy", "actor": [4], "critic": [8]}
+    return CONTROL_ALGORITHMS[algorithm](**quick | sizes | run_dir | settings)
+
+
+def model(algorithm: str, **settings: Any) -> ActorValue | ActorQValue:
+    config = cell(algorithm, **settings)
+    return make_model(config, make_env(config, 1, [0]))
+
+
+def test_actor_and_critic_have_the_sizes_asked_for():
+    counts = parameter_count(model("td3", env="pendulum", actor=[4, 4], critic=[16, 16]))
+    assert counts["policy"] == 3 * 4 + 4 + 4 * 4 + 4 + 4 * 1 + 1 == 41  # Table A.2, Pendulum |4,4|
+    one_critic = (3 + 1) * 16 + 16 + 16 * 16 + 16 + 16 + 1
+    assert counts["value"] == counts["twin"] == one_critic
+    assert counts["total"] == 41 + 2 * one_critic
+    assert "twin" not in parameter_count(model("ddpg", env="pendulum"))
+
+
+def test_a_single_neuron_is_a_bare_linear_layer_for_actor_and_critic():
+    neuron = model("ddpg", actor=[], critic=[])
+    assert parameter_count(neuron) == {"trunk": 0, "policy": 2, "value": 3, "total": 5}
+    assert parameter_count(model("ppo", actor=[], critic=[]))["value"] == 2
+    weight, bias = neuron.policy_layer.weight.item(), neuron.policy_layer.bias.item()
+    observation = torch.tensor([[0.7]])
+    action = neuron.get_policy_operator()(TensorDict({"observation": observation}, [1]))["action"]
+    assert action.item() == pytest.approx(2 * torch.tanh(torch.tensor(weight * 0.7 + bias)).item(), abs=1e-6)
+    (critic,) = neuron.get_qvalue_operators()
+    value = critic(TensorDict({"observation": observation, "action": torch.tensor([[0.3]])}, [1]))["state_action_value"]
+    layer = neuron.module["value_head"].module
+    assert value.item() == pytest.approx((layer.weight[0] @ torch.tensor([0.7, 0.3]) + layer.bias[0]).item(), abs=1e-6)
+
+
+def test_activations_and_initialisations_are_settings_of_each_network():
+    made = model("sac", actor_activation="tanh", critic_activation="elu", critic_gain=3.0, critic_head_gain=0.0)
+    kinds = {name: {type(m) for m in made.module[name].modules()} for name in ("policy", "value", "twin")}
+    assert nn.Tanh in kinds["policy"] and nn.ELU in kinds["value"] and nn.ELU in kinds["twin"]
+    weight = made.module["twin"].module[0].linear.weight  # (8, 2), orthogonal with gain 3
+    torch.testing.assert_close(weight.T @ weight, 9 * torch.eye(2), atol=1e-5, rtol=0)
+    assert not made.module["value_head"].module.weight.any()
+
+
+def test_a_shared_trunk_is_the_actors_first_layers():
+    shared = model("td3", actor=[4, 6], critic=[9, 16], separation=1)
+    assert shared.at == 1 and parameter_count(shared)["trunk"] == 1 * 4 + 4
+    assert parameter_count(shared)["value"] == (4 + 1) * 16 + 16 + 16 + 1
+    assert model("ppo", actor=[4, 6], critic=[9, 16], separation="shared").at == 2
+    linear = model("sac", actor=[4, 6], critic=[9, 16], separation="shared")  # on the shared features and the action
+    assert parameter_count(linear)["value"] == 6 + 1 + 1
+
+
+def test_discrete_actions_get_a_value_each():
+    made = model("sac", env="acrobot", actor=[16, 16], critic=[32, 32])
+    assert parameter_count(made)["policy"] == 435  # Table A.2, Acrobot |16,16|
+    assert made.module["value_head"].module.out_features == 3
+    with pytest.raises(ValueError, match="action_spec must be continuous for a deterministic policy"):
+        model("td3", env="acrobot")
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+def test_every_algorithm_trains_records_and_gives_its_agents_back(tmp_path, algorithm):
+    config = cell(algorithm, tmp_path / "run", seeds=2)
+    report = train_agents(config)
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved == {"frames": 200, **report}
+    each = [report["final/return/seed0"], report["final/return/seed1"]]
+    assert report["final/return"] == pytest.approx(sum(each) / 2)
+    assert report["final/return_std"] == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
+    metrics = read_metrics(tmp_path / "run")
+    assert metrics["frames"][-1] == 200 and "loss/critic/seed1" in metrics and "eval/return/seed0" in metrics
+    assert (tmp_path / "run" / "curves.png").exists() and not (tmp_path / "run" / "replay.bin").exists()
+
+    agents = load_agents(tmp_path / "run")
+    fresh = [make_model(config, make_env(config, 1, [0]))]
+    assert len(agents) == 2 and type(agents[0]) is type(fresh[0])
+    assert not torch.equal(next(agents[0].parameters()), next(agents[1].parameters()))
+    assert train_agents(config) == report  # done already: evaluated again, and the same
+
+
+def test_a_finished_run_goes_on_to_more_frames_where_its_replay_was_kept(tmp_path):
+    train_agents(cell("td3", tmp_path / "kept", keep_replay=True))
+    longer = train_agents(cell("td3", tmp_path / "kept", keep_replay=True, total_frames=300))
+    assert json.loads((tmp_path / "kept" / "result.json").read_text())["frames"] == 300
+    assert longer == train_agents(cell("td3", tmp_path / "whole", total_frames=300))
+
+    train_agents(cell("td3", tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="cannot go on without it"):
+        train_agents(cell("td3", tmp_path / "gone", total_frames=300))
+
+
+def test_torchrls_own_losses_are_a_setting(tmp_path):
+    report = train_agents(cell("td3", tmp_path / "run", update="torchrl"))
+    assert set(report) == {"final/return", "final/return_std"}
+    assert len(load_agents(tmp_path / "run")) == 1
+
+
+def test_observations_are_normalised_in_evaluation_as_in_training(tmp_path):
+    config = cell("ppo", tmp_path / "run", env="pendulum", normalize_observation=True, normalize_reward=True, seeds=2)
+    train_agents(config)
+    train_env = make_env(config, 1, [0, 1])
+    fresh = make_env(config, 3, [5, 6], like=train_env)
+    assert fresh.observation_statistics is train_env.observation_statistics
+    assert fresh.rollout(5)["next", "reward"].min() < -1e-3  # raw
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "setting", "says"),
+    [
+        ("sac", {"seeds": 0}, "seeds must be a whole number, at least 1; got 0"),
+        ("sac", {"actor": [4, 0]}, r"actor must be a list of positive sizes; got \[4, 0\]"),
+        ("sac", {"critic_activation": "swish"}, r"critic_activation must be one of \['elu'.*got 'swish'"),
+        ("sac", {"update": "torchrl", "seeds": 2}, "update must be batched for more than one seed and for sac"),
+        ("ppo", {"update": "torchrl"}, "update must be batched for more than one seed and for ppo"),
+        ("td3", {"gamma": 2.0}, r"gamma must be in \[0, 1\]; got 2.0"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(algorithm, setting, says):
+    with pytest.raises(ValueError, match=says):
+        cell(algorithm, **setting)
+
+
+def test_the_toy_problem_is_not_normalised():
+    with pytest.raises(ValueError, match="normalize_observation and normalize_reward must be false on env=toy"):
+        train_agents(cell("ppo", normalize_observation=True))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seeds", "num_threads", "expected"),
+    [([64, 64], 1, None, 1), ([64, 64], 6, None, 2), ([256, 256], 1, None, 2), ([], 6, None, 1), ([256, 256], 6, 1, 1)],
+)
+def test_threads_are_for_many_weights(monkeypatch, sizes, seeds, num_threads, expected):
+    """64 * 64 * 6 = 24,576 weights between hidden layers are many, 4,096 are not."""
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    monkeypatch.setattr("decouple.control._off_policy", lambda *_: seen.append(torch.get_num_threads()))
+    train_agents(cell("sac", actor=[4], critic=sizes, seeds=seeds, num_threads=num_threads))
+    assert seen == [expected] and torch.get_num_threads() == 2
+    torch.set_num_threads(before)

@@ -1,0 +1,120 @@
+"""experiments/control.py, toy.py and their configs: every page composes, and the real commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT, Script, assert_same, rows, without_clock
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from decouple.checkpoint import load_checkpoint
+from decouple.control import CONTROL_ALGORITHMS, make_env, make_model
+
+CONTROL, TOY = Script("control.py"), Script("toy.py")
+CONFIGS = ROOT / "configs" / "control"
+TASKS = sorted(file.stem for file in (CONFIGS / "env").glob("*.yaml"))
+
+
+def composed(*overrides: str):
+    for name, settings in CONTROL_ALGORITHMS.items():
+        ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
+    OmegaConf.register_new_resolver("sizes", lambda sizes: "x".join(map(str, sizes)) or "1", replace=True)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return OmegaConf.to_object(compose("control", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_composes_with_every_algorithm(task, algorithm):
+    settings = composed(f"env={task}", f"algorithm={algorithm}", "actor=[4,4]", "critic=[16,16]", "seeds=6")
+    assert type(settings) is CONTROL_ALGORITHMS[algorithm] and settings.env == task and settings.algorithm == algorithm
+    assert settings.run_dir == f"runs/control/{task}/{algorithm}/actor4x4_critic16x16_kfull/seeds0_6"
+
+
+def test_departures_are_of_tasks_and_algorithms_that_exist():
+    departures = {file.stem for file in (CONFIGS / "departures").glob("*.yaml")}
+    assert departures <= {f"{task}_{algorithm}" for task in TASKS for algorithm in CONTROL_ALGORITHMS}
+    assert {f"toy_{algorithm}" for algorithm in CONTROL_ALGORITHMS} <= departures
+
+
+def test_what_the_command_line_says_wins_over_a_departure():
+    assert composed("env=pendulum", "algorithm=td3").gamma == 0.98
+    assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").gamma == 0.9
+
+
+def test_baselines_are_those_of_the_paper():
+    sizes = {name: (settings().actor, settings().critic) for name, settings in CONTROL_ALGORITHMS.items()}
+    assert sizes["ddpg"] == sizes["td3"] == ([400, 300], [400, 300])
+    assert sizes["sac"] == ([256, 256], [256, 256]) and sizes["ppo"] == ([64, 64], [64, 64])
+
+
+def test_a_misspelt_setting_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigCompositionException):
+        composed("learnign_rate=1")
+    refused = CONTROL.run(tmp_path, "env=toy", "tau=3")
+    assert refused.returncode == 1 and "tau must be in [0, 1]; got 3" in refused.stderr
+    assert "Traceback" not in refused.stderr and not list(tmp_path.iterdir())
+
+
+SHORT = (
+    *("env=pendulum", "algorithm=sac", "actor=[4,4]", "critic=[8,8]", "seeds=2", "total_frames=600"),
+    *("learning_starts=100", "batch_size=16", "buffer_size=300", "log_every=50", "evaluate_every=200"),
+    *("checkpoint_every=100", "evaluate_episodes=1", "final_episodes=1"),
+)
+
+
+def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
+    unbroken, broken = tmp_path / "a", tmp_path / "b"
+    finished = CONTROL.run(tmp_path, *SHORT, f"run_dir={unbroken}")  # from a folder other than the repository's
+    assert finished.returncode == 0, finished.stderr
+    again = (*SHORT, f"run_dir={broken}")
+    CONTROL.kill_after(broken, 1, tmp_path, *again)
+    CONTROL.kill_after(broken, 9, tmp_path, *again)  # after the replay's rows have begun to be written over
+    resumed = CONTROL.run(tmp_path, *again)
+    assert resumed.returncode == 0, resumed.stderr
+
+    sessions = json.loads((broken / "record.json").read_text())["sessions"]
+    assert len(sessions) == 3 and 0 < sessions[2]["resume_frames"] < 600
+    assert rows(unbroken) == 12
+    assert without_clock(broken) == without_clock(unbroken)
+    assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
+    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+
+    start = finished.stderr.splitlines()[0]
+    assert start.startswith("pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents; the record goes to ")
+    assert "seed 1" in finished.stdout and finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
+
+
+def test_a_sweep_over_sizes(tmp_path):
+    swept = CONTROL.run(tmp_path, *SHORT, "total_frames=150", "actor=[4,4],[]", "-m")
+    assert swept.returncode == 0, swept.stderr
+    folders = sorted(folder.name for folder in (tmp_path / "runs" / "control" / "pendulum" / "sac").iterdir())
+    assert folders == ["actor1_critic8x8_kfull", "actor4x4_critic8x8_kfull"]
+
+
+def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
+    small = ("algorithms=[ddpg,trpo]", "seeds=2", "total_frames=1100", f"run_dir={tmp_path / 'toy'}")
+    finished = TOY.run(tmp_path, *small)
+    assert finished.returncode == 0, finished.stderr
+    for name in ("figure1.png", "figure2_ddpg.png", "figure2_trpo.png", "table.md"):
+        assert (tmp_path / "toy" / name).stat().st_size > 200
+    table = (tmp_path / "toy" / "table.md").read_text().splitlines()
+    assert len(table) == 4 and table[2].startswith("| DDPG | -") and table[3].startswith("| TRPO | -")
+    assert len(list((tmp_path / "toy").glob("*/*/result.json"))) == 2 * 5
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "toy").glob("*/*/metrics.csv")}
+    again = TOY.run(tmp_path, *small)
+    assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
+    assert "algorithms must be of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
+
+
+def test_a_cell_of_the_toy_study_is_the_command_of_the_docs():
+    settings = composed("env=toy", "algorithm=ddpg", "actor=[]", "critic=[16,16]")
+    model = make_model(settings, make_env(settings, 1, [0]))
+    assert sum(p.numel() for p in model.module["policy_head"].parameters()) == 2
+    assert torch.is_tensor(next(model.parameters())) and Path(CONFIGS / "departures" / "toy_ddpg.yaml").exists()
