@@ -41,7 +41,7 @@ from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.progress import StepProgress
-from decouple.seeds import per_seed, stack, unstack
+from decouple.seeds import seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
 from decouple.tracking import Tracker, default_tracker
@@ -55,15 +55,17 @@ __all__ = [
     "SACControl",
     "TD3Control",
     "TRPOControl",
+    "done_result",
     "load_agents",
     "make_env",
     "make_model",
+    "sizes_name",
     "train_agents",
 ]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
 MANY_WEIGHTS = 16_000  # between hidden layers, of all agents together, from which on PyTorch's threads pay
-EVALUATION_SEED, FINAL_SEED = 1_000_000, 2_000_000  # added to an agent's seed: episodes that it does not train on
+FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000  # added to an agent's seed: episodes that it does not train on
 
 
 @dataclass
@@ -103,9 +105,15 @@ class ControlSettings:
     show_progress: bool = True  # on stderr
 
     def __post_init__(self) -> None:
-        super_post = getattr(super(), "__post_init__", None)
-        if super_post:
-            super_post()
+        own = type(self) is not ControlSettings  # an algorithm's, with settings of its own to check
+        if own:
+            super().__post_init__()
+        names = [name for name, kind in CONTROL_ALGORITHMS.items() if type(self) is kind]
+        check_setting(
+            "algorithm", self.algorithm, lambda v: not own or v in names, f"{names} for {type(self).__name__}"
+        )
+        most = 2**31 - EVALUATION_SEED - self.seeds - getattr(self, "total_frames", 0)
+        check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "evaluate_episodes", "final_episodes"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if self.num_threads is not None:
@@ -171,6 +179,11 @@ class PPOControl(ControlSettings, OnPolicySettings):
     epochs: int = 10
     micro_batch: int = 1_000_000
 
+    @staticmethod
+    def algorithms() -> Mapping[str, Any]:
+        """PPO alone: the other algorithms of `OnPolicySettings` train one agent that is not stacked."""
+        return {"ppo": ppo_phases}
+
 
 @dataclass
 class TRPOControl(ControlSettings, TRPOSettings):
@@ -194,13 +207,37 @@ CONTROL_ALGORITHMS: dict[str, type[ControlSettings]] = {
 
 # What a checkpoint need not share with the run that continues it.
 NOT_IDENTITY = {
-    *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "micro_batch"),
+    *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
     *("run_dir", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
 }
 
 
+def sizes_name(sizes: Sequence[int]) -> str:
+    """Hidden layers as a name: `16x16`; `1` where there are none, a single linear layer."""
+    return "x".join(map(str, sizes)) or "1"
+
+
+def done_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir` where it has all its frames; None where there is more to train.
+
+    Raises:
+        CheckpointError: the folder holds a run of other settings.
+    """
+    checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
+    if not checkpoint.exists() or not result.exists():
+        return None
+    load_checkpoint(checkpoint, expect=_identity(config))
+    report = json.loads(result.read_text())
+    return report if report["frames"] >= config.total_frames else None
+
+
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
-    """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not."""
+    """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
+
+    Raises:
+        ValueError: an unknown task, or a normalisation of the toy problem.
+        ImportError: the task's package is not installed.
+    """
     if config.env == "toy":
         if config.normalize_observation or config.normalize_reward:
             raise ValueError("normalize_observation and normalize_reward must be false on env=toy, which needs neither")
@@ -217,7 +254,11 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
 
 
 def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
-    """One agent's networks: an actor and a critic of the sizes asked for, separated at k."""
+    """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
+
+    Raises:
+        ValueError: a separation beyond the shorter network, or an algorithm that the task's actions do not allow.
+    """
     observations = env.observation_spec["observation"].shape[-1]
     space = action_space(env.action_spec)
     off_policy = isinstance(config, OffPolicySettings)
@@ -260,6 +301,7 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
     Raises:
         ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
         CheckpointError: a run folder of other settings.
+        FileNotFoundError: a run to go on with whose replay is gone.
     """
     env = make_env(config, config.num_envs, config.all_seeds)
     with contextlib.closing(env), _threads(config):
@@ -276,10 +318,15 @@ def load_agents(run_dir: str | Path) -> list[Any]:
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
         CheckpointError: it is damaged.
+        ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
     state = load_checkpoint(Path(run_dir) / "checkpoint.pt")
-    settings = CONTROL_ALGORITHMS[state["settings"]["algorithm"]]
-    config = settings(**state["settings"])
+    settings = dict(state["settings"])
+    if settings["normalize_observation"]:
+        raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
+    if "log_every" in settings:
+        settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
+    config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
     with contextlib.closing(make_env(config, 1, [config.seed])) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
     if isinstance(config, OnPolicySettings):
@@ -325,8 +372,10 @@ def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
                 identity=identity,
                 on_checkpoint=tracker.plot,
             )
-        else:
-            learner.load_state_dict(load_checkpoint(checkpoint, expect=identity)["learner"])
+        else:  # done already; what it has seen scales what its evaluation sees
+            state = load_checkpoint(checkpoint, expect=identity)
+            learner.load_state_dict(state["learner"])
+            env.load_state_dict(state["env"])
         report = _final(config, evaluation)
         tracker.summarise(report)
     if not config.keep_replay:
@@ -372,7 +421,8 @@ def _evaluation(
         env = make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)
         with contextlib.closing(env):
             returns = episode_returns(env, policy, stochastic=False).view(config.seeds, episodes)  # (S, E)
-        return per_seed({"eval/return": returns.mean(1)}, config.all_seeds)
+        rows = [{"eval/return": each} for each in returns.mean(1).tolist()]
+        return seed_metrics(rows, config.all_seeds)
 
     return evaluate
 
@@ -385,7 +435,7 @@ def _final(config: ControlSettings, evaluation: Callable[[int, int], dict[str, f
 
 
 def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> Tracker:
-    names = "x".join(map(str, config.actor)) or "1", "x".join(map(str, config.critic)) or "1"
+    names = sizes_name(config.actor), sizes_name(config.critic)
     counts = parameter_count(model)
     of_actor = counts["trunk"] + counts["policy"]
     if config.show_progress:

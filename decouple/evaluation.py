@@ -35,14 +35,14 @@ def episode_returns(
     One episode of each of N environments, not the first N to end: short episodes are not favoured.
 
     Args:
-        env: batched environment (N,), without reward scaling.
+        env: batched environment (N,), or (S, N) of several agents, without reward scaling.
         policy: reads the observation and writes `action`.
         stochastic: sample actions, as in training; otherwise the distribution's mode.
         max_steps: episodes still running then are an error, never cut.
         progress: called with the episodes finished and N.
 
     Returns:
-        Returns (N,), float64.
+        Returns (N,), or (S * N,) agent by agent, float64.
 
     Raises:
         RuntimeError: an episode did not end within `max_steps`.

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from decouple.blocks import Concatenate, DenseBlock
 from decouple.seeds import StackedLinear
@@ -49,7 +50,7 @@ class FusedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return _MLP.apply(x, self.activations, *self.parameters)  # pyright: ignore[reportReturnType]
+            return _MLP.apply(x, self.activations, *self.parameters)
         return _hidden(x, self.activations, self.parameters)[-1]
 
 
@@ -64,6 +65,7 @@ class _MLP(torch.autograd.Function):
         return seen[-1]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         depth = len(ctx.activations)
         seen, weights = ctx.saved_tensors[: depth + 1], ctx.saved_tensors[depth + 1 :]

@@ -37,6 +37,8 @@ class ActionSpace(NamedTuple):
 class Head(nn.Linear):
     """A linear layer in full precision, also under autocast: logits and values are not rounded to bfloat16."""
 
+    full_precision = True
+
     def __init__(self, in_features: int, out_features: int, gain: float | None):
         """`gain` of the orthogonal initialisation with biases at 0; None keeps PyTorch's own initialisation."""
         super().__init__(in_features, out_features)

@@ -307,7 +307,7 @@ class _Critics:
         return out.view(*rows, -1)
 
 
-def _policy_network(policy: nn.Module) -> Callable[[Tensor], Any]:
+def _policy_network(policy: nn.Sequential) -> Callable[[Tensor], Any]:
     """The policy's branch and head as one operation, where they are a plain perceptron, and what follows it."""
     branch, layer = policy
     linear, *after = layer if isinstance(layer, nn.Sequential) else [layer]

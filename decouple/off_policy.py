@@ -24,7 +24,7 @@ from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set
 from decouple.heads import ActionSpace
 from decouple.off_policy_settings import OffPolicySettings
 from decouple.replay import Replay, Transition, Widths
-from decouple.seeds import SeedNoise, per_seed
+from decouple.seeds import SeedNoise, seed_metrics
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
 
@@ -180,13 +180,14 @@ class _Run:
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call: losses over updates, returns over the episodes that ended."""
-        values = {name: total / count for name, (total, count) in self.sums.items()}
-        metrics = per_seed(values, self.seeds)
-        if int(self.ended.sum()):
-            for name, total in (("return", self.returns), ("length", self.lengths)):
-                each = torch.where(self.ended > 0, total / self.ended, torch.nan)
-                metrics |= per_seed({f"train/episode_{name}": each}, self.seeds)
-        metrics["train/episodes"] = float(self.ended.sum())
+        means = {name: (total / count).tolist() for name, (total, count) in self.sums.items()}
+        rows = [{name: each[index] for name, each in means.items()} for index in range(len(self.seeds))]
+        episodes = zip(self.ended.tolist(), self.returns.tolist(), self.lengths.tolist(), strict=True)
+        for row, (ended, returns, lengths) in zip(rows, episodes, strict=True):
+            row["train/episodes"] = ended
+            if ended:
+                row |= {"train/episode_return": returns / ended, "train/episode_length": lengths / ended}
+        metrics = seed_metrics(rows, self.seeds)
         now = time.perf_counter()
         metrics["time/frames_per_second"] = (self.frames - self.logged) / (now - self.started)
         self.started = now

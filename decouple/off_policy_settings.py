@@ -45,7 +45,8 @@ class OffPolicySettings:
         whole = ("total_frames", "train_every", "updates", "batch_size", "buffer_size", "policy_delay")
         for name in (*whole, "log_every", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
-        check_setting("learning_starts", self.learning_starts, lambda v: v >= 0, "a whole number, at least 0")
+        allowed = f"a whole number in [0, {self.total_frames}), the total frames: nothing would be learned"
+        check_setting("learning_starts", self.learning_starts, lambda v: v in range(self.total_frames), allowed)
         for name in ("gamma", "tau"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
         for name in ("learning_rate", "adam_epsilon"):

@@ -49,9 +49,8 @@ from decouple.rollouts import (
     normalise_advantages,
     rollout_metrics,
     seed_count,
-    seed_metrics,
 )
-from decouple.seeds import SeedNoise
+from decouple.seeds import SeedNoise, seed_metrics
 
 __all__ = [
     "ALGORITHMS",
@@ -342,7 +341,7 @@ def _iterate(
     return metrics | {
         "time/collect_seconds": collected - start,
         "time/learn_seconds": learned - collected,
-        "time/frames_per_second": batch.numel() / (learned - start),
+        "time/frames_per_second": batch.shape[-1] / (learned - start),  # of one agent
     }
 
 

@@ -31,7 +31,11 @@ class RunProgress:
 
     def update(self, frames: int, row: Mapping[str, float]) -> None:
         """Show that `frames` are done, with the last returns known: in training, and evaluated on test levels."""
-        for label, name in (("train", "train/episode_return"), ("test", "eval/test_return")):
+        for label, name in (
+            ("train", "train/episode_return"),
+            ("test", "eval/test_return"),
+            ("evaluated", "eval/return"),
+        ):
             if name in row:
                 self._returns[label] = f"{row[name]:.4g}"
         now = time.monotonic()

@@ -10,7 +10,6 @@ A rollout has the shape (N, T), N environments of T steps, or (S, N, T) with S s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from decouple.actor_critic import ActorValue
 from decouple.distributions import SeedSampler
 from decouple.seeds import SeedNoise, StackedLinear
 
-__all__ = ["SeededPolicy", "add_next_values", "normalise_advantages", "rollout_metrics", "seed_count", "seed_metrics"]
+__all__ = ["SeededPolicy", "add_next_values", "normalise_advantages", "rollout_metrics", "seed_count"]
 
 
 def seed_count(model: nn.Module) -> int | None:
@@ -115,19 +114,3 @@ def rollout_metrics(rollout: TensorDictBase) -> dict[str, float]:
         if ended is not None and done.any():
             metrics[name] = ended[done].float().mean().item()
     return metrics
-
-
-def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
-    """One row of the metrics of several seeds: each seed's under `<name>/seed<seed>`, their mean under `<name>`.
-
-    Where only some seeds have a metric, the mean is theirs.
-
-    >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
-    {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
-    """
-    merged: dict[str, float] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
-        merged[name] = sum(own.values()) / len(own)
-        merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
-    return merged

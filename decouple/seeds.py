@@ -11,8 +11,8 @@ the sum of their losses has, for each of them, the gradient of its own. Wide net
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ __all__ = [
     "StackedNormalScale",
     "clip_grad_norm_per_seed_",
     "clip_per_seed",
-    "per_seed",
+    "seed_metrics",
     "stack",
     "unstack",
 ]
@@ -84,8 +84,13 @@ class StackedLinear(nn.Module):
         biases = [layer.bias.detach()[None] for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(torch.stack(biases)) if biases else None  # (S, 1, out)
         self.in_features, self.out_features = layers[0].in_features, layers[0].out_features
+        self.full_precision: bool = getattr(layers[0], "full_precision", False)  # as a Head, also under autocast
 
     def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False) if self.full_precision else contextlib.nullcontext():
+            return self._product(x)
+
+    def _product(self, x: Tensor) -> Tensor:
         rows = x if x.ndim == 3 else x.reshape(x.shape[0], -1, x.shape[-1])  # (S, B, in)
         if self.bias is None:
             out = torch.bmm(rows, self.weight)
@@ -184,15 +189,21 @@ def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seed
     return norms
 
 
-def per_seed(metrics: Mapping[str, Tensor], seeds: Sequence[int]) -> dict[str, float]:
-    """What to log of metrics (S,): the mean over the seeds that have one; with several, `<name>/seed<seed>` of each."""
-    row: dict[str, float] = {}
-    for name, values in metrics.items():
-        row[name] = values.nanmean().item()
+def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
+    """One row of the metrics of several seeds: their mean under `<name>`, each seed's under `<name>/seed<seed>`.
+
+    Where only some seeds have a metric, the mean is theirs. A single seed's metrics are the row.
+
+    >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
+    {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
+    """
+    merged: dict[str, float] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
+        merged[name] = sum(own.values()) / len(own)
         if len(seeds) > 1:
-            each = zip(seeds, values.tolist(), strict=True)
-            row |= {f"{name}/seed{seed}": value for seed, value in each if not math.isnan(value)}
-    return row
+            merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
+    return merged
 
 
 def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Module:

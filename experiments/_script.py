@@ -23,7 +23,7 @@ with contextlib.suppress(ImportError):
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """What is wrong with a command, in a line or a few; later errors keep their trace."""
+    """What is wrong with a command, or with the folder it goes on with, in a line or a few; bugs keep their trace."""
     from decouple.checkpoint import CheckpointError
 
     try:
@@ -39,8 +39,8 @@ def register_control() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from decouple.control import CONTROL_ALGORITHMS
+    from decouple.control import CONTROL_ALGORITHMS, sizes_name
 
     for name, settings in CONTROL_ALGORITHMS.items():
         ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
-    OmegaConf.register_new_resolver("sizes", lambda sizes: "x".join(map(str, sizes)) or "1", replace=True)
+    OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)

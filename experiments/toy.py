@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from decouple.control import ControlSettings, load_agents, make_env, train_agents
+from decouple.control import ControlSettings, done_result, load_agents, make_env, sizes_name, train_agents
 from decouple.metrics import read_metrics
 
 PAIRS = {
@@ -64,7 +64,7 @@ class ToyStudy:
 def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
     """The settings of one cell, as `experiments/control.py` would compose them."""
     actor, critic = PAIRS[pair]
-    folder = f"{algorithm}/{'x'.join(map(str, actor)) or '1'}-{'x'.join(map(str, critic)) or '1'}"
+    folder = f"{algorithm}/{sizes_name(actor)}-{sizes_name(critic)}/seeds{study.seeds}"
     overrides = ["env=toy", f"algorithm={algorithm}", f"actor={actor}", f"critic={critic}", f"seeds={study.seeds}"]
     overrides.append(f"run_dir={study.run_dir}/{folder}")
     if study.total_frames is not None:
@@ -77,8 +77,7 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
 def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
     """Train what is not done yet, and say how long each cell took."""
     for (algorithm, pair), settings in cells.items():
-        done = Path(settings.run_dir) / "result.json"
-        if done.exists() and json.loads(done.read_text())["frames"] >= settings.total_frames:
+        if done_result(settings) is not None:
             continue
         start = time.perf_counter()
         report = train_agents(settings)
@@ -93,11 +92,13 @@ def finished(cells: dict[tuple[str, str], ControlSettings]) -> dict[tuple[str, s
 
 def returns_of(result: dict[str, float], settings: ControlSettings) -> np.ndarray:
     """Final returns, one per seed."""
-    return np.array([result.get(f"final/return/seed{seed}", result["final/return"]) for seed in settings.all_seeds])
+    if settings.seeds == 1:
+        return np.array([result["final/return"]])
+    return np.array([result[f"final/return/seed{seed}"] for seed in settings.all_seeds])
 
 
 def draw_training(cells: dict[tuple[str, str], ControlSettings], path: Path) -> None:
-    """Figure 1: returns and value losses over training, the mean over seeds and the range of their middle half."""
+    """Figure 1: returns and value losses over training, the median over seeds and the range of their middle half."""
     algorithms = list(dict.fromkeys(algorithm for algorithm, _ in cells))
     figure, axes = plt.subplots(2, len(algorithms), figsize=(3.6 * len(algorithms), 6.4), squeeze=False)
     for (algorithm, pair), settings in cells.items():
@@ -213,8 +214,8 @@ def main(config: Any) -> None:
         study: ToyStudy = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
         GlobalHydra.instance().clear()  # this script is composed; what follows composes each cell
         cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
-    if study.train:
-        run_cells(cells)
+        if study.train:
+            run_cells(cells)
     folder = Path(study.run_dir)
     draw_training(cells, folder / "figure1.png")
     for algorithm in study.algorithms:

@@ -13,7 +13,18 @@ from torch import nn
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
-from decouple.control import CONTROL_ALGORITHMS, ControlSettings, load_agents, make_env, make_model, train_agents
+from decouple.checkpoint import CheckpointError
+from decouple.control import (
+    CONTROL_ALGORITHMS,
+    ControlSettings,
+    PPOControl,
+    SACControl,
+    done_result,
+    load_agents,
+    make_env,
+    make_model,
+    train_agents,
+)
 from decouple.counting import parameter_count
 from decouple.metrics import read_metrics
 
@@ -121,13 +132,41 @@ def test_torchrls_own_losses_are_a_setting(tmp_path):
     assert len(load_agents(tmp_path / "run")) == 1
 
 
-def test_observations_are_normalised_in_evaluation_as_in_training(tmp_path):
-    config = cell("ppo", tmp_path / "run", env="pendulum", normalize_observation=True, normalize_reward=True, seeds=2)
-    train_agents(config)
+def test_rewards_of_evaluation_are_raw_and_its_observations_scaled_as_in_training():
+    config = cell("ppo", env="pendulum", normalize_observation=True, normalize_reward=True, gamma=0.0)
     train_env = make_env(config, 1, [0, 1])
+    train_env.rollout(30)
     fresh = make_env(config, 3, [5, 6], like=train_env)
     assert fresh.observation_statistics is train_env.observation_statistics
-    assert fresh.rollout(5)["next", "reward"].min() < -1e-3  # raw
+    assert fresh.rollout(100)["next", "reward"].min() < -10  # scaled ones are clipped there
+    raw = make_env(cell("ppo", env="pendulum"), 3, [5, 6]).reset()["observation"]  # (2, 3, 3)
+    statistics = train_env.observation_statistics
+    expected = ((raw - statistics.mean[:, None]) / (statistics.variance[:, None] + 1e-8) ** 0.5).clamp(-10, 10)
+    scaled = make_env(config, 3, [5, 6], like=train_env).reset()["observation"]
+    torch.testing.assert_close(scaled, expected.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "ppo"])
+def test_a_finished_run_that_was_normalised_is_evaluated_again_to_the_same(tmp_path, algorithm):
+    config = cell(algorithm, tmp_path / "run", env="pendulum", normalize_observation=True, seeds=2)
+    assert train_agents(config) == train_agents(config)
+    with pytest.raises(ValueError, match="run_dir must be of a run without normalize_observation"):
+        load_agents(tmp_path / "run")
+
+
+def test_a_result_is_done_where_it_has_its_frames_and_its_settings(tmp_path):
+    config = cell("ddpg", tmp_path / "run")
+    assert done_result(config) is None
+    report = train_agents(config)
+    assert done_result(config) == {"frames": 200, **report}
+    assert done_result(cell("ddpg", tmp_path / "run", total_frames=300)) is None
+    with pytest.raises(CheckpointError, match="learning_rate"):
+        done_result(cell("ddpg", tmp_path / "run", learning_rate=0.5))
+
+
+def test_agents_come_back_whatever_their_intervals_were(tmp_path):
+    train_agents(cell("td3", tmp_path / "run", log_every=30, evaluate_every=60, checkpoint_every=60))
+    assert len(load_agents(tmp_path / "run")) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,12 +177,20 @@ def test_observations_are_normalised_in_evaluation_as_in_training(tmp_path):
         ("sac", {"critic_activation": "swish"}, r"critic_activation must be one of \['elu'.*got 'swish'"),
         ("sac", {"update": "torchrl", "seeds": 2}, "update must be batched for more than one seed and for sac"),
         ("ppo", {"update": "torchrl"}, "update must be batched for more than one seed and for ppo"),
+        ("sac", {"seed": 2**31}, r"seed must be in \[0, "),
         ("td3", {"gamma": 2.0}, r"gamma must be in \[0, 1\]; got 2.0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(algorithm, setting, says):
     with pytest.raises(ValueError, match=says):
         cell(algorithm, **setting)
+
+
+def test_an_algorithms_settings_have_its_name():
+    with pytest.raises(ValueError, match=r"algorithm must be \['sac'\] for SACControl; got 'td3'"):
+        SACControl(algorithm="td3")
+    with pytest.raises(ValueError, match=r"algorithm must be one of \['ppo'\]; got 'daac'"):
+        PPOControl(algorithm="daac")
 
 
 def test_the_toy_problem_is_not_normalised():

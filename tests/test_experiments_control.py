@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-import torch
 from commands import ROOT, Script, assert_same, rows, without_clock
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -14,17 +14,25 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from decouple.checkpoint import load_checkpoint
-from decouple.control import CONTROL_ALGORITHMS, make_env, make_model
+from decouple.control import CONTROL_ALGORITHMS, load_agents, sizes_name
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
 CONFIGS = ROOT / "configs" / "control"
 TASKS = sorted(file.stem for file in (CONFIGS / "env").glob("*.yaml"))
 
 
-def composed(*overrides: str):
+@pytest.fixture(scope="module", autouse=True)
+def choices() -> Iterator[None]:
+    """What the scripts register with Hydra, for the tests of this file: Procgen's have another `algorithm`."""
     for name, settings in CONTROL_ALGORITHMS.items():
         ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
-    OmegaConf.register_new_resolver("sizes", lambda sizes: "x".join(map(str, sizes)) or "1", replace=True)
+    OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
+    yield
+    ConfigStore.instance().repo.pop("algorithm")
+    OmegaConf.clear_resolver("sizes")
+
+
+def composed(*overrides: str) -> Any:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return OmegaConf.to_object(compose("control", overrides=list(overrides)))
 
@@ -106,15 +114,19 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
         assert (tmp_path / "toy" / name).stat().st_size > 200
     table = (tmp_path / "toy" / "table.md").read_text().splitlines()
     assert len(table) == 4 and table[2].startswith("| DDPG | -") and table[3].startswith("| TRPO | -")
-    assert len(list((tmp_path / "toy").glob("*/*/result.json"))) == 2 * 5
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "toy").glob("*/*/metrics.csv")}
+    assert len(list((tmp_path / "toy").glob("*/*/seeds2/result.json"))) == 2 * 5
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "toy").glob("*/*/*/metrics.csv")}
     again = TOY.run(tmp_path, *small)
     assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
     assert "algorithms must be of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
 
 
-def test_a_cell_of_the_toy_study_is_the_command_of_the_docs():
-    settings = composed("env=toy", "algorithm=ddpg", "actor=[]", "critic=[16,16]")
-    model = make_model(settings, make_env(settings, 1, [0]))
-    assert sum(p.numel() for p in model.module["policy_head"].parameters()) == 2
-    assert torch.is_tensor(next(model.parameters())) and Path(CONFIGS / "departures" / "toy_ddpg.yaml").exists()
+def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
+    small = ("algorithms=[ddpg]", "total_frames=1100", f"run_dir={tmp_path / 'toy'}", "seeds=1")
+    assert TOY.run(tmp_path, *small).returncode == 0
+    folders = {folder.name for folder in (tmp_path / "toy" / "ddpg").glob("*/*")}
+    assert folders == {"seeds1"}  # six seeds would be trained anew, beside it
+    agents = load_agents(tmp_path / "toy" / "ddpg" / "1-16x16" / "seeds1")
+    assert len(agents) == 1 and sum(p.numel() for p in agents[0].module["policy_head"].parameters()) == 2
+    refused = TOY.run(tmp_path, "algorithms=[ddpg]", "total_frames=1000", f"run_dir={tmp_path / 'toy'}", "seeds=1")
+    assert refused.returncode == 1 and "nothing would be learned" in refused.stderr

@@ -81,7 +81,7 @@ def test_a_row_holds_the_mean_over_seeds_and_each_seeds_own():
     row = table[60]
     for name in ("loss/critic", "loss/actor", "policy/alpha", "policy/entropy", "value/mean", "train/episode_return"):
         assert row[name] == pytest.approx((row[f"{name}/seed0"] + row[f"{name}/seed1"]) / 2)
-    assert row["train/episode_length"] == 30 and row["train/episodes"] == 2
+    assert row["train/episode_length"] == 30 and row["train/episodes"] == 1
     assert sorted(table) == [20, 40, 60, 80, 100, 120]
     assert "loss/critic" not in table[20]  # no update before learning_starts
 
@@ -184,7 +184,9 @@ def test_bad_input_is_refused_by_name():
     [
         ({"tau": 2.0}, r"tau must be in \[0, 1\]; got 2.0"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
-        ({"learning_starts": -1}, "learning_starts must be a whole number, at least 0; got -1"),
+        ({"learning_starts": -1}, r"learning_starts must be a whole number in \[0, 1000000\), .*; got -1"),
+        ({"learning_starts": 0.5}, "learning_starts must be a whole number"),
+        ({"total_frames": 10_000}, "nothing would be learned; got 10000"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, or None for no clipping; got 0.0"),
         ({"checkpoint_every": 1500}, "checkpoint_every must be a multiple of log_every, 1000"),
         ({"train_every": 3}, "log_every must be a multiple of train_every, 3; got 1000"),

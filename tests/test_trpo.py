@@ -209,7 +209,7 @@ def test_each_of_three_agents_trained_at_once_becomes_what_it_becomes_alone(kind
         assert_close(together[index], alone)
         for row, of_one in zip(rows, own, strict=True):
             for name in ("policy/kl", "policy/entropy", "grad_norm/policy", "loss/critic", "grad_norm/value"):
-                assert row[f"{name}/seed{seed}"] == pytest.approx(of_one[f"{name}/seed{seed}"], rel=1e-5)
+                assert row[f"{name}/seed{seed}"] == pytest.approx(of_one[name], rel=1e-5)
             assert 0 < row[f"policy/kl/seed{seed}"] <= 0.01
 
 
