@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from tensordict.nn import AddStateIndependentNormalScale
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 Network = TypeVar("Network", bound=nn.Module)
+
+DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
 def stack(models: Sequence[Network]) -> Network:
@@ -120,6 +123,9 @@ class StackedNormalScale(nn.Module):
 class SeedNoise:
     """Random numbers (S, ...), row s from a generator of seed s alone: what a seed draws does not depend on the others.
 
+    Small draws are cut from larger ones, made ahead, for a draw's time is its S calls. What is handed out may be
+    changed in place.
+
     Args:
         seeds: one per row; equal seeds draw equal numbers.
         device: of the generators and the numbers.
@@ -128,37 +134,52 @@ class SeedNoise:
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(_spread(seed)) for seed in seeds]
+        # Per kind and shape: n draws (n, S, *shape), and how many of them are gone.
+        self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, int]] = {}
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, (S, *shape)."""
-        return self._fill(torch.float32, shape, lambda row, generator: row.normal_(generator=generator))
+        return self._next("normal", shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), (S, *shape)."""
-        return self._fill(torch.float32, shape, lambda row, generator: row.uniform_(generator=generator))
+        return self._next("uniform", shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform whole numbers in [0, high), (S, *shape)."""
-        return self._fill(torch.int64, shape, lambda row, generator: row.random_(high, generator=generator))
+        return (self._next("double", shape) * high).long()
 
     def permutations(self, count: int) -> Tensor:
         """One permutation of 0 ... count - 1 per seed, (S, count)."""
         return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
 
-    def state_dict(self) -> dict[str, list[Tensor]]:
-        return {"generators": [generator.get_state() for generator in self.generators]}
+    def state_dict(self) -> dict[str, Any]:
+        ahead = [[kind, list(shape), pool.clone(), gone] for (kind, shape), (pool, gone) in self.ahead.items()]
+        return {"generators": [generator.get_state() for generator in self.generators], "ahead": ahead}
 
-    def load_state_dict(self, state: Mapping[str, Sequence[Tensor]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for generator, generator_state in zip(self.generators, state["generators"], strict=True):
             generator.set_state(generator_state)
+        self.ahead = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in state["ahead"]}
 
-    def _fill(
-        self, dtype: torch.dtype, shape: tuple[int, ...], draw: Callable[[Tensor, torch.Generator], object]
-    ) -> Tensor:
-        out = torch.empty(len(self.generators), *shape, dtype=dtype, device=self.device)
+    def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        pool, gone = self.ahead.get((kind, shape), (None, 0))
+        if pool is None or gone == len(pool):
+            pool, gone = self._draw(kind, shape), 0
+        self.ahead[kind, shape] = (pool, gone + 1)
+        return pool[gone]
+
+    def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        """As many draws (n, S, *shape) as make some thousands of numbers of a seed, at least one."""
+        count = max(1, min(64, DRAWN_AHEAD // max(1, math.prod(shape))))
+        dtype = torch.float64 if kind == "double" else torch.float32
+        out = torch.empty(len(self.generators), count, *shape, dtype=dtype, device=self.device)
         for row, generator in zip(out.unbind(0), self.generators, strict=True):
-            draw(row, generator)
-        return out
+            if kind == "normal":
+                row.normal_(generator=generator)
+            else:
+                row.uniform_(generator=generator)
+        return out.transpose(0, 1).contiguous()
 
 
 def clip_per_seed(gradients: Sequence[Tensor], max_norm: float, seeds: int) -> tuple[list[Tensor], Tensor]:

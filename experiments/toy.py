@@ -189,7 +189,8 @@ def draw_policies(cells: dict[tuple[str, str], ControlSettings], algorithm: str,
 def table(cells: dict[tuple[str, str], ControlSettings]) -> str:
     """Final returns per algorithm and pair: mean and standard deviation over seeds, and how many are viable."""
     results = finished(cells)
-    lines = ["| | " + " | ".join(PAIRS) + " |", "|---" * (1 + len(PAIRS)) + "|"]
+    header = " | ".join(pair.replace("|", r"\|") for pair in PAIRS)
+    lines = [f"| | {header} |", "|---" * (1 + len(PAIRS)) + "|"]
     for algorithm in dict.fromkeys(algorithm for algorithm, _ in cells):
         entries = []
         for pair in PAIRS:

@@ -226,3 +226,22 @@ def test_an_infinite_bound_measures_only() -> None:
     assert parameter.grad.tolist() == [[3.0, 4.0], [5.0, 12.0]] and without.grad is None
     clip_grad_norm_per_seed_([parameter, without], 6.5, 2)
     torch.testing.assert_close(parameter.grad, torch.tensor([[3.0, 4.0], [2.5, 6.0]]))
+
+
+def test_what_is_drawn_ahead_is_part_of_the_state_and_never_handed_out_twice():
+    noise = SeedNoise([1, 2])
+    drawn = [noise.normal(3).clone() for _ in range(70)]  # more than are drawn ahead
+    assert len({tuple(row.tolist()) for rows in drawn for row in rows}) == 140
+    state = noise.state_dict()
+    expected = [noise.normal(3).clone(), noise.integers(1000, 5), noise.uniform(2).clone(), noise.normal(3).clone()]
+    noise.load_state_dict(state)
+    noise.ahead["normal", (3,)][0][:6].zero_()  # what is gone does not matter
+    again = [noise.normal(3), noise.integers(1000, 5), noise.uniform(2), noise.normal(3)]
+    for one, other in zip(again, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_whole_numbers_are_even():
+    drawn = SeedNoise([0]).integers(5, 100_000)
+    assert drawn.min() == 0 and drawn.max() == 4
+    assert (torch.bincount(drawn[0]) / 100_000 - 0.2).abs().max() < 0.01
