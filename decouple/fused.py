@@ -29,7 +29,7 @@ def fuse(*modules: nn.Module) -> FusedMLP | None:
     """The modules, one after another, as one operation on the same parameters; None where they are something else.
 
     Args:
-        modules: stacked: sequences of `DenseBlock`s with ReLU or tanh, and linear layers. What a first block would
+        modules: stacked: sequences of dense blocks with ReLU or tanh, and linear layers. What a first block would
             append to its input must be in the input already.
     """
     layers: list[tuple[StackedLinear, str]] = []

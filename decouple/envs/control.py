@@ -1,7 +1,7 @@
 """Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
 
 ``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped one after
-the other in this process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mastikhina et al.)
+the other in this process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mysore et al. 2021)
 with the dimensions it prints; any other task that Gymnasium knows goes by its id, as in "Hopper-v5".
 """
 

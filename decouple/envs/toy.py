@@ -1,7 +1,7 @@
-"""Goal tracking on a line, the toy task of "Honey, I Shrunk The Actor" (Mastikhina et al., section III).
+"""Goal tracking on a line, the toy task of "Honey, I Shrunk The Actor" (Mysore et al. 2021, section III).
 
 ``goal_tracking_env(seeds=[0, 1, 2])`` trains three agents at once: batch size (S, N), S seeds with N environments each.
-With s the state, g the goal and o the observation, all in one dimension::
+With s the state, g the goal and o the observation, all in one dimension:
 
     o_t = g_t - s_t        s_{t+1} = clip(s_t + a_t, -1, 1)        r_t = -|g_t - s_{t+1}|
 
