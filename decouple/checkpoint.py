@@ -20,7 +20,7 @@ import random
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CheckpointError", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
+__all__ = ["CheckpointError", "frames_to_resume", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
 
 _FORMAT = 1
 _HEADER = re.compile(rb"decouple checkpoint (\d{4}) sha256 ([0-9a-f]{64}) bytes (\d{20})\n")
@@ -112,6 +112,25 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
     if expect is not None:
         _check_settings(path, state, expect)
     return state
+
+
+def frames_to_resume(
+    run_dir: str | os.PathLike[str], expect: Mapping[str, Any], frames: Callable[[dict[str, Any]], int]
+) -> int | None:
+    """The frames of the run in the folder that another one goes on with, None in a fresh folder.
+
+    Args:
+        run_dir: the run's folder, with `checkpoint.pt` and `metrics.csv`.
+        expect: what the checkpoint must share with the run that goes on, as for `load_checkpoint`.
+        frames: reads them off the checkpoint's state.
+
+    Raises:
+        CheckpointError: a checkpoint that is damaged or of other settings.
+    """
+    if (checkpoint := Path(run_dir) / "checkpoint.pt").exists():
+        return frames(load_checkpoint(checkpoint, expect=expect))
+    # A table without a checkpoint has no rows: the first checkpoint is written before anything is trained.
+    return 0 if (Path(run_dir) / "metrics.csv").exists() else None
 
 
 def rng_state() -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-__all__ = ["check_setting", "positive_whole"]
+import numpy as np
+
+__all__ = ["INT32_MAX", "check_integer", "check_seeds", "check_setting", "positive_whole"]
+
+INT32_MAX = 2**31 - 1  # the largest seed, and number of anything
 
 
 def positive_whole(value: object) -> bool:
@@ -20,3 +24,17 @@ def check_setting(name: str, value: object, allowed: Callable[..., bool], says: 
         fits = False
     if not fits:
         raise ValueError(f"{name} must be {says}; got {value!r}")
+
+
+def check_integer(name: str, value: object, low: int, high: int) -> int:
+    """The value as an int; ValueError by name where it is no integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
+    return int(value)
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds as a list; ValueError where there are none, or one is no integer in [0, 2**31)."""
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence) or not seeds:
+        raise ValueError(f"seeds must be a non-empty sequence of integers; got {seeds!r}")
+    return [check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]

@@ -29,7 +29,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
-from decouple.checkpoint import load_checkpoint
+from decouple.checkpoint import frames_to_resume, load_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.control import control_env
@@ -354,7 +354,7 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = _frames_to_resume(config, checkpoint, identity, lambda state: state["frames"])
+    resume = frames_to_resume(config.run_dir, identity, lambda state: state["frames"])
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env)
     if resume and resume < config.total_frames and not replay_file.exists():
@@ -388,7 +388,7 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
     per_iteration = config.num_envs * config.rollout_steps
-    resume = _frames_to_resume(config, checkpoint, identity, lambda state: state["iteration"] * per_iteration)
+    resume = frames_to_resume(config.run_dir, identity, lambda state: state["iteration"] * per_iteration)
     evaluation = _evaluation(config, model.get_policy_operator(), env)
     steps = StepProgress() if config.show_progress else None
     with _tracker(config, models[0], resume) as tracker:
@@ -471,13 +471,3 @@ def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None)
 
 def _identity(config: ControlSettings) -> dict[str, Any]:
     return {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
-
-
-def _frames_to_resume(
-    config: ControlSettings, checkpoint: Path, identity: Mapping[str, Any], frames: Callable[[dict], int]
-) -> int | None:
-    """The frames of the run in the folder that this one goes on with, None in a fresh folder."""
-    if checkpoint.exists():
-        return frames(load_checkpoint(checkpoint, expect=identity))
-    # A table without a checkpoint has no rows: the first checkpoint is written before the first step.
-    return 0 if (Path(config.run_dir) / "metrics.csv").exists() else None

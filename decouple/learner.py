@@ -29,11 +29,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from decouple.acting import Acting
 from decouple.actor_qvalue import ActorQValue
-from decouple.distributions import draw_categories, squashed_normal
+from decouple.distributions import squashed_normal
 from decouple.flat import FlatAdam, FlatParameters
 from decouple.fused import fuse
-from decouple.off_policy_settings import OffPolicySettings, SACSettings
+from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings
 from decouple.replay import Transition
 from decouple.seeds import SeedNoise, clip_per_seed, stack, unstack
 
@@ -64,15 +65,9 @@ class Learner:
             raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
         self.cut = self.like.module["cut"].module
         self.device = next(self.like.parameters()).device
-        self.trunk = stack([m.module["trunk"].module for m in models])
-        self.policy = stack([nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models])
-        names = ("value", "twin")[: self.critics]
-        # Critic by critic: row q * S + s is critic q of agent s.
-        self.critic_body = stack([m.module[name].module for name in names for m in models])
-        self.critic_head = stack([m.module[f"{name}_head"].module for name in names for m in models])
-        self.online = nn.ModuleDict(
-            {"trunk": self.trunk, "policy": self.policy, "body": self.critic_body, "head": self.critic_head}
-        )
+        self.online = nn.ModuleDict({name: stack(alike) for name, alike in _parts(models).items()})
+        self.trunk, self.policy = self.online["trunk"], self.online["policy"]
+        self.critic_body, self.critic_head = self.online["body"], self.online["head"]
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         groups = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
         flat, lagging = (
@@ -106,10 +101,8 @@ class Learner:
             if settings.alpha is None:
                 self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
             self.target_entropy = settings.entropy_target(self.space)
-        if not self.space.discrete:
-            low, high = (bound.to(self.device) for bound in (self.space.low, self.space.high))  # pyright: ignore
-            self.middle, self.half = (high + low) / 2, (high - low) / 2  # (A,)
-            self.low, self.high = low, high
+        explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
+        self.acting = Acting(self.space, explores, self.device)
         self.ones = torch.ones(self.seeds, device=self.device)
         self.updates = 0
 
@@ -119,26 +112,11 @@ class Learner:
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
         """Actions (S, N, A), or indices (S, N, 1) of discrete ones; sampled with `noise`, the policy's mode without."""
         to_policy, _ = self.cut(self.trunk(observation))
-        out = self.act_on(to_policy)  # (S, N, parameters)
-        if self.space.discrete:
-            if noise is None:
-                return out.argmax(-1, keepdim=True)
-            return draw_categories(out.softmax(-1), noise).unsqueeze(-1)
-        if not self.like.deterministic:
-            if noise is None:
-                return self._bounded(out[0])
-            return self._bounded(torch.addcmul(out[0], out[1], noise.normal(*out[0].shape[1:])))
-        action = self._bounded(out)
-        if noise is None:
-            return action
-        explored = action + self.settings.exploration_noise * self.half * noise.normal(*action.shape[1:])
-        return torch.clamp(explored, self.low, self.high)
+        return self.acting.choose(self.act_on(to_policy), noise)
 
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
         """Uniform actions (S, count, A), or indices (S, count, 1)."""
-        if self.space.discrete:
-            return noise.integers(self.space.size, count, 1)
-        return self.low + (self.high - self.low) * noise.uniform(count, self.space.size)
+        return self.acting.uniform(count, noise)
 
     # ------------------------------------------------------------------------------------------------------ learning
 
@@ -174,11 +152,12 @@ class Learner:
         """`r + gamma (1 - terminated) V'(s')`, (S, B, 1)."""
         next_hidden = self.target["trunk"](batch.next_observation)  # (S, B, H)
         if self.like.deterministic:
-            action = self._bounded(self.target_policy(next_hidden))
+            acting = self.acting
+            action = acting.bounded(self.target_policy(next_hidden))
             if self.settings.target_noise:
                 clip = self.settings.target_noise_clip
                 smoothing = noise.normal(*action.shape[1:]).mul_(self.settings.target_noise).clamp_(-clip, clip)
-                action = torch.clamp(torch.addcmul(action, self.half, smoothing), self.low, self.high)
+                action = torch.clamp(torch.addcmul(action, acting.half, smoothing), acting.low, acting.high)
             value = self.target_critic(next_hidden, action).amin(0)
         else:
             out = self.act_on(self.trunk(batch.next_observation) if self.at else next_hidden)
@@ -189,7 +168,7 @@ class Learner:
                 value = (log_probs.exp() * soft).sum(-1, keepdim=True)
             else:
                 eps = noise.normal(*out[0].shape[1:])
-                action, log_prob = squashed_normal(*out, eps, self.middle, self.half)
+                action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
                 value = self.target_critic(next_hidden, action).amin(0) - alpha * log_prob
         return torch.addcmul(batch.reward, 1 - batch.terminated, value, value=self.settings.gamma)
 
@@ -199,10 +178,9 @@ class Learner:
             hidden = self.trunk(batch.observation)  # the critic's step has moved it
         to_policy, _ = self.cut(hidden)
         features = hidden.detach()
-        to_policy = to_policy if self.cut.policy_gradient > 0 else features
         out = self.act_on(to_policy)
         if self.like.deterministic:
-            action = self._bounded(out)
+            action = self.acting.bounded(out)
             loss = -self.frozen_critic(features, action)[0].mean((1, 2))  # (S,)
             self._step(self.policy_optimizer, loss)
             return {"loss/actor": loss.detach()}
@@ -215,7 +193,7 @@ class Learner:
             log_prob = (probs * log_probs).detach().sum(-1, keepdim=True)
         else:
             eps = noise.normal(*out[0].shape[1:])
-            action, log_prob = squashed_normal(*out, eps, self.middle, self.half)
+            action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
             least = self.frozen_critic(features, action).amin(0)
             loss = (alpha * log_prob - least).mean((1, 2))  # (S,)
         self._step(self.policy_optimizer, loss)
@@ -229,10 +207,6 @@ class Learner:
             # of L = -log_alpha (log pi + target entropy), as TorchRL's and Stable-Baselines3's
             self.alpha_optimizer.step([-(mean_log_prob + self.target_entropy)])
         return metrics
-
-    def _bounded(self, x: Tensor) -> Tensor:
-        """tanh(x), between the action's bounds."""
-        return torch.addcmul(self.middle, self.half, torch.tanh(x))
 
     def _step(self, optimizer: FlatAdam, loss: Tensor) -> None:
         """A step on the sum of the seeds' losses (S,), which gives each seed the gradient of its own."""
@@ -249,11 +223,8 @@ class Learner:
     def models(self) -> list[ActorQValue]:
         """Each agent as a model of its own, with the parameters it has now."""
         models = [copy.deepcopy(self.like) for _ in range(self.seeds)]
-        unstack(self.trunk, [m.module["trunk"].module for m in models])
-        unstack(self.policy, [nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models])
-        names = ("value", "twin")[: self.critics]
-        unstack(self.critic_body, [m.module[name].module for name in names for m in models])
-        unstack(self.critic_head, [m.module[f"{name}_head"].module for name in names for m in models])
+        for name, alike in _parts(models).items():
+            unstack(self.online[name], alike)
         return models
 
     def state_dict(self) -> dict[str, Any]:
@@ -286,6 +257,17 @@ class Learner:
         twin = Learner(self.models(), self.settings)  # the fixed critics are views, which a plain copy would cut off
         twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
         return twin
+
+
+def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
+    """What is stacked, of all models: trunks, policies, and critic by critic: row q * S + s is critic q of agent s."""
+    critics = [(name, m) for name in ("value", "twin")[: models[0].critics] for m in models]
+    return {
+        "trunk": [m.module["trunk"].module for m in models],
+        "policy": [nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models],
+        "body": [m.module[name].module for name, m in critics],
+        "head": [m.module[f"{name}_head"].module for name, m in critics],
+    }
 
 
 class _Critics:

@@ -22,8 +22,8 @@ from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torchrl.objectives import DDPGLoss, DiscreteSACLoss, LossModule, SACLoss, SoftUpdate, TD3Loss, ValueEstimators
 
+from decouple.acting import Acting
 from decouple.actor_qvalue import ActorQValue
-from decouple.distributions import draw_categories, squashed_normal
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.replay import Transition
 from decouple.seeds import SeedNoise
@@ -63,9 +63,8 @@ class TorchRLLearner:
         self.trunk, self.cut = self.model.module["trunk"].module, self.model.module["cut"].module
         self.target_trunk = copy.deepcopy(self.trunk).requires_grad_(False)
         self.policy = nn.Sequential(self.model.module["policy"].module, self.model.policy_layer)
-        if not self.space.discrete:
-            self.low, self.high = (bound.to(self.device) for bound in (self.space.low, self.space.high))  # pyright: ignore[reportOptionalMemberAccess]
-            self.middle, self.half = (self.high + self.low) / 2, (self.high - self.low) / 2  # (A,)
+        explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
+        self.acting = Acting(self.space, explores, self.device)
         self.attach_policy, self.attach_value = Attach(), Attach()
         self.loss: Any = self._loss()  # each of TorchRL's has method names of its own
         self.loss.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
@@ -85,25 +84,12 @@ class TorchRLLearner:
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
         """Actions (1, N, A), or indices (1, N, 1) of discrete ones; sampled with `noise`, the policy's mode without."""
         out = self.policy(self.cut(self.trunk(self._shaped(observation)))[0])  # (N, parameters)
-        if self.space.discrete:
-            if noise is None:
-                return out.argmax(-1, keepdim=True)[None]
-            return draw_categories(out.softmax(-1)[None], noise).unsqueeze(-1)
-        if not self.model.deterministic:
-            if noise is None:
-                return (self.middle + self.half * torch.tanh(out[0]))[None]
-            return squashed_normal(*out, noise.normal(*out[0].shape)[0], self.middle, self.half)[0][None]
-        action = (self.middle + self.half * torch.tanh(out))[None]
-        if noise is None:
-            return action
-        explored = action + self.settings.exploration_noise * self.half * noise.normal(*action.shape[1:])
-        return torch.clamp(explored, self.low, self.high)
+        alone = tuple(part[None] for part in out) if isinstance(out, tuple) else out[None]  # (1, N, parameters)
+        return self.acting.choose(alone, noise)
 
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
         """Uniform actions (1, count, A), or indices (1, count, 1)."""
-        if self.space.discrete:
-            return noise.integers(self.space.size, count, 1)
-        return self.low + (self.high - self.low) * noise.uniform(count, self.space.size)
+        return self.acting.uniform(count, noise)
 
     # ------------------------------------------------------------------------------------------------------ learning
 
@@ -130,7 +116,7 @@ class TorchRLLearner:
         if self.updates % self.settings.policy_delay == 0:
             if self.at and self.cut.policy_gradient > 0:
                 hidden = self.trunk(observation)  # the critic's step has moved it
-            data[POLICY] = self.cut(hidden)[0] if self.cut.policy_gradient > 0 else hidden.detach()
+            data[POLICY] = self.cut(hidden)[0]
             data[VALUE] = hidden.detach()
             metrics |= self._update_policy(data)
             self.target_updater.step()
@@ -220,16 +206,16 @@ class TorchRLLearner:
         if shapes[0] != shapes[1]:
             raise ValueError(f"model must have twin critics of one architecture; got {shapes[0]} and {shapes[1]}")
         if isinstance(settings, TD3Settings):
-            if (self.half != self.half[0]).any():
-                got = self.half.mul(2).tolist()
+            if (self.acting.half != self.acting.half[0]).any():
+                got = self.acting.half.mul(2).tolist()
                 raise ValueError(
                     f"the action's range must be the same in all dimensions for TorchRL's TD3Loss; got {got}"
                 )
-            half = self.half[0].item()  # of its noise, in the action's units
+            half = self.acting.half[0].item()  # of its noise, in the action's units
             actor = TensorDictSequential(TensorDictModule(nn.Identity(), [VALUE], [VALUE]), *actor.module)
             # ... since it shows the critic only what the actor reads
             noise = {"policy_noise": settings.target_noise * half, "noise_clip": settings.target_noise_clip * half}
-            loss = TD3Loss(actor, critics[0], bounds=(self.low, self.high), **noise, **twin)
+            loss = TD3Loss(actor, critics[0], bounds=(self.acting.low, self.acting.high), **noise, **twin)
         elif isinstance(settings, SACSettings):
             fixed = settings.alpha is not None
             temperature = {"alpha_init": settings.alpha if fixed else settings.alpha_init, "fixed_alpha": fixed}

@@ -33,7 +33,7 @@ from torchrl.envs import EnvBase
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
-from decouple.checkpoint import load_checkpoint
+from decouple.checkpoint import frames_to_resume, load_checkpoint
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.evaluation import evaluate
@@ -165,7 +165,8 @@ def prepare(config: ProcgenExperiment) -> Run:
     identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
-    resume_frames = frames_to_resume(config, checkpoint, identity)
+    per_iteration = config.num_envs * config.rollout_steps
+    resume_frames = frames_to_resume(config.run_dir, identity, lambda state: state["iteration"] * per_iteration)
     tracker = Tracker(
         config.run_dir,
         asdict(config),
@@ -206,15 +207,6 @@ def train(run: Run) -> dict[str, float]:
         report = {key.replace("eval/", "final/"): value for key, value in report.items()}
         tracker.summarise(report)
     return report
-
-
-def frames_to_resume(config: ProcgenExperiment, checkpoint: Path, identity: dict[str, Any]) -> int | None:
-    """The frames of the run in the folder that this one goes on with, None in a fresh folder."""
-    if checkpoint.exists():
-        iterations = load_checkpoint(checkpoint, expect=identity)["iteration"]
-        return iterations * config.num_envs * config.rollout_steps
-    # A table without a checkpoint has no rows: the first checkpoint is written before the first iteration.
-    return 0 if (Path(config.run_dir) / "metrics.csv").exists() else None
 
 
 def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple[ProcgenExperiment, dict[str, float]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from playing import play
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
@@ -45,16 +46,6 @@ def needs(name: str) -> None:
 def actions(env: EnvBase, steps: int, seed: int = 0) -> list[Tensor]:
     torch.manual_seed(seed)
     return [env.action_spec.rand() for _ in range(steps)]  # each (S, N) or (S, N, A)
-
-
-def play(env: EnvBase, action: list[Tensor], start: TensorDictBase | None = None) -> tuple[TensorDict, TensorDictBase]:
-    """What the environment answers, (T, S, N) of ``next``, and where it stands then."""
-    state = env.reset() if start is None else start
-    steps = []
-    for now in action:
-        transition, state = env.step_and_maybe_reset(state.set("action", now))
-        steps.append(transition["next"])
-    return TensorDict.stack(steps), state
 
 
 def same(left: TensorDictBase, right: TensorDictBase, keys: tuple[str, ...] = KEYS) -> bool:

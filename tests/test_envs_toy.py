@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict, TensorDictBase
+from playing import play
+from tensordict import TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
 from decouple.checkpoint import load_checkpoint, save_checkpoint
@@ -22,16 +22,6 @@ KEYS = ("observation", "goal", "state", "reward", "episode_reward", "step_count"
 
 def actions(steps: int, S: int, N: int = 1) -> Tensor:
     return torch.rand(steps, S, N, 1, generator=torch.Generator().manual_seed(5)) * 4 - 2  # (T, S, N, 1)
-
-
-def play(env: EnvBase, action: Tensor, start: TensorDictBase | None = None) -> tuple[TensorDict, TensorDictBase]:
-    """What the environment answers, (T, S, N) of ``next``, and where it stands then."""
-    state = env.reset() if start is None else start
-    steps = []
-    for now in action:
-        transition, state = env.step_and_maybe_reset(state.set("action", now))
-        steps.append(transition["next"])
-    return TensorDict.stack(steps), state
 
 
 def same(left: TensorDictBase, right: TensorDictBase, keys: tuple[str, ...] = KEYS) -> bool:

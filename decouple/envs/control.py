@@ -22,6 +22,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from decouple.checks import INT32_MAX, check_integer, check_seeds
 from decouple.envs.running_normalization import RunningMoments
 
 if TYPE_CHECKING:
@@ -37,22 +38,9 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
     # With the contact forces it has the paper's 111 numbers; v4 leaves them out (27) unless asked.
     "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
 }
-INT32_MAX = 2**31 - 1
 # What Gymnasium's MuJoCo tasks read before they step: where bodies were one substep before the state that they are in.
 # MuJoCo's own state leaves these out, and to compute them anew would give the places of the present state.
 POSITIONS_BEFORE = ("xpos", "xipos")
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
-    return int(value)
-
-
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence) or not seeds:
-        raise ValueError(f"seeds must be a non-empty sequence of integers; got {seeds!r}")
-    return [_check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]
 
 
 @contextmanager
@@ -297,7 +285,7 @@ class ControlEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        first = _check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
+        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
         self.seeds = list(range(first, first + len(self.seeds)))
         self._start()
 
@@ -435,8 +423,8 @@ def control_env(
         raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
     return ControlEnv(
         name,
-        _check_seeds(seeds),
-        _check_integer("num_envs", num_envs, 1, INT32_MAX),
+        check_seeds(seeds),
+        check_integer("num_envs", num_envs, 1, INT32_MAX),
         float(gamma),
         normalize_observation=normalize_observation,
         normalize_reward=normalize_reward,

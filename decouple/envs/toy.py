@@ -23,6 +23,8 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from decouple.checks import INT32_MAX, check_integer, check_seeds
+
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
 
 ACTION_LIMIT = 2.0  # the ideal action g - s of two points in [-1, 1] reaches it
@@ -31,19 +33,6 @@ NUM_STARTS = 10_000  # starts of an episode in the noise of one seed; that noise
 # Goals and first states are multiples of this. Then g - s and s + (g - s) are exact in float32, and the ideal policy
 # earns 0 rather than the rounding errors of 200 steps.
 GRID = 2.0**-23
-INT32_MAX = 2**31 - 1
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
-    return int(value)
-
-
-def _check_seeds(seeds: Sequence[int]) -> list[int]:
-    if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence) or not seeds:
-        raise ValueError(f"seeds must be a non-empty sequence of integers; got {seeds!r}")
-    return [_check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]
 
 
 def _noise(seed: int, times: np.ndarray) -> np.ndarray:
@@ -197,7 +186,7 @@ class GoalTrackingEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        first = _check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
+        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
         self.seeds = list(range(first, first + len(self.seeds)))
         self._start()
 
@@ -259,6 +248,6 @@ def goal_tracking_env(
     """
     if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not 0 < frequency < math.inf:
         raise ValueError(f"frequency must be a finite number > 0; got {frequency!r}")
-    num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
-    episode_steps = _check_integer("episode_steps", episode_steps, 1, INT32_MAX)
-    return GoalTrackingEnv(_check_seeds(seeds), num_envs, episode_steps, float(frequency))
+    num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
+    episode_steps = check_integer("episode_steps", episode_steps, 1, INT32_MAX)
+    return GoalTrackingEnv(check_seeds(seeds), num_envs, episode_steps, float(frequency))
