@@ -32,6 +32,7 @@ from decouple.blocks import Concatenate, mlp_blocks
 from decouple.checkpoint import frames_to_resume, load_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
+from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
 from decouple.envs.toy import goal_tracking_env
 from decouple.evaluation import episode_returns
@@ -41,7 +42,7 @@ from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.progress import StepProgress
-from decouple.seeds import seed_metrics, stack, unstack
+from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
 from decouple.tracking import Tracker, default_tracker
@@ -296,7 +297,8 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
 
     Returns:
         `final/return` (the mean over agents), `final/return_std` (over agents), and with several agents
-        `final/return/seed<seed>`; the same is in `run_dir/result.json`.
+        `final/return/seed<seed>`; off policy also `final/value_predicted`, `final/value_monte_carlo` and
+        `final/value_bias`, of `decouple.diagnosis`. The same is in `run_dir/result.json`.
 
     Raises:
         ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
@@ -376,7 +378,7 @@ def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
             state = load_checkpoint(checkpoint, expect=identity)
             learner.load_state_dict(state["learner"])
             env.load_state_dict(state["env"])
-        report = _final(config, evaluation)
+        report = _final(config, evaluation) | _value_bias(config, learner, env)
         tracker.summarise(report)
     if not config.keep_replay:
         replay_file.unlink(missing_ok=True)
@@ -432,6 +434,21 @@ def _final(config: ControlSettings, evaluation: Callable[[int, int], dict[str, f
     each = [report.get(f"eval/return/seed{seed}", report["eval/return"]) for seed in config.all_seeds]
     spread = {"final/return_std": float(np.std(each, ddof=1)) if len(each) > 1 else 0.0}
     return {key.replace("eval/", "final/"): value for key, value in report.items()} | spread
+
+
+def _value_bias(config: ControlSettings, learner: Any, like: EnvBase) -> dict[str, float]:
+    """How far the critics are off at the end; nothing where that cannot be told (see `value_bias`), or where they
+    learned from rewards that only `like` can scale."""
+    if config.normalize_reward or not isinstance(learner, Learner):
+        return {}
+    seeds = [FINAL_SEED + agent for agent in config.all_seeds]
+    with contextlib.closing(make_env(config, config.evaluate_episodes, seeds, like)) as env:
+        found = value_bias(env, learner, SeedNoise(seeds, learner.device))
+    rows: list[dict[str, float]] = []
+    for agent in range(config.seeds):
+        of_agent = {name.replace("value/", "final/value_"): each[agent].item() for name, each in found.items()}
+        rows.append({name: value for name, value in of_agent.items() if np.isfinite(value)})
+    return seed_metrics(rows, config.all_seeds)
 
 
 def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> Tracker:

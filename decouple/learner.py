@@ -118,6 +118,25 @@ class Learner:
         """Uniform actions (S, count, A), or indices (S, count, 1)."""
         return self.acting.uniform(count, noise)
 
+    @torch.no_grad()
+    def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """The action that the critics' targets assume, (S, N, A) or (S, N, 1), what the critics say of it, aggregated
+        as the targets are, and what its entropy adds, `-alpha log pi` for SAC and else 0, both (S, N, 1)."""
+        to_policy, to_value = self.cut(self.trunk(observation))
+        out = self.act_on(to_policy)
+        if self.like.deterministic:
+            action = self.acting.bounded(out)
+            value = self._aggregated(self.critic(to_value, action))
+            return action, value, torch.zeros_like(value)
+        alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
+        if self.space.discrete:
+            action = self.acting.choose(out, noise)
+            value = self._aggregated(self.critic(to_value)).gather(-1, action)
+            return action, value, -alpha * functional.log_softmax(out, -1).gather(-1, action)
+        eps = noise.normal(*out[0].shape[1:])
+        action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
+        return action, self._aggregated(self.critic(to_value, action)), -alpha * log_prob
+
     # ------------------------------------------------------------------------------------------------------ learning
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
@@ -132,12 +151,7 @@ class Learner:
             for SAC `policy/entropy` and `policy/alpha`.
         """
         hidden = self.trunk(batch.observation)  # (S, B, H)
-        target = self._target(batch, noise)  # (S, B, 1)
-        _, to_value = self.cut(hidden)
-        values = self.critic(to_value, batch.action)  # (Q, S, B, 1), discrete (Q, S, B, n)
-        if self.space.discrete:
-            values = values.gather(-1, batch.action.long().expand(self.critics, *batch.action.shape))
-        loss = (values - target).square().sum((0, 2, 3)) / target.shape[1]  # (S,)
+        loss, values = self._critic_loss(batch, hidden, noise)
         self._step(self.critic_optimizer, loss)
         metrics = {"loss/critic": loss.detach(), "value/mean": values.detach().mean((0, 2, 3))}
         self.updates += 1
@@ -146,6 +160,20 @@ class Learner:
             for target, online in self.follow:
                 target.lerp_(online, self.settings.tau)
         return metrics
+
+    @torch.no_grad()
+    def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:
+        """`loss/critic` of each agent, (S,), on transitions that nothing is learned from."""
+        return self._critic_loss(batch, self.trunk(batch.observation), noise)[0]
+
+    def _critic_loss(self, batch: Transition, hidden: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor]:
+        """The squared errors, summed over critics, (S,), and the values that they are of, (Q, S, B, 1)."""
+        target = self._target(batch, noise)  # (S, B, 1)
+        _, to_value = self.cut(hidden)
+        values = self.critic(to_value, batch.action)  # (Q, S, B, 1), discrete (Q, S, B, n)
+        if self.space.discrete:
+            values = values.gather(-1, batch.action.long().expand(self.critics, *batch.action.shape))
+        return (values - target).square().sum((0, 2, 3)) / target.shape[1], values
 
     @torch.no_grad()
     def _target(self, batch: Transition, noise: SeedNoise) -> Tensor:
@@ -158,19 +186,26 @@ class Learner:
                 clip = self.settings.target_noise_clip
                 smoothing = noise.normal(*action.shape[1:]).mul_(self.settings.target_noise).clamp_(-clip, clip)
                 action = torch.clamp(torch.addcmul(action, acting.half, smoothing), acting.low, acting.high)
-            value = self.target_critic(next_hidden, action).amin(0)
+            value = self._aggregated(self.target_critic(next_hidden, action))
         else:
             out = self.act_on(self.trunk(batch.next_observation) if self.at else next_hidden)
             alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
             if self.space.discrete:
                 log_probs = functional.log_softmax(out, -1)  # (S, B, n)
-                soft = self.target_critic(next_hidden).amin(0) - alpha * log_probs
+                soft = self._aggregated(self.target_critic(next_hidden)) - alpha * log_probs
                 value = (log_probs.exp() * soft).sum(-1, keepdim=True)
             else:
                 eps = noise.normal(*out[0].shape[1:])
                 action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
-                value = self.target_critic(next_hidden, action).amin(0) - alpha * log_prob
+                value = self._aggregated(self.target_critic(next_hidden, action)) - alpha * log_prob
         return torch.addcmul(batch.reward, 1 - batch.terminated, value, value=self.settings.gamma)
+
+    def _aggregated(self, values: Tensor) -> Tensor:
+        """What the target critics (Q, ...) say together, (...)."""
+        how = self.settings.target_aggregation
+        if how == "min":
+            return values.amin(0)
+        return values.mean(0) if how == "mean" else values.quantile(how, 0)
 
     def _update_policy(self, batch: Transition, hidden: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
         """A step of the policy on critics that are held fixed, and of SAC's temperature."""

@@ -28,6 +28,8 @@ from decouple.seeds import SeedNoise, seed_metrics
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
 
+HELD_OUT_BATCH = 1024  # transitions of each agent that were kept from training, to measure the critic on
+
 
 class Agents(Protocol):
     """What the loop asks of a learner: `Learner`, or `TorchRLLearner` for one agent of any blocks."""
@@ -41,6 +43,8 @@ class Agents(Protocol):
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor: ...
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
+
+    def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -146,6 +150,11 @@ class _Run:
         self.env, self.learner, self.replay, self.seeds = env, learner, replay, list(seeds)
         self.noise = SeedNoise(seeds)
         self.per_step = env.batch_size[1]  # transitions of each agent
+        every = learner.settings.held_out_every
+        self.held_out = None  # in memory, and in the checkpoint
+        if every:
+            most = learner.settings.total_frames // every + self.per_step
+            self.held_out = Replay(most, replay.widths, seeds=learner.seeds)
         self.frames = 0
         self._forget()
 
@@ -165,9 +174,8 @@ class _Run:
         self.now["action"] = action.squeeze(-1) if learner.space.discrete else action
         step, self.now = self.env.step_and_maybe_reset(self.now)
         following = step["next"]
-        self.replay.add(
-            Transition(observation, action, following["reward"], following["terminated"], following["observation"])
-        )
+        ends = following["reward"], following["terminated"], following["observation"]
+        self._kept_in().add(Transition(observation, action, *ends))
         self._note_episodes(following)
         before, self.frames = self.frames, self.frames + self.per_step
         if self.frames > settings.learning_starts:
@@ -178,9 +186,20 @@ class _Run:
                     total, count = self.sums.get(name, (0.0, 0))
                     self.sums[name] = (value + total, count + 1)
 
+    def _kept_in(self) -> Replay:
+        """Where this step's transitions go."""
+        every = self.learner.settings.held_out_every
+        if self.held_out is None or every is None or (self.frames // self.per_step + 1) % every:
+            return self.replay
+        return self.held_out
+
     def metrics(self) -> dict[str, float]:
         """Means since the last call: losses over updates, returns over the episodes that ended."""
         means = {name: (total / count).tolist() for name, (total, count) in self.sums.items()}
+        if self.held_out and "loss/critic" in means:
+            indices = self.noise.integers(len(self.held_out), HELD_OUT_BATCH)  # (S, B)
+            loss = self.learner.critic_loss(self.held_out.sample(indices), self.noise)  # (S,)
+            means["loss/critic_held_out"] = loss.tolist()
         rows = [{name: each[index] for name, each in means.items()} for index in range(len(self.seeds))]
         episodes = zip(self.ended.tolist(), self.returns.tolist(), self.lengths.tolist(), strict=True)
         for row, (ended, returns, lengths) in zip(rows, episodes, strict=True):
@@ -201,6 +220,7 @@ class _Run:
             "noise": self.noise.state_dict(),
             "env": self.env.state_dict(),
             "replay": self.replay.state_dict(),
+            "held_out": self.held_out.state_dict() if self.held_out is not None else None,
             "rng": rng_state(),
         }
 
@@ -210,6 +230,8 @@ class _Run:
         self.noise.load_state_dict(state["noise"])
         self.env.load_state_dict(state["env"])
         self.replay.load_state_dict(state["replay"])
+        if self.held_out is not None:
+            self.held_out.load_state_dict(state["held_out"])
         set_rng_state(state["rng"])
         self._forget()
 

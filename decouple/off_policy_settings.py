@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from decouple.actor_qvalue import ActorQValue
 from decouple.checks import check_setting, positive_whole
@@ -20,6 +21,11 @@ __all__ = ["DDPGSettings", "OffPolicySettings", "SACSettings", "TD3Settings"]
 @dataclass
 class OffPolicySettings:
     """What SAC, TD3 and DDPG have in common. Steps and frames are those of one agent, not of all seeds together.
+
+    The least of two critics underestimates, small actors then gather poor data, and their critics overfit it:
+    Mastikhina et al., *Optimistic critics can empower small actors* (RLC 2025, https://arxiv.org/abs/2506.01016).
+    `target_aggregation` is the remedy, from min over mean to the quantile 1, the greatest; with transitions held out,
+    `loss/critic_held_out` beside `loss/critic` shows how far the critic overfits.
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
@@ -34,6 +40,8 @@ class OffPolicySettings:
     gamma: float = 0.99  # discount (SU, SB3)
     tau: float = 0.005  # share of the online network that the target takes on at each policy step (SU, SB3)
     policy_delay: int = 1  # critic steps per step of the policy and the targets
+    target_aggregation: Any = "min"  # of the target critics: min (SU, SB3), mean, or a quantile in [0, 1]; see below
+    held_out_every: int | None = None  # every so many steps, transitions are kept from training; None: none are
     learning_rate: float = 3e-4  # Adam, of policy, critics and temperature
     adam_epsilon: float = 1e-8  # Adam (PyTorch)
     max_grad_norm: float | None = None  # of each agent's gradient, per optimizer; None: not clipped (SU, SB3)
@@ -51,6 +59,11 @@ class OffPolicySettings:
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
         for name in ("learning_rate", "adam_epsilon"):
             check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+        allowed = "min, mean, or a quantile in [0, 1]"
+        check_setting("target_aggregation", self.target_aggregation, _aggregates, allowed)
+        if self.held_out_every is not None:
+            allowed = "a whole number, at least 2, or None"
+            check_setting("held_out_every", self.held_out_every, lambda v: positive_whole(v) and v >= 2, allowed)
         if self.max_grad_norm is not None:
             check_setting("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
         allowed = f"a multiple of log_every, {self.log_every}, so that a row is never half written"
@@ -61,6 +74,10 @@ class OffPolicySettings:
 
     def check_model(self, model: ActorQValue) -> None:
         """Refuse a model that the algorithm cannot train."""
+
+
+def _aggregates(how: Any) -> bool:
+    return how in ("min", "mean") or (isinstance(how, int | float) and not isinstance(how, bool) and 0 <= how <= 1)
 
 
 @dataclass

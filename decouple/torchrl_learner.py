@@ -57,6 +57,8 @@ class TorchRLLearner:
         further = {*model.module["policy"].module.keys, *model.module["value"].module.keys} - {"action"}
         if further:
             raise ValueError(f"model must read the observation and the action alone; got {sorted(further)} too")
+        if settings.target_aggregation != "min":
+            raise ValueError(f"target_aggregation must be min in TorchRL's losses; got {settings.target_aggregation!r}")
         self.model, self.settings = copy.deepcopy(model), settings
         self.space, self.at = self.model.action_space, self.model.at
         self.device = next(self.model.parameters()).device
@@ -104,8 +106,7 @@ class TorchRLLearner:
             Each (1,): `loss/critic` (summed over critics), `value/mean`, and of the policy's steps `loss/actor`, for
             SAC `policy/entropy` and `policy/alpha`.
         """
-        observation = self._shaped(batch.observation)
-        hidden = self.trunk(observation)  # (B, H)
+        hidden = self.trunk(self._shaped(batch.observation))  # (B, H)
         data = self._data(batch, hidden)
         self.attach_value.features = data[VALUE]
         loss, values = self._critic_loss(data)
@@ -115,7 +116,7 @@ class TorchRLLearner:
         self.updates += 1
         if self.updates % self.settings.policy_delay == 0:
             if self.at and self.cut.policy_gradient > 0:
-                hidden = self.trunk(observation)  # the critic's step has moved it
+                hidden = self.trunk(self._shaped(batch.observation))  # the critic's step has moved it
             data[POLICY] = self.cut(hidden)[0]
             data[VALUE] = hidden.detach()
             metrics |= self._update_policy(data)
@@ -124,6 +125,11 @@ class TorchRLLearner:
                 online = [parameter.detach() for parameter in self.trunk.parameters()]
                 torch._foreach_lerp_(list(self.target_trunk.parameters()), online, self.settings.tau)
         return metrics
+
+    @torch.no_grad()
+    def critic_loss(self, batch: Transition, noise: SeedNoise | None = None) -> Tensor:
+        """`loss/critic`, (1,), on transitions that nothing is learned from."""
+        return self._critic_loss(self._data(batch, self.trunk(self._shaped(batch.observation))))[0][None]
 
     def _data(self, batch: Transition, hidden: Tensor) -> TensorDict:
         """What TorchRL's losses read, (B,): features before and after the step, the action, reward and termination."""

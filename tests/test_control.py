@@ -27,6 +27,7 @@ from decouple.control import (
 )
 from decouple.counting import parameter_count
 from decouple.metrics import read_metrics
+from decouple.off_policy_settings import OffPolicySettings
 
 OFF = ("sac", "td3", "ddpg")
 QUICK: dict[str, Any] = {"show_progress": False, "evaluate_episodes": 1, "final_episodes": 2}
@@ -113,6 +114,18 @@ def test_every_algorithm_trains_records_and_gives_its_agents_back(tmp_path, algo
     assert len(agents) == 2 and type(agents[0]) is type(fresh[0])
     assert not torch.equal(next(agents[0].parameters()), next(agents[1].parameters()))
     assert train_agents(config) == report  # done already: evaluated again, and the same
+    assert ("final/value_bias/seed1" in report) == isinstance(config, OffPolicySettings)  # by the critics of actions
+
+
+def test_what_critics_foretell_is_told_beside_what_comes(tmp_path):
+    report = train_agents(cell("td3", tmp_path / "run"))
+    difference = report["final/value_predicted"] - report["final/value_monte_carlo"]
+    assert report["final/value_bias"] == pytest.approx(difference)
+    assert report["final/value_monte_carlo"] < 0  # rewards of the toy problem are
+    # 200 steps tell nothing of a return that reaches 10,000 steps ahead, and a scaled reward not what it was
+    assert "final/value_bias" not in train_agents(cell("td3", tmp_path / "far", gamma=0.9999))
+    scaled = cell("td3", tmp_path / "scaled", env="pendulum", normalize_reward=True)
+    assert "final/value_bias" not in train_agents(scaled)
 
 
 def test_a_finished_run_goes_on_to_more_frames_where_its_replay_was_kept(tmp_path):

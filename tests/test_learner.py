@@ -344,6 +344,11 @@ class Plain:
         log_prob = normal.log_prob(u) - torch.log(half * (1 - torch.tanh(u) ** 2))
         return (LOW + HIGH) / 2 + half * torch.tanh(u), log_prob.sum(-1, keepdim=True)
 
+    def together(self, one: Tensor, other: Tensor) -> Tensor:
+        """Two numbers' quantile q lies at q of the way from the lesser to the greater."""
+        share = {"min": 0.0, "mean": 0.5}.get(self.settings.target_aggregation, self.settings.target_aggregation)
+        return (1 - share) * torch.minimum(one, other) + share * torch.maximum(one, other)
+
     def squash(self, logit: Tensor) -> Tensor:
         return (LOW + HIGH) / 2 + (HIGH - LOW) / 2 * torch.tanh(logit)
 
@@ -363,7 +368,7 @@ class Plain:
                 next_action, log_prob = self.sample(self.trunk(next_obs), noise.pop(0))
                 entropy_bonus = -self.log_alpha.exp() * log_prob
             x = torch.cat([target_hidden, next_action], -1)
-            value = torch.minimum(self.t_q1(x), self.t_q2(x)) + entropy_bonus
+            value = self.together(self.t_q1(x), self.t_q2(x)) + entropy_bonus
             target = reward + s.gamma * (1 - terminated) * value
         hidden = self.trunk(obs)
         x = torch.cat([hidden, action], -1)
@@ -406,12 +411,8 @@ class Plain:
         return metrics
 
 
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
-@pytest.mark.parametrize("k", [0, 1, 2])
-@pytest.mark.parametrize("policy_gradient", [0.0, 0.5, 1.0])
-def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradient: float) -> None:
-    model, settings = make_model(algorithm, k, policy_gradient=policy_gradient), make_settings(algorithm)
-    learner, plain = Learner([model], settings), Plain(model, settings, k, policy_gradient)
+def compare_with_plain(learner: Learner, plain: Plain, algorithm: str) -> None:
+    """Eight updates of both, from one start and with the same noise: metrics, parameters and targets."""
     for step in range(8):
         draws = 2 if algorithm == "sac" else 1
         noise = [torch.randn(BATCH, ACTION) for _ in range(draws)]
@@ -428,6 +429,44 @@ def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradien
     nets = nn.ModuleList([plain.t_trunk, *policy, plain.t_q1, plain.t_q2])
     for parameter, reference in zip(targets_of(learner).values(), nets.parameters(), strict=True):
         torch.testing.assert_close(parameter, reference.detach(), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("k", [0, 1, 2])
+@pytest.mark.parametrize("policy_gradient", [0.0, 0.5, 1.0])
+def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradient: float) -> None:
+    model, settings = make_model(algorithm, k, policy_gradient=policy_gradient), make_settings(algorithm)
+    compare_with_plain(Learner([model], settings), Plain(model, settings, k, policy_gradient), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("aggregation", ["mean", 0.0, 0.25, 1])
+def test_target_critics_are_aggregated_as_asked(algorithm: str, aggregation: str | float) -> None:
+    model, settings = make_model(algorithm), make_settings(algorithm, target_aggregation=aggregation)
+    compare_with_plain(Learner([model], settings), Plain(model, settings, 0, 0.0), algorithm)
+
+
+def test_discrete_target_critics_are_aggregated_as_asked() -> None:
+    low, high, mean = (
+        Learner([make_model("discrete_sac")], make_settings("discrete_sac", target_aggregation=how))
+        for how in ("min", 1.0, "mean")
+    )
+    targets = [each._target(make_batch("discrete_sac", 0), SeedNoise([0])) for each in (low, high, mean)]
+    # The expectation over actions is linear, so the mean of the critics lies half-way; a step's end has no bootstrap.
+    torch.testing.assert_close(targets[2], (targets[0] + targets[1]) / 2)
+    assert (targets[0] < targets[1]).any() and (targets[0] <= targets[1]).all()
+
+
+@each_algorithm
+@pytest.mark.parametrize("kind", [Learner, TorchRLLearner])
+def test_the_critics_loss_without_learning_is_that_of_an_update(algorithm: str, kind: type) -> None:
+    learner = build(kind, make_model(algorithm), make_settings(algorithm))
+    before = parameters_of(learner.models()[0])
+    torch.manual_seed(0)
+    loss = learner.critic_loss(make_batch(algorithm, 0), SeedNoise([0]))
+    assert_same(parameters_of(learner.models()[0]), before, rtol=0, atol=0)
+    torch.manual_seed(0)
+    torch.testing.assert_close(loss, learner.update(make_batch(algorithm, 0), SeedNoise([0]))["loss/critic"])
 
 
 # --------------------------------------------------------------------------------------------------- seeds as an axis
@@ -793,5 +832,7 @@ def test_what_torchrls_losses_cannot_do_is_refused() -> None:
         TorchRLLearner(deterministic(True, Bounded(LOW, HIGH)), DDPGSettings())
     with pytest.raises(ValueError, match=r"target_noise=0\.2"):
         TorchRLLearner(deterministic(False, Bounded(LOW, HIGH)), DDPGSettings(target_noise=0.2))
+    with pytest.raises(ValueError, match="target_aggregation must be min in TorchRL's losses; got 'mean'"):
+        TorchRLLearner(make_model("td3"), TD3Settings(target_aggregation="mean"))
     with pytest.raises(ValueError, match="settings must be SACSettings, TD3Settings or DDPGSettings"):
         TorchRLLearner(make_model("sac"), OffPolicySettings())

@@ -124,7 +124,7 @@ def test_a_true_end_is_not_bootstrapped_from():
 
 @pytest.mark.parametrize("in_a_file", [True, False])
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, in_a_file: bool):
-    settings = TD3Settings(**TINY | {"buffer_size": 50})  # smaller than the run: rows are written over
+    settings = TD3Settings(**TINY | {"buffer_size": 50, "held_out_every": 5})  # smaller than the run: rows go over rows
 
     def start(folder: Path, stop_at: int | None = None) -> dict[int, dict[str, float]]:
         env = goal_tracking_env([1, 2], 1, episode_steps=30)
@@ -148,6 +148,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, in_a_file: 
     assert sorted(first) == [20, 40, 60, 80] and sorted(second) == [100, 120]
     assert first | second == unbroken
     assert_same(*(load_checkpoint(tmp_path / name / "checkpoint.pt") for name in "ab"))
+
+
+@pytest.mark.parametrize("kind", [SACSettings, TD3Settings])
+def test_held_out_transitions_are_never_trained_on(kind):
+    settings = kind(**TINY, held_out_every=4)
+    env = goal_tracking_env([3, 7], 2, episode_steps=30)
+    learner = Learner([model(seed, env, settings) for seed in (3, 7)], settings)
+    replay, rows = replay_for(env, learner), []
+    train_off_policy(env, learner, seeds=[3, 7], log=lambda row, _: rows.append(dict(row)), replay=replay)
+    assert len(replay) == 120 - 2 * (60 // 4)  # two games: 60 steps, of which every fourth is kept apart
+    assert all(row["loss/critic_held_out"] > 0 for row in rows[1:])
+    assert rows[-1]["loss/critic_held_out/seed3"] != rows[-1]["loss/critic_held_out/seed7"]
+    # What is held out is of the same episodes: each row that was left out lies between two that follow each other.
+    seen = replay.rows[: len(replay), 0].view(-1, 2, replay.rows.shape[-1])  # (steps kept, N, width)
+    after, before = seen[:-1, :, -1], seen[1:, :, 0]  # next observation of one, observation of the following
+    breaks = (after != before).all(1).nonzero().view(-1) + 1
+    assert set(breaks.tolist()) >= set(range(3, len(seen), 3))
 
 
 def test_a_learner_of_torchrls_losses_trains_in_the_same_loop():
@@ -190,6 +207,12 @@ def test_bad_input_is_refused_by_name():
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, or None for no clipping; got 0.0"),
         ({"checkpoint_every": 1500}, "checkpoint_every must be a multiple of log_every, 1000"),
         ({"train_every": 3}, "log_every must be a multiple of train_every, 3; got 1000"),
+        (
+            {"target_aggregation": "least"},
+            r"target_aggregation must be min, mean, or a quantile in \[0, 1\]; got 'least'",
+        ),
+        ({"target_aggregation": 1.5}, "target_aggregation must be .* got 1.5"),
+        ({"held_out_every": 1}, "held_out_every must be a whole number, at least 2, or None; got 1"),
         ({"alpha": -1.0}, "alpha must be positive and finite; got -1.0"),
     ],
 )
