@@ -22,6 +22,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -96,6 +97,7 @@ class Tracker:
         self.run_dir = Path(run_dir)
         self._frames = int(resume_frames or 0)
         self._closed = False
+        self._plot_again = 0.0  # on the monotonic clock
         table = self.run_dir / "metrics.csv"
         _check_resume(resume_frames, table)
         if tracker == "wandb":
@@ -135,8 +137,15 @@ class Tracker:
             self._progress.update(self._frames, row)
 
     def plot(self) -> Path:
-        """Draw `curves.png` anew; some tenths of a second."""
-        return plot_curves(self.run_dir)
+        """Draw `curves.png` anew, but not so often that it takes more than a fiftieth of the time; `close` always does.
+
+        A picture takes from some tenths of a second to some seconds, as many metrics and seeds as there are.
+        """
+        path, start = self.run_dir / "curves.png", time.monotonic()
+        if not path.exists() or start > self._plot_again:
+            path = plot_curves(self.run_dir)
+            self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
+        return path
 
     def summarise(self, result: Mapping[str, float]) -> None:
         """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary."""
@@ -154,7 +163,7 @@ class Tracker:
             self._table.close()
             if self._progress is not None:
                 self._progress.close()
-            self.plot()
+            plot_curves(self.run_dir)
         finally:
             if self._wandb is not None:
                 self._wandb.experiment.finish(exit_code=int(failed))

@@ -447,9 +447,28 @@ def test_evaluation_is_one_line_across_rows_without_it_and_what_is_not_finite_is
 )
 def test_any_table_can_be_drawn(tmp_path, metrics):
     with quiet(tmp_path) as tracker:
-        tracker.plot()
-        tracker.log(metrics, 0)
         assert tracker.plot().stat().st_size > 1000
+        tracker.log(metrics, 0)
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_drawing_takes_no_more_than_a_fiftieth_of_the_time(tmp_path, monkeypatch):
+    clock, drawn = [100.0], []
+
+    def draw(run_dir):  # takes two seconds
+        clock[0] += 2.0
+        drawn.append(clock[0])
+        (run_dir / "curves.png").touch()
+        return run_dir / "curves.png"
+
+    monkeypatch.setattr("decouple.tracking.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("decouple.tracking.plot_curves", draw)
+    with quiet(tmp_path) as tracker:
+        for moment in (100.0, 110.0, 201.0, 203.0, 250.0):
+            clock[0] = moment
+            assert tracker.plot() == tmp_path / "curves.png"
+        assert drawn == [102.0, 205.0]  # the next one is due after 102 + 50 * 2
+    assert len(drawn) == 3  # and at the end in any case
 
 
 # -------------------------------------------------------------------------------------------------------- the progress
