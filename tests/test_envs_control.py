@@ -27,6 +27,7 @@ gymnasium = pytest.importorskip("gymnasium")
 KEYS = ("observation", "reward", "episode_reward", "step_count", "done", "terminated", "truncated")
 AT_RESET = tuple(key for key in KEYS if key != "reward")
 DIMENSIONS = {"pendulum": (3, 1), "acrobot": (6, 3), "reacher": (11, 2), "halfcheetah": (17, 6), "ant": (111, 8)}
+NEWEST = {"Reacher-v5": (10, 2), "HalfCheetah-v5": (17, 6), "Ant-v5": (105, 8)}
 NORMALIZED = {"normalize_observation": True, "normalize_reward": True}
 
 
@@ -39,7 +40,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def needs(name: str) -> None:
-    if TASKS[name][2] == "mujoco":
+    if name in NEWEST or name == "Humanoid-v5" or (name in TASKS and TASKS[name][2] == "mujoco"):
         pytest.importorskip("mujoco")
 
 
@@ -86,6 +87,15 @@ def test_specs_and_the_papers_dimensions(name: str) -> None:
         assert env.action_spec.shape == (2, 2, acting)
         assert (env.action_spec.low == -bound).all() and (env.action_spec.high == bound).all()
     check_env_specs(env)
+
+
+@pytest.mark.parametrize(("name", "dimensions"), NEWEST.items())
+def test_the_newest_versions_go_by_their_ids(name: str, dimensions: tuple[int, int]) -> None:
+    needs(name)
+    env = control_env(name, [0, 1], 2)
+    assert env.observation_spec["observation"].shape == (2, 2, dimensions[0])
+    assert env.action_spec.shape == (2, 2, dimensions[1])
+    assert env.max_episode_steps == (50 if name == "Reacher-v5" else 1000)
 
 
 @pytest.mark.parametrize("name", ["pendulum", "acrobot", "halfcheetah", "ant"])
@@ -218,13 +228,11 @@ def test_what_was_handed_out_is_not_overwritten() -> None:
         ("CartPole-v1", {}),
         ("MountainCarContinuous-v0", {}),
         ("Humanoid-v5", {}),
+        *((name, {}) for name in NEWEST),
     ],
 )
 def test_a_saved_run_continues_bit_for_bit(name: str, options: dict[str, Any]) -> None:
-    if name in TASKS:
-        needs(name)
-    elif name == "Humanoid-v5":
-        pytest.importorskip("mujoco")
+    needs(name)
     env, fresh = control_env(name, [0, 7], 2, **options), control_env(name, [0, 7], 2, **options)
     action = actions(env, 330)
     _, state = play(env, action[:37])
@@ -446,3 +454,12 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         control_env("ant", [0])
     with pytest.raises(ImportError, match=r"pendulum needs Gymnasium: pip install 'decouple\[games\]'"):
         control_env("pendulum", [0])
+
+
+def test_closing_closes_the_games():
+    env = control_env("pendulum", [0], 2, backend="gymnasium")
+    closed = []
+    for game in env._games.games:
+        game.close = lambda: closed.append(1)
+    env.close()
+    assert len(closed) == 2 and env.is_closed

@@ -1,19 +1,16 @@
 """Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
 
-``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped one after
-the other in this process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mysore et al. 2021)
-with the dimensions it prints; any other task that Gymnasium knows goes by its id, as in "Hopper-v5".
+``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped in this
+process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mysore et al. 2021) with the
+dimensions it prints; any other task that Gymnasium knows goes by its id, as in "Hopper-v5".
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +20,8 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.envs.control_backends import Task, make_games
 from decouple.envs.running_normalization import RunningMoments
-
-if TYPE_CHECKING:
-    import gymnasium
 
 __all__ = ["TASKS", "ControlEnv", "control_env"]
 
@@ -38,38 +33,9 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
     # With the contact forces it has the paper's 111 numbers; v4 leaves them out (27) unless asked.
     "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
 }
-# What Gymnasium's MuJoCo tasks read before they step: where bodies were one substep before the state that they are in.
-# MuJoCo's own state leaves these out, and to compute them anew would give the places of the present state.
-POSITIONS_BEFORE = ("xpos", "xipos")
 
 
-@contextmanager
-def _without_deprecations(mujoco: Any) -> Iterator[None]:
-    """Silence that v4 of a task is not the newest, and that its model files use an attribute that MuJoCo deprecates.
-
-    MuJoCo writes its warnings to stderr and to a file in the current folder, for every game.
-    """
-
-    def pass_on(message: str) -> None:
-        if "settotalmass" not in message:
-            print(f"WARNING: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        outdated = r".*The environment \S+ is out of date"
-        warnings.filterwarnings("ignore", message=outdated, category=DeprecationWarning)
-        if mujoco is None:
-            yield
-            return
-        before = mujoco.get_mju_user_warning()
-        mujoco.set_mju_user_warning(before or pass_on)
-        try:
-            yield
-        finally:
-            mujoco.set_mju_user_warning(before)
-
-
-def _make_games(name: str, number: int) -> tuple[list[gymnasium.Env], int | None, str]:
-    """The games, their limit of steps, and which simulator they stand on: classic_control, mujoco or other."""
+def _find_task(name: str) -> Task:
     is_id = isinstance(name, str) and "-v" in name
     if not is_id and name not in TASKS:
         raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5; got {name!r}")
@@ -79,22 +45,29 @@ def _make_games(name: str, number: int) -> tuple[list[gymnasium.Env], int | None
     except ImportError as error:
         raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
     try:
-        spec = gymnasium.spec(task)
+        return Task(name, gymnasium.spec(task), options)
     except gymnasium.error.Error as error:
         raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium; got {name!r}") from error
-    module = spec.entry_point if isinstance(spec.entry_point, str) else ""
-    known = () if spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state of its own
-    simulator = next((kind for kind in known if f"gymnasium.envs.{kind}." in module), "other")
-    try:
-        # A name that is put together at run time, so that this file can be checked where MuJoCo is not installed.
-        mujoco = importlib.import_module("mujoco") if simulator == "mujoco" else None
-        with _without_deprecations(mujoco):
-            make = {"max_episode_steps": -1, "disable_env_checker": True}  # steps are counted here, for all at once
-            games = [gymnasium.make(task, **make, **options) for _ in range(number)]
-    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        install = "pip install 'decouple[mujoco]'" if simulator == "mujoco" else "see Gymnasium's own words above"
-        raise ImportError(f"{name} needs its simulator: {install}") from error
-    return games, spec.max_episode_steps, simulator
+
+
+@dataclass
+class _Episodes:
+    """The running episodes. Apart from the environment, because to set an attribute of a torch module takes longer.
+
+    A step makes new arrays and never writes to one, since these have been handed out.
+    """
+
+    observation: np.ndarray  # (S, N, O) float32
+    episode_reward: np.ndarray  # (S, N, 1) float64, as is discounted_return
+    discounted_return: np.ndarray
+    step_count: np.ndarray  # (S, N, 1) int64
+    terminated: np.ndarray  # (S, N, 1) bool, as are truncated and done
+    truncated: np.ndarray
+    done: np.ndarray
+    due: bool  # whether any is done
+    just_loaded: bool = False
+
+    KEYS = ("observation", "episode_reward", "discounted_return", "step_count", "terminated", "truncated")
 
 
 class ControlEnv(EnvBase):
@@ -104,7 +77,7 @@ class ControlEnv(EnvBase):
     are discrete; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the episode's raw
     rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``, ``truncated`` bool
     (S, N, 1). The observation next to an end is the true last one. An action beyond its bounds goes to the game as it
-    is; what the game makes of it is Gymnasium's.
+    is; what comes of it is the game's own rule.
 
     Game n of seed s is seeded by NumPy's ``SeedSequence([s, n])`` at its first reset and goes on from there, and the
     statistics of the normalisation are kept seed by seed: an agent sees the same numbers, bit for bit, alone and
@@ -117,7 +90,8 @@ class ControlEnv(EnvBase):
     ``state_dict`` carries everything for Gymnasium's classic control and MuJoCo tasks: an environment that loads it
     continues bit for bit, and the first full ``reset`` after loading returns the restored observations and begins no
     episodes but those that were due. For tasks of another simulator (``resumable`` is False) it carries the generators
-    and the statistics, and that reset begins every episode anew.
+    and the statistics, and that reset begins every episode anew; so it does with envpool, with new seeds. What the
+    backends gymnasium and batched save is the same, and each continues what the other saved.
 
     Raises:
         ValueError: an action that is not finite, outside the discrete range, or of another shape; a state that was
@@ -126,6 +100,7 @@ class ControlEnv(EnvBase):
 
     Attributes:
         name: as given. seeds: S integers. max_episode_steps: of an episode; None: no limit.
+        backend: what steps the games: gymnasium, batched or envpool.
         resumable: whether ``state_dict`` can restore the games.
         observation_statistics: what observations are normalised with; None without normalisation.
     """
@@ -140,11 +115,14 @@ class ControlEnv(EnvBase):
         normalize_observation: bool,
         normalize_reward: bool,
         statistics: RunningMoments | None,
+        backend: str,
     ) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        self._games, self.max_episode_steps, self._simulator = _make_games(name, len(seeds) * num_envs)
+        task = _find_task(name)
+        self._games, self.backend = make_games(task, len(seeds) * num_envs, backend)
         self.name, self.seeds, self.gamma = name, seeds, gamma
-        self.resumable = self._simulator != "other"
+        self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
+        self._last_step = math.inf if self.max_episode_steps is None else self.max_episode_steps
         self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
         self._make_specs()
         size = (len(seeds), self.observation_spec["observation"].shape[-1])
@@ -155,12 +133,13 @@ class ControlEnv(EnvBase):
         self.observation_statistics = self._own_statistics or statistics
         self._return_statistics = RunningMoments(size[0], ()) if normalize_reward else None
         self._start()
+        self.is_closed = False  # TorchRL takes it for closed until it is told
 
     def _make_specs(self) -> None:
         from gymnasium.spaces import Box, Discrete
 
         batch = self.batch_size
-        seen, acts = self._games[0].observation_space, self._games[0].action_space
+        seen, acts = self._games.observation_space, self._games.action_space
         if not isinstance(seen, Box) or len(seen.shape) != 1 or not np.issubdtype(seen.dtype, np.floating):
             raise ValueError(f"name must be of a task whose observations are a Box of (O,) floats; got {seen}")
         if isinstance(acts, Discrete) and acts.start == 0:
@@ -189,68 +168,73 @@ class ControlEnv(EnvBase):
         """Every game is due for its first, seeded, reset."""
         S, N = self.batch_size
         seeds = (np.random.SeedSequence([seed, index]) for seed in self.seeds for index in range(N))
-        self._first_seeds: list[int | None] = [int(seed.generate_state(1)[0]) for seed in seeds]  # None: in use
-        self._running = {
-            "observation": np.zeros(self.observation_spec["observation"].shape, dtype=np.float32),  # as handed out
-            "episode_reward": np.zeros((S, N)),
-            "step_count": np.zeros((S, N), dtype=np.int64),
-            "discounted_return": np.zeros((S, N)),
-            "terminated": np.ones((S, N), dtype=np.bool_),
-            "truncated": np.zeros((S, N), dtype=np.bool_),
-        }
-        self._just_loaded = False
+        self._games.seed([int(seed.generate_state(1)[0]) for seed in seeds])
+        column = (S, N, 1)
+        observation = np.zeros(self.observation_spec["observation"].shape, dtype=np.float32)
+        self._set_episodes(
+            {
+                "observation": observation,
+                "episode_reward": np.zeros(column),
+                "discounted_return": np.zeros(column),
+                "step_count": np.zeros(column, dtype=np.int64),
+                "terminated": np.ones(column, dtype=np.bool_),
+                "truncated": np.zeros(column, dtype=np.bool_),
+            }
+        )
+
+    def _set_episodes(self, arrays: dict[str, np.ndarray], just_loaded: bool = False) -> None:
+        done = arrays["terminated"] | arrays["truncated"]
+        self._episodes = _Episodes(**arrays, done=done, due=bool(done.any()), just_loaded=just_loaded)
 
     def _shown(self) -> dict[str, Tensor]:
-        """Copies: what is handed out must not change with the next step."""
-        running = self._running
-        terminated = torch.from_numpy(running["terminated"][..., None].copy())
-        truncated = torch.from_numpy(running["truncated"][..., None].copy())
+        now = self._episodes
         return {
-            "observation": torch.from_numpy(running["observation"].copy()),  # (S, N, O)
-            "episode_reward": torch.from_numpy(running["episode_reward"][..., None].astype(np.float32)),
-            "step_count": torch.from_numpy(running["step_count"][..., None].copy()),
-            "done": terminated | truncated,
-            "terminated": terminated,
-            "truncated": truncated,
+            "observation": torch.from_numpy(now.observation),  # (S, N, O)
+            "episode_reward": torch.from_numpy(now.episode_reward.astype(np.float32)),  # (S, N, 1), as all others
+            "step_count": torch.from_numpy(now.step_count),
+            "done": torch.from_numpy(now.done),
+            "terminated": torch.from_numpy(now.terminated),
+            "truncated": torch.from_numpy(now.truncated),
         }
 
     def _actions(self, action: Tensor) -> np.ndarray:
         """One row per game, checked: (S N, A), or (S N,) where they are discrete."""
         if action.shape != self._action_shape:
             raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
-        values = action.detach().cpu().numpy()
+        values = action.numpy(force=True)
+        numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
         if self._num_actions is None:
-            if not np.isfinite(values).all():
+            if not all(map(math.isfinite, numbers)):
                 raise ValueError(f"action must be finite; got {values.tolist()}")
-        elif values.min() < 0 or values.max() >= self._num_actions or not np.issubdtype(values.dtype, np.integer):
+        elif values.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self._num_actions:
             raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")
-        return values.reshape(len(self._games), *values.shape[2:]).astype(self._action_dtype)
+        return values.reshape(-1, *values.shape[2:]).astype(self._action_dtype)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        running, batch = self._running, tuple(self.batch_size)
+        now = self._episodes
         actions = self._actions(tensordict.get("action"))
-        if (running["terminated"] | running["truncated"]).any():
+        if now.due:
             raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
-        number = len(self._games)
-        observation, reward = np.empty((number, running["observation"].shape[-1])), np.empty(number)
-        terminated, truncated = np.empty(number, dtype=np.bool_), np.empty(number, dtype=np.bool_)
-        for index, (game, action) in enumerate(zip(self._games, actions, strict=True)):
-            observation[index], reward[index], terminated[index], truncated[index], _ = game.step(action)
-        observation, reward = observation.reshape(*batch, -1), reward.reshape(batch)
-        running["step_count"] += 1
-        running["episode_reward"] += reward
-        running["terminated"], running["truncated"] = terminated.reshape(batch), truncated.reshape(batch)
-        if self.max_episode_steps is not None:
-            running["truncated"] |= running["step_count"] >= self.max_episode_steps
+        observation, reward, terminated, truncated = self._games.step(actions)
+        column = now.step_count.shape
+        reward = reward.reshape(column)
+        now.step_count = now.step_count + 1
+        now.episode_reward = now.episode_reward + reward
+        now.terminated = terminated.reshape(column)
+        now.truncated = truncated.reshape(column) | (now.step_count >= self._last_step)
+        now.done = now.terminated | now.truncated
+        now.due = True in now.done.ravel().tolist()
+        observation = observation.reshape(now.observation.shape)
         if self._own_statistics is not None:
-            self._own_statistics.merge(observation)
-        running["observation"][...] = self._normalized(observation)
+            self._own_statistics.merge(observation.astype(np.float64, copy=False))
+        now.observation = self._normalized(observation).astype(np.float32, copy=False)
         if self._return_statistics is not None:
-            running["discounted_return"] = self.gamma * running["discounted_return"] + reward
-            self._return_statistics.merge(running["discounted_return"])
-            reward = self._return_statistics.scale(reward)
-        self._just_loaded = False
-        shown = self._shown() | {"reward": torch.from_numpy(reward[..., None].astype(np.float32))}
+            now.discounted_return = self.gamma * now.discounted_return + reward
+            self._return_statistics.merge(now.discounted_return[..., 0])
+            reward = self._return_statistics.scale(reward[..., 0])[..., None]
+        now.just_loaded = False
+        shown = self._shown()
+        shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         return TensorDict(shown, self.batch_size)
 
     def _normalized(self, observation: np.ndarray) -> np.ndarray:
@@ -261,27 +245,26 @@ class ControlEnv(EnvBase):
         mask = None if tensordict is None else tensordict.get("_reset", None)
         if mask is not None:
             self._begin(mask.reshape(self.batch_size).cpu().numpy())
-        elif self._just_loaded:
-            self._begin(self._running["terminated"] | self._running["truncated"])
+        elif self._episodes.just_loaded:
+            self._begin(self._episodes.done[..., 0])
         else:
             self._begin(np.ones(tuple(self.batch_size), dtype=np.bool_))
-        self._just_loaded = False
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: np.ndarray) -> None:
         """New episodes where ``which``, bool (S, N)."""
-        running = self._running
-        observation = running["observation"].astype(np.float64)  # (S, N, O)
-        rows = observation.reshape(len(self._games), -1)
-        for index in np.flatnonzero(which):
-            rows[index], _ = self._games[index].reset(seed=self._first_seeds[index])
-            self._first_seeds[index] = None
+        arrays = {key: getattr(self._episodes, key).copy() for key in _Episodes.KEYS}
+        observation = arrays["observation"].astype(np.float64)  # (S, N, O)
+        indices = np.flatnonzero(which)
+        if len(indices):
+            observation.reshape(which.size, -1)[indices] = self._games.reset(indices)
         if self._own_statistics is not None:
             for seed in np.flatnonzero(which.any(axis=1)):
                 self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
-        running["observation"][which] = self._normalized(observation)[which]
-        for key in ("episode_reward", "step_count", "discounted_return", "terminated", "truncated"):
-            running[key][which] = 0
+        arrays["observation"][which] = self._normalized(observation)[which]
+        for key in _Episodes.KEYS[1:]:
+            arrays[key][which] = 0
+        self._set_episodes(arrays)
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
@@ -291,52 +274,9 @@ class ControlEnv(EnvBase):
 
     def _settings(self) -> dict[str, Any]:
         settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1], "gamma": self.gamma}
-        return settings | self._normalize | {"own_statistics": self._own_statistics is not None}
-
-    def _game_state(self, index: int) -> dict[str, Any]:
-        """One game: its generator and its simulator."""
-        if self._first_seeds[index] is not None:
-            return {"first_seed": self._first_seeds[index]}
-        game = self._games[index].unwrapped
-        generator = game.np_random.bit_generator.state
-        return {
-            "first_seed": None,
-            "generator": {
-                "state": {key: str(value) for key, value in generator["state"].items()},  # integers of 128 bits
-                "has_uint32": int(generator["has_uint32"]),
-                "uinteger": int(generator["uinteger"]),
-            },
-            "simulator": {key: torch.from_numpy(value.copy()) for key, value in self._simulator_state(game).items()},
-        }
-
-    def _simulator_state(self, game: Any) -> dict[str, np.ndarray]:
-        if self._simulator == "classic_control":
-            return {"state": np.asarray(game.state)}
-        if self._simulator == "other":
-            return {}
-        mujoco = importlib.import_module("mujoco")
-        what = int(mujoco.mjtState.mjSTATE_INTEGRATION)
-        state = np.empty(mujoco.mj_stateSize(game.model, what))
-        mujoco.mj_getState(game.model, game.data, state, what)
-        return {"state": state} | {key: np.asarray(getattr(game.data, key)) for key in POSITIONS_BEFORE}
-
-    def _load_game_state(self, index: int, saved: dict[str, Any]) -> None:
-        self._first_seeds[index] = saved["first_seed"]
-        if saved["first_seed"] is not None:
-            return
-        self._games[index].reset(seed=0)  # Gymnasium refuses to step a game that was never reset
-        game: Any = self._games[index].unwrapped
-        generator = saved["generator"]
-        numbers = {key: int(value) for key, value in generator["state"].items()}
-        game.np_random.bit_generator.state = generator | {"bit_generator": "PCG64", "state": numbers}
-        arrays = {key: value.numpy().copy() for key, value in saved["simulator"].items()}
-        if self._simulator == "classic_control":
-            game.state = arrays["state"]
-        elif self._simulator == "mujoco":
-            mujoco = importlib.import_module("mujoco")
-            mujoco.mj_setState(game.model, game.data, arrays["state"], int(mujoco.mjtState.mjSTATE_INTEGRATION))
-            for key in POSITIONS_BEFORE:
-                getattr(game.data, key)[...] = arrays[key]
+        settings |= self._normalize | {"own_statistics": self._own_statistics is not None}
+        # The other two are interchangeable.
+        return settings | ({"backend": "envpool"} if self.backend == "envpool" else {})
 
     def get_extra_state(self) -> dict[str, Any]:
         """The games, the running episodes and the statistics, and the settings that they belong to.
@@ -344,34 +284,36 @@ class ControlEnv(EnvBase):
         Statistics that were given (``statistics=``) are left out: they belong to the environment that updates them.
         """
         moments = {"observation": self._own_statistics, "return": self._return_statistics}
+        running = {key: getattr(self._episodes, key) for key in _Episodes.KEYS}
+        running = {key: value if key == "observation" else value[..., 0] for key, value in running.items()}  # (S, N)
         return {
             "settings": self._settings(),
-            "games": [self._game_state(index) for index in range(len(self._games))],
-            "running": {key: torch.from_numpy(value.copy()) for key, value in self._running.items()},
+            "games": self._games.state(),
+            "running": {key: torch.from_numpy(value.copy()) for key, value in running.items()},
             "statistics": {key: value.state_dict() for key, value in moments.items() if value is not None},
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
         here, there = self._settings(), state["settings"]
-        differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+        keys = [key for key in here | there if there.get(key) != here.get(key)]
+        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
         if differ:
             raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
-        for index, saved in enumerate(state["games"]):
-            self._load_game_state(index, saved)
-        self._running = {key: state["running"][key].cpu().numpy().copy() for key in self._running}
+        self._games.load_state(state["games"])
+        arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
+        arrays = {key: value if key == "observation" else value[..., None] for key, value in arrays.items()}
         if not self.resumable:
-            self._running["terminated"][...] = True
+            arrays["terminated"][...] = True
+        self._set_episodes(arrays, just_loaded=True)
         for key, moments in (("observation", self._own_statistics), ("return", self._return_statistics)):
             if moments is not None:
                 moments.load_state_dict(state["statistics"][key])
-        self._just_loaded = True
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Close the games."""
         if not self.is_closed:
-            for game in self._games:
-                game.close()
+            self._games.close()
         super().close(raise_if_closed=raise_if_closed)
 
 
@@ -384,6 +326,7 @@ def control_env(
     normalize_reward: bool = False,
     gamma: float = 0.99,
     statistics: RunningMoments | None = None,
+    backend: str = "auto",
 ) -> ControlEnv:
     """S agents' games of one control task at once; see ``ControlEnv`` for keys and shapes.
 
@@ -394,10 +337,16 @@ def control_env(
 
     They are shared, not copied: ``test`` always uses the newest and changes nothing. Seed s of ``test`` uses row s.
 
+    Backends. ``batched`` has Pendulum and Acrobot in NumPy, for all games at once, and gives Gymnasium's numbers to the
+    last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which pays with several games. It is never chosen by
+    itself: it cannot save its games, so that a run that was interrupted does not go on to the same bits, and while it
+    makes Gymnasium's steps up to rounding, its episodes start elsewhere.
+
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
             (17, 6), ant (111, 8), or an id of Gymnasium whose observations are a Box of (O,) floats and whose actions
-            are a bounded Box of (A,) or Discrete.
+            are a bounded Box of (A,) or Discrete. The newest versions of three of them, by id, are Reacher-v5 (10, 2),
+            HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
         normalize_observation: standardise them by the running mean and variance of their seed.
@@ -405,10 +354,12 @@ def control_env(
         gamma: discount of that return, in [0, 1]; Baselines' 0.99 whatever the algorithm's own discount is.
         statistics: another environment's ``observation_statistics``, to use and never update; only with
             ``normalize_observation``.
+        backend: what steps the games: gymnasium, one after another; batched; envpool; or auto, which is batched where
+            there is one and else gymnasium.
 
     Raises:
-        ValueError: an argument outside its range.
-        ImportError: Gymnasium, or the task's simulator, is not installed.
+        ValueError: an argument outside its range, or a backend that does not have the task.
+        ImportError: Gymnasium, the task's simulator, or the backend is not installed.
 
     >>> env = control_env("pendulum", seeds=[0, 1], num_envs=3)
     >>> env.rollout(5)["next", "observation"].shape
@@ -429,4 +380,5 @@ def control_env(
         normalize_observation=normalize_observation,
         normalize_reward=normalize_reward,
         statistics=statistics,
+        backend=backend,
     )
