@@ -6,6 +6,7 @@ from decouple.blocks import impala_blocks, mlp_blocks, nature_blocks
 from decouple.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from decouple.counting import multiply_adds, parameter_count
 from decouple.evaluation import episode_returns, evaluate
+from decouple.export import actor_latency, export_actor
 from decouple.learner import Learner
 from decouple.losses import (
     AdvantageHead,
@@ -20,6 +21,7 @@ from decouple.off_policy import train_off_policy
 from decouple.off_policy_settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
 from decouple.phases import Phase, run_phase
+from decouple.plain_actor import ObservationScaling, PlainActor
 from decouple.seeds import SeedNoise, stack, unstack
 from decouple.separation import (
     SeparatedNetwork,
@@ -41,11 +43,13 @@ __all__ = [
     "CheckpointError",
     "DDPGSettings",
     "Learner",
+    "ObservationScaling",
     "OnPolicySettings",
     "OrderClassifier",
     "OrderClassifierLoss",
     "OrderLoss",
     "Phase",
+    "PlainActor",
     "SACSettings",
     "SeedNoise",
     "SeparatedNetwork",
@@ -53,12 +57,14 @@ __all__ = [
     "TRPOSettings",
     "TorchRLLearner",
     "ValueLoss",
+    "actor_latency",
     "actor_qvalue",
     "actor_value",
     "cut_gradients",
     "daac_phases",
     "episode_returns",
     "evaluate",
+    "export_actor",
     "idaac_phases",
     "impala_blocks",
     "load_checkpoint",

@@ -34,7 +34,9 @@ from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
+from decouple.envs.games import GAMES, games_env
 from decouple.envs.toy import goal_tracking_env
+from decouple.envs.unity import unity_env
 from decouple.evaluation import episode_returns
 from decouple.heads import action_space
 from decouple.learner import Learner
@@ -56,6 +58,7 @@ __all__ = [
     "SACControl",
     "TD3Control",
     "TRPOControl",
+    "agents_in",
     "done_result",
     "load_agents",
     "make_env",
@@ -77,7 +80,9 @@ class ControlSettings:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    env: str = "pendulum"  # toy, pendulum, acrobot, reacher, halfcheetah, ant, or a Gymnasium id
+    # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
+    env: str = "pendulum"
+    file_name: str | None = None  # of env=unity: the executable of a Unity build (docs/unity.md)
     algorithm: str = "sac"  # sac, td3, ddpg, ppo or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
@@ -93,6 +98,8 @@ class ControlSettings:
     seeds: int = 1  # agents, trained as one batch
     seed: int = 0  # of the first agent; the others have the next numbers
     num_envs: int = 1  # environments of each agent
+    frame_skip: int = 1  # of pong, pixelcopter and foodcollector: steps of the game in one
+    backend: str = "auto"  # of Gymnasium's tasks: auto, gymnasium, batched or envpool; see `control_env`
     normalize_observation: bool = False  # by each agent's running mean and standard deviation
     normalize_reward: bool = False  # by the running standard deviation of each agent's discounted return
     num_threads: int | None = None  # of PyTorch; None: 1 for networks as small as these, all where they are wide
@@ -115,7 +122,7 @@ class ControlSettings:
         )
         most = 2**31 - EVALUATION_SEED - self.seeds - getattr(self, "total_frames", 0)
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
-        for name in ("seeds", "num_envs", "evaluate_episodes", "final_episodes"):
+        for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
@@ -236,13 +243,25 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
     """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
 
     Raises:
-        ValueError: an unknown task, or a normalisation of the toy problem.
+        ValueError: an unknown task, or a setting that the task does not have.
         ImportError: the task's package is not installed.
     """
+    if (config.file_name is None) == (config.env == "unity"):
+        raise ValueError(f"file_name must be given with env=unity and with no other; got {config.file_name!r}")
+    own_rules = config.env in ("toy", "unity", *GAMES)
+    if own_rules and (config.normalize_observation or config.normalize_reward):
+        neither = f"false on env={config.env}, which needs neither"
+        raise ValueError(f"normalize_observation and normalize_reward must be {neither}")
+    if config.frame_skip != 1 and config.env not in GAMES:
+        raise ValueError(f"frame_skip must be 1 on env={config.env}: only {', '.join(GAMES)} have it")
+    if config.backend != "auto" and own_rules:
+        raise ValueError(f"backend must be auto on env={config.env}, which is no task of Gymnasium")
     if config.env == "toy":
-        if config.normalize_observation or config.normalize_reward:
-            raise ValueError("normalize_observation and normalize_reward must be false on env=toy, which needs neither")
         return goal_tracking_env(seeds, num_envs)
+    if config.env == "unity":  # an evaluation takes as many agents as the build has, in rounds
+        return unity_env(config.file_name, seeds, config.num_envs if like is None else None)
+    if config.env in GAMES:
+        return games_env(config.env, seeds, num_envs, frame_skip=config.frame_skip)
     return control_env(
         config.env,
         seeds,
@@ -251,6 +270,7 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
         normalize_reward=config.normalize_reward and like is None,
         gamma=config.gamma,
         statistics=None if like is None else like.observation_statistics,
+        backend=config.backend,
     )
 
 
@@ -323,13 +343,19 @@ def load_agents(run_dir: str | Path) -> list[Any]:
         ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
     state = load_checkpoint(Path(run_dir) / "checkpoint.pt")
-    settings = dict(state["settings"])
-    if settings["normalize_observation"]:
+    if state["settings"]["normalize_observation"]:
         raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
+    return agents_in(state)
+
+
+def agents_in(state: Mapping[str, Any]) -> list[Any]:
+    """The agents in what `load_checkpoint` gives of a run; with `normalize_observation` they read scaled numbers."""
+    settings = dict(state["settings"])
     if "log_every" in settings:
         settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
-    with contextlib.closing(make_env(config, 1, [config.seed])) as env:
+    games = GAMES[config.env].agents_per_game if config.env in GAMES else 1
+    with contextlib.closing(make_env(config, games, [config.seed])) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
     if isinstance(config, OnPolicySettings):
         stacked = stack(models)
@@ -422,7 +448,9 @@ def _evaluation(
     def evaluate(seed: int, episodes: int) -> dict[str, float]:
         env = make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)
         with contextlib.closing(env):
-            returns = episode_returns(env, policy, stochastic=False).view(config.seeds, episodes)  # (S, E)
+            rounds = -(-episodes // env.batch_size[1])  # one, but where a Unity build has fewer agents
+            parts = [episode_returns(env, policy, stochastic=False).view(config.seeds, -1) for _ in range(rounds)]
+        returns = torch.cat(parts, 1)[:, :episodes]  # (S, E)
         rows = [{"eval/return": each} for each in returns.mean(1).tolist()]
         return seed_metrics(rows, config.all_seeds)
 

@@ -206,9 +206,22 @@ def test_an_algorithms_settings_have_its_name():
         PPOControl(algorithm="daac")
 
 
-def test_the_toy_problem_is_not_normalised():
-    with pytest.raises(ValueError, match="normalize_observation and normalize_reward must be false on env=toy"):
-        train_agents(cell("ppo", normalize_observation=True))
+@pytest.mark.parametrize("env", ["toy", "pong"])
+@pytest.mark.parametrize("normalize", ["normalize_observation", "normalize_reward"])
+def test_the_toy_problem_and_the_games_are_not_normalised(env, normalize):
+    with pytest.raises(ValueError, match=f"normalize_observation and normalize_reward must be false on env={env}"):
+        train_agents(cell("ppo", env=env, **{normalize: True}))
+
+
+# Of a linear layer from 4 features: to 3 and to 2 logits, and to 4 means, with a scale each.
+@pytest.mark.parametrize(
+    ("env", "observed", "head"), [("pong", 7, 15), ("pixelcopter", 7, 10), ("foodcollector", 53, 24)]
+)
+def test_the_games_go_by_name(env, observed, head):
+    config = cell("ppo", env=env, actor=[4], critic=[8], separation=0)
+    made = make_env(config, 5, [3, 4])
+    assert made.batch_size == (2, 5) and made.seeds == [3, 4]
+    assert parameter_count(make_model(config, made))["policy"] == observed * 4 + 4 + head
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,211 @@
+"""An actor that ships: one agent of a run as a file, checked against the run, with its size and its latency.
+
+    python experiments/export.py checkpoint=runs/control/pendulum/td3/actor4x4_critic16x16_kfull/seeds0_6 seed=2
+    python experiments/export.py checkpoint=runs/procgen/as_written/starpilot/late/seed0 format=pt2 sample=true
+
+The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. What the run did to observations
+and what bounds its actions have is in the file, and no critic is: see docs/export.md.
+"""
+
+from _script import plain_errors  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+
+import contextlib
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from tensordict.nn import TensorDictModule
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from decouple.checkpoint import load_checkpoint
+from decouple.checks import check_setting, positive_whole
+from decouple.control import CONTROL_ALGORITHMS, agents_in, make_env, sizes_name
+from decouple.envs.games import GAMES, games_env
+from decouple.envs.running_normalization import CLIP, EPSILON
+from decouple.export import ExportReport, actor_latency, export_actor
+from decouple.plain_actor import ObservationScaling, PlainActor
+
+
+@dataclass
+class Export:
+    """Settings of this script."""
+
+    checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
+    format: str = "onnx"  # onnx or pt2 (torch.export)
+    seed: int | None = None  # which agent of a run with several; None: the first
+    sample: bool = False  # whether actions are drawn, with noise as a second input; else the distribution's mode
+    output: str | None = None  # the file; None: actor_seed<seed>.<format> in the run's folder
+    observations: int = 256  # recorded in the run's task for the check, beside 256 random ones
+    tolerance: float = 1e-4  # see ExportReport in decouple/export.py
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # observations in a call whose latency is taken
+    seconds: float = 1.0  # of calls that each latency is taken from
+
+    def __post_init__(self) -> None:
+        check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
+        check_setting("format", self.format, ("onnx", "pt2").__contains__, "onnx or pt2")
+        check_setting("observations", self.observations, positive_whole, "a whole number, at least 1")
+
+
+@dataclass
+class Source:
+    """One agent of a run, and the task that it was trained on."""
+
+    model: Any  # from actor_qvalue or actor_value
+    scaling: ObservationScaling | None  # of the observations that it was trained on
+    make_env: Callable[[], EnvBase]  # the task with observations as they are
+    facts: dict[str, Any]  # for the file's metadata
+
+
+def from_control(state: dict[str, Any], seed: int | None) -> Source:
+    """An agent of experiments/control.py."""
+    settings = state["settings"]
+    seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
+    seed = seeds[0] if seed is None else seed
+    check_setting("seed", seed, seeds.__contains__, f"one of the run's, {list(seeds)}")
+    agent = seeds.index(seed)
+    per_iteration = settings.get("rollout_steps", 0) * settings["num_envs"]
+    facts = {
+        "task": settings["env"],
+        "algorithm": settings["algorithm"],
+        "actor": settings["actor"],
+        "separation": settings["separation"],
+        "seed": seed,
+        "frames": state["frames"] if "frames" in state else state["iteration"] * per_iteration,
+    }
+    model = agents_in(state)[agent]
+    return Source(model, control_scaling(state, agent), lambda: raw_control_env(settings, seed), facts)
+
+
+def control_scaling(state: dict[str, Any], agent: int) -> ObservationScaling | None:
+    """What the run's environment did to an agent's observations."""
+    settings = state["settings"]
+    if settings["env"] in GAMES:
+        return ObservationScaling(std=1 / torch.as_tensor(GAMES[settings["env"]].observation_scale))
+    if not settings["normalize_observation"]:
+        return None
+    moments = state["env"]["_extra_state"]["statistics"]["observation"]
+    return ObservationScaling(moments["mean"][agent], (moments["variance"][agent] + EPSILON).sqrt(), CLIP)
+
+
+def raw_control_env(settings: dict[str, Any], seed: int) -> EnvBase:
+    """The run's task with observations as they are."""
+    if settings["env"] in GAMES:
+        agents, skip = GAMES[settings["env"]].agents_per_game, settings["frame_skip"]
+        return games_env(settings["env"], [seed], agents, frame_skip=skip, scale_observations=False)
+    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](env=settings["env"]), 1, [seed])
+
+
+def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
+    """The agent of experiments/procgen.py."""
+    settings, script = state["settings"], procgen_script()
+    check_setting("seed", seed, (None, settings["seed"]).__contains__, f"the run's, {settings['seed']}")
+    fields = {field.name for field in dataclasses.fields(script.ProcgenExperiment)}
+    here = settings | {"device": "cpu", "precision": "fp32"}  # whatever the run was computed with
+    config = script.ProcgenExperiment(**{key: value for key, value in here.items() if key in fields})
+
+    def games() -> EnvBase:
+        return script.make_env(config, 4, config.seed, test=False, training=False)
+
+    with contextlib.closing(games()) as env:
+        model = script.make_model(config, env)
+    model.load_state_dict(state["model"])
+    facts = {
+        "task": f"procgen {config.env}, {config.distribution_mode}",
+        "algorithm": config.algorithm,
+        "protocol": config.protocol,
+        "separation": config.separation,
+        "seed": config.seed,
+        "frames": state["iteration"] * config.rollout_steps * config.num_envs,
+    }
+    return Source(model, None, games, facts)
+
+
+def procgen_script() -> ModuleType:
+    """experiments/procgen.py, by its file: by its name it would be the games."""
+    name = "procgen_experiment"
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("procgen.py"))
+    assert spec and spec.loader  # a file that is there
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def record(env: EnvBase, actor: PlainActor, count: int) -> Tensor:
+    """Observations (count, ...) that the actor meets in its task."""
+    with contextlib.closing(env), torch.no_grad():
+        policy = TensorDictModule(actor, ["observation"], ["action"])
+        played = env.rollout(-(-count // env.batch_size.numel()), policy, break_when_any_done=False)
+    return played["observation"].flatten(0, env.batch_dims)[:count]
+
+
+def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
+    """Write the file; returns what it was made of, the report, and the rows of its latency."""
+    path = Path(str(config.checkpoint))
+    path = path / "checkpoint.pt" if path.is_dir() else path
+    state = load_checkpoint(path)
+    settings = state.get("settings", {})
+    kinds = {"actor": from_control, "protocol": from_procgen}  # a setting that only this kind of run has
+    read = next((read for setting, read in kinds.items() if setting in settings), None)
+    if read is None:
+        raise ValueError(f"checkpoint must be of a run of experiments/control.py or procgen.py; got {path}")
+    source = read(state, config.seed)
+    options: dict[str, Any] = {"sample": config.sample, "observation_scaling": source.scaling}
+    player = PlainActor(source.model, observation_scaling=source.scaling)
+    report = export_actor(
+        source.model,
+        config.output or path.with_name(f"actor_seed{source.facts['seed']}.{config.format}"),
+        observations=record(source.make_env(), player, config.observations),
+        metadata=source.facts | {"run": str(path.parent)},
+        tolerance=config.tolerance,
+        **options,
+    )
+    runtimes = ["eager", "exported", "onnx"] if config.format == "onnx" else ["eager", "exported"]
+    return (
+        source,
+        report,
+        actor_latency(
+            source.model, runtimes=runtimes, batch_sizes=config.batch_sizes, seconds=config.seconds, **options
+        ),
+    )
+
+
+def table(source: Source, report: ExportReport, rows: Sequence[dict[str, Any]]) -> str:
+    """What was written, how far it is from the model, and how fast it is, as lines to read."""
+    facts = report.metadata
+    sizes = f"actor |{sizes_name(facts['actor'])}|" if "actor" in facts else f"separation {facts['separation']}"
+    lines = [
+        f"{facts['task']}, {facts['algorithm']}, {sizes}, seed {facts['seed']}, {facts['frames']:,} frames",
+        f"{report.path}: {report.bytes:,} bytes; "
+        f"{facts['parameters']:,} parameters, {facts['multiply_adds']:,} multiply-adds an action",
+        f"from the model's own actions at most {report.difference:.1e} over {report.observations} observations, "
+        f"random and recorded (allowed: {report.tolerance:.0e})",
+        f"{'one thread, microseconds a call':32}{'median':>12}{'99%':>12}",
+    ]
+    for row in rows:
+        case = f"{row['runtime']:12}batch {row['batch']}"
+        lines.append(f"{case:32}{row['median_us']:12,.1f}{row['p99_us']:12,.1f}")
+    return "\n".join(lines)
+
+
+ConfigStore.instance().store(name="export_schema", node=Export)
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="export")
+def main(config: Any) -> None:
+    with plain_errors():
+        source, report, rows = export(OmegaConf.to_object(config))
+    print(table(source, report, rows))
+
+
+if __name__ == "__main__":
+    main()
