@@ -1,0 +1,269 @@
+"""Results of a study's cells in one SQLite file, shared by any number of workers, killed ones among them.
+
+    store = CellStore("runs/smallest_actor/cells.sqlite")
+    batch = store.claim(cell, seeds=range(6), folder="toy/td3")         # what of it is new, and nobody trains
+    store.renew(batch)                                                  # now and then, while it trains
+    store.finish(batch, {0: -150.2, 1: -148.9, ...})
+    store.returns(cell)                                                 # {seed: return}
+
+A cell is a task, an algorithm, its settings, and the sizes of actor and critic; a batch is some seeds of one cell, to
+be trained together. A seed is in one batch at most, so nothing is trained twice, and an added seed is a batch of its
+own. Whoever claims a batch renews the claim; where that stops for `lease` seconds, or at once where its process is of
+this machine and dead, the batch goes to the next who asks, with the same run folder, and training goes on from the last
+checkpoint there.
+
+Each change is a transaction, on the disk before the call returns, and a kill at any moment leaves it done or not begun.
+The journal is SQLite's rollback journal: writes are rare (a claim, a renewal, a result), so its write-ahead log would
+gain nothing, and that needs memory that all processes share, which a network file system cannot give
+(https://www.sqlite.org/wal.html). On a network file system this file is as safe as its POSIX locks; where those are in
+doubt, let one machine hold it and Ray train the cells. Clocks of the machines may differ by much less than a lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Batch", "Cell", "CellStore"]
+
+_FORMAT = 1
+_TABLES = """
+CREATE TABLE cells (
+    id INTEGER PRIMARY KEY, task TEXT, algorithm TEXT, settings TEXT, actor TEXT, critic TEXT,
+    UNIQUE (task, algorithm, settings, actor, critic)
+);
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY, cell INTEGER REFERENCES cells, first INTEGER, count INTEGER, run_dir TEXT,
+    state TEXT, worker TEXT, heartbeat REAL, starts INTEGER, seconds REAL, error TEXT
+);
+CREATE TABLE results (
+    cell INTEGER REFERENCES cells, seed INTEGER, batch INTEGER REFERENCES batches, return REAL NOT NULL,
+    PRIMARY KEY (cell, seed)
+);
+CREATE TABLE searches (
+    task TEXT, algorithm TEXT, settings TEXT, options TEXT, state TEXT, updated REAL, result TEXT,
+    PRIMARY KEY (task, algorithm, settings, options)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What results belong to. `settings` are all that can change a result, as text that is equal where they are."""
+
+    task: str
+    algorithm: str
+    settings: str
+    actor: tuple[int, ...]
+    critic: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Seeds of one cell that are trained together."""
+
+    id: int
+    first: int  # seed
+    count: int
+    run_dir: str  # where it is recorded
+    state: str  # running, done, failed (an error) or released (interrupted)
+    starts: int  # how often it has been started
+    seconds: float  # that it has trained, up to the last renewal
+    error: str | None  # of a start that failed
+    worker: str  # whose claim it is, or was
+
+    @property
+    def seeds(self) -> range:
+        return range(self.first, self.first + self.count)
+
+
+class CellStore:
+    """The results in `path`, which is made where it is missing. Threads and processes may share one or open several.
+
+    Args:
+        path: the SQLite file.
+        lease: seconds without a renewal after which a worker counts as dead.
+
+    Raises:
+        ValueError: a file of another format.
+        sqlite3.DatabaseError: a file that is no SQLite database.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, lease: float = 300.0) -> None:
+        if not lease > 0:
+            raise ValueError(f"lease must be positive, in seconds; got {lease!r}")
+        self.path, self.lease = Path(path), lease
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._transaction() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _TABLES.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_FORMAT}")
+        if version not in (0, _FORMAT):
+            raise ValueError(f"{path} is in format {version}, and this version of decouple reads format {_FORMAT}")
+
+    def claim(self, cell: Cell, seeds: Iterable[int], folder: str) -> Batch | None:
+        """Take what of these seeds has no result and is in nobody's hands; None where there is nothing to take.
+
+        A batch whose worker died, was interrupted or met an error is taken as it was; seeds that are new become a batch
+        of their own, as many as follow each other.
+
+        Args:
+            cell, seeds: what is wanted.
+            folder: of the cell's runs, below the folder that the store is in, so that both can be moved together.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?)", _row(cell))
+            number = self._number(db, cell)
+            missing = set(seeds) - {seed for (seed,) in db.execute("SELECT seed FROM results WHERE cell = ?", [number])}
+            unfinished = "SELECT * FROM batches WHERE cell = ? AND state != 'done' ORDER BY id"
+            for row in db.execute(unfinished, [number]).fetchall():
+                of_batch = missing & set(range(row["first"], row["first"] + row["count"]))
+                if of_batch and not self._alive(row):
+                    return self._take(db, row["id"])
+                missing -= of_batch
+            if not missing:
+                return None
+            first = min(missing)
+            count = next(n for n in range(1, len(missing) + 1) if first + n not in missing)
+            insert = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, 'running', '', 0, 0, 0, NULL)"
+            values = [number, first, count, f"{folder}/seeds{first}_{count}"]
+            return self._take(db, db.execute(insert, values).lastrowid)
+
+    def renew(self, batch: Batch) -> bool:
+        """Say that the batch is being trained; False where somebody else has it by now."""
+        with self._transaction() as db:
+            return self._beat(db, batch, "running")
+
+    def finish(self, batch: Batch, returns: Mapping[int, float]) -> bool:
+        """Record the results, one for each seed of the batch; False, and nothing done, where somebody else has it.
+
+        A return that is not a number is recorded as -inf: the agent diverged.
+
+        Raises:
+            ValueError: returns of other seeds.
+        """
+        if sorted(returns) != list(batch.seeds):
+            raise ValueError(f"returns must be of the seeds {list(batch.seeds)}; got {sorted(returns)}")
+        with self._transaction() as db:
+            if not self._beat(db, batch, "done"):
+                return False
+            (number,) = db.execute("SELECT cell FROM batches WHERE id = ?", [batch.id]).fetchone()
+            numbers = {seed: float("-inf") if value != value else float(value) for seed, value in returns.items()}
+            rows = [(number, seed, batch.id, value) for seed, value in numbers.items()]
+            db.executemany("INSERT INTO results VALUES (?, ?, ?, ?)", rows)
+            return True
+
+    def release(self, batch: Batch, error: str | None = None) -> None:
+        """Give the batch back: interrupted, or with the error that it met."""
+        with self._transaction() as db:
+            if self._beat(db, batch, "failed" if error else "released"):
+                db.execute("UPDATE batches SET error = ? WHERE id = ?", [error, batch.id])
+
+    def returns(self, cell: Cell) -> dict[int, float]:
+        """Seed -> return, of those that are done."""
+        with self._transaction("DEFERRED") as db:
+            rows = db.execute("SELECT seed, return FROM results WHERE cell = ?", [self._number(db, cell)]).fetchall()
+            return dict(sorted(map(tuple, rows)))
+
+    def batches(self, cell: Cell) -> list[Batch]:
+        """Each batch of the cell, in the order in which they were first claimed."""
+        with self._transaction("DEFERRED") as db:
+            rows = db.execute("SELECT * FROM batches WHERE cell = ? ORDER BY id", [self._number(db, cell)])
+            return [self._batch(row) for row in rows]
+
+    def record_search(
+        self,
+        task: str,
+        algorithm: str,
+        settings: str,
+        options: Mapping[str, Any],
+        state: str,
+        result: Mapping[str, Any],
+    ) -> None:
+        """Keep what a search found so far, in place of what the same search said before."""
+        key = [task, algorithm, settings, json.dumps(options, sort_keys=True)]
+        with self._transaction() as db:
+            values = [*key, state, time.time(), json.dumps(result)]
+            db.execute("INSERT OR REPLACE INTO searches VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def searches(self) -> list[dict[str, Any]]:
+        """Each search: task, algorithm, settings, options, state, updated (seconds since 1970) and result."""
+        with self._transaction("DEFERRED") as db:
+            rows = [
+                dict(row) for row in db.execute("SELECT * FROM searches ORDER BY task, algorithm, settings, options")
+            ]
+        return [row | {name: json.loads(row[name]) for name in ("settings", "options", "result")} for row in rows]
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """A connection of its own each time, so that threads and forked processes share none. DEFERRED: to read."""
+        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # seconds to wait for another's lock
+        with contextlib.closing(db):
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = EXTRA")  # the journal's removal is on the disk too
+            db.execute(f"BEGIN {kind}")  # a writer locks before it reads what it decides by
+            with db:  # commits, or rolls back where an exception passes
+                yield db
+
+    def _number(self, db: sqlite3.Connection, cell: Cell) -> int | None:
+        select = "SELECT id FROM cells WHERE (task, algorithm, settings, actor, critic) = (?, ?, ?, ?, ?)"
+        row = db.execute(select, _row(cell)).fetchone()
+        return row and row["id"]
+
+    def _take(self, db: sqlite3.Connection, number: int | None) -> Batch:
+        update = "UPDATE batches SET state = 'running', worker = ?, heartbeat = ?, starts = starts + 1 WHERE id = ?"
+        worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # of this claim alone
+        db.execute(update, [worker, time.time(), number])
+        return self._batch(db.execute("SELECT * FROM batches WHERE id = ?", [number]).fetchone())
+
+    def _batch(self, row: sqlite3.Row) -> Batch:
+        names = ("id", "first", "count", "state", "starts", "seconds", "error", "worker")
+        return Batch(run_dir=str(self.path.parent / row["run_dir"]), **{name: row[name] for name in names})
+
+    def _beat(self, db: sqlite3.Connection, batch: Batch, state: str) -> bool:
+        """Add the time since the last beat, and say whether the batch was still its worker's."""
+        update = """UPDATE batches SET state = ?, seconds = seconds + max(0, ? - heartbeat), heartbeat = ?
+                    WHERE id = ? AND worker = ? AND state = 'running'"""
+        now = time.time()
+        return db.execute(update, [state, now, now, batch.id, batch.worker]).rowcount == 1
+
+    def _alive(self, batch: sqlite3.Row) -> bool:
+        """Whether somebody is at work on it, as far as this machine can tell."""
+        if batch["state"] != "running" or time.time() - batch["heartbeat"] > self.lease:
+            return False
+        processes, process, _ = batch["worker"].rsplit(" ", 2)
+        return processes != _processes_of() or _runs(int(process))
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    return cell.task, cell.algorithm, cell.settings, json.dumps(cell.actor), json.dumps(cell.critic)
+
+
+def _processes_of() -> str:
+    """What a process number is one of: a machine since it was started, and on Linux a namespace of it."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -1,0 +1,256 @@
+"""The smallest actor that still does the job on a task, with an algorithm: a search over sizes, six seeds each.
+
+    python experiments/smallest_actor.py env=pendulum algorithm=td3
+    python experiments/smallest_actor.py env=pendulum,reacher algorithm=td3,sac -m        # one search after another
+    python experiments/smallest_actor.py env=pendulum,reacher algorithm=td3,sac hydra/launcher=joblib -m # all at once
+    python experiments/smallest_actor.py search.exhaustive=true search.engine=ray search.parallel=9      # cells at once
+    python experiments/smallest_actor.py search.train=false                   # the table of all that has been found
+
+Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/search.py. Each size is trained as by
+`experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in `run_dir`, which any
+number of these commands may share. Started again, after a kill or with more seeds or sizes, it trains what is missing.
+After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
+"""
+
+from _script import plain_errors  # noqa: I001  (first: it takes this folder off the path)
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from decouple.cell_store import CellStore
+from decouple.cells import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
+from decouple.checks import check_setting, positive_whole
+from decouple.control import CONTROL_ALGORITHMS, ControlSettings, make_env, make_model
+from decouple.counting import parameter_count
+from decouple.metrics import replace_file
+from decouple.progress import StepProgress
+from decouple.search import SIZES, SmallestActor, Step, Trial, return_text, rounded_threshold, search_steps, size_name
+from decouple.size_study import csv_table, markdown_table, read_paper, reduction_percent, search_record, table_rows
+
+PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey" / "table_1.csv"
+Size = tuple[int, ...]
+
+
+@dataclass
+class SearchSettings:
+    """What is searched for, and where it is trained.
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    threshold: Any = "baseline"  # the return to reach: a number, or as below
+    tolerance: float = 0.1  # share of the threshold by which a mean return may lie below it (the paper's)
+    sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # from the smallest on
+    confidence: float = 0.95  # of the intervals
+    exhaustive: bool = False  # every size of both stages, rather than a bisection
+    engine: str = "local"  # local: processes of this machine; ray
+    parallel: int = 1  # batches at once: of use where exhaustive, since a bisection wants one cell at a time
+    address: str | None = None  # of a Ray cluster, auto for the one that this machine is of; None: started here
+    cpus: float = 1.0  # that Ray reserves for a batch
+    lease: float = 300.0  # seconds after which a worker of another machine that is not heard of counts as dead
+    train: bool = True  # false: the table alone, of what is there
+
+    def __post_init__(self) -> None:
+        def known(value: Any) -> bool:  # the mean of our baseline, that rounded down to one digit, or Table I's
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number or value in ("baseline", "rounded", "paper")
+
+        check_setting("search.threshold", self.threshold, known, "a number, baseline, rounded or paper")
+        check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
+        check_setting("search.parallel", self.parallel, positive_whole, "a whole number, at least 1")
+        for name in ("cpus", "lease"):
+            check_setting(f"search.{name}", getattr(self, name), lambda v: v > 0, "positive")
+
+    def told(self) -> dict[str, Any]:
+        """What decides the outcome."""
+        return {name: getattr(self, name) for name in ("threshold", "tolerance", "sizes", "confidence", "exhaustive")}
+
+    def steps(self, settings: ControlSettings) -> Any:
+        """The search, as decouple/search.py does it."""
+        threshold = {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
+        if threshold == "paper":
+            threshold = read_paper(PAPER).get((settings.env, settings.algorithm), {}).get("threshold")
+            allowed = f"a number, baseline or rounded for {_name(settings)}, which Table I has no threshold for"
+            check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
+        sizes = settings.actor, settings.critic
+        check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
+        return search_steps(**{**self.told(), "threshold": threshold}, baseline=settings.actor)
+
+
+class SearchProgress:
+    """What of the search is done and how long the rest may take, on stderr."""
+
+    def __init__(self, settings: ControlSettings, parallel: int) -> None:
+        self.name, self.parallel = _name(settings), parallel
+        self.lines = StepProgress()
+        self.done: list[float] = []  # seconds of each cell
+
+    def begin(self, step: Step, pairs: int) -> None:
+        """A step of the search, `pairs` of which are to be trained."""
+        self.step, self.pairs = step, pairs
+        self.first: dict[str, tuple[float, int]] = {}  # of each batch: when it was first seen, and at how many frames
+
+    def watch(self, config: ControlSettings) -> None:
+        """Show what is being trained."""
+        now, frames = time.monotonic(), min(frames_done(config.run_dir), config.total_frames)
+        since, before = self.first.setdefault(config.run_dir, (now, frames))
+        others = max(0, self.pairs - len(self.first)) + self.step.more
+        left = "?"
+        if frames > before:
+            rest = (config.total_frames - frames) * (now - since) / (frames - before)
+            typical = sum(self.done) / len(self.done) if self.done else now - since + rest
+            left = _clock(rest + others * typical / self.parallel)
+        cell = len(self.done) + len(self.first)
+        sizes = f"a {size_name(config.actor)}, c {size_name(config.critic)}"
+        text = f"{self.name}, cell {cell} of at most {cell + others}, {sizes}; about {left} left; frames"
+        self.lines(text, frames, config.total_frames)
+
+    def close(self) -> None:
+        self.lines.close()
+
+
+def search(settings: ControlSettings, options: SearchSettings, parameters: dict[Size, int]) -> SmallestActor:
+    """Run the search, training what the store lacks, and record it there; started again, it goes on."""
+    steps = options.steps(settings)
+    step = next(steps)
+    store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
+    told = options.told() | {"baseline": settings.actor, "seed": settings.seed, "seeds": settings.seeds}
+    key = settings.env, settings.algorithm, cell_of(settings).settings, told
+    progress = SearchProgress(settings, options.parallel)
+    watch = progress.watch if settings.show_progress else lambda config: None
+    engine = Processes() if options.engine == "local" else RayTasks(options.address, options.cpus)
+    try:
+        with engine as train, contextlib.closing(progress):
+            while True:
+                configs = [_pair(settings, *pair) for pair in step.pairs]
+                progress.begin(step, sum(not _trained(store, config) for config in configs))
+                returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch)
+                progress.done += [_seconds(store, config) for config in configs]
+                try:
+                    step = steps.send(dict(zip(step.pairs, returns, strict=True)))
+                except StopIteration as end:
+                    found = end.value
+                    break
+    except CellError as error:
+        store.record_search(*key, "failed", {"error": str(error)})
+        raise
+    store.record_search(*key, "done", search_record(found, parameters, sum(progress.done)))
+    return found
+
+
+def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) -> dict[Size, int]:
+    """The parameters of an actor of each size and of the baseline's, counted on the model that is trained.
+
+    Raises:
+        ValueError: the sizes do not go from the smallest to the largest, or a model cannot be made.
+    """
+    counts = {}
+    with contextlib.closing(make_env(settings, 1, [settings.seed])) as env:
+        for size in (*sizes, settings.actor):
+            parts = parameter_count(make_model(_pair(settings, size, size), env))
+            counts[tuple(size)] = parts["trunk"] + parts["policy"]
+    for small, large in pairwise(sizes):
+        if counts[tuple(small)] >= counts[tuple(large)]:
+            raise ValueError(f"search.sizes must go from the smallest to the largest; got {small} before {large}")
+    return counts
+
+
+def report(settings: ControlSettings, counts: dict[Size, int], found: SmallestActor) -> str:
+    """What was tried and what it comes to, to read."""
+    bound = f"threshold {return_text(found.threshold)}, accepted from {return_text(found.bound)} on"
+    lines = [f"{_name(settings)}: {bound}; {settings.seeds} seeds", _line("baseline", found.baseline, counts)]
+    lines += [_line("symmetric", trial, counts) for trial in found.symmetric_trials]
+    lines += [_line("actor", trial, counts) for trial in found.actor_trials]
+    if found.symmetric is not None and found.asymmetric is not None:
+        best, symmetric, baseline = (counts[t.actor] for t in (found.asymmetric, found.symmetric, found.baseline))
+        names = f"{size_name(found.asymmetric.actor)} beside a critic {size_name(found.asymmetric.critic)}"
+        fewer = f"{reduction_percent(best, symmetric):.2f} % fewer than the symmetric actor's {symmetric:,}"
+        than_baseline = f"{reduction_percent(best, baseline):.2f} % than the baseline's {baseline:,}"
+        lines.append(f"the smallest actor: {names}; {best:,} parameters, {fewer}, {than_baseline}")
+    return "\n".join([*lines, *found.notes])
+
+
+def write_table(run_dir: str) -> str:
+    """Table I from all searches of the study, beside the paper's: `table.md` and `table.csv`."""
+    store = Path(run_dir) / "cells.sqlite"
+    if not store.exists():
+        raise FileNotFoundError(f"{store} is not there: no search has run in {run_dir}")
+    rows = table_rows(CellStore(store).searches(), read_paper(PAPER))
+    text = markdown_table(rows)
+    replace_file(Path(run_dir) / "table.md", text.encode() + b"\n")
+    replace_file(Path(run_dir) / "table.csv", csv_table(rows))
+    return text
+
+
+def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:
+    verdict = ("accepted" if trial.accepted else "rejected") + ("" if trial.decided else "?")
+    sizes = f"actor {size_name(trial.actor):11} ({counts[trial.actor]:>7,})  critic {size_name(trial.critic):11}"
+    interval = f"[{return_text(trial.low)}, {return_text(trial.high)}]"
+    return f"{stage:10}{sizes}{return_text(trial.mean):>10} +- {trial.std:<8.2g}{interval:18} {verdict}"
+
+
+def _pair(settings: ControlSettings, actor: Sequence[int], critic: Sequence[int]) -> ControlSettings:
+    return dataclasses.replace(settings, actor=list(actor), critic=list(critic))
+
+
+def _trained(store: CellStore, config: ControlSettings) -> bool:
+    return set(config.all_seeds) <= store.returns(cell_of(config)).keys()
+
+
+def _seconds(store: CellStore, config: ControlSettings) -> float:
+    return sum(batch.seconds for batch in store.batches(cell_of(config)))
+
+
+def _name(settings: ControlSettings) -> str:
+    return f"{settings.env}, {settings.algorithm}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+# An algorithm's settings, with those of the search beside them.
+for name, kind in CONTROL_ALGORITHMS.items():
+    beside = ("search", SearchSettings, field(default_factory=SearchSettings))
+    both = dataclasses.make_dataclass(kind.__name__, [beside], bases=(kind,))
+    ConfigStore.instance().store(group="algorithm", name=name, node=both, package="_global_")
+# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
+del sys.modules["_script"]
+
+
+@hydra.main(version_base="1.3", config_path="../configs/control", config_name="smallest_actor")
+def main(config: Any) -> None:
+    one = HydraConfig.get().mode != RunMode.MULTIRUN  # in a sweep Hydra must see errors, to go on with the others
+    with plain_errors() if one else contextlib.nullcontext():
+        plain = OmegaConf.to_container(config, resolve=True)
+        options = SearchSettings(**plain.pop("search"))  # pyright: ignore
+        settings = CONTROL_ALGORITHMS[plain["algorithm"]](**plain)  # pyright: ignore
+        if not options.train:
+            print(write_table(settings.run_dir))
+            return
+        counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
+        try:
+            found = search(settings, options, counts)
+        except CellError as error:
+            if one:
+                sys.exit(f"CellError: {error}")
+            raise
+    print(report(settings, counts, found))
+
+
+if __name__ == "__main__":
+    main()

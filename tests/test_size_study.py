@@ -1,0 +1,89 @@
+"""Table I: what searches found, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decouple.search import smallest_actor
+from decouple.size_study import csv_table, markdown_table, read_paper, reduction_percent, search_record, table_rows
+
+PAPER = read_paper(Path(__file__).parents[1] / "docs" / "results" / "honey" / "table_1.csv")
+PARAMETERS = {(4, 4): 41, (16, 16): 353, (400, 300): 122_201}  # Table A.2, Pendulum
+
+
+def record(**returns: float) -> dict[str, Any]:
+    """A search in which |4,4| beside |16,16| comes to `small`, and all else to -150 but |4,4| with itself."""
+    small = returns.get("small", -160.0)
+
+    def evaluate(actor: tuple, critic: tuple) -> list[float]:
+        mean = -150.0 if actor > (4, 4) else small if critic > (4, 4) else -900.0
+        return [mean - 2, mean + 2]
+
+    found = smallest_actor(evaluate, baseline=(400, 300), sizes=list(PARAMETERS))
+    return json.loads(json.dumps(search_record(found, PARAMETERS, 60.0)))  # as the store gives it back
+
+
+def search(state: str = "done", **settings: Any) -> dict[str, Any]:
+    own = {"task": "pendulum", "algorithm": "td3", "state": state, "options": {"seeds": 2}}
+    return {**own, "result": record() if state == "done" else {"error": "no"}, **settings}
+
+
+def test_the_papers_rows_are_read_as_printed():
+    assert len(PAPER) == 24
+    row = PAPER["pendulum", "td3"]
+    assert (row["threshold"], row["baseline_size"], row["actor_size"]) == (-160, (400, 300), (4, 4))
+    assert (row["reduction_percent"], row["asymmetric_reward"], row["asymmetric_spread"]) == (88.38, -167.57, 14.53)
+    assert PAPER["ant", "ddpg"]["baseline_reward"] == 225.23 and PAPER["ant", "ddpg"]["actor_size"] is None
+
+
+def test_a_reduction_is_of_parameters():
+    assert reduction_percent(41, 353) == pytest.approx(88.385, abs=5e-4)
+    assert reduction_percent(353, 353) == 0 and reduction_percent(706, 353) == -100
+
+
+def test_our_row_stands_under_the_papers_and_other_tasks_follow():
+    rows = table_rows([search(), search("failed"), search(task="toy", algorithm="sac")], PAPER)
+    assert len(rows) == 24 + 2 and [row["source"] for row in rows].count("here") == 2
+    at = [(row["task"], row["algorithm"], row["source"]) for row in rows]
+    assert at[1:4] == [("pendulum", "td3", "paper"), ("pendulum", "td3", "here"), ("pendulum", "sac", "paper")]
+    assert at[-1] == ("toy", "sac", "here")
+    ours = rows[2]
+    assert (ours["threshold"], ours["bound"], ours["seeds"], ours["seconds"]) == (-150, -165, 2, 60)
+    assert (ours["baseline_size"], ours["symmetric_size"]) == ((400, 300), (16, 16))
+    assert (ours["actor_size"], ours["critic_size"], ours["asymmetric_reward"]) == ((4, 4), (16, 16), -160)
+    assert ours["reduction_percent"] == pytest.approx(100 * (1 - 41 / 353))
+    assert ours["baseline_reduction_percent"] == pytest.approx(100 * (1 - 41 / 122_201))
+    assert ours["decided"] is False and ours["asymmetric_low"] == pytest.approx(-160 - 12.706 * 2, abs=1e-2)
+
+
+def test_the_table_in_markdown_and_as_a_file():
+    rows = table_rows([search()], {("pendulum", "td3"): PAPER["pendulum", "td3"]})
+    lines = markdown_table(rows).splitlines()
+    assert lines[2] == (
+        r"| pendulum, TD3 | paper | -160 | \|400,300\| -152.7 ± 9.5 | \|16,16\| -152.4 ± 6.7 | \|4,4\| | -88.4 % "
+        r"| \|16,16\| | -167.6 ± 15 |"
+    )
+    assert lines[3] == (
+        r"| pendulum, TD3 | here | -150 | \|400,300\| -150 ± 2.8 | \|16,16\| -150 ± 2.8 | \|4,4\| | -88.4 % "
+        r"| \|16,16\| | -160 ± 2.8 [-185.4, -134.6] ? |"
+    )
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {10}
+    paper, ours = csv.DictReader(io.StringIO(csv_table(rows).decode()))
+    assert (paper["source"], paper["actor_size"], paper["decided"]) == ("paper", "4,4", "")
+    assert (ours["source"], ours["asymmetric_reward"], ours["decided"]) == ("here", "-160.0", "False")
+
+
+def test_a_search_without_a_result_has_a_row_without_one():
+    def evaluate(actor: tuple, critic: tuple) -> list[float]:
+        return [-900.0, -901.0]
+
+    found = smallest_actor(evaluate, baseline=(400, 300), sizes=list(PARAMETERS), threshold=-160)
+    (ours,) = table_rows([search(result=search_record(found, PARAMETERS))], {})
+    assert ours["baseline_reward"] == -900.5 and ours["actor_size"] is None
+    assert markdown_table([ours]).endswith(r"| -160 | \|400,300\| -900.5 ± 0.71 |  |  |  |  |  |")
