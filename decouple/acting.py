@@ -1,7 +1,7 @@
 """Actions from what a policy's layers put out: bounded, sampled with each seed's own numbers, explored, or uniform.
 
-    acting = Acting(model.action_space, exploration_noise=0.1, device="cpu")
-    acting.choose(policy(features), noise)      # (S, N, parameters) -> (S, N, A)
+acting = Acting(model.action_space, exploration_noise=0.1, device="cpu")
+acting.choose(policy(features), noise)      # (S, N, parameters) -> (S, N, A)
 """
 
 from __future__ import annotations

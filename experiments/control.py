@@ -11,6 +11,7 @@ Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102
 
 from _script import plain_errors, register_control  # noqa: I001  (first: it takes this folder off the path)
 
+import sys
 from typing import Any
 
 import hydra
@@ -19,6 +20,8 @@ from omegaconf import OmegaConf
 from decouple.control import ControlSettings, train_agents
 
 register_control()
+# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
+del sys.modules["_script"]
 
 
 def table(config: ControlSettings, report: dict[str, float]) -> str:

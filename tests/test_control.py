@@ -213,6 +213,25 @@ def test_the_toy_problem_and_the_games_are_not_normalised(env, normalize):
         train_agents(cell("ppo", env=env, **{normalize: True}))
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"env": "pendulum", "frame_skip": 4}, "frame_skip must be 1 on env=pendulum: only pong, pixelcopter, foodcoll"),
+        ({"env": "toy", "frame_skip": 2}, "frame_skip must be 1 on env=toy"),
+        ({"env": "pong", "backend": "batched"}, "backend must be auto on env=pong, which is no task of Gymnasium"),
+        ({"env": "reacher", "backend": "batched"}, "backend must be auto or gymnasium for reacher"),
+        ({"env": "unity"}, "file_name must be given with env=unity and with no other; got None"),
+        ({"env": "pong", "file_name": "a.x86_64"}, "file_name must be given with env=unity and with no other; got 'a.x86"),
+        ({"env": "foodcollector", "num_envs": 4}, "num_envs must be a multiple of 5"),
+    ],
+)
+def test_settings_that_the_task_does_not_have_are_refused(tmp_path, settings, says):
+    config = cell("ppo", tmp_path / "run", **settings)
+    with pytest.raises(ValueError, match=says):
+        train_agents(config)
+    assert not (tmp_path / "run").exists()
+
+
 # Of a linear layer from 4 features: to 3 and to 2 logits, and to 4 means, with a scale each.
 @pytest.mark.parametrize(
     ("env", "observed", "head"), [("pong", 7, 15), ("pixelcopter", 7, 10), ("foodcollector", 53, 24)]
