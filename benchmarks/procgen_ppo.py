@@ -1,92 +1,422 @@
-"""Frames per second of a Procgen run and where they go: environment, acting, learning; and its peak memory.
+"""Procgen training: environment steps per second, where they go, memory, and the share of the machine's ceiling.
 
-    python benchmarks/procgen_ppo.py                                  # the default run
-    python benchmarks/procgen_ppo.py --separation shared late full --precision fp32 bf16 --iterations 3
+    python benchmarks/procgen_ppo.py                                     # the four separations and DAAC, as they run
+    python benchmarks/procgen_ppo.py --contenders shared late --precision fp32 bf16 --steps 64 --rounds 5
+    python benchmarks/procgen_ppo.py --grow envs                         # or k, or width
+    python benchmarks/procgen_ppo.py --record docs/results/performance/procgen.csv
 
-Each row is one process of its own, so that peak memory is its own; figures are medians over iterations. `environment`
-is measured apart, by stepping the same games with random actions; `acting` is the rest of collecting a rollout. As in
-the default run, evaluation (10 episodes on training and on test levels) and checkpoints are there, and count in the
-peak.
+Every contender is a process of its own, and all are alive at once: they run one iteration each in turn, so that a
+machine that slows down slows all, and each is compared with the reference of the same round. Figures are medians over
+rounds, after one that warms up. `reference` is a plain PyTorch loop in the field's usual form (`reference_ppo.py`),
+`parts` are games, acting and learning of `shared`, each alone: their sum is what `shared` could cost at best.
+
+`environment` is measured apart, by stepping the same games with random actions; `acting` is the rest of collecting.
+The share of the ceiling is the counted multiply-adds (forward and backward) against the best rate seen here of a
+matrix product and of a convolution in the same precision. With 64 steps in place of 256 an iteration has a quarter of
+the frames in minibatches of the same size. With `--cpu-clock --threads 1` times are those that the processor spent on
+the process, which a busy machine changes little. On a GPU: `--performance fastest --steps 256`, without the reference.
 """
 
+from __future__ import annotations
+
 import argparse
+import csv
+import datetime
 import json
+import os
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-COLUMNS = "separation", "precision", "frames/s", "environment s", "acting s", "learning s", "peak memory MB"
+MINIBATCH = 2048
+GAME = "starpilot"
+SHOWN = {  # column: heading
+    "contender": "contender",
+    "precision": "precision",
+    "env_steps_per_s": "env-steps/s",
+    "times_reference": "times the reference",
+    "environment_s": "environment s",
+    "acting_s": "acting s",
+    "learning_s": "learning s",
+    "acting_images_per_s": "acting images/s",
+    "learning_images_per_s": "learning images/s",
+    "share_of_ceiling": "share of the ceiling",
+    "peak_mb": "peak memory MB",
+}
+KEPT = (
+    "date",
+    "commit",
+    "machine",
+    "torch",
+    "threads",
+    "clock",
+    "load",
+    "rounds",
+    "performance",
+    "envs",
+    "steps",
+    "width",
+)
 
 
-def measure(separation: str, precision: str, algorithm: str, iterations: int) -> dict[str, float | str]:
+# --------------------------------------------------------------------------------------- a contender, in its process
+
+
+def wait_for_turn() -> None:
+    if not sys.stdin.readline():
+        sys.exit()
+
+
+def tell(**figures: Any) -> None:
+    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux: KiB
+    print(json.dumps(figures), flush=True)
+
+
+def run_reference(options: argparse.Namespace) -> None:
+    from reference_ppo import ReferencePPO
+
+    loop = ReferencePPO(GAME, options.envs, options.steps, games_threads(options))
+    tell(ready=True)
+    while True:
+        wait_for_turn()
+        start = time.perf_counter()
+        loop.collect()
+        collected = time.perf_counter()
+        loop.learn()
+        tell(collect=collected - start, learn=time.perf_counter() - collected)
+
+
+def run_parts(options: argparse.Namespace) -> None:
+    from reference_ppo import Parts
+
+    from decouple.performance import MICRO_BATCH, keep_memory
+
+    keep_memory()
+    micro_batch = options.micro_batch or MICRO_BATCH[options.precision]
+    parts = Parts(GAME, options.envs, options.steps, games_threads(options), options.precision, micro_batch)
+    tell(ready=True, rate=matrix_rate(options.precision))
+    while True:
+        wait_for_turn()
+        found = {name: getattr(parts, name)() for name in ("environment", "acting", "learning")}
+        tell(environment=found["environment"], collect=found["environment"] + found["acting"], learn=found["learning"])
+
+
+def run_library(options: argparse.Namespace) -> None:
     import torch
 
     from decouple import OnPolicySettings, actor_value, evaluate, impala_blocks, separate, train_on_policy
     from decouple.envs.procgen import procgen_env
     from decouple.on_policy import ALGORITHMS
+    from decouple.performance import choose_performance
 
+    named = {"precision": options.precision, "micro_batch": options.micro_batch, "torch_threads": options.threads}
+    performance = choose_performance(options.performance, **named)
+    print(performance.describe(), file=sys.stderr)
     torch.manual_seed(0)
-    num_envs, steps = 64, OnPolicySettings.rollout_steps
-    env = procgen_env("starpilot", num_envs, num_levels=200)
-    model = actor_value(separate(impala_blocks(), impala_blocks(), at=separation), env.action_spec)
+    groups = 2 if performance.overlap else 1
+    env = procgen_env(GAME, options.envs, num_levels=200, num_threads=games_threads(options), groups=groups)
+    algorithm, at = ("daac", "full") if options.contender == "daac" else ("ppo", options.contender)
+    wide = {"channels": [options.width * channels for channels in (16, 32, 32)], "hidden_size": 256 * options.width}
+    model = actor_value(separate(impala_blocks(**wide), impala_blocks(**wide), at=at), env.action_spec)
+    performance.prepare(model)
     settings = OnPolicySettings(
-        algorithm=algorithm, precision=precision, total_frames=(1 + iterations) * num_envs * steps
+        algorithm=algorithm,
+        rollout_steps=options.steps,
+        minibatches=max(1, options.envs * options.steps // MINIBATCH),
+        total_frames=10**12,
+        evaluate_every=10**9,
     )
-    rows: list[dict[str, float]] = []
+    phases = ALGORITHMS[algorithm](model, settings)
+    environment = stepping_alone(env, options.steps)
+    facts = {"flops": counted_flops(model, phases), "images": sum(phase.epochs for phase in phases)}
     games = {
         name: lambda n, seed, levels=levels: procgen_env(
-            "starpilot", n, scale_rewards=False, num_levels=levels, seed=seed
+            GAME, n, scale_rewards=False, num_levels=levels, seed=seed, device=evaluation_device(performance.device)
         )
         for name, levels in (("train", 200), ("test", 0))
     }
+
+    def evaluation(seed: int) -> dict[str, float]:
+        """As a run evaluates, that its memory be counted."""
+        return evaluate(model.get_policy_operator(), games, episodes=10, seed=seed) if options.evaluation else {}
+
+    def log(row: dict[str, float], _: int) -> None:
+        tell(environment=environment, collect=row["time/collect_seconds"], learn=row["time/learn_seconds"])
+        wait_for_turn()
+
+    tell(ready=True, rate=matrix_rate(options.precision), **facts)
+    wait_for_turn()
     with tempfile.TemporaryDirectory() as folder:
         train_on_policy(
             env,
             model,
-            ALGORITHMS[algorithm](model, settings),
+            phases,
             settings,
-            log=lambda row, _: rows.append(row),
-            evaluate=lambda seed: evaluate(model.get_policy_operator(), games, episodes=10, seed=seed),
+            log=log,
+            evaluate=evaluation,
             checkpoint=f"{folder}/checkpoint.pt",
+            performance=performance,
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
+
+
+def stepping_alone(env: Any, steps: int) -> float:
+    """Seconds of the games and their transforms, with random actions."""
     actions = [env.action_spec.rand() for _ in range(steps)]
     step = env.reset()
     start = time.perf_counter()
     for action in actions:
         _, step = env.step_and_maybe_reset(step.set("action", action))
-    environment = time.perf_counter() - start
-    collect, learn, speed = (
-        statistics.median(row[f"time/{key}"] for row in rows[1:])  # the first iteration warms up
-        for key in ("collect_seconds", "learn_seconds", "frames_per_second")
+    return time.perf_counter() - start
+
+
+def counted_flops(model: Any, phases: Any) -> float:
+    """Floating-point operations of trunk and branches for one environment step: acting, and each phase's epochs."""
+    import torch
+    from tensordict import TensorDict
+    from torch.utils.flop_counter import FlopCounterMode
+
+    frames, device = 4, next(model.parameters()).device
+    shown = torch.zeros(frames, 64, 64, 3, dtype=torch.uint8, device=device).permute(0, 3, 1, 2)
+    passes = [
+        (1, model.get_features(), False),
+        *((phase.epochs / phase.every, phase.features, True) for phase in phases),
+    ]
+    total = 0.0
+    for times, features, backward in passes:
+        with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
+            found = features(TensorDict(observation=shown, batch_size=[frames]))
+            if backward:
+                sum(found[key].sum() for key in ("policy_hidden", "value_hidden") if key in found.keys()).backward()
+        total += times * counter.get_total_flops() / frames
+    model.zero_grad()
+    return total
+
+
+def matrix_rate(precision: str, seconds: float = 0.5) -> float:
+    """The best rate seen, in floating-point operations a second, of a matrix product and a convolution."""
+    import torch
+
+    from decouple.performance import choose_performance
+
+    device = choose_performance("auto").device
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    size, frames = (2048, 128) if device == "cpu" else (8192, 2048)
+    square = torch.randn(size, size, dtype=dtype, device=device)
+    images = torch.randn(frames, 32, 16, 16, dtype=dtype, device=device).to(memory_format=torch.channels_last)
+    weights = torch.randn(32, 32, 3, 3, dtype=dtype, device=device)
+    work: list[tuple[float, Callable[[], Any]]] = [
+        (2.0 * size**3, lambda: square @ square),
+        (2.0 * frames * 32 * 32 * 9 * 16 * 16, lambda: torch.conv2d(images, weights, padding=1)),
+    ]
+    best = 0.0
+    for operations, function in work:
+        function()
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            synchronise(device)
+            start = time.perf_counter()
+            function()
+            synchronise(device)
+            best = max(best, operations / (time.perf_counter() - start))
+    return best
+
+
+def synchronise(device: str) -> None:
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def evaluation_device(device: str) -> str | None:
+    return None if device == "cpu" else device
+
+
+def games_threads(options: argparse.Namespace) -> int:
+    return options.games_threads or min(os.cpu_count() or 1, 4)
+
+
+def contend(options: argparse.Namespace) -> None:
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.cpu_clock:
+        time.perf_counter = time.process_time  # for everything in this process, the library's own times too
+    {"reference": run_reference, "parts": run_parts}.get(options.contender, run_library)(options)
+
+
+# -------------------------------------------------------------------------------------------------- all of them
+
+
+class Contender:
+    """A process that runs one iteration when it is told to."""
+
+    def __init__(self, options: argparse.Namespace, **own: Any):
+        self.options = argparse.Namespace(**{**vars(options), **own})
+        keys = ("contender", "precision", "performance", "micro_batch", "envs", "steps", "width", "threads")
+        keys = (*keys, "games_threads", "evaluation", "cpu_clock")
+        settings = {key: getattr(self.options, key) for key in keys}
+        command = [sys.executable, "-W", "ignore", __file__, "--contend", json.dumps(settings)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self._answer()
+        self.turns: list[dict[str, float]] = []
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.options.contender} ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def take_turn(self) -> float:
+        """One iteration; its seconds."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.turns.append(self._answer())
+        return self.turns[-1]["collect"] + self.turns[-1]["learn"]
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def row(self, reference: Contender | None) -> dict[str, Any]:
+        """Medians over its turns but the first."""
+        options, turns = self.options, self.turns[1:]
+        frames = options.envs * options.steps
+        median = {key: statistics.median(turn[key] for turn in turns) for key in ("collect", "learn")}
+        seconds = statistics.median(turn["collect"] + turn["learn"] for turn in turns)
+        row: dict[str, Any] = {"contender": options.contender, "precision": options.precision}
+        row |= {"performance": options.performance, "envs": options.envs, "steps": options.steps}
+        row |= {"width": options.width, "env_steps_per_s": round(frames / seconds, 1), "rounds": len(turns)}
+        row["learning_s"] = round(median["learn"], 2)
+        row["learning_images_per_s"] = round(frames * self.facts.get("images", 3) / median["learn"])
+        if "environment" in turns[-1]:
+            environment = statistics.median(turn["environment"] for turn in turns)
+            acting = median["collect"] - environment
+            row |= {"environment_s": round(environment, 2), "acting_s": round(acting, 2)}
+            row["acting_images_per_s"] = round(frames / acting)
+        else:
+            row["acting_s"] = round(median["collect"], 2)  # and stepping the games
+        if "flops" in self.facts:
+            row["share_of_ceiling"] = round(frames * self.facts["flops"] / seconds / self.facts["rate"], 2)
+        if reference is not None:
+            both = zip(reference.turns[1:], turns, strict=True)
+            scale = frames / (reference.options.envs * reference.options.steps)
+            ratios = [scale * (r["collect"] + r["learn"]) / (own["collect"] + own["learn"]) for r, own in both]
+            row["times_reference"] = round(statistics.median(ratios), 2)
+        row["peak_mb"] = max(turn["peak_mb"] for turn in self.turns)
+        return row
+
+
+def line_up(options: argparse.Namespace) -> list[Contender]:
+    """The contenders asked for; the reference runs in fp32 only."""
+    if options.grow:
+        chosen = {
+            "envs": [{"envs": envs, "steps": max(1, options.steps * options.envs // envs)} for envs in (16, 64, 256)],
+            "k": [{"contender": str(k)} for k in range(5)],
+            "width": [{"width": width} for width in (1, 2, 4)],
+        }[options.grow]
+        asked = [
+            {"contender": "late", "precision": precision, **own} for precision in options.precision for own in chosen
+        ]
+    else:
+        asked = [
+            {"contender": contender, "precision": precision}
+            for precision in options.precision
+            for contender in options.contenders
+            if contender != "reference"
+        ]
+        if "reference" in options.contenders:
+            asked.insert(0, {"contender": "reference", "precision": "fp32"})
+    return [Contender(options, **own) for own in asked]
+
+
+def context(options: argparse.Namespace) -> dict[str, Any]:
+    """Where, when and how it is measured."""
+    import torch
+
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (names or [platform.processor()])[0]
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
-    figures = (speed, environment, collect - environment, learn, peak)
-    return dict(zip(COLUMNS, (separation, precision, *(round(figure, 1) for figure in figures)), strict=True))
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": f"{device}, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "threads": options.threads or torch.get_num_threads(),
+        "clock": "cpu" if options.cpu_clock else "wall",
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    columns = [column for column in (*SHOWN, "envs", "steps", "width") if len({row.get(column) for row in rows}) > 1]
+    columns = [column for column in (*SHOWN, "envs", "width") if column in columns or column in SHOWN]
+    print("| " + " | ".join(SHOWN.get(column, column) for column in columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
+
+
+def record(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append the rows to the table of dated ones."""
+    columns = [*KEPT, *(column for column in SHOWN if column not in KEPT)]
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--separation", nargs="+", default=["late"])
-    parser.add_argument("--precision", nargs="+", default=["fp32"])
-    parser.add_argument("--algorithm", default="ppo")
-    parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    everything = ["reference", "parts", "shared", "late", "early", "full", "daac"]
+    parser.add_argument("--contenders", nargs="+", default=everything, metavar="NAME", help=" ".join(everything))
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16"])
+    parser.add_argument("--performance", default="auto", help="auto, fastest or reference")
+    parser.add_argument("--micro-batch", type=int, help="frames per backward pass")
+    parser.add_argument("--envs", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--width", type=int, default=1, help="times the channels and the units")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--games-threads", type=int)
+    parser.add_argument("--grow", choices=["envs", "k", "width"], help="how the cost of late grows")
+    parser.add_argument("--no-evaluation", dest="evaluation", action="store_false", help="peak memory without it")
+    parser.add_argument("--cpu-clock", action="store_true", help="time that the processor spent, not that on the wall")
+    parser.add_argument("--record", type=Path, help="append the rows to this CSV")
+    parser.add_argument("--contend", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.separation[0], options.precision[0], options.algorithm, options.iterations)))
+    if options.contend:
+        contend(argparse.Namespace(**json.loads(options.contend)))
         return
-    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
-    for separation in options.separation:
-        for precision in options.precision:
-            command = [sys.executable, "-W", "ignore", __file__, "--one", "--algorithm", options.algorithm]
-            command += ["--separation", separation, "--precision", precision, "--iterations", str(options.iterations)]
-            row = json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-            )
-            print("| " + " | ".join(str(row[column]) for column in COLUMNS) + " |", flush=True)
+    where = context(options)
+    contenders = line_up(options)
+    for _ in range(1 + options.rounds):
+        for contender in contenders:
+            contender.take_turn()
+    for contender in contenders:
+        contender.stop()
+    reference = next((c for c in contenders if c.options.contender == "reference"), None)
+    rows = [where | contender.row(reference) for contender in contenders]
+    show(rows)
+    if options.record:
+        record(options.record, rows)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,16 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
-from torch import Tensor, nn
+from torch import Tensor, distributions, nn
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
-from torchrl.objectives import ClipPPOLoss
+from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
 from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from decouple.checks import check_setting, positive_whole
+from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
 from decouple.losses import (
     AdvantageHead,
@@ -42,6 +43,7 @@ from decouple.losses import (
     ValueLoss,
     same_level_partners,
 )
+from decouple.performance import Performance
 from decouple.phases import Metric, Phase, RolloutPhase, autocast
 from decouple.rollouts import (
     SeededPolicy,
@@ -125,21 +127,12 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     `model` holds, flat (B,), with `advantage` and `value_target` (B, 1); of a stacked model (S, B). The entropy of a
     stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where TorchRL's loss samples it.
     """
-    stacked = seed_count(model) is not None
-    loss = ClipPPOLoss(
-        integrated_entropy(model.get_policy_head()) if stacked else model.get_policy_head(),
-        model.get_value_head(),
-        clip_epsilon=settings.clip_epsilon,
-        clip_value=settings.clip_value,
-        critic_coeff=settings.value_coeff,
-        loss_critic_type="l2",
-        entropy_coeff=settings.entropy_coeff,
-        normalize_advantage=False,  # once over the rollout, by GAE
-        log_explained_variance=False,  # logged over the whole rollout
-        reduction="none" if stacked else "mean",
-    )
+    losses = [_policy_loss(model, settings), _value_loss(model, settings)]
+    if seed_count(model) is not None:
+        for loss in losses:
+            loss.reduction = "none"
     phase = Phase(
-        loss=loss,
+        loss=losses,
         optimizer=_adam(model.parameters(), settings),
         epochs=settings.epochs,
         minibatches=settings.minibatches,
@@ -221,6 +214,7 @@ def train_on_policy(
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
+    performance: Performance | None = None,
 ) -> int:
     """Train until `settings.total_frames`, going on from `checkpoint` where that file exists.
 
@@ -246,13 +240,16 @@ def train_on_policy(
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
         progress: called within an iteration with what is under way, how much of it is done, and of how much.
+        performance: how it is computed; its precision and micro-batch take the place of those of the settings. The
+            model has been through its `prepare`. None: on the model's device, with all that it may switch on off.
 
     Returns:
         The frames collected in all.
 
     Raises:
         ValueError: an environment that is not batched (N,), or (S, N) with seeds; seeds that are not as many as the
-            model's, or not different; or a phase with more minibatches than a rollout has frames.
+            model's, or not different; a phase with more minibatches than a rollout has frames; or a performance that
+            several seeds do not have.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
     _check_seeds(env, model, seeds)
@@ -264,18 +261,9 @@ def train_on_policy(
     if state:
         env.load_state_dict(state["env"])  # before the collector, whose first reset hands back the frames restored
     shuffle = _shuffle(model, seeds)
-    collector = Collector(
-        env,
-        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else model,
-        frames_per_batch=env.batch_size.numel() * settings.rollout_steps,
-        total_frames=-1,
-        exploration_type=ExplorationType.RANDOM,
-        use_buffers=False,  # the frames of a rollout are stacked once, not kept in a second buffer
-        return_same_td=True,
-        track_traj_ids=False,
-        trust_policy=True,
-        auto_register_policy_transforms=False,  # the environment is used as it came
-    )
+    how = performance or Performance(precision=settings.precision, micro_batch=settings.micro_batch)
+    _prepare_phases(phases, how)
+    collector = _collector(env, model, settings.rollout_steps, shuffle, how)
     iteration = _restore(state, model, phases, shuffle) if state else 0
     iterations = -(-settings.total_frames // frames_per_iteration)
 
@@ -290,7 +278,7 @@ def train_on_policy(
         while iteration < iterations:
             if progress:
                 progress("collecting, frames", 0, frames_per_iteration)
-            metrics = _iterate(rollouts, model, phases, settings, iteration, shuffle, seeds, progress)
+            metrics = _iterate(rollouts, model, phases, settings, how, iteration, shuffle, seeds, progress)
             last = iteration + 1 == iterations
             if evaluate and (iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(iteration)
@@ -305,11 +293,45 @@ def train_on_policy(
     return iteration * frames_per_iteration
 
 
+def _collector(
+    env: EnvBase, model: ActorValue, steps: int, shuffle: torch.Generator | SeedNoise, how: Performance
+) -> Collector | RolloutCollector:
+    """What collects rollouts (N, T) or (S, N, T); resets the environment."""
+    if how.collector == "preallocated":
+        if isinstance(shuffle, SeedNoise):
+            raise ValueError("performance must have the collector torchrl with several seeds; got preallocated")
+        return RolloutCollector(
+            env, model, steps, precision=how.precision, overlap=how.overlap, captured=how.cuda_graphs
+        )
+    return Collector(
+        env,
+        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else model,
+        frames_per_batch=env.batch_size.numel() * steps,
+        total_frames=-1,
+        exploration_type=ExplorationType.RANDOM,
+        use_buffers=False,  # the frames of a rollout are stacked once, not kept in a second buffer
+        return_same_td=True,
+        track_traj_ids=False,
+        trust_policy=True,
+        auto_register_policy_transforms=False,  # the environment is used as it came
+    )
+
+
+def _prepare_phases(phases: Sequence[RolloutPhase], how: Performance) -> None:
+    for phase in phases:
+        if isinstance(phase, Phase):
+            phase.captured = how.cuda_graphs
+            for part in (phase, phase.adversary):
+                if part is not None:
+                    how.prepare_optimizer(part.optimizer)
+
+
 def _iterate(
     rollouts: Iterator[TensorDictBase],
     model: ActorValue,
     phases: Sequence[RolloutPhase],
     settings: OnPolicySettings,
+    how: Performance,
     iteration: int,
     shuffle: torch.Generator | SeedNoise,
     seeds: Sequence[int] | None,
@@ -318,22 +340,25 @@ def _iterate(
     """Collect one rollout and run the phases that are due on it; what to log of both."""
     start = time.perf_counter()
     device = next(model.parameters()).device
-    with autocast(device, settings.precision):
-        rollout = next(rollouts)  # (N, T) or (S, N, T)
-        add_next_values(rollout, model.get_value_operator())
+    if isinstance(rollouts, RolloutCollector):
+        rollout = next(rollouts)  # (N, T)
+    else:
+        with autocast(device, how.precision):
+            rollout = next(rollouts)  # (N, T) or (S, N, T)
+            add_next_values(rollout, model.get_value_operator())
     alone = seeds is None
     GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=alone)(rollout)
     if not alone:
         normalise_advantages(rollout)
     metrics = rollout_metrics(rollout) if alone else seed_metrics([rollout_metrics(own) for own in rollout], seeds)
     batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1)  # (B,) or (S, B)
-    rollout.clear()  # the collector keeps a reference until its next rollout: free the next frames now
+    rollout.clear()  # TorchRL's collector keeps a reference until its next rollout: free the next frames now
+    if how.device != "cpu":
+        batch = batch.to(device, non_blocking=True)
     collected = time.perf_counter()
     for phase in phases:
         if iteration % phase.every == 0:
-            found = phase.run(
-                batch, shuffle, micro_batch=settings.micro_batch, precision=settings.precision, progress=progress
-            )
+            found = phase.run(batch, shuffle, micro_batch=how.micro_batch, precision=how.precision, progress=progress)
             found = _row(found, seeds)
             # Where two phases have a loss in common, the second one's numbers carry its name.
             metrics |= {f"{name}_{phase.name}" if name in metrics else name: value for name, value in found.items()}
@@ -356,15 +381,30 @@ def _row(found: Mapping[str, Metric], seeds: Sequence[int] | None) -> dict[str, 
     return row
 
 
-def _policy_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
-    return ClipPPOLoss(
-        model.get_policy_head(),
+class _PolicyLoss(ClipPPOLoss):
+    """TorchRL's, without the question to the device whether a categorical's entropy is finite."""
+
+    def _get_entropy(self, dist: distributions.Distribution, adv_shape: torch.Size) -> Tensor:
+        if isinstance(dist, distributions.Categorical):
+            return dist.entropy().unsqueeze(-1)
+        return super()._get_entropy(dist, adv_shape)
+
+
+def _policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
+    """`-J_pi - entropy_coeff S`. The value's loss is apart: TorchRL's clips it after a question to the device."""
+    head = model.get_policy_head()
+    return _PolicyLoss(
+        head if seed_count(model) is None else integrated_entropy(head),
         None,
         clip_epsilon=settings.clip_epsilon,
         critic_coeff=0.0,
         entropy_coeff=settings.entropy_coeff,
-        normalize_advantage=False,
+        normalize_advantage=False,  # once over the rollout, by GAE
     )
+
+
+def _value_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
+    return ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=settings.clip_value)
 
 
 def _advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
@@ -394,7 +434,7 @@ def _policy_phase(
 
 def _value_phase(model: ActorValue, settings: OnPolicySettings) -> Phase:
     features = model.get_features(["value_hidden"])
-    loss = ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=settings.clip_value)
+    loss = _value_loss(model, settings)
     return Phase(
         loss=loss,
         optimizer=_adam(_unique(features, loss), settings),

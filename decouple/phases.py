@@ -14,9 +14,8 @@ losses keep their samples apart (`reduction="none"`), so that each seed has a me
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -25,8 +24,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.checks import check_setting, positive_whole
+from decouple.performance import Captured, copy_in_place
 from decouple.seeds import SeedNoise, clip_grad_norm_per_seed_
-from decouple.separation import cut_gradients
 
 __all__ = ["Phase", "RolloutPhase", "run_phase"]
 
@@ -100,6 +99,9 @@ class Phase:
     prepare: Callable[[TensorDictBase], object] | None = None
     adversary: Phase | None = None
     name: str = "joint"
+    captured: bool = False
+    _kept: TensorDictBase | None = field(default=None, init=False, repr=False)  # the rollout that the graph reads
+    _graph: Captured | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "every", "minibatches"):
@@ -126,7 +128,12 @@ class Phase:
     def load_state_dict(self, state: Mapping) -> None:
         for loss, loss_state in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(loss_state)
-        self.optimizer.load_state_dict(state["optimizer"])
+        ways = ("fused", "foreach", "capturable")  # of taking a step: as here, whatever device the state comes from
+        groups = [
+            {**saved, **{way: own[way] for way in ways if way in own}}
+            for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
 
@@ -173,52 +180,80 @@ def run_phase(
     """
     if phase.prepare:
         phase.prepare(batch)
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    step = _step_on(phase, batch, micro_batch, precision)
+    sums: dict[str, Tensor] = {}
     steps = phase.epochs * phase.minibatches
-    cut_reports: list[list[dict[str, float]]] = [[] for _ in range(len(batch) if batch.ndim == 2 else 1)]
     for epoch in range(phase.epochs):
-        for number, minibatch in enumerate(_minibatches(batch, phase.minibatches, shuffle)):
-            if phase.adversary:
-                _step(phase.adversary, minibatch, micro_batch, precision, sums)
-            first = epoch == 0 and number == 0
-            _step(phase, minibatch, micro_batch, precision, sums, cut_reports if first else None)
+        for number, part in enumerate(_minibatches(batch, phase.minibatches, shuffle)):
+            found = step(part, epoch == 0 and number == 0)
+            for name, value in found.items():
+                sums[name] = sums[name] + value if name in sums else value.clone()
             if progress:
                 progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
+    sums = _on_cpu(sums)
+    cuts = {name: sums.pop(name) for name in [name for name in sums if name.startswith("cut/")]}
     means = {name: value / steps if value.ndim else (value / steps).item() for name, value in sums.items()}
-    cuts = [_cut_metrics(phase.name, reports) for reports in cut_reports]
-    if batch.ndim == 1:
-        return means | cuts[0]
-    nan = float("nan")  # of a seed without gradient on both sides there is no cosine
-    return means | {
-        name: torch.tensor([cut.get(name, nan) for cut in cuts])
-        for name in dict.fromkeys(n for cut in cuts for n in cut)
-    }
+    return means | _cut_metrics(phase.name, cuts, alone=batch.ndim == 1)
 
 
-def _minibatches(batch: TensorDictBase, count: int, shuffle: torch.Generator | SeedNoise) -> Iterator[TensorDictBase]:
-    """An epoch: (B,) or (S, B) -> `count` times (B / count,) or (S, B / count)."""
+def _step_on(
+    phase: Phase, batch: TensorDictBase, micro_batch: int, precision: str
+) -> Callable[[TensorDictBase | Tensor, bool], dict[str, Tensor]]:
+    """A step on a minibatch, or on the rollout's frames of given indices, and whether it is the phase's first."""
+
+    def step(part: TensorDictBase | Tensor, first: bool) -> dict[str, Tensor]:
+        minibatch = source[part] if isinstance(part, Tensor) else part
+        return _step_with_adversary(phase, minibatch, micro_batch, precision, first)
+
+    source = batch
+    if not phase.captured:
+        return step
+    if phase._graph is None or phase._kept is None:
+        phase._kept, phase._graph = batch, Captured(step, phase.parameters()[0].device)
+    else:
+        copy_in_place(phase._kept, batch)
+    return phase._graph
+
+
+def _minibatches(
+    batch: TensorDictBase, count: int, shuffle: torch.Generator | SeedNoise
+) -> Iterator[TensorDictBase | Tensor]:
+    """An epoch: the indices of (B,), `count` times (B / count,); of (S, B) the frames, `count` times (S, B / count)."""
     if isinstance(shuffle, SeedNoise):
         order = shuffle.permutations(batch.shape[1])  # (S, B)
         rows = torch.arange(len(order), device=order.device).unsqueeze(1)
         shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
         yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
     else:
-        for indices in torch.randperm(batch.numel(), generator=shuffle).tensor_split(count):
-            yield batch[indices]
+        order = torch.randperm(batch.numel(), generator=shuffle).to(batch.device or "cpu", non_blocking=True)
+        yield from order.tensor_split(count)
+
+
+def _step_with_adversary(
+    phase: Phase, minibatch: TensorDictBase, micro_batch: int, precision: str, first: bool
+) -> dict[str, Tensor]:
+    """The adversary's step, where there is one, and then the phase's own."""
+    found = _step(phase.adversary, minibatch, micro_batch, precision) if phase.adversary else {}
+    return found | _step(phase, minibatch, micro_batch, precision, at_the_cut=first)
 
 
 def _step(
-    phase: Phase,
-    minibatch: TensorDictBase,
-    micro_batch: int,
-    precision: str,
-    sums: dict[str, Tensor],
-    cut_reports: list[list[dict[str, float]]] | None = None,
-) -> None:
-    """One optimizer step on a minibatch, its gradient accumulated over micro-batches; adds what to log to `sums`."""
+    phase: Phase, minibatch: TensorDictBase, micro_batch: int, precision: str, *, at_the_cut: bool = False
+) -> dict[str, Tensor]:
+    """One optimizer step on a minibatch, its gradient accumulated over micro-batches; what to log of it.
+
+    Everything stays on the device: nothing here waits for it.
+    """
     phase.optimizer.zero_grad(set_to_none=True)
     device = phase.parameters()[0].device
-    for micro in minibatch.split(micro_batch, minibatch.ndim - 1):  # (b,) or (S, b)
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        sums[name] = sums[name] + value if name in sums else value
+
+    for first in range(0, minibatch.shape[-1], micro_batch):
+        # One at a time: what the features write into it is free again with the next.
+        micro: Any = minibatch[..., first : first + micro_batch]  # (b,) or (S, b)
         if phase.features is not None:
             with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
                 phase.features(micro)
@@ -226,19 +261,18 @@ def _step(
         weight = micro.numel() / minibatch.numel()
         losses = [value for name, value in outputs.items() if name.startswith("loss_")]
         total = weight * torch.stack(losses).sum(0)  # () or (S,)
-        if cut_reports is not None:
-            for reports, own in zip(cut_reports, total.reshape(-1), strict=True):
-                reports.append(cut_gradients(own, micro))
+        cuts = _watch_cut(micro) if at_the_cut else {}
         total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
         for name, value in outputs.items():
-            metric = _logged_name(name, phase.name)
-            sums[metric] = sums[metric] + value.detach().cpu() * weight
+            add(_logged_name(name, phase.name), value.detach() * weight)
+        for name, value in _cut_squares(cuts, len(minibatch) if minibatch.ndim == 2 else 1).items():
+            add(name, value)
     if minibatch.ndim == 1:
         norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
     else:
         norm = clip_grad_norm_per_seed_(phase.parameters(), phase.max_grad_norm or math.inf, len(minibatch))  # (S,)
-    sums[f"grad_norm/{phase.name}"] = sums[f"grad_norm/{phase.name}"] + norm.detach().cpu()
     phase.optimizer.step()
+    return sums | {f"grad_norm/{phase.name}": norm.detach()}
 
 
 def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
@@ -267,17 +301,45 @@ def _of_each_seed(outputs: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor
     return found
 
 
-def _cut_metrics(name: str, reports: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Norms and cosine of a minibatch's gradients at the cut, from those of its micro-batches."""
-    reports = [report for report in reports if report]
-    if not reports:
+def _watch_cut(features: TensorDictBase) -> dict[str, Tensor]:
+    """What flows over the cut to each side (`decouple.separation.Cut`), told to keep its gradient in the next pass."""
+    cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
+    live = {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
+    for cut in live.values():
+        cut.retain_grad()
+    return live
+
+
+def _cut_squares(cuts: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor]:
+    """Squared norms and inner product, (S,), of the gradients that have come to the cut; 0 where none has."""
+    if not cuts:
         return {}
-    norms = {side: math.sqrt(sum(report[f"{side}_norm"] ** 2 for report in reports)) for side in ("policy", "value")}
-    metrics = {f"cut/{name}_{side}_norm": norm for side, norm in norms.items()}
-    product = sum(report["policy_norm"] * report["value_norm"] * report.get("cosine", 0.0) for report in reports)
-    if min(norms.values()) > 0:
-        metrics[f"cut/{name}_cosine"] = product / (norms["policy"] * norms["value"])
-    return metrics
+    flat = {side: cut.grad.reshape(seeds, -1).float() for side, cut in cuts.items() if cut.grad is not None}
+    nothing = torch.zeros(seeds, device=next(iter(cuts.values())).device)
+    squares = {f"cut/{side}": flat[side].square().sum(1) if side in flat else nothing for side in ("policy", "value")}
+    product = (flat["policy"] * flat["value"]).sum(1) if len(flat) == 2 else nothing
+    return squares | {"cut/product": product}
+
+
+def _cut_metrics(name: str, cuts: Mapping[str, Tensor], *, alone: bool) -> dict[str, Metric]:
+    """Norms and cosine of a minibatch's gradients at the cut, from their squares and their product (S,)."""
+    if not cuts:
+        return {}
+    norms = {side: cuts[f"cut/{side}"].sqrt() for side in ("policy", "value")}
+    metrics: dict[str, Metric] = {f"cut/{name}_{side}_norm": norm for side, norm in norms.items()}
+    both = norms["policy"] * norms["value"]
+    if (both > 0).any():  # of a seed without gradient on both sides there is no cosine: nan
+        metrics[f"cut/{name}_cosine"] = torch.where(both > 0, cuts["cut/product"] / both, torch.nan)
+    return {key: float(value) for key, value in metrics.items()} if alone else metrics
+
+
+def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All of them fetched from the device at once: the one time that a phase waits for it."""
+    if not values or all(value.device.type == "cpu" for value in values.values()):
+        return dict(values)
+    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
+    parts = flat.split([value.numel() for value in values.values()])
+    return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -21,7 +21,14 @@ from decouple.actor_critic import ActorValue
 from decouple.distributions import SeedSampler
 from decouple.seeds import SeedNoise, StackedLinear
 
-__all__ = ["SeededPolicy", "add_next_values", "normalise_advantages", "rollout_metrics", "seed_count"]
+__all__ = [
+    "SeededPolicy",
+    "add_next_values",
+    "following_values",
+    "normalise_advantages",
+    "rollout_metrics",
+    "seed_count",
+]
 
 
 def seed_count(model: nn.Module) -> int | None:
@@ -69,7 +76,7 @@ def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBas
     following: TensorDictBase = rollout["next"]
     keys = value_operator.in_keys
     last = value_operator(following[..., -1].select(*keys))["state_value"]  # (*B, 1)
-    next_values = torch.cat([values[..., 1:, :], last.unsqueeze(-2)], -2)  # (*B, T, 1)
+    next_values = following_values(values, last)
     cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (*B, T)
     cut_off[..., -1] = False
     if cut_off.any():
@@ -78,6 +85,11 @@ def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBas
         else:
             _fill_cut_off(next_values, cut_off, following.select(*keys), value_operator)
     following["state_value"] = next_values
+
+
+def following_values(values: Tensor, last: Tensor) -> Tensor:
+    """The values of the frames acted on next, (*B, T, 1), from those acted on and those after them, (*B, 1)."""
+    return torch.cat([values[..., 1:, :], last.unsqueeze(-2)], -2)
 
 
 def _fill_cut_off(

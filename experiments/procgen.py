@@ -2,6 +2,7 @@
 
     python experiments/procgen.py separation=late env=starpilot protocol=as_written total_frames=1000000 seed=0
     python experiments/procgen.py separation=late env=starpilot,plunder seed=0,1,2 -m
+    python experiments/procgen.py separation=late env=starpilot performance=fastest micro_batch=64
     python experiments/procgen.py evaluate=runs/demo/checkpoint.pt num_levels=500 start_level=1000
     python experiments/procgen.py --help
 
@@ -38,6 +39,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.evaluation import evaluate
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.separation import separate, separation_index
@@ -46,7 +48,10 @@ from decouple.tracking import Tracker, default_tracker
 
 @dataclass
 class ProcgenExperiment(OnPolicySettings):
-    """Settings of this experiment beside those of the loop; defaults are the easy protocol of the Procgen paper."""
+    """Settings of this experiment beside those of the loop; defaults are the easy protocol of the Procgen paper.
+
+    What `Performance` has, and is None here, is as `performance` chooses it; it holds the choice from then on.
+    """
 
     env: str = "starpilot"  # one of the 16 games
     separation: Any = "late"  # shared, late, early, full, or an integer in [0, 4]
@@ -68,8 +73,23 @@ class ProcgenExperiment(OnPolicySettings):
     run_dir: str = "runs/procgen/${protocol}/${env}/${separation}/seed${seed}"  # the run's folder
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
+    performance: str = "auto"  # auto, fastest or reference; the settings below, each by name, are of Performance
+    device: str | None = None  # cpu, cuda or cuda:<n>; auto: a GPU where there is one
+    precision: Any = None  # fp32 or bf16; auto: bf16 where it is fast
+    memory_format: str | None = None  # contiguous or channels_last
+    micro_batch: Any = None  # frames per backward pass
+    torch_threads: int | None = None  # of the network on the CPU; None: torch's own choice
+    keep_memory: bool | None = None  # freed memory stays with the process
+    collector: str | None = None  # torchrl or preallocated
+    overlap: bool | None = None  # half of the games step while the network acts on the other half
+    compile: bool | None = None  # torch.compile
+    cuda_graphs: bool | None = None  # of acting and of a minibatch's update
 
     def __post_init__(self) -> None:
+        names = [field.name for field in dataclasses.fields(Performance)]
+        self.computed = choose_performance(self.performance, **{name: getattr(self, name) for name in names})
+        for name in names:
+            setattr(self, name, getattr(self.computed, name))
         super().__post_init__()
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
@@ -79,12 +99,13 @@ class ProcgenExperiment(OnPolicySettings):
 # What a checkpoint need not share with the run that continues it.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("num_threads", "micro_batch", "run_dir", "tracker", "mode"),
+    *("num_threads", "run_dir", "tracker", "mode", "performance"),
+    *({field.name for field in dataclasses.fields(Performance)} - {"precision"}),
 }
 # What may be said beside `evaluate`; all else is the checkpoint's.
 OF_EVALUATION = {
     *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
-    *("final_episodes", "num_threads", "backend"),
+    *("final_episodes", "num_threads", "backend", "device", "torch_threads"),
 }
 
 
@@ -102,7 +123,9 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
         distribution_mode=config.distribution_mode,
         seed=seed,
         num_threads=config.num_threads,
+        groups=2 if training and config.overlap else 1,
         backend=config.backend,
+        device=None if training or config.device == "cpu" else config.device,
     )
 
 
@@ -161,6 +184,7 @@ def prepare(config: ProcgenExperiment) -> Run:
         seed_global(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
     model = make_model(config, env)
+    config.computed.prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
     identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
     identity["backend"] = env.base_env.backend
@@ -180,7 +204,8 @@ def prepare(config: ProcgenExperiment) -> Run:
     print(
         f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
         f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
-        + (f"; going on from {resume_frames:,} frames" if resume_frames else ""),
+        + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
+        + f"\nperformance={config.performance}: {config.computed.describe()}",
         file=sys.stderr,
     )
     return Run(config, env, model, phases, checkpoint, identity, tracker)
@@ -202,6 +227,7 @@ def train(run: Run) -> dict[str, float]:
             identity=run.identity,
             on_checkpoint=tracker.plot,
             progress=progress,
+            performance=config.computed,
         )
         report = evaluation(FINAL_SEED, config.final_episodes)
         report = {key.replace("eval/", "final/"): value for key, value in report.items()}
@@ -222,6 +248,7 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     config = dataclasses.replace(config, **{k: v for k, v in state["settings"].items() if k in fields})
     with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
         model = make_model(config, env)
+    config.computed.prepare(model)
     model.load_state_dict(state["model"])
     with contextlib.closing(StepProgress()) as progress:
         report = make_evaluation(config, model, progress)(FINAL_SEED, config.final_episodes)
@@ -251,6 +278,8 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 
 
 ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
+# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
+del sys.modules["_script"]
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")

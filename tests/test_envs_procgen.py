@@ -240,12 +240,53 @@ def test_an_observation_is_not_overwritten_by_later_steps() -> None:
 @needs_procgen
 def test_games_can_be_freed_while_others_are_built() -> None:
     # The garbage collector may free games inside cffi's lock, where their destructor must not wait for that lock.
-    games = ProcgenEnv("coinrun", 1, backend="procgen")._games.games
+    games = ProcgenEnv("coinrun", 1, backend="procgen")._games[0].games
     freeing = threading.Thread(target=games.close, daemon=True)
     with games._ffi._lock:
         freeing.start()
         freeing.join(timeout=20)
     assert not freeing.is_alive() and games.closed
+
+
+@needs_games
+@pytest.mark.parametrize("game", ["starpilot", "coinrun"])
+def test_two_groups_play_what_one_plays_also_where_games_are_given_up(game: str) -> None:
+    action = actions(200, 6, seed=3)
+    plain, grouped = (ProcgenEnv(game, 6, num_levels=9, groups=groups) for groups in (1, 2))
+    assert grouped.groups == [slice(0, 3), slice(3, 6)]
+    some = torch.tensor([[False], [True], [False], [False], [True], [True]])
+    for part in (action[:100], action[100:]):
+        assert same(play(plain, part), play(grouped, part))  # begins with a reset
+        one, two = (env.reset(TensorDict({"_reset": some}, [6])) for env in (plain, grouped))
+        assert same(one, two, ("observation", "level_seed"))
+
+
+@needs_games
+def test_a_group_can_be_sent_off_before_the_step_before_is_dealt_with() -> None:
+    action = actions(60, 4, seed=3)
+    plain, grouped = (ProcgenEnv("starpilot", 4, num_levels=9, groups=groups) for groups in (1, 2))
+    expected = play(plain, action)
+    state: TensorDictBase = grouped.reset()
+    for group, rows in enumerate(grouped.groups):
+        grouped.begin(group, action[0, rows])
+    for t in range(60):
+        for group, rows in enumerate(grouped.groups):
+            assert torch.equal(grouped.wait(group), expected[t]["observation"][rows])
+            if t + 1 < 60:
+                grouped.begin(group, action[t + 1, rows])
+        step, state = grouped.step_and_maybe_reset(state.set("action", action[t]))
+        assert same(step["next"], expected[t])
+        assert torch.equal(state["observation"], expected[t]["observation"])
+
+
+@needs_procgen
+def test_a_state_goes_from_one_group_to_two() -> None:
+    action = actions(60, 4)
+    plain, grouped = (ProcgenEnv("starpilot", 4, groups=groups, seed=groups) for groups in (1, 2))
+    play(plain, action[:30])
+    grouped.set_extra_state(plain.get_extra_state())
+    plain.set_extra_state(plain.get_extra_state())  # so that neither gives up its episodes at the next reset
+    assert same(play(plain, action[30:]), play(grouped, action[30:]))
 
 
 def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:

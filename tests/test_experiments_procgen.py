@@ -418,8 +418,11 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
 
     # What a person reads: what runs and where, progress, the result, and nothing of third parties.
-    start, *progress = finished.stderr.splitlines()
+    start, how, *progress = finished.stderr.splitlines()
     assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 1,248,400 parameters; the record goes to ")
+    # One thread: tests/commands.py says so.
+    chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
+    assert how == f"performance=auto: {chosen}"
     assert progress[0] == "collecting, frames: 0 / 64"
     assert all(line.split(":")[0].split(",")[0] in LINES or "frames/s" in line for line in progress), finished.stderr
     assert finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
-from decouple.envs.procgen_backends import EnvpoolGames, Frames, ProcgenGames, import_backend
+from decouple.envs.procgen_backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.reward_scaling import RewardScaling
 
 # fmt: off
@@ -87,7 +87,9 @@ class ProcgenEnv(EnvBase):
         distribution_mode: easy or hard; for some games extreme, memory or exploration (``distribution_modes(game)``).
             Exploration is one hard level of the authors' choice, so it takes no num_levels and no start_level.
         seed: of the order of levels, in [0, 2^31 - 1]. ``set_seed`` starts the games anew.
-        num_threads: threads that step the games, >= 1; default: the number of cores, at most 4.
+        num_threads: threads that step the games, >= 1; default: the number of cores, at most 4 for each group.
+        groups: 1, or 2 for two halves that can step apart (``begin``, ``wait``); N must be even then. Each game plays
+            the same levels either way.
         backend: "procgen", "envpool", or None for the first of the two that is installed.
         device: of the tensors; the games run on the CPU.
         use_backgrounds, center_agent, restrict_themes, use_monochrome_assets, paint_vel_info: the games' own options,
@@ -100,6 +102,7 @@ class ProcgenEnv(EnvBase):
         ImportError: the backend is not installed, or another module is called ``procgen``.
 
     Attributes:
+        groups: the rows of each group, slices.
         backend: "procgen" or "envpool". backend_version: e.g. "procgen-mirror 0.10.7".
         resumable: whether ``state_dict`` can restore the games.
     """
@@ -114,6 +117,7 @@ class ProcgenEnv(EnvBase):
         distribution_mode: str = "easy",
         seed: int = 0,
         num_threads: int | None = None,
+        groups: int = 1,
         backend: str | None = None,
         device: torch.device | str | None = None,
         use_backgrounds: bool = True,
@@ -127,7 +131,8 @@ class ProcgenEnv(EnvBase):
         if backend is not None:
             _check_choice("backend", backend, ("procgen", "envpool"))
         self._seed = _check_integer("seed", seed, 0, INT32_MAX)
-        threads = min(os.cpu_count() or 1, 4) if num_threads is None else num_threads
+        _check_integer("groups", groups, 1, 2)
+        threads = min(os.cpu_count() or 1, 4 * groups) if num_threads is None else num_threads
         self._num_threads = _check_integer("num_threads", threads, 1, 1024)
         switches = {
             "use_backgrounds": use_backgrounds,
@@ -143,6 +148,9 @@ class ProcgenEnv(EnvBase):
         num_levels = _check_integer("num_levels", num_levels, 0, INT32_MAX)
         start_level = _check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
         num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
+        if num_envs % groups:
+            raise ValueError(f"num_envs must be even with groups=2; got {num_envs}")
+        self.groups = [slice(first, first + num_envs // groups) for first in range(0, num_envs, num_envs // groups)]
         self.backend, self.backend_version, self._package = import_backend(backend)
         if self.backend == "envpool" and use_sequential_levels:
             raise ValueError("use_sequential_levels must be False with backend envpool; got True")
@@ -156,6 +164,7 @@ class ProcgenEnv(EnvBase):
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
         self._make_specs()
         self._start()
+        self.is_closed = False  # TorchRL takes it for closed until it is told
 
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
@@ -173,38 +182,78 @@ class ProcgenEnv(EnvBase):
 
     def _start(self) -> None:
         """Build the games; they stand at the first frame of their first episodes."""
-        backend = ProcgenGames if self.backend == "procgen" else EnvpoolGames
         games = self.batch_size[0]
-        self._games = backend(self._package, self.game, games, self._seed, self._num_threads, self._options)
+        sizes = [rows.stop - rows.start for rows in self.groups]
+        self._games = start_games(
+            self.backend, self._package, self.game, sizes, self._seed, self._num_threads, self._options
+        )
         self._elapsed = np.zeros(games, dtype=np.int64)  # steps into the episode; 0: the game shows a first frame
         self._just_loaded = False
+        self._coming: Frames | None = None  # of a step of which some groups have arrived
+        self._now = self._gather()
 
-    def _tensor(self, array: np.ndarray, dtype: type[np.generic]) -> Tensor:
-        """A copy on the device. The copy is numpy's: torch's threads would spin beside those of the games."""
-        copy = torch.from_numpy(array.astype(dtype))  # in the array's own memory order: no pixel is moved
-        return copy if self.device is None else copy.to(self.device)
+    def _gather(self) -> Frames:
+        """What all games show, waiting for those under way; in arrays that nobody writes to again."""
+        for group in range(len(self.groups)):
+            self._take(group, self._games[group].frames())
+        frames, self._coming = self._coming, None
+        assert frames is not None
+        return frames
+
+    def _take(self, group: int, part: Frames) -> None:
+        """Copy what a group shows. The copy is numpy's: torch's threads would spin beside those of the games."""
+        if self._coming is None:  # in the arrays' own order of bytes: no pixel is moved
+            games = self.batch_size[0]
+            self._coming = Frames(*(np.empty_like(array, shape=(games, *array.shape[1:])) for array in part))
+        for whole, array in zip(self._coming, part, strict=True):
+            whole[self.groups[group]] = array
+
+    def _tensor(self, array: np.ndarray, dtype: type[np.generic], *, copy: bool = True) -> Tensor:
+        tensor = torch.from_numpy(array.astype(dtype, copy=copy))
+        return tensor if self.device is None else tensor.to(self.device)
 
     def _column(self, array: np.ndarray, dtype: type[np.generic]) -> Tensor:
         return self._tensor(array, dtype).unsqueeze(-1)  # (N, 1)
 
-    def _shown(self, frames: Frames, level_complete: np.ndarray) -> dict[str, Tensor]:
+    def _shown(self, frames: Frames, level_complete: np.ndarray, *, copy: bool) -> dict[str, Tensor]:
         return {
-            "observation": self._tensor(frames.observation, np.uint8),  # (N, 3, 64, 64)
+            "observation": self._tensor(frames.observation, np.uint8, copy=copy),  # (N, 3, 64, 64)
             "level_seed": self._column(frames.level_seed, np.int64),
             "prev_level_complete": self._column(level_complete, np.bool_),
         }
 
+    def begin(self, group: int, action: Tensor) -> None:
+        """Send a group off with its actions, (N / groups,); ValueError for one outside [0, 15)."""
+        chosen = action.cpu().numpy()
+        if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:
+            raise ValueError(f"action must lie in [0, {NUM_ACTIONS}); got {chosen.min()} to {chosen.max()}")
+        self._games[group].begin(chosen.astype(np.int32))
+
+    def wait(self, group: int) -> Tensor:
+        """The frames (N / groups, 3, 64, 64) that a group shows after the step begun.
+
+        Once every group has been waited for, the next ``step`` of the environment takes what has come, and steps no
+        game: so groups can begin their next step before the environment has dealt with this one.
+        """
+        self._take(group, self._games[group].frames())
+        assert self._coming is not None
+        return torch.from_numpy(self._coming.observation[self.groups[group]])
+
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        action = tensordict.get("action").cpu().numpy()
-        if action.min() < 0 or action.max() >= NUM_ACTIONS:
-            raise ValueError(f"action must lie in [0, {NUM_ACTIONS}); got {action.min()} to {action.max()}")
-        frames = self._games.step(action.astype(np.int32))
+        if self._coming is None:
+            action = tensordict.get("action")
+            for group, rows in enumerate(self.groups):
+                self.begin(group, action[rows])
+            frames = self._gather()
+        else:
+            frames, self._coming = self._coming, None
+        self._now = frames
         done, complete = frames.first, frames.level_complete.astype(bool)
         self._elapsed += 1
         timed_out = done & (self._elapsed >= TIME_LIMIT[self.game])
         self._elapsed[done | complete] = 0  # with sequential levels, a level won starts the clock again without a done
         self._just_loaded = False
-        shown = self._shown(frames, complete)
+        shown = self._shown(frames, complete, copy=False)
         shown["reward"] = self._column(frames.reward, np.float32)
         ends = {"done": done, "terminated": done, "truncated": timed_out}
         shown |= {key: self._column(value, np.bool_) for key, value in ends.items()}
@@ -218,19 +267,24 @@ class ProcgenEnv(EnvBase):
         if self._just_loaded:
             self._just_loaded, abandoned = False, np.zeros_like(abandoned)
         if abandoned.any():
-            frames = self._games.restart(abandoned)
+            for rows, games in zip(self.groups, self._games, strict=True):
+                if abandoned[rows].any():
+                    games.restart(abandoned[rows])
             self._elapsed[abandoned] = 0
-        else:
-            frames = self._games.frames()
-        shown = self._shown(frames, np.zeros_like(abandoned))
+            self._now = self._gather()
+        shown = self._shown(self._now, np.zeros_like(abandoned), copy=True)
         ends = {key: torch.zeros_like(shown["prev_level_complete"]) for key in ("done", "terminated", "truncated")}
         return TensorDict(shown | ends, self.batch_size, device=self.device)
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with this seed."""
         self._seed = _check_integer("seed", seed, 0, INT32_MAX)
-        self._games.close()
+        self._close_games()
         self._start()
+
+    def _close_games(self) -> None:
+        for games in self._games:
+            games.close()
 
     def _settings(self) -> dict[str, Any]:
         identity = {"game": self.game, "num_envs": self.batch_size[0], "backend": self.backend_version}
@@ -239,8 +293,9 @@ class ProcgenEnv(EnvBase):
     def get_extra_state(self) -> dict[str, Any]:
         """The games as uint8 tensors (None with envpool), the clocks, and the settings that they belong to."""
         games = None
-        if isinstance(self._games, ProcgenGames):
-            games = [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in self._games.state()]
+        if self.resumable:
+            states = [state for group in self._games if isinstance(group, ProcgenGames) for state in group.state()]
+            games = [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in states]
         return {"settings": self._settings(), "games": games, "elapsed": torch.from_numpy(self._elapsed.copy())}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -250,15 +305,19 @@ class ProcgenEnv(EnvBase):
         differ = [text for key, text in zip(here | there, differ, strict=True) if there.get(key) != here.get(key)]
         if differ:
             raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
-        if isinstance(self._games, ProcgenGames):
-            self._games.load_state([game.numpy().tobytes() for game in state["games"]])
+        if self.resumable:
+            states = [game.numpy().tobytes() for game in state["games"]]
+            for rows, group in zip(self.groups, self._games, strict=True):
+                if isinstance(group, ProcgenGames):
+                    group.load_state(states[rows])
+            self._now = self._gather()
             self._elapsed = state["elapsed"].numpy().copy()
             self._just_loaded = True
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Free the games and their threads."""
         if not self.is_closed:
-            self._games.close()
+            self._close_games()
         super().close(raise_if_closed=raise_if_closed)
 
 

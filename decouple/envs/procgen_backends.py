@@ -1,7 +1,7 @@
 """The two packages that hold the Procgen games, spoken to without their Gym wrappers, behind one small interface.
 
-Each shows `Frames` after `step`, `restart` and `frames`; games that ended have already been restarted. Used by
-`decouple.envs.procgen` only.
+`begin` sends the games off with their actions, on their own threads, and `frames` waits for what they show, `Frames`;
+games that ended have already been restarted. Used by `decouple.envs.procgen` only.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ class ProcgenGames:
         pixels = observation["rgb"].transpose(0, 3, 1, 2)
         return Frames(pixels, reward, first, info["level_seed"], info["prev_level_complete"])
 
-    def step(self, action: np.ndarray) -> Frames:
+    def begin(self, action: np.ndarray) -> None:
         self.games.act(action)
-        return self.frames()
 
     def restart(self, games: np.ndarray) -> Frames:
         # The library steps all games together, and action -1 ends an episode: so the others are put back afterwards.
@@ -69,23 +68,32 @@ class ProcgenGames:
 class EnvpoolGames:
     """The games in envpool, which shows the last frame and restarts a game one step later: restarted here at once."""
 
-    def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
+    def __init__(
+        self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict, first: int = 0
+    ) -> None:
+        """`first` is the index of the first of these games among all."""
         options = dict(options)
         task = f"{game.capitalize()}{options.pop('distribution_mode').capitalize()}-v0"
         # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes these as given.
-        seeds = np.random.RandomState(seed).randint(0, 2**32, size=num_envs, dtype=np.uint32).astype(np.int32)
+        seeds = np.random.RandomState(seed).randint(0, 2**32, size=first + num_envs, dtype=np.uint32)[first:]
+        seeds = seeds.astype(np.int32)
         self.games = package.make_gymnasium(
             task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options
         )
         observation, info = self.games.reset()
         nothing = np.zeros(num_envs)
         self.now = Frames(observation, nothing.astype("f4"), nothing == 0, info["level_seed"], nothing == 1)
+        self.under_way = False
+
+    def begin(self, action: np.ndarray) -> None:
+        self.games.send(action)
+        self.under_way = True
 
     def frames(self) -> Frames:
-        return self.now
-
-    def step(self, action: np.ndarray) -> Frames:
-        observation, reward, terminated, truncated, info = self.games.step(action)
+        if not self.under_way:
+            return self.now
+        self.under_way = False
+        observation, reward, terminated, truncated, info = self.games.recv()
         ended = terminated | truncated
         self.now = Frames(observation, reward, ended, info["level_seed"], info["prev_level_complete"])
         return self.restart(ended) if ended.any() else self.now
@@ -99,6 +107,28 @@ class EnvpoolGames:
 
     def close(self) -> None:
         self.games.close()
+
+
+def start_games(
+    backend: str, package: ModuleType, game: str, sizes: list[int], seed: int, threads: int, options: dict
+) -> list[ProcgenGames | EnvpoolGames]:
+    """Groups of games of these sizes, the threads shared out; each game starts as it would if they were one group."""
+    own_threads = max(1, threads // len(sizes))
+    if backend == "envpool":
+        firsts = np.cumsum([0, *sizes])
+        return [
+            EnvpoolGames(package, game, size, seed, own_threads, options, int(first))
+            for first, size in zip(firsts, sizes, strict=False)
+        ]
+    groups = [ProcgenGames(package, game, size, seed, own_threads, options) for size in sizes]
+    if len(sizes) > 1:  # a game's levels depend on its index, and within a group that would begin at 0 again
+        together = ProcgenGames(package, game, sum(sizes), seed, 1, options)
+        states = together.state()
+        together.close()
+        for group, size in zip(groups, sizes, strict=True):
+            group.load_state(states[:size])
+            del states[:size]
+    return groups  # pyright: ignore[reportReturnType]
 
 
 def import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
