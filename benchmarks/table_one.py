@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from decouple.metrics import read_table
+from decouple.metrics import read_metrics
 from decouple.reports.size_study import read_paper
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,10 +55,10 @@ def start(task: str, algorithm: str, seconds: float) -> dict[str, Any]:
         if not tables:
             return row
         config = yaml.safe_load((tables[0].parent / "config.yaml").read_text())
-        columns, rows = read_table(tables[0])
+        metrics = read_metrics(tables[0].parent)
         row |= {"actor": config["actor"], "frames": config["total_frames"]}
-        rates = [float(r[columns.index("time/frames_per_second")]) for r in rows]
-        learned = [rate for rate, r in zip(rates, rows, strict=True) if r[columns.index("loss/critic")]]
+        both = zip(metrics.get("time/frames_per_second", []), metrics.get("loss/critic", []), strict=False)
+        learned = [rate for rate, loss in both if not math.isnan(loss)]
         if len(learned) > 1:
             row["frames_per_second"] = learned[-1]
             row["hours"] = config["total_frames"] / learned[-1] / 3600

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["MetricsTable", "read_metrics", "read_table", "replace_file"]
+__all__ = ["MetricsTable", "csv_lines", "markdown_lines", "read_json", "read_metrics", "read_table", "replace_file"]
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
@@ -67,10 +69,27 @@ class MetricsTable:
 
 
 def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
-    """Rows as lines of a table."""
+    """Rows as the lines of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
+
+
+def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first of them the heads of the columns, as a table in Markdown; a `|` in a cell stands as it is.
+
+    >>> print(markdown_lines([["size", "return"], ["|4,4|", "-150"]]))
+    | size | return |
+    |---|---|
+    | \\|4,4\\| | -150 |
+    """
+    head, *lines = ("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows)
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *lines])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of a run's folder holds, as result.json or record.json; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -68,8 +68,17 @@ def procgen_script() -> ModuleType:
     return module
 
 
-def procgen_agent(state: dict[str, Any]) -> tuple[ModuleType, Any, Any]:
-    """experiments/procgen.py, and the settings and the model of a checkpoint of it, on the CPU in full precision."""
+def run_checkpoint(given: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of a run, given by its folder or by its file: where it lies, and what it holds."""
+    from decouple.checkpoint import load_checkpoint
+
+    path = Path(given)
+    path = path / "checkpoint.pt" if path.is_dir() else path
+    return path, load_checkpoint(path)
+
+
+def procgen_agent(state: dict[str, Any]) -> tuple[ModuleType, Any, Any, int]:
+    """experiments/procgen.py; of a checkpoint of it settings, model (on the CPU, in full precision) and frames."""
     script = procgen_script()
     fields = {field.name for field in dataclasses.fields(script.ProcgenExperiment)}
     here = state["settings"] | {"device": "cpu", "precision": "fp32"}  # whatever the run was computed with
@@ -77,7 +86,7 @@ def procgen_agent(state: dict[str, Any]) -> tuple[ModuleType, Any, Any]:
     with contextlib.closing(script.make_env(config, 1, config.seed, test=False, training=False)) as env:
         model = script.make_model(config, env)
     model.load_state_dict(state["model"])
-    return script, config, model
+    return script, config, model, state["iteration"] * config.rollout_steps * config.num_envs
 
 
 def in_sweep() -> bool:

@@ -7,12 +7,11 @@ The run is one of experiments/control.py or procgen.py: its folder, or its check
 and what bounds its actions have is in the file, and no critic is: see docs/export.md.
 """
 
-from _script import plain_errors, procgen_agent  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+from _script import plain_errors, procgen_agent, run_checkpoint  # noqa: I001  (first: it keeps `import procgen` from finding a script)
 
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -23,7 +22,6 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checkpoint import load_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.control import CONTROL_ALGORITHMS, make_env, sizes_name
 from decouple.envs.games import GAMES, games_env
@@ -93,7 +91,7 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
     """The agent of experiments/procgen.py."""
     settings = state["settings"]
     check_setting("seed", seed, (None, settings["seed"]).__contains__, f"the run's, {settings['seed']}")
-    script, config, model = procgen_agent(state)
+    script, config, model, frames = procgen_agent(state)
 
     def games() -> EnvBase:
         return script.make_env(config, 4, config.seed, test=False, training=False)
@@ -104,7 +102,7 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
         "protocol": config.protocol,
         "separation": config.separation,
         "seed": config.seed,
-        "frames": state["iteration"] * config.rollout_steps * config.num_envs,
+        "frames": frames,
     }
     return Source(model, None, games, facts)
 
@@ -119,9 +117,7 @@ def record(env: EnvBase, actor: PlainActor, count: int) -> Tensor:
 
 def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
     """Write the file; returns what it was made of, the report, and the rows of its latency."""
-    path = Path(str(config.checkpoint))
-    path = path / "checkpoint.pt" if path.is_dir() else path
-    state = load_checkpoint(path)
+    path, state = run_checkpoint(str(config.checkpoint))
     settings = state.get("settings", {})
     kinds = {"actor": from_control, "protocol": from_procgen}  # a setting that only this kind of run has
     read = next((read for setting, read in kinds.items() if setting in settings), None)

@@ -23,6 +23,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from decouple.checks import check_setting, positive_whole
+from decouple.curves import save_figure
 from decouple.metrics import replace_file
 from decouple.reports.page import HTMLTable, Picture, Section, write_page
 from decouple.reports.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
@@ -141,7 +142,7 @@ class Output:
     def picture(self, name: str, figure: "Figure", caption: str) -> Picture:
         """Write a picture as PNG; returns it for the page."""
         path = self.folder / f"{name}.png"
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path, dpi=110)
         return Picture(path, caption)
 
 

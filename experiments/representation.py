@@ -8,7 +8,7 @@ The run is one of experiments/procgen.py: its folder, or its checkpoint. Writes 
 on the same frames. What each measure means: docs/representation.md.
 """
 
-from _script import plain_errors, procgen_agent  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+from _script import plain_errors, procgen_agent, run_checkpoint  # noqa: I001  (first: it keeps `import procgen` from finding a script)
 
 import contextlib
 import dataclasses
@@ -25,9 +25,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from decouple.actor_critic import ActorValue
-from decouple.checkpoint import load_checkpoint
 from decouple.checks import check_setting, positive_whole
-from decouple.metrics import csv_lines, replace_file
+from decouple.metrics import csv_lines, markdown_lines, replace_file
 from decouple.progress import StepProgress
 from decouple.recording import record_episodes
 from decouple.representation import (
@@ -95,13 +94,10 @@ MEASURES = {  # a column of the table: what it says in the picture
 
 def load(name: str, given: str) -> Agent:
     """The agent of a run's folder or checkpoint."""
-    path = Path(given)
-    path = path / "checkpoint.pt" if path.is_dir() else path
-    state = load_checkpoint(path)
+    path, state = run_checkpoint(given)
     settings = state.get("settings", {})
     check_setting(name, given, lambda _: "protocol" in settings, "a run of experiments/procgen.py")
-    script, config, model = procgen_agent(state)
-    return Agent(path, script, config, model, state["iteration"] * config.rollout_steps * config.num_envs)
+    return Agent(path, *procgen_agent(state))
 
 
 def levels_of(agent: Agent, levels: int) -> dict[str, tuple[int, int]]:
@@ -301,14 +297,14 @@ def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any) -> str:
     return "\n".join(lines)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Measures of one set of frames, as the lines of a Markdown table."""
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Measures of one set of frames, as a table in Markdown."""
     columns = ["features", *MEASURES]
-    lines = ["| block | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    lines = [["block", *columns]]
     for row in rows:
         cells = [f"{row[key]:.3g}" if isinstance(row.get(key), float) else str(row.get(key, "")) for key in columns]
-        lines.append(f"| {row['block']} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append([row["block"], *cells])
+    return markdown_lines(lines)
 
 
 def write_page(folder: Path, head: str, rows: dict[str, list[dict[str, Any]]], compared: bool) -> None:
@@ -316,7 +312,7 @@ def write_page(folder: Path, head: str, rows: dict[str, list[dict[str, Any]]], c
     lines = ["# What the branches learned", "", *(f"- {line}" for line in head.splitlines()), ""]
     lines += ["What each column means: docs/representation.md of decouple.", ""]
     for name, of_set in rows.items():
-        lines += [f"## On {name} levels", "", *table(of_set), ""]
+        lines += [f"## On {name} levels", "", table(of_set), ""]
     pictures = {
         "blocks.png": "Every measure, block by block",
         "cka.png": "Similarity of blocks (linear CKA)",

@@ -31,7 +31,8 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from decouple.control import ControlSettings, done_result, load_agents, make_env, sizes_name, train_agents
-from decouple.metrics import read_metrics
+from decouple.curves import save_figure
+from decouple.metrics import markdown_lines, read_metrics
 
 PAIRS = {
     "a |1|, c |1|": ([], []),
@@ -125,7 +126,7 @@ def draw_training(cells: dict[tuple[str, str], ControlSettings], path: Path) -> 
     figure.legend(handles, labels, loc="lower center", ncols=len(PAIRS), frameon=False)
     figure.suptitle("Median over seeds, and their middle half")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
     plt.close(figure)
 
 
@@ -182,15 +183,14 @@ def draw_policies(cells: dict[tuple[str, str], ControlSettings], algorithm: str,
         axes[row, -1].legend(handles, labels, loc="lower right", fontsize="small")
     figure.suptitle(f"{TITLES[algorithm]}, the agent of median return")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
     plt.close(figure)
 
 
 def table(cells: dict[tuple[str, str], ControlSettings]) -> str:
     """Final returns per algorithm and pair: mean and standard deviation over seeds, and how many are viable."""
     results = finished(cells)
-    header = " | ".join(pair.replace("|", r"\|") for pair in PAIRS)
-    lines = [f"| | {header} |", "|---" * (1 + len(PAIRS)) + "|"]
+    rows = [["", *PAIRS]]
     for algorithm in dict.fromkeys(algorithm for algorithm, _ in cells):
         entries = []
         for pair in PAIRS:
@@ -201,8 +201,8 @@ def table(cells: dict[tuple[str, str], ControlSettings]) -> str:
             spread = returns.std(ddof=1) if len(returns) > 1 else math.nan
             viable = int((returns >= VIABLE).sum())
             entries.append(f"{returns.mean():.1f} ± {spread:.1f} ({viable}/{len(returns)})")
-        lines.append(f"| {TITLES[algorithm]} | " + " | ".join(entries) + " |")
-    return "\n".join(lines)
+        rows.append([TITLES[algorithm], *entries])
+    return markdown_lines(rows)
 
 
 ConfigStore.instance().store(name="toy_schema", node=ToyStudy)

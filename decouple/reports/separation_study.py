@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from decouple.metrics import read_metrics
+from decouple.metrics import read_json, read_metrics
 from decouple.performance import Performance
 from decouple.separation import separation_index
 
@@ -164,9 +164,13 @@ class Study:
         runs = [run for runs in self.runs.values() for run in runs]
         return any(run.curve(f"eval/{metric}") or run.final(metric) is not None for run in runs)
 
+    def runs_of(self, variant: str) -> list[Run]:
+        """All runs of a variant, finished or not, on whatever game."""
+        return [run for (name, _), runs in self.runs.items() if name == variant for run in runs]
+
     def cost(self, variant: str) -> Cost:
         """What a variant costs, counted and timed in its own runs."""
-        runs = [run for (name, _), runs in self.runs.items() if name == variant for run in runs]
+        runs = self.runs_of(variant)
         counted = {
             name: next((json.loads(run.facts[name]) for run in runs if name in run.facts), {})
             for name in ("parameters", "multiply_adds_per_frame")
@@ -257,10 +261,10 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     needed = "env", "separation", "protocol", "seed", "total_frames"
     if not isinstance(config, dict) or any(name not in config for name in needed):
         raise ValueError(f"{folder} must be a run of experiments/procgen.py, with the settings {', '.join(needed)}")
-    result = _json(folder / "result.json")
+    result = read_json(folder / "result.json")
     if result and "final/test_return" not in result:
         raise ValueError(f"{folder / 'result.json'} must hold final/test_return; got {', '.join(result)}")
-    sessions = _json(folder / "record.json").get("sessions", [])
+    sessions = read_json(folder / "record.json").get("sessions", [])
     return Run(folder, config, read_metrics(folder), result, sessions[-1] if sessions else {})
 
 
@@ -354,7 +358,3 @@ def _machine(run: Run) -> str:
     how = [run.config.get(name) for name in ("device", "precision")]
     parts = [where, f"{processors} processors" if processors else None, *how]
     return ", ".join(str(part) for part in parts if part)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

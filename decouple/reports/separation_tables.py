@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decouple.metrics import csv_lines
+from decouple.metrics import csv_lines, markdown_lines
 from decouple.reports.recommendation import Comparison
 from decouple.reports.separation_study import Study
 from decouple.statistics import Estimate, Profile
@@ -65,9 +65,7 @@ class Table:
 
     def markdown(self) -> str:
         """A table in Markdown, with its caption above it."""
-        lines = [" | ".join(cell.replace("|", r"\|") for cell in row) for row in self.cells()]
-        rule = "|---" * len(self.cells()[0]) + "|"
-        return "\n".join([self.caption, "", f"| {lines[0]} |", rule, *(f"| {line} |" for line in lines[1:]), ""])
+        return f"{self.caption}\n\n{markdown_lines(self.cells())}\n"
 
     def csv(self) -> bytes:
         """A CSV file; numbers as `repr` gives them."""
@@ -160,21 +158,13 @@ def cost_table(study: Study) -> Table:
     """Parameters, multiply-adds and measured frames/s of each variant."""
     rows = []
     for variant in study.variants:
-        cost, (low, high) = study.cost(variant), study.cost(variant).frames_per_second_range or (math.nan, math.nan)
-        rate = cost.frames_per_second
+        runs, cost = study.runs_of(variant), study.cost(variant)
+        rate, (low, high) = cost.frames_per_second, cost.frames_per_second_range or (math.nan, math.nan)
         rows.append(
             {
                 "variant": variant,
-                "k": next(runs[0].k for (name, _), runs in study.runs.items() if name == variant),
-                "algorithm": ", ".join(
-                    sorted(
-                        {
-                            runs[0].config.get("algorithm", "?")
-                            for (name, _), runs in study.runs.items()
-                            if name == variant
-                        }
-                    )
-                ),
+                "k": runs[0].k,
+                "algorithm": ", ".join(sorted({run.config.get("algorithm", "?") for run in runs})),
                 "parameters": cost.parameters,
                 "multiply-adds per frame": cost.multiply_adds,
                 "of these to act": cost.acting_multiply_adds,

@@ -26,7 +26,7 @@ import numpy as np
 
 from decouple.cell_store import Batch, Cell, CellStore
 from decouple.control import CONTROL_ALGORITHMS
-from decouple.metrics import csv_lines, read_metrics
+from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics
 from decouple.off_policy_settings import OffPolicySettings
 from decouple.reports.size_study import csv_cell, spread_text
 from decouple.search import return_text, size_name, t_interval
@@ -223,15 +223,14 @@ def cells_markdown(study: SizeStudy) -> str:
         "held out / trained on",
     )
     heads += ("predicted", "Monte-Carlo", "bias")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    texts = [heads]
     for cell in study.cells:
         row = _row(cell)
-        names = [size_name(size).replace("|", r"\|") for size in (cell.actor, cell.critic)]
+        names = [size_name(size) for size in (cell.actor, cell.critic)]
         counts = ["–" if row[name] is None else f"{row[name]:,}" for name in ("parameters", "multiply_adds")]
         measured = ["–" if row[name] is None else f"{row[name]:.3g}" for name in MEASURES[1:]]
-        texts = [*names, *counts, return_text(row["return"]) + spread_text(row["return_std"]), *measured]
-        lines.append(f"| {' | '.join(texts)} |")
-    return "\n".join(lines)
+        texts.append((*names, *counts, return_text(row["return"]) + spread_text(row["return_std"]), *measured))
+    return markdown_lines(texts)
 
 
 def _size_cell(cell: Cell, returns: Mapping[int, float], batches: Sequence[Batch]) -> SizeCell:
@@ -243,9 +242,9 @@ def _size_cell(cell: Cell, returns: Mapping[int, float], batches: Sequence[Batch
         if batch.state != "done" or not folder.exists():
             continue
         folders += [folder] if (folder / "checkpoint.pt").exists() else []
-        if (folder / "record.json").exists():
-            counts = _counts(json.loads((folder / "record.json").read_text()))
-        result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else {}
+        if record := read_json(folder / "record.json"):
+            counts = _counts(record)
+        result = read_json(folder / "result.json")
         metrics = read_metrics(folder) if (folder / "metrics.csv").exists() else {"frames": []}
         runs.append((tuple(batch.seeds), metrics))
         for seed in seeds:

@@ -20,7 +20,7 @@ from decouple.checkpoint import load_checkpoint
 from decouple.export import RUNTIMES, actor_latency
 from decouple.metrics import csv_lines, replace_file
 from decouple.reports.size_cells import SizeCell, SizeStudy
-from decouple.reports.size_study import csv_cell
+from decouple.reports.size_study import csv_cell, csv_size
 from decouple.trained_actor import trained_actor
 
 __all__ = ["available_runtimes", "read_latency", "study_latency"]
@@ -87,7 +87,7 @@ def read_latency(path: Path) -> list[dict[str, Any]]:
     with open(path, newline="") as file:
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
     for row in rows:
-        row["actor"] = () if row["actor"] == "linear" else tuple(map(int, row["actor"].split(",")))
+        row["actor"] = csv_size(row["actor"])
         row |= {name: int(row[name]) for name in ("batch", "calls")}
         row |= {name: float(row[name]) for name in ("median_us", "p99_us")}
     return rows

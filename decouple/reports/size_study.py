@@ -17,12 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decouple.metrics import csv_lines
+from decouple.metrics import csv_lines, markdown_lines
 from decouple.search import SmallestActor, return_text, size_name
 
 __all__ = [
     "HEADS",
     "csv_cell",
+    "csv_size",
     "csv_table",
     "markdown_table",
     "read_paper",
@@ -81,7 +82,7 @@ def read_paper_parameters(path: str | os.PathLike[str]) -> dict[str, dict[tuple[
     counts: dict[str, dict[tuple[int, ...], int]] = {}
     with open(Path(path), newline="") as file:
         for row in csv.DictReader(file):
-            size = tuple(map(int, row.pop("hidden").split(",")))
+            size = csv_size(row.pop("hidden"))
             for task, count in row.items():
                 counts.setdefault(task.lower(), {}).update({size: int(count)} if count else {})
     return counts
@@ -158,13 +159,14 @@ def csv_cell(value: Any) -> str:
     return (",".join(map(str, value)) or "linear") if isinstance(value, tuple) else str(value)
 
 
+def csv_size(text: str) -> tuple[int, ...]:
+    """Hidden layers from what `csv_cell` made of them."""
+    return () if text == "linear" else tuple(map(int, text.split(",")))
+
+
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table in Markdown. A return of ours has its interval, and a ? where the seeds cannot tell."""
-    lines = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-    for texts in table_texts(rows):
-        escaped = [text.replace("|", r"\|") for text in texts]
-        lines.append(f"| {' | '.join(escaped)} |")
-    return "\n".join(lines)
+    return markdown_lines([HEADS, *table_texts(rows)])
 
 
 def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -223,7 +225,7 @@ def _our_row(result: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
 def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
     def value(name: str, text: str) -> Any:
         if name.endswith("_size"):
-            return tuple(map(int, text.split(","))) if text else None
+            return csv_size(text) if text else None
         return float(text) if text else None
 
     return {name: value(name, text) for name, text in row.items() if name in COLUMNS}
