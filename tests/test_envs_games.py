@@ -57,6 +57,32 @@ def test_specs(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["box4", "discrete", "hybrid"])
+def test_food_collector_has_three_forms_of_action(form: str) -> None:
+    """One motion, said in each form: ahead at full speed, a turn to the left, and the laser now and then."""
+    check_env_specs(games_env("foodcollector", [0, 1], 5, action_form=form))
+    env, box = games_env("foodcollector", [0], 10, action_form=form), games_env("foodcollector", [0], 10)
+    state, other = env.reset(), box.reset()
+    for step in range(30):
+        shoots = step % 3 == 0
+        for key, value in {
+            "box4": {"action": torch.tensor([1.0, 0, 1, 1 if shoots else -1])},
+            "discrete": {"action": torch.tensor([1, 0, 1, int(shoots)])},
+            "hybrid": {("action", "move"): torch.tensor([1.0, 0, 1]), ("action", "laser"): torch.tensor(int(shoots))},
+        }[form].items():
+            state.set(key, value.expand(1, 10, *value.shape))
+        other.set("action", torch.tensor([1.0, 0, 1, 1 if shoots else -1]).expand(1, 10, 4))
+        state, other = env.step_mdp(env.step(state)), box.step_mdp(box.step(other))
+        assert same(state, other, SHOWN)
+    assert (state["episode_reward"] != 0).any()
+
+
+def test_a_form_of_action_is_kept_with_the_state() -> None:
+    hybrid, box = (games_env("foodcollector", [0], 5, action_form=form) for form in ("hybrid", None))
+    with pytest.raises(ValueError, match="got action_form 'hybrid' there, 'box4' here"):
+        box.load_state_dict(hybrid.state_dict())
+
+
 def signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
@@ -276,6 +302,11 @@ BAD_ARGUMENTS = [
     ({"seeds": [0, -1]}, r"seeds\[1\] must be an integer in \[0, 2147483647\]; got -1"),
     ({"num_envs": 0}, r"num_envs must be an integer in \[1, 2147483647\]; got 0"),
     ({"name": "foodcollector", "num_envs": 6}, r"num_envs must be a multiple of 5, .* of foodcollector; got 6"),
+    (
+        {"name": "foodcollector", "num_envs": 5, "action_form": "box"},
+        r"must be box4 or hybrid or discrete or None; got",
+    ),
+    ({"action_form": "box4"}, r"action_form of pong must be None; got 'box4'"),
     ({"max_episode_steps": 0}, r"max_episode_steps must be an integer in \[1, 2147483647\]; got 0"),
     ({"frame_skip": 1.5}, r"frame_skip must be an integer in \[1, 2147483647\]; got 1.5"),
     ({"scale_rewards": 2}, r"scale_rewards must be True or False; got 2"),
@@ -311,6 +342,25 @@ def test_bad_actions_are_refused_and_change_nothing(name: str, action: list, mes
     with pytest.raises(ValueError, match=message):
         env.step(state.clone().set("action", torch.tensor(action)))
     assert same(play(env, good[3:], state)[0], play(other, good[3:], twin)[0])
+
+
+@pytest.mark.parametrize(
+    ("form", "key", "action", "message"),
+    [
+        ("discrete", "action", [0, 0, 0, 2], r"action must be integers from 0 and below \(3, 3, 3, 2\); got \[2"),
+        ("discrete", "action", [0, 0, -1, 0], r"from 0 and below \(3, 3, 3, 2\); got \[-1"),
+        ("discrete", "action", [0.0, 0, 0, 0], r"action must be integers; got torch.float32"),
+        ("hybrid", ("action", "move"), [0.0, 0, 2], r"action.move must be finite and in \[-1, 1\]; got \[2.0"),
+        ("hybrid", ("action", "move"), [0.0, 0, 0, 0], r"action.move must have the shape \(1, 5, 3\); got \(1, 5, 4\)"),
+        ("hybrid", ("action", "laser"), 2, r"action.laser must be integers in \[0, 2\); got \[2"),
+        ("hybrid", ("action", "laser"), 1.0, r"action.laser must be integers; got torch.float32"),
+    ],
+)
+def test_bad_actions_of_other_forms_are_refused(form: str, key: Any, action: Any, message: str) -> None:
+    env = games_env("foodcollector", [0], 5, action_form=form)
+    state, value = env.rand_action(env.reset()), torch.tensor(action)
+    with pytest.raises(ValueError, match=message):
+        env.step(state.set(key, value.expand(1, 5, *value.shape)))
 
 
 def test_an_action_at_its_bound_may_miss_it_by_a_rounding() -> None:

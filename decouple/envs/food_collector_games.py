@@ -86,8 +86,6 @@ class FoodCollectorGames:
     max_episode_steps = rules.FoodCollector.max_episode_steps
     reward_scale = rules.FoodCollector.reward_scale
     agents_per_game = NUM_AGENTS
-    num_actions = None
-    action_size = 4
 
     def __init__(self, streams: Streams, action_form: str = "box4", dtype: torch.dtype = torch.float32) -> None:
         """``dtype``: of rays and observations."""
@@ -96,6 +94,7 @@ class FoodCollectorGames:
         B, device = len(streams.state), streams.state.device
         if B == 0 or B % NUM_AGENTS:
             raise ValueError(f"streams must be those of whole fields, a multiple of {NUM_AGENTS}; got {B}")
+        self.num_actions = rules.BRANCHES if action_form == "discrete" else None
         self.streams, self.action_form, self.dtype, self.num_fields = streams, action_form, dtype, B // NUM_AGENTS
         self._others = torch.from_numpy(rules.OTHERS).to(device)  # (5, 4)
         self._numbers = torch.arange(NUM_AGENTS, device=device)

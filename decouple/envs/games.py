@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.envs.food_collector import ACTION_FORMS
 from decouple.envs.food_collector_games import FoodCollectorGames
 from decouple.envs.pixelcopter import PixelcopterGames
 from decouple.envs.pong import PongGames
@@ -38,6 +39,10 @@ class GamesEnv(EnvBase):
     ``truncated`` bool (S, N, 1). The observation next to an end is the true last one. Where several agents play one
     game (five in Food Collector), N counts agents, and neighbours share a game.
 
+    Food Collector's actions have three forms: ``box4``, four numbers, of which the last fires the laser above 0;
+    ``discrete``, int64 (S, N, 4), of which the first three are below 3 and the last below 2; ``hybrid``,
+    ``("action", "move")`` float32 (S, N, 3) in [-1, 1] and ``("action", "laser")`` int64 (S, N), 0 or 1.
+
     Game n of seed s draws from the stream with ``stream_seed(s, n)``: an agent sees the same numbers, bit for bit,
     alone and beside others, and, where the rules compute in float64 as Pong's do, as the single game does.
 
@@ -50,7 +55,7 @@ class GamesEnv(EnvBase):
         RuntimeError: a step beyond the end of an episode.
 
     Attributes:
-        name: as given. seeds: S integers. max_episode_steps: of an episode. games: the rules at work.
+        name, action_form: as given. seeds: S integers. max_episode_steps: of an episode. games: the rules at work.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class GamesEnv(EnvBase):
         seeds: list[int],
         num_envs: int,
         *,
+        action_form: str | None,
         max_episode_steps: int,
         frame_skip: int,
         scale_observations: bool,
@@ -67,7 +73,7 @@ class GamesEnv(EnvBase):
         device: torch.device,
     ) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]), device=device)
-        self.name, self.seeds = name, seeds
+        self.name, self.seeds, self.action_form = name, seeds, action_form
         self.max_episode_steps, self._frame_skip, self._check_actions = max_episode_steps, frame_skip, check_actions
         self._scales = {"scale_observations": scale_observations, "scale_rewards": scale_rewards}
         self._start()
@@ -76,12 +82,8 @@ class GamesEnv(EnvBase):
     def _make_specs(self) -> None:
         batch, games, device = self.batch_size, self.games, self.device
         column = torch.Size([*batch, 1])
-        if games.num_actions is None:
-            self._action_shape, self._action_dtype = torch.Size([*batch, games.action_size]), torch.float32
-            self.action_spec = Bounded(-1, 1, self._action_shape, dtype=torch.float32, device=device)
-        else:
-            self._action_shape, self._action_dtype = batch, torch.int64
-            self.action_spec = Categorical(games.num_actions, shape=batch, dtype=torch.int64, device=device)
+        self._action_specs = _action_specs(games.num_actions, self.action_form, batch, device)
+        self.full_action_spec = Composite(self._action_specs, shape=batch, device=device)
         self.observation_spec = Composite(
             observation=Unbounded(torch.Size([*batch, games.observation_size]), dtype=torch.float32, device=device),
             episode_reward=Unbounded(column, dtype=torch.float32, device=device),
@@ -98,7 +100,8 @@ class GamesEnv(EnvBase):
         """Every game is due for its first reset."""
         indices = range(self.batch_size[1])
         streams = Streams(torch.tensor([stream_seed(s, n) for s in self.seeds for n in indices], device=self.device))
-        self.games = GAMES[self.name](streams)
+        form = {} if self.action_form is None else {"action_form": self.action_form}
+        self.games = GAMES[self.name](streams, **form)
         scale = self.games.observation_scale
         self._scale = torch.as_tensor(scale, dtype=torch.float64, device=self.device)
         B = len(streams.state)
@@ -128,12 +131,18 @@ class GamesEnv(EnvBase):
         }
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
-        action = tensordict.get("action").detach()
-        if action.shape != self._action_shape:
-            raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
+        actions = {key: tensordict.get(key).detach() for key in self._action_specs}
+        for key, action in actions.items():
+            shape = self._action_specs[key].shape
+            if action.shape != shape:
+                raise ValueError(f"{_named(key)} must have the shape {tuple(shape)}; got {tuple(action.shape)}")
         if self._check_actions:
-            self._check(action)
-        reward, terminated = self._play(action.flatten(0, 1).to(self._action_dtype))
+            self._check(actions)
+        rows = [action.flatten(0, 1).to(self._action_specs[key].dtype) for key, action in actions.items()]
+        if self.action_form == "hybrid":
+            move, laser = rows
+            rows = [torch.cat([move, laser.unsqueeze(1)], 1)]
+        reward, terminated = self._play(rows[0])
         running = self._running
         step_count = running["step_count"] + 1
         self._running = {
@@ -148,23 +157,26 @@ class GamesEnv(EnvBase):
         shown = self._shown() | {"reward": reward.float().view(*self.batch_size, 1)}
         return TensorDict(shown, self.batch_size, device=self.device)
 
-    def _check(self, action: Tensor) -> None:
+    def _check(self, actions: dict[NestedKey, Tensor]) -> None:
         """Refuse what is no action, and a step of what has ended; a GPU is waited for once."""
-        number = self.games.num_actions
-        if action.is_floating_point() == (number is not None) or action.dtype is torch.bool:
-            kind = "floats" if number is None else "integers"
-            raise ValueError(f"action must be {kind}; got {action.dtype}")
-        if number is None:
-            wrong = (action.abs() <= 1 + SLACK).logical_not_()  # true of NaN too
-        else:
-            wrong = (action < 0) | (action >= number)
+        wrong = {}
+        for key, action in actions.items():
+            spec = self._action_specs[key]
+            continuous = isinstance(spec, Bounded)
+            if action.is_floating_point() != continuous or action.dtype is torch.bool:
+                raise ValueError(f"{_named(key)} must be {'floats' if continuous else 'integers'}; got {action.dtype}")
+            if continuous:
+                wrong[key] = (action.abs() <= 1 + SLACK).logical_not_()  # true of NaN too
+            else:
+                wrong[key] = (action < 0) | (action >= _number(spec))
         running = self._running
         ended = running["terminated"] | running["truncated"]
-        flags = torch.stack([wrong.any(), ended.any()]).tolist()
-        if flags[0]:
-            allowed = "finite and in [-1, 1]" if number is None else f"integers in [0, {number})"
-            raise ValueError(f"action must be {allowed}; got {action[wrong].tolist()} among them")
-        if flags[1]:
+        *refused, over = torch.stack([part.any() for part in (*wrong.values(), ended)]).tolist()
+        for key, refuse in zip(wrong, refused, strict=True):
+            if refuse:
+                allowed, got = _allowed(self._action_specs[key]), actions[key][wrong[key]].tolist()
+                raise ValueError(f"{_named(key)} must be {allowed}; got {got} among them")
+        if over:
             raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
 
     def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,7 +220,8 @@ class GamesEnv(EnvBase):
 
     def _settings(self) -> dict[str, Any]:
         settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1]}
-        return settings | {"max_episode_steps": self.max_episode_steps, "frame_skip": self._frame_skip} | self._scales
+        settings |= {"max_episode_steps": self.max_episode_steps, "frame_skip": self._frame_skip}
+        return settings | {"action_form": self.action_form} | self._scales
 
     def get_extra_state(self) -> dict[str, Any]:
         """The games, their streams and the running episodes as tensors, and the settings that they belong to."""
@@ -230,11 +243,54 @@ class GamesEnv(EnvBase):
         self._just_loaded = True
 
 
+def _action_specs(
+    number: int | tuple[int, ...] | None, form: str | None, batch: torch.Size, device: torch.device
+) -> dict[NestedKey, TensorSpec]:
+    """The tensors that make up an action, by their keys, in the order in which the rules want them.
+
+    Args:
+        number: of actions, or of each of several choices; None: numbers in [-1, 1], as the form has them.
+    """
+
+    def numbers(size: int) -> TensorSpec:
+        return Bounded(-1, 1, torch.Size([*batch, size]), dtype=torch.float32, device=device)
+
+    def choice(number: int) -> TensorSpec:
+        return Categorical(number, shape=batch, dtype=torch.int64, device=device)
+
+    if form == "hybrid":
+        return {("action", "move"): numbers(3), ("action", "laser"): choice(2)}
+    if number is None:
+        return {"action": numbers(4)}
+    if isinstance(number, int):
+        return {"action": choice(number)}
+    shape = torch.Size([*batch, len(number)])
+    return {"action": MultiCategorical(number, shape=shape, dtype=torch.int64, device=device)}
+
+
+def _number(spec: Any) -> Any:
+    """Of actions to choose from: an integer, or a tensor of one for each choice."""
+    return spec.nvec if isinstance(spec, MultiCategorical) else spec.n
+
+
+def _allowed(spec: TensorSpec) -> str:
+    if isinstance(spec, Bounded):
+        return "finite and in [-1, 1]"
+    if isinstance(spec, MultiCategorical):
+        return f"integers from 0 and below {tuple(spec.nvec[0, 0].tolist())}"
+    return f"integers in [0, {_number(spec)})"
+
+
+def _named(key: NestedKey) -> str:
+    return key if isinstance(key, str) else ".".join(key)
+
+
 def games_env(
     name: str,
     seeds: Sequence[int],
     num_envs: int = 1,
     *,
+    action_form: str | None = None,
     max_episode_steps: int | None = None,
     frame_skip: int = 1,
     scale_observations: bool = True,
@@ -248,6 +304,7 @@ def games_env(
         name: pong (7 observed numbers, one of 3 actions), pixelcopter (7, one of 2) or foodcollector (53, 4 numbers).
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed; in Food Collector agents, five to a field, so a multiple of 5.
+        action_form: of Food Collector: box4, discrete or hybrid; None: box4. Of others None.
         max_episode_steps: T >= 1, after which an episode is truncated; None: the game's own limit, over ``frame_skip``.
         frame_skip: k >= 1, steps of the game in one; the action is repeated and the rewards are summed, and a game
             stands still once it is over.
@@ -271,6 +328,9 @@ def games_env(
     agents = GAMES[name].agents_per_game
     if num_envs % agents:
         raise ValueError(f"num_envs must be a multiple of {agents}, the agents of one game of {name}; got {num_envs}")
+    forms = ACTION_FORMS if name == "foodcollector" else ()
+    if action_form not in (None, *forms):
+        raise ValueError(f"action_form of {name} must be {' or '.join((*forms, 'None'))}; got {action_form!r}")
     flags = {"scale_observations": scale_observations, "scale_rewards": scale_rewards, "check_actions": check_actions}
     for key, value in flags.items():
         if not isinstance(value, bool):
@@ -281,6 +341,7 @@ def games_env(
         name,
         check_seeds(seeds),
         num_envs,
+        action_form=action_form or (forms[0] if forms else None),
         max_episode_steps=check_integer("max_episode_steps", limit, 1, INT32_MAX),
         frame_skip=frame_skip,
         device=torch.device("cpu" if device is None else device),

@@ -258,7 +258,6 @@ class PixelcopterGames:
     reward_scale = Pixelcopter.reward_scale
     agents_per_game = 1
     num_actions = Pixelcopter.num_actions
-    action_size = 1
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams

@@ -203,7 +203,6 @@ class PongGames:
     reward_scale = Pong.reward_scale
     agents_per_game = 1
     num_actions = Pong.num_actions
-    action_size = 1
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
