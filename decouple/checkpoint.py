@@ -115,7 +115,12 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
 
 
 def frames_to_resume(
-    run_dir: str | os.PathLike[str], expect: Mapping[str, Any], frames: Callable[[dict[str, Any]], int]
+    run_dir: str | os.PathLike[str],
+    expect: Mapping[str, Any],
+    frames: Callable[[dict[str, Any]], int],
+    *,
+    total_frames: int,
+    frames_per_iteration: int,
 ) -> int | None:
     """The frames of the run in the folder that another one goes on with, None in a fresh folder.
 
@@ -123,12 +128,20 @@ def frames_to_resume(
         run_dir: the run's folder, with `checkpoint.pt` and `metrics.csv`.
         expect: what the checkpoint must share with the run that goes on, as for `load_checkpoint`.
         frames: reads them off the checkpoint's state.
+        total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
 
     Raises:
         CheckpointError: a checkpoint that is damaged or of other settings.
+        ValueError: the run in the folder has already come further than `total_frames`.
     """
     if (checkpoint := Path(run_dir) / "checkpoint.pt").exists():
-        return frames(load_checkpoint(checkpoint, expect=expect))
+        done = frames(load_checkpoint(checkpoint, expect=expect))
+        if done >= total_frames + frames_per_iteration:
+            raise ValueError(
+                f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "
+                f"run_dir); got {total_frames:,}"
+            )
+        return done
     # A table without a checkpoint has no rows: the first checkpoint is written before anything is trained.
     return 0 if (Path(run_dir) / "metrics.csv").exists() else None
 

@@ -384,7 +384,13 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = frames_to_resume(config.run_dir, identity, lambda state: state["frames"])
+    resume = frames_to_resume(
+        config.run_dir,
+        identity,
+        lambda state: state["frames"],
+        total_frames=config.total_frames,
+        frames_per_iteration=config.num_envs,
+    )
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env)
     if resume and resume < config.total_frames and not replay_file.exists():
@@ -418,7 +424,13 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
     per_iteration = config.num_envs * config.rollout_steps
-    resume = frames_to_resume(config.run_dir, identity, lambda state: state["iteration"] * per_iteration)
+    resume = frames_to_resume(
+        config.run_dir,
+        identity,
+        lambda state: state["iteration"] * per_iteration,
+        total_frames=config.total_frames,
+        frames_per_iteration=per_iteration,
+    )
     evaluation = _evaluation(config, model.get_policy_operator(), env)
     steps = StepProgress() if config.show_progress else None
     with _tracker(config, models[0], resume) as tracker:

@@ -233,7 +233,13 @@ def prepare(config: ProcgenExperiment) -> Run:
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
     per_iteration = config.num_envs * config.rollout_steps
-    resume_frames = frames_to_resume(config.run_dir, identity, lambda state: state["iteration"] * per_iteration)
+    resume_frames = frames_to_resume(
+        config.run_dir,
+        identity,
+        lambda state: state["iteration"] * per_iteration,
+        total_frames=config.total_frames,
+        frames_per_iteration=per_iteration,
+    )
     tracker = Tracker(
         config.run_dir,
         asdict(config),
@@ -274,7 +280,7 @@ def train(run: Run) -> dict[str, float]:
         )
         report = evaluation(FINAL_SEED, config.final_episodes)
         report = {key.replace("eval/", "final/"): value for key, value in report.items()}
-        tracker.summarise(report)
+        tracker.summarise({"final/episodes": config.final_episodes, **report})
     return report
 
 

@@ -456,6 +456,12 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert "  separation: checkpoint has 'full', this run has 'late'" in refused.stderr.splitlines()
     assert "Traceback" not in refused.stderr
 
+    # So are fewer frames than the run has: its folder would say what it did not do.
+    config = (broken / "config.yaml").read_text()
+    refused = PROCGEN.run(tmp_path, *again, "total_frames=320")
+    assert refused.returncode == 1 and "total_frames must be at least 384, as far as the run in" in refused.stderr
+    assert (broken / "config.yaml").read_text() == config
+
 
 LINES = {"collecting", "policy phase", "value phase", "evaluating", "looking at training levels"}
 

@@ -76,6 +76,14 @@ def test_a_result_of_an_earlier_end_does_not_count(tmp_path):
     assert read_run(folder).unfinished == "its result.json is of 100 of 300 frames"
 
 
+def test_a_result_of_another_number_of_episodes_does_not_count(tmp_path):
+    folder = write_run(tmp_path, final_episodes=500)
+    result = json.loads((folder / "result.json").read_text())
+    for episodes, why in ((500, None), (100, "its result.json is of 100 episodes, its settings of 500")):
+        (folder / "result.json").write_text(json.dumps({**result, "final/episodes": episodes}))
+        assert read_run(folder).unfinished == why
+
+
 def test_curves_hold_what_was_measured(tmp_path):
     run = read_run(write_run(tmp_path, score=6.0))
     assert run.curve("eval/test_return") == {100: 2.0, 200: 4.0, 300: 6.0}

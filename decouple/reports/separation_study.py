@@ -90,6 +90,11 @@ class Run:
             return f"no result.json: its final evaluation is missing, at {self.frames:,} frames"
         if self.result["frames"] < wanted:
             return f"its result.json is of {int(self.result['frames']):,} of {wanted:,} frames"
+        episodes = self.config.get("final_episodes")
+        if self.result.get("final/episodes", episodes) != episodes:
+            return (
+                f"its result.json is of {int(self.result['final/episodes']):,} episodes, its settings of {episodes:,}"
+            )
         # The last iteration may go beyond what was asked for; a run that was longer once is another one.
         iteration = self.config.get("num_envs", 1) * self.config.get("rollout_steps", wanted)
         if max(self.frames, self.result["frames"]) >= wanted + iteration:
