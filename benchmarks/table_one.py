@@ -39,7 +39,7 @@ def start(task: str, algorithm: str, seconds: float) -> dict[str, Any]:
         command = [sys.executable, str(ROOT / "experiments" / "smallest_actor.py"), f"env={task}"]
         command += [f"algorithm={algorithm}", f"run_dir={folder}", "num_threads=1", "show_progress=false"]
         if algorithm != "ppo":
-            command += ["learning_starts=500", "log_every=100", "evaluate_every=1000000", "checkpoint_every=1000000"]
+            command += ["learning_starts=400", "log_every=200", "evaluate_every=1000000", "checkpoint_every=1000000"]
         # A session of its own, since what is killed is the command and the process that trains for it.
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with open(Path(folder) / "log", "w") as log:
@@ -75,21 +75,31 @@ def main() -> None:
     cells = [cell for cell in read_paper(ROOT / "docs/results/honey/table_1.csv") if cell[0] in (options.only or cell)]
     print("| cell | baseline | steps of each agent | steps/s | hours: this pair | hours: search, at most |")
     print("|---|---|---|---|---|---|", flush=True)
-    rows = []
+    names = ["date", "task", "algorithm", "actor", "frames", "frames_per_second", "hours"]
+    record = open(options.record, "w", newline="") if options.record else None  # noqa: SIM115  (closed at the end)
+    table = csv.DictWriter(record, names, lineterminator="\n") if record else None
+    if table:
+        table.writeheader()
+    failed = []
     with ThreadPoolExecutor(options.parallel) as pool:
-        for row in pool.map(lambda cell: start(*cell, options.seconds), cells):
-            rows.append(row)
+        for future in [pool.submit(start, *cell, options.seconds) for cell in cells]:
+            try:
+                row = future.result()
+            except RuntimeError as error:  # the other cells are measured all the same
+                failed.append(str(error))
+                continue
             rate = f"{row['frames_per_second']:.0f}" if "hours" in row else f"none in {options.seconds:.0f} s"
             hours = [f"{row['hours']:.1f}", f"{PAIRS * row['hours']:.0f}"] if "hours" in row else ["", ""]
             name = f"{row['task']}, {row['algorithm'].upper()}"
             size = ",".join(map(str, row.get("actor", [])))
             print("|", " | ".join([name, size, f"{row.get('frames', 0):,}", rate, *hours]), "|", flush=True)
-    if options.record:
-        names = ["date", "task", "algorithm", "actor", "frames", "frames_per_second", "hours"]
-        with open(options.record, "w", newline="") as file:
-            table = csv.DictWriter(file, names, lineterminator="\n")
-            table.writeheader()
-            table.writerows({"date": time.strftime("%Y-%m-%d")} | row for row in rows)
+            if table and record:
+                table.writerow({"date": time.strftime("%Y-%m-%d")} | row)
+                record.flush()
+    if record:
+        record.close()
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ __all__ = [
     "load_agents",
     "make_env",
     "make_model",
+    "make_small_env",
     "sizes_name",
     "train_agents",
 ]
@@ -275,6 +276,11 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
     )
 
 
+def make_small_env(config: ControlSettings) -> EnvBase:
+    """The task with as few environments as it has, of the first seed: for the shapes of what a model reads and does."""
+    return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
+
+
 def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
     """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
 
@@ -356,8 +362,7 @@ def agents_in(state: Mapping[str, Any]) -> list[Any]:
     if "log_every" in settings:
         settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
-    games = GAMES[config.env].agents_per_game if config.env in GAMES else 1
-    with contextlib.closing(make_env(config, games, [config.seed])) as env:
+    with contextlib.closing(make_small_env(config)) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
     if isinstance(config, OnPolicySettings):
         stacked = stack(models)

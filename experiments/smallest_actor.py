@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 from decouple.cell_store import CellStore
 from decouple.cells import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
 from decouple.checks import check_setting, positive_whole
-from decouple.control import CONTROL_ALGORITHMS, ControlSettings, make_env, make_model
+from decouple.control import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
 from decouple.counting import parameter_count
 from decouple.metrics import replace_file
 from decouple.progress import StepProgress
@@ -166,7 +166,7 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
         ValueError: the sizes do not go from the smallest to the largest, or a model cannot be made.
     """
     counts = {}
-    with contextlib.closing(make_env(settings, 1, [settings.seed])) as env:
+    with contextlib.closing(make_small_env(settings)) as env:
         for size in (*sizes, settings.actor):
             parts = parameter_count(make_model(_pair(settings, size, size), env))
             counts[tuple(size)] = parts["trunk"] + parts["policy"]

@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 from decouple.cell_store import CellStore
 from decouple.cells import frames_done
 from decouple.control import CONTROL_ALGORITHMS, DDPGControl, train_agents
+from decouple.reports.size_study import read_paper
 from decouple.search import SIZES, SmallestActor, smallest_actor
 
 SEARCH = Script("smallest_actor.py")
@@ -114,6 +115,13 @@ def test_every_task_composes_with_every_algorithm_at_its_published_size(script, 
             ml_agents = task == "foodcollector" and algorithm in ("sac", "ppo")  # whose |128,128| Table I prints
             assert settings.actor == settings.critic == ([128, 128] if ml_agents else published[algorithm])
             assert [tuple(size) for size in search.sizes] == list(SIZES) and search.threshold == "baseline"
+
+
+@pytest.mark.parametrize(("task", "algorithm"), read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv"))
+def test_every_cell_of_table_one_can_be_made_and_its_sizes_rise(script, task, algorithm):
+    settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
+    counts = script.actor_parameters(settings, search.sizes)  # raises where not
+    assert set(counts) == {*map(tuple, search.sizes), tuple(settings.actor)}
 
 
 def test_the_toy_problem_has_the_papers_sizes_and_a_threshold_of_its_own(script):
