@@ -133,7 +133,7 @@ def test_a_finished_run_goes_on_to_more_frames_where_its_replay_was_kept(tmp_pat
     longer = train_agents(cell("td3", tmp_path / "kept", keep_replay=True, total_frames=300))
     assert json.loads((tmp_path / "kept" / "result.json").read_text())["frames"] == 300
     assert longer == train_agents(cell("td3", tmp_path / "whole", total_frames=300))
-    with pytest.raises(ValueError, match="total_frames must be at least 300, as far as the run in .* has come"):
+    with pytest.raises(ValueError, match=r"total_frames must be at least 300, as far as the run in .* has come"):
         train_agents(cell("td3", tmp_path / "kept", keep_replay=True, total_frames=299))
 
     train_agents(cell("td3", tmp_path / "gone"))
