@@ -208,6 +208,14 @@ def make_evaluation(
     )
 
 
+def final_report(config: ProcgenExperiment, evaluation: Callable[..., dict[str, float]]) -> dict[str, float]:
+    """The evaluation after training, `final/...`, of an evaluation that `make_evaluation` gave."""
+    report = {
+        key.replace("eval/", "final/"): value for key, value in evaluation(FINAL_SEED, config.final_episodes).items()
+    }
+    return {"final/episodes": config.final_episodes, **report}
+
+
 @dataclass
 class Run:
     """A run that is ready to train; whatever is wrong with its settings has been said."""
@@ -278,9 +286,8 @@ def train(run: Run) -> dict[str, float]:
             progress=progress,
             performance=config.computed,
         )
-        report = evaluation(FINAL_SEED, config.final_episodes)
-        report = {key.replace("eval/", "final/"): value for key, value in report.items()}
-        tracker.summarise({"final/episodes": config.final_episodes, **report})
+        report = final_report(config, evaluation)
+        tracker.summarise(report)
     return report
 
 
@@ -302,8 +309,7 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     config.computed.prepare(model)
     model.load_state_dict(state["model"])
     with contextlib.closing(StepProgress()) as progress:
-        report = make_evaluation(config, model, progress, trained)(FINAL_SEED, config.final_episodes)
-    return config, {key.replace("eval/", "final/"): value for key, value in report.items()}
+        return config, final_report(config, make_evaluation(config, model, progress, trained))
 
 
 def describe(env: EnvBase, model: ActorValue) -> dict[str, str]:
