@@ -165,7 +165,7 @@ def table(source: Source, report: ExportReport, rows: Sequence[dict[str, Any]]) 
 ConfigStore.instance().store(name="export_schema", node=Export)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="export")
+@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="export")
 def main(config: Any) -> None:
     with plain_errors():
         source, report, rows = export(OmegaConf.to_object(config))

@@ -118,7 +118,7 @@ def analyse(study: Study, published: Mapping[str, Mapping[str, float]], repetiti
             for name, runs in by_range.items()
         },
         comparisons=[compare(scores, x, y, repetitions=repetitions) for x, y in itertools.combinations(scores, 2)],
-        advice=recommend(scores, aggregates[0], repetitions=repetitions),
+        advice=recommend(scores, *aggregates, repetitions=repetitions),
     )
 
 
@@ -357,7 +357,7 @@ def report(config: Report) -> tuple[Path, Study, Advice]:
 ConfigStore.instance().store(name="report_schema", node=Report)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="report")
+@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="report")
 def main(config: Any) -> None:
     with plain_errors():
         page, study, advice = report(OmegaConf.to_object(config))

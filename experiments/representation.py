@@ -348,7 +348,7 @@ def summary(head: str, rows: dict[str, list[dict[str, Any]]], cka: Any) -> str:
 ConfigStore.instance().store(name="representation_schema", node=Representation)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="representation")
+@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="representation")
 def main(config: Any) -> None:
     with plain_errors():
         folder, says = analyse(OmegaConf.to_object(config))

@@ -144,7 +144,7 @@ def outcome(study: SizeStudy) -> str:
 ConfigStore.instance().store(name="size_report_schema", node=SizeReport)
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="size_report")
+@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="size_report")
 def main(config: Any) -> None:
     with plain_errors():
         path = report(OmegaConf.to_object(config))

@@ -3,10 +3,14 @@
 import importlib
 import inspect
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from commands import Script
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
@@ -76,3 +80,31 @@ def test_every_public_name_has_a_docstring(module):
 def test_the_names_of_the_package_are_public_in_the_file_they_come_from():
     of_files = {name for module in modules() for name in public_names(module)}
     assert set(public_names("decouple")) - of_files - {"__version__"} == set()
+
+
+def commands() -> list[str]:
+    """Each command of an experiment that a page or a script's docstring shows, on one line and without a comment."""
+    texts = [page.read_text() for page in PAGES] + [script.read_text() for script in ROOT.glob("experiments/*.py")]
+    found = [re.findall(r"^ *(python experiments/\w+\.py .*?)(?: {2,}#.*)?$", unfolded(text), re.M) for text in texts]
+    return sorted({command for of_text in found for command in of_text if "<" not in command and "..." not in command})
+
+
+def unfolded(text: str) -> str:
+    return re.sub(r" *\\\n *", " ", text)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_settings_of_a_command_exist(command):
+    """The command composes; of a sweep, its first job. What the launchers and sweepers say of themselves is theirs."""
+    _, script, *arguments = shlex.split(command)
+    Script(Path(script).name).load()  # registers its settings
+    [(path, name)] = re.findall(r'config_path="\.\./(.*?)", config_name="(.*?)"', (ROOT / script).read_text())
+    given = [argument for argument in arguments if "=" in argument and not argument.startswith(("hydra", "+sweep"))]
+    given = [argument for argument in given if "glob(" not in argument and "interval(" not in argument]
+    given = [re.sub(r"^(separation=)(\d)$", r"\1'\2'", argument) for argument in given]  # as procgen.py does
+    overrides = []
+    for override in OverridesParser.create().parse_overrides(given):
+        first = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
+        overrides.append(override.input_line if first is None else f"{override.get_key_element()}={first}")
+    with initialize_config_dir(str(ROOT / path), version_base="1.3"):
+        assert compose(name, overrides)

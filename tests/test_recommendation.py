@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from decouple.reports.recommendation import compare, recommend
-from decouple.statistics import Estimate, aggregate_metrics, normalise_by_reference
+from decouple.statistics import Estimate, aggregate_metrics, normalise_by_range, normalise_by_reference
 
 pytest.importorskip("rliable")
 
@@ -99,3 +99,17 @@ def test_without_ppo_there_is_no_ranking():
     told = recommend(study(late=MIDDLE, early=LOW), {}, repetitions=50)
     assert "not ranked" in told.findings[0]
     assert "support it against early" in told.conclusion
+
+
+def test_runs_that_have_hardly_learned_are_said_to_rank_nothing():
+    scores = study(shared=LOW, late=HIGH, full=LOW)
+
+    def within(most: float) -> dict:
+        ranges = dict.fromkeys(("maze", "plunder"), (0.0, most))
+        normalised = normalise_by_range(scores, ranges)
+        return {name: aggregate_metrics(runs, repetitions=20) for name, runs in normalised.items()}
+
+    told = recommend(scores, {}, within(1000), repetitions=50).conclusion
+    assert told.startswith("These runs have hardly learned: the best mean is 3.2% of the benchmark's range")
+    assert "They rank nothing. Take late separation" in told
+    assert "hardly" not in recommend(scores, {}, within(100), repetitions=50).conclusion

@@ -31,6 +31,7 @@ RULE = (
 DEFAULT, WITH_VALUE_SOURCE = "late", "full"  # the degrees that the rule takes
 EXPLICIT_VALUE_SOURCE = {"plunder": "its life bar"}  # the games that the paper names, with what it says is the source
 SIGNIFICANCE = 0.05
+LITTLE = 0.05  # of the benchmark's range: below it, runs have not learned enough to be ranked
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,20 @@ def compare(
     return Comparison(x, y, tuple(games), estimate, exchange_p_value(of_x, of_y), min(1.0, 2 / ways))
 
 
-def recommend(scores: Scores, aggregates: Mapping[str, Mapping[str, Estimate]], *, repetitions: int = 10_000) -> Advice:
+def recommend(
+    scores: Scores,
+    aggregates: Mapping[str, Mapping[str, Estimate]],
+    by_range: Mapping[str, Mapping[str, Estimate]] | None = None,
+    *,
+    repetitions: int = 10_000,
+) -> Advice:
     """Apply the rule, and say which of its parts the runs support, contradict, or cannot tell.
 
     Args:
         scores: test scores: variant -> game -> score of each run; all variants on the same games.
         aggregates: variant -> what `aggregate_metrics` says of its scores divided by PPO's, as in the paper; empty
             where there are none.
+        by_range: the same of its scores within the benchmark's ranges: where all are near 0, the conclusion says so.
         repetitions: resamples of each interval.
     """
     if DEFAULT not in scores or len(scores) < 2:
@@ -125,7 +133,19 @@ def recommend(scores: Scores, aggregates: Mapping[str, Mapping[str, Estimate]], 
     findings = [_ranking(aggregates), *(comparison.sentence() for comparison in against)]
     named = [comparison for comparison in by_game if comparison.games[0] in EXPLICIT_VALUE_SOURCE]
     findings += [f"On {comparison.games[0]} alone, {comparison.sentence()}" for comparison in named]
-    return Advice(tuple(findings), f"{_default_advice(against)} {_full_advice(by_game)}".strip(), against, by_game)
+    parts = (_little_learned(by_range or {}), _default_advice(against), _full_advice(by_game))
+    return Advice(tuple(findings), " ".join(part for part in parts if part), against, by_game)
+
+
+def _little_learned(by_range: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """A caution, where no variant is far above what the game gives to anyone."""
+    best = max((each["mean"].value for each in by_range.values()), default=math.nan)
+    if not best < LITTLE:
+        return ""
+    return (
+        f"These runs have hardly learned: the best mean is {best:.1%} of the benchmark's range, where 0 is what a "
+        "policy that sees nothing earns. They rank nothing."
+    )
 
 
 def _ranking(aggregates: Mapping[str, Mapping[str, Estimate]]) -> str:
