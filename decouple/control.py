@@ -228,7 +228,8 @@ def sizes_name(sizes: Sequence[int]) -> str:
 
 
 def done_result(config: ControlSettings) -> dict[str, float] | None:
-    """The result of the run in `run_dir` where it has all its frames; None where there is more to train.
+    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
+    run has come further than `total_frames`, which `train_agents` refuses.
 
     Raises:
         CheckpointError: the folder holds a run of other settings.
@@ -238,7 +239,12 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
         return None
     load_checkpoint(checkpoint, expect=_identity(config))
     report = json.loads(result.read_text())
-    return report if report["frames"] >= config.total_frames else None
+    return report if 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config) else None
+
+
+def _frames_per_iteration(config: ControlSettings) -> int:
+    """By how much a run goes on at once, of each agent; off policy it is a step."""
+    return config.num_envs * (config.rollout_steps if isinstance(config, OnPolicySettings) else 1)
 
 
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
@@ -394,7 +400,7 @@ def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
         identity,
         lambda state: state["frames"],
         total_frames=config.total_frames,
-        frames_per_iteration=config.num_envs,
+        frames_per_iteration=_frames_per_iteration(config),
     )
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env)
@@ -428,7 +434,7 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     model = stack(models)
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    per_iteration = config.num_envs * config.rollout_steps
+    per_iteration = _frames_per_iteration(config)
     resume = frames_to_resume(
         config.run_dir,
         identity,

@@ -81,6 +81,9 @@ def test_a_form_of_action_is_kept_with_the_state() -> None:
     hybrid, box = (games_env("foodcollector", [0], 5, action_form=form) for form in ("hybrid", None))
     with pytest.raises(ValueError, match="got action_form 'hybrid' there, 'box4' here"):
         box.load_state_dict(hybrid.state_dict())
+    older = box.state_dict()
+    del older["_extra_state"]["settings"]["action_form"]
+    box.load_state_dict(older)
 
 
 def signed(value: int) -> int:
@@ -391,3 +394,10 @@ def test_a_gpu_plays_the_same_games(name: str) -> None:
     env, other = games_env(name, [0, 1], 50), games_env(name, [0, 1], 50, device="cuda")
     action = actions(env, 600)
     assert same(play(env, action)[0], play(other, action.cuda())[0].cpu())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("form", ["box4", "discrete", "hybrid"])
+def test_every_form_of_action_is_checked_and_played_on_a_gpu(form: str) -> None:
+    env = games_env("foodcollector", [0, 1], 5, action_form=form, device="cuda")
+    assert env.rollout(3)["next", "observation"].device.type == "cuda"

@@ -233,7 +233,7 @@ class GamesEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
-        here, there = self._settings(), state["settings"]
+        here, there = self._settings(), {"action_form": self.action_form, **state["settings"]}  # older states have none
         differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
         if differ:
             raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
@@ -270,7 +270,7 @@ def _action_specs(
 
 def _number(spec: Any) -> Any:
     """Of actions to choose from: an integer, or a tensor of one for each choice."""
-    return spec.nvec if isinstance(spec, MultiCategorical) else spec.n
+    return spec.nvec.to(spec.device) if isinstance(spec, MultiCategorical) else spec.n  # TorchRL leaves it on the CPU
 
 
 def _allowed(spec: TensorSpec) -> str:

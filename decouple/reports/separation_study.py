@@ -91,7 +91,7 @@ class Run:
         if self.result["frames"] < wanted:
             return f"its result.json is of {int(self.result['frames']):,} of {wanted:,} frames"
         episodes = self.config.get("final_episodes")
-        if self.result.get("final/episodes", episodes) != episodes:
+        if episodes is not None and self.result.get("final/episodes", episodes) != episodes:
             return (
                 f"its result.json is of {int(self.result['final/episodes']):,} episodes, its settings of {episodes:,}"
             )
