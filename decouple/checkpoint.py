@@ -20,7 +20,7 @@ import random
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -117,7 +117,6 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
 def frames_to_resume(
     run_dir: str | os.PathLike[str],
     expect: Mapping[str, Any],
-    frames: Callable[[dict[str, Any]], int],
     *,
     total_frames: int,
     frames_per_iteration: int,
@@ -127,7 +126,6 @@ def frames_to_resume(
     Args:
         run_dir: the run's folder, with `checkpoint.pt` and `metrics.csv`.
         expect: what the checkpoint must share with the run that goes on, as for `load_checkpoint`.
-        frames: reads them off the checkpoint's state.
         total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
 
     Raises:
@@ -135,7 +133,8 @@ def frames_to_resume(
         ValueError: the run in the folder has already come further than `total_frames`.
     """
     if (checkpoint := Path(run_dir) / "checkpoint.pt").exists():
-        done = frames(load_checkpoint(checkpoint, expect=expect))
+        state = load_checkpoint(checkpoint, expect=expect)
+        done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
         if done >= total_frames + frames_per_iteration:
             raise ValueError(
                 f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "

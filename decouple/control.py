@@ -398,7 +398,6 @@ def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     resume = frames_to_resume(
         config.run_dir,
         identity,
-        lambda state: state["frames"],
         total_frames=config.total_frames,
         frames_per_iteration=_frames_per_iteration(config),
     )
@@ -434,13 +433,11 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     model = stack(models)
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    per_iteration = _frames_per_iteration(config)
     resume = frames_to_resume(
         config.run_dir,
         identity,
-        lambda state: state["iteration"] * per_iteration,
         total_frames=config.total_frames,
-        frames_per_iteration=per_iteration,
+        frames_per_iteration=_frames_per_iteration(config),
     )
     evaluation = _evaluation(config, model.get_policy_operator(), env)
     steps = StepProgress() if config.show_progress else None

@@ -240,13 +240,11 @@ def prepare(config: ProcgenExperiment) -> Run:
     identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
-    per_iteration = config.num_envs * config.rollout_steps
     resume_frames = frames_to_resume(
         config.run_dir,
         identity,
-        lambda state: state["iteration"] * per_iteration,
         total_frames=config.total_frames,
-        frames_per_iteration=per_iteration,
+        frames_per_iteration=config.num_envs * config.rollout_steps,
     )
     tracker = Tracker(
         config.run_dir,
