@@ -202,10 +202,8 @@ def _step_on(
     """A step on a minibatch, or on the rollout's frames of given indices, and whether it is the phase's first."""
 
     def step(part: TensorDictBase | Tensor, first: bool) -> dict[str, Tensor]:
-        minibatch = source[part] if isinstance(part, Tensor) else part
-        return _step_with_adversary(phase, minibatch, micro_batch, precision, first)
+        return _step_with_adversary(phase, batch, part, micro_batch, precision, first)
 
-    source = batch
     if not phase.captured:
         return step
     if phase._graph is None or phase._kept is None:
@@ -230,17 +228,23 @@ def _minibatches(
 
 
 def _step_with_adversary(
-    phase: Phase, minibatch: TensorDictBase, micro_batch: int, precision: str, first: bool
+    phase: Phase, batch: TensorDictBase, part: TensorDictBase | Tensor, micro_batch: int, precision: str, first: bool
 ) -> dict[str, Tensor]:
     """The adversary's step, where there is one, and then the phase's own."""
-    found = _step(phase.adversary, minibatch, micro_batch, precision) if phase.adversary else {}
-    return found | _step(phase, minibatch, micro_batch, precision, at_the_cut=first)
+    found = _step(phase.adversary, batch, part, micro_batch, precision) if phase.adversary else {}
+    return found | _step(phase, batch, part, micro_batch, precision, at_the_cut=first)
 
 
 def _step(
-    phase: Phase, minibatch: TensorDictBase, micro_batch: int, precision: str, *, at_the_cut: bool = False
+    phase: Phase,
+    batch: TensorDictBase,
+    part: TensorDictBase | Tensor,
+    micro_batch: int,
+    precision: str,
+    *,
+    at_the_cut: bool = False,
 ) -> dict[str, Tensor]:
-    """One optimizer step on a minibatch, its gradient accumulated over micro-batches; what to log of it.
+    """One optimizer step on a minibatch of `_minibatches`, its gradient accumulated over micro-batches; what to log.
 
     Everything stays on the device: nothing here waits for it.
     """
@@ -251,26 +255,27 @@ def _step(
     def add(name: str, value: Tensor) -> None:
         sums[name] = sums[name] + value if name in sums else value
 
-    for first in range(0, minibatch.shape[-1], micro_batch):
-        # One at a time: what the features write into it is free again with the next.
-        micro: Any = minibatch[..., first : first + micro_batch]  # (b,) or (S, b)
+    for first in range(0, part.shape[-1], micro_batch):
+        rows = slice(first, first + micro_batch)
+        # One at a time: its frames, and what the features write into it, are free again with the next.
+        micro: Any = batch[part[rows]] if isinstance(part, Tensor) else part[:, rows]  # (b,) or (S, b)
         if phase.features is not None:
             with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
                 phase.features(micro)
         outputs = _run_losses(phase, micro)
-        weight = micro.numel() / minibatch.numel()
+        weight = micro.numel() / part.numel()
         losses = [value for name, value in outputs.items() if name.startswith("loss_")]
         total = weight * torch.stack(losses).sum(0)  # () or (S,)
         cuts = _watch_cut(micro) if at_the_cut else {}
         total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
         for name, value in outputs.items():
             add(_logged_name(name, phase.name), value.detach() * weight)
-        for name, value in _cut_squares(cuts, len(minibatch) if minibatch.ndim == 2 else 1).items():
+        for name, value in _cut_squares(cuts, len(part) if part.ndim == 2 else 1).items():
             add(name, value)
-    if minibatch.ndim == 1:
+    if part.ndim == 1:
         norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
     else:
-        norm = clip_grad_norm_per_seed_(phase.parameters(), phase.max_grad_norm or math.inf, len(minibatch))  # (S,)
+        norm = clip_grad_norm_per_seed_(phase.parameters(), phase.max_grad_norm or math.inf, len(part))  # (S,)
     phase.optimizer.step()
     return sums | {f"grad_norm/{phase.name}": norm.detach()}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
 from test_on_policy import N, T, make_model, make_settings, parameters_of, train, without_clock
 from torch import Tensor, nn
@@ -331,8 +332,47 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
                 on_gpu.prepare_optimizer(part.optimizer)
         with Questions() as questions:
             for first in (True, False):
-                _step_with_adversary(phase, batch[torch.arange(8)], 8, "bf16", first)
+                _step_with_adversary(phase, batch, torch.arange(8), 8, "bf16", first)
         assert not questions.asked
+
+
+@needs_procgen
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_host(algorithm: str, overlap: bool):
+    steps, iterations = 6, 2
+    env = procgen_env("starpilot", 8, num_levels=3, groups=2 if overlap else 1)
+    model = impala()
+    settings = OnPolicySettings(
+        algorithm=algorithm, rollout_steps=steps, minibatches=2, total_frames=iterations * 8 * steps, precision="bf16"
+    )
+    phases = ALGORITHMS[algorithm](model, settings)
+    how = Performance(device="cuda", precision="bf16", collector="preallocated", overlap=overlap)
+    rows: list[dict[str, float]] = []
+    with pytest.MonkeyPatch.context() as patch, PretendedGPU() as gpu:
+        patch.setattr(Performance, "prepare_optimizer", lambda *_: None)  # the meta device has no fused Adam
+        gpu.move(model, phases)
+        train_on_policy(env, model, phases, settings, log=lambda row, _: rows.append(row), performance=how)
+    env.close()
+    assert len(rows) == iterations and all("grad_norm/" + phase.name in row for row in rows for phase in phases)
+    expected = {
+        "_act": (2 if overlap else 1) * steps,  # the actions, for the games
+        "__next__": 3,  # of the rollout: actions, their log-probabilities, values
+        "_add_next_values": 1,  # the values of the last frames
+        "_on_cpu": len(phases),  # all metrics of a phase at once
+        **({"same_level_partners": 1} if algorithm == "idaac" else {}),
+    }
+    assert gpu.waits == {name: iterations * count for name, count in expected.items()}
+
+
+def test_on_the_pretended_gpu_tensors_of_two_devices_do_not_mix():
+    model = impala()
+    with PretendedGPU() as gpu:
+        gpu.move(model, [])
+        with pytest.raises(RuntimeError, match=r"[Dd]evice"):
+            model(batch_of(2))
+        assert model(batch_of(2).to("meta"))["action"].cpu().tolist() == [0, 0]
+    assert gpu.waits["elsewhere"] == 1
 
 
 def test_the_questions_would_be_seen():
