@@ -35,6 +35,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from decouple.metrics import markdown_lines
+
 MINIBATCH = 2048
 GAME = "starpilot"
 SHOWN = {  # column: heading
@@ -368,9 +370,8 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
 def show(rows: list[dict[str, Any]]) -> None:
     columns = [column for column in (*SHOWN, "envs", "steps", "width") if len({row.get(column) for row in rows}) > 1]
     columns = [column for column in (*SHOWN, "envs", "width") if column in columns or column in SHOWN]
-    print("| " + " | ".join(SHOWN.get(column, column) for column in columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |")
+    cells = [[str(row.get(column, "")) for column in columns] for row in rows]
+    print(markdown_lines([[SHOWN.get(column, column) for column in columns], *cells]))
 
 
 def record(path: Path, rows: list[dict[str, Any]]) -> None:
