@@ -90,7 +90,8 @@ class RolloutCollector:
         return rollout
 
     def shutdown(self, *, close_env: bool = True) -> None:
-        """As TorchRL's: close the environment, where asked."""
+        """As TorchRL's: close the environment, where asked. The rollout's memory is free once nobody else holds it."""
+        self.memory = TensorDict(batch_size=self.memory.batch_size)
         if close_env:
             self.env.close()
 

@@ -108,6 +108,8 @@ def test_frames_are_held_once_in_the_convolutions_layout_and_flattened_without_a
     kept = frames.clone()
     again = next(collector)["observation"]
     assert again.data_ptr() == frames.data_ptr() and not torch.equal(again, kept)  # written anew
+    collector.shutdown(close_env=False)
+    assert not collector.memory.keys() and not env.is_closed
 
 
 @needs_games
