@@ -124,7 +124,7 @@ def frames_to_resume(
     """The frames of the run in the folder that another one goes on with, None in a fresh folder.
 
     Args:
-        run_dir: the run's folder, with `checkpoint.pt` and `metrics.csv`.
+        run_dir: the run's folder, with `metrics.csv` and `checkpoint.pt`, whose state holds `frames` or `iteration`.
         expect: what the checkpoint must share with the run that goes on, as for `load_checkpoint`.
         total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
 

@@ -11,7 +11,7 @@ rounds so much that it is called another setting, and `overlap` draws the action
 
 On the CPU micro-batches are the largest gain: a minibatch of 2048 frames through the IMPALA-CNN needs blocks of memory
 of hundreds of megabytes, which the C library takes from the system and gives back every time, page by page. What
-micro-batches of a size gain on a machine, `benchmarks/procgen.py` measures.
+micro-batches of a size gain on a machine, `benchmarks/procgen_ppo.py` measures.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ __all__ = [
     "fast_bf16",
     "keep_memory",
 ]
-
-AUTO_PRECISION = "fp32"  # of performance=auto; "auto" takes bf16 where it is fast
 
 WHOLE = 1_000_000  # a micro-batch that holds any minibatch
 MICRO_BATCH = {"fp32": 64, "bf16": 128}  # on a CPU: the largest block stays within what glibc's allocator keeps
@@ -93,8 +91,11 @@ class Performance:
     def prepare(self, model: nn.Module) -> None:
         """Bring the process and a model of `actor_value` into this form, in place; to be called before phases are made.
 
-        Threads and the allocator are the process's, so another run in it has them too.
+        Threads and the allocator are the process's, so another run in it has them too. ValueError for a GPU where torch
+        sees none.
         """
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise ValueError(f"device must be cpu where torch sees no GPU; got {self.device}")
         if self.torch_threads is not None:
             torch.set_num_threads(self.torch_threads)
         if self.keep_memory:
@@ -121,11 +122,10 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     """The settings that a name stands for on this machine, but for those given.
 
     Args:
-        name: `auto`: what is safe here: a GPU where there is one, frames in the layout that convolutions want,
-            micro-batches on a CPU; the precision that `AUTO_PRECISION` says. `fastest`: bf16 where it is fast, and on a
-            GPU compiled and captured besides. `reference`: float32 on the CPU with everything off.
-        **by_name: settings of `Performance`; None leaves the choice to the name. `device="auto"` and `precision="auto"`
-            take a GPU, and bf16, where there is one, and where it is fast.
+        name: `auto`: what is safe here: a GPU where there is one, float32, frames in the layout that
+            convolutions want, micro-batches on a CPU. `fastest`: bf16 where it is fast, and on a GPU compiled and
+            captured besides. `reference`: float32 on the CPU with everything off.
+        **by_name: settings of `Performance`; None leaves the choice to the name.
 
     >>> choose_performance("reference", torch_threads=2).describe()
     'cpu, fp32, contiguous, minibatches whole, 2 threads, torchrl collector'
@@ -140,13 +140,9 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     check_setting("performance", set(given) - {field.name for field in fields(Performance)}, lambda v: not v, "known")
     if name == "reference":
         return replace(Performance(), **{"collector": _collector(given), **given})
-    device = given.pop("device", "auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = given.pop("precision", AUTO_PRECISION if name == "auto" else "auto")
-    if precision == "auto":
-        precision = "bf16" if fast_bf16(device) else "fp32"
+    device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu, fastest = device == "cpu", name == "fastest"
+    precision = given.get("precision") or ("bf16" if fastest and fast_bf16(device) else "fp32")
     chosen = {
         "device": device,
         "precision": precision,
@@ -164,7 +160,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
 def fast_bf16(device: str, cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     """Whether products in bfloat16 have instructions of their own: AVX512-BF16, AMX or ARM's; a GPU from Ampere on."""
     if device != "cpu":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
     try:
         text = Path(cpuinfo).read_text()
     except OSError:  # no Linux

@@ -244,8 +244,9 @@ def _step(
     *,
     at_the_cut: bool = False,
 ) -> dict[str, Tensor]:
-    """One optimizer step on a minibatch of `_minibatches`, its gradient accumulated over micro-batches; what to log.
+    """One optimizer step on a minibatch, its gradient accumulated over micro-batches; what to log of it.
 
+    `part` is as from `_minibatches`: indices (b,) into `batch`, or of several seeds the frames (S, b) themselves.
     Everything stays on the device: nothing here waits for it.
     """
     phase.optimizer.zero_grad(set_to_none=True)

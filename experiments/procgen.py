@@ -78,8 +78,8 @@ class ProcgenExperiment(OnPolicySettings):
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
     performance: str = "auto"  # auto, fastest or reference; the settings below, each by name, are of Performance
-    device: str | None = None  # cpu, cuda or cuda:<n>; auto: a GPU where there is one
-    precision: Any = None  # fp32 or bf16; auto: bf16 where it is fast
+    device: str | None = None  # cpu, cuda or cuda:<n>
+    precision: Any = None  # fp32 or bf16
     memory_format: str | None = None  # contiguous or channels_last
     micro_batch: Any = None  # frames per backward pass
     torch_threads: int | None = None  # of the network on the CPU; None: torch's own choice

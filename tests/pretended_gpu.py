@@ -5,20 +5,22 @@
         train_on_policy(env, model, phases, settings, log=print, performance=performance)
     gpu.waits                                       # what made the host wait, by the function that asked, counted
 
-As on a GPU, an operation on tensors of two devices fails. What the host fetches is zero.
+As on a GPU, an operation on tensors of two devices fails; what the host fetches is zero. Not there: autocast, which has
+no effect, pinned memory, CUDA graphs and the fused Adam.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import decouple
 from decouple.phases import Phase
@@ -28,7 +30,7 @@ META = torch.device("meta")
 
 
 class PretendedGPU(TorchDispatchMode):
-    """While it is entered, tensors can be fetched from the meta device and autocast takes it for the CPU."""
+    """While it is entered, tensors can be fetched from the meta device, and autocast does not refuse its name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,9 +39,12 @@ class PretendedGPU(TorchDispatchMode):
 
     def __enter__(self) -> PretendedGPU:
         autocast, enabled = self._autocast
-        known: Callable[[str], str] = lambda device: "cpu" if device == "meta" else device  # noqa: E731
-        torch.autocast = lambda device, *rest, **named: autocast(known(device), *rest, **named)  # pyright: ignore
-        torch.is_autocast_enabled = lambda device="cpu": enabled(known(device))
+
+        def known(device_type: str) -> str:
+            return "cpu" if device_type == "meta" else device_type
+
+        torch.autocast = lambda device_type, *rest, **named: autocast(known(device_type), *rest, **named)  # pyright: ignore
+        torch.is_autocast_enabled = lambda device_type="cpu": enabled(known(device_type))
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
@@ -48,23 +53,19 @@ class PretendedGPU(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, function.overloadpacket.__name__
-        first = args[0] if args and isinstance(args[0], Tensor) else None
-        if (
-            name == "_to_copy"
-            and first is not None
-            and first.device == META
-            and kwargs.get("device") == torch.device("cpu")
-        ):
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim > 0]  # of (), a number
+        if len({x.device for x in tensors}) > 1 and name != "copy_":
+            raise RuntimeError(f"{name} got tensors on two devices")
+        first = args[0] if args else None
+        if not isinstance(first, Tensor) or first.device != META:
+            return function(*args, **kwargs)
+        if name == "_to_copy" and kwargs.get("device") == torch.device("cpu"):
             self._wait()
             return torch.zeros(first.shape, dtype=kwargs.get("dtype") or first.dtype)
-        if name == "_local_scalar_dense" and first is not None and first.device == META:
+        if name in ("_local_scalar_dense", "_unique2"):
             self._wait()
-            return torch.zeros((), dtype=first.dtype).item()
-        if name == "_unique2" and first is not None and first.device == META:
-            self._wait()
-            return tuple(
-                part.to(META) for part in function(torch.zeros(first.shape, dtype=first.dtype), *args[1:], **kwargs)
-            )
+            found = function(torch.zeros(first.shape, dtype=first.dtype), *args[1:], **kwargs)
+            return tuple(part.to(META) for part in found) if isinstance(found, tuple) else found
         return function(*args, **kwargs)
 
     def _wait(self) -> None:
@@ -82,4 +83,5 @@ class PretendedGPU(TorchDispatchMode):
         tensors = {id(tensor): tensor for m in modules for tensor in (*m.parameters(), *m.buffers())}
         for tensor in tensors.values():
             moved = tensor.detach().to(META)
-            torch.utils.swap_tensors(tensor, nn.Parameter(moved) if isinstance(tensor, nn.Parameter) else moved)
+            own = nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+            torch.utils.swap_tensors(tensor, own)

@@ -14,7 +14,14 @@ import torch
 from torch import nn
 
 import decouple.checkpoint
-from decouple.checkpoint import CheckpointError, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checkpoint import (
+    CheckpointError,
+    frames_to_resume,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
 
 SETTINGS = {"separation": "late", "env": {"game": "coinrun", "levels": 200}, "channels": [16, 32, 32]}
 
@@ -251,6 +258,22 @@ def test_a_checkpoint_without_settings_is_refused_where_some_are_expected(tmp_pa
     save_checkpoint(tmp_path / "checkpoint.pt", {"frames": 1})
     with pytest.raises(CheckpointError, match="holds no settings"):
         load_checkpoint(tmp_path / "checkpoint.pt", expect={"seed": 1})
+
+
+@pytest.mark.parametrize("state", [{"frames": 300}, {"iteration": 3}], ids=str)
+def test_a_run_goes_on_from_the_frames_of_its_checkpoint_and_with_no_fewer_than_it_has(tmp_path, state):
+    def resume(total_frames: int) -> int | None:
+        return frames_to_resume(tmp_path, {"seed": 1}, total_frames=total_frames, frames_per_iteration=100)
+
+    assert resume(500) is None
+    (tmp_path / "metrics.csv").touch()
+    assert resume(500) == 0
+    save_checkpoint(tmp_path / "checkpoint.pt", state | {"settings": {"seed": 1}})
+    assert [resume(total) for total in (500, 300, 201)] == [300, 300, 300]  # 201 frames are three iterations
+    with pytest.raises(ValueError, match=r"total_frames must be at least 300, as far as the run in .* got 200"):
+        resume(200)
+    with pytest.raises(CheckpointError, match="seed"):
+        frames_to_resume(tmp_path, {"seed": 2}, total_frames=500, frames_per_iteration=100)
 
 
 def test_nan_and_empty_settings_equal_themselves(tmp_path):

@@ -32,6 +32,9 @@ from decouple.phases import Phase, _step_with_adversary, run_phase
 from decouple.separation import separate
 
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
+needs_games = pytest.mark.skipif(
+    not any(map(importlib.util.find_spec, ("procgen", "envpool"))), reason="no package of the games is installed"
+)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 # ------------------------------------------------------------------------------------------------- what is chosen
@@ -50,9 +53,8 @@ def test_the_reference_is_float32_with_everything_off():
 def test_the_names_choose_what_the_machine_has(fast, monkeypatch):
     monkeypatch.setattr(decouple.performance, "fast_bf16", lambda device: fast)
     auto, fastest = (choose_performance(name, device="cpu") for name in ("auto", "fastest"))
-    assert auto.precision == decouple.performance.AUTO_PRECISION == "fp32"  # until learning curves say otherwise
+    assert (auto.precision, auto.micro_batch) == ("fp32", 64)  # docs/performance.md says why
     assert (fastest.precision, fastest.micro_batch) == (("bf16", 128) if fast else ("fp32", 64))
-    assert choose_performance("auto", device="cpu", precision="auto") == fastest
     for chosen in (auto, fastest):
         assert (chosen.memory_format, chosen.collector, chosen.keep_memory) == ("channels_last", "preallocated", True)
         assert not (chosen.overlap or chosen.compile or chosen.cuda_graphs)
@@ -60,6 +62,7 @@ def test_the_names_choose_what_the_machine_has(fast, monkeypatch):
     assert (on_gpu.overlap, on_gpu.compile, on_gpu.cuda_graphs, on_gpu.keep_memory) == (True, True, True, False)
     assert on_gpu.micro_batch == Performance().micro_batch  # whole minibatches
     safe = choose_performance("auto", device="cuda")
+    assert (safe.precision, on_gpu.precision) == ("fp32", "bf16" if fast else "fp32")
     assert (safe.overlap, safe.compile, safe.cuda_graphs) == (True, False, False)
 
 
@@ -101,6 +104,14 @@ def test_unknown_names_and_what_torchrls_collector_cannot_do_are_refused():
         with pytest.raises(ValueError, match="collector must be preallocated with overlap, and on a GPU; got torchrl"):
             Performance(**wrong)
         assert choose_performance("reference", **wrong).collector == "preallocated"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_trained():
+    how = choose_performance("fastest", device="cuda")
+    assert how.precision == "fp32"  # it asked nobody who is not there
+    with pytest.raises(ValueError, match="device must be cpu where torch sees no GPU; got cuda"):
+        how.prepare(nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -336,18 +347,17 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
         assert not questions.asked
 
 
-@needs_procgen
+@needs_games
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_host(algorithm: str, overlap: bool):
     steps, iterations = 6, 2
     env = procgen_env("starpilot", 8, num_levels=3, groups=2 if overlap else 1)
     model = impala()
-    settings = OnPolicySettings(
-        algorithm=algorithm, rollout_steps=steps, minibatches=2, total_frames=iterations * 8 * steps, precision="bf16"
-    )
+    frames = iterations * 8 * steps
+    settings = OnPolicySettings(algorithm=algorithm, rollout_steps=steps, minibatches=2, total_frames=frames)
     phases = ALGORITHMS[algorithm](model, settings)
-    how = Performance(device="cuda", precision="bf16", collector="preallocated", overlap=overlap)
+    how = Performance(device="cuda", collector="preallocated", overlap=overlap)
     rows: list[dict[str, float]] = []
     with pytest.MonkeyPatch.context() as patch, PretendedGPU() as gpu:
         patch.setattr(Performance, "prepare_optimizer", lambda *_: None)  # the meta device has no fused Adam
@@ -366,13 +376,23 @@ def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_ho
 
 
 def test_on_the_pretended_gpu_tensors_of_two_devices_do_not_mix():
-    model = impala()
+    model, batch = impala(), batch_of(2)
+    here, there = torch.zeros(2, 2), torch.zeros(2, 2, device="meta")
     with PretendedGPU() as gpu:
         gpu.move(model, [])
-        with pytest.raises(RuntimeError, match=r"[Dd]evice"):
-            model(batch_of(2))
-        assert model(batch_of(2).to("meta"))["action"].cpu().tolist() == [0, 0]
-    assert gpu.waits["elsewhere"] == 1
+        for mixed in (
+            lambda: model(batch),
+            lambda: here @ there,
+            lambda: there + here,
+            lambda: torch.cat([here, there]),
+            lambda: torch.conv2d(there[None, None], here[None, None]),
+            lambda: there[torch.zeros(2, dtype=torch.int64)],  # a GPU takes it, and waits
+        ):
+            with pytest.raises(RuntimeError, match="on two devices"):
+                mixed()
+        assert (there + torch.tensor(1.0)).device == there.device  # a number
+        assert model(batch.to("meta"))["action"].cpu().tolist() == [0, 0]
+    assert gpu.waits == {"elsewhere": 1}
 
 
 def test_the_questions_would_be_seen():
