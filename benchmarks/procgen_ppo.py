@@ -35,8 +35,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from decouple.metrics import markdown_lines
-
 MINIBATCH = 2048
 GAME = "starpilot"
 SHOWN = {  # column: heading
@@ -368,6 +366,8 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
+    from decouple.metrics import markdown_lines
+
     columns = [column for column in (*SHOWN, "envs", "steps", "width") if len({row.get(column) for row in rows}) > 1]
     columns = [column for column in (*SHOWN, "envs", "width") if column in columns or column in SHOWN]
     cells = [[str(row.get(column, "")) for column in columns] for row in rows]
