@@ -247,6 +247,16 @@ def _frames_per_iteration(config: ControlSettings) -> int:
     return config.num_envs * (config.rollout_steps if isinstance(config, OnPolicySettings) else 1)
 
 
+def _frames_to_resume(config: ControlSettings) -> int | None:
+    """`frames_to_resume` of the run in `run_dir`."""
+    return frames_to_resume(
+        config.run_dir,
+        _identity(config),
+        total_frames=config.total_frames,
+        frames_per_iteration=_frames_per_iteration(config),
+    )
+
+
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
     """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
 
@@ -395,12 +405,7 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = frames_to_resume(
-        config.run_dir,
-        identity,
-        total_frames=config.total_frames,
-        frames_per_iteration=_frames_per_iteration(config),
-    )
+    resume = _frames_to_resume(config)
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env)
     if resume and resume < config.total_frames and not replay_file.exists():
@@ -433,12 +438,7 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     model = stack(models)
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = frames_to_resume(
-        config.run_dir,
-        identity,
-        total_frames=config.total_frames,
-        frames_per_iteration=_frames_per_iteration(config),
-    )
+    resume = _frames_to_resume(config)
     evaluation = _evaluation(config, model.get_policy_operator(), env)
     steps = StepProgress() if config.show_progress else None
     with _tracker(config, models[0], resume) as tracker:

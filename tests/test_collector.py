@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from marks import needs_games
 from tensordict import TensorDictBase
 from test_on_policy import Corridor, corridor, make_model
 from torchrl.collectors import Collector
@@ -20,10 +21,6 @@ from decouple.rollouts import add_next_values
 from decouple.separation import separate
 
 T = 8
-needs_games = pytest.mark.skipif(
-    not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")), reason="no backend is installed"
-)
-
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="envpool orders bytes otherwise")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import needs_games
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
@@ -25,7 +26,6 @@ from torchrl.envs.utils import RandomPolicy, check_env_specs
 from decouple.envs.procgen import GAMES, TIME_LIMIT, ProcgenEnv, distribution_modes, procgen_env
 
 BACKENDS = [name for name in ("procgen", "envpool") if importlib.util.find_spec(name) is not None]
-needs_games = pytest.mark.skipif(not BACKENDS, reason="neither procgen nor envpool is installed")
 needs_procgen = pytest.mark.skipif("procgen" not in BACKENDS, reason="envpool cannot save or serialise its games")
 needs_envpool = pytest.mark.skipif("envpool" not in BACKENDS, reason="envpool is not installed")
 TRACE = Path(__file__).parent / "data" / "procgen_trace.npz"

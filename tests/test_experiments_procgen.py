@@ -19,6 +19,7 @@ import torch
 import yaml
 from commands import ROOT, Script, assert_same, rows, without_clock
 from hydra.errors import ConfigCompositionException
+from marks import needs_games
 from omegaconf import OmegaConf
 
 from decouple.actor_critic import ActorValue
@@ -27,15 +28,11 @@ from decouple.checkpoint import CheckpointError, load_checkpoint
 from decouple.envs.procgen import GAMES
 from decouple.envs.procgen_levels import first_frames, training_fingerprints
 from decouple.metrics import read_metrics
-from decouple.performance import choose_performance
 
 PROCGEN = Script("procgen.py")
 SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
 NAMES, PROTOCOLS = ("shared", "late", "early", "full"), ("as_written", "as_released", "controlled")
 
-needs_games = pytest.mark.skipif(
-    not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")), reason="no backend is installed"
-)
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 
 
@@ -444,7 +441,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     start, how, *progress = finished.stderr.splitlines()
     assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 1,248,400 parameters; the record goes to ")
     # One thread: tests/commands.py says so.
-    chosen = choose_performance("auto", device="cpu", torch_threads=1).describe()
+    chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
     assert how == f"performance=auto: {chosen}"
     assert progress[0] == "collecting, frames: 0 / 64"
     assert all(line.split(":")[0].split(",")[0] in LINES or "frames/s" in line for line in progress), finished.stderr

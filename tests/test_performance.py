@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from marks import needs_games
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
 from test_on_policy import N, T, make_model, make_settings, parameters_of, train, without_clock
@@ -32,9 +33,6 @@ from decouple.phases import Phase, _step_with_adversary, run_phase
 from decouple.separation import separate
 
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
-needs_games = pytest.mark.skipif(
-    not any(map(importlib.util.find_spec, ("procgen", "envpool"))), reason="no package of the games is installed"
-)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 # ------------------------------------------------------------------------------------------------- what is chosen
