@@ -81,7 +81,7 @@ class RolloutCollector:
     def __next__(self) -> TensorDictBase:
         """The next rollout. Its tensors are those of the one before, written anew."""
         self.unseen.clear()
-        with set_exploration_type(ExplorationType.RANDOM), autocast(self.device, self.precision):
+        with set_exploration_type(ExplorationType.RANDOM):
             answered = self._collect_overlapping() if self.overlap else self._collect()
             rollout = self.memory.copy()
             for key in self.made:
@@ -126,9 +126,10 @@ class RolloutCollector:
         """Write what the games show, act on it, write what came of it; returns the actions, for the games."""
         inputs = []
         for key, value in zip(self.read, shown, strict=True):
-            memory = self._memory(key, value, self.device)[rows, t]
-            memory.copy_(self._pinned(key, value), non_blocking=True)
-            inputs.append(memory)
+            # In one piece, whose bytes a GPU fetches by itself; those of a part of memory it does not.
+            frames = self._pinned(key, value).to(self.device, non_blocking=True)
+            self._memory(key, value, self.device)[rows, t] = frames
+            inputs.append(frames)
         made = self.act(*inputs)
         for key, value in zip(self.made, made, strict=True):
             self._memory(key, value, self.device)[rows, t] = value
@@ -136,7 +137,7 @@ class RolloutCollector:
 
     def _forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         found = TensorDict(dict(zip(self.read, inputs, strict=True)), batch_size=[len(inputs[0])])
-        # Its own: the copies of weights that autocast keeps must not outlive a graph.
+        # The only one around: copies of weights that autocast keeps for an outer one are gone when a graph is replayed.
         with autocast(self.device, self.precision):
             found = self.model(found)
         return tuple(found.get(key) for key in self.made)
@@ -183,4 +184,5 @@ class RolloutCollector:
         rollout["next", "state_value"] = next_values
 
     def _values(self, frames: TensorDictBase) -> Tensor:
-        return self.value(frames.to(self.device))["state_value"]
+        with autocast(self.device, self.precision):
+            return self.value(frames.to(self.device))["state_value"]

@@ -290,6 +290,9 @@ def train_on_policy(
                     on_checkpoint()
     finally:
         collector.shutdown(close_env=False)
+        for phase in phases:
+            if isinstance(phase, Phase):
+                phase.capture(False)  # let go of the last rollout
     return iteration * frames_per_iteration
 
 
@@ -320,7 +323,7 @@ def _collector(
 def _prepare_phases(phases: Sequence[RolloutPhase], how: Performance) -> None:
     for phase in phases:
         if isinstance(phase, Phase):
-            phase.captured = how.cuda_graphs
+            phase.capture(how.cuda_graphs)
             for part in (phase, phase.adversary):
                 if part is not None:
                     how.prepare_optimizer(part.optimizer)

@@ -6,8 +6,8 @@
     performance.prepare(model)                                      # before its phases are made
     train_on_policy(env, model, phases, settings, log=print, performance=performance)
 
-`reference` is float32 with everything off. The other choices change the numbers by rounding alone, but for two: bf16
-rounds so much that it is called another setting, and `overlap` draws the actions in another order.
+`reference` is float32 with everything off. The other choices change the numbers by rounding alone, but for three: bf16
+rounds so much that it is called another setting, `overlap` draws the actions in another order, and a GPU draws others.
 
 On the CPU micro-batches are the largest gain: a minibatch of 2048 frames through the IMPALA-CNN needs blocks of memory
 of hundreds of megabytes, which the C library takes from the system and gives back every time, page by page. What
@@ -17,6 +17,7 @@ micro-batches of a size gain on a machine, `benchmarks/procgen_ppo.py` measures.
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -53,7 +54,7 @@ class Performance:
     """
 
     device: str = "cpu"  # cpu, cuda or cuda:<n>: of the network and the frames learned from
-    precision: str = "fp32"  # of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
+    precision: str = "fp32"  # of trunk and branches: fp32 (never TF32), or bf16 (autocast; heads and losses stay fp32)
     memory_format: str = "contiguous"  # of frames in the convolutions: contiguous or channels_last
     micro_batch: int = WHOLE  # frames of an agent per backward pass; gradients of a minibatch are accumulated over them
     torch_threads: int | None = None  # of one operation on the CPU; None: torch's own choice, the processor's cores
@@ -64,8 +65,7 @@ class Performance:
     cuda_graphs: bool = False  # acting and a minibatch's update each as one CUDA graph; without effect on a CPU
 
     def __post_init__(self) -> None:
-        kinds = ("cpu", "cuda")
-        check_setting("device", self.device, lambda v: v.split(":")[0] in kinds, "cpu, cuda or cuda:<n>")
+        check_setting("device", self.device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
         formats = ("contiguous", "channels_last")
         check_setting("memory_format", self.memory_format, formats.__contains__, "contiguous or channels_last")
@@ -91,8 +91,8 @@ class Performance:
     def prepare(self, model: nn.Module) -> None:
         """Bring the process and a model of `actor_value` into this form, in place; to be called before phases are made.
 
-        Threads and the allocator are the process's, so another run in it has them too. ValueError for a GPU where torch
-        sees none.
+        Threads, the allocator and TF32 are the process's, so another run in it has them too. ValueError for a GPU where
+        torch sees none.
         """
         if self.device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device must be cpu where torch sees no GPU; got {self.device}")
@@ -100,6 +100,8 @@ class Performance:
             torch.set_num_threads(self.torch_threads)
         if self.keep_memory:
             keep_memory()
+        if self.device != "cpu" and self.precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions: ten bits of mantissa
         model.to(self.device)
         if self.memory_format == "contiguous":
             for module in model.modules():
@@ -112,10 +114,10 @@ class Performance:
                 model.module[part].module.compile()  # pyright: ignore[reportIndexIssue]
 
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """On a GPU, let Adam step in one kernel, which a CUDA graph can hold; in place, before it has taken a step."""
+        """On a GPU, let Adam step in one kernel that a CUDA graph can hold; in place, before it has taken a step."""
         if self.device != "cpu":
             for group in optimizer.param_groups:
-                group.update(fused=True, foreach=False, capturable=True)
+                group.update(fused=True, foreach=False, capturable=self.cuda_graphs)
 
 
 def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
@@ -191,8 +193,8 @@ class Captured:
     wait for the device or depend on a tensor's value. What it returns is overwritten by the next call.
 
     Args:
-        function: takes tensors on the device, and numbers or booleans, which have a graph for each value; returns
-            tensors, in a tuple or a dict.
+        function: takes tensors on the device, and what is no tensor, which has a graph for each value; returns tensors,
+            in a tuple or a dict.
         device: where; None for a function that is never captured.
     """
 
@@ -219,7 +221,7 @@ class Captured:
             return self._aside(inputs)
         static = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=torch.cuda.Stream(self.device)):
             outputs = self.function(*static)
         self.graphs[key] = graph, [x for x in static if isinstance(x, Tensor)], outputs
         graph.replay()  # capturing ran nothing

@@ -99,7 +99,7 @@ class Phase:
     prepare: Callable[[TensorDictBase], object] | None = None
     adversary: Phase | None = None
     name: str = "joint"
-    captured: bool = False
+    captured: bool = field(default=False, init=False, repr=False)
     _kept: TensorDictBase | None = field(default=None, init=False, repr=False)  # the rollout that the graph reads
     _graph: Captured | None = field(default=None, init=False, repr=False)
 
@@ -134,8 +134,18 @@ class Phase:
             for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
         ]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        for parameter, own in self.optimizer.state.items():
+            for key, value in own.items():  # strides as the parameter's here, which Adam in one kernel asks for
+                alike = isinstance(value, Tensor) and value.shape == parameter.shape
+                if alike and value.stride() != parameter.stride():
+                    own[key] = torch.empty_like(parameter).copy_(value)
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
+        self.capture(self.captured)  # a graph would step the state that was
+
+    def capture(self, on: bool) -> None:
+        """From here on hold an update in a CUDA graph, or do not; forgets the graph and the rollout that there were."""
+        self.captured, self._kept, self._graph = on, None, None
 
     def run(
         self,
@@ -180,13 +190,16 @@ def run_phase(
     """
     if phase.prepare:
         phase.prepare(batch)
-    step = _step_on(phase, batch, micro_batch, precision)
+    step = _step_on(phase, batch)
     sums: dict[str, Tensor] = {}
     steps = phase.epochs * phase.minibatches
     for epoch in range(phase.epochs):
         for number, part in enumerate(_minibatches(batch, phase.minibatches, shuffle)):
-            found = step(part, epoch == 0 and number == 0)
+            first = epoch == 0 and number == 0
+            found = step(part, first or phase.captured, micro_batch, precision)  # captured, one graph for all
             for name, value in found.items():
+                if name.startswith("cut/") and not first:
+                    continue
                 sums[name] = sums[name] + value if name in sums else value.clone()
             if progress:
                 progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
@@ -196,13 +209,11 @@ def run_phase(
     return means | _cut_metrics(phase.name, cuts, alone=batch.ndim == 1)
 
 
-def _step_on(
-    phase: Phase, batch: TensorDictBase, micro_batch: int, precision: str
-) -> Callable[[TensorDictBase | Tensor, bool], dict[str, Tensor]]:
-    """A step on a minibatch, or on the rollout's frames of given indices, and whether it is the phase's first."""
+def _step_on(phase: Phase, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
+    """A step on a minibatch of the rollout, or on its frames of given indices: `_step_with_adversary` of what else."""
 
-    def step(part: TensorDictBase | Tensor, first: bool) -> dict[str, Tensor]:
-        return _step_with_adversary(phase, batch, part, micro_batch, precision, first)
+    def step(part: TensorDictBase | Tensor, at_the_cut: bool, micro_batch: int, precision: str) -> dict[str, Tensor]:
+        return _step_with_adversary(phase, batch, part, micro_batch, precision, at_the_cut)
 
     if not phase.captured:
         return step
@@ -223,16 +234,23 @@ def _minibatches(
         shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
         yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
     else:
-        order = torch.randperm(batch.numel(), generator=shuffle).to(batch.device or "cpu", non_blocking=True)
+        device = batch.device or torch.device("cpu")
+        order = torch.randperm(batch.numel(), generator=shuffle, pin_memory=device.type == "cuda")
+        order = order.to(device, non_blocking=True)
         yield from order.tensor_split(count)
 
 
 def _step_with_adversary(
-    phase: Phase, batch: TensorDictBase, part: TensorDictBase | Tensor, micro_batch: int, precision: str, first: bool
+    phase: Phase,
+    batch: TensorDictBase,
+    part: TensorDictBase | Tensor,
+    micro_batch: int,
+    precision: str,
+    at_the_cut: bool,
 ) -> dict[str, Tensor]:
     """The adversary's step, where there is one, and then the phase's own."""
     found = _step(phase.adversary, batch, part, micro_batch, precision) if phase.adversary else {}
-    return found | _step(phase, batch, part, micro_batch, precision, at_the_cut=first)
+    return found | _step(phase, batch, part, micro_batch, precision, at_the_cut=at_the_cut)
 
 
 def _step(

@@ -90,6 +90,8 @@ class ProcgenExperiment(OnPolicySettings):
     cuda_graphs: bool | None = None  # of acting and of a minibatch's update
 
     def __post_init__(self) -> None:
+        if self.overlap is None and self.num_envs % 2:
+            self.overlap = False  # there are no two halves
         names = [field.name for field in dataclasses.fields(Performance)]
         self.computed = choose_performance(self.performance, **{name: getattr(self, name) for name in names})
         for name in names:

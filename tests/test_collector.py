@@ -67,6 +67,30 @@ def impala(env: EnvBase) -> ActorValue:
     return actor_value(separate(impala_blocks(**small), impala_blocks(**small), at=2), env.action_spec, policy_gain=1.0)
 
 
+@needs_games
+def test_in_bf16_each_action_is_drawn_with_the_weights_as_they_are():
+    """A CUDA graph of acting must not read copies of weights that autocast has cast for something around it."""
+    env = procgen_env("starpilot", 2, num_levels=3)
+    model = impala(env)
+    collector = RolloutCollector(env, model, T, precision="bf16")
+    act, values = collector._forward, []
+
+    def act_and_change(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        made = [act(*inputs)]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.5)
+        made.append(act(*inputs))
+        values.append([found[2] for found in made])
+        return made[0]
+
+    collector.act = act_and_change
+    next(collector)
+    env.close()
+    assert len(values) == T and not any(torch.equal(before, after) for before, after in values)
+    assert all(before.dtype == torch.float32 for before, _ in values)
+
+
 @pytest.mark.parametrize("hides_last_frame", [False, True])
 def test_rollouts_equal_torchrls_over_terminations_time_outs_and_resets(hides_last_frame: bool):
     model = make_model()

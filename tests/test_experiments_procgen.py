@@ -119,6 +119,12 @@ def test_the_default_is_the_studys_easy_mode_on_200_levels(compose):
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
+def test_on_a_gpu_halves_of_the_games_take_turns_where_there_are_two(compose):
+    assert compose("device=cuda").overlap
+    assert not compose("device=cuda", "num_envs=63").overlap
+    assert compose("device=cuda", "num_envs=63", "overlap=true").overlap  # refused by the games, by its name
+
+
 @pytest.mark.parametrize("k", range(5))
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_integer_is_a_separation_without_the_departures_of_a_name(compose, k, protocol):

@@ -18,7 +18,7 @@ import torch
 from marks import needs_games
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
-from test_on_policy import N, T, make_model, make_settings, parameters_of, train, without_clock
+from test_on_policy import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import Categorical
@@ -79,7 +79,7 @@ def test_each_choice_can_be_made_by_name():
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("device", "tpu", "cpu, cuda or cuda:<n>"),
+        *(("device", wrong, "cpu, cuda or cuda:<n>") for wrong in ("tpu", "cpu:0", "cuda:", "cuda:one")),
         ("precision", "fp16", "fp32 or bf16"),
         ("memory_format", "nchw", "contiguous or channels_last"),
         ("micro_batch", 0, "a whole number, at least 1"),
@@ -408,7 +408,10 @@ def test_adam_in_one_kernel_takes_the_same_steps_and_goes_on_from_adams_state():
     plain = nn.Linear(5, 3)
     fused = copy.deepcopy(plain)
     optimizers = [torch.optim.Adam(module.parameters(), lr=0.01, eps=1e-5) for module in (plain, fused)]
-    Performance(device="cuda", collector="preallocated").prepare_optimizer(optimizers[1])
+    on_gpu = {"device": "cuda", "collector": "preallocated"}
+    Performance(**on_gpu).prepare_optimizer(optimizers[1])
+    assert not optimizers[1].param_groups[0]["capturable"]  # slower, where nothing is captured
+    Performance(**on_gpu, cuda_graphs=True).prepare_optimizer(optimizers[1])
     x = torch.randn(20, 7, 5)
     for step in range(10):
         for module, optimizer in zip((plain, fused), optimizers, strict=True):
@@ -423,6 +426,44 @@ def test_adam_in_one_kernel_takes_the_same_steps_and_goes_on_from_adams_state():
     assert (group["fused"], group["capturable"]) == (True, True)
     optimizers[1].step()
     assert not torch.equal(fused.weight, before)
+
+
+def test_adams_state_takes_the_layout_of_the_parameters_it_comes_to():
+    """On a GPU weights of convolutions are channels_last, and Adam in one kernel refuses a state that is not."""
+    convolutions = [nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)]
+    phases = [Phase([], torch.optim.Adam(convolution.parameters())) for convolution in convolutions]
+    for phase, convolution in zip(phases, convolutions, strict=True):
+        convolution(torch.randn(2, 3, 5, 5)).square().mean().backward()
+        phase.optimizer.step()
+    phases[1].load_state_dict(phases[0].state_dict())
+    for own, saved in zip(*(convolution.parameters() for convolution in reversed(convolutions)), strict=True):
+        state, expected = phases[1].optimizer.state[own], phases[0].optimizer.state[saved]
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert state[key].stride() == own.stride()
+            assert torch.equal(state[key], expected[key]) and state[key].any()
+
+
+def test_what_is_captured_is_forgotten_with_the_state_it_steps_and_with_the_run():
+    model, settings = make_model(), make_settings()
+    phases = ppo_phases(model, settings)
+    rollouts = keep_rollouts(phases[0])
+    held: list[bool] = []
+
+    def look(*_: object) -> None:
+        held.append(phases[0].captured and phases[0]._graph is not None)
+
+    train(model, phases, settings, performance=Performance(cuda_graphs=True), progress=look)
+    assert any(held)
+    assert not phases[0].captured and phases[0]._graph is None and phases[0]._kept is None
+    phases[0].capture(True)
+    sizes: list[int] = []
+    phases[0].losses[0].register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    for micro_batch in (8, 2):
+        run_phase(phases[0], rollouts[0], torch.Generator(), micro_batch=micro_batch)
+    assert (sizes[0], sizes[-1]) == (8, 2)
+    graph = phases[0]._graph
+    phases[0].load_state_dict(phases[0].state_dict())
+    assert phases[0].captured and graph is not None and phases[0]._graph is None
 
 
 def test_copy_in_place_leaves_what_lies_there():
@@ -458,24 +499,61 @@ def test_a_captured_function_runs_the_host_code_a_few_times_only():
     assert len(calls) == 2 * (Captured.WARM_UP + 1)
 
 
+def learned(performance: Performance) -> list[dict[str, Any]]:
+    """What twelve phases of two minibatches, on the same frames, say of themselves."""
+    model = impala()
+    performance.prepare(model)
+    phase = ppo_phases(model, OnPolicySettings(epochs=1, minibatches=2))[0]
+    performance.prepare_optimizer(phase.optimizer)
+    phase.capture(performance.cuda_graphs)
+    batch, shuffle = batch_of(FRAMES).to(performance.device), torch.Generator().manual_seed(0)
+    how = {"micro_batch": performance.micro_batch, "precision": performance.precision}
+    return [run_phase(phase, batch, shuffle, **how) for _ in range(12)]
+
+
+def assert_learned_alike(found: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float) -> None:
+    assert [set(row) for row in found] == [set(row) for row in expected]
+    for name in ("policy/entropy", "loss/objective", "loss/critic"):
+        curve, other = ([row[name] for row in rows] for rows in (found, expected))
+        assert max(curve) - min(curve) > 2 * tolerance  # there was something to learn
+        assert curve == pytest.approx(other, abs=tolerance), name
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
+def test_fast_and_captured_the_same_is_learned_from_the_same_frames(precision, tolerance):
+    fast = choose_performance("auto", device="cpu", precision=precision, cuda_graphs=True)
+    assert_learned_alike(learned(fast), learned(Performance()), tolerance)
+
+
+@needs_gpu
+@pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's compiler would like it
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_learns_the_same_from_the_same_frames(compiled, cuda_graphs, precision, tolerance):
+    by_name = {"compile": compiled, "cuda_graphs": cuda_graphs}
+    performance = choose_performance("auto", device="cuda", precision=precision, **by_name)
+    assert_learned_alike(learned(performance), learned(Performance()), tolerance)
+    assert precision != "fp32" or not torch.backends.cudnn.allow_tf32
+
+
 @needs_gpu
 @needs_procgen
+@pytest.mark.filterwarnings("ignore:TensorFloat32")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["auto", "fastest"])
-def test_a_run_on_a_gpu_learns_as_one_on_the_cpu(name: str):
-    """The first iterations of both, whose updates differ by rounding alone as long as the actions are the same."""
-    found = {}
-    for device in ("cpu", "cuda"):
-        torch.manual_seed(0)
-        performance = choose_performance(name, device=device, precision="fp32", overlap=False)
-        env = procgen_env("starpilot", 16, num_levels=3)
-        model = actor_value(separate(impala_blocks(), impala_blocks(), at=2), env.action_spec)
-        performance.prepare(model)
-        settings = OnPolicySettings(rollout_steps=32, total_frames=8 * 512)
-        rows = train(model, ppo_phases(model, settings), settings, env, performance=performance)
-        env.close()
-        found[device] = [row["policy/entropy"] for row in rows]
-        assert all(math.isfinite(value) for row in rows for value in row.values())
-    assert found["cuda"] == pytest.approx(found["cpu"], abs=0.05)
+def test_a_whole_run_on_a_gpu_acts_with_the_weights_that_it_has_learned(name: str, precision: str):
+    """`policy/kl_approx` of a phase's first pass is of the policy that acted: near 0, whatever it was compiled to."""
+    torch.manual_seed(0)
+    performance = choose_performance(name, device="cuda", precision=precision)
+    env = procgen_env("starpilot", 16, num_levels=3, groups=2)
+    model = actor_value(separate(impala_blocks(), impala_blocks(), at=2), env.action_spec)
+    performance.prepare(model)
+    settings = OnPolicySettings(rollout_steps=32, minibatches=1, epochs=1, learning_rate=0.01, total_frames=8 * 512)
+    rows = train(model, ppo_phases(model, settings), settings, env, performance=performance)
+    env.close()
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert max(abs(row["policy/kl_approx"]) for row in rows) < 0.01
 
 
 # --------------------------------------------------------------------------------------------------- the allocator

@@ -27,10 +27,10 @@ PANELS = {
 }
 
 
-def read(path: Path, name: str) -> dict[int, float]:
+def read(path: Path) -> dict[str, dict[int, float]]:
+    """Of a run, what each panel shows, by frame."""
     columns, rows = read_table(path)
-    at = columns.index(name)
-    return {int(row[0]): float(row[at]) for row in rows if row[at]}
+    return {name: {int(row[0]): float(row[at]) for row in rows if row[at := columns.index(name)]} for name in PANELS}
 
 
 def difference(bf16: list[float], fp32: list[float]) -> str:
@@ -42,11 +42,12 @@ def difference(bf16: list[float], fp32: list[float]) -> str:
 
 
 def main() -> None:
-    runs = {precision: sorted(FOLDER.glob(f"{precision}_seed*.csv")) for precision in COLOURS}
+    paths = {precision: sorted(FOLDER.glob(f"{precision}_seed*.csv")) for precision in COLOURS}
+    runs = {precision: [read(path) for path in found] for precision, found in paths.items()}
     figure = Figure(figsize=(12.5, 3.9), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for precision, paths in runs.items():
-            curves = [read(path, name) for path in paths]
+        for precision, found in runs.items():
+            curves = [run[name] for run in found]
             frames = sorted(set.intersection(*(set(curve) for curve in curves)))
             for curve in curves:
                 axes.plot(list(curve), list(curve.values()), color=COLOURS[precision], alpha=0.45, linewidth=1)
@@ -59,9 +60,9 @@ def main() -> None:
     figure.savefig(FOLDER / "curves.png", dpi=110)
 
     measured: dict[str, dict[str, list[float]]] = {}
-    for precision, paths in runs.items():
-        returns, entropy, explained = ([list(read(path, name).values()) for path in paths] for name in PANELS)
-        results = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
+    for precision, found in runs.items():
+        returns, entropy, explained = ([list(run[name].values()) for run in found] for name in PANELS)
+        results = [json.loads(path.with_suffix(".json").read_text()) for path in paths[precision]]
         measured[precision] = {
             "training return, mean of the run": [mean(run) for run in returns],
             f"training return, last {LAST} iterations": [mean(run[-LAST:]) for run in returns],

@@ -1,0 +1,107 @@
+"""What bf16 rounds off for a trained agent: of its values, and of the gradients of its losses.
+
+    python benchmarks/bf16_rounding.py runs/starpilot/shared/seed0
+
+Collects the next rollout of a run of `experiments/procgen.py` and computes, in fp32 and in bf16 with the same weights,
+the values of its frames, and of each loss the gradient of every minibatch.
+
+`rounding` is how far bf16 is from fp32, `sampling` how far a minibatch is from the mean of all, both as shares of what
+a minibatch has in fp32 (root mean squares); `rounding of the mean` is how far the means over all minibatches are apart,
+as a share of the mean in fp32. Rounding that is noise has averaged out there, by the root of their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+import torch
+from _script import procgen_agent, run_checkpoint  # first of those that import gym
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.objectives.value import GAE
+
+from decouple.actor_critic import ActorValue
+from decouple.checkpoint import set_rng_state
+from decouple.collector import RolloutCollector
+from decouple.metrics import markdown_lines
+from decouple.on_policy import ALGORITHMS
+from decouple.performance import MICRO_BATCH, choose_performance
+from decouple.phases import Phase, autocast, run_phase
+
+
+def centred_values(model: ActorValue, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:
+    """Of every frame, less the mean over all: (minibatches, frames)."""
+    operator, found = model.get_value_operator(), []
+    with torch.no_grad(), autocast(torch.device("cpu"), precision):
+        for minibatch in minibatches:
+            parts = minibatch.select(*model.in_keys).split(MICRO_BATCH[precision])
+            found.append(torch.cat([operator(part)["state_value"].squeeze(-1) for part in parts]))
+    return torch.stack(found) - torch.stack(found).mean()
+
+
+def gradients(phase: Phase, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:
+    """Of every minibatch, where no step is taken in between: (minibatches, parameters)."""
+    found = []
+    for minibatch in minibatches:
+        run_phase(phase, minibatch, torch.Generator(), micro_batch=MICRO_BATCH[precision], precision=precision)
+        found.append(torch.cat([p.grad.flatten() for p in phase.parameters() if p.grad is not None]))
+    return torch.stack(found)
+
+
+def size(vectors: Tensor) -> Tensor:
+    """Root mean square of norms."""
+    return vectors.square().sum(-1).mean().sqrt()
+
+
+def shares(exact: Tensor, rounded: Tensor) -> list[str]:
+    """What the table says of vectors (minibatches, n)."""
+    mean, off = exact.mean(0), rounded - exact
+    found = [size(off) / size(exact), size(exact - mean) / size(exact), off.mean(0).norm() / mean.norm()]
+    return [f"{share:.2%}" for share in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="the folder of a run, or its checkpoint")
+    parser.add_argument("--threads", type=int, help="of torch")
+    options = parser.parse_args()
+
+    _, state = run_checkpoint(options.run)
+    script, config, model, _ = procgen_agent(state)
+    precision = state["settings"]["precision"]
+    choose_performance("auto", device="cpu", torch_threads=options.threads).prepare(model)
+    phases = ALGORITHMS[config.algorithm](model, config)
+    for phase, saved in zip(phases, state["phases"], strict=True):
+        phase.load_state_dict(saved)
+    with contextlib.closing(script.make_env(config, config.num_envs, config.seed, test=False, training=True)) as env:
+        env.load_state_dict(state["env"])
+        set_rng_state(state["rng"])
+        rollout = next(RolloutCollector(env, model, config.rollout_steps, precision=precision))
+    GAE(gamma=config.gamma, lmbda=config.gae_lambda, value_network=None, average_gae=True)(rollout)
+    batch = rollout.exclude("next").reshape(-1)
+    for phase in phases:
+        if phase.prepare:
+            phase.prepare(batch)
+    minibatches = [batch[rows] for rows in torch.randperm(batch.numel()).tensor_split(config.minibatches)]
+
+    exact, rounded = (centred_values(model, minibatches, precision) for precision in ("fp32", "bf16"))
+    table = [["", "rounding", "sampling", "rounding of the mean"]]
+    table.append(["values", f"{size(rounded - exact) / size(exact):.2%}", "", ""])
+    for phase in phases:
+        for loss in phase.losses:
+            still = torch.optim.SGD(phase.parameters(), lr=0.0)
+            changes = {"epochs": 1, "minibatches": 1, "max_grad_norm": None, "prepare": None, "adversary": None}
+            alone = replace(phase, loss=loss, optimizer=still, **changes)
+            found = shares(*(gradients(alone, minibatches, precision) for precision in ("fp32", "bf16")))
+            table.append([f"gradient of {type(loss).__name__.strip('_')}, {phase.name} phase", *found])
+    print(markdown_lines(table))
+
+
+if __name__ == "__main__":
+    main()
