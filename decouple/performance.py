@@ -124,9 +124,9 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     """The settings that a name stands for on this machine, but for those given.
 
     Args:
-        name: `auto`: what is safe here: a GPU where there is one, float32, frames in the layout that
-            convolutions want, micro-batches on a CPU. `fastest`: bf16 where it is fast, and on a GPU compiled and
-            captured besides. `reference`: float32 on the CPU with everything off.
+        name: `auto`: what is safe here: a GPU where there is one, bf16 where it is fast, frames in the layout that
+            convolutions want, micro-batches on a CPU. `fastest`: on a GPU compiled and captured besides. `reference`:
+            float32 on the CPU with everything off.
         **by_name: settings of `Performance`; None leaves the choice to the name.
 
     >>> choose_performance("reference", torch_threads=2).describe()
@@ -143,8 +143,8 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     if name == "reference":
         return replace(Performance(), **{"collector": _collector(given), **given})
     device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    on_cpu, fastest = device == "cpu", name == "fastest"
-    precision = given.get("precision") or ("bf16" if fastest and fast_bf16(device) else "fp32")
+    on_cpu = device == "cpu"
+    precision = given.get("precision") or ("bf16" if fast_bf16(device) else "fp32")
     chosen = {
         "device": device,
         "precision": precision,
@@ -153,8 +153,8 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
         "keep_memory": on_cpu,
         "collector": "preallocated",
         "overlap": not on_cpu,  # on a CPU the games take 1 % of the time, and the network all cores
-        "compile": fastest and not on_cpu,
-        "cuda_graphs": fastest and not on_cpu,
+        "compile": name == "fastest" and not on_cpu,
+        "cuda_graphs": name == "fastest" and not on_cpu,
     }
     return Performance(**{**chosen, **given})
 

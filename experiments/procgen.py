@@ -338,6 +338,19 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
+    """The settings of a run in `run_dir`, in the precision that it was begun in where the command names none.
+
+    Another machine, or another version, would choose another, which is another run.
+    """
+    checkpoint = Path(run_dir) / "checkpoint.pt"
+    if config.precision is None and checkpoint.exists():
+        config.precision = load_checkpoint(checkpoint)["settings"].get("precision")
+    experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+    experiment.run_dir = run_dir
+    return experiment
+
+
 ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
 # A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
 del sys.modules["_script"]
@@ -353,7 +366,7 @@ def main(config: Any) -> float:
             experiment, report = evaluate_checkpoint(experiment, overrides)
             print(table(experiment, report))
             return report["final/test_return"]
-        experiment.run_dir = run_folder(config)
+        experiment = as_begun(config, run_folder(config))
         done = sweep_result(experiment)
         run = None if done else prepare(experiment)
     report = done or train(run)

@@ -416,10 +416,25 @@ def test_the_table_at_the_end_by_hand(script, compose):
 # ------------------------------------------------------------------------------------------------ the real command
 
 
+@needs_procgen
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(script, compose, tmp_path, precision):
+    """Whichever this machine would choose, one of the two is another."""
+    folder = tmp_path / "run"
+    script.train(script.prepare(compose(*TINY, "total_frames=64", f"precision={precision}", f"run_dir={folder}")))
+    finished = PROCGEN.run(tmp_path, *TINY, f"run_dir={folder}")
+    assert finished.returncode == 0, finished.stderr
+    assert "going on from 64 frames" in finished.stderr and f"performance=auto: cpu, {precision}, " in finished.stderr
+    other = {"fp32": "bf16", "bf16": "fp32"}[precision]
+    refused = PROCGEN.run(tmp_path, *TINY, f"run_dir={folder}", f"precision={other}")
+    assert refused.returncode == 1
+    assert f"  precision: checkpoint has '{precision}', this run has '{other}'" in refused.stderr.splitlines()
+
+
 SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is
     *("separation=full", "protocol=as_released", "env=starpilot", "num_envs=4", "rollout_steps=16", "minibatches=4"),
     *("value_epochs=1", "value_every=2", "total_frames=384", "checkpoint_every=2", "evaluate_every=3"),
-    *("evaluate_episodes=1", "final_episodes=1", "num_threads=1"),
+    *("evaluate_episodes=1", "final_episodes=1", "num_threads=1", "precision=fp32"),
 )
 
 
