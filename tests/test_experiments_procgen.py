@@ -418,17 +418,20 @@ def test_the_table_at_the_end_by_hand(script, compose):
 
 @needs_procgen
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(script, compose, tmp_path, precision):
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(script, compose, tmp_path, capsys, precision):
     """Whichever this machine would choose, one of the two is another."""
     folder = tmp_path / "run"
     script.train(script.prepare(compose(*TINY, "total_frames=64", f"precision={precision}", f"run_dir={folder}")))
-    finished = PROCGEN.run(tmp_path, *TINY, f"run_dir={folder}")
-    assert finished.returncode == 0, finished.stderr
-    assert "going on from 64 frames" in finished.stderr and f"performance=auto: cpu, {precision}, " in finished.stderr
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        again = hydra.compose("procgen", [*TINY])
+    run = script.prepare(script.as_begun(again, str(folder)))
+    script.train(run)
+    assert run.config.precision == run.config.computed.precision == precision
+    said = capsys.readouterr().err
+    assert "going on from 64 frames" in said and f"performance=auto: cpu, {precision}, " in said
     other = {"fp32": "bf16", "bf16": "fp32"}[precision]
-    refused = PROCGEN.run(tmp_path, *TINY, f"run_dir={folder}", f"precision={other}")
-    assert refused.returncode == 1
-    assert f"  precision: checkpoint has '{precision}', this run has '{other}'" in refused.stderr.splitlines()
+    with pytest.raises(CheckpointError, match=f"precision: checkpoint has '{precision}', this run has '{other}'"):
+        script.prepare(compose(*TINY, f"precision={other}", f"run_dir={folder}"))
 
 
 SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is

@@ -518,10 +518,15 @@ def assert_learned_alike(found: list[dict[str, Any]], expected: list[dict[str, A
         assert curve == pytest.approx(other, abs=tolerance), name
 
 
+@pytest.fixture(scope="module")
+def learned_by_reference() -> list[dict[str, Any]]:
+    return learned(Performance())
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
-def test_fast_and_captured_the_same_is_learned_from_the_same_frames(precision, tolerance):
+def test_fast_and_captured_the_same_is_learned_from_the_same_frames(learned_by_reference, precision, tolerance):
     fast = choose_performance("auto", device="cpu", precision=precision, cuda_graphs=True)
-    assert_learned_alike(learned(fast), learned(Performance()), tolerance)
+    assert_learned_alike(learned(fast), learned_by_reference, tolerance)
 
 
 @needs_gpu
@@ -529,10 +534,10 @@ def test_fast_and_captured_the_same_is_learned_from_the_same_frames(precision, t
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_learns_the_same_from_the_same_frames(compiled, cuda_graphs, precision, tolerance):
+def test_a_gpu_learns_the_same_from_the_same_frames(learned_by_reference, compiled, cuda_graphs, precision, tolerance):
     by_name = {"compile": compiled, "cuda_graphs": cuda_graphs}
     performance = choose_performance("auto", device="cuda", precision=precision, **by_name)
-    assert_learned_alike(learned(performance), learned(Performance()), tolerance)
+    assert_learned_alike(learned(performance), learned_by_reference, tolerance)
     assert precision != "fp32" or not torch.backends.cudnn.allow_tf32
 
 

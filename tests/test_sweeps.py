@@ -76,7 +76,11 @@ def check_sweep(page: dict[str, Any]) -> int:
     return asked
 
 
-NUMBER_OF_VALUES = {"procgen": 4 + 16 + 5 + 1 + 1, "sizes": 8 + 7 + 2 + 1 + 1, "hyperparameters": 2 + 2 + 2 + 3 + 1 + 1 + 1}
+NUMBER_OF_VALUES = {
+    "procgen": 4 + 16 + 5 + 1 + 1,
+    "sizes": 8 + 7 + 2 + 1 + 1,
+    "hyperparameters": 2 + 2 + 2 + 3 + 1 + 1 + 1,
+}
 
 
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda file: file.stem)
