@@ -210,7 +210,7 @@ def run_phase(
 
 
 def _step_on(phase: Phase, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
-    """A step on a minibatch of the rollout, or on its frames of given indices: `_step_with_adversary` of what else."""
+    """`_step_with_adversary` on this rollout, a function of its other arguments; in a CUDA graph where captured."""
 
     def step(part: TensorDictBase | Tensor, at_the_cut: bool, micro_batch: int, precision: str) -> dict[str, Tensor]:
         return _step_with_adversary(phase, batch, part, micro_batch, precision, at_the_cut)
