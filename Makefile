@@ -1,5 +1,5 @@
 # make train   install into .venv, then train separation=late on a Procgen game (ARGS="..." to run something else)
-# make test    install into .venv, then run the tests (PYTEST_ARGS="..." to choose)
+# make test    install into .venv, then run the tests on every core (PYTEST_ARGS="..." to choose; -n 0: in one process)
 # make check   everything that CI checks
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
@@ -17,7 +17,7 @@ train: $(VENV)/installed-procgen
 	$(BIN)/python experiments/procgen.py $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check

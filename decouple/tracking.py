@@ -182,7 +182,7 @@ class Tracker:
             record = json.loads(record_file.read_text(encoding="utf-8"))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         if config_file.exists() and config_file.read_bytes() != text:
-            os.replace(config_file, self.run_dir / f"config.{len(record['sessions'])}.yaml")
+            replace_file(self.run_dir / f"config.{len(record['sessions'])}.yaml", config_file.read_bytes())
         replace_file(config_file, text)
         record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
         replace_file(record_file, _json(record))

@@ -27,6 +27,7 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -343,9 +344,9 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
 
     Another machine, or another version, would choose another, which is another run.
     """
-    checkpoint = Path(run_dir) / "checkpoint.pt"
-    if config.precision is None and checkpoint.exists():
-        config.precision = load_checkpoint(checkpoint)["settings"].get("precision")
+    begun = Path(run_dir) / "config.yaml"
+    if config.precision is None and begun.exists():
+        config.precision = yaml.safe_load(begun.read_text(encoding="utf-8")).get("precision")
     experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
     experiment.run_dir = run_dir
     return experiment
@@ -360,10 +361,9 @@ del sys.modules["_script"]
 def main(config: Any) -> float:
     """Returns what a sweeper maximises: the final mean return on test levels."""
     with plain_errors():
-        experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
-        if experiment.evaluate:
+        if config.evaluate:
             overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-            experiment, report = evaluate_checkpoint(experiment, overrides)
+            experiment, report = evaluate_checkpoint(OmegaConf.to_object(config), overrides)
             print(table(experiment, report))
             return report["final/test_return"]
         experiment = as_begun(config, run_folder(config))
