@@ -144,6 +144,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
         return replace(Performance(), **{"collector": _collector(given), **given})
     device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device == "cpu"
+    captured = name == "fastest" and not on_cpu
     precision = given.get("precision") or ("bf16" if fast_bf16(device) else "fp32")
     chosen = {
         "device": device,
@@ -153,8 +154,8 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
         "keep_memory": on_cpu,
         "collector": "preallocated",
         "overlap": not on_cpu,  # on a CPU the games take 1 % of the time, and the network all cores
-        "compile": name == "fastest" and not on_cpu,
-        "cuda_graphs": name == "fastest" and not on_cpu,
+        "compile": captured,
+        "cuda_graphs": captured,
     }
     return Performance(**{**chosen, **given})
 

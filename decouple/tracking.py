@@ -181,8 +181,9 @@ class Tracker:
         if resume_frames is not None and record_file.exists():
             record = json.loads(record_file.read_text(encoding="utf-8"))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
-        if config_file.exists() and config_file.read_bytes() != text:
-            replace_file(self.run_dir / f"config.{len(record['sessions'])}.yaml", config_file.read_bytes())
+        before = config_file.read_bytes() if config_file.exists() else text
+        if before != text:
+            replace_file(self.run_dir / f"config.{len(record['sessions'])}.yaml", before)
         replace_file(config_file, text)
         record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
         replace_file(record_file, _json(record))

@@ -21,7 +21,7 @@ import yaml
 import decouple.progress
 import decouple.tracking
 from decouple.curves import plot_curves
-from decouple.metrics import read_metrics
+from decouple.metrics import read_metrics, replace_file
 from decouple.tracking import Tracker, default_tracker
 
 CONFIG = {"separation": "late", "optimizer": {"lr": 5e-4, "betas": (0.9, 0.999)}, "game": None}
@@ -264,6 +264,22 @@ def test_a_resumed_run_adds_a_session_and_keeps_settings_that_differ(tmp_path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"separation": "full"}
     assert yaml.safe_load((tmp_path / "config.2.yaml").read_text())["separation"] == "late"
     assert not (tmp_path / "config.1.yaml").exists()
+
+
+def test_a_run_cut_off_while_its_settings_change_keeps_those_of_before(tmp_path, monkeypatch):
+    tracker = quiet(tmp_path)
+    before = (tmp_path / "config.yaml").read_bytes()
+
+    def cut_off(path, content):
+        if path.name == "config.yaml":
+            raise KeyboardInterrupt
+        replace_file(path, content)
+
+    with tracker, monkeypatch.context() as patch:
+        patch.setattr(decouple.tracking, "replace_file", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            tracker._write_record({"separation": "full"}, 0, {})
+    assert (tmp_path / "config.yaml").read_bytes() == (tmp_path / "config.1.yaml").read_bytes() == before
 
 
 def test_the_commit_is_that_of_the_checkout_alone(tmp_path, monkeypatch):
