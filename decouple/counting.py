@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from decouple.checks import checked
 from decouple.fitting import evaluating, example_inputs
 
 __all__ = ["multiply_adds", "parameter_count"]
 
 
+@checked()
 def parameter_count(network: nn.Module) -> dict[str, int]:
     """Parameters of each part and in `total`; of a network made by `separate` or a model made by `actor_value`.
 
@@ -28,6 +30,7 @@ def parameter_count(network: nn.Module) -> dict[str, int]:
     return counts | {"total": sum(counts.values())}
 
 
+@checked()
 def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None = None) -> dict[str, int]:
     """Multiply-adds of convolutions and matrix products for one observation, per part and in `total`.
 

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decouple.checks import checked
+
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 
+@checked()
 def check_fit(
     network: Any,
     policy_blocks: Sequence[nn.Module],
@@ -117,6 +120,7 @@ def _example_shapes(
     return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in tensors.items()}
 
 
+@checked()
 def example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
     """One example with a batch axis of 1, in the parameters' type and on their device."""
     if example is not None:

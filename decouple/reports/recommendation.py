@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from decouple.statistics import Estimate, exchange_p_value, probability_of_improvement
+from decouple.checks import at_least, checked
+from decouple.statistics import OF_METRICS, Estimate, exchange_p_value, probability_of_improvement
 
 __all__ = ["DEFAULT", "EXPLICIT_VALUE_SOURCE", "RULE", "Advice", "Comparison", "compare", "recommend"]
 
@@ -85,6 +86,7 @@ class Advice:
     full_by_game: tuple[Comparison, ...]  # full against the default, game by game
 
 
+@checked(repetitions=at_least(1))
 def compare(
     scores: Scores, x: str, y: str, games: Sequence[str] | None = None, *, repetitions: int = 10_000
 ) -> Comparison:
@@ -106,6 +108,7 @@ def compare(
     return Comparison(x, y, tuple(games), estimate, exchange_p_value(of_x, of_y), min(1.0, 2 / ways))
 
 
+@checked(aggregates=OF_METRICS, by_range=OF_METRICS, repetitions=at_least(1))
 def recommend(
     scores: Scores,
     aggregates: Mapping[str, Mapping[str, Estimate]],

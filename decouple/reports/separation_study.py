@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from decouple.checks import checked
 from decouple.metrics import read_json, read_metrics
 from decouple.performance import Performance
 from decouple.separation import separation_index
@@ -101,10 +102,12 @@ class Run:
             return f"trained for {self.frames:,} frames, where its settings say {wanted:,}"
         return None
 
+    @checked()
     def final(self, metric: str) -> float | None:
         """A metric of the final evaluation, as `test_return`; None where it was not measured."""
         return self.result.get(f"final/{metric}", self.result.get(f"eval/{metric}"))
 
+    @checked()
     def curve(self, metric: str) -> dict[int, float]:
         """frames -> a metric of `metrics.csv`, where it was measured."""
         values = self.curves.get(metric, [])
@@ -143,10 +146,12 @@ class Study:
         """By name."""
         return sorted({game for _, game in self.runs})
 
+    @checked()
     def finished(self, variant: str, game: str) -> list[Run]:
         """The finished runs of a variant on a game; none where there is none."""
         return [run for run in self.runs.get((variant, game), []) if not run.unfinished]
 
+    @checked()
     def scores(self, metric: str = "test_return") -> dict[str, dict[str, list[float]]]:
         """Variant -> game -> the metric's final value of each finished run that has it, by rising seed.
 
@@ -164,15 +169,18 @@ class Study:
         """The games that every variant with a finished run has one of."""
         return sorted(set.intersection(*(set(games) for games in self.scores().values()))) if self.scores() else []
 
+    @checked()
     def has(self, metric: str) -> bool:
         """Whether any run has measured it: in training (`eval/...`) or at its end."""
         runs = [run for runs in self.runs.values() for run in runs]
         return any(run.curve(f"eval/{metric}") or run.final(metric) is not None for run in runs)
 
+    @checked()
     def runs_of(self, variant: str) -> list[Run]:
         """All runs of a variant, finished or not, on whatever game."""
         return [run for (name, _), runs in self.runs.items() if name == variant for run in runs]
 
+    @checked()
     def cost(self, variant: str) -> Cost:
         """What a variant costs, counted and timed in its own runs."""
         runs = self.runs_of(variant)
@@ -240,6 +248,7 @@ class Study:
         return rows
 
 
+@checked()
 def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders of runs, those that hold a config.yaml and a metrics.csv, in a folder or by a glob, at any depth.
 
@@ -255,6 +264,7 @@ def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     return folders
 
 
+@checked()
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """A run's folder, finished or not.
 
@@ -273,6 +283,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     return Run(folder, config, read_metrics(folder), result, sessions[-1] if sessions else {})
 
 
+@checked()
 def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None = None) -> Study:
     """The runs of one protocol, grouped by degree of separation, game and seed.
 
