@@ -48,12 +48,16 @@ def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | N
     with torch.no_grad(), evaluating(network):
         for part, (body, *heads) in parts.items():
             with FlopCounterMode(display=False) as counter:
-                if part == "trunk":
-                    hidden["cut"] = body(inputs["observation"])
-                else:
-                    features = body(hidden["cut"], *(inputs[key] for key in body.keys))  # pyright: ignore[reportGeneralTypeIssues]
-                    for head in heads:
-                        head(features)
+                try:
+                    if part == "trunk":
+                        hidden["cut"] = body(inputs["observation"])
+                    else:
+                        features = body(hidden["cut"], *(inputs[key] for key in body.keys))  # pyright: ignore[reportGeneralTypeIssues]
+                        for head in heads:
+                            head(features)
+                except (RuntimeError, KeyError) as error:
+                    shapes = {key: tuple(value.shape[1:]) for key, value in inputs.items()}
+                    raise ValueError(f"example must be one that the {part} takes; got {shapes}: {error}") from error
             counts[part] = counter.get_total_flops() // 2
     return counts | {"total": sum(counts.values())}
 

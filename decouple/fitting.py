@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import checked
+from decouple.checks import Rule, checked
 
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 
-@checked()
+SEPARATED = Rule(
+    lambda network: all(isinstance(getattr(network, part), nn.Sequential) for part in ("trunk", "policy", "value")),
+    "that separate() makes",
+)
+
+
+@checked(network=SEPARATED)
 def check_fit(
     network: Any,
     policy_blocks: Sequence[nn.Module],
@@ -64,7 +70,9 @@ def _run_block(
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
-        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}")
+        raise ValueError(
+            f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])} of the example or a block before"
+        )
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
     version = kept._version
     try:
@@ -72,7 +80,7 @@ def _run_block(
     except Exception as error:
         takes = declared or expects or _linear_shape(block)
         raise ValueError(
-            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}: {error}"
+            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]} of the example or a block before: {error}"
         ) from error
     if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__

@@ -75,7 +75,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["acting.Acting", "checkpoint.set_rng_state", "control.agents_in"], "STATE"),
     "trained_actor.trained_actor": "STATE",
     "cell_store.CellStore.record_search": "STATE",
-    **dict.fromkeys(["checks.Rule", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"),
+    **dict.fromkeys(
+        ["checks.Rule", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"
+    ),
     **dict.fromkeys(["checks.distinct", "checks.has", "checks.inside", "checks.check_fields"], "RULE"),
     **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
     **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from decouple.checks import at_least, checked
+from decouple.checks import at_least, check_setting, checked
 from decouple.statistics import OF_METRICS, Estimate, exchange_p_value, probability_of_improvement
 
 __all__ = ["DEFAULT", "EXPLICIT_VALUE_SOURCE", "RULE", "Advice", "Comparison", "compare", "recommend"]
@@ -101,7 +101,11 @@ def compare(
     Raises:
         ValueError: there is no such game.
     """
-    games = sorted(scores[x].keys() & scores[y].keys()) if games is None else list(games)
+    for name, variant in (("x", x), ("y", y)):
+        check_setting(name, variant, scores.__contains__, f"one of the variants in scores, {list(scores)}")
+    both = sorted(scores[x].keys() & scores[y].keys())
+    games = both if games is None else list(games)
+    check_setting("games", games, lambda names: names and set(names) <= set(both), f"of those that both have, {both}")
     of_x, of_y = ({game: scores[name][game] for game in games} for name in (x, y))
     estimate = probability_of_improvement(of_x, of_y, repetitions=repetitions)
     ways = math.prod(math.comb(len(of_x[game]) + len(of_y[game]), len(of_x[game])) for game in games)

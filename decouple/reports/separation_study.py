@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from decouple.checks import checked
+from decouple.checks import SOME, Rule, checked
 from decouple.metrics import read_json, read_metrics
 from decouple.performance import Performance
 from decouple.separation import separation_index
@@ -248,7 +248,7 @@ class Study:
         return rows
 
 
-@checked()
+@checked(where=SOME)
 def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders of runs, those that hold a config.yaml and a metrics.csv, in a folder or by a glob, at any depth.
 
@@ -283,7 +283,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     return Run(folder, config, read_metrics(folder), result, sessions[-1] if sessions else {})
 
 
-@checked()
+@checked(folders=Rule(lambda folders: not isinstance(folders, Sequence) or len(folders), "not empty"))
 def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None = None) -> Study:
     """The runs of one protocol, grouped by degree of separation, game and seed.
 

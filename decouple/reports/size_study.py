@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,8 @@ def csv_cell(value: Any) -> str:
 @checked()
 def csv_size(text: str) -> tuple[int, ...]:
     """Hidden layers from what `csv_cell` made of them."""
+    if text != "linear" and not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"text must be linear, or sizes like 16,16; got {text!r}")
     return () if text == "linear" else tuple(map(int, text.split(",")))
 
 
