@@ -11,10 +11,11 @@ https://arxiv.org/abs/2102.11893).
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +46,7 @@ from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
+from decouple.rules import SETTINGS_OF_CONTROL, identity_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
@@ -60,6 +62,7 @@ __all__ = [
     "TD3Control",
     "TRPOControl",
     "agents_in",
+    "control_identity",
     "done_result",
     "load_agents",
     "make_env",
@@ -67,6 +70,7 @@ __all__ = [
     "make_small_env",
     "sizes_name",
     "train_agents",
+    "unit_actions",
 ]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
@@ -222,6 +226,30 @@ NOT_IDENTITY = {
 }
 
 
+def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
+    """What the results of these settings rest on, without those left out; see `decouple.rules`."""
+    return identity_of(
+        config,
+        SETTINGS_OF_CONTROL,
+        leave_out=leave_out,
+        unit_actions=lambda: unit_actions(config.env, config.backend),
+    )
+
+
+@functools.cache
+def unit_actions(env: str, backend: str = "auto") -> bool:
+    """Whether a task's actions are all discrete or bounded by -1 and 1, asked of its action spec.
+
+    Raises:
+        ValueError, ImportError: there is no such task, or its package is not installed.
+    """
+    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
+        return True
+    with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
+        space = action_space(made.action_spec)
+    return space.low is None or space.high is None or bool((space.low == -1).all() and (space.high == 1).all())
+
+
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
@@ -374,7 +402,7 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
 def agents_in(state: Mapping[str, Any]) -> list[Any]:
     """The agents in what `load_checkpoint` gives of a run; with `normalize_observation` they read scaled numbers."""
-    settings = dict(state["settings"])
+    settings = {name: value for name, value in state["settings"].items() if name != "rules"}
     if "log_every" in settings:
         settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
@@ -537,4 +565,4 @@ def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None)
 
 
 def _identity(config: ControlSettings) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    return control_identity(config, NOT_IDENTITY)

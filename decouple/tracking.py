@@ -33,13 +33,14 @@ import yaml
 from decouple.curves import plot_curves
 from decouple.metrics import MetricsTable, replace_file
 from decouple.progress import RunProgress
+from decouple.version import VERSION
 
 if TYPE_CHECKING:
     from torchrl.record.loggers.wandb import WandbLogger
 
 __all__ = ["Tracker", "default_tracker"]
 
-_PACKAGES = ("decouple", "torch", "torchrl", "tensordict", "numpy")
+_PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
 
 
 def default_tracker() -> Literal["local", "wandb"]:
@@ -255,7 +256,7 @@ def _session() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"decouple": VERSION, **{name: _version(name) for name in _PACKAGES}},
         "git": _git(Path(__file__).resolve().parents[1]),
     }
 

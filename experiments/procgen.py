@@ -46,6 +46,7 @@ from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
+from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
 from decouple.tracking import Tracker, default_tracker
 
@@ -240,7 +241,7 @@ def prepare(config: ProcgenExperiment) -> Run:
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
-    identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    identity = identity_of(config, SETTINGS_OF_PROCGEN, leave_out=NOT_IDENTITY, unit_actions=lambda: True)
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
     resume_frames = frames_to_resume(
