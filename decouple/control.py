@@ -172,7 +172,11 @@ class DDPGControl(ControlSettings, DDPGSettings):
 
 @dataclass
 class PPOControl(ControlSettings, OnPolicySettings):
-    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate."""
+    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate.
+
+    Values are clipped where rewards are normalised, as there: with `clip_value` left at `auto` it becomes 0.2 with
+    `normalize_reward` and None without, and holds that from then on.
+    """
 
     algorithm: str = "ppo"
     actor: list[int] = field(default_factory=lambda: [64, 64])
@@ -188,10 +192,16 @@ class PPOControl(ControlSettings, OnPolicySettings):
     rollout_steps: int = 2048
     gamma: float = 0.99
     learning_rate: float = 3e-4
+    clip_value: Any = "auto"  # of the value's change since the rollout; None: no clipping
     entropy_coeff: float = 0.0
     minibatches: int = 32
     epochs: int = 10
     micro_batch: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward else None
+        super().__post_init__()
 
     @staticmethod
     def algorithms() -> Mapping[str, Any]:
