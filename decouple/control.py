@@ -30,7 +30,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
-from decouple.checkpoint import frames_to_resume, load_checkpoint
+from decouple.checkpoint import frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
@@ -41,6 +41,7 @@ from decouple.envs.unity import unity_env
 from decouple.evaluation import episode_returns
 from decouple.heads import action_space
 from decouple.learner import Learner
+from decouple.metrics import read_result
 from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
@@ -271,12 +272,16 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
 
     Raises:
         CheckpointError: the folder holds a run of other settings.
+        ValueError: a result.json that is damaged; without it, the run is evaluated again.
     """
     checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
     if not checkpoint.exists() or not result.exists():
         return None
     load_checkpoint(checkpoint, expect=_identity(config))
-    report = json.loads(result.read_text())
+    try:
+        report = read_result(result)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
     return report if 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config) else None
 
 
@@ -401,13 +406,16 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or of another experiment.
         ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
-    state = load_checkpoint(Path(run_dir) / "checkpoint.pt")
-    if state["settings"]["normalize_observation"]:
+    path = Path(run_dir) / "checkpoint.pt"
+    state = load_checkpoint(path)
+    with reading_checkpoint(path, "agents of train_agents"):
+        scaled, agents = state["settings"]["normalize_observation"], agents_in(state)
+    if scaled:
         raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
-    return agents_in(state)
+    return agents
 
 
 def agents_in(state: Mapping[str, Any]) -> list[Any]:

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import signal
@@ -225,14 +224,14 @@ def run_folder(config: Any) -> str:
 
 def sweep_result(settings: Any) -> dict[str, float] | None:
     """The result of a sweep's job that has been done with the very same settings; None: it is to be run."""
-    import yaml
+    from decouple.metrics import read_result, read_yaml
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
     if not in_sweep() or not all(file.exists() for file in files):
         return None
     config, result = files
-    same = yaml.safe_load(config.read_text(encoding="utf-8")) == dataclasses.asdict(settings)
+    same = read_yaml(config) == dataclasses.asdict(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
-    report = json.loads(result.read_text(encoding="utf-8"))
+    report = read_result(result)
     return report if report["frames"] >= settings.total_frames else None

@@ -28,7 +28,6 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -43,13 +42,14 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.metrics import read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, default_tracker
+from decouple.tracking import Tracker, check_run_files, default_tracker
 
 
 @dataclass
@@ -348,7 +348,8 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """
     begun = Path(run_dir) / "config.yaml"
     if config.precision is None and begun.exists():
-        config.precision = yaml.safe_load(begun.read_text(encoding="utf-8")).get("precision")
+        check_run_files(run_dir)
+        config.precision = read_yaml(begun).get("precision")
     experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
     experiment.run_dir = run_dir
     return experiment

@@ -69,7 +69,8 @@ def report(config: SizeReport) -> Path:
     store, folder = CellStore(store_path), Path(config.output or f"{config.run_dir}/report")
     folder.mkdir(parents=True, exist_ok=True)
     rows, studies = table_rows(store.searches(), read_paper(PAPER / "table_1.csv")), read_studies(store)
-    latency = latencies(config, studies, folder / "latency.csv")
+    left_out: list[str] = []
+    latency = latencies(config, studies, folder / "latency.csv", left_out)
 
     replace_file(folder / "table_1.md", f"{markdown_table(rows)}\n".encode())
     replace_file(folder / "table_1.csv", csv_table(rows))
@@ -80,15 +81,18 @@ def report(config: SizeReport) -> Path:
         save_figure(relative_figure(rows, read_paper_parameters(PAPER / "table_a2.csv")), folder / "figure_4.png", DPI)
     sections = [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
     path = folder / "report.md"
-    replace_file(path, "\n\n".join([head_section(found), *sections, ""]).encode())
+    replace_file(path, "\n\n".join([head_section(found, left_out), *sections, ""]).encode())
     return path
 
 
-def latencies(config: SizeReport, studies: Sequence[SizeStudy], path: Path) -> list[dict[str, Any]]:
-    """Those in the file, after what the settings ask for has been measured."""
+def latencies(
+    config: SizeReport, studies: Sequence[SizeStudy], path: Path, left_out: list[str]
+) -> list[dict[str, Any]]:
+    """Those in the file, after what the settings ask for has been measured; adds what is damaged to `left_out`."""
     if config.latency == "none":
         return read_latency(path)
     options: dict[str, Any] = {"batch_sizes": config.batch_sizes, "seconds": config.seconds}
+    options["left_out"] = left_out.append
     return study_latency(studies, path, runtimes=available_runtimes(), again=config.latency == "again", **options)
 
 
@@ -99,10 +103,13 @@ def names_of(studies: Sequence[SizeStudy]) -> dict[str, SizeStudy]:
     return {f"{n}_{s.key}" if n in several else n: s for n, s in zip(plain, studies, strict=True)}
 
 
-def head_section(found: bool) -> str:
-    """Table I and figure 4."""
+def head_section(found: bool, left_out: Sequence[str]) -> str:
+    """Table I and figure 4, and the checkpoints whose latency could not be taken."""
     lines = ["# Actor sizes", "## Table I, ours beside the paper's", "![Table I](table_1.png)"]
     lines.append("As text: [table_1.md](table_1.md), [table_1.csv](table_1.csv). Every cell: [cells.csv](cells.csv).")
+    if left_out:
+        lines.append("Damaged checkpoints, whose latency could not be taken:")
+        lines.append("\n".join(f"- {text}" for text in left_out))
     if not found:
         return "\n\n".join(
             [*lines, "No search is done yet: Table I has the paper's rows alone, and there is no figure 4."]

@@ -13,7 +13,7 @@ from torch import nn
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
-from decouple.checkpoint import CheckpointError
+from decouple.checkpoint import CheckpointError, save_checkpoint
 from decouple.control import (
     CONTROL_ALGORITHMS,
     ControlSettings,
@@ -178,6 +178,24 @@ def test_a_result_is_done_where_it_has_its_frames_and_its_settings(tmp_path):
         assert done_result(cell("ddpg", tmp_path / "run", total_frames=total_frames)) is None
     with pytest.raises(CheckpointError, match="learning_rate"):
         done_result(cell("ddpg", tmp_path / "run", learning_rate=0.5))
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"frames": null}'])
+def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content):
+    config = cell("ddpg", tmp_path / "run")
+    report, file = train_agents(config), tmp_path / "run" / "result.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"result.json must .*; delete it, and the same command evaluates") as error:
+        done_result(config)
+    assert str(error.value).startswith(str(file))
+    file.unlink()
+    assert done_result(config) is None and train_agents(config) == report
+
+
+def test_a_checkpoint_of_something_else_holds_no_agents(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"settings": {"algorithm": "sac"}, "frames": 10})
+    with pytest.raises(CheckpointError, match=r"checkpoint.pt must hold agents of train_agents"):
+        load_agents(tmp_path)
 
 
 def test_agents_come_back_whatever_their_intervals_were(tmp_path):
