@@ -63,6 +63,7 @@ class SearchSettings:
     tolerance: float = 0.1  # share of the threshold by which a mean return may lie below it (the paper's)
     sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # from the smallest on
     confidence: float = 0.95  # of the intervals
+    power: float = 0.8  # how often as many seeds as the notes ask for would tell
     exhaustive: bool = False  # every size of both stages, rather than a bisection
     engine: str = "local"  # local: processes of this machine; ray
     parallel: int = 1  # batches at once: of use where exhaustive, since a bisection wants one cell at a time
@@ -95,7 +96,7 @@ class SearchSettings:
             check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
         sizes = settings.actor, settings.critic
         check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
-        return search_steps(**{**self.told(), "threshold": threshold}, baseline=settings.actor)
+        return search_steps(**{**self.told(), "threshold": threshold}, power=self.power, baseline=settings.actor)
 
 
 class SearchProgress:
