@@ -200,7 +200,9 @@ class _Process:
         # which Python puts first on the path and where anything may lie, is to be imported from.
         code = "import sys; sys.path.pop(0); from decouple.cells import serve; serve(int(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        # A session of its own: a terminal's Ctrl-C is for the caller, who ends this.
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
         theirs.close()  # so that its end is seen here
 
     def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
@@ -226,7 +228,6 @@ class _Process:
 
 def serve(descriptor: int) -> None:
     """Train what comes through the connection, until the other end is gone: then at once, whatever is under way."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who ends this
     connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def read() -> None:

@@ -9,7 +9,7 @@ diagnoses. Latencies are measured once. A study in progress is reported as far a
 Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-from _script import plain_errors  # noqa: I001  (first: it takes this folder off the path)
+from _script import plain_errors, plain_interrupts  # noqa: I001  (first: it takes this folder off the path)
 
 from collections import Counter
 from collections.abc import Sequence
@@ -160,4 +160,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

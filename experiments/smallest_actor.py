@@ -12,7 +12,7 @@ number of these commands may share. Started again, after a kill or with more see
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
 """
 
-from _script import plain_errors  # noqa: I001  (first: it takes this folder off the path)
+from _script import plain_errors, plain_interrupts, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
 
 import contextlib
 import dataclasses
@@ -205,6 +205,14 @@ def write_table(run_dir: str) -> str:
     return text
 
 
+def search_goes_on(run_dir: str) -> str:
+    """Where a study stands whose search was interrupted, and what the same command does when it is started again."""
+    path = Path(run_dir) / "cells.sqlite"
+    store = CellStore(path) if path.exists() else None
+    done = sum(bool(store.returns(cell)) for cell in store.cells()) if store else 0
+    return f"{done} cells have results in {path}: the same command goes on from the last checkpoints of the others"
+
+
 def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:
     verdict = ("accepted" if trial.accepted else "rejected") + ("" if trial.decided else "?")
     sizes = f"actor {size_name(trial.actor):11} ({counts[trial.actor]:>7,})  critic {size_name(trial.critic):11}"
@@ -253,7 +261,8 @@ def main(config: Any) -> None:
             return
         counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
         try:
-            found = search(settings, options, counts)
+            with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
+                found = search(settings, options, counts)
         except CellError as error:
             if one:
                 sys.exit(f"CellError: {error}")
@@ -262,4 +271,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

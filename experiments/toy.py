@@ -10,7 +10,8 @@ are left alone, one that was interrupted goes on. Section III and figures 1 and 
 Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
-from _script import plain_errors, register_control  # noqa: I001  (first: it takes this folder off the path)
+# First: it takes this folder off the path.
+from _script import plain_errors, plain_interrupts, register_control, run_goes_on, says_what_goes_on  # noqa: I001
 
 import math
 import time
@@ -80,7 +81,8 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
         if done_result(settings) is not None:
             continue
         start = time.perf_counter()
-        report = train_agents(settings)
+        with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
+            report = train_agents(settings)
         print(f"{TITLES[algorithm]}, {pair}: {report['final/return']:.2f} in {time.perf_counter() - start:.0f} s")
 
 
@@ -228,4 +230,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()
