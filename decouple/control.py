@@ -69,6 +69,7 @@ __all__ = [
     "make_env",
     "make_model",
     "make_small_env",
+    "run_result",
     "sizes_name",
     "train_agents",
     "unit_actions",
@@ -266,12 +267,11 @@ def sizes_name(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes)) or "linear"
 
 
-def done_result(config: ControlSettings) -> dict[str, float] | None:
-    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
-    run has come further than `total_frames`, which `train_agents` refuses.
+def run_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir`, however far it has come; None where there is none.
 
     Raises:
-        CheckpointError: the folder holds a run of other settings.
+        CheckpointError: the folder holds a run of other settings, or under other rules.
         ValueError: a result.json that is damaged; without it, the run is evaluated again.
     """
     checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
@@ -279,10 +279,22 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
         return None
     load_checkpoint(checkpoint, expect=_identity(config))
     try:
-        report = read_result(result)
+        return read_result(result)
     except ValueError as error:
         raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
-    return report if 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config) else None
+
+
+def done_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
+    run has come further than `total_frames`, which `train_agents` refuses.
+
+    Raises:
+        CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged.
+    """
+    report = run_result(config)
+    done = report is not None and 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config)
+    return report if done else None
 
 
 def _frames_per_iteration(config: ControlSettings) -> int:

@@ -41,6 +41,7 @@ from decouple.search import SIZES, SmallestActor, Step, Trial, return_text, roun
 from decouple.reports.size_study import (
     csv_table,
     markdown_table,
+    old_searches,
     read_paper,
     reduction_percent,
     search_record,
@@ -197,8 +198,9 @@ def write_table(run_dir: str) -> str:
     store = Path(run_dir) / "cells.sqlite"
     if not store.exists():
         raise FileNotFoundError(f"{store} is not there: no search has run in {run_dir}")
-    rows = table_rows(CellStore(store).searches(), read_paper(PAPER))
-    text = markdown_table(rows)
+    searches = CellStore(store).searches()
+    rows = table_rows(searches, read_paper(PAPER))
+    text = "\n".join([markdown_table(rows), *(f"\n{note}" for note in old_searches(searches))])
     replace_file(Path(run_dir) / "table.md", text.encode() + b"\n")
     replace_file(Path(run_dir) / "table.csv", csv_table(rows))
     return text

@@ -28,6 +28,7 @@ from decouple.control import (
     unit_actions,
 )
 from decouple.metrics import read_metrics
+from decouple.reports.size_cells import read_studies
 from decouple.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
 from decouple.version import VERSION
 
@@ -183,6 +184,16 @@ def test_a_store_of_0_1_goes_on_and_a_cell_under_a_rule_that_has_changed_is_anot
     assert [batch.version for config in (kept, changed) for batch in store.batches(cell_of(config))] == [None, VERSION]
     assert train_cells([dataclasses.replace(kept, seeds=3)], store, train) == [[*returns["pixelcopter"], 0.25]]
     assert len(store.cells()) == 4  # the old cell of Pong is there still
+
+
+def test_a_report_does_not_mix_cells_of_0_1_with_those_of_new_rules(of_0_1):
+    store = CellStore(of_0_1 / "study" / "cells.sqlite")
+    tasks = [study.task for study in read_studies(store)]
+    assert "pixelcopter" in tasks and "pong" not in tasks
+    new = PPOControl(env="pong", seeds=1, frame_skip=4, **ON)
+    train_cells([new], store, lambda config, go_on: {"final/return": 0.5})
+    (pong,) = (study for study in read_studies(store) if study.task == "pong")
+    assert [cell.measures["return"] for cell in pong.cells] == [{0: 0.5}]
 
 
 @pytest.fixture
