@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
 
@@ -55,6 +56,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
 
 
+@checked()
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write `state` to `path` so that a kill at any moment leaves the old file or the new one, whole.
 
@@ -95,6 +97,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     _sync_folder(path.parent)
 
 
+@checked()
 def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, with all tensors on the CPU.
 
@@ -128,6 +131,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
     return state
 
 
+@checked()
 @contextlib.contextmanager
 def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
@@ -149,6 +153,7 @@ def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None
         ) from error
 
 
+@checked(total_frames=at_least(1), frames_per_iteration=at_least(1))
 def frames_to_resume(
     run_dir: str | os.PathLike[str],
     expect: Mapping[str, Any],

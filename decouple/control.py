@@ -31,7 +31,7 @@ from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
 from decouple.checkpoint import frames_to_resume, load_checkpoint, reading_checkpoint
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import PROBABILITY, all_of, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
@@ -124,6 +124,9 @@ class ControlSettings:
         own = type(self) is not ControlSettings  # an algorithm's, with settings of its own to check
         if own:
             super().__post_init__()
+        gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
+        check_setting("separation", self.separation, lambda v: type(v) in (int, str), "a name or a whole number")
         names = [name for name, kind in CONTROL_ALGORITHMS.items() if type(self) is kind]
         check_setting(
             "algorithm", self.algorithm, lambda v: not own or v in names, f"{names} for {type(self).__name__}"
@@ -238,6 +241,7 @@ NOT_IDENTITY = {
 }
 
 
+@checked()
 def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
     """What the results of these settings rest on, without those left out; see `decouple.rules`."""
     return identity_of(
@@ -262,11 +266,13 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
     return space.low is None or space.high is None or bool((space.low == -1).all() and (space.high == 1).all())
 
 
+@checked(sizes=all_of(at_least(1)))
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
 
 
+@checked()
 def run_result(config: ControlSettings) -> dict[str, float] | None:
     """The result of the run in `run_dir`, however far it has come; None where there is none.
 
@@ -284,6 +290,7 @@ def run_result(config: ControlSettings) -> dict[str, float] | None:
         raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
 
 
+@checked()
 def done_result(config: ControlSettings) -> dict[str, float] | None:
     """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
     run has come further than `total_frames`, which `train_agents` refuses.
@@ -312,6 +319,7 @@ def _frames_to_resume(config: ControlSettings) -> int | None:
     )
 
 
+@checked(num_envs=at_least(1))
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
     """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
 
@@ -347,11 +355,13 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
     )
 
 
+@checked()
 def make_small_env(config: ControlSettings) -> EnvBase:
     """The task with as few environments as it has, of the first seed: for the shapes of what a model reads and does."""
     return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
 
 
+@checked()
 def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
     """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
 
@@ -390,6 +400,7 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
     return actor_qvalue(network, env.action_spec, twin_blocks=twin, deterministic=deterministic, **gains)
 
 
+@checked()
 def train_agents(config: ControlSettings) -> dict[str, float]:
     """Train the agents, or go on with those of `run_dir`, and evaluate them at the end.
 
@@ -413,6 +424,7 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
         return train(config, env, models)
 
 
+@checked()
 def load_agents(run_dir: str | Path) -> list[Any]:
     """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import Rule, checked
+from decouple.checks import Must, checked
 
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 
-SEPARATED = Rule(
+SEPARATED = Must(
     lambda network: all(isinstance(getattr(network, part), nn.Sequential) for part in ("trunk", "policy", "value")),
     "that separate() makes",
 )
@@ -125,7 +125,9 @@ def _example_shapes(
         if shape is None or network.policy.keys or network.value.keys:
             if network.policy.keys or network.value.keys:
                 keys = sorted({*network.policy.keys, *network.value.keys})
-                raise ValueError(f"example must be a mapping with observation and {keys}, since a branch reads them")
+                raise ValueError(
+                    f"example must be a mapping with observation and {keys}, since policy_keys or value_keys have them"
+                )
             return {}
         return {"observation": torch.empty(shape, device="meta")}
     tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)

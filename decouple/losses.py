@@ -40,6 +40,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
 from decouple.blocks import orthogonal_
+from decouple.checks import at_least, checked
 
 __all__ = [
     "AdvantageHead",
@@ -61,6 +62,7 @@ class AdvantageHead(nn.Module):
         discrete: whether actions are discrete and enter as one-hot vectors.
     """
 
+    @checked(hidden_size=at_least(1), num_actions=at_least(1))
     def __init__(self, hidden_size: int, num_actions: int, *, discrete: bool = True) -> None:
         super().__init__()
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
@@ -95,6 +97,7 @@ class OrderClassifier(nn.Module):
         width: units of one hidden layer with ReLU, >= 1; None (the default) for a classifier linear in both features.
     """
 
+    @checked(hidden_size=at_least(1), width=at_least(1))
     def __init__(self, hidden_size: int, width: int | None = None) -> None:
         super().__init__()
         self.hidden_size = _positive_integer("hidden_size", hidden_size)

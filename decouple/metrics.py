@@ -20,10 +20,13 @@ from typing import Any
 
 import yaml
 
+from decouple.checks import SOME, at_least, checked
+
 __all__ = [
     "MetricsTable",
     "column_numbers",
     "csv_lines",
+    "csv_rows",
     "markdown_lines",
     "read_json",
     "read_metrics",
@@ -34,6 +37,7 @@ __all__ = [
 ]
 
 
+@checked()
 def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
     """The table of a run, finished or not.
 
@@ -53,6 +57,7 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
 class MetricsTable:
     """metrics.csv, open for one more row; numbers as `repr` gives them, so that they come back exactly."""
 
+    @checked(resume_frames=at_least(0))
     def __init__(self, path: Path, resume_frames: int | None) -> None:
         self.path = path
         columns, rows = read_table(path) if path.exists() else (["frames"], [])
@@ -84,6 +89,17 @@ class MetricsTable:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
 
 
+@checked()
+def csv_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a CSV file that has these columns; ValueError with the file's name where it has them not."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if not set(columns) <= set(rows.fieldnames or ()):
+            raise ValueError(f"path must be of a table with the columns {', '.join(columns)}; got {path}")
+        return list(rows)
+
+
+@checked()
 def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
     """Rows as the lines of a CSV file."""
     text = io.StringIO()
@@ -91,6 +107,7 @@ def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
     return text.getvalue().encode()
 
 
+@checked(rows=SOME)
 def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
     """Rows, the first of them the heads of the columns, as a table in Markdown; a `|` in a cell stands as it is.
 
@@ -103,6 +120,7 @@ def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|---" * len(rows[0]) + "|", *lines])
 
 
+@checked()
 def read_json(path: Path) -> dict[str, Any]:
     """What a file of a run's folder holds, as result.json or record.json; empty where there is none.
 
@@ -121,6 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked()
 def read_result(path: Path) -> dict[str, Any]:
     """What a run came to: its result.json, `frames` and a number for each metric; empty where there is none.
 
@@ -140,6 +159,7 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked()
 def read_yaml(path: Path) -> dict[str, Any]:
     """The settings in a run's config.yaml.
 
@@ -157,6 +177,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked()
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """The columns and the rows of cells; what stands behind the last newline was never finished.
 
@@ -180,6 +201,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
+@checked()
 def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]:
     """A column of `read_table` as numbers; nan where a cell is empty.
 
@@ -218,6 +240,7 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+@checked()
 def replace_file(path: Path, content: bytes) -> None:
     """Give `path` new content such that a kill leaves the old or the new, whole."""
     temporary = path.with_name(f".{path.name}.tmp")

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked
+
 __all__ = ["Replay", "Transition", "Widths"]
 
 
@@ -56,6 +58,7 @@ class Replay:
         OSError: the disk has no room for the file; it is asked for at once, not when it fills.
     """
 
+    @checked(capacity=at_least(1), seeds=at_least(1), slack=at_least(0))
     def __init__(self, capacity: int, widths: Widths, *, seeds: int, path: str | Path | None = None, slack: int = 0):
         for name, value in (("capacity", capacity), ("seeds", seeds), *widths._asdict().items()):
             if value < 1:

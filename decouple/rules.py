@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decouple.checks import checked
 from decouple.version import VERSION, written_by
 
 __all__ = [
@@ -76,6 +77,7 @@ SETTINGS_OF_PROCGEN = frozenset(
 )
 
 
+@checked()
 def identity_of(
     settings: Any, always: Collection[str], *, leave_out: Collection[str], unit_actions: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -98,11 +100,13 @@ def identity_of(
     return kept | ({"rules": rules} if rules else {})
 
 
+@checked()
 def rules_of(settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> dict[str, int]:
     """The rules that concern a run of these settings and have changed, with their versions."""
     return {name: rule.version for name, rule in RULES.items() if rule.concerns(settings, unit_actions)}
 
 
+@checked()
 def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> list[str]:
     """Each rule that results rest on in another version than this one's, in words; none: they count.
 
@@ -118,6 +122,7 @@ def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions
     ]
 
 
+@checked()
 def rule_text(name: str, there: int | None, here: int | None) -> str:
     """What a rule was where a file was written, and what it is here; None: version 1."""
     now = f" ({RULES[name].now})" if name in RULES else ""

@@ -21,7 +21,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from decouple.checks import PROBABILITY, Rule, at_least, checked
+from decouple.checks import PROBABILITY, Must, at_least, checked
 from decouple.fitting import check_fit
 
 __all__ = [
@@ -99,7 +99,12 @@ def separate(
             block can read, or a parameter that both branches would own.
     """
     policy_blocks, value_blocks = list(policy_blocks), list(value_blocks)
-    k = separation_index(at, min(len(policy_blocks), len(value_blocks)))
+    depth = min(len(policy_blocks), len(value_blocks))
+    if isinstance(at, int) and at > depth:
+        raise ValueError(
+            f"at must lie in [0, {depth}], the blocks of the shorter of policy_blocks and value_blocks; got {at}"
+        )
+    k = separation_index(at, depth)
     trunk = nn.Sequential(*policy_blocks[:k])
     policy = Branch(policy_blocks[k:], policy_keys, name="policy")
     value = Branch(value_blocks[k:], value_keys, name="value")
@@ -226,7 +231,7 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
-@checked(loss=Rule(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
+@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
 

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from decouple.checks import ANY_NUMBER, at_least, checked
 from decouple.curves import plot_curves
 from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
 from decouple.progress import RunProgress
@@ -73,6 +74,7 @@ class Tracker:
         ImportError: "wandb" without the package.
     """
 
+    @checked(total_frames=at_least(1), resume_frames=at_least(0))
     def __init__(
         self,
         run_dir: str | os.PathLike[str],
@@ -117,6 +119,7 @@ class Tracker:
             replace_file(self.run_dir / "record.json", _json(record))
         self._progress = RunProgress(total_frames, self._frames) if progress else None
 
+    @checked(metrics=ANY_NUMBER, frames=at_least(0))
     def log(self, metrics: Mapping[str, float], frames: int) -> None:
         """Write one row: the metrics at `frames` environment frames since the run began.
 
@@ -151,6 +154,7 @@ class Tracker:
             self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
         return path
 
+    @checked(result=ANY_NUMBER)
     def summarise(self, result: Mapping[str, float]) -> None:
         """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary."""
         row = {_metric_name(key): _metric_value(key, value) for key, value in result.items()}
@@ -200,6 +204,7 @@ class Tracker:
         return record
 
 
+@checked()
 def check_run_files(run_dir: str | os.PathLike[str]) -> None:
     """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
 

@@ -30,6 +30,7 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
+from decouple.checks import at_least, check_fields
 from decouple.control import ControlSettings, done_result, load_agents, make_env, run_result, sizes_name, train_agents
 from decouple.curves import save_figure
 from decouple.metrics import markdown_lines, read_metrics
@@ -57,6 +58,7 @@ class ToyStudy:
     train: bool = True  # false: figures and table from what is there
 
     def __post_init__(self) -> None:
+        check_fields(self, seeds=at_least(1), total_frames=at_least(1))
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
             raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from decouple.cell_store import Batch, Cell, CellStore
-from decouple.checks import ANY_NUMBER, all_of, at_least, checked, one_of
+from decouple.checks import ANY_NUMBER, all_of, at_least, check_setting, checked, one_of
 from decouple.control import CONTROL_ALGORITHMS
 from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
 from decouple.off_policy_settings import OffPolicySettings
@@ -223,6 +223,7 @@ def size_order(size: Sequence[int]) -> int:
 @checked(values=ANY_NUMBER)
 def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None:
     """The mean of what was logged in the last tenth of training and is finite; None where nothing was."""
+    check_setting("values", values, lambda v: len(v) == len(frames), f"as many as frames, {len(frames)}")
     if not len(frames):
         return None
     late = [value for at, value in zip(frames, values, strict=True) if at > 0.9 * frames[-1] and math.isfinite(value)]

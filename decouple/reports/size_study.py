@@ -9,7 +9,6 @@ https://arxiv.org/abs/2102.11893), Table I.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import os
@@ -18,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import Rule, all_of, at_least, checked, has, one_of
+from decouple.checks import Must, all_of, at_least, checked, has, one_of
 from decouple.control import unit_actions
-from decouple.metrics import csv_lines, markdown_lines
+from decouple.metrics import csv_lines, csv_rows, markdown_lines
 from decouple.rules import outdated
 from decouple.search import SmallestActor, return_text, size_name
 from decouple.version import VERSION, written_by
@@ -117,8 +116,7 @@ def reduction_percent(small: int, large: int) -> float:
 @checked()
 def read_paper(path: str | os.PathLike[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """(task, algorithm), both in lower case -> the row of Table I: sizes as tuples, numbers, None where it has none."""
-    with open(Path(path), newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(Path(path), "environment", "algorithm")
     return {(row["environment"].lower(), row["algorithm"].lower()): _numbers(row) for row in rows}
 
 
@@ -127,11 +125,10 @@ def read_paper_parameters(path: str | os.PathLike[str]) -> dict[str, dict[tuple[
     """Task, in lower case -> hidden layers -> the parameters of an actor, from Table A.2; sizes that it has none of are
     left out."""
     counts: dict[str, dict[tuple[int, ...], int]] = {}
-    with open(Path(path), newline="") as file:
-        for row in csv.DictReader(file):
-            size = csv_size(row.pop("hidden"))
-            for task, count in row.items():
-                counts.setdefault(task.lower(), {}).update({size: int(count)} if count else {})
+    for row in csv_rows(Path(path), "hidden"):
+        size = csv_size(row.pop("hidden"))
+        for task, count in row.items():
+            counts.setdefault(task.lower(), {}).update({size: int(count)} if count else {})
     return counts
 
 
@@ -248,7 +245,7 @@ def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return texts
 
 
-@checked(spread=Rule(lambda spread: not spread < 0, "of at least 0, or NaN", any_number=True))
+@checked(spread=Must(lambda spread: not spread < 0, "of at least 0, or NaN", any_number=True))
 def spread_text(spread: float | None) -> str:
     """` ± ` and a standard deviation with two digits or more, and no exponent; empty where there is none."""
     if spread is None or math.isnan(spread):
