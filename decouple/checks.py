@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import reprlib
 import types
@@ -29,6 +28,7 @@ import torch
 __all__ = [
     "ANY_NUMBER",
     "DEVICE",
+    "FLOAT32_MAX",
     "INT32_MAX",
     "PROBABILITY",
     "SEED",
@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 INT32_MAX = 2**31 - 1  # the largest seed, and number of anything
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # networks compute in it: what is beyond is infinite to them
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -290,7 +291,7 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return whole and (any_number or -INT32_MAX <= value <= INT32_MAX)
     if kind is float:
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        return number and (any_number or (abs(value) < 1e300 and math.isfinite(value)))
+        return number and (any_number or abs(value) <= FLOAT32_MAX)
     if plain is Callable:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):
@@ -305,8 +306,13 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
     if plain in (Mapping, dict) and isinstance(value, plain) and inner:
         of_key, of_value = inner
         return all(_fits(k, of_key, any_number) and _fits(v, of_value, any_number) for k, v in value.items())
-    if plain is os.PathLike or not isinstance(plain, type) or getattr(plain, "_is_protocol", False):
-        return hasattr(value, "__fspath__") if plain is os.PathLike else True
+    if plain is os.PathLike:
+        return hasattr(value, "__fspath__")
+    if getattr(plain, "_is_protocol", False):
+        members = {*vars(plain), *inspect.get_annotations(plain)}
+        return all(hasattr(value, name) for name in members if not name.startswith("_"))
+    if not isinstance(plain, type):
+        return True
     return isinstance(value, plain)
 
 

@@ -126,7 +126,6 @@ class ControlSettings:
             super().__post_init__()
         gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
         check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
-        check_setting("separation", self.separation, lambda v: type(v) in (int, str), "a name or a whole number")
         names = [name for name, kind in CONTROL_ALGORITHMS.items() if type(self) is kind]
         check_setting(
             "algorithm", self.algorithm, lambda v: not own or v in names, f"{names} for {type(self).__name__}"
@@ -139,6 +138,10 @@ class ControlSettings:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
+        depth = min(len(self.actor), len(self.critic))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= depth)
+        allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
+        check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
         check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
@@ -204,8 +207,8 @@ class PPOControl(ControlSettings, OnPolicySettings):
     micro_batch: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if self.clip_value == "auto":
-            self.clip_value = 0.2 if self.normalize_reward else None
+        if isinstance(self.clip_value, str) and self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward is True else None
         super().__post_init__()
 
     @staticmethod

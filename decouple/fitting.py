@@ -143,6 +143,8 @@ def example_inputs(
     """One example with a batch axis of 1 on the parameters' device, and in their type unless `cast` is false."""
     if example is not None:
         tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
+        if "observation" not in tensors:
+            raise ValueError(f"example must hold the key observation; got {sorted(tensors)}")
     elif known := getattr(network, "example", None):
         tensors = {key: torch.zeros_like(tensor, device="cpu") for key, tensor in known.items()}
     else:

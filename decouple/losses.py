@@ -40,7 +40,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
 from decouple.blocks import orthogonal_
-from decouple.checks import at_least, checked
+from decouple.checks import FLOAT32_MAX, at_least, checked
 
 __all__ = [
     "AdvantageHead",
@@ -390,6 +390,6 @@ def _positive_integer(name: str, value: Any) -> int:
 
 
 def _nonnegative(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= FLOAT32_MAX:
         raise ValueError(f"{name} must be a finite number >= 0; got {value!r}")
     return float(value)

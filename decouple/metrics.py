@@ -92,11 +92,10 @@ class MetricsTable:
 @checked()
 def csv_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file that has these columns; ValueError with the file's name where it has them not."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not set(columns) <= set(rows.fieldnames or ()):
-            raise ValueError(f"path must be of a table with the columns {', '.join(columns)}; got {path}")
-        return list(rows)
+    rows = csv.DictReader(io.StringIO(_text(path, path.read_bytes()), newline=""))
+    if not set(columns) <= set(rows.fieldnames or ()):
+        raise ValueError(f"path must be of a table with the columns {', '.join(columns)}; got {path}")
+    return list(rows)
 
 
 @checked()

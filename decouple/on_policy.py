@@ -561,7 +561,7 @@ def _check_seeds(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -
     batch_size, stacked = tuple(env.batch_size), seed_count(model)
     if seeds is None:
         if len(batch_size) != 1:
-            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}")
+            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}, and no seeds")
         if stacked is not None:
             raise ValueError(f"seeds must be {stacked} integers, one for each model of the stack; got None")
         return

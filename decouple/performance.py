@@ -141,7 +141,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     Raises:
         ValueError: an unknown name, or a setting that is not allowed.
     """
-    check_setting("performance", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
+    check_setting("performance (its name)", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
     given = {key: value for key, value in by_name.items() if value is not None}
     check_setting("performance", set(given) - {field.name for field in fields(Performance)}, lambda v: not v, "known")
     if name == "reference":

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from decouple.checks import checked
+from decouple.checks import Must, checked, has
 from decouple.version import VERSION, written_by
 
 __all__ = [
@@ -77,7 +77,7 @@ SETTINGS_OF_PROCGEN = frozenset(
 )
 
 
-@checked()
+@checked(settings=Must(dataclasses.is_dataclass, "dataclass"))
 def identity_of(
     settings: Any, always: Collection[str], *, leave_out: Collection[str], unit_actions: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -100,13 +100,13 @@ def identity_of(
     return kept | ({"rules": rules} if rules else {})
 
 
-@checked()
+@checked(settings=has("env"))
 def rules_of(settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> dict[str, int]:
     """The rules that concern a run of these settings and have changed, with their versions."""
     return {name: rule.version for name, rule in RULES.items() if rule.concerns(settings, unit_actions)}
 
 
-@checked()
+@checked(settings=has("env"))
 def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> list[str]:
     """Each rule that results rest on in another version than this one's, in words; none: they count.
 

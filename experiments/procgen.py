@@ -101,7 +101,8 @@ class ProcgenExperiment(OnPolicySettings):
             setattr(self, name, getattr(self.computed, name))
         super().__post_init__()
         check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
-        check_setting("separation", self.separation, lambda v: type(v) in (int, str), "a name or a whole number")
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
+        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")

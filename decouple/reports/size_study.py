@@ -73,6 +73,7 @@ def search_record(
     return record | {"notes": found.notes, "parameters": counts, "seconds": seconds}
 
 
+@checked()
 def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: str | None) -> list[str]:
     """Rules that results of a store rest on in another version than this one's, in words; none: they count.
 
@@ -89,6 +90,7 @@ def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: s
         return [f"the rules of {task} cannot be told: {error}"]
 
 
+@checked()
 def old_searches(searches: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each search that is done and does not count, because it was made under an old rule.
 
@@ -107,7 +109,7 @@ def _old_rules(search: Mapping[str, Any]) -> list[str]:
     return old_rules(search["task"], search["algorithm"], search["settings"], search["version"])
 
 
-@checked(small=at_least(0), large=at_least(1))
+@checked(small=at_least(1), large=at_least(1))
 def reduction_percent(small: int, large: int) -> float:
     """By how much fewer parameters `small` is than `large`: `100 (1 - small / large)`."""
     return 100 * (1 - small / large)
