@@ -99,7 +99,7 @@ def csv_rows(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 @checked()
-def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
+def csv_lines(rows: Sequence[Sequence[Any]]) -> bytes:
     """Rows as the lines of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from decouple.checks import ANY_NUMBER, at_least, checked
+from decouple.checks import at_least, checked
 from decouple.curves import plot_curves
 from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
 from decouple.progress import RunProgress
@@ -119,7 +119,6 @@ class Tracker:
             replace_file(self.run_dir / "record.json", _json(record))
         self._progress = RunProgress(total_frames, self._frames) if progress else None
 
-    @checked(metrics=ANY_NUMBER, frames=at_least(0))
     def log(self, metrics: Mapping[str, float], frames: int) -> None:
         """Write one row: the metrics at `frames` environment frames since the run began.
 
@@ -154,7 +153,6 @@ class Tracker:
             self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
         return path
 
-    @checked(result=ANY_NUMBER)
     def summarise(self, result: Mapping[str, float]) -> None:
         """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary."""
         row = {_metric_name(key): _metric_value(key, value) for key, value in result.items()}

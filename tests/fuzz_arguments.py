@@ -164,6 +164,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("RewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
+    *("cells", "rules", "always", "leave_out"),
     *(
         "policy_keys",
         "value_keys",

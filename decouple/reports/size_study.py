@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import Must, all_of, at_least, checked, has, one_of
+from decouple.checks import Must, all_of, at_least, check_setting, checked, has, one_of
 from decouple.control import unit_actions
 from decouple.metrics import csv_lines, csv_rows, markdown_lines
 from decouple.rules import outdated
@@ -155,7 +155,7 @@ def relative_sizes(
     return share / (1 - row["reduction_percent"] / 100), share
 
 
-@checked(row=has(*COLUMNS), which=one_of("baseline", "symmetric", "asymmetric"))
+@checked(which=one_of("baseline", "symmetric", "asymmetric"))
 def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
     """A mean return and its spread in units of the row's threshold: `1 + (R - T) / |T|` and `s / |T|`.
 
@@ -165,6 +165,9 @@ def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
         row: from `table_rows`.
         which: baseline, symmetric or asymmetric.
     """
+    names = f"{which}_reward", f"{which}_spread", "threshold"
+    numbers = all(name in row and isinstance(row[name], int | float | type(None)) for name in names)
+    check_setting("row", row, lambda _: numbers, f"with numbers or None in {', '.join(names)}")
     mean, spread, threshold = row[f"{which}_reward"], row[f"{which}_spread"], row["threshold"]
     if mean is None or not threshold:
         return math.nan, math.nan
