@@ -69,7 +69,7 @@ def _run_block(
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
-    source = "from the example or the block before it"
+    source = " of the example" if index == 0 and expects is None and not extra else ""
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
         raise ValueError(
             f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])} of the example or a block before"
@@ -86,7 +86,7 @@ def _run_block(
             wants, got = (" and ".join(sorted(map(str, each))) for each in (types, others))
             raise ValueError(f"{name} takes {wants}, but gets {got} from the example: {error}") from error
         raise ValueError(
-            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]} {source}: {error}"
+            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}{source}: {error}"
         ) from error
     if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -125,9 +125,7 @@ def _example_shapes(
         if shape is None or network.policy.keys or network.value.keys:
             if network.policy.keys or network.value.keys:
                 keys = sorted({*network.policy.keys, *network.value.keys})
-                raise ValueError(
-                    f"example must be a mapping with observation and {keys}, since policy_keys or value_keys have them"
-                )
+                raise ValueError(f"example must be a mapping with observation and {keys}, since a branch reads them")
             return {}
         return {"observation": torch.empty(shape, device="meta")}
     tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)

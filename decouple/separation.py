@@ -62,7 +62,7 @@ def separation_index(at: int | str, depth: int) -> int:
     return at
 
 
-@checked(policy_gradient=PROBABILITY, value_gradient=PROBABILITY)
+@checked()
 def separate(
     policy_blocks: Sequence[nn.Module],
     value_blocks: Sequence[nn.Module],
@@ -99,12 +99,7 @@ def separate(
             block can read, or a parameter that both branches would own.
     """
     policy_blocks, value_blocks = list(policy_blocks), list(value_blocks)
-    depth = min(len(policy_blocks), len(value_blocks))
-    if isinstance(at, int) and at > depth:
-        raise ValueError(
-            f"at must lie in [0, {depth}], the blocks of the shorter of policy_blocks and value_blocks; got {at}"
-        )
-    k = separation_index(at, depth)
+    k = separation_index(at, min(len(policy_blocks), len(value_blocks)))
     trunk = nn.Sequential(*policy_blocks[:k])
     policy = Branch(policy_blocks[k:], policy_keys, name="policy")
     value = Branch(value_blocks[k:], value_keys, name="value")

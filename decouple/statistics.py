@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked, inside, positive_whole
+from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked, positive_whole
 
 __all__ = [
     "Estimate",
@@ -249,7 +249,7 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     return front
 
 
-@checked(std=at_least(0), confidence=inside(0, 1))
+@checked()
 def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
     """About how many seeds tell a mean from a bound: Student's interval of their mean then leaves the bound out.
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from decouple.checks import at_least, checked
+from decouple.checks import checked
 from decouple.curves import plot_curves
 from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
 from decouple.progress import RunProgress
@@ -74,7 +74,6 @@ class Tracker:
         ImportError: "wandb" without the package.
     """
 
-    @checked(total_frames=at_least(1), resume_frames=at_least(0))
     def __init__(
         self,
         run_dir: str | os.PathLike[str],

@@ -49,6 +49,11 @@ from torch import nn
 
 import decouple
 
+# Arguments that a message may call by the word which the docstring uses.
+OTHER_NAMES = {
+    **{"expect": "settings", "identity": "settings", "policy_blocks": "stack", "value_blocks": "stack"},
+    **{"policy_keys": "branch", "value_keys": "branch"},
+}
 KINDS = ("clear", "meant", "meaningless", "unnamed", "inside")
 SECONDS = 10.0
 PACKAGE = Path(decouple.__file__).parent
@@ -384,8 +389,7 @@ def classify(error: BaseException, argument: str, value: Any) -> str:
         # A file that is not there is said so by the system, with its name.
         says_file = isinstance(error, OSError) and error.filename is not None and isinstance(value, str | Path)
         return "clear" if says_file and str(value) in str(error.filename) else "inside"
-    if argument in ("expect", "identity"):
-        named = named or "settings" in text
+    named = named or OTHER_NAMES.get(argument, argument) in text
     if isinstance(error, OSError | decouple.CheckpointError) and isinstance(value, str | Path):
         named = named or str(value) in text
     raised = last is not None and frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
