@@ -9,7 +9,7 @@ on the same frames. What each measure means: docs/representation.md.
 """
 
 # First: it keeps `import procgen` from finding a script.
-from _script import plain_errors, plain_interrupts, procgen_agent, run_checkpoint  # noqa: I001
+from _script import procgen_agent, run_checkpoint, run_command  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -351,12 +351,10 @@ ConfigStore.instance().store(name="representation_schema", node=Representation)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="representation")
 def main(config: Any) -> None:
-    with plain_errors():
-        folder, says = analyse(OmegaConf.to_object(config))
+    folder, says = analyse(OmegaConf.to_object(config))
     print(says)
     print(f"\nthe tables and the pictures are in {folder}")
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

@@ -9,7 +9,7 @@ diagnoses. Latencies are measured once. A study in progress is reported as far a
 Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-from _script import plain_errors, plain_interrupts  # noqa: I001  (first: it takes this folder off the path)
+from _script import run_command  # noqa: I001  (first: it takes this folder off the path)
 
 from collections import Counter
 from collections.abc import Sequence
@@ -146,11 +146,9 @@ ConfigStore.instance().store(name="size_report_schema", node=SizeReport)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="size_report")
 def main(config: Any) -> None:
-    with plain_errors():
-        path = report(OmegaConf.to_object(config))
+    path = report(OmegaConf.to_object(config))
     print(f"the report is {path}, with its tables and pictures beside it")
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)
