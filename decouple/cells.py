@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from decouple.cell_store import Batch, Cell, CellStore
-from decouple.control import NOT_IDENTITY, ControlSettings, done_result, sizes_name, train_agents
+from decouple.control import NOT_IDENTITY, ControlSettings, control_identity, done_result, sizes_name, train_agents
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
 
@@ -53,11 +53,7 @@ class GaveUpError(RuntimeError):
 
 def cell_of(config: ControlSettings) -> Cell:
     """What the results of these settings belong to: all that can change an agent's final return, but its seed."""
-    settings = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL
-    }
+    settings = control_identity(config, NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL)
     text = json.dumps(settings, sort_keys=True)
     return Cell(config.env, config.algorithm, text, tuple(config.actor), tuple(config.critic))
 

@@ -15,14 +15,13 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import re
 import signal
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,33 +88,35 @@ def quoted(argument: str) -> str:
 def readable(argument: str) -> bool:
     """Whether it is of Hydra's grammar, https://hydra.cc/docs/1.3/advanced/override_grammar/basic."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         OverridesParser.create().parse_override(argument)
-    except OverrideParseException:
+    except HydraException:
         return False
     return True
 
 
 def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
     """What an error says of the command, or of the folder that it goes on with; None: it is a bug."""
-    from hydra.errors import CompactHydraException, OverrideParseException
+    from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from decouple.cells import CellError
     from decouple.checkpoint import CheckpointError
 
     name, text = type(error).__name__, str(error)
-    if isinstance(error, OverrideParseException):
+    if isinstance(error, HydraException):
         unread = [argument for argument in sys.argv[1:] if not argument.startswith("-") and not readable(argument)]
-        quotes = """quotes within quotes, as in run_dir="'a=b'", make text of any value"""
-        return f"{name}: {' '.join(unread)} cannot be read: {text.splitlines()[0]}; {quotes}"
-    if isinstance(error, CompactHydraException):
+        if unread:
+            says = """an argument is setting=value, and quotes within quotes make text of any value: run_dir="'a=b'\""""
+            return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        return f"{name}: {text}" + f": {because}" * bool(because)
+        what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
+        return f"{name}: {what}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
-        return f"{name}: {error.full_key}: {text.splitlines()[0]}" if error.full_key else f"{name}: {text}"
+        what = " ".join(text.splitlines()[:1])
+        return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"
     if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
         return f"{name}: {' '.join(culprits(main))}: {text}"  # Hydra stumbled over it
     known = isinstance(error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError)
@@ -204,6 +205,25 @@ def frames_of(state: dict[str, Any]) -> int:
     return state["iteration"] * state["settings"]["rollout_steps"] * state["settings"]["num_envs"]
 
 
+def settings_of(config: Any) -> Any:
+    """What Hydra composed, as the dataclass that it is of.
+
+    Raises:
+        ValueError: a setting was added (`+name=...`) that the dataclass does not have.
+    """
+    from omegaconf import OmegaConf
+
+    refuse_added(OmegaConf.get_type(config), config)
+    return OmegaConf.to_object(config)
+
+
+def refuse_added(kind: Any, given: Mapping[Any, Any], group: str = "") -> None:
+    """Refuse settings that the dataclass `kind` does not have; `group` is what stands before their names."""
+    added = [f"{group}{name}" for name in given if name not in {setting.name for setting in dataclasses.fields(kind)}]
+    if added:
+        raise ValueError(f"{', '.join(added)} must not be added: {kind.__name__} has no such setting")
+
+
 def register_control() -> None:
     """Make the algorithms of control tasks, with all their settings, choices of Hydra's group `algorithm`."""
     from hydra.core.config_store import ConfigStore
@@ -285,14 +305,14 @@ def run_folder(config: Any) -> str:
 
 def sweep_result(settings: Any) -> dict[str, float] | None:
     """The result of a sweep's job that has been done with the very same settings; None: it is to be run."""
-    import yaml
+    from decouple.metrics import read_result, read_yaml
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
     if not in_sweep() or not all(file.exists() for file in files):
         return None
     config, result = files
-    same = yaml.safe_load(config.read_text(encoding="utf-8")) == dataclasses.asdict(settings)
+    same = read_yaml(config) == dataclasses.asdict(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
-    report = json.loads(result.read_text(encoding="utf-8"))
+    report = read_result(result)
     return report if report["frames"] >= settings.total_frames else None

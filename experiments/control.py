@@ -17,6 +17,7 @@ from _script import (  # noqa: I001
     run_folder,
     run_goes_on,
     says_what_goes_on,
+    settings_of,
     sweep_result,
 )
 
@@ -24,7 +25,6 @@ import sys
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
 
 from decouple.control import ControlSettings, train_agents
 
@@ -47,7 +47,7 @@ def table(config: ControlSettings, report: dict[str, float]) -> str:
 @hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
 def main(config: Any) -> float:
     """Returns what a sweeper maximises: the final return, the mean over agents."""
-    settings: ControlSettings = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+    settings: ControlSettings = settings_of(config)
     settings.run_dir = run_folder(config)
     with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
         report = sweep_result(settings) or train_agents(settings)

@@ -15,6 +15,7 @@ import os
 import runpy
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -107,4 +108,16 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     sys.path.insert(0, "")  # where Python puts the script's folder
     become(asked := serve())
-    runpy.run_path(asked["script"], run_name="__main__")
+    try:
+        runpy.run_path(asked["script"], run_name="__main__")
+        code: Any = 0
+    except SystemExit as end:
+        code = end.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if isinstance(code, str) else code or 0)  # to take down what was imported takes as long as a command
