@@ -11,10 +11,11 @@ https://arxiv.org/abs/2102.11893).
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +47,7 @@ from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
+from decouple.rules import SETTINGS_OF_CONTROL, identity_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
@@ -61,6 +63,7 @@ __all__ = [
     "TD3Control",
     "TRPOControl",
     "agents_in",
+    "control_identity",
     "done_result",
     "final_returns",
     "initial_agents",
@@ -68,8 +71,10 @@ __all__ = [
     "make_env",
     "make_model",
     "make_small_env",
+    "run_result",
     "sizes_name",
     "train_agents",
+    "unit_actions",
 ]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
@@ -171,7 +176,11 @@ class DDPGControl(ControlSettings, DDPGSettings):
 
 @dataclass
 class PPOControl(ControlSettings, OnPolicySettings):
-    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate."""
+    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate.
+
+    Values are clipped where rewards are normalised, as there: with `clip_value` left at `auto` it becomes 0.2 with
+    `normalize_reward` and None without, and holds that from then on.
+    """
 
     algorithm: str = "ppo"
     actor: list[int] = field(default_factory=lambda: [64, 64])
@@ -187,10 +196,16 @@ class PPOControl(ControlSettings, OnPolicySettings):
     rollout_steps: int = 2048
     gamma: float = 0.99
     learning_rate: float = 3e-4
+    clip_value: Any = "auto"  # of the value's change since the rollout; None: no clipping
     entropy_coeff: float = 0.0
     minibatches: int = 32
     epochs: int = 10
     micro_batch: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward else None
+        super().__post_init__()
 
     @staticmethod
     def algorithms() -> Mapping[str, Any]:
@@ -225,17 +240,40 @@ NOT_IDENTITY = {
 }
 
 
+def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
+    """What the results of these settings rest on, without those left out; see `decouple.rules`."""
+    return identity_of(
+        config,
+        SETTINGS_OF_CONTROL,
+        leave_out=leave_out,
+        unit_actions=lambda: unit_actions(config.env, config.backend),
+    )
+
+
+@functools.cache
+def unit_actions(env: str, backend: str = "auto") -> bool:
+    """Whether a task's actions are all discrete or bounded by -1 and 1, asked of its action spec.
+
+    Raises:
+        ValueError, ImportError: there is no such task, or its package is not installed.
+    """
+    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
+        return True
+    with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
+        space = action_space(made.action_spec)
+    return space.low is None or space.high is None or bool((space.low == -1).all() and (space.high == 1).all())
+
+
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
 
 
-def done_result(config: ControlSettings) -> dict[str, float] | None:
-    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
-    run has come further than `total_frames`, which `train_agents` refuses.
+def run_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir`, however far it has come; None where there is none.
 
     Raises:
-        CheckpointError: the folder holds a run of other settings.
+        CheckpointError: the folder holds a run of other settings, or under other rules.
         ValueError: a result.json that is damaged; without it, the run is evaluated again.
     """
     checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
@@ -243,10 +281,22 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
         return None
     load_checkpoint(checkpoint, expect=_identity(config))
     try:
-        report = read_result(result)
+        return read_result(result)
     except ValueError as error:
         raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
-    return report if 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config) else None
+
+
+def done_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
+    run has come further than `total_frames`, which `train_agents` refuses.
+
+    Raises:
+        CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged.
+    """
+    report = run_result(config)
+    done = report is not None and 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config)
+    return report if done else None
 
 
 def _frames_per_iteration(config: ControlSettings) -> int:
@@ -405,7 +455,7 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
 def agents_in(state: Mapping[str, Any]) -> list[Any]:
     """The agents in what `load_checkpoint` gives of a run; with `normalize_observation` they read scaled numbers."""
-    settings = dict(state["settings"])
+    settings = {name: value for name, value in state["settings"].items() if name != "rules"}
     if "log_every" in settings:
         settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
@@ -568,4 +618,4 @@ def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None)
 
 
 def _identity(config: ControlSettings) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    return control_identity(config, NOT_IDENTITY)

@@ -33,13 +33,14 @@ import yaml
 from decouple.curves import plot_curves
 from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
 from decouple.progress import RunProgress
+from decouple.version import VERSION
 
 if TYPE_CHECKING:
     from torchrl.record.loggers.wandb import WandbLogger
 
 __all__ = ["Tracker", "check_run_files", "default_tracker"]
 
-_PACKAGES = ("decouple", "torch", "torchrl", "tensordict", "numpy")
+_PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
 
 
 def default_tracker() -> Literal["local", "wandb"]:
@@ -157,8 +158,13 @@ class Tracker:
         if self._wandb is not None:
             self._wandb.experiment.summary.update(row)
 
-    def close(self, *, failed: bool = False) -> None:
-        """Draw the curves a last time and end the bar and the W&B run; `failed` marks the latter so. Twice is once."""
+    def close(self, *, failed: bool = False, draw: bool = True) -> None:
+        """Draw the curves a last time, unless told not to, and end the bar and the W&B run; twice is once.
+
+        Args:
+            failed: marks the W&B run so.
+            draw: a `with` that is interrupted does not, so as to end soon; what goes on with the run will.
+        """
         if self._closed:
             return
         self._closed = True
@@ -166,7 +172,8 @@ class Tracker:
             self._table.close()
             if self._progress is not None:
                 self._progress.close()
-            plot_curves(self.run_dir)
+            if draw:
+                plot_curves(self.run_dir)
         finally:
             if self._wandb is not None:
                 self._wandb.experiment.finish(exit_code=int(failed))
@@ -175,7 +182,7 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close(failed=kind is not None)
+        self.close(failed=kind is not None, draw=kind is None or issubclass(kind, Exception))
 
     def _write_record(self, config: Any, resume_frames: int | None, facts: dict[str, str]) -> dict[str, Any]:
         """Write config.yaml and record.json; settings of an earlier session that differ stay as config.<n>.yaml."""
@@ -279,7 +286,7 @@ def _session() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"decouple": VERSION, **{name: _version(name) for name in _PACKAGES}},
         "git": _git(Path(__file__).resolve().parents[1]),
     }
 

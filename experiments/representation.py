@@ -8,7 +8,8 @@ The run is one of experiments/procgen.py: its folder, or its checkpoint. Writes 
 on the same frames. What each measure means: docs/representation.md.
 """
 
-from _script import plain_errors, procgen_agent, run_checkpoint  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+# First: it keeps `import procgen` from finding a script.
+from _script import plain_errors, plain_interrupts, procgen_agent, run_checkpoint  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -377,4 +378,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

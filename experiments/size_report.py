@@ -9,7 +9,7 @@ diagnoses. Latencies are measured once. A study in progress is reported as far a
 Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-from _script import plain_errors  # noqa: I001  (first: it takes this folder off the path)
+from _script import plain_errors, plain_interrupts  # noqa: I001  (first: it takes this folder off the path)
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +29,14 @@ from decouple.search import return_text, size_name
 from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, read_studies
 from decouple.reports.size_figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
 from decouple.reports.size_latency import available_runtimes, read_latency, study_latency
-from decouple.reports.size_study import csv_table, markdown_table, read_paper, read_paper_parameters, table_rows
+from decouple.reports.size_study import (
+    csv_table,
+    markdown_table,
+    old_searches,
+    read_paper,
+    read_paper_parameters,
+    table_rows,
+)
 from decouple.reports.size_table_figures import relative_figure, table_figure
 
 PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey"
@@ -79,7 +86,8 @@ def report(config: SizeReport) -> Path:
     found = any(row["source"] == "here" for row in rows)
     if found:
         save_figure(relative_figure(rows, read_paper_parameters(PAPER / "table_a2.csv")), folder / "figure_4.png", DPI)
-    sections = [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
+    sections = ["\n".join(f"- {text}" for text in old)] if (old := old_searches(store.searches())) else []
+    sections += [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
     path = folder / "report.md"
     replace_file(path, "\n\n".join([head_section(found, left_out), *sections, ""]).encode())
     return path
@@ -159,4 +167,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

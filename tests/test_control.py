@@ -220,6 +220,26 @@ def test_bad_settings_are_refused_by_name(algorithm, setting, says):
         cell(algorithm, **setting)
 
 
+def test_ppo_clips_values_where_rewards_are_normalised_unless_told_otherwise():
+    assert cell("ppo").clip_value is None
+    assert cell("ppo", normalize_reward=True).clip_value == 0.2
+    assert cell("ppo", clip_value=0.3).clip_value == 0.3
+    assert cell("ppo", normalize_reward=True, clip_value=None).clip_value is None
+    assert cell("trpo").clip_value == 0.2  # plays no part there, and is what its checkpoints have
+    with pytest.raises(ValueError, match="clip_value must be positive and finite, or None; got 'on'"):
+        cell("ppo", clip_value="on")
+
+
+@pytest.mark.filterwarnings("ignore:clip_value clips most")
+def test_a_run_begun_with_the_clip_goes_on_with_it_alone(tmp_path):
+    """What an earlier version began by default."""
+    train_agents(cell("ppo", tmp_path / "run", clip_value=0.2))
+    with pytest.raises(CheckpointError, match=r"clip_value: checkpoint has 0\.2, this run has None"):
+        train_agents(cell("ppo", tmp_path / "run", total_frames=400))
+    train_agents(cell("ppo", tmp_path / "run", total_frames=400, clip_value=0.2))
+    assert read_metrics(tmp_path / "run")["frames"] == [100, 200, 300, 400]
+
+
 def test_an_algorithms_settings_have_its_name():
     with pytest.raises(ValueError, match=r"algorithm must be \['sac'\] for SACControl; got 'td3'"):
         SACControl(algorithm="td3")

@@ -28,8 +28,9 @@ from decouple.cell_store import Batch, Cell, CellStore
 from decouple.control import CONTROL_ALGORITHMS
 from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
 from decouple.off_policy_settings import OffPolicySettings
-from decouple.reports.size_study import csv_cell, spread_text
+from decouple.reports.size_study import csv_cell, old_rules, spread_text
 from decouple.search import return_text, size_name, t_interval
+from decouple.version import VERSION
 
 __all__ = ["SizeCell", "SizeStudy", "cells_csv", "cells_markdown", "last_tenth", "read_studies", "size_order"]
 
@@ -180,8 +181,9 @@ class SizeStudy:
 def read_studies(store: CellStore) -> list[SizeStudy]:
     """Every study of the store that has a cell with results, in the order in which they were begun.
 
-    What a run's folder lacks (moved away, or a run of an older version) is missing in its cell, and so is a run whose
-    files are damaged, which the cell names; the returns are the store's own.
+    Cells that were trained under an old rule are left out. What a run's folder lacks (moved away, or a run of an older
+    version) is missing in its cell, and so is a run whose files are damaged, which the cell names; the returns are the
+    store's own.
     """
     found: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for search in sorted(store.searches(), key=lambda search: search["updated"]):
@@ -191,6 +193,9 @@ def read_studies(store: CellStore) -> list[SizeStudy]:
                 found[key] = search["result"]
     cells: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in store.cells():
+        here = VERSION in {batch.version for batch in store.batches(cell)}
+        if old_rules(cell.task, cell.algorithm, json.loads(cell.settings), VERSION if here else None):
+            continue
         cells.setdefault((cell.task, cell.algorithm, cell.settings), []).append(cell)
     studies = []
     for key, of_study in cells.items():
