@@ -66,6 +66,8 @@ __all__ = [
     "agents_in",
     "control_identity",
     "done_result",
+    "final_returns",
+    "initial_agents",
     "load_agents",
     "make_env",
     "make_model",
@@ -415,6 +417,27 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
             seed_global(config.seed)
         train = _on_policy if isinstance(config, OnPolicySettings) else _off_policy
         return train(config, env, models)
+
+
+def initial_agents(config: ControlSettings) -> list[Any]:
+    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
+    with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
+        return [_seeded_model(config, env, seed) for seed in config.all_seeds]
+
+
+def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
+    """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
+
+    Args:
+        config: the run, without `normalize_observation`.
+        agents: one for each seed, as `load_agents` or `initial_agents` gives them.
+    """
+    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    returns = []
+    for seed, agent in zip(config.all_seeds, agents, strict=True):
+        with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:
+            returns.append(episode_returns(env, agent.get_policy_operator(), stochastic=False).mean().item())
+    return returns
 
 
 def load_agents(run_dir: str | Path) -> list[Any]:
