@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
@@ -30,6 +29,7 @@ from tensordict.nn import (
 from torch import nn
 from torchrl.data import Bounded, TensorSpec
 
+from decouple.fitting import example_inputs
 from decouple.heads import (
     ActionUnit,
     Head,
@@ -236,7 +236,7 @@ def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNe
             at=network.at,
             policy_keys=network.policy.keys,
             value_keys=network.value.keys,
-            example={key: torch.zeros_like(tensor, device="cpu") for key, tensor in network.example.items()},
+            example={key: batch[0] for key, batch in (example_inputs(network, None) or {}).items()},
         )
     except ValueError as error:
         raise ValueError(f"twin_blocks must fit as value_blocks did: {error}") from error

@@ -8,7 +8,7 @@
 The file is one line of text (format version, SHA-256, length) and then what `torch.save` writes. It is written beside
 its destination, put on the disk, and only then given its name, so that under that name there is always the old file or
 the new one, whole. A file that is cut short or altered is refused, and so is anything but plain data: `torch.load` runs
-with `weights_only=True`, and a file from a stranger cannot run code.
+with `weights_only=True`, and a file from a stranger cannot run code. Within is also the version that wrote it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CheckpointError", "frames_to_resume", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
+from decouple.rules import rule_text
+from decouple.version import VERSION, written_by
+
+__all__ = [
+    "CheckpointError",
+    "frames_to_resume",
+    "load_checkpoint",
+    "reading_checkpoint",
+    "rng_state",
+    "save_checkpoint",
+    "set_rng_state",
+]
 
 _FORMAT = 1
+_WRITTEN_BY = "decouple version"  # the key of the state under which the version that wrote it stands; none: 0.1
 _HEADER = re.compile(rb"decouple checkpoint (\d{4}) sha256 ([0-9a-f]{64}) bytes (\d{20})\n")
 _HEADER_BYTES = len(b"decouple checkpoint 0001 sha256 \n bytes ") + 64 + 20
 _CHUNK_BYTES = 1 << 20
+_MISSING = object()
 _NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, type(None))
 _LEAVES = (*_NUMBERS_AND_TEXT, Tensor, torch.nn.Parameter, torch.Size, torch.device, torch.dtype)
 
@@ -70,7 +83,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
         with open(temporary, "xb") as file:
             file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
             writer = _HashingWriter(file)
-            torch.save(state, writer)  # write and flush are all it calls
+            torch.save({**state, _WRITTEN_BY: VERSION}, writer)  # write and flush are all it calls
             file.seek(0)
             digest = writer.sha256.hexdigest()
             file.write(b"decouple checkpoint %04d sha256 %s bytes %020d\n" % (_FORMAT, digest.encode(), writer.length))
@@ -109,9 +122,31 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
             raise CheckpointError(message + "load it with the version of torch that saved it") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} must hold a dict, and holds a {type(state).__name__}; save it again")
+    version = state.pop(_WRITTEN_BY, None)
     if expect is not None:
-        _check_settings(path, state, expect)
+        _check_settings(path, state, expect, version)
     return state
+
+
+@contextlib.contextmanager
+def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
+
+    Args:
+        path: the checkpoint.
+        what: it should hold, as "agents of train_agents".
+
+    Raises:
+        CheckpointError: in place of what the content led to: a missing key, a shape that differs.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} must hold {what}, of settings that this version knows; its content gave {error!r}"
+        ) from error
 
 
 def frames_to_resume(
@@ -239,22 +274,37 @@ def _check_content(path: Path, file: BinaryIO) -> None:
         raise CheckpointError(f"{path} is corrupt: its bytes are not those that were saved (SHA-256 differs); {advice}")
 
 
-def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose settings are not `expect`."""
+def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, Any], version: str | None) -> None:
+    """Refuse a checkpoint whose settings, or the rules among them, are not `expect`."""
     if not isinstance(state.get("settings"), Mapping):
         raise CheckpointError(f"{path} holds no settings to compare with; save them under state['settings']")
     saved, wanted = dict(_flatten(state["settings"])), dict(_flatten(expect))
-    differences = []
+    rules, settings = [], []
     for key in sorted(saved.keys() | wanted.keys()):
-        if key not in wanted:
-            differences.append(f"{key}: checkpoint has {saved[key]!r}, this run has no such setting")
-        elif key not in saved:
-            differences.append(f"{key}: checkpoint has no such setting, this run has {wanted[key]!r}")
-        elif saved[key] != wanted[key] and not (saved[key] != saved[key] and wanted[key] != wanted[key]):
-            differences.append(f"{key}: checkpoint has {saved[key]!r}, this run has {wanted[key]!r}")
-    if differences:
+        there, here = saved.get(key, _MISSING), wanted.get(key, _MISSING)
+        if there == here or (there != there and here != here):
+            continue
+        if key.startswith("rules."):
+            numbers = [None if value is _MISSING else value for value in (there, here)]
+            rules.append(rule_text(key.removeprefix("rules."), *numbers))
+        elif here is _MISSING:
+            settings.append(f"{key}: checkpoint has {there!r}, this run has no such setting")
+        elif there is _MISSING:
+            settings.append(f"{key}: checkpoint has no such setting, this run has {here!r}")
+        else:
+            settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
+    if rules:
+        advice = f"start a new run in another folder, or go on with {written_by(version)}"
+        raise CheckpointError(
+            f"{path}, written by {written_by(version)}, is from a run under other rules; {advice}:\n  "
+            + "\n  ".join(rules + settings)
+        )
+    if settings:
         advice = "go on with the checkpoint's settings, or start a new run in another folder"
-        raise CheckpointError(f"{path} is from a run with other settings; {advice}:\n  " + "\n  ".join(differences))
+        raise CheckpointError(
+            f"{path}, written by {written_by(version)}, is from a run with other settings; {advice}:\n  "
+            + "\n  ".join(settings)
+        )
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

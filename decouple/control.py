@@ -11,10 +11,11 @@ https://arxiv.org/abs/2102.11893).
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
-from decouple.checkpoint import frames_to_resume, load_checkpoint
+from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
@@ -40,11 +41,13 @@ from decouple.envs.unity import unity_env
 from decouple.evaluation import episode_returns
 from decouple.heads import action_space
 from decouple.learner import Learner
+from decouple.metrics import read_result
 from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
+from decouple.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
@@ -60,13 +63,16 @@ __all__ = [
     "TD3Control",
     "TRPOControl",
     "agents_in",
+    "control_identity",
     "done_result",
     "load_agents",
     "make_env",
     "make_model",
     "make_small_env",
+    "run_result",
     "sizes_name",
     "train_agents",
+    "unit_actions",
 ]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
@@ -168,7 +174,11 @@ class DDPGControl(ControlSettings, DDPGSettings):
 
 @dataclass
 class PPOControl(ControlSettings, OnPolicySettings):
-    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate."""
+    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate.
+
+    Values are clipped where rewards are normalised, as there: with `clip_value` left at `auto` it becomes 0.2 with
+    `normalize_reward` and None without, and holds that from then on.
+    """
 
     algorithm: str = "ppo"
     actor: list[int] = field(default_factory=lambda: [64, 64])
@@ -184,10 +194,16 @@ class PPOControl(ControlSettings, OnPolicySettings):
     rollout_steps: int = 2048
     gamma: float = 0.99
     learning_rate: float = 3e-4
+    clip_value: Any = "auto"  # of the value's change since the rollout; None: no clipping
     entropy_coeff: float = 0.0
     minibatches: int = 32
     epochs: int = 10
     micro_batch: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward else None
+        super().__post_init__()
 
     @staticmethod
     def algorithms() -> Mapping[str, Any]:
@@ -222,9 +238,49 @@ NOT_IDENTITY = {
 }
 
 
+def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
+    """What the results of these settings rest on, without those left out; see `decouple.rules`."""
+    return identity_of(
+        config,
+        SETTINGS_OF_CONTROL,
+        leave_out=leave_out,
+        unit_actions=lambda: unit_actions(config.env, config.backend),
+    )
+
+
+@functools.cache
+def unit_actions(env: str, backend: str = "auto") -> bool:
+    """Whether a task's actions are all discrete or bounded by -1 and 1, asked of its action spec.
+
+    Raises:
+        ValueError, ImportError: there is no such task, or its package is not installed.
+    """
+    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
+        return True
+    with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
+        return action_space(made.action_spec).in_unit
+
+
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
+
+
+def run_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir`, however far it has come; None where there is none.
+
+    Raises:
+        CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged; without it, the run is evaluated again.
+    """
+    checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
+    if not checkpoint.exists() or not result.exists():
+        return None
+    load_checkpoint(checkpoint, expect=_identity(config))
+    try:
+        return read_result(result)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
 
 
 def done_result(config: ControlSettings) -> dict[str, float] | None:
@@ -232,14 +288,12 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
     run has come further than `total_frames`, which `train_agents` refuses.
 
     Raises:
-        CheckpointError: the folder holds a run of other settings.
+        CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged.
     """
-    checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
-    if not checkpoint.exists() or not result.exists():
-        return None
-    load_checkpoint(checkpoint, expect=_identity(config))
-    report = json.loads(result.read_text())
-    return report if 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config) else None
+    report = run_result(config)
+    done = report is not None and 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config)
+    return report if done else None
 
 
 def _frames_per_iteration(config: ControlSettings) -> int:
@@ -363,18 +417,28 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (0.1, on
+            bounds other than +-1), where `decouple.trained_actor` gives its actors.
         ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
-    state = load_checkpoint(Path(run_dir) / "checkpoint.pt")
-    if state["settings"]["normalize_observation"]:
+    path = Path(run_dir) / "checkpoint.pt"
+    state = load_checkpoint(path)
+    with reading_checkpoint(path, "agents of train_agents"):
+        settings = state["settings"]
+        scaled, agents = settings["normalize_observation"], agents_in(state)
+        here = rules_of(settings, lambda: unit_actions(settings["env"], settings["backend"]))
+    there, unit = settings.get("rules", {}).get("action_unit"), here.get("action_unit")
+    if there != unit:
+        rule = rule_text("action_unit", there, unit)
+        raise CheckpointError(f"{path} holds critics of {rule}; trained_actor() gives its actors alone")
+    if scaled:
         raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
-    return agents_in(state)
+    return agents
 
 
 def agents_in(state: Mapping[str, Any]) -> list[Any]:
     """The agents in what `load_checkpoint` gives of a run; with `normalize_observation` they read scaled numbers."""
-    settings = dict(state["settings"])
+    settings = {name: value for name, value in state["settings"].items() if name != "rules"}
     if "log_every" in settings:
         settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
@@ -537,4 +601,4 @@ def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None)
 
 
 def _identity(config: ControlSettings) -> dict[str, Any]:
-    return {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    return control_identity(config, NOT_IDENTITY)

@@ -23,7 +23,7 @@ def check_fit(
 ) -> None:
     """Run one example through trunk and branches; name the block that does not fit, with both shapes."""
     network.example = _example_shapes(network, policy_blocks or value_blocks, example)
-    inputs = example_inputs(network, example)
+    inputs = example_inputs(network, example, cast=example is None)  # as given: a type that does not fit must show here
     if inputs is None:
         return
     missing = {*network.policy.keys, *network.value.keys} - inputs.keys()
@@ -68,6 +68,11 @@ def _run_block(
         out = block(x, *extra)
     except Exception as error:
         takes = declared or expects or _linear_shape(block)
+        types = {p.dtype for p in block.parameters() if p.is_floating_point()}
+        others = {e.dtype for e in (x, *extra) if e.is_floating_point()} - types
+        if types and others:
+            wants, got = (" and ".join(sorted(map(str, each))) for each in (types, others))
+            raise ValueError(f"{name} takes {wants}, but gets {got} from the example: {error}") from error
         raise ValueError(
             f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}: {error}"
         ) from error
@@ -117,8 +122,10 @@ def _example_shapes(
     return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in tensors.items()}
 
 
-def example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-    """One example with a batch axis of 1, in the parameters' type and on their device."""
+def example_inputs(
+    network: nn.Module, example: Tensor | Mapping[str, Tensor] | None, *, cast: bool = True
+) -> dict[str, Tensor] | None:
+    """One example with a batch axis of 1 on the parameters' device, and in their type unless `cast` is false."""
     if example is not None:
         tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
     elif known := getattr(network, "example", None):
@@ -127,7 +134,7 @@ def example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | 
         return None
     like = next((p for p in network.parameters() if not isinstance(p, nn.UninitializedParameter)), torch.zeros(0))
     return {
-        key: tensor[None].to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+        key: tensor[None].to(like.device, like.dtype if cast and tensor.is_floating_point() else tensor.dtype)
         for key, tensor in tensors.items()
     }
 

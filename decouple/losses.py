@@ -208,7 +208,10 @@ class ValueLoss(LossModule):
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The scalar `loss_critic` and, with clipping, `value_clip_fraction`, the share of clipped samples."""
+        """The scalar `loss_critic` and, with clipping, `value_clip_fraction`, the share of clipped samples.
+
+        With `reduction = "none"` both are of each sample, (*B, 1).
+        """
         keys = _keys(self)
         value = _run(self.value_network, self.value_network_params, tensordict, keys.value)
         target = _constant(tensordict, keys.value_target, value.shape)
@@ -217,6 +220,8 @@ class ValueLoss(LossModule):
         if self.clip_value is not None:
             acting_value = _constant(tensordict, keys.value, value.shape)
             loss, clip_fraction = _clip_value_loss(acting_value, value, self.clip_value, target, loss, "l2")
+            if self.reduction == "none":
+                clip_fraction = ((value - acting_value).abs() > self.clip_value).to(value.dtype)  # (*B, 1)
             output["value_clip_fraction"] = clip_fraction
         output["loss_critic"] = self._reduce_loss(self.coeff * loss, tensordict)
         return output

@@ -83,9 +83,9 @@ def separate(
             branch's first block whose `forward` accepts more than one argument.
         value_keys: the same for the value branch (a privileged critic).
         example: one observation without batch axes, or a mapping with `observation` and every further key, run through
-            all blocks once to check that they fit and to learn the feature sizes. Blocks made by this package and
-            plain `nn.Linear` say themselves what they take, so it can be left out unless further keys are read. Without
-            it a user's own blocks are not checked.
+            all blocks once, in the type that it has, to check that they fit and to learn the feature sizes: a float64
+            example does not fit float32 blocks, as in training. It can be left out where blocks of this package or
+            plain `nn.Linear` say what they take, unless further keys are read; your own blocks are not checked then.
 
     Returns:
         The separated network, with `.trunk`, `.cut`, `.policy`, `.value`, `.at`.

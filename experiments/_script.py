@@ -1,24 +1,48 @@
-"""What scripts of this folder share; import it first, for it mends two things that later imports would meet.
+"""What scripts of this folder share; import it first, for it mends what later imports would meet.
 
 `python experiments/procgen.py` puts this folder first on `sys.path`, where `import procgen` then finds the script in
 place of the games: in the script, in TorchRL (which imports procgen where it is installed), and in worker processes,
 which inherit the path. Nothing else here is imported by name, so the folder leaves the path for good.
 
 And gym, which procgen and TorchRL import, prints four lines to stderr about its age: a notice from a table, emptied.
+
+Ctrl-C, and SIGTERM as Slurm sends it, end a command with one line instead of a stack: at once while it imports, and
+from then on as `plain_interrupts` says.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}  # what ends a command, and the name that a user knows
+RECEIVED: list[int] = []  # of them, by this process
+
+
+def end_at_once(number: int, _: object) -> None:
+    """A handler of `SIGNALS`: say so and end, with nothing unwound; a run is whole on the disk at every moment."""
+    says = f"stopped by {SIGNALS[signal.Signals(number)]}; the same command goes on from what is on the disk\n"
+    os.write(2, says.encode())
+    os._exit(128 + number)
+
+
+def on_signals(handler: Callable[[int, object], None], *before: Callable[[int, object], None]) -> None:
+    """Handle `SIGNALS` in place of Python and `before`; somebody else's handler, and nohup's none, is left alone."""
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, *before):
+            signal.signal(number, handler)
+
+
+if Path(getattr(sys.modules["__main__"], "__file__", None) or ".").resolve().parent == Path(__file__).resolve().parent:
+    on_signals(end_at_once)
 
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
@@ -38,10 +62,85 @@ def plain_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, ImportError, OSError, CheckpointError) as error:
+    except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from None
+        if not isinstance(error, ValueError | ImportError | OSError | CheckpointError):
+            raise
         if "HYDRA_FULL_ERROR" in os.environ or in_sweep():
             raise
         sys.exit(f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
+
+
+@contextlib.contextmanager
+def plain_interrupts() -> Iterator[None]:
+    """Around a whole command: a signal of `SIGNALS` ends it with one line and exit code 130 (Ctrl-C) or 143 (SIGTERM).
+
+    The first raises KeyboardInterrupt, so that games, workers and records are closed, with what is to be said as its
+    argument where `says_what_goes_on` is around; a second one ends the command at once.
+    """
+
+    def stop(number: int, _: object) -> None:
+        RECEIVED.append(number)
+        on_signals(end_at_once, stop)
+        raise KeyboardInterrupt
+
+    def lost(what: Any) -> None:  # raised in a destructor or a callback, whose exceptions Python drops
+        if RECEIVED and issubclass(what.exc_type, KeyboardInterrupt):
+            end_at_once(RECEIVED[0], None)
+        sys.__unraisablehook__(what)
+
+    on_signals(stop, end_at_once)
+    sys.unraisablehook = lost
+    try:
+        yield
+    except BaseException as error:
+        if not interrupted(error):
+            raise
+        number = RECEIVED[0] if RECEIVED else signal.SIGINT  # none: a launcher's worker alone was interrupted
+        swept = {"-m", "--multirun"} & set(sys.argv)
+        default = "the same command " + ("goes on with the jobs that are not done" if swept else "starts over")
+        says = error.args[0] if isinstance(error, KeyboardInterrupt) and error.args else default
+        print(f"stopped by {SIGNALS[signal.Signals(number)]}; {says}", file=sys.stderr, flush=True)
+        sys.exit(128 + number)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether it comes of a signal: what an interrupted import, or what is closed after it, raises comes of it too."""
+    return isinstance(error, KeyboardInterrupt) or bool(RECEIVED)
+
+
+@contextlib.contextmanager
+def says_what_goes_on(says: Callable[[], str]) -> Iterator[None]:
+    """Around what may be interrupted: `says()` is what the one line of `plain_interrupts` then says."""
+    try:
+        yield
+    except BaseException as error:
+        if not interrupted(error):
+            raise
+        raise KeyboardInterrupt(says()) from None
+
+
+def run_goes_on(run_dir: str) -> str:
+    """Where a run stands that was interrupted, and what the same command does when it is started again."""
+    from decouple.cells import frames_done
+    from decouple.checkpoint import CheckpointError
+
+    try:
+        _, state = run_checkpoint(run_dir)
+    except FileNotFoundError:
+        return f"there is no checkpoint in {run_dir} yet: the same command begins the run anew"
+    except (CheckpointError, OSError) as error:
+        return str(error)
+    seen, kept = frames_done(run_dir), frames_of(state)
+    return f"at {max(seen, kept):,} frames: the same command goes on from the checkpoint at {kept:,} in {run_dir}"
+
+
+def frames_of(state: dict[str, Any]) -> int:
+    """The frames that a run's checkpoint was written at, of each agent where there are several."""
+    if "frames" in state:
+        return state["frames"]
+    return state["iteration"] * state["settings"]["rollout_steps"] * state["settings"]["num_envs"]
 
 
 def register_control() -> None:
@@ -86,7 +185,7 @@ def procgen_agent(state: dict[str, Any]) -> tuple[ModuleType, Any, Any, int]:
     with contextlib.closing(script.make_env(config, 1, config.seed, test=False, training=False)) as env:
         model = script.make_model(config, env)
     model.load_state_dict(state["model"])
-    return script, config, model, state["iteration"] * config.rollout_steps * config.num_envs
+    return script, config, model, frames_of(state)
 
 
 def in_sweep() -> bool:
@@ -125,14 +224,14 @@ def run_folder(config: Any) -> str:
 
 def sweep_result(settings: Any) -> dict[str, float] | None:
     """The result of a sweep's job that has been done with the very same settings; None: it is to be run."""
-    import yaml
+    from decouple.metrics import read_result, read_yaml
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
     if not in_sweep() or not all(file.exists() for file in files):
         return None
     config, result = files
-    same = yaml.safe_load(config.read_text(encoding="utf-8")) == dataclasses.asdict(settings)
+    same = read_yaml(config) == dataclasses.asdict(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
-    report = json.loads(result.read_text(encoding="utf-8"))
+    report = read_result(result)
     return report if report["frames"] >= settings.total_frames else None

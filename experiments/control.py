@@ -10,7 +10,16 @@
 Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
-from _script import plain_errors, register_control, run_folder, sweep_result  # noqa: I001  (first: it takes this folder off the path)
+# First: it takes this folder off the path.
+from _script import (  # noqa: I001
+    plain_errors,
+    plain_interrupts,
+    register_control,
+    run_folder,
+    run_goes_on,
+    says_what_goes_on,
+    sweep_result,
+)
 
 import sys
 from typing import Any
@@ -42,11 +51,13 @@ def main(config: Any) -> float:
     with plain_errors():
         settings: ControlSettings = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
         settings.run_dir = run_folder(config)
-        report = sweep_result(settings) or train_agents(settings)
+        with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
+            report = sweep_result(settings) or train_agents(settings)
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
     return report["final/return"]
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

@@ -11,7 +11,8 @@ command started again goes on from its last checkpoint. After Nafi, Ali and Hsu,
 Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-from _script import plain_errors, run_folder, sweep_result  # noqa: I001  (first: else `import procgen` finds this script)
+# First: else `import procgen` finds this script.
+from _script import plain_errors, plain_interrupts, run_folder, run_goes_on, says_what_goes_on, sweep_result  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -27,7 +28,6 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -42,12 +42,14 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.metrics import read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
+from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, default_tracker
+from decouple.tracking import Tracker, check_run_files, default_tracker
 
 
 @dataclass
@@ -240,7 +242,7 @@ def prepare(config: ProcgenExperiment) -> Run:
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
-    identity = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    identity = identity_of(config, SETTINGS_OF_PROCGEN, leave_out=NOT_IDENTITY, unit_actions=lambda: True)
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
     resume_frames = frames_to_resume(
@@ -346,7 +348,8 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """
     begun = Path(run_dir) / "config.yaml"
     if config.precision is None and begun.exists():
-        config.precision = yaml.safe_load(begun.read_text(encoding="utf-8")).get("precision")
+        check_run_files(run_dir)
+        config.precision = read_yaml(begun).get("precision")
     experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
     experiment.run_dir = run_dir
     return experiment
@@ -369,7 +372,8 @@ def main(config: Any) -> float:
         experiment = as_begun(config, run_folder(config))
         done = sweep_result(experiment)
         run = None if done else prepare(experiment)
-    report = done or train(run)
+    with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
+        report = done or train(run)
     print(table(experiment, report))
     print(f"the record is in {experiment.run_dir}")
     return report["final/test_return"]
@@ -381,4 +385,5 @@ if __name__ == "__main__":
         re.sub(r"(?<=[=,(])\d+(?=[,)]|$)", r"'\g<0>'", argument) if argument.startswith("separation=") else argument
         for argument in sys.argv[1:]
     ]
-    main()
+    with plain_interrupts():
+        main()

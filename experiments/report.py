@@ -8,7 +8,8 @@ beside it each table as CSV and Markdown and each picture as PNG. See docs/repor
 *Analyzing the Sensitivity to Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-from _script import plain_errors  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+# First: it keeps `import procgen` from finding a script.
+from _script import plain_errors, plain_interrupts  # noqa: I001
 
 import itertools
 import sys
@@ -367,4 +368,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

@@ -10,9 +10,9 @@ are left alone, one that was interrupted goes on. Section III and figures 1 and 
 Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
-from _script import plain_errors, register_control  # noqa: I001  (first: it takes this folder off the path)
+# First: it takes this folder off the path.
+from _script import plain_errors, plain_interrupts, register_control, run_goes_on, says_what_goes_on  # noqa: I001
 
-import json
 import math
 import time
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from decouple.control import ControlSettings, done_result, load_agents, make_env, sizes_name, train_agents
+from decouple.control import ControlSettings, done_result, load_agents, make_env, run_result, sizes_name, train_agents
 from decouple.curves import save_figure
 from decouple.metrics import markdown_lines, read_metrics
 
@@ -81,14 +81,15 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
         if done_result(settings) is not None:
             continue
         start = time.perf_counter()
-        report = train_agents(settings)
+        with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
+            report = train_agents(settings)
         print(f"{TITLES[algorithm]}, {pair}: {report['final/return']:.2f} in {time.perf_counter() - start:.0f} s")
 
 
 def finished(cells: dict[tuple[str, str], ControlSettings]) -> dict[tuple[str, str], dict[str, float]]:
-    """The results that are there."""
-    files = {key: Path(settings.run_dir) / "result.json" for key, settings in cells.items()}
-    return {key: json.loads(file.read_text()) for key, file in files.items() if file.exists()}
+    """The results that are there; CheckpointError where one is of other settings, or under other rules."""
+    results = {key: run_result(settings) for key, settings in cells.items()}
+    return {key: result for key, result in results.items() if result is not None}
 
 
 def returns_of(result: dict[str, float], settings: ControlSettings) -> np.ndarray:
@@ -217,6 +218,7 @@ def main(config: Any) -> None:
         cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
         if study.train:
             run_cells(cells)
+        finished(cells)  # refuses what is of other settings
     folder = Path(study.run_dir)
     draw_training(cells, folder / "figure1.png")
     for algorithm in study.algorithms:
@@ -228,4 +230,5 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_interrupts():
+        main()

@@ -421,3 +421,9 @@ def test_a_twin_must_fit_and_be_its_own() -> None:
     whole = separate(mlp_blocks(OBSERVATION, [6]), own, at=0, value_keys=["action"], example=EXAMPLE)
     with pytest.raises(ValueError, match="twin_blocks must have parameters of their own"):
         actor_qvalue(whole, CONTINUOUS, twin_blocks=own)
+
+
+def test_a_twin_is_checked_in_the_type_that_the_network_has_by_then() -> None:
+    plain = separate(mlp_blocks(OBSERVATION, [6]), value_blocks(0, ACTION), 0, value_keys=["action"], example=EXAMPLE)
+    twin = [block.double() for block in value_blocks(0, ACTION)]
+    assert actor_qvalue(plain.double(), CONTINUOUS, twin_blocks=twin).module["twin"] is not None

@@ -243,6 +243,14 @@ def test_value_loss_by_hand():
     assert_all_close([features, weight, bias], [by_value, (by_value * hidden).sum(0, True).detach(), by_value.sum(0)])
 
 
+def test_value_loss_says_which_samples_are_clipped_where_it_keeps_them_apart():
+    network, data = value_network(), minibatch(2, 8)
+    loss = ValueLoss(network)
+    loss.reduction = "none"
+    moved = network(data.select("value_hidden"))["state_value"] - data["state_value"]  # (2, 8, 1)
+    assert torch.equal(loss(data)["value_clip_fraction"], (moved.abs() > 0.2).float())
+
+
 @pytest.mark.parametrize("clip_value", [0.2, None])
 @pytest.mark.parametrize("batch", [(16,), (4, 8)])
 def test_value_loss_is_the_critic_part_of_clip_ppo(clip_value: float | None, batch: tuple[int, ...]):

@@ -82,13 +82,14 @@ def read_published(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
 
 
 def run_table(study: Study) -> Table:
-    """Which seeds of each variant and game are finished, and how many are not."""
+    """Which seeds of each variant and game are finished, and how many are not, or failed."""
 
     def cell(variant: str, game: str) -> str:
-        done = study.finished(variant, game)
-        missing = len(study.runs.get((variant, game), [])) - len(done)
+        done, runs = study.finished(variant, game), study.runs.get((variant, game), [])
+        failed = sum(bool(run.failed) for run in runs)
+        others = {"unfinished": len(runs) - len(done) - failed, "failed": failed}
         seeds = f"{len(done)} (seed {_ranges([run.seed for run in done])})" if done else "0"
-        return seeds + (f", {missing} unfinished" if missing else "")
+        return seeds + "".join(f", {count} {what}" for what, count in others.items() if count)
 
     rows = [{"game": game, **{variant: cell(variant, game) for variant in study.variants}} for game in study.games]
     return Table("runs", "Finished runs per game and degree of separation, and their seeds.", rows)

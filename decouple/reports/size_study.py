@@ -17,8 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decouple.control import unit_actions
 from decouple.metrics import csv_lines, markdown_lines
+from decouple.rules import outdated
 from decouple.search import SmallestActor, return_text, size_name
+from decouple.version import VERSION, written_by
 
 __all__ = [
     "HEADS",
@@ -26,6 +29,8 @@ __all__ = [
     "csv_size",
     "csv_table",
     "markdown_table",
+    "old_rules",
+    "old_searches",
     "read_paper",
     "read_paper_parameters",
     "reduction_percent",
@@ -62,6 +67,40 @@ def search_record(
     record = dataclasses.asdict(found)
     counts = [{"actor": list(size), "parameters": count} for size, count in parameters.items()]
     return record | {"notes": found.notes, "parameters": counts, "seconds": seconds}
+
+
+def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: str | None) -> list[str]:
+    """Rules that results of a store rest on in another version than this one's, in words; none: they count.
+
+    Args:
+        task, algorithm, settings: of the cell or the search.
+        version: of decouple, that wrote it; None: 0.1.
+    """
+    if version == VERSION:
+        return []
+    run = {**settings, "env": task, "algorithm": algorithm}
+    try:
+        return outdated(settings.get("rules", {}), run, lambda: unit_actions(task, settings.get("backend", "auto")))
+    except (ImportError, ValueError) as error:
+        return [f"the rules of {task} cannot be told: {error}"]
+
+
+def old_searches(searches: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each search that is done and does not count, because it was made under an old rule.
+
+    Args:
+        searches: from `CellStore.searches`.
+    """
+    done = (search for search in searches if search["state"] == "done")
+    return [
+        f"{search['task']}, {search['algorithm']}, by {written_by(search['version'])}, is left out: {'; '.join(old)}"
+        for search in done
+        if (old := _old_rules(search))
+    ]
+
+
+def _old_rules(search: Mapping[str, Any]) -> list[str]:
+    return old_rules(search["task"], search["algorithm"], search["settings"], search["version"])
 
 
 def reduction_percent(small: int, large: int) -> float:
@@ -129,12 +168,13 @@ def table_rows(
     """Rows with task, algorithm, source (here or paper) and `COLUMNS`: ours under each of the paper's, then the others.
 
     Args:
-        searches: from `CellStore.searches`; those that are not done have no row.
+        searches: from `CellStore.searches`; those that are not done have no row, nor have those of an old rule
+            (`old_searches` names them).
         paper: from `read_paper`.
     """
     ours: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for search in searches:
-        if search["state"] == "done":
+        if search["state"] == "done" and not _old_rules(search):
             key = search["task"], search["algorithm"]
             ours.setdefault(key, []).append(_our_row(search["result"], search["options"]))
     rows = []
