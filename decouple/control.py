@@ -30,7 +30,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
-from decouple.checkpoint import frames_to_resume, load_checkpoint, reading_checkpoint
+from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
@@ -48,7 +48,7 @@ from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
-from decouple.rules import SETTINGS_OF_CONTROL, identity_of
+from decouple.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
@@ -263,8 +263,7 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
     if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
         return True
     with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
-        space = action_space(made.action_spec)
-    return space.low is None or space.high is None or bool((space.low == -1).all() and (space.high == 1).all())
+        return action_space(made.action_spec).in_unit
 
 
 def sizes_name(sizes: Sequence[int]) -> str:
@@ -445,13 +444,20 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
-        CheckpointError: it is damaged, or of another experiment.
+        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (0.1, on
+            bounds other than +-1), where `decouple.trained_actor` gives its actors.
         ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
     path = Path(run_dir) / "checkpoint.pt"
     state = load_checkpoint(path)
     with reading_checkpoint(path, "agents of train_agents"):
-        scaled, agents = state["settings"]["normalize_observation"], agents_in(state)
+        settings = state["settings"]
+        scaled, agents = settings["normalize_observation"], agents_in(state)
+        here = rules_of(settings, lambda: unit_actions(settings["env"], settings["backend"]))
+    there, unit = settings.get("rules", {}).get("action_unit"), here.get("action_unit")
+    if there != unit:
+        rule = rule_text("action_unit", there, unit)
+        raise CheckpointError(f"{path} holds critics of {rule}; trained_actor() gives its actors alone")
     if scaled:
         raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
     return agents

@@ -442,7 +442,8 @@ def _value_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
 
 
 def _advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
-    advantage_head = AdvantageHead(model.policy_size, model.action_size, discrete=model.discrete)
+    sizes = model.policy_size, model.action_size
+    advantage_head = AdvantageHead(*sizes, discrete=model.discrete, space=model.action_space)
     head = TensorDictModule(_like(model, advantage_head), ["policy_hidden", "action"], ["action_advantage"])
     return AdvantageLoss(head, coeff=settings.advantage_coeff)
 
