@@ -1,6 +1,6 @@
 """A fuzz of arguments: every public function, constructor and setting, one argument at a time replaced by a bad value.
 
-    PYTHONPATH=. python tests/fuzz_arguments.py                    # all of it: the table of shares, and what is at fault
+    PYTHONPATH=. python tests/fuzz_arguments.py                   # all of it: the table of shares, and what is at fault
     PYTHONPATH=. python tests/fuzz_arguments.py --only statistics --sample 300
     PYTHONPATH=. python tests/fuzz_arguments.py --show unnamed     # the calls of one share
 
@@ -9,8 +9,8 @@ accepted, and the value means something there (`suits`, `RANGES`). **meaningless
 **unnamed**: an error that the package raises, or that falls out of one of its lines, and that does not name the
 argument. **inside**: an error out of torch, tensordict, NumPy or Python, or no end within `SECONDS`.
 
-Left out by rule (`valid_calls.LEFT_OUT`): what is called per step or per minibatch, records that the package fills, what
-takes a checkpoint's state, methods whose signature is TorchRL's.
+Left out by rule (`valid_calls.LEFT_OUT`): what is called per step or per minibatch, records that the package fills,
+what takes a checkpoint's state, methods whose signature is TorchRL's.
 """
 
 from __future__ import annotations
