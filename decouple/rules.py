@@ -60,6 +60,15 @@ RULES: dict[str, Rule] = {
         "SAC, TD3 and DDPG learn on actions in [-1, 1]; in 0.1 on those in the task's units",
         lambda s, unit_actions: s.get("algorithm") in OFF_POLICY and not unit_actions(),
     ),
+    "shared_features": Rule(
+        2,
+        "off policy, a policy that does not train the shared trunk reads it after the critic's step; in 0.1 before",
+        lambda s, _: (
+            s.get("algorithm") in OFF_POLICY
+            and str(s["separation"]) not in ("full", "0")
+            and s["policy_gradient"] == 0 < s["value_gradient"]
+        ),
+    ),
 }
 
 # What entered an identity in 0.1 and enters it still, whatever its value.
