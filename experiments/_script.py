@@ -59,6 +59,8 @@ def plain_errors() -> Iterator[None]:
 
     In a sweep Hydra must see errors, to go on with the other jobs.
     """
+    import sqlite3
+
     from decouple.checkpoint import CheckpointError
 
     try:
@@ -66,7 +68,7 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if interrupted(error):
             raise KeyboardInterrupt from None
-        if not isinstance(error, ValueError | ImportError | OSError | CheckpointError):
+        if not isinstance(error, ValueError | ImportError | OSError | CheckpointError | sqlite3.Error):
             raise
         if "HYDRA_FULL_ERROR" in os.environ or in_sweep():
             raise
