@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import secrets
@@ -157,10 +158,10 @@ class CellStore:
         with self._transaction() as db:
             return self._beat(db, batch, "running")
 
-    def finish(self, batch: Batch, returns: Mapping[int, float]) -> bool:
+    def finish(self, batch: Batch, returns: Mapping[int, float | None]) -> bool:
         """Record the results, one for each seed of the batch; False, and nothing done, where somebody else has it.
 
-        A return that is not a number is recorded as -inf: the agent diverged.
+        A return that is None, or not finite, is recorded as -inf: the agent failed.
 
         Raises:
             ValueError: returns of other seeds.
@@ -171,7 +172,7 @@ class CellStore:
             if not self._beat(db, batch, "done"):
                 return False
             (number,) = db.execute("SELECT cell FROM batches WHERE id = ?", [batch.id]).fetchone()
-            numbers = {seed: float("-inf") if value != value else float(value) for seed, value in returns.items()}
+            numbers = {s: -math.inf if v is None or not math.isfinite(v) else float(v) for s, v in returns.items()}
             rows = [(number, seed, batch.id, value, VERSION) for seed, value in numbers.items()]
             db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
             return True

@@ -37,6 +37,7 @@ __all__ = [
     "checkpoint_exists",
     "frames_to_resume",
     "load_checkpoint",
+    "reading_checkpoint",
     "rng_state",
     "save_checkpoint",
     "set_rng_state",
@@ -130,6 +131,27 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
     if expect is not None:
         _check_settings(path, state, expect, version)
     return state
+
+
+@contextlib.contextmanager
+def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
+
+    Args:
+        path: the checkpoint.
+        what: it should hold, as "agents of train_agents".
+
+    Raises:
+        CheckpointError: in place of what the content led to: a missing key, a shape that differs.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} must hold {what}, of settings that this version knows; its content gave {error!r}"
+        ) from error
 
 
 def frames_to_resume(

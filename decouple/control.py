@@ -30,7 +30,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
-from decouple.checkpoint import frames_to_resume, load_checkpoint
+from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
@@ -42,12 +42,13 @@ from decouple.evaluation import episode_returns
 from decouple.heads import action_space
 from decouple.learner import Learner
 from decouple.locks import FileLock, lock_folder
+from decouple.metrics import read_result
 from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
-from decouple.rules import SETTINGS_OF_CONTROL, identity_of
+from decouple.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
@@ -65,6 +66,8 @@ __all__ = [
     "agents_in",
     "control_identity",
     "done_result",
+    "final_returns",
+    "initial_agents",
     "load_agents",
     "make_env",
     "make_model",
@@ -176,7 +179,11 @@ class DDPGControl(ControlSettings, DDPGSettings):
 
 @dataclass
 class PPOControl(ControlSettings, OnPolicySettings):
-    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate."""
+    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate.
+
+    Values are clipped where rewards are normalised, as there: with `clip_value` left at `auto` it becomes 0.2 with
+    `normalize_reward` and None without, and holds that from then on.
+    """
 
     algorithm: str = "ppo"
     actor: list[int] = field(default_factory=lambda: [64, 64])
@@ -192,10 +199,16 @@ class PPOControl(ControlSettings, OnPolicySettings):
     rollout_steps: int = 2048
     gamma: float = 0.99
     learning_rate: float = 3e-4
+    clip_value: Any = "auto"  # of the value's change since the rollout; None: no clipping
     entropy_coeff: float = 0.0
     minibatches: int = 32
     epochs: int = 10
     micro_batch: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward else None
+        super().__post_init__()
 
     @staticmethod
     def algorithms() -> Mapping[str, Any]:
@@ -250,8 +263,7 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
     if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
         return True
     with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
-        space = action_space(made.action_spec)
-    return space.low is None or space.high is None or bool((space.low == -1).all() and (space.high == 1).all())
+        return action_space(made.action_spec).in_unit
 
 
 def sizes_name(sizes: Sequence[int]) -> str:
@@ -264,12 +276,16 @@ def run_result(config: ControlSettings) -> dict[str, float] | None:
 
     Raises:
         CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged; without it, the run is evaluated again.
     """
     checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
     if not checkpoint.exists() or not result.exists():
         return None
     load_checkpoint(checkpoint, expect=_identity(config))
-    return json.loads(result.read_text())
+    try:
+        return read_result(result)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
 
 
 def done_result(config: ControlSettings) -> dict[str, float] | None:
@@ -278,6 +294,7 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
 
     Raises:
         CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged.
     """
     report = run_result(config)
     done = report is not None and 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config)
@@ -401,18 +418,49 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
         return train(config, env, models)
 
 
+def initial_agents(config: ControlSettings) -> list[Any]:
+    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
+    with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
+        return [_seeded_model(config, env, seed) for seed in config.all_seeds]
+
+
+def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
+    """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
+
+    Args:
+        config: the run, without `normalize_observation`.
+        agents: one for each seed, as `load_agents` or `initial_agents` gives them.
+    """
+    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    returns = []
+    for seed, agent in zip(config.all_seeds, agents, strict=True):
+        with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:
+            returns.append(episode_returns(env, agent.get_policy_operator(), stochastic=False).mean().item())
+    return returns
+
+
 def load_agents(run_dir: str | Path) -> list[Any]:
     """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (0.1, on
+            bounds other than +-1), where `decouple.trained_actor` gives its actors.
         ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
-    state = load_checkpoint(Path(run_dir) / "checkpoint.pt")
-    if state["settings"]["normalize_observation"]:
+    path = Path(run_dir) / "checkpoint.pt"
+    state = load_checkpoint(path)
+    with reading_checkpoint(path, "agents of train_agents"):
+        settings = state["settings"]
+        scaled, agents = settings["normalize_observation"], agents_in(state)
+        here = rules_of(settings, lambda: unit_actions(settings["env"], settings["backend"]))
+    there, unit = settings.get("rules", {}).get("action_unit"), here.get("action_unit")
+    if there != unit:
+        rule = rule_text("action_unit", there, unit)
+        raise CheckpointError(f"{path} holds critics of {rule}; trained_actor() gives its actors alone")
+    if scaled:
         raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
-    return agents_in(state)
+    return agents
 
 
 def agents_in(state: Mapping[str, Any]) -> list[Any]:

@@ -56,7 +56,8 @@ def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) ->
     settings, per_step = learner.settings, env.batch_size[1]
     widths = Widths(env.observation_spec["observation"].shape[-1], 1 if learner.space.discrete else learner.space.size)
     capacity = min(settings.buffer_size, -(-settings.total_frames // per_step) * per_step)
-    return Replay(capacity, widths, seeds=learner.seeds, path=path, slack=settings.checkpoint_every + per_step)
+    slack = settings.checkpoint_every + per_step
+    return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)
 
 
 def train_off_policy(
@@ -157,7 +158,7 @@ class _Run:
         self.held_out = None  # in memory, and in the checkpoint
         if every:
             most = learner.settings.total_frames // every + self.per_step
-            self.held_out = Replay(most, replay.widths, seeds=learner.seeds)
+            self.held_out = Replay(most, replay.widths, replay.space, seeds=learner.seeds)
         self.frames = 0
         self._forget()
 

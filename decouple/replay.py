@@ -1,8 +1,10 @@
 """Replay for S agents: the last transitions of each, sampled per seed, in memory or in one file of fixed size.
 
-    replay = Replay(1_000_000, Widths(observation=17, action=6), seeds=6, path="runs/one/replay.bin", slack=10_000)
+    replay = Replay(1_000_000, Widths(observation=17, action=6), space, seeds=6, path="runs/one/replay.bin", slack=100)
     replay.add(Transition(observation, action, reward, terminated, next_observation))         # each (S, N, width)
     batch = replay.sample(indices)                                                             # (S, B) -> (S, B, width)
+
+An action is added as the environment was given it, and kept and sampled in [-1, 1], as critics read it.
 
 TorchRL's buffers draw one set of indices for all, and a sample costs them some 200 microseconds, as much as a small
 network's update; this one draws a set for each seed and gathers whole rows. A run that was killed resumes exactly:
@@ -24,6 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.heads import ActionSpace, ActionUnit
+
 __all__ = ["Replay", "Transition", "Widths"]
 
 BLOCK = 1024  # rows that one checksum is of
@@ -33,7 +37,7 @@ class Transition(NamedTuple):
     """One step of S agents: each (S, B, width), float32; a discrete action is its index (S, B, 1)."""
 
     observation: Tensor
-    action: Tensor
+    action: Tensor  # in the task's units where it is added to a replay, in [-1, 1] where it comes from one
     reward: Tensor  # (S, B, 1)
     terminated: Tensor  # (S, B, 1): 1 where the episode ended for good, 0 at a time-out
     next_observation: Tensor
@@ -52,6 +56,7 @@ class Replay:
     Args:
         capacity: transitions of each agent that may be sampled; the oldest go first.
         widths: of an observation and an action.
+        space: what actions are chosen from: `action_space(env.action_spec)`.
         seeds: S.
         path: a file that holds the rows, made here or gone on with; None: memory.
         slack: rows that may be added between two checkpoints; a file is so much longer.
@@ -61,13 +66,23 @@ class Replay:
         OSError: the disk has no room for the file; it is asked for at once, not when it fills.
     """
 
-    def __init__(self, capacity: int, widths: Widths, *, seeds: int, path: str | Path | None = None, slack: int = 0):
+    def __init__(
+        self,
+        capacity: int,
+        widths: Widths,
+        space: ActionSpace,
+        *,
+        seeds: int,
+        path: str | Path | None = None,
+        slack: int = 0,
+    ):
         for name, value in (("capacity", capacity), ("seeds", seeds), *widths._asdict().items()):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if slack < 0:
             raise ValueError(f"slack must be 0 or more; got {slack}")
-        self.capacity, self.widths, self.seeds = capacity, widths, seeds
+        self.capacity, self.widths, self.space, self.seeds = capacity, widths, space, seeds
+        self.unit = None if space.in_unit else ActionUnit(space)
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
@@ -86,8 +101,11 @@ class Replay:
         return min(self.added, self.capacity)
 
     def add(self, transition: Transition) -> None:
-        """Add N transitions of each agent, (S, N, width)."""
+        """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
         new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
+        if self.unit is not None:
+            action = new.narrow(-1, self.widths.observation, self.widths.action)
+            action.copy_(self.unit(action.to(self.rows.device)))
         ring = len(self.rows)
         self.added += len(new)
         new = new[-ring:]
@@ -98,7 +116,7 @@ class Replay:
             self.rows[torch.arange(first, self.added) % ring] = new
 
     def sample(self, indices: Tensor) -> Transition:
-        """The transitions at `indices` (S, B), whole numbers in [0, len(self)): 0 is the oldest."""
+        """The transitions at `indices` (S, B), whole numbers in [0, len(self)): 0 is the oldest. Actions in [-1, 1]."""
         positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
         rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))

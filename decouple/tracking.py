@@ -33,14 +33,14 @@ import yaml
 
 from decouple.curves import plot_curves
 from decouple.locks import FileLock, lock_folder
-from decouple.metrics import MetricsTable, replace_file
+from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
 from decouple.progress import RunProgress
 from decouple.version import VERSION
 
 if TYPE_CHECKING:
     from torchrl.record.loggers.wandb import WandbLogger
 
-__all__ = ["Tracker", "default_tracker"]
+__all__ = ["Tracker", "check_run_files", "default_tracker"]
 
 _PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
 
@@ -69,7 +69,8 @@ class Tracker:
         lock: of `run_dir`, where the caller holds it (`lock_folder`); None: the tracker holds one until it is closed.
 
     Raises:
-        ValueError, TypeError: an argument that is not as above, or a table that cannot be read.
+        ValueError, TypeError: an argument that is not as above, or a damaged metrics.csv, record.json or config.yaml of
+            the run that goes on; the message names the file, and nothing is written.
         FileExistsError: a new run in a folder that holds one.
         FileNotFoundError: a run to resume in a folder that holds none.
         FolderInUseError: another process works in the folder.
@@ -106,6 +107,8 @@ class Tracker:
         self._plot_again = 0.0  # on the monotonic clock
         table = self.run_dir / "metrics.csv"
         _check_resume(resume_frames, table)
+        if resume_frames is not None:
+            check_run_files(self.run_dir)
         if tracker == "wandb":
             _require_wandb()
         self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -208,8 +211,8 @@ class Tracker:
         """Write config.yaml and record.json; settings of an earlier session that differ stay as config.<n>.yaml."""
         record_file, config_file = self.run_dir / "record.json", self.run_dir / "config.yaml"
         record = {"wandb_id": None, "sessions": []}
-        if resume_frames is not None and record_file.exists():
-            record = json.loads(record_file.read_text(encoding="utf-8"))
+        if resume_frames is not None:
+            record |= read_json(record_file)
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
         before = config_file.read_bytes() if config_file.exists() else text
         if before != text:
@@ -218,6 +221,27 @@ class Tracker:
         record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
         replace_file(record_file, _json(record))
         return record
+
+
+def check_run_files(run_dir: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
+
+    Raises:
+        ValueError: the message names the file, what is wrong with it, and the ways out.
+    """
+    run_dir = Path(run_dir)
+    try:
+        if (run_dir / "metrics.csv").exists():
+            read_metrics(run_dir)
+        if (config := run_dir / "config.yaml").exists():
+            read_yaml(config)
+        record = read_json(run_dir / "record.json")
+        sessions = record.get("sessions", [])
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            raise ValueError(f"{run_dir / 'record.json'} must hold a list of sessions; got {str(sessions)[:40]}")
+    except (ValueError, OSError) as error:
+        advice = "put back a whole copy of that file, or start the run anew in another folder"
+        raise ValueError(f"{error}; the run in {run_dir} cannot go on: {advice}") from error
 
 
 # ------------------------------------------------------------------------------------------------------- what came in

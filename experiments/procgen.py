@@ -12,7 +12,7 @@ Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 20
 """
 
 # First: else `import procgen` finds this script.
-from _script import plain_errors, plain_interrupts, run_folder, run_goes_on, says_what_goes_on, sweep_result  # noqa: I001
+from _script import run_command, run_folder, run_goes_on, says_what_goes_on, settings_of, sweep_result  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -28,10 +28,8 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -44,13 +42,14 @@ from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
 from decouple.locks import FileLock, lock_folder
+from decouple.metrics import read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, default_tracker
+from decouple.tracking import Tracker, check_run_files, default_tracker
 
 
 @dataclass
@@ -360,8 +359,9 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """
     begun = Path(run_dir) / "config.yaml"
     if config.precision is None and not config.restart and begun.exists():
-        config.precision = yaml.safe_load(begun.read_text(encoding="utf-8")).get("precision")
-    experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+        check_run_files(run_dir)
+        config.precision = read_yaml(begun).get("precision")
+    experiment: ProcgenExperiment = settings_of(config)
     experiment.run_dir = run_dir
     return experiment
 
@@ -374,16 +374,15 @@ del sys.modules["_script"]
 @hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")
 def main(config: Any) -> float:
     """Returns what a sweeper maximises: the final mean return on test levels."""
-    with plain_errors():
-        if config.evaluate:
-            overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-            experiment, report = evaluate_checkpoint(OmegaConf.to_object(config), overrides)
-            print(table(experiment, report))
-            return report["final/test_return"]
-        experiment = as_begun(config, run_folder(config))
-        done = sweep_result(experiment)
-        run = None if done else prepare(experiment)
-    with plain_errors(), says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
+    if config.evaluate:
+        overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+        experiment, report = evaluate_checkpoint(settings_of(config), overrides)
+        print(table(experiment, report))
+        return report["final/test_return"]
+    experiment = as_begun(config, run_folder(config))
+    done = sweep_result(experiment)
+    run = None if done else prepare(experiment)
+    with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
         report = done or train(run)
     print(table(experiment, report))
     print(f"the record is in {experiment.run_dir}")
@@ -396,5 +395,4 @@ if __name__ == "__main__":
         re.sub(r"(?<=[=,(])\d+(?=[,)]|$)", r"'\g<0>'", argument) if argument.startswith("separation=") else argument
         for argument in sys.argv[1:]
     ]
-    with plain_interrupts():
-        main()
+    run_command(main)

@@ -75,9 +75,10 @@ def test_what_is_claimed_is_finished_and_read_back_to_the_bit(store):
     assert store.returns(LINEAR) == {} and store.batches(LINEAR) == []
 
 
-def test_an_agent_that_diverged_has_a_result_all_the_same(store):
+@pytest.mark.parametrize("failed", [(math.nan, -math.inf), (None, math.inf)])
+def test_an_agent_that_failed_has_a_result_all_the_same(store, failed):
     batch = store.claim(CELL, [0, 1], "x")
-    store.finish(batch, {0: math.nan, 1: -math.inf})
+    store.finish(batch, dict(zip(batch.seeds, failed, strict=True)))
     assert store.returns(CELL) == {0: -math.inf, 1: -math.inf}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
+import shutil
 import struct
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +21,15 @@ import torch
 from marks import needs_games
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.envs import EnvBase
+from torch.nn import Linear, Module, Sequential
+from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.utils import RandomPolicy, check_env_specs
 
+from decouple.actor_critic import actor_value
+from decouple.checkpoint import load_checkpoint
 from decouple.envs.procgen import GAMES, TIME_LIMIT, ProcgenEnv, distribution_modes, procgen_env
+from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.separation import separate
 
 BACKENDS = [name for name in ("procgen", "envpool") if importlib.util.find_spec(name) is not None]
 needs_procgen = pytest.mark.skipif("procgen" not in BACKENDS, reason="envpool cannot save or serialise its games")
@@ -68,6 +74,13 @@ def play_trace(game: str) -> dict[str, np.ndarray]:
 
 def same(left: TensorDictBase, right: TensorDictBase, keys: tuple[str, ...] = KEYS) -> bool:
     return all(torch.equal(left[key], right[key]) for key in keys)
+
+
+class Pixels(Module):
+    """uint8 frames (*B, 3, 64, 64) -> 64 of their numbers, (*B, 64)."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return frames[..., 1, ::8, ::8].flatten(-2).float() / 255
 
 
 @needs_games
@@ -318,6 +331,96 @@ def test_a_saved_run_continues_bit_for_bit(game: str) -> None:
         assert same(one["next"], two["next"], keys)
     assert fresh.base_env.resumable
     assert not torch.equal(fresh.reset()["observation"], there["observation"])  # later resets restart as ever
+
+
+@needs_procgen
+@pytest.mark.parametrize("game", ["leaper", "starpilot", "coinrun"])
+def test_a_state_saved_where_some_episodes_ended_keeps_the_counts_of_the_others(game: str) -> None:
+    env, fresh = (procgen_env(game, 4, num_levels=3, seed=seed, backend="procgen") for seed in (0, 9))
+    now: TensorDictBase = env.reset()
+    found = 0
+    for action in actions(160, 4):
+        step, now = env.step_and_maybe_reset(now.set("action", action))
+        done = step["next", "done"]
+        if done.any() and not done.all():
+            fresh.load_state_dict(env.state_dict())
+            restored = fresh.reset()
+            assert same(restored, now, ("step_count", "episode_reward", "observation", "level_seed"))
+            assert now["step_count"][~done].min() > 0
+            found += 1
+    assert found
+    env.close()
+    fresh.close()
+
+
+@needs_procgen
+def test_a_reset_of_some_games_keeps_the_counts_of_the_others_in_the_state() -> None:
+    env, fresh = (procgen_env("coinrun", 3, seed=seed, backend="procgen") for seed in (0, 9))
+    some = torch.tensor([[False], [True], [False]])
+    assert env.reset(TensorDict({"_reset": some}, [3]))["step_count"].flatten().tolist() == [0, 0, 0]
+    state = play(env, actions(7, 3))[-1]
+    assert state["step_count"].flatten().tolist() == [7, 7, 7]
+    env.reset(TensorDict({"_reset": some}, [3]))  # no counts in it
+    fresh.load_state_dict(env.state_dict())
+    shown = fresh.reset()
+    assert shown["step_count"].flatten().tolist() == [7, 0, 7]
+    fresh.load_state_dict(env.state_dict())
+    fresh.reset(TensorDict({"_reset": ~some}, [3]))  # the first after loading: it too begins what it is asked to
+    assert fresh.base_env.get_extra_state()["elapsed"].tolist() == [0, 0, 0]
+    env.close()
+    fresh.close()
+
+
+@needs_procgen
+@pytest.mark.filterwarnings("ignore:Creating .* is deprecated:DeprecationWarning")  # TorchRL's own, at import
+@pytest.mark.parametrize("algorithm", ["ppo", "idaac"])
+def test_training_goes_on_bit_for_bit_from_where_some_episodes_had_just_ended(algorithm: str, tmp_path: Path) -> None:
+    settings = OnPolicySettings(
+        algorithm=algorithm,
+        total_frames=4 * 6 * 24,  # 24 iterations
+        rollout_steps=6,
+        minibatches=2,
+        epochs=1,
+        value_epochs=1,
+        learning_rate=1e-3,
+        order_coeff=1.0,
+        checkpoint_every=1,
+    )
+
+    def train(seed: int, path: Path, on_checkpoint: Callable[[TransformedEnv], object]) -> tuple[dict, list[dict]]:
+        """The model and what was logged of it, but times."""
+        torch.manual_seed(seed)
+        env = procgen_env("leaper", 4, num_levels=3, seed=seed, num_threads=1, backend="procgen")
+        blocks = [[Sequential(Pixels(), Linear(64, 8))] for _ in range(2)]
+        model = actor_value(separate(*blocks, at=0, example=torch.zeros(3, 64, 64)), env.action_spec, policy_gain=1.0)
+        phases, rows = ALGORITHMS[algorithm](model, settings), []
+        train_on_policy(
+            env,
+            model,
+            phases,
+            settings,
+            log=lambda row, frames: rows.append({key: value for key, value in row.items() if "time/" not in key}),
+            checkpoint=path,
+            on_checkpoint=lambda: on_checkpoint(env),
+        )
+        env.close()
+        return model.state_dict(), rows
+
+    kept: list[int] = []
+
+    def keep(env: TransformedEnv) -> None:
+        at_first_frame = env.base_env.get_extra_state()["elapsed"] == 0
+        if at_first_frame.any() and not at_first_frame.all():
+            iteration = load_checkpoint(tmp_path / "whole.pt")["iteration"]
+            shutil.copy(tmp_path / "whole.pt", tmp_path / f"{iteration}.pt")
+            kept.append(iteration)
+
+    whole, expected = train(0, tmp_path / "whole.pt", keep)
+    assert kept
+    for iteration in kept[:2]:
+        model, rows = train(1, tmp_path / f"{iteration}.pt", lambda env: None)
+        assert str(rows) == str(expected[iteration:])  # as text: NaN equals NaN
+        assert all(torch.equal(model[key], whole[key]) for key in whole)
 
 
 @needs_procgen

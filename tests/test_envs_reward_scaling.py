@@ -135,6 +135,17 @@ def test_in_an_environment_reset_leaves_the_statistics_and_the_raw_sum_stays_raw
     assert torch.equal(steps["next", "reward"].sign(), raw.sign())
 
 
+def test_a_reset_of_some_games_begins_their_discounted_return_and_leaves_the_others() -> None:
+    transform = RewardScaling(gamma=0.5)
+    transform.scale(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[False], [False], [True]]))
+    nothing, some = TensorDict(batch_size=[3]), torch.tensor([[False], [True], [True]])
+    transform._reset(nothing, nothing.clone())
+    assert transform.discounted_return.flatten().tolist() == [1, 2, 0]
+    transform._reset(TensorDict({"_reset": some}, [3]), nothing.clone())
+    assert transform.discounted_return.flatten().tolist() == [1, 0, 0]
+    RewardScaling()._reset(TensorDict({"_reset": some}, [3]), nothing.clone())  # before the first step
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

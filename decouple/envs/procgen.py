@@ -21,6 +21,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
+from decouple.checks import DEVICE, PROBABILITY, checked
 from decouple.envs.procgen_backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.reward_scaling import RewardScaling
 
@@ -55,6 +56,7 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
+@checked()
 def distribution_modes(game: str) -> tuple[str, ...]:
     """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
     _check_choice("game", game, GAMES)
@@ -74,7 +76,7 @@ class ProcgenEnv(EnvBase):
 
     ``reset`` steps no game that is at a first frame (all games at the start, and each game after its ``done``): it
     returns the frames they show. A game in mid-episode gives up its episode and starts the next one, the others stay as
-    they are. The one exception: the first ``reset`` after ``load_state_dict`` returns the restored frames.
+    they are. The one exception: the first full ``reset`` after ``load_state_dict`` returns the restored frames.
 
     ``state_dict`` carries the games: a fresh environment that loads it continues bit for bit. envpool cannot save its
     games (``resumable`` is False): there, loading restores nothing and a fresh environment goes on with fresh episodes.
@@ -107,6 +109,7 @@ class ProcgenEnv(EnvBase):
         resumable: whether ``state_dict`` can restore the games.
     """
 
+    @checked(device=DEVICE)
     def __init__(
         self,
         game: str,
@@ -264,8 +267,9 @@ class ProcgenEnv(EnvBase):
         abandoned = self._elapsed > 0
         if mask is not None:
             abandoned &= mask.reshape(-1).cpu().numpy()
-        if self._just_loaded:
-            self._just_loaded, abandoned = False, np.zeros_like(abandoned)
+        elif self._just_loaded:
+            abandoned = np.zeros_like(abandoned)
+        self._just_loaded = False
         if abandoned.any():
             for rows, games in zip(self.groups, self._games, strict=True):
                 if abandoned[rows].any():
@@ -325,8 +329,9 @@ class EpisodesInState(Transform):
     """Puts the games, and the return and length of unfinished episodes, into the environment's ``state_dict``.
 
     TorchRL's ``TransformedEnv.state_dict`` holds its transforms only, so one of them has to carry the games.
-    The first ``reset`` after loading hands back ``episode_reward`` and ``step_count`` with the restored frames, so the
-    episode that was cut by a checkpoint reports its whole return.
+    The first full ``reset`` after loading hands back ``episode_reward`` and ``step_count`` with the restored frames, so
+    the episode that was cut by a checkpoint reports its whole return. A reset of some games leaves both as they are in
+    the others.
     """
 
     RUNNING = ("episode_reward", "step_count")
@@ -334,20 +339,24 @@ class EpisodesInState(Transform):
     def __init__(self) -> None:
         super().__init__()
         self._running: dict[str, Tensor] = {}
-        self._loaded: dict[str, Tensor] | None = None
+        self._just_loaded = False
 
     def _step(self, tensordict: TensorDictBase, next_tensordict: TensorDictBase) -> TensorDictBase:
         done = next_tensordict.get("done")
         self._running = {key: next_tensordict.get(key).masked_fill(done, 0) for key in self.RUNNING}
-        self._loaded = None
+        self._just_loaded = False
         return next_tensordict
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        if self._loaded is not None:
-            tensordict_reset.update({key: value.clone() for key, value in self._loaded.items()})
-            self._loaded = None
-        self._running = {key: tensordict_reset.get(key) for key in self.RUNNING}
-        return tensordict_reset
+        begun = tensordict.get("_reset", None)  # None: all
+        shown = {key: tensordict_reset.get(key) for key in self.RUNNING}
+        if begun is not None:  # RewardSum and StepCounter may say 0 of the others: TorchRL then leaves it out
+            goes_on, before = ~begun.reshape(-1, 1), self._running or shown
+            self._running = {key: torch.where(goes_on, before[key], value) for key, value in shown.items()}
+        elif not self._just_loaded:
+            self._running = shown
+        self._just_loaded = False
+        return tensordict_reset.update(self._running)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The games' state (see ``ProcgenEnv.get_extra_state``) and the running return and length, (N, 1) each."""
@@ -358,9 +367,9 @@ class EpisodesInState(Transform):
         """Restore both; ValueError if the games were saved under other settings."""
         env = self._game_env()
         env.set_extra_state(state["games"])
-        if env.resumable and state["running"]:
+        if env.resumable:
             self._running = {key: value.to(env.device or "cpu") for key, value in state["running"].items()}
-            self._loaded = self._running
+            self._just_loaded = bool(self._running)  # nothing runs before the first step
 
     def _game_env(self) -> ProcgenEnv:
         container = self.container
@@ -370,6 +379,7 @@ class EpisodesInState(Transform):
         return env
 
 
+@checked(gamma=PROBABILITY)
 def procgen_env(
     game: str, num_envs: int, *, scale_rewards: bool = True, gamma: float = 0.99, **options: Any
 ) -> TransformedEnv:

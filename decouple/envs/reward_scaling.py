@@ -17,6 +17,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs.transforms import Transform
 
+from decouple.checks import PROBABILITY, Rule, at_least, checked
+
 
 class RewardScaling(Transform):
     """Scale the reward by the running standard deviation of the discounted return.
@@ -29,9 +31,10 @@ class RewardScaling(Transform):
         R    <- 0 where done
 
     The mean and the variance are merged batch by batch (Chan et al., 1979) over every leading axis of the reward. The
-    return runs forward in time, as in Baselines: it is the decayed sum of past rewards. ``reset`` touches nothing, so a
-    collector that resets its environment when it starts leaves a restored run as it was. All state lies in buffers;
-    ``state_dict`` carries it, and a fresh transform takes the shape of R from the state that it loads.
+    return runs forward in time, as in Baselines: it is the decayed sum of past rewards. A full ``reset`` touches
+    nothing, so a collector that resets its environment when it starts leaves a restored run as it was; a reset of some
+    games sets R to 0 in these, also where their episodes had not ended. All state lies in buffers; ``state_dict``
+    carries it, and a fresh transform takes the shape of R from the state that it loads.
 
     Args:
         gamma: discount of the return, in [0, 1]. Baselines' 0.99 whatever the algorithm's own discount is.
@@ -49,6 +52,7 @@ class RewardScaling(Transform):
     variance: Tensor  # (), float64
     count: Tensor  # (), float64
 
+    @checked(gamma=PROBABILITY, clip=Rule(lambda v: v > 0, "above 0", any_number=True), epsilon=at_least(0))
     def __init__(self, gamma: float = 0.99, clip: float = 10.0, epsilon: float = 1e-8) -> None:
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must lie in [0, 1]; got {gamma}")
@@ -67,6 +71,13 @@ class RewardScaling(Transform):
         reward, done = next_tensordict.get("reward"), next_tensordict.get("done")
         next_tensordict.set("reward", self.scale(reward, done))
         return next_tensordict
+
+    def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
+        begun = tensordict.get("_reset", None)  # None: all
+        if begun is not None and self.discounted_return.numel():
+            begun = begun.reshape(self.discounted_return.shape)
+            self.discounted_return = self.discounted_return.masked_fill(begun, 0.0)
+        return tensordict_reset
 
     @torch.no_grad()
     def scale(self, reward: Tensor, done: Tensor) -> Tensor:
