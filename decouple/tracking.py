@@ -111,7 +111,9 @@ class Tracker:
             check_run_files(self.run_dir)
         if tracker == "wandb":
             _require_wandb()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
+        self._table: MetricsTable | None = None
         try:
             _check_resume(resume_frames, table)  # now that nobody else works in it
             self._table = MetricsTable(table, resume_frames)
@@ -123,6 +125,8 @@ class Tracker:
                 record["wandb_id"] = self._wandb.experiment.id
                 replace_file(self.run_dir / "record.json", _json(record))
         except BaseException:
+            if self._table:
+                self._table.close()
             self._let_go()
             raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None
