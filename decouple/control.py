@@ -362,7 +362,7 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
     space = action_space(env.action_spec)
     off_policy = isinstance(config, OffPolicySettings)
     reads = space.size if off_policy and not space.discrete else 0  # numbers of the action that the critic reads
-    k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
+    k = separation_index(config.separation, min(len(config.actor), len(config.critic)), "separation")
     actor = _mlp(observations, config.actor, config.actor_activation, config.actor_gain)
 
     def critic() -> list[nn.Module]:

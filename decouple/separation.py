@@ -34,11 +34,12 @@ __all__ = [
 PARTS = ("trunk", "policy", "value")
 
 
-def separation_index(at: int | str, depth: int) -> int:
+def separation_index(at: int | str, depth: int, name: str = "at") -> int:
     """The separation point k of a name or an integer, for stacks of `depth` blocks.
 
     `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
     IMPALA-CNN are separate). `early` and `late` are distinct points of their own from depth 4 on, and refused below 3.
+    `name` is what an error calls it.
 
     >>> [separation_index(at, depth=4) for at in ("shared", "late", "early", "full", 3)]
     [4, 2, 1, 0, 3]
@@ -51,12 +52,12 @@ def separation_index(at: int | str, depth: int) -> int:
         at = int(at)
     if isinstance(at, str):
         if at not in names:
-            raise ValueError(f"at must be one of {sorted(names)} or an integer in [0, {depth}]; got {at!r}")
+            raise ValueError(f"{name} must be one of {sorted(names)} or an integer in [0, {depth}]; got {at!r}")
         return names[at]
     if isinstance(at, bool) or not isinstance(at, int):
-        raise ValueError(f"at must be a name or an integer; got {at!r}")
+        raise ValueError(f"{name} must be a name or an integer; got {at!r}")
     if not 0 <= at <= depth:
-        raise ValueError(f"at must lie in [0, {depth}], the shorter stack's depth; got {at}")
+        raise ValueError(f"{name} must lie in [0, {depth}], the shorter stack's depth; got {at}")
     return at
 
 

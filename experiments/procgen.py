@@ -141,7 +141,7 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
 def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
     """The IMPALA-CNN of the study, separated."""
     depth = len(impala_blocks())
-    k = separation_index(config.separation, depth)
+    k = separation_index(config.separation, depth, "separation")
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
     if config.attention:
         # None on the frame's three channels, and the dense block, last, has none.
