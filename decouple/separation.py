@@ -21,6 +21,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from decouple.checks import PROBABILITY, Rule, at_least, checked
 from decouple.fitting import check_fit
 
 __all__ = [
@@ -34,12 +35,12 @@ __all__ = [
 PARTS = ("trunk", "policy", "value")
 
 
-def separation_index(at: int | str, depth: int, name: str = "at") -> int:
+@checked(depth=at_least(0))
+def separation_index(at: int | str, depth: int) -> int:
     """The separation point k of a name or an integer, for stacks of `depth` blocks.
 
     `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
     IMPALA-CNN are separate). `early` and `late` are distinct points of their own from depth 4 on, and refused below 3.
-    `name` is what an error calls it.
 
     >>> [separation_index(at, depth=4) for at in ("shared", "late", "early", "full", 3)]
     [4, 2, 1, 0, 3]
@@ -52,15 +53,16 @@ def separation_index(at: int | str, depth: int, name: str = "at") -> int:
         at = int(at)
     if isinstance(at, str):
         if at not in names:
-            raise ValueError(f"{name} must be one of {sorted(names)} or an integer in [0, {depth}]; got {at!r}")
+            raise ValueError(f"at must be one of {sorted(names)} or an integer in [0, {depth}]; got {at!r}")
         return names[at]
     if isinstance(at, bool) or not isinstance(at, int):
-        raise ValueError(f"{name} must be a name or an integer; got {at!r}")
+        raise ValueError(f"at must be a name or an integer; got {at!r}")
     if not 0 <= at <= depth:
-        raise ValueError(f"{name} must lie in [0, {depth}], the shorter stack's depth; got {at}")
+        raise ValueError(f"at must lie in [0, {depth}], the shorter stack's depth; got {at}")
     return at
 
 
+@checked(policy_gradient=PROBABILITY, value_gradient=PROBABILITY)
 def separate(
     policy_blocks: Sequence[nn.Module],
     value_blocks: Sequence[nn.Module],
@@ -159,7 +161,7 @@ class Cut(nn.Module):
         self.value_gradient = float(value_gradient)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return scale_gradient(hidden, self.policy_gradient), scale_gradient(hidden, self.value_gradient)
+        return _scaled(hidden, self.policy_gradient), _scaled(hidden, self.value_gradient)
 
     def extra_repr(self) -> str:
         return f"policy_gradient={self.policy_gradient}, value_gradient={self.value_gradient}"
@@ -193,8 +195,14 @@ class Branch(nn.Sequential):
         return hidden.float() if lowered else hidden
 
 
+@checked(scale=PROBABILITY)
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """x forward, scale * gradient backward; any shape. Scale 1 makes a view, so the gradient at it can be read."""
+    return _scaled(x, scale)
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    """`scale_gradient` of a scale that has been checked."""
     if not x.is_floating_point():
         return x  # frames at k = 0: nothing upstream to send a gradient to
     if scale == 0:
@@ -218,6 +226,7 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
+@checked(loss=Rule(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
 

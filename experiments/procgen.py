@@ -41,6 +41,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.locks import FileLock, lock_folder
 from decouple.metrics import read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
@@ -77,6 +78,7 @@ class ProcgenExperiment(OnPolicySettings):
     unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
     evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it for final_episodes, train nothing
     run_dir: str = "runs/procgen/${protocol}/${env}/${separation}/seed${seed}"  # the run's folder
+    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
     performance: str = "auto"  # auto, fastest or reference; the settings below, each by name, are of Performance
@@ -108,7 +110,7 @@ class ProcgenExperiment(OnPolicySettings):
 # What a checkpoint need not share with the run that continues it.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "tracker", "mode", "performance"),
+    *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
     *({field.name for field in dataclasses.fields(Performance)} - {"precision"}),
 }
 # What may be said beside `evaluate`; all else is the checkpoint's.
@@ -141,7 +143,7 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
 def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
     """The IMPALA-CNN of the study, separated."""
     depth = len(impala_blocks())
-    k = separation_index(config.separation, depth, "separation")
+    k = separation_index(config.separation, depth)
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
     if config.attention:
         # None on the frame's three channels, and the dense block, last, has none.
@@ -230,6 +232,7 @@ class Run:
     phases: list[Phase]
     checkpoint: Path
     identity: dict[str, Any]  # what the checkpoint must share with the run
+    lock: FileLock  # of the run's folder
     tracker: Tracker
 
 
@@ -244,22 +247,30 @@ def prepare(config: ProcgenExperiment) -> Run:
     identity = identity_of(config, SETTINGS_OF_PROCGEN, leave_out=NOT_IDENTITY, unit_actions=lambda: True)
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
-    resume_frames = frames_to_resume(
-        config.run_dir,
-        identity,
-        total_frames=config.total_frames,
-        frames_per_iteration=config.num_envs * config.rollout_steps,
-    )
-    tracker = Tracker(
-        config.run_dir,
-        asdict(config),
-        total_frames=config.total_frames,
-        tracker=config.tracker or default_tracker(),
-        mode=config.mode,
-        group=f"{config.protocol}/{config.env}/{config.separation}",
-        resume_frames=resume_frames,
-        facts=describe(env, model),
-    )
+    lock = lock_folder(config.run_dir, restart=config.restart)
+    if lock.aside:
+        print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
+    try:
+        resume_frames = frames_to_resume(
+            config.run_dir,
+            identity,
+            total_frames=config.total_frames,
+            frames_per_iteration=config.num_envs * config.rollout_steps,
+        )
+        tracker = Tracker(
+            config.run_dir,
+            asdict(config),
+            total_frames=config.total_frames,
+            tracker=config.tracker or default_tracker(),
+            mode=config.mode,
+            group=f"{config.protocol}/{config.env}/{config.separation}",
+            resume_frames=resume_frames,
+            facts=describe(env, model),
+            lock=lock,
+        )
+    except BaseException:
+        lock.release()
+        raise
     print(
         f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
         f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
@@ -267,13 +278,13 @@ def prepare(config: ProcgenExperiment) -> Run:
         + f"\nperformance={config.performance}: {config.computed.describe()}",
         file=sys.stderr,
     )
-    return Run(config, env, model, phases, checkpoint, identity, tracker)
+    return Run(config, env, model, phases, checkpoint, identity, lock, tracker)
 
 
 def train(run: Run) -> dict[str, float]:
     """Train, and evaluate at the end; returns the final evaluation."""
     config, tracker = run.config, run.tracker
-    with contextlib.closing(run.env), contextlib.closing(StepProgress()) as progress, tracker:
+    with contextlib.closing(run.env), run.lock, contextlib.closing(StepProgress()) as progress, tracker:
         evaluation = make_evaluation(config, run.model, progress)
         train_on_policy(
             run.env,
@@ -285,6 +296,7 @@ def train(run: Run) -> dict[str, float]:
             checkpoint=run.checkpoint,
             identity=run.identity,
             on_checkpoint=tracker.plot,
+            record=tracker.marks,
             progress=progress,
             performance=config.computed,
         )
@@ -345,10 +357,10 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """The settings of a run in `run_dir`, in the precision that it was begun in where the command names none.
 
-    Another machine, or another version, would choose another, which is another run.
+    Another machine, or another version, would choose another, which is another run. One that restarts chooses anew.
     """
     begun = Path(run_dir) / "config.yaml"
-    if config.precision is None and begun.exists():
+    if config.precision is None and not config.restart and begun.exists():
         check_run_files(run_dir)
         config.precision = read_yaml(begun).get("precision")
     experiment: ProcgenExperiment = settings_of(config)

@@ -17,7 +17,7 @@ TINY = ("env=toy", "total_frames=300", "learning_starts=100", "actor=[4,4]", "cr
 QUICK = {
     ("control.py", "env=1"): "ValueError: env=1: ",
     ("control.py", "env=[[1]]"): "TypeError: env=[[1]]: ",
-    ("control.py", "separation=inf"): "ValueError: separation must be ",
+    ("control.py", "separation=inf"): "; got inf",
     ("control.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
     ("control.py", "+nonsense=1"): "ValueError: nonsense must not be added: ",
     ("control.py", "total_frames"): "ValueError: total_frames cannot be read ",
