@@ -20,9 +20,12 @@ from decouple.control import (
     PPOControl,
     SACControl,
     done_result,
+    final_returns,
+    initial_agents,
     load_agents,
     make_env,
     make_model,
+    make_small_env,
     train_agents,
 )
 from decouple.counting import parameter_count
@@ -178,6 +181,23 @@ def test_a_result_is_done_where_it_has_its_frames_and_its_settings(tmp_path):
         assert done_result(cell("ddpg", tmp_path / "run", total_frames=total_frames)) is None
     with pytest.raises(CheckpointError, match="learning_rate"):
         done_result(cell("ddpg", tmp_path / "run", learning_rate=0.5))
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "sac", "ppo"])
+def test_agents_are_evaluated_as_at_the_end_of_their_run(tmp_path, algorithm):
+    config = cell(algorithm, tmp_path / "run", seeds=2, final_episodes=3)
+    report = train_agents(config)
+    expected = [report[f"final/return/seed{seed}"] for seed in config.all_seeds]
+    assert final_returns(config, load_agents(tmp_path / "run")) == pytest.approx(expected, rel=1e-4)
+    before = torch.get_rng_state()
+    starts = initial_agents(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(config.seed + 1)  # as the second agent alone
+    alone = make_model(config, make_small_env(config))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), starts[1].parameters(), strict=True))
+    assert final_returns(config, starts) != pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="normalize_observation must be false"):
+        final_returns(cell(algorithm, env="pendulum", normalize_observation=True), starts)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"frames": null}'])
