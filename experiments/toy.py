@@ -13,7 +13,7 @@ https://arxiv.org/abs/2102.11893).
 """
 
 # First: it takes this folder off the path.
-from _script import plain_errors, plain_interrupts, register_control, run_goes_on, says_what_goes_on  # noqa: I001
+from _script import register_control, run_command, run_goes_on, says_what_goes_on, settings_of  # noqa: I001
 
 import math
 import time
@@ -34,6 +34,7 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from decouple.checkpoint import CheckpointError
+from decouple.checks import check_setting
 from decouple.control import (
     ControlSettings,
     done_result,
@@ -131,7 +132,6 @@ def read_cells(cells: Mapping[Key, ControlSettings]) -> tuple[dict[Key, CellRun]
     """The runs that are there, and of each that cannot be used (damaged, or of other settings or rules) the reason.
 
     Raises:
-        FileNotFoundError: no cell has been begun.
         ValueError: there are cells, and none can be used; the message has every reason.
     """
     runs: dict[Key, CellRun] = {}
@@ -149,10 +149,6 @@ def read_cells(cells: Mapping[Key, ControlSettings]) -> tuple[dict[Key, CellRun]
             left_out[key] = str(error)
     if left_out and not runs:
         raise ValueError("\n".join(["run_dir must hold a cell that can be used; of those there:", *left_out.values()]))
-    if not runs:
-        raise FileNotFoundError(
-            f"run_dir must hold a cell of the study; got {[c.run_dir for c in cells.values()][:2]} ..."
-        )
     return runs, left_out
 
 
@@ -289,20 +285,19 @@ register_control()
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="toy")
 def main(config: Any) -> None:
-    with plain_errors():
-        study: ToyStudy = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
-        GlobalHydra.instance().clear()  # this script is composed; what follows composes each cell
-        cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
-        if study.train:
-            run_cells(cells)
-        runs, left_out = read_cells(cells)
-        folder = Path(study.run_dir)
-        draw_training(runs, folder / "figure1.png")
-        for algorithm in study.algorithms:
-            draw_policies(runs, algorithm, folder / f"figure2_{algorithm}.png")
-        text, agents = table(study.algorithms, runs, left_out)
-        replace_file(folder / "table.md", text.encode() + b"\n")
-        replace_file(folder / "agents.csv", agents)
+    study: ToyStudy = settings_of(config)
+    GlobalHydra.instance().clear()  # this script is composed; what follows composes each cell
+    cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
+    if study.train:
+        run_cells(cells)
+    folder, (runs, left_out) = Path(study.run_dir), read_cells(cells)
+    check_setting("train", study.train, lambda _: bool(runs), f"true where {folder} has no cells of the study")
+    draw_training(runs, folder / "figure1.png")
+    for algorithm in study.algorithms:
+        draw_policies(runs, algorithm, folder / f"figure2_{algorithm}.png")
+    text, agents = table(study.algorithms, runs, left_out)
+    replace_file(folder / "table.md", text.encode() + b"\n")
+    replace_file(folder / "agents.csv", agents)
     print(text)
     print(
         f"in brackets: agents that learned, a return of at least {VIABLE:.0f}, of those whose start had less; then how "
@@ -311,5 +306,4 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

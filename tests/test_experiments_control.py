@@ -164,7 +164,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_the_toy_report_of_nothing_says_so_in_a_line(tmp_path):
     ran = TOY.run(tmp_path, "train=false", "algorithms=[ddpg]", f"run_dir={tmp_path / 'new'}")
-    assert ran.returncode == 1 and ran.stderr.startswith("FileNotFoundError: run_dir must hold a cell of the study")
+    assert ran.returncode == 1 and ran.stderr.startswith("ValueError: train must be true where")
     assert "Traceback" not in ran.stderr and not (tmp_path / "new").exists()
 
 
