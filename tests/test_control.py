@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from damage import DAMAGES, damage
 from tensordict import TensorDict
 from torch import nn
 
@@ -210,6 +212,16 @@ def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content)
     assert str(error.value).startswith(str(file))
     file.unlink()
     assert done_result(config) is None and train_agents(config) == report
+
+
+@pytest.mark.parametrize("what", [what for what in DAMAGES if "result" not in what])
+def test_a_run_with_a_damaged_file_does_not_go_on_and_says_which(tmp_path, what):
+    config = cell("ddpg", tmp_path / "run", total_frames=100, keep_replay=True)
+    train_agents(config)
+    file = damage(tmp_path / "run", what)
+    with pytest.raises((ValueError, CheckpointError), match=r"restart=true|older copy") as error:
+        train_agents(dataclasses.replace(config, total_frames=150))
+    assert str(file) in str(error.value)
 
 
 def test_a_checkpoint_of_something_else_holds_no_agents(tmp_path):
