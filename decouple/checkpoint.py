@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.metrics import naming_file, read_table, rows_up_to, table_sum
+from decouple.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
 
@@ -181,11 +181,15 @@ def frames_to_resume(
     Raises:
         CheckpointError: a checkpoint that is damaged, or of other settings or rules, or gone although the folder's
             table has rows; or a table that is not the one that the checkpoint was written beside.
-        ValueError: the run in the folder has already come further than `total_frames`.
+        ValueError: the run in the folder has already come further than `total_frames`; or a damaged metrics.csv,
+            config.yaml or record.json.
     """
     folder = Path(run_dir)
     table = folder / "metrics.csv"
-    rows = read_table(table)[1] if table.exists() and table.stat().st_size else []
+    rows: list[list[str]] = []
+    if table.exists() and table.stat().st_size:
+        check_run_files(folder)
+        rows = read_table(table)[1]
     way_out = f"or begin the run anew with restart=true, which keeps what is in {folder} beside it"
     if not checkpoint_exists(folder / "checkpoint.pt"):
         # The first checkpoint is written before anything is trained: a table without one has no rows.

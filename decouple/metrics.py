@@ -25,6 +25,7 @@ import yaml
 __all__ = [
     "MetricsTable",
     "append_whole",
+    "check_run_files",
     "column_numbers",
     "csv_lines",
     "markdown_lines",
@@ -110,7 +111,8 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
         FileNotFoundError, ValueError: as `read_table`.
     """
     columns, rows = read_table(path)
-    rows = [row for row in rows if int(row[0]) <= frames]
+    at = column_numbers(path, "frames", [row[0] for row in rows])
+    rows = [row for row, own in zip(rows, at, strict=True) if own <= frames]
     # A column that only dropped rows had will come again, where an unbroken run has it.
     kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
@@ -247,6 +249,27 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
             before = f", at least the {values[-2]:.0f} of the line before" if line > 2 else ""
             raise ValueError(f"{path}, line {line}: frames must be a whole number{before}; got {cell!r}")
     return values
+
+
+def check_run_files(run_dir: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
+
+    Raises:
+        ValueError: the message names the file, what is wrong with it, and the ways out.
+    """
+    run_dir = Path(run_dir)
+    try:
+        if (run_dir / "metrics.csv").exists():
+            read_metrics(run_dir)
+        if (config := run_dir / "config.yaml").exists():
+            read_yaml(config)
+        record = read_json(run_dir / "record.json")
+        sessions = record.get("sessions", [])
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            raise ValueError(f"{run_dir / 'record.json'} must hold a list of sessions; got {str(sessions)[:40]}")
+    except (ValueError, OSError) as error:
+        advice = "put back a whole copy of that file, or begin anew with restart=true, which keeps the old folder aside"
+        raise ValueError(f"{error}; the run in {run_dir} cannot go on: {advice}") from error
 
 
 def _text(path: Path, content: bytes) -> str:

@@ -42,14 +42,14 @@ from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
 from decouple.locks import FileLock, lock_folder
-from decouple.metrics import read_yaml
+from decouple.metrics import check_run_files, read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, check_run_files, default_tracker
+from decouple.tracking import Tracker, default_tracker
 
 
 @dataclass

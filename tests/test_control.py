@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from damage import DAMAGES, damage
 from tensordict import TensorDict
 from torch import nn
 
@@ -21,9 +23,12 @@ from decouple.control import (
     PPOControl,
     SACControl,
     done_result,
+    final_returns,
+    initial_agents,
     load_agents,
     make_env,
     make_model,
+    make_small_env,
     train_agents,
 )
 from decouple.counting import parameter_count
@@ -252,6 +257,23 @@ def test_a_table_that_was_cut_in_half_is_refused(tmp_path, algorithm):
     assert (tmp_path / "metrics.csv").read_bytes() == table[: len(table) // 2]
 
 
+@pytest.mark.parametrize("algorithm", ["ddpg", "sac", "ppo"])
+def test_agents_are_evaluated_as_at_the_end_of_their_run(tmp_path, algorithm):
+    config = cell(algorithm, tmp_path / "run", seeds=2, final_episodes=3)
+    report = train_agents(config)
+    expected = [report[f"final/return/seed{seed}"] for seed in config.all_seeds]
+    assert final_returns(config, load_agents(tmp_path / "run")) == pytest.approx(expected, rel=1e-4)
+    before = torch.get_rng_state()
+    starts = initial_agents(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(config.seed + 1)  # as the second agent alone
+    alone = make_model(config, make_small_env(config))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), starts[1].parameters(), strict=True))
+    assert final_returns(config, starts) != pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="normalize_observation must be false"):
+        final_returns(cell(algorithm, env="pendulum", normalize_observation=True), starts)
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"frames": null}'])
 def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content):
     config = cell("ddpg", tmp_path / "run")
@@ -262,6 +284,16 @@ def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content)
     assert str(error.value).startswith(str(file))
     file.unlink()
     assert done_result(config) is None and train_agents(config) == report
+
+
+@pytest.mark.parametrize("what", [what for what in DAMAGES if "result" not in what])
+def test_a_run_with_a_damaged_file_does_not_go_on_and_says_which(tmp_path, what):
+    config = cell("ddpg", tmp_path / "run", total_frames=100, keep_replay=True)
+    train_agents(config)
+    file = damage(tmp_path / "run", what)
+    with pytest.raises((ValueError, CheckpointError), match=r"restart=true|older copy") as error:
+        train_agents(dataclasses.replace(config, total_frames=150))
+    assert str(file) in str(error.value)
 
 
 def test_a_checkpoint_of_something_else_holds_no_agents(tmp_path):
