@@ -32,8 +32,9 @@ from decouple.separation import (
 )
 from decouple.torchrl_learner import TorchRLLearner
 from decouple.trpo import TRPOSettings, trpo_phases
+from decouple.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "ActorQValue",

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import secrets
@@ -33,9 +34,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decouple.version import VERSION
+
 __all__ = ["Batch", "Cell", "CellStore"]
 
-_FORMAT = 1
+_FORMAT = 2
 _TABLES = """
 CREATE TABLE cells (
     id INTEGER PRIMARY KEY, task TEXT, algorithm TEXT, settings TEXT, actor TEXT, critic TEXT,
@@ -54,6 +57,8 @@ CREATE TABLE searches (
     PRIMARY KEY (task, algorithm, settings, options)
 );
 """
+# Format 2 says of each row which version of decouple wrote it last; NULL is 0.1, whose format 1 is the tables above.
+_VERSIONS = ("cells", "batches", "results", "searches")
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Batch:
     seconds: float  # that it has trained, up to the last renewal
     error: str | None  # of a start that failed
     worker: str  # whose claim it is, or was
+    version: str | None  # of decouple, that claimed it last; None: 0.1
 
     @property
     def seeds(self) -> range:
@@ -94,7 +100,7 @@ class CellStore:
         lease: seconds without a renewal after which a worker counts as dead.
 
     Raises:
-        ValueError: a file of another format.
+        ValueError: a file of a later format. One of 0.1 gets the columns that it lacks.
         sqlite3.DatabaseError: a file that is no SQLite database.
     """
 
@@ -104,13 +110,16 @@ class CellStore:
         self.path, self.lease = Path(path), lease
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
+            (found,) = db.execute("PRAGMA user_version").fetchone()
+            if found == 0:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)
+            if found < _FORMAT:
+                for table in _VERSIONS:
+                    db.execute(f"ALTER TABLE {table} ADD COLUMN version TEXT")
                 db.execute(f"PRAGMA user_version = {_FORMAT}")
-        if version not in (0, _FORMAT):
-            raise ValueError(f"{path} is in format {version}, and this version of decouple reads format {_FORMAT}")
+        if found > _FORMAT:
+            raise ValueError(f"{path} is in format {found}, and this version of decouple reads format {_FORMAT}")
 
     def claim(self, cell: Cell, seeds: Iterable[int], folder: str) -> Batch | None:
         """Take what of these seeds has no result and is in nobody's hands; None where there is nothing to take.
@@ -123,7 +132,7 @@ class CellStore:
             folder: of the cell's runs, below the folder that the store is in, so that both can be moved together.
         """
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?)", _row(cell))
+            db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?)", [*_row(cell), VERSION])
             number = self._number(db, cell)
             missing = set(seeds) - {seed for (seed,) in db.execute("SELECT seed FROM results WHERE cell = ?", [number])}
             unfinished = "SELECT * FROM batches WHERE cell = ? AND state != 'done' ORDER BY id"
@@ -136,7 +145,7 @@ class CellStore:
                 return None
             first = min(missing)
             count = next(n for n in range(1, len(missing) + 1) if first + n not in missing)
-            insert = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, 'running', '', 0, 0, 0, NULL)"
+            insert = "INSERT INTO batches VALUES (NULL, ?, ?, ?, ?, 'running', '', 0, 0, 0, NULL, NULL)"
             values = [number, first, count, f"{folder}/seeds{first}_{count}"]
             return self._take(db, db.execute(insert, values).lastrowid)
 
@@ -145,10 +154,10 @@ class CellStore:
         with self._transaction() as db:
             return self._beat(db, batch, "running")
 
-    def finish(self, batch: Batch, returns: Mapping[int, float]) -> bool:
+    def finish(self, batch: Batch, returns: Mapping[int, float | None]) -> bool:
         """Record the results, one for each seed of the batch; False, and nothing done, where somebody else has it.
 
-        A return that is not a number is recorded as -inf: the agent diverged.
+        A return that is None, or not finite, is recorded as -inf: the agent failed.
 
         Raises:
             ValueError: returns of other seeds.
@@ -159,9 +168,9 @@ class CellStore:
             if not self._beat(db, batch, "done"):
                 return False
             (number,) = db.execute("SELECT cell FROM batches WHERE id = ?", [batch.id]).fetchone()
-            numbers = {seed: float("-inf") if value != value else float(value) for seed, value in returns.items()}
-            rows = [(number, seed, batch.id, value) for seed, value in numbers.items()]
-            db.executemany("INSERT INTO results VALUES (?, ?, ?, ?)", rows)
+            numbers = {s: -math.inf if v is None or not math.isfinite(v) else float(v) for s, v in returns.items()}
+            rows = [(number, seed, batch.id, value, VERSION) for seed, value in numbers.items()]
+            db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
             return True
 
     def release(self, batch: Batch, error: str | None = None) -> None:
@@ -200,11 +209,11 @@ class CellStore:
         """Keep what a search found so far, in place of what the same search said before."""
         key = [task, algorithm, settings, json.dumps(options, sort_keys=True)]
         with self._transaction() as db:
-            values = [*key, state, time.time(), json.dumps(result)]
-            db.execute("INSERT OR REPLACE INTO searches VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            values = [*key, state, time.time(), json.dumps(result), VERSION]
+            db.execute("INSERT OR REPLACE INTO searches VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def searches(self) -> list[dict[str, Any]]:
-        """Each search: task, algorithm, settings, options, state, updated (seconds since 1970) and result."""
+        """Each search: task, algorithm, settings, options, state, updated (seconds since 1970), result and version."""
         with self._transaction("DEFERRED") as db:
             rows = [
                 dict(row) for row in db.execute("SELECT * FROM searches ORDER BY task, algorithm, settings, options")
@@ -228,13 +237,14 @@ class CellStore:
         return row and row["id"]
 
     def _take(self, db: sqlite3.Connection, number: int | None) -> Batch:
-        update = "UPDATE batches SET state = 'running', worker = ?, heartbeat = ?, starts = starts + 1 WHERE id = ?"
+        update = """UPDATE batches SET state = 'running', worker = ?, heartbeat = ?, starts = starts + 1, version = ?
+                    WHERE id = ?"""
         worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # of this claim alone
-        db.execute(update, [worker, time.time(), number])
+        db.execute(update, [worker, time.time(), VERSION, number])
         return self._batch(db.execute("SELECT * FROM batches WHERE id = ?", [number]).fetchone())
 
     def _batch(self, row: sqlite3.Row) -> Batch:
-        names = ("id", "first", "count", "state", "starts", "seconds", "error", "worker")
+        names = ("id", "first", "count", "state", "starts", "seconds", "error", "worker", "version")
         return Batch(run_dir=str(self.path.parent / row["run_dir"]), **{name: row[name] for name in names})
 
     def _beat(self, db: sqlite3.Connection, batch: Batch, state: str) -> bool:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from decouple.cell_store import Batch, Cell, CellStore
-from decouple.control import NOT_IDENTITY, ControlSettings, done_result, sizes_name, train_agents
+from decouple.control import NOT_IDENTITY, ControlSettings, control_identity, done_result, sizes_name, train_agents
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
 
@@ -53,11 +53,7 @@ class GaveUpError(RuntimeError):
 
 def cell_of(config: ControlSettings) -> Cell:
     """What the results of these settings belong to: all that can change an agent's final return, but its seed."""
-    settings = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL
-    }
+    settings = control_identity(config, NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL)
     text = json.dumps(settings, sort_keys=True)
     return Cell(config.env, config.algorithm, text, tuple(config.actor), tuple(config.critic))
 
@@ -204,7 +200,9 @@ class _Process:
         # which Python puts first on the path and where anything may lie, is to be imported from.
         code = "import sys; sys.path.pop(0); from decouple.cells import serve; serve(int(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        # A session of its own: a terminal's Ctrl-C is for the caller, who ends this.
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
         theirs.close()  # so that its end is seen here
 
     def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
@@ -230,7 +228,6 @@ class _Process:
 
 def serve(descriptor: int) -> None:
     """Train what comes through the connection, until the other end is gone: then at once, whatever is under way."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who ends this
     connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def read() -> None:

@@ -8,7 +8,7 @@
 The file is one line of text (format version, SHA-256, length) and then what `torch.save` writes. It is written beside
 its destination, put on the disk, and only then given its name, so that under that name there is always the old file or
 the new one, whole. A file that is cut short or altered is refused, and so is anything but plain data: `torch.load` runs
-with `weights_only=True`, and a file from a stranger cannot run code.
+with `weights_only=True`, and a file from a stranger cannot run code. Within is also the version that wrote it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CheckpointError", "frames_to_resume", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
+from decouple.metrics import naming_file, read_table, rows_up_to, table_sum
+from decouple.rules import rule_text
+from decouple.version import VERSION, written_by
+
+__all__ = [
+    "CheckpointError",
+    "checkpoint_exists",
+    "frames_to_resume",
+    "load_checkpoint",
+    "reading_checkpoint",
+    "rng_state",
+    "save_checkpoint",
+    "set_rng_state",
+]
 
 _FORMAT = 1
+_WRITTEN_BY = "decouple version"  # the key of the state under which the version that wrote it stands; none: 0.1
 _HEADER = re.compile(rb"decouple checkpoint (\d{4}) sha256 ([0-9a-f]{64}) bytes (\d{20})\n")
 _HEADER_BYTES = len(b"decouple checkpoint 0001 sha256 \n bytes ") + 64 + 20
 _CHUNK_BYTES = 1 << 20
+_MISSING = object()
 _NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, type(None))
 _LEAVES = (*_NUMBERS_AND_TEXT, Tensor, torch.nn.Parameter, torch.Size, torch.device, torch.dtype)
 
@@ -67,10 +82,13 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
             entry.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming_file(path), open(temporary, "xb") as file:
             file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
             writer = _HashingWriter(file)
-            torch.save(state, writer)  # write and flush are all it calls
+            try:
+                torch.save({**state, _WRITTEN_BY: VERSION}, writer)  # write and flush are all it calls
+            except RuntimeError as error:
+                raise writer.failed or error from None  # torch's own says only that bytes are missing
             file.seek(0)
             digest = writer.sha256.hexdigest()
             file.write(b"decouple checkpoint %04d sha256 %s bytes %020d\n" % (_FORMAT, digest.encode(), writer.length))
@@ -109,9 +127,31 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
             raise CheckpointError(message + "load it with the version of torch that saved it") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} must hold a dict, and holds a {type(state).__name__}; save it again")
+    version = state.pop(_WRITTEN_BY, None)
     if expect is not None:
-        _check_settings(path, state, expect)
+        _check_settings(path, state, expect, version)
     return state
+
+
+@contextlib.contextmanager
+def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
+
+    Args:
+        path: the checkpoint.
+        what: it should hold, as "agents of train_agents".
+
+    Raises:
+        CheckpointError: in place of what the content led to: a missing key, a shape that differs.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} must hold {what}, of settings that this version knows; its content gave {error!r}"
+        ) from error
 
 
 def frames_to_resume(
@@ -129,20 +169,62 @@ def frames_to_resume(
         total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
 
     Raises:
-        CheckpointError: a checkpoint that is damaged or of other settings.
+        CheckpointError: a checkpoint that is damaged, or of other settings or rules, or gone although the folder's
+            table has rows; or a table that is not the one that the checkpoint was written beside.
         ValueError: the run in the folder has already come further than `total_frames`.
     """
-    if (checkpoint := Path(run_dir) / "checkpoint.pt").exists():
-        state = load_checkpoint(checkpoint, expect=expect)
-        done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
-        if done >= total_frames + frames_per_iteration:
-            raise ValueError(
-                f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "
-                f"run_dir); got {total_frames:,}"
+    folder = Path(run_dir)
+    table = folder / "metrics.csv"
+    rows = read_table(table)[1] if table.exists() and table.stat().st_size else []
+    way_out = f"or begin the run anew with restart=true, which keeps what is in {folder} beside it"
+    if not checkpoint_exists(folder / "checkpoint.pt"):
+        # The first checkpoint is written before anything is trained: a table without one has no rows.
+        if rows:
+            raise CheckpointError(
+                f"{folder / 'checkpoint.pt'} is gone, and {table} has rows up to {int(rows[-1][0]):,} frames; put the "
+                f"checkpoint back, {way_out}"
             )
-        return done
-    # A table without a checkpoint has no rows: the first checkpoint is written before anything is trained.
-    return 0 if (Path(run_dir) / "metrics.csv").exists() else None
+        return 0 if table.exists() else None
+    state = load_checkpoint(folder / "checkpoint.pt", expect=expect)
+    done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
+    if done >= total_frames + frames_per_iteration:
+        raise ValueError(
+            f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "
+            f"run_dir); got {total_frames:,}"
+        )
+    if table.exists():
+        _check_table(table, rows, done, state.get("record", {}), way_out)
+    return done
+
+
+def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, Any], way_out: str) -> None:
+    """Refuse a table that lacks rows from before the checkpoint, or has others than it had then."""
+    if done and str(done) not in (row[0] for row in rows):
+        last = f"rows up to {int(rows[-1][0]):,} frames" if rows else "no rows"
+        raise CheckpointError(
+            f"{table} was cut: it has {last}, and none of the checkpoint's {done:,}; put a whole copy of it back, "
+            f"{way_out}"
+        )
+    if done and "table" in record and table_sum(*rows_up_to(table, done)) != record["table"]:
+        raise CheckpointError(
+            f"{table} is not what it was at the checkpoint's {done:,} frames (SHA-256 differs); put a whole copy of it "
+            f"back, {way_out}"
+        )
+
+
+def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a checkpoint to go on from.
+
+    Raises:
+        CheckpointError: a link to a file that is gone.
+    """
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or delete the link to begin "
+            "the run anew"
+        )
+    return path.exists()
 
 
 def rng_state() -> dict[str, Any]:
@@ -204,16 +286,25 @@ class _HashingWriter:
         self.file = file
         self.sha256 = hashlib.sha256()
         self.length = 0
+        self.failed: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         """Pass `data` on to the file."""
         self.sha256.update(data)
         self.length += len(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
 
     def flush(self) -> None:
         """Flush the file."""
-        self.file.flush()
+        try:
+            self.file.flush()
+        except OSError as error:
+            self.failed = error
+            raise
 
 
 def _check_content(path: Path, file: BinaryIO) -> None:
@@ -239,22 +330,37 @@ def _check_content(path: Path, file: BinaryIO) -> None:
         raise CheckpointError(f"{path} is corrupt: its bytes are not those that were saved (SHA-256 differs); {advice}")
 
 
-def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose settings are not `expect`."""
+def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, Any], version: str | None) -> None:
+    """Refuse a checkpoint whose settings, or the rules among them, are not `expect`."""
     if not isinstance(state.get("settings"), Mapping):
         raise CheckpointError(f"{path} holds no settings to compare with; save them under state['settings']")
     saved, wanted = dict(_flatten(state["settings"])), dict(_flatten(expect))
-    differences = []
+    rules, settings = [], []
     for key in sorted(saved.keys() | wanted.keys()):
-        if key not in wanted:
-            differences.append(f"{key}: checkpoint has {saved[key]!r}, this run has no such setting")
-        elif key not in saved:
-            differences.append(f"{key}: checkpoint has no such setting, this run has {wanted[key]!r}")
-        elif saved[key] != wanted[key] and not (saved[key] != saved[key] and wanted[key] != wanted[key]):
-            differences.append(f"{key}: checkpoint has {saved[key]!r}, this run has {wanted[key]!r}")
-    if differences:
+        there, here = saved.get(key, _MISSING), wanted.get(key, _MISSING)
+        if there == here or (there != there and here != here):
+            continue
+        if key.startswith("rules."):
+            numbers = [None if value is _MISSING else value for value in (there, here)]
+            rules.append(rule_text(key.removeprefix("rules."), *numbers))
+        elif here is _MISSING:
+            settings.append(f"{key}: checkpoint has {there!r}, this run has no such setting")
+        elif there is _MISSING:
+            settings.append(f"{key}: checkpoint has no such setting, this run has {here!r}")
+        else:
+            settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
+    if rules:
+        advice = f"start a new run in another folder, or go on with {written_by(version)}"
+        raise CheckpointError(
+            f"{path}, written by {written_by(version)}, is from a run under other rules; {advice}:\n  "
+            + "\n  ".join(rules + settings)
+        )
+    if settings:
         advice = "go on with the checkpoint's settings, or start a new run in another folder"
-        raise CheckpointError(f"{path} is from a run with other settings; {advice}:\n  " + "\n  ".join(differences))
+        raise CheckpointError(
+            f"{path}, written by {written_by(version)}, is from a run with other settings; {advice}:\n  "
+            + "\n  ".join(settings)
+        )
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from decouple.metrics import read_table, replace_file
+from decouple.checks import Rule, at_least, checked
+from decouple.metrics import column_numbers, read_table, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +49,7 @@ _LABELS = {
 }
 
 
+@checked()
 def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
     """Draw `curves.png` from `metrics.csv`: a panel for each kind of metric that the table has.
 
@@ -60,21 +62,26 @@ def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
 
     Raises:
         FileNotFoundError: no metrics.csv in `run_dir`.
+        ValueError: a table that is damaged before its last line.
     """
     run_dir = Path(run_dir)
-    columns, rows = read_table(run_dir / "metrics.csv")
+    table = run_dir / "metrics.csv"
+    columns, rows = read_table(table)
+    frames = [int(at) for at in column_numbers(table, "frames", [row[0] for row in rows])]
     panels: dict[_Panel, dict[str, _Points]] = {}
     for index, name in enumerate(columns[1:], start=1):
         found = [panel for panel in _PANELS if any(fnmatch.fnmatchcase(name, pattern) for pattern in panel.patterns)]
         if found:
-            points = [(int(row[0]), float(row[index])) for row in rows if row[index]]
-            panels.setdefault(found[0], {})[name] = points
+            cells = [row[index] for row in rows]
+            points = zip(frames, column_numbers(table, name, cells), cells, strict=True)
+            panels.setdefault(found[0], {})[name] = [(at, value) for at, value, cell in points if cell]
     figure = _figure(run_dir.resolve().name, {panel: panels[panel] for panel in _PANELS if panel in panels})
     path = run_dir / "curves.png"
     save_figure(figure, path)
     return path
 
 
+@checked(figure=Rule(lambda figure: callable(figure.savefig), "figure of Matplotlib"), dpi=at_least(1))
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
     """Write a picture as PNG; the file is replaced as a whole."""
     picture = io.BytesIO()

@@ -8,15 +8,36 @@ that reads as if the line had not been begun.
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
+import hashlib
 import io
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MetricsTable", "csv_lines", "markdown_lines", "read_json", "read_metrics", "read_table", "replace_file"]
+import yaml
+
+__all__ = [
+    "MetricsTable",
+    "append_whole",
+    "column_numbers",
+    "csv_lines",
+    "markdown_lines",
+    "naming_file",
+    "read_json",
+    "read_metrics",
+    "read_result",
+    "read_table",
+    "read_yaml",
+    "replace_file",
+    "rows_up_to",
+    "table_sum",
+]
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
@@ -28,10 +49,11 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
 
     Raises:
         FileNotFoundError: no metrics.csv in `run_dir`.
-        ValueError: a table that is damaged before its last line.
+        ValueError: a table that is damaged before its last line; the message names the file, the line and the column.
     """
-    columns, rows = read_table(Path(run_dir) / "metrics.csv")
-    return {name: [float(row[index] or "nan") for row in rows] for index, name in enumerate(columns)}
+    path = Path(run_dir) / "metrics.csv"
+    columns, rows = read_table(path)
+    return {name: column_numbers(path, name, [row[index] for row in rows]) for index, name in enumerate(columns)}
 
 
 class MetricsTable:
@@ -39,24 +61,33 @@ class MetricsTable:
 
     def __init__(self, path: Path, resume_frames: int | None) -> None:
         self.path = path
-        columns, rows = read_table(path) if path.exists() else (["frames"], [])
-        rows = [row for row in rows if resume_frames and int(row[0]) <= resume_frames]
-        # A column that only dropped rows had will come again, where an unbroken run has it.
-        kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
-        self.columns = [columns[index] for index in kept]
-        self._rewrite([[row[index] for index in kept] for row in rows])
+        self.columns, rows = rows_up_to(path, resume_frames or 0) if path.exists() else (["frames"], [])
+        self._rewrite(rows if resume_frames else [])
 
     def append(self, frames: int, row: Mapping[str, float]) -> None:
-        """Write one row in one piece and put it on the disk: a checkpoint is never ahead of its table."""
+        """Write one row in one piece and put it on the disk: a checkpoint is never ahead of its table.
+
+        Raises:
+            OSError: the disk is full; the table is as it was.
+        """
         new = [name for name in row if name not in self.columns]
         if new:
             _, rows = read_table(self.path)
-            self.columns += new
-            self._file.close()
-            self._rewrite([old + [""] * len(new) for old in rows])
+            before, self.columns = self.columns, self.columns + new
+            try:
+                self._rewrite([old + [""] * len(new) for old in rows])
+            except OSError:
+                self.columns = before
+                raise
         cells = [repr(row[name]) if name in row else "" for name in self.columns[1:]]
-        self._file.write(csv_lines([[str(frames), *cells]]))
-        os.fsync(self._file.fileno())
+        line = csv_lines([[str(frames), *cells]])
+        with naming_file(self.path):
+            append_whole(self._file, line)
+        self._sum.update(line)
+
+    def sum(self) -> str:
+        """SHA-256 of the table as it stands, for a checkpoint: `table_sum` of the same rows is the same."""
+        return self._sum.hexdigest()
 
     def close(self) -> None:
         """Close the file."""
@@ -64,8 +95,30 @@ class MetricsTable:
 
     def _rewrite(self, rows: Sequence[Sequence[str]]) -> None:
         """Replace the file as a whole, and open it at its end."""
-        replace_file(self.path, csv_lines([self.columns, *rows]))
+        lines = csv_lines([self.columns, *rows])
+        replace_file(self.path, lines)
+        if hasattr(self, "_file"):
+            self._file.close()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
+        self._sum = hashlib.sha256(lines)
+
+
+def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table as they were at `frames`, in a run that is to go on from there.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`.
+    """
+    columns, rows = read_table(path)
+    rows = [row for row in rows if int(row[0]) <= frames]
+    # A column that only dropped rows had will come again, where an unbroken run has it.
+    kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
+    return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
+def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """SHA-256 of a table, as `MetricsTable` writes it."""
+    return hashlib.sha256(csv_lines([columns, *rows])).hexdigest()
 
 
 def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
@@ -88,28 +141,158 @@ def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of a run's folder holds, as result.json or record.json; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What a file of a run's folder holds, as result.json or record.json; empty where there is none.
+
+    Raises:
+        ValueError: damaged; the message names the file.
+    """
+    if not path.exists():
+        return {}
+    text = _text(path, path.read_bytes())
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be whole JSON; got {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object; got {text[:40]!r}")
+    return found
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a run came to: its result.json, `frames` and a number for each metric; empty where there is none.
+
+    A metric of an agent that failed is None: null in the file, or a number that is not finite.
+
+    Raises:
+        ValueError: damaged; the message names the file.
+    """
+    found = read_json(path)
+    if path.exists() and not _finite(found.get("frames")):
+        raise ValueError(f"{path} must hold the run's frames, a number; got {found.get('frames')!r}")
+    for name, value in found.items():
+        if name.startswith(("final/", "eval/")):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{path} must hold a number, or null, as {name}; got {value!r}")
+            found[name] = value if _finite(value) else None
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a run's config.yaml.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged; the message names the file.
+    """
+    text = _text(path, path.read_bytes())
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        raise ValueError(f"{path} must be whole YAML; got {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold settings by name; got {text[:40]!r}")
+    return found
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The columns and the rows of cells; what stands behind the last newline was never finished."""
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    lines = list(csv.reader(io.StringIO(whole.decode())))
+    """The columns and the rows of cells; what stands behind the last newline was never finished.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged before its last line; the message names the file and the line.
+    """
+    text = _text(path, path.read_bytes().rpartition(b"\n")[0])
+    try:
+        lines = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise ValueError(f"{path} must be a table, comma-separated; got {error}") from error
     if not lines or lines[0][:1] != ["frames"]:
         raise ValueError(f"{path} must begin with a line of column names, 'frames' first; got {lines[:1]}")
     columns, *rows = lines
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ValueError(f"{path} must have each column once; got {twice} twice")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(columns):
             raise ValueError(f"{path}, line {number}: must have {len(columns)} cells; got {len(row)}")
     return columns, rows
 
 
+def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]:
+    """A column of `read_table` as numbers; nan where a cell is empty.
+
+    Args:
+        path: of the table, for the message.
+        column: its name; `frames` must be whole numbers that never fall.
+        cells: the column's text, one per row.
+
+    Raises:
+        ValueError: a cell that is no number; the message names the file, the line and the column.
+    """
+    values: list[float] = []
+    for line, cell in enumerate(cells, start=2):
+        try:
+            values.append(float(cell or "nan"))
+        except ValueError:
+            raise ValueError(f"{path}, line {line}: {column} must be a number; got {cell!r}") from None
+        if column == "frames" and not (cell.isdecimal() and values[-1] >= max(values[-2:])):
+            before = f", at least the {values[-2]:.0f} of the line before" if line > 2 else ""
+            raise ValueError(f"{path}, line {line}: frames must be a whole number{before}; got {cell!r}")
+    return values
+
+
+def _text(path: Path, content: bytes) -> str:
+    """A run's file as text. No tracker writes a byte-order mark: where one stands, another program has been at it."""
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{path} must be UTF-8 without a byte-order mark; got one, which some editors write")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        at = f"byte {error.start} is 0x{content[error.start]:02x}"
+        raise ValueError(f"{path} must be UTF-8 text; got bytes that are none ({at})") from error
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def replace_file(path: Path, content: bytes) -> None:
-    """Give `path` new content such that a kill leaves the old or the new, whole."""
+    """Give `path` new content such that a kill leaves the old or the new, whole.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
+    try:
+        with naming_file(path):
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def append_whole(file: io.FileIO, content: bytes) -> None:
+    """Append to an unbuffered file and put it on the disk: all of the content, or none where that fails."""
+    before = os.fstat(file.fileno()).st_size
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]  # a full disk, or a signal, may end a write before its end
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    except OSError:
+        os.ftruncate(file.fileno(), before)
+        raise
+
+
+@contextlib.contextmanager
+def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what writes a file: its name is in the error where the system does not say it, as for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error

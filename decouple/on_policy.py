@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
-from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from decouple.checks import check_setting, positive_whole
 from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
@@ -81,7 +82,9 @@ class OnPolicySettings:
     adam_epsilon: float = 1e-5  # Adam
     max_grad_norm: float = 0.5  # over all parameters of an optimizer
     clip_epsilon: float = 0.2  # of the probability ratio
-    clip_value: float = 0.2  # of the value's change since the rollout
+    # The value's change since the rollout beyond which nothing is gained; None: no clipping. It is in the unit of
+    # returns: 0.2 is for rewards that are scaled, as the study's are (RewardScaling); of raw ones take None.
+    clip_value: float | None = 0.2
     value_coeff: float = 0.5  # on the squared error, alpha_v
     entropy_coeff: float = 0.01  # alpha_s
     minibatches: int = 8  # per epoch
@@ -106,8 +109,10 @@ class OnPolicySettings:
             check_setting("order_width", self.order_width, positive_whole, "a whole number, at least 1, or None")
         for name in ("gamma", "gae_lambda"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon", "clip_value"):
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon"):
             check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+        if self.clip_value is not None:
+            check_setting("clip_value", self.clip_value, lambda v: 0 < v < math.inf, "positive and finite, or None")
         for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
         allowed = self.algorithms()
@@ -123,9 +128,10 @@ class OnPolicySettings:
 def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
 
-    Source: Schulman et al. 2017, with the value clipped as in OpenAI Baselines. The phase reads what a rollout of
-    `model` holds, flat (B,), with `advantage` and `value_target` (B, 1); of a stacked model (S, B). The entropy of a
-    stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where TorchRL's loss samples it.
+    Source: Schulman et al. 2017, with the value clipped as in OpenAI Baselines unless `clip_value` is None. The phase
+    reads what a rollout of `model` holds, flat (B,), with `advantage` and `value_target` (B, 1); of a stacked model
+    (S, B). The entropy of a stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where
+    TorchRL's loss samples it.
     """
     losses = [_policy_loss(model, settings), _value_loss(model, settings)]
     if seed_count(model) is not None:
@@ -213,6 +219,7 @@ def train_on_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
+    record: Callable[[], Mapping[str, Any]] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     performance: Performance | None = None,
 ) -> int:
@@ -239,12 +246,17 @@ def train_on_policy(
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
+        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
         progress: called within an iteration with what is under way, how much of it is done, and of how much.
         performance: how it is computed; its precision and micro-batch take the place of those of the settings. The
             model has been through its `prepare`. None: on the model's device, with all that it may switch on off.
 
     Returns:
         The frames collected in all.
+
+    Warns:
+        UserWarning: once, naming `clip_value`, where it clips more than half of a rollout's values: returns are larger
+            than it by far, and the value network learns next to nothing.
 
     Raises:
         ValueError: an environment that is not batched (N,), or (S, N) with seeds; seeds that are not as many as the
@@ -257,7 +269,7 @@ def train_on_policy(
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"
         check_setting("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
-    state = load_checkpoint(checkpoint, expect=identity) if checkpoint and Path(checkpoint).exists() else None
+    state = load_checkpoint(checkpoint, expect=identity) if checkpoint and checkpoint_exists(checkpoint) else None
     if state:
         env.load_state_dict(state["env"])  # before the collector, whose first reset hands back the frames restored
     shuffle = _shuffle(model, seeds)
@@ -269,16 +281,19 @@ def train_on_policy(
 
     def save() -> None:
         if checkpoint:
-            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity))
+            beside = {"record": dict(record())} if record else {}
+            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity) | beside)
 
     if not state:
         save()  # from here on the folder says what run it belongs to
     rollouts = iter(collector)
+    warned = False
     try:
         while iteration < iterations:
             if progress:
                 progress("collecting, frames", 0, frames_per_iteration)
             metrics = _iterate(rollouts, model, phases, settings, how, iteration, shuffle, seeds, progress)
+            warned = warned or _warn_of_clipping(metrics, seeds)
             last = iteration + 1 == iterations
             if evaluate and (iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(iteration)
@@ -384,6 +399,22 @@ def _row(found: Mapping[str, Metric], seeds: Sequence[int] | None) -> dict[str, 
     return row
 
 
+def _warn_of_clipping(metrics: Mapping[str, float], seeds: Sequence[int] | None) -> bool:
+    """Say where `clip_value` clips more than half of a rollout's values, and of which seeds; whether it was said."""
+    name = "value/clip_fraction"
+    shares = {f" of seed {seed}": metrics.get(f"{name}/seed{seed}", metrics.get(name, 0.0)) for seed in seeds or []}
+    much = {whose: share for whose, share in (shares or {"": metrics.get(name, 0.0)}).items() if share > 0.5}
+    if much:
+        found = ", ".join(f"{share:.0%}{whose}" for whose, share in much.items())
+        warnings.warn(
+            f"clip_value clips most of a rollout's values ({found}), which then learn next to nothing: it suits "
+            "rewards that are scaled. Set clip_value to None (null on the command line), or scale rewards "
+            "(normalize_reward=true on control tasks, RewardScaling)",
+            stacklevel=3,
+        )
+    return bool(much)
+
+
 class _PolicyLoss(ClipPPOLoss):
     """TorchRL's, without the question to the device whether a categorical's entropy is finite."""
 
@@ -411,7 +442,8 @@ def _value_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
 
 
 def _advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
-    advantage_head = AdvantageHead(model.policy_size, model.action_size, discrete=model.discrete)
+    sizes = model.policy_size, model.action_size
+    advantage_head = AdvantageHead(*sizes, discrete=model.discrete, space=model.action_space)
     head = TensorDictModule(_like(model, advantage_head), ["policy_hidden", "action"], ["action_advantage"])
     return AdvantageLoss(head, coeff=settings.advantage_coeff)
 

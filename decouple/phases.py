@@ -181,8 +181,8 @@ def run_phase(
 
     Returns:
         By the name they are logged under: means over the minibatches of what the losses put out and of the gradient
-        norm, and the gradients at the cut in the first minibatch. With several seeds losses, norms and gradients are
-        (S,); what a loss itself averages is a number, over all of them.
+        norm, and the gradients at the cut in the first minibatch. With several seeds losses, norms, gradients and
+        what else is of each sample are (S,); what a loss itself averages is a number, over all of them.
 
     Raises:
         ValueError: two losses of the phase give an output of one name, or with several seeds a loss that has averaged
@@ -306,12 +306,16 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
             if name in outputs:
                 raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
             outputs[name] = value
-    return outputs if minibatch.ndim == 1 else _of_each_seed(outputs, len(minibatch))
+    return outputs if minibatch.ndim == 1 else _of_each_seed(outputs, minibatch.batch_size)
 
 
-def _of_each_seed(outputs: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor]:
-    """Losses (S, ...) averaged over each seed's samples, (S,); what is no loss and no number is left out."""
+def _of_each_seed(outputs: Mapping[str, Tensor], batch: torch.Size) -> dict[str, Tensor]:
+    """Losses (S, ...) and what else is of each sample, (S, B, 1), averaged over each seed's, (S,); numbers as they are.
+
+    What is neither is left out.
+    """
     found: dict[str, Tensor] = {}
+    seeds = batch[0]
     for name, value in outputs.items():
         if name.startswith("loss_"):
             if value.ndim == 0 or len(value) != seeds:
@@ -319,6 +323,8 @@ def _of_each_seed(outputs: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor
                     f"its samples apart with {seeds} seeds, as reduction='none' does: {name} must be ({seeds}, ...)"
                 )
                 raise ValueError(f"loss must keep {allowed}; got {tuple(value.shape)}")
+            found[name] = value.reshape(seeds, -1).mean(1)
+        elif value.shape == (*batch, 1):
             found[name] = value.reshape(seeds, -1).mean(1)
         elif value.ndim == 0:  # PPO's effective sample size, over the first axis of its input, is none
             found[name] = value

@@ -10,13 +10,21 @@
 Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
-from _script import plain_errors, register_control, run_folder, sweep_result  # noqa: I001  (first: it takes this folder off the path)
+# First: it takes this folder off the path.
+from _script import (  # noqa: I001
+    register_control,
+    run_command,
+    run_folder,
+    run_goes_on,
+    says_what_goes_on,
+    settings_of,
+    sweep_result,
+)
 
 import sys
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
 
 from decouple.control import ControlSettings, train_agents
 
@@ -39,9 +47,9 @@ def table(config: ControlSettings, report: dict[str, float]) -> str:
 @hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
 def main(config: Any) -> float:
     """Returns what a sweeper maximises: the final return, the mean over agents."""
-    with plain_errors():
-        settings: ControlSettings = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
-        settings.run_dir = run_folder(config)
+    settings: ControlSettings = settings_of(config)
+    settings.run_dir = run_folder(config)
+    with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
         report = sweep_result(settings) or train_agents(settings)
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
@@ -49,4 +57,4 @@ def main(config: Any) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

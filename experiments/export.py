@@ -7,7 +7,8 @@ The run is one of experiments/control.py or procgen.py: its folder, or its check
 and what bounds its actions have is in the file, and no critic is: see docs/export.md.
 """
 
-from _script import plain_errors, procgen_agent, run_checkpoint  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+# First: it keeps `import procgen` from finding a script.
+from _script import frames_of, procgen_agent, run_checkpoint, run_command, settings_of  # noqa: I001
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -17,7 +18,6 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
@@ -67,14 +67,13 @@ def from_control(state: dict[str, Any], seed: int | None) -> Source:
     seed = seeds[0] if seed is None else seed
     check_setting("seed", seed, seeds.__contains__, f"one of the run's, {list(seeds)}")
     agent = seeds.index(seed)
-    per_iteration = settings.get("rollout_steps", 0) * settings["num_envs"]
     facts = {
         "task": settings["env"],
         "algorithm": settings["algorithm"],
         "actor": settings["actor"],
         "separation": settings["separation"],
         "seed": seed,
-        "frames": state["frames"] if "frames" in state else state["iteration"] * per_iteration,
+        "frames": frames_of(state),
     }
     return Source(*trained_actor(state, agent), lambda: raw_control_env(settings, seed), facts)
 
@@ -167,10 +166,9 @@ ConfigStore.instance().store(name="export_schema", node=Export)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="export")
 def main(config: Any) -> None:
-    with plain_errors():
-        source, report, rows = export(OmegaConf.to_object(config))
+    source, report, rows = export(settings_of(config))
     print(table(source, report, rows))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

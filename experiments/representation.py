@@ -8,7 +8,8 @@ The run is one of experiments/procgen.py: its folder, or its checkpoint. Writes 
 on the same frames. What each measure means: docs/representation.md.
 """
 
-from _script import plain_errors, procgen_agent, run_checkpoint  # noqa: I001  (first: it keeps `import procgen` from finding a script)
+# First: it keeps `import procgen` from finding a script.
+from _script import procgen_agent, run_checkpoint, run_command, settings_of  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -20,11 +21,11 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torch import Tensor
 
 from decouple.actor_critic import ActorValue
+from decouple.checkpoint import CheckpointError, reading_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.metrics import csv_lines, markdown_lines, replace_file
 from decouple.progress import StepProgress
@@ -97,7 +98,24 @@ def load(name: str, given: str) -> Agent:
     path, state = run_checkpoint(given)
     settings = state.get("settings", {})
     check_setting(name, given, lambda _: "protocol" in settings, "a run of experiments/procgen.py")
-    return Agent(path, *procgen_agent(state))
+    with reading_checkpoint(path, "an agent of experiments/procgen.py"):
+        return Agent(path, *procgen_agent(state))
+
+
+def load_other(given: str | None) -> tuple[Agent | None, str | None]:
+    """The run to compare with, where one is wanted; one that is there and damaged is None, with what is wrong with it.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+    """
+    if not given:
+        return None, None
+    try:
+        return load("other", given), None
+    except (CheckpointError, FileNotFoundError) as error:
+        if not Path(given).exists():
+            raise
+        return None, str(error)
 
 
 def levels_of(agent: Agent, levels: int) -> dict[str, tuple[int, int]]:
@@ -211,7 +229,7 @@ def chosen(recording: TensorDict, count: int) -> Tensor:
 def analyse(config: Representation) -> tuple[Path, str]:
     """Record, measure, and write the folder; returns it and what it says in short."""
     agent = load("checkpoint", str(config.checkpoint))
-    other = load("other", config.other) if config.other else None
+    other, left_out = load_other(config.other)
     if other:
         for name in ("env", "distribution_mode", "start_level", "num_levels"):
             own, its = getattr(agent.settings, name), getattr(other.settings, name)
@@ -257,7 +275,7 @@ def analyse(config: Representation) -> tuple[Path, str]:
     else:
         (folder / "cka_other.png").unlink(missing_ok=True)  # of an earlier command
     write_tables(folder, rows, cka, cka_other)
-    head = heading(agent, other, sets, counts)
+    head = heading(agent, other, sets, counts, left_out)
     write_page(folder, head, rows, bool(other))
     return folder, summary(head, rows, cka)
 
@@ -278,8 +296,8 @@ def write_tables(folder: Path, rows: dict[str, list[dict[str, Any]]], cka: Any, 
     replace_file(folder / "cka.csv", csv_lines(lines))
 
 
-def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any) -> str:
-    """What was measured, in a few lines."""
+def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any, left_out: str | None = None) -> str:
+    """What was measured, and the run that was left out since it is damaged, in a few lines."""
     settings = agent.settings
     lines = [
         f"{settings.env}, separation {settings.separation} (k = {agent.model.at} of 4), protocol {settings.protocol}, "
@@ -294,6 +312,8 @@ def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any) -> str:
         lines.append(
             f"compared with {other.path.parent}, separation {other.settings.separation}, {other.frames:,} frames"
         )
+    if left_out:
+        lines.append(f"compared with no other run: the one given is damaged, and left out: {left_out}")
     return "\n".join(lines)
 
 
@@ -350,11 +370,10 @@ ConfigStore.instance().store(name="representation_schema", node=Representation)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="representation")
 def main(config: Any) -> None:
-    with plain_errors():
-        folder, says = analyse(OmegaConf.to_object(config))
+    folder, says = analyse(settings_of(config))
     print(says)
     print(f"\nthe tables and the pictures are in {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,6 +58,40 @@ class Script:
                 process.kill()
                 code = process.wait()
         assert code == -signal.SIGKILL, (folder / "output.txt").read_text()
+
+
+def interrupt(command: list[str], folder: Path, number: int, ready: Callable[[], bool]) -> tuple[int, list[str], float]:
+    """Start the command, and once it is `ready` send the signal to all its processes of one terminal, as Ctrl-C does.
+
+    Returns the exit code, the lines of stderr, and how many seconds it took to end. None of its processes is left.
+    """
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **pipes) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while not ready() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            assert process.poll() is None, process.stderr.read()
+            children, sent = descendants(process.pid), time.monotonic()
+            os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=60)
+            seconds = time.monotonic() - sent
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 5
+    while left := [child for child in children if Path(f"/proc/{child}").exists()]:
+        assert time.monotonic() < deadline, f"left behind: {left}"
+        time.sleep(0.01)
+    return process.returncode, errors.splitlines(), seconds
+
+
+def descendants(process: int) -> list[int]:
+    """Processes that it started, and those that they did; Linux."""
+    found = []
+    for tasks in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, tasks.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
 
 
 def environment() -> dict[str, str]:

@@ -27,7 +27,9 @@ LINEAR = Cell("pendulum", "td3", '{"gamma": 0.98}', (), (16, 16))
 # What a worker does, in a process that loads the one file, since that takes no second: it trains all seeds of 20 cells,
 # says what it has recorded, and, killed at any moment, was in the middle of something.
 WORKER = """
-import importlib.util, random, sys, time
+import importlib.util, random, sys, time, types
+sys.modules["decouple"], sys.modules["decouple.version"] = types.ModuleType("decouple"), types.ModuleType("version")
+sys.modules["decouple.version"].VERSION = "0.2"
 spec = importlib.util.spec_from_file_location("cell_store", sys.argv[1])
 cell_store = importlib.util.module_from_spec(spec)
 sys.modules["cell_store"] = cell_store
@@ -75,9 +77,10 @@ def test_what_is_claimed_is_finished_and_read_back_to_the_bit(store):
     assert store.returns(LINEAR) == {} and store.batches(LINEAR) == []
 
 
-def test_an_agent_that_diverged_has_a_result_all_the_same(store):
+@pytest.mark.parametrize("failed", [(math.nan, -math.inf), (None, math.inf)])
+def test_an_agent_that_failed_has_a_result_all_the_same(store, failed):
     batch = store.claim(CELL, [0, 1], "x")
-    store.finish(batch, {0: math.nan, 1: -math.inf})
+    store.finish(batch, dict(zip(batch.seeds, failed, strict=True)))
     assert store.returns(CELL) == {0: -math.inf, 1: -math.inf}
 
 
@@ -239,8 +242,8 @@ def test_searches_are_kept_under_what_was_asked(store):
 
 def test_what_is_no_store_is_refused(tmp_path, store):
     with contextlib.closing(sqlite3.connect(tmp_path / "newer.sqlite")) as db:
-        db.execute("PRAGMA user_version = 2")
-    with pytest.raises(ValueError, match="format 2, and this version of decouple reads format 1"):
+        db.execute("PRAGMA user_version = 3")
+    with pytest.raises(ValueError, match="format 3, and this version of decouple reads format 2"):
         CellStore(tmp_path / "newer.sqlite")
     (tmp_path / "text.sqlite").write_text("no database, but long enough to be seen as none " * 20)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"):

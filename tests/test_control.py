@@ -13,7 +13,7 @@ from torch import nn
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
-from decouple.checkpoint import CheckpointError
+from decouple.checkpoint import CheckpointError, save_checkpoint
 from decouple.control import (
     CONTROL_ALGORITHMS,
     ControlSettings,
@@ -66,8 +66,8 @@ def test_a_single_neuron_is_a_bare_linear_layer_for_actor_and_critic():
     assert action.item() == pytest.approx(2 * torch.tanh(torch.tensor(weight * 0.7 + bias)).item(), abs=1e-6)
     (critic,) = neuron.get_qvalue_operators()
     value = critic(TensorDict({"observation": observation, "action": torch.tensor([[0.3]])}, [1]))["state_action_value"]
-    layer = neuron.module["value_head"].module
-    assert value.item() == pytest.approx((layer.weight[0] @ torch.tensor([0.7, 0.3]) + layer.bias[0]).item(), abs=1e-6)
+    layer = neuron.module["value_head"].module  # which reads the action, of bounds +-2, in [-1, 1]
+    assert value.item() == pytest.approx((layer.weight[0] @ torch.tensor([0.7, 0.15]) + layer.bias[0]).item(), abs=1e-6)
 
 
 def test_activations_and_initialisations_are_settings_of_each_network():
@@ -180,6 +180,24 @@ def test_a_result_is_done_where_it_has_its_frames_and_its_settings(tmp_path):
         done_result(cell("ddpg", tmp_path / "run", learning_rate=0.5))
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"frames": null}'])
+def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content):
+    config = cell("ddpg", tmp_path / "run")
+    report, file = train_agents(config), tmp_path / "run" / "result.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"result.json must .*; delete it, and the same command evaluates") as error:
+        done_result(config)
+    assert str(error.value).startswith(str(file))
+    file.unlink()
+    assert done_result(config) is None and train_agents(config) == report
+
+
+def test_a_checkpoint_of_something_else_holds_no_agents(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"settings": {"algorithm": "sac"}, "frames": 10})
+    with pytest.raises(CheckpointError, match=r"checkpoint.pt must hold agents of train_agents"):
+        load_agents(tmp_path)
+
+
 def test_agents_come_back_whatever_their_intervals_were(tmp_path):
     train_agents(cell("td3", tmp_path / "run", log_every=30, evaluate_every=60, checkpoint_every=60))
     assert len(load_agents(tmp_path / "run")) == 1
@@ -200,6 +218,26 @@ def test_agents_come_back_whatever_their_intervals_were(tmp_path):
 def test_bad_settings_are_refused_by_name(algorithm, setting, says):
     with pytest.raises(ValueError, match=says):
         cell(algorithm, **setting)
+
+
+def test_ppo_clips_values_where_rewards_are_normalised_unless_told_otherwise():
+    assert cell("ppo").clip_value is None
+    assert cell("ppo", normalize_reward=True).clip_value == 0.2
+    assert cell("ppo", clip_value=0.3).clip_value == 0.3
+    assert cell("ppo", normalize_reward=True, clip_value=None).clip_value is None
+    assert cell("trpo").clip_value == 0.2  # plays no part there, and is what its checkpoints have
+    with pytest.raises(ValueError, match="clip_value must be positive and finite, or None; got 'on'"):
+        cell("ppo", clip_value="on")
+
+
+@pytest.mark.filterwarnings("ignore:clip_value clips most")
+def test_a_run_begun_with_the_clip_goes_on_with_it_alone(tmp_path):
+    """What an earlier version began by default."""
+    train_agents(cell("ppo", tmp_path / "run", clip_value=0.2))
+    with pytest.raises(CheckpointError, match=r"clip_value: checkpoint has 0\.2, this run has None"):
+        train_agents(cell("ppo", tmp_path / "run", total_frames=400))
+    train_agents(cell("ppo", tmp_path / "run", total_frames=400, clip_value=0.2))
+    assert read_metrics(tmp_path / "run")["frames"] == [100, 200, 300, 400]
 
 
 def test_an_algorithms_settings_have_its_name():

@@ -234,7 +234,8 @@ def test_rewards_are_scaled_and_their_sum_is_not() -> None:
 
 def test_frames_that_are_skipped_repeat_the_action_and_sum_the_rewards() -> None:
     skipping = games_env("pong", [0, 1], 20, frame_skip=4, scale_rewards=False)
-    assert skipping.max_episode_steps == 2_500  # 10,000 of the game
+    assert skipping.max_episode_steps == 25_000  # 100,000 of the game
+    assert games_env("pong", [0]).max_episode_steps == 100_000
     every = games_env("pong", [0, 1], 20, scale_rewards=False)
     state, other = skipping.reset(), every.reset()
     for now in actions(skipping, 60):  # no game is over in 240 frames
@@ -296,7 +297,7 @@ def test_a_run_saved_at_an_end_begins_the_episodes_that_were_due() -> None:
 def test_a_state_of_other_settings_is_refused_by_name() -> None:
     state = games_env("pong", [0, 1]).state_dict()
     with pytest.raises(ValueError, match=r"got seeds \[0, 1\] there, \[0, 2\] here, frame_skip 1 there, 2 here$"):
-        games_env("pong", [0, 2], frame_skip=2, max_episode_steps=10_000).load_state_dict(state)
+        games_env("pong", [0, 2], frame_skip=2, max_episode_steps=100_000).load_state_dict(state)
 
 
 BAD_ARGUMENTS = [

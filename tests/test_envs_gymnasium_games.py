@@ -47,6 +47,10 @@ def test_gymnasium_finds_nothing_to_say(name: str, scale: bool, monkeypatch: pyt
 
 def test_spaces_and_limits() -> None:
     shapes = {"Pong": (7,), "Pixelcopter": (7,), "FoodCollector": (53,)}
+    assert {name: GAMES[name].max_episode_steps for name in ("Pong", "Pixelcopter")} == {
+        "Pong": 100_000,
+        "Pixelcopter": 1_000,
+    }
     for name, shape in shapes.items():
         env = make(name)
         assert env.observation_space.shape == shape and env.observation_space.dtype == np.float32

@@ -295,12 +295,13 @@ def test_a_random_player_loses_by_the_known_numbers() -> None:
     assert abs(frames.mean() - 490) < 25
 
 
-def test_a_tracker_keeps_the_ball_in_play_beyond_the_limit() -> None:
-    game = Pong(Stream(3))
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_player_who_only_follows_the_ball_wins_before_the_limit(seed: int) -> None:
+    game = Pong(Stream(seed))
     game.reset()
-    for _ in range(game.max_episode_steps):
-        assert game.step(follow(game, 3))[1] is False
-    assert game.cpu_score == 0
+    frames = next(n for n in range(1, game.max_episode_steps + 1) if game.step(follow(game, 3))[1])
+    assert game.player_score == 11 and game.cpu_score <= 1
+    assert 10_000 < frames < 50_000  # the limit of 0.1 ended such games
 
 
 def test_the_scale_of_returns() -> None:

@@ -499,7 +499,7 @@ def test_closed_games_do_not_wait_for_the_collector() -> None:
         training_fingerprints("coinrun", 2, num_threads=1, backend="procgen")
         with pytest.raises(ZeroDivisionError):
             training_fingerprints("coinrun", 2, num_threads=1, backend="procgen", progress=lambda done, wanted: 1 / 0)
-        with pytest.raises(ValueError, match="gamma must lie in"):
+        with pytest.raises(ValueError, match="gamma must"):
             procgen_env("coinrun", 2, gamma=2.0, backend="procgen")
         assert open_games() == before
     finally:

@@ -51,6 +51,14 @@ def test_departures_are_of_tasks_and_algorithms_that_exist():
     assert {f"toy_{algorithm}" for algorithm in CONTROL_ALGORITHMS} <= departures
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_ppo_clips_values_on_the_tasks_whose_rewards_it_normalises(task):
+    normalised = task in {"acrobot", "ant", "halfcheetah", "reacher"}
+    assert composed(f"env={task}", "algorithm=ppo").clip_value == (0.2 if normalised else None)
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").clip_value is None
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").clip_value == 1.5
+
+
 def test_what_the_command_line_says_wins_over_a_departure():
     assert composed("env=pendulum", "algorithm=td3").gamma == 0.98
     assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").gamma == 0.9

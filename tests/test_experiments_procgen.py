@@ -111,6 +111,15 @@ def test_a_protocol_changes_these_settings_and_no_other(compose, protocol, separ
     assert settings.run_dir == f"runs/procgen/{protocol}/starpilot/{separation}/seed0"
 
 
+@pytest.mark.parametrize("protocol", ["as_written", "as_released", "controlled"])
+@pytest.mark.parametrize("separation", ["shared", "late", "early", "full"])
+def test_values_are_clipped_under_every_protocol_unless_told_otherwise(compose, protocol, separation):
+    """Rewards are scaled, and the released code clips in all of its variants."""
+    pages = [f"protocol={protocol}", f"separation={separation}"]
+    assert compose(*pages).clip_value == 0.2
+    assert compose(*pages, "clip_value=null").clip_value is None
+
+
 def test_the_default_is_the_studys_easy_mode_on_200_levels(compose):
     settings = compose()
     assert departures(settings) == {}

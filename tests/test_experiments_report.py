@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 from commands import Script
+from damage import damage
 from study_folders import write_run, write_study
 
 pytest.importorskip("rliable")
@@ -132,6 +133,30 @@ def test_what_is_refused(tmp_path):
         Report()
     with pytest.raises(ValueError, match="window must be a whole number, at least 1; got 0"):
         Report(runs="runs", window=0)
+
+
+def test_damaged_and_failed_runs_are_listed_on_the_page_and_the_rest_is_reported(tmp_path):
+    for separation, score in (("shared", 5.0), ("late", 6.0)):
+        for seed in range(3):
+            write_run(tmp_path / "runs", score, separation=separation, seed=seed)
+    files = []
+    for seed, what in enumerate(("truncated result", "bad cell", "broken settings", "no UTF-8 in the record")):
+        files.append(damage(write_run(tmp_path / "runs", 99.0, seed=10 + seed, separation="late"), what))
+    failed = write_run(tmp_path / "runs", 99.0, seed=20, separation="late")
+    (failed / "result.json").write_text('{"frames": 300, "final/test_return": null}')
+    (tmp_path / "runs" / "controlled" / "maze" / "late" / "seed30").mkdir()
+    page = html.unescape(made(tmp_path, repetitions=10)[0].read_text())
+    assert "Damaged, and left out: 5 of 12 runs." in page
+    assert all(str(file) in page for file in [*files, "late/seed30 holds none of a run's files"])
+    assert "late on maze, seed 20: failed after 300 frames" in page and "Failed: 1 of 7 runs." in page
+    assert [row["late"] for row in table(tmp_path / "out", "scores")] == ["6.0"]
+
+
+def test_runs_that_are_all_damaged_are_an_error_in_a_few_lines(tmp_path):
+    file = damage(write_run(tmp_path / "runs"), "bad cell")
+    ran = REPORT.run(tmp_path, "runs=runs")
+    assert ran.returncode == 1 and ran.stderr.startswith("ValueError: runs must hold a run that can be read")
+    assert str(file.relative_to(tmp_path)) in ran.stderr and "Traceback" not in ran.stderr
 
 
 def test_a_second_report_replaces_the_first(tmp_path):

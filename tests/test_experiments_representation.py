@@ -14,7 +14,7 @@ import torch
 from commands import Script
 from tensordict import TensorDict
 
-from decouple.checkpoint import save_checkpoint
+from decouple.checkpoint import CheckpointError, save_checkpoint
 from decouple.on_policy import train_on_policy
 
 pytestmark = pytest.mark.skipif(
@@ -115,6 +115,35 @@ def test_what_is_wrong_is_said_by_name(script: ModuleType, run: Path, tmp_path: 
     ):
         with pytest.raises(ValueError, match=says):
             script.analyse(script.Representation(**settings))
+
+
+def test_another_run_that_is_damaged_is_named_and_left_out(script: ModuleType, run: Path, tmp_path: Path):
+    whole = (run / "checkpoint.pt").read_bytes()
+    few = {"frames": 48, "episodes": 12, "levels": 2, "saliency_frames": 1}
+    for name, content in (("cut", whole[: len(whole) // 2]), ("none", b"no checkpoint"), ("empty", None)):
+        other = tmp_path / name
+        other.mkdir()
+        if content is not None:
+            (other / "checkpoint.pt").write_bytes(content)
+        agent, says = script.load_other(str(other))
+        assert agent is None and str(other) in says
+        with pytest.raises((CheckpointError, FileNotFoundError), match=str(other)):
+            script.load("checkpoint", str(other))
+    folder, printed = script.analyse(
+        script.Representation(checkpoint=str(run), other=str(tmp_path / "cut"), output=str(tmp_path / "out"), **few)
+    )
+    for text in (printed, (folder / "representation.md").read_text()):
+        assert "the one given is damaged, and left out" in text and str(tmp_path / "cut") in text
+    assert not (folder / "cka_other.png").exists()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        script.load_other(str(tmp_path / "nowhere"))
+
+
+def test_a_checkpoint_that_holds_no_agent_is_named(script: ModuleType, tmp_path: Path):
+    for settings in ({"protocol": "controlled"}, {"protocol": "controlled", "env": "chess"}):
+        save_checkpoint(tmp_path / "other.pt", {"settings": settings})
+        with pytest.raises(CheckpointError, match=r"other.pt must hold an agent of experiments/procgen.py"):
+            script.load("checkpoint", str(tmp_path / "other.pt"))
 
 
 def test_the_command_says_it_in_a_line(tmp_path: Path):

@@ -16,6 +16,7 @@ from torch.distributions import Categorical
 from torchrl.objectives import ClipPPOLoss
 
 from decouple import losses
+from decouple.heads import ActionSpace
 from decouple.losses import (
     AdvantageHead,
     AdvantageLoss,
@@ -147,6 +148,15 @@ def test_advantage_head_of_a_continuous_action_concatenates_it_and_passes_its_gr
     assert gradients(advantage.sum(), [action])[0].tolist() == [[3.0, -1.0]]
 
 
+def test_advantage_head_reads_a_continuous_action_in_the_unit():
+    space = ActionSpace(2, torch.tensor([0.0, -8.0]), torch.tensor([1.0, 8.0]))  # middle 0.5 and 0, half 0.5 and 8
+    head = AdvantageHead(2, 2, discrete=False, space=space)
+    set_parameters(head, [[1.0, 2.0, 3.0, -1.0]], [0.5])
+    advantage = head(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.75, 4.0]]))  # 0.5 and 0.5 in the unit
+    assert advantage.tolist() == [[1 + 2 + 1.5 - 0.5 + 0.5]]
+    assert list(head.state_dict()) == ["linear.weight", "linear.bias"]
+
+
 @pytest.mark.parametrize(
     ("discrete", "hidden", "action", "message"),
     [
@@ -231,6 +241,14 @@ def test_value_loss_by_hand():
     weight, bias, features = gradients(loss, [*network.parameters(), hidden])
     by_value = 0.5 * torch.tensor([[2.0], [0.0], [-0.8]]) / 3
     assert_all_close([features, weight, bias], [by_value, (by_value * hidden).sum(0, True).detach(), by_value.sum(0)])
+
+
+def test_value_loss_says_which_samples_are_clipped_where_it_keeps_them_apart():
+    network, data = value_network(), minibatch(2, 8)
+    loss = ValueLoss(network)
+    loss.reduction = "none"
+    moved = network(data.select("value_hidden"))["state_value"] - data["state_value"]  # (2, 8, 1)
+    assert torch.equal(loss(data)["value_clip_fraction"], (moved.abs() > 0.2).float())
 
 
 @pytest.mark.parametrize("clip_value", [0.2, None])

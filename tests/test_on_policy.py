@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ from decouple.on_policy import (
 )
 from decouple.phases import Phase
 from decouple.separation import separate
+
+# Raw rewards at a clip of 0.2, on purpose: the clipped loss is what these tests work out.
+pytestmark = pytest.mark.filterwarnings("ignore:clip_value clips most of a rollout's values")
 
 N, T, ACTIONS, OBSERVED, DEPTH = 4, 8, 3, 4, 3
 LENGTHS = (3, 8, 4, 5)  # of each environment's episodes; the second one's end on a rollout's last frame
@@ -339,6 +343,41 @@ def test_a_ppo_iteration_equals_plain_torch_whatever_the_micro_batch(k: int, lea
     assert max(norms) > 0.5  # the clipping of gradients was at work
     if learning_rate > 0.01:
         assert row["policy/clip_fraction"] > 0 and row["value/clip_fraction"] > 0
+
+
+@pytest.mark.parametrize("make_phases", [ppo_phases, daac_phases, idaac_phases])
+def test_without_a_clip_the_value_learns_from_the_squared_error(make_phases):
+    """0.5 mean (V - R)^2 of each minibatch, whatever the values were while acting: 0.5 of 4 here, and of 0.04."""
+    model = make_model(0)
+    phase = make_phases(model, make_settings(clip_value=None))[-1]
+    (loss,) = [loss for loss in phase.losses if isinstance(loss, ValueLoss)]
+    value = model.get_value_head()(TensorDict(value_hidden=torch.ones(1, 6, dtype=torch.float64), batch_size=[1]))
+    for error, expected in ((2.0, 2.0), (0.2, 0.02)):
+        told = value.detach().set("value_target", value["state_value"] + error)
+        told["state_value"] = value["state_value"] + 100
+        assert loss(told)["loss_critic"].item() == pytest.approx(expected)
+    (row,) = train(model, make_phases(model, make_settings(clip_value=None)), make_settings(clip_value=None))
+    assert "value/clip_fraction" not in row
+
+
+@pytest.mark.filterwarnings("default:clip_value clips")
+@pytest.mark.parametrize("make_phases", [ppo_phases, daac_phases])
+def test_a_clip_that_most_values_are_beyond_is_told_by_name_and_once(make_phases):
+    def warned(**changes: Any) -> tuple[list[str], list[dict[str, float]]]:
+        torch.manual_seed(0)
+        model, settings = make_model(), make_settings(total_frames=4 * N * T, **changes)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            rows = train(model, make_phases(model, settings), settings)
+        return [str(warning.message) for warning in found], rows
+
+    found, rows = warned(learning_rate=0.1, clip_value=0.01)
+    shares = [row["value/clip_fraction"] for row in rows]
+    assert min(shares) > 0.5 and len(found) == 1
+    assert f"clip_value clips most of a rollout's values ({shares[0]:.0%})" in found[0] and "None" in found[0]
+    found, rows = warned(learning_rate=1e-3)
+    assert found == [] and max(row["value/clip_fraction"] for row in rows) <= 0.5
+    assert warned(learning_rate=0.1, clip_value=None)[0] == []
 
 
 @pytest.mark.parametrize("k", [0, 2, DEPTH])
@@ -734,7 +773,7 @@ WHOLE = (
     *("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs", "value_every"),
     *("micro_batch", "evaluate_every", "checkpoint_every", "order_width"),
 )
-POSITIVE = ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon", "clip_value")
+POSITIVE = ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon")
 WEIGHTS = ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff")
 
 
@@ -745,6 +784,7 @@ WEIGHTS = ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff")
         *((name, value, r"in \[0, 1\]") for name in ("gamma", "gae_lambda") for value in (-0.1, 1.1, math.nan, "x")),
         *((name, value, "positive and finite") for name in POSITIVE for value in (0, -1.0, math.inf, math.nan, None)),
         *((name, value, "at least 0 and finite") for name in WEIGHTS for value in (-0.1, math.inf, math.nan, None)),
+        *(("clip_value", value, "positive and finite") for value in (0, -1.0, math.inf, math.nan, "auto")),
         ("algorithm", "a2c", r"one of \['daac', 'idaac', 'ppo'\]"),
         ("precision", "fp16", "fp32 or bf16"),
     ],
@@ -755,7 +795,7 @@ def test_a_setting_out_of_range_is_refused_with_its_name_what_is_allowed_and_wha
 
 
 def test_the_ends_of_the_ranges_are_allowed():
-    OnPolicySettings(gamma=0, gae_lambda=1, **dict.fromkeys(WEIGHTS, 0), **dict.fromkeys(WHOLE, 1))
+    OnPolicySettings(clip_value=None, gamma=0, gae_lambda=1, **dict.fromkeys(WEIGHTS, 0), **dict.fromkeys(WHOLE, 1))
 
 
 def test_a_learned_corridor_pays_more_than_chance():

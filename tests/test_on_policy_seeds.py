@@ -22,6 +22,9 @@ from decouple.rollouts import add_next_values, normalise_advantages
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate
 
+# Raw rewards at a clip of 0.2, on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:clip_value clips most of a rollout's values")
+
 SEEDS = [3, 5, 12]
 N, T, SIZE = 4, 12, 2
 SPECS: dict[str, TensorSpec] = {
@@ -165,6 +168,25 @@ def test_each_of_three_agents_trained_at_once_becomes_what_it_becomes_alone(kind
         assert max(row["grad_norm/joint"] for row in own) > 0.5  # clipping was at work
         assert all(row["train/episodes"] > 0 for row in own)
     assert (k > 0) == any(name.startswith("cut/joint_cosine/seed") for name in rows[0])
+
+
+def test_a_clip_that_one_seeds_values_are_beyond_is_told_with_the_seed():
+    """Of the second seed alone returns are large: its values move by more than the clip, the others' do not."""
+
+    class Paid(Drift):
+        def _step(self, tensordict: TensorDictBase) -> TensorDict:
+            step = super()._step(tensordict)
+            return step.set("reward", step["reward"] * torch.tensor([0.0, 1e4, 0.0])[:, None, None])
+
+    models, settings = [make_model(seed) for seed in SEEDS], make_settings(clip_value=0.01, total_frames=N * T)
+    with torch.no_grad():
+        for model in models:
+            model.module["value_head"].module.weight.zero_()
+    with pytest.warns(UserWarning, match=r"clip_value clips most of a rollout's values \(\d+% of seed 5\)"):
+        _, rows = train(models, SEEDS, settings, env=Paid(SEEDS))
+    shares = [rows[0][f"value/clip_fraction/seed{seed}"] for seed in SEEDS]
+    assert shares[1] > 0.5 > max(shares[0], shares[2])
+    assert rows[0]["value/clip_fraction"] == pytest.approx(sum(shares) / 3)
 
 
 def test_the_global_random_numbers_play_no_part():

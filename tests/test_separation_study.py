@@ -7,9 +7,12 @@ import math
 import shutil
 
 import pytest
+import yaml
+from damage import DAMAGES, damage
 from study_folders import write_run, write_study
 
 from decouple.reports.separation_study import find_runs, read_run, read_study
+from decouple.reports.separation_tables import run_table
 
 
 @pytest.fixture
@@ -221,3 +224,73 @@ def test_a_result_without_a_score_is_refused(tmp_path):
     (folder / "result.json").write_text(json.dumps({"frames": 300, "final/train_return": math.pi}))
     with pytest.raises(ValueError, match="must hold final/test_return; got frames, final/train_return"):
         read_run(folder)
+
+
+# ------------------------------------------------------------------------------------------------- damaged and failed
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_run_is_named_and_left_out(tmp_path, what):
+    for separation in ("shared", "late"):
+        for seed in (0, 1):
+            folder = write_run(tmp_path, separation=separation, seed=seed)
+    file = damage(folder, what)  # late, seed 1
+    study = read_study(find_runs(tmp_path))
+    assert study.scores() == {"shared": {"maze": [5.0, 5.0]}, "late": {"maze": [5.0]}}
+    (text,) = study.damaged
+    assert str(file) in text
+    at = study.notes.index("Damaged, and left out: 1 of 4 runs. The files, and what they hold:")
+    assert study.notes[at + 1] == text
+
+
+@pytest.mark.parametrize("gone", [["metrics.csv"], ["config.yaml"], ["config.yaml", "metrics.csv"], None])
+def test_a_run_of_which_files_are_missing_is_missed_by_name(tmp_path, gone):
+    write_run(tmp_path, seed=0)
+    folder = write_run(tmp_path, seed=1)
+    for file in [folder / name for name in gone] if gone else list(folder.iterdir()):  # None: an empty folder
+        file.unlink()
+    (text,) = read_study(find_runs(tmp_path)).damaged
+    assert str(folder) in text
+
+
+def test_what_a_run_keeps_below_its_folder_is_no_run(tmp_path):
+    folder = write_run(tmp_path)
+    (folder / "wandb" / "files").mkdir(parents=True)
+    (folder / "wandb" / "files" / "config.yaml").write_text("wandb_version: 1\n")
+    (folder / "pictures").mkdir()
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("env: maze\n")
+    assert find_runs(tmp_path) == [folder]
+
+
+def test_only_damaged_runs_are_an_error_that_names_the_files(tmp_path):
+    files = [damage(write_run(tmp_path, seed=seed), what) for seed, what in enumerate(["bad cell", "truncated result"])]
+    with pytest.raises(ValueError, match="all that were found are damaged") as error:
+        read_study(find_runs(tmp_path))
+    assert all(str(file) in str(error.value) for file in files)
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", "-Infinity"])
+def test_a_run_that_failed_is_named_counted_and_in_no_score(tmp_path, value):
+    write_run(tmp_path, 6.0)
+    folder = write_run(tmp_path, seed=1, frames=(100, 200))
+    (folder / "result.json").write_text(f'{{"frames": 200, "final/test_return": {value}}}')
+    study = read_study(find_runs(tmp_path))
+    assert study.scores() == {"late": {"maze": [6.0]}}
+    assert study.notes[:2] == [
+        "Failed, in the curves alone (dashed): late on maze, seed 1: failed after 200 frames: the return in its "
+        "result.json is null or not finite.",
+        "Failed: 1 of 2 runs. Means are over the others.",
+    ]
+    assert run_table(study).rows == [{"game": "maze", "late": "1 (seed 0), 1 failed"}]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("seed", None), ("total_frames", "many"), ("separation", "nowhere"), ("num_envs", [4])]
+)
+def test_settings_that_no_run_can_have_are_damage(tmp_path, setting, value):
+    write_run(tmp_path)
+    config = write_run(tmp_path, seed=1) / "config.yaml"
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {setting: value}))
+    (text,) = read_study(find_runs(tmp_path)).damaged
+    assert text.startswith(f"{config} must hold") and repr(value) in text

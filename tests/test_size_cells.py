@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import DAMAGES, damage
 
 from decouple.cell_store import Cell, CellStore
 from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, last_tenth, read_studies, size_order
@@ -48,14 +49,14 @@ def write_run(
     (folder / "record.json").write_text(json.dumps(record))
 
 
-def train(store: CellStore, cell: Cell, returns: Sequence[float], **measured: Sequence[float]) -> str:
+def train(store: CellStore, cell: Cell, returns: Sequence[float | None], **measured: Sequence[float]) -> str:
     """Seeds of a cell as one batch, from the first that it lacks on: its loss goes from 9 to `loss` in the last row."""
     first = len(store.returns(cell))
     seeds = range(first, first + len(returns))
     folder = f"{cell.task}/{cell.algorithm}/{len(cell.actor)}{sum(cell.actor)}-{sum(cell.critic)}"
     batch = store.claim(cell, seeds, folder)
     assert batch is not None
-    columns = {"train/episode_return": [[math.nan, *[value] * 9] for value in returns]}
+    columns = {"train/episode_return": [[math.nan, *[math.nan if value is None else value] * 9] for value in returns]}
     for metric, name in (("loss/critic", "loss"), ("loss/critic_held_out", "held_out")):
         if name in measured:
             columns[metric] = [[9.0] * 9 + [value] for value in measured[name]]
@@ -172,6 +173,8 @@ def test_what_was_not_measured_is_said(tmp_path):
     assert td3.cells[0].mean_return == -math.inf and td3.cells[0].values("value_loss") == [1.0]
     assert td3.cells[1].parameters is None and td3.cells[1].folders == ()
     assert td3.missing()[2:] == [
+        "Failed, so that the size has no mean return and is rejected: |4,4|, 1 of 2 seeds (1). Other means are over "
+        "the others.",
         "No record of a run: a |4,4|, c |16,16|.",
         "No value loss: a |4,4|, c |16,16|.",
         "No held-out loss (held_out_every was not set): all cells.",
@@ -179,7 +182,7 @@ def test_what_was_not_measured_is_said(tmp_path):
     ]
     assert ppo.missing()[-1].startswith("PPO is on policy: no action values")
     assert cells_markdown(td3).splitlines()[2:] == [
-        r"| \|4,4\| | \|4,4\| | 41 | 32 | -inf | 1 | – | – | – | – | 1.5 |",
+        r"| \|4,4\| | \|4,4\| | 41 | 32 | -inf | 1 | – | – | – | – | 1 |",  # the failed agent's bias, 2, is in no mean
         r"| \|4,4\| | \|16,16\| | – | – | -152 ± 2.8 | – | – | – | – | – | – |",
     ]
 
@@ -192,3 +195,28 @@ def test_the_cells_as_a_file(store):
     assert float(small["return"]) == -152 and float(small["return_std"]) == pytest.approx(8**0.5)
     assert float(small["return_low"]) == pytest.approx(-152 - 12.706 * 2, abs=1e-2)
     assert (small["overfit"], small["value_bias"], small["value_predicted"]) == ("1.75", "-20.0", "")
+
+
+@pytest.mark.parametrize(
+    "what", [what for what in DAMAGES if what.split()[-1] not in ("settings", "UTF-16") and "settings" not in what]
+)
+def test_a_damaged_run_is_named_and_its_cell_keeps_the_stores_returns(store, what):
+    folder = train(store, cell((4, 4), (16, 16)), [-158.0], loss=[6.0], held_out=[6.0], bias=[0.0])
+    result = json.loads((Path(folder) / "result.json").read_text())
+    (Path(folder) / "result.json").write_text(json.dumps(result | {"final/test_return": 1.0}))
+    file = damage(Path(folder), what)
+    study = only(store)
+    small = study.cells[2]
+    assert small.values("return") == [-150, -154, -158] and small.values("value_loss") == [2, 4]
+    (text,) = small.damaged
+    assert str(file) in text
+    assert f"Damaged, and left out but for the returns in the store: {text}." in study.missing()
+
+
+def test_a_seed_whose_results_are_null_has_no_measures(store):
+    folder = train(store, cell((4, 4), (16, 16)), [-158.0, None], loss=[6.0, math.inf], bias=[0.0, 1.0])
+    file = Path(folder) / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"final/value_bias/seed3": None}))
+    small = only(store).cells[2]
+    assert small.failed == [3] and small.mean_return == -math.inf
+    assert small.values("value_bias") == [-10, -30, 0] and small.values("value_loss") == [2, 4, 6]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from decouple.checkpoint import load_checkpoint
+from decouple.checkpoint import load_checkpoint, save_checkpoint
 from decouple.control import DDPGControl, PPOControl, train_agents
 from decouple.reports.size_cells import MEASURES, SizeCell, SizeStudy
 from decouple.reports.size_latency import available_runtimes, read_latency, study_latency
@@ -78,3 +78,25 @@ def test_a_trained_actor_comes_with_what_was_done_to_its_observations(folder, tm
     assert scaling is not None and scaling.clip == 10
     assert torch.equal(scaling.mean, moments["mean"][1])
     torch.testing.assert_close(scaling.std, (moments["variance"][1] + 1e-8).sqrt())
+
+
+def test_a_checkpoint_that_is_none_is_named_and_another_run_of_the_size_taken(folder, tmp_path):
+    broken, other = tmp_path / "broken", tmp_path / "other"
+    for run, content in ((broken, b"no checkpoint"), (other, None)):
+        run.mkdir()
+        if content is None:
+            save_checkpoint(run / "checkpoint.pt", {"settings": {"algorithm": "ddpg"}})  # whole, but of nothing
+        else:
+            (run / "checkpoint.pt").write_bytes(content)
+    left_out: list[str] = []
+    cells = study(cell((4,), (4,), broken, other), cell((4,), (8,), folder), cell((), (4,), broken))
+    rows = study_latency([cells], tmp_path / "latency.csv", **FAST, batch_sizes=(1,), left_out=left_out.append)
+    assert [row["actor"] for row in rows] == [(4,)]
+    assert [str(broken) in text for text in left_out] == [True, False, True] and str(other) in left_out[1]
+
+
+@pytest.mark.parametrize("content", [b"task,actor\ntoy,4\n", b"\xff\xfe", b"task,settings,actor,batch\n1,2\n"])
+def test_a_damaged_table_of_latencies_is_named(tmp_path, content):
+    (tmp_path / "latency.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"latency.csv must be a table of latencies; delete it to measure anew"):
+        read_latency(tmp_path / "latency.csv")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from damage import DAMAGES, damage
 
 import decouple.progress
 import decouple.tracking
@@ -554,3 +555,19 @@ def test_importing_tracking_brings_no_tracker_and_no_plotting():
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
     assert Path(decouple.tracking.__file__).is_file()
+
+
+# ---------------------------------------------------------------------------------------------- a run that is damaged
+
+
+@pytest.mark.parametrize("what", [what for what in DAMAGES if "result" not in what])
+def test_a_damaged_run_is_refused_by_file_before_anything_is_written(tmp_path, what):
+    with quiet(tmp_path) as tracker:
+        tracker.log({"a": 1.0, "b": 2.0}, 10)
+        tracker.log({"a": 3.0, "b": 4.0}, 20)
+    file = damage(tmp_path, what)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="cannot go on: put back a whole copy of that file, or start") as error:
+        quiet(tmp_path, resume_frames=20)
+    assert str(error.value).startswith(str(file))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

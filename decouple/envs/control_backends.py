@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from decouple.checks import INT32_MAX
+from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs import acrobot, pendulum
 from decouple.envs.processes import Owned
 
@@ -66,6 +66,7 @@ class GymnasiumGames:
         resumable: whether ``state`` holds the simulators too; else it holds the generators only.
     """
 
+    @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         self.task, self.simulator = task, task.simulator
         self.resumable = self.simulator != "other"
@@ -167,6 +168,7 @@ class BatchedGames:
 
     resumable = True
 
+    @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         self.id = task.spec.id
         (example,) = _gymnasium_games(task, 1)
@@ -228,6 +230,7 @@ class EnvpoolGames:
 
     resumable = False
 
+    @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         envpool = _import_envpool()
         if task.spec.id not in envpool.list_all_envs():
@@ -279,6 +282,7 @@ class EnvpoolGames:
 Games = GymnasiumGames | BatchedGames | EnvpoolGames
 
 
+@checked(number=at_least(1))
 def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, str]:
     """The games, and the name of what steps them: gymnasium, batched or envpool.
 

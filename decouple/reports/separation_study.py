@@ -16,21 +16,21 @@ import json
 import math
 import os
 import statistics as stdlib_statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from decouple.metrics import read_json, read_metrics
+from decouple.checks import SOME, Rule, checked
+from decouple.metrics import read_json, read_metrics, read_result, read_yaml
 from decouple.performance import Performance
 from decouple.separation import separation_index
 
 __all__ = ["Cost", "Run", "Study", "find_runs", "read_run", "read_study"]
 
 DEPTH = 4  # of the IMPALA-CNN's list of blocks
+FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # of a run's folder
 NAMES = ("shared", "late", "early", "full")
 
 # Settings in which two seeds of one variant on one game may differ: where and how they were computed, not what.
@@ -52,7 +52,7 @@ class Run:
     folder: Path
     config: Mapping[str, Any]  # its settings
     curves: Mapping[str, list[float]]  # of metrics.csv: column -> values, nan where a row has none
-    result: Mapping[str, float]  # of result.json; empty where there is none
+    result: Mapping[str, Any]  # of result.json, None for what failed; empty where there is none
     session: Mapping[str, Any]  # of record.json: the last start of the run; empty where there is none
 
     @property
@@ -84,6 +84,8 @@ class Run:
     def unfinished(self) -> str | None:
         """Why it counts as not finished; None for one that is."""
         wanted = self.config["total_frames"]
+        if self.failed:
+            return self.failed
         if self.frames < wanted:
             return f"stopped at {self.frames:,} of {wanted:,} frames"
         if not self.result:
@@ -91,20 +93,28 @@ class Run:
         if self.result["frames"] < wanted:
             return f"its result.json is of {int(self.result['frames']):,} of {wanted:,} frames"
         episodes = self.config.get("final_episodes")
-        if episodes is not None and self.result.get("final/episodes", episodes) != episodes:
-            return (
-                f"its result.json is of {int(self.result['final/episodes']):,} episodes, its settings of {episodes:,}"
-            )
+        measured = self.result.get("final/episodes")
+        if None not in (episodes, measured) and measured != episodes:
+            return f"its result.json is of {int(measured):,} episodes, its settings of {episodes:,}"
         # The last iteration may go beyond what was asked for; a run that was longer once is another one.
         iteration = self.config.get("num_envs", 1) * self.config.get("rollout_steps", wanted)
         if max(self.frames, self.result["frames"]) >= wanted + iteration:
             return f"trained for {self.frames:,} frames, where its settings say {wanted:,}"
         return None
 
+    @property
+    def failed(self) -> str | None:
+        """Why it has no score, where its result.json says that it failed; None for any other."""
+        if self.result.get("final/test_return", 0) is not None:
+            return None
+        return f"failed after {self.frames:,} frames: the return in its result.json is null or not finite"
+
+    @checked()
     def final(self, metric: str) -> float | None:
         """A metric of the final evaluation, as `test_return`; None where it was not measured."""
         return self.result.get(f"final/{metric}", self.result.get(f"eval/{metric}"))
 
+    @checked()
     def curve(self, metric: str) -> dict[int, float]:
         """frames -> a metric of `metrics.csv`, where it was measured."""
         values = self.curves.get(metric, [])
@@ -131,6 +141,7 @@ class Study:
     protocol: str
     runs: Mapping[tuple[str, str], list[Run]]  # (variant, game) -> its runs, finished or not, by rising seed
     elsewhere: tuple[str, ...]  # what else was found where runs were looked for, and is no run of this study
+    damaged: tuple[str, ...] = ()  # of each folder that could not be read: the file, and what is wrong with it
 
     @cached_property
     def variants(self) -> list[str]:
@@ -143,10 +154,12 @@ class Study:
         """By name."""
         return sorted({game for _, game in self.runs})
 
+    @checked()
     def finished(self, variant: str, game: str) -> list[Run]:
         """The finished runs of a variant on a game; none where there is none."""
         return [run for run in self.runs.get((variant, game), []) if not run.unfinished]
 
+    @checked()
     def scores(self, metric: str = "test_return") -> dict[str, dict[str, list[float]]]:
         """Variant -> game -> the metric's final value of each finished run that has it, by rising seed.
 
@@ -164,15 +177,18 @@ class Study:
         """The games that every variant with a finished run has one of."""
         return sorted(set.intersection(*(set(games) for games in self.scores().values()))) if self.scores() else []
 
+    @checked()
     def has(self, metric: str) -> bool:
         """Whether any run has measured it: in training (`eval/...`) or at its end."""
         runs = [run for runs in self.runs.values() for run in runs]
         return any(run.curve(f"eval/{metric}") or run.final(metric) is not None for run in runs)
 
+    @checked()
     def runs_of(self, variant: str) -> list[Run]:
         """All runs of a variant, finished or not, on whatever game."""
         return [run for (name, _), runs in self.runs.items() if name == variant for run in runs]
 
+    @checked()
     def cost(self, variant: str) -> Cost:
         """What a variant costs, counted and timed in its own runs."""
         runs = self.runs_of(variant)
@@ -195,13 +211,16 @@ class Study:
 
     @cached_property
     def notes(self) -> list[str]:
-        """Sentences on what is not in the aggregates, and why: unfinished runs, missing games, unequal seeds."""
+        """Sentences on what is not in the aggregates: unfinished runs, missing games, unequal seeds, damaged runs."""
         notes = [
-            f"Unfinished, in the curves alone (dashed): {variant} on {run.game}, seed {run.seed}: {run.unfinished}."
+            f"{'Failed' if run.failed else 'Unfinished'}, in the curves alone (dashed): {variant} on {run.game}, "
+            f"seed {run.seed}: {run.unfinished}."
             for (variant, _), runs in sorted(self.runs.items())
             for run in runs
             if run.unfinished
         ]
+        if failed := sum(bool(run.failed) for runs in self.runs.values() for run in runs):
+            notes.append(f"Failed: {failed} of {sum(map(len, self.runs.values()))} runs. Means are over the others.")
         scores = self.scores()
         for variant in self.variants:
             if variant not in scores:
@@ -221,7 +240,10 @@ class Study:
             )
         if counts[:1] == [1]:
             notes.append("Where there is one run only, nothing can be resampled, so what includes it has no interval.")
-        return [*notes, *self.elsewhere]
+        if self.damaged:
+            found = sum(map(len, self.runs.values())) + len(self.damaged)
+            notes.append(f"Damaged, and left out: {len(self.damaged)} of {found} runs. The files, and what they hold:")
+        return [*notes, *self.damaged, *self.elsewhere]
 
     @cached_property
     def differing_settings(self) -> list[dict[str, str]]:
@@ -240,39 +262,90 @@ class Study:
         return rows
 
 
+@checked(where=SOME)
 def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The folders of runs, those that hold a config.yaml and a metrics.csv, in a folder or by a glob, at any depth.
+    """The folders of runs in a folder or by a glob, at any depth: those that hold a config.yaml and a metrics.csv.
+
+    What may be left of a run is found too, so that it is missed by name: a folder with another of a run's files, and
+    an empty one. Hidden folders, and what a run keeps below its own folder, are not.
 
     Raises:
         FileNotFoundError: there are none.
     """
     patterns = [where] if isinstance(where, str | os.PathLike) else list(where)
     roots = [Path(found) for pattern in patterns for found in glob.glob(str(pattern), recursive=True)]
-    tables = {table.resolve(): table for root in roots for table in [root / "metrics.csv", *root.rglob("metrics.csv")]}
-    folders = sorted(table.parent for table in tables.values() if (table.parent / "config.yaml").is_file())
+    folders = {folder.resolve(): folder for root in roots for folder in _folders(root)}
     if not folders:
         raise FileNotFoundError(f"runs must be a folder or a glob with runs in it; none in {list(map(str, patterns))}")
-    return folders
+    return sorted(folders.values())
 
 
+def _folders(folder: Path, below_a_run: bool = False) -> Iterator[Path]:
+    """The folders of runs, whole or not, from this one on."""
+    if not folder.is_dir():
+        return
+    entries = sorted(folder.iterdir())
+    has = {entry.name for entry in entries} & set(FILES)
+    if {"config.yaml", "metrics.csv"} <= has or (not below_a_run and (has or not entries)):
+        yield folder
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            yield from _folders(entry, below_a_run or bool(has))
+
+
+@checked()
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """A run's folder, finished or not.
 
     Raises:
-        ValueError: not written by `experiments/procgen.py`, or damaged.
+        FileNotFoundError: no config.yaml or no metrics.csv in it.
+        ValueError: not written by `experiments/procgen.py`, or damaged; the message names the file.
     """
     folder = Path(folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml")
     needed = "env", "separation", "protocol", "seed", "total_frames"
-    if not isinstance(config, dict) or any(name not in config for name in needed):
+    if any(name not in config for name in needed):
         raise ValueError(f"{folder} must be a run of experiments/procgen.py, with the settings {', '.join(needed)}")
-    result = read_json(folder / "result.json")
+    _check_config(folder / "config.yaml", config)
+    result = read_result(folder / "result.json")
     if result and "final/test_return" not in result:
         raise ValueError(f"{folder / 'result.json'} must hold final/test_return; got {', '.join(result)}")
-    sessions = read_json(folder / "record.json").get("sessions", [])
-    return Run(folder, config, read_metrics(folder), result, sessions[-1] if sessions else {})
+    return Run(folder, config, read_metrics(folder), result, _last_session(folder / "record.json"))
 
 
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse settings that no run can have had, so that nothing stumbles over them later."""
+    for name in ("seed", "total_frames", "num_envs", "rollout_steps", "final_episodes"):
+        value = config.get(name)
+        if name in config and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{path} must hold a whole number as {name}; got {value!r}")
+    try:
+        separation_index(config["separation"], DEPTH)
+    except ValueError as error:
+        raise ValueError(f"{path} must hold a degree of separation; {error}") from error
+
+
+def _last_session(path: Path) -> Mapping[str, Any]:
+    """What record.json says of the last start; empty where there is none."""
+    sessions = read_json(path).get("sessions", [])
+    session = sessions[-1] if isinstance(sessions, list) and sessions else {}
+    if not isinstance(sessions, list) or not isinstance(session, dict):
+        raise ValueError(f"{path} must hold a list of sessions; got {str(sessions)[:40]}")
+    facts = session.get("facts", {})
+    if not isinstance(facts, dict) or not all(isinstance(text, str) for text in facts.values()):
+        raise ValueError(f"{path} must hold facts as texts; got {str(facts)[:40]}")
+    for name, parts in (("parameters", ["total"]), ("multiply_adds_per_frame", ["trunk", "policy", "total"])):
+        try:
+            counts = json.loads(facts.get(name, "{}"))
+            whole = name not in facts or all(isinstance(counts[part], int) for part in parts)
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path} must hold {name} with counts of {', '.join(parts)}; got {facts[name]!r}")
+    return session
+
+
+@checked(folders=Rule(lambda folders: not isinstance(folders, Sequence) or len(folders), "not empty"))
 def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None = None) -> Study:
     """The runs of one protocol, grouped by degree of separation, game and seed.
 
@@ -280,20 +353,27 @@ def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None =
     there is such a run of the same game, and else by `k=<k>`.
 
     Args:
-        folders: of runs; those of other experiments are noted in `elsewhere`.
+        folders: of runs; those of other experiments are noted in `elsewhere`, those that cannot be read in `damaged`.
         protocol: which, where there are several.
 
     Raises:
-        ValueError: no run, several protocols and none chosen, two runs of one game, variant and seed, or runs that
-            cannot be compared because their settings differ.
+        ValueError: no run that can be read, several protocols and none chosen, two runs of one game, variant and seed,
+            or runs that cannot be compared because their settings differ.
     """
-    runs, elsewhere = [], []
+    runs, elsewhere, damaged = [], [], []
     for folder in map(Path, folders):
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        if isinstance(config, dict) and "protocol" in config:
-            runs.append(read_run(folder))
-        else:
-            elsewhere.append(f"Not a run of this study: {folder}.")
+        try:
+            if not any((folder / name).exists() for name in FILES):
+                raise FileNotFoundError(f"{folder} holds none of a run's files")
+            if "protocol" in read_yaml(folder / "config.yaml"):
+                runs.append(read_run(folder))
+            else:
+                elsewhere.append(f"Not a run of this study: {folder}.")
+        except (ValueError, OSError) as error:
+            damaged.append(str(error))
+    if damaged and not runs:
+        first = "runs must hold a run that can be read; all that were found are damaged:"
+        raise ValueError("\n".join([first, *damaged]))
     protocols = sorted({str(run.config["protocol"]) for run in runs})
     if protocol is None and len(protocols) > 1:
         raise ValueError(f"runs of several protocols are not put together; set protocol to one of {protocols}")
@@ -312,7 +392,7 @@ def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None =
         _check_same(f"{variant} on {game}", group, names)
         _check_distinct(variant, game, group)
     ordered = {key: sorted(group, key=lambda run: run.seed) for key, group in grouped.items()}
-    return Study(str(chosen[0].config["protocol"]), ordered, tuple(elsewhere))
+    return Study(str(chosen[0].config["protocol"]), ordered, tuple(elsewhere), tuple(damaged))
 
 
 def _variants(runs: Sequence[Run]) -> list[str]:

@@ -25,11 +25,13 @@ from typing import Any
 import numpy as np
 
 from decouple.cell_store import Batch, Cell, CellStore
+from decouple.checks import ANY_NUMBER, all_of, at_least, checked, one_of
 from decouple.control import CONTROL_ALGORITHMS
-from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics
+from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
 from decouple.off_policy_settings import OffPolicySettings
-from decouple.reports.size_study import csv_cell, spread_text
+from decouple.reports.size_study import csv_cell, old_rules, spread_text
 from decouple.search import return_text, size_name, t_interval
+from decouple.version import VERSION
 
 __all__ = ["SizeCell", "SizeStudy", "cells_csv", "cells_markdown", "last_tenth", "read_studies", "size_order"]
 
@@ -58,16 +60,19 @@ class SizeCell:
     measures: Mapping[str, Mapping[int, float]]  # of `MEASURES`: seed -> value, of the seeds that have one
     runs: tuple[tuple[tuple[int, ...], Mapping[str, Sequence[float]]], ...]  # seeds of each run, and its metrics.csv
     folders: tuple[Path, ...]  # of those that have a checkpoint
+    damaged: tuple[str, ...] = ()  # of each run whose files could not be read: the file, and what is wrong with it
 
     @property
     def name(self) -> str:
         """`|16,16|` of both, or `a |4,4|, c |16,16|`."""
         return _pair_name(self.actor, self.critic)
 
+    @checked(measure=one_of(*MEASURES))
     def values(self, measure: str) -> list[float]:
         """Of the seeds that have it, in their order; none: nothing was measured."""
         return list(self.measures[measure].values())
 
+    @checked(measure=one_of(*MEASURES))
     def mean(self, measure: str) -> float | None:
         """Over the seeds that have it; None where none has."""
         values = self.values(measure)
@@ -75,9 +80,15 @@ class SizeCell:
 
     @property
     def mean_return(self) -> float:
-        """Over its seeds; -inf where an agent diverged."""
+        """Over its seeds; -inf where an agent failed: the size is rejected then."""
         return statistics.fmean(self.measures["return"].values())
 
+    @property
+    def failed(self) -> list[int]:
+        """The seeds that failed: they have no return, which the store holds as -inf."""
+        return [seed for seed, value in self.measures["return"].items() if not math.isfinite(value)]
+
+    @checked()
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """A column of metrics.csv over training: frames of each agent (T,), and values (S, T), NaN where a row has
         none; S is 0 where no run has the metric."""
@@ -126,6 +137,7 @@ class SizeStudy:
         counts = {cell.critic: len(self.beside(cell.critic)) for cell in self.cells}
         return max((critic for critic, count in counts.items() if count > 1), key=lambda c: counts[c], default=None)
 
+    @checked()
     def beside(self, critic: Size | None) -> list[SizeCell]:
         """The cells with this critic."""
         return [cell for cell in self.cells if cell.critic == critic]
@@ -144,6 +156,14 @@ class SizeStudy:
         for stage, cells in stages:
             untrained = [size_name(size) for size in self.sizes if size not in {cell.actor for cell in cells}]
             notes += [f"Not trained, of the {stage}: {', '.join(untrained)}."] if untrained else []
+        for cell in self.cells:
+            if cell.failed:
+                seeds = ", ".join(map(str, cell.failed))
+                notes.append(
+                    f"Failed, so that the size has no mean return and is rejected: {cell.name}, {len(cell.failed)} of "
+                    f"{len(cell.values('return'))} seeds ({seeds}). Other means are over the others."
+                )
+            notes += [f"Damaged, and left out but for the returns in the store: {text}." for text in cell.damaged]
         notes += self._without("No record of a run", [cell for cell in self.cells if cell.parameters is None])
         wanted = {"value_loss": "No value loss"}
         if issubclass(CONTROL_ALGORITHMS[self.algorithm], OffPolicySettings):
@@ -163,10 +183,12 @@ class SizeStudy:
         return [f"{text}: {names}."] if cells else []
 
 
+@checked()
 def read_studies(store: CellStore) -> list[SizeStudy]:
     """Every study of the store that has a cell with results, in the order in which they were begun.
 
-    What a run's folder lacks (moved away, or a run of an older version) is missing in its cell; the returns are the
+    Cells that were trained under an old rule are left out. What a run's folder lacks (moved away, or a run of an older
+    version) is missing in its cell, and so is a run whose files are damaged, which the cell names; the returns are the
     store's own.
     """
     found: dict[tuple[str, str, str], Mapping[str, Any]] = {}
@@ -177,6 +199,9 @@ def read_studies(store: CellStore) -> list[SizeStudy]:
                 found[key] = search["result"]
     cells: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in store.cells():
+        here = VERSION in {batch.version for batch in store.batches(cell)}
+        if old_rules(cell.task, cell.algorithm, json.loads(cell.settings), VERSION if here else None):
+            continue
         cells.setdefault((cell.task, cell.algorithm, cell.settings), []).append(cell)
     studies = []
     for key, of_study in cells.items():
@@ -189,19 +214,22 @@ def read_studies(store: CellStore) -> list[SizeStudy]:
     return studies
 
 
+@checked(size=all_of(at_least(1)))
 def size_order(size: Sequence[int]) -> int:
     """What sizes are sorted by: the weights of hidden layers between one input and one output."""
     return sum(a * b for a, b in pairwise((1, *size, 1)))
 
 
+@checked(values=ANY_NUMBER)
 def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None:
-    """The mean of what was logged in the last tenth of training; None where nothing was."""
+    """The mean of what was logged in the last tenth of training and is finite; None where nothing was."""
     if not len(frames):
         return None
-    late = [value for at, value in zip(frames, values, strict=True) if at > 0.9 * frames[-1] and not math.isnan(value)]
+    late = [value for at, value in zip(frames, values, strict=True) if at > 0.9 * frames[-1] and math.isfinite(value)]
     return statistics.fmean(late) if late else None
 
 
+@checked()
 def cells_csv(studies: Sequence[SizeStudy]) -> bytes:
     """Every cell of every study as a CSV file: `COLUMNS` after task, algorithm and settings; means over seeds."""
     lines = [["task", "algorithm", "settings", *COLUMNS]]
@@ -210,6 +238,7 @@ def cells_csv(studies: Sequence[SizeStudy]) -> bytes:
     return csv_lines(lines)
 
 
+@checked()
 def cells_markdown(study: SizeStudy) -> str:
     """The cells of one study as a table in Markdown; a dash where something was not measured."""
     heads = (
@@ -236,22 +265,27 @@ def cells_markdown(study: SizeStudy) -> str:
 def _size_cell(cell: Cell, returns: Mapping[int, float], batches: Sequence[Batch]) -> SizeCell:
     counts: dict[str, int | None] = {"parameters": None, "multiply_adds": None}
     measures: dict[str, dict[int, float]] = {name: {} for name in MEASURES} | {"return": dict(returns)}
-    runs, folders = [], []
+    runs, folders, damaged = [], [], []
     for batch in batches:
-        folder, seeds = Path(batch.run_dir), tuple(seed for seed in batch.seeds if seed in returns)
+        folder = Path(batch.run_dir)
+        seeds = [seed for seed in batch.seeds if math.isfinite(returns.get(seed, math.nan))]
         if batch.state != "done" or not folder.exists():
             continue
+        try:
+            found = _counts(folder / "record.json")
+            result = read_result(folder / "result.json")
+            metrics = read_metrics(folder) if (folder / "metrics.csv").exists() else {"frames": []}
+        except (ValueError, OSError) as error:
+            damaged.append(str(error))
+            continue
+        counts |= found
         folders += [folder] if (folder / "checkpoint.pt").exists() else []
-        if record := read_json(folder / "record.json"):
-            counts = _counts(record)
-        result = read_json(folder / "result.json")
-        metrics = read_metrics(folder) if (folder / "metrics.csv").exists() else {"frames": []}
         runs.append((tuple(batch.seeds), metrics))
         for seed in seeds:
-            found = _measured(seed, tuple(batch.seeds), result, metrics)
-            for name, value in found.items():
+            for name, value in _measured(seed, tuple(batch.seeds), result, metrics).items():
                 measures[name] |= {} if value is None else {seed: value}
-    return SizeCell(cell.actor, cell.critic, **counts, measures=measures, runs=tuple(runs), folders=tuple(folders))
+    found = {"measures": measures, "runs": tuple(runs), "folders": tuple(folders), "damaged": tuple(damaged)}
+    return SizeCell(cell.actor, cell.critic, **counts, **found)
 
 
 def _measured(
@@ -279,11 +313,18 @@ def _column(metric: str, seed: int, seeds: Sequence[int]) -> str:
     return f"{metric}/seed{seed}" if len(seeds) > 1 else metric
 
 
-def _counts(record: Mapping[str, Any]) -> dict[str, int | None]:
-    """The actor's parameters and multiply-adds: of trunk and policy, as `train_agents` recorded them."""
-    facts = record["sessions"][-1]["facts"]
-    parts = {name: json.loads(facts[name]) for name in ("parameters", "multiply_adds")}
-    return {name: of["trunk"] + of["policy"] for name, of in parts.items()}
+def _counts(path: Path) -> dict[str, int | None]:
+    """The actor's parameters and multiply-adds, of trunk and policy, as `train_agents` recorded them in record.json;
+    empty where there is none."""
+    record = read_json(path)
+    if not path.exists():
+        return {}
+    try:
+        facts = record["sessions"][-1]["facts"]
+        parts = {name: json.loads(facts[name]) for name in ("parameters", "multiply_adds")}
+        return {name: int(of["trunk"] + of["policy"]) for name, of in parts.items()}
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must hold the model's parameters and multiply_adds; got {error!r}") from error
 
 
 def _row(cell: SizeCell) -> dict[str, Any]:

@@ -12,14 +12,16 @@ import csv
 import datetime
 import importlib.util
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from decouple.checkpoint import load_checkpoint
+from decouple.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
+from decouple.checks import SOME, above, all_of, at_least, checked
 from decouple.export import RUNTIMES, actor_latency
 from decouple.metrics import csv_lines, replace_file
-from decouple.reports.size_cells import SizeCell, SizeStudy
+from decouple.plain_actor import ObservationScaling
+from decouple.reports.size_cells import SizeStudy
 from decouple.reports.size_study import csv_cell, csv_size
 from decouple.trained_actor import trained_actor
 
@@ -35,6 +37,7 @@ def available_runtimes() -> list[str]:
     return [runtime for runtime in RUNTIMES if onnx or runtime != "onnx"]
 
 
+@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=above(0))
 def study_latency(
     studies: Sequence[SizeStudy],
     path: Path,
@@ -43,6 +46,7 @@ def study_latency(
     batch_sizes: Sequence[int] = (1, 64),
     seconds: float = 1.0,
     again: bool = False,
+    left_out: Callable[[str], object] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Measure what the file has no row of, and keep it there, the file being replaced after each actor.
 
@@ -53,6 +57,7 @@ def study_latency(
         path: the CSV file, made where it is missing.
         runtimes, batch_sizes, seconds: as for `actor_latency`.
         again: whether to measure anew what the file has.
+        left_out: called with each checkpoint that is damaged, in words; another run of the size is taken then.
 
     Returns:
         All rows of the file: task, algorithm, the settings' key, actor (a tuple), and what `actor_latency` measured.
@@ -60,14 +65,17 @@ def study_latency(
     rows = read_latency(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for study in studies:
-        for actor, cell in _actors(study).items():
+        for actor, folders in _actors(study).items():
             head = dict(zip(OF_SIZE, (study.task, study.algorithm, study.key, actor), strict=True))
             known = [row for row in rows if all(row[name] == value for name, value in head.items())]
             has = set() if again else {(row["runtime"], row["batch"]) for row in known}
             missing = [runtime for runtime in runtimes if not {(runtime, batch) for batch in batch_sizes} <= has]
             if not missing:
                 continue
-            model, scaling = trained_actor(load_checkpoint(cell.folders[0] / "checkpoint.pt"), 0)
+            trained = _first_whole(folders, left_out)
+            if trained is None:
+                continue
+            model, scaling = trained
             measured = actor_latency(
                 model, runtimes=missing, batch_sizes=batch_sizes, observation_scaling=scaling, seconds=seconds
             )
@@ -80,23 +88,47 @@ def study_latency(
     return rows
 
 
+@checked()
 def read_latency(path: Path) -> list[dict[str, Any]]:
-    """The rows of the file, as `study_latency` gives them; none where there is no file."""
+    """The rows of the file, as `study_latency` gives them; none where there is no file.
+
+    Raises:
+        ValueError: a damaged file; the message names it.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    for row in rows:
-        row["actor"] = csv_size(row["actor"])
-        row |= {name: int(row[name]) for name in ("batch", "calls")}
-        row |= {name: float(row[name]) for name in ("median_us", "p99_us")}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        for row in rows:
+            row["actor"] = csv_size(row["actor"])
+            row |= {name: int(row[name]) for name in ("batch", "calls")}
+            row |= {name: float(row[name]) for name in ("median_us", "p99_us")}
+            row |= {name: row[name] for name in COLUMNS}
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+        raise ValueError(f"{path} must be a table of latencies; delete it to measure anew; got {error!r}") from error
     return rows
 
 
-def _actors(study: SizeStudy) -> dict[tuple[int, ...], SizeCell]:
-    """Of each size the first cell that has a checkpoint."""
-    actors: dict[tuple[int, ...], SizeCell] = {}
+def _actors(study: SizeStudy) -> dict[tuple[int, ...], list[Path]]:
+    """Of each size the folders of runs that have a checkpoint, in the order of the cells."""
+    actors: dict[tuple[int, ...], list[Path]] = {}
     for cell in study.cells:
         if cell.folders:
-            actors.setdefault(cell.actor, cell)
+            actors.setdefault(cell.actor, []).extend(cell.folders)
     return actors
+
+
+def _first_whole(
+    folders: Sequence[Path], left_out: Callable[[str], object]
+) -> tuple[Any, ObservationScaling | None] | None:
+    """The first actor, and its scaling, of the first folder whose checkpoint can be read; None where none can."""
+    for folder in folders:
+        path = folder / "checkpoint.pt"
+        try:
+            state = load_checkpoint(path)
+            with reading_checkpoint(path, "agents of train_agents"):
+                return trained_actor(state, 0)
+        except (CheckpointError, OSError) as error:
+            left_out(str(error))
+    return None
