@@ -241,6 +241,15 @@ def prepare(config: ProcgenExperiment) -> Run:
     for seed_global in (random.seed, np.random.seed, torch.manual_seed):
         seed_global(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
+    try:
+        return prepare_in(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def prepare_in(env: EnvBase, config: ProcgenExperiment) -> Run:
+    """`prepare` in this environment."""
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
