@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import decouple.cell_store
 from decouple.cell_store import CellStore
 from decouple.cells import CellError, GaveUpError, Processes, RayTasks, cell_of, frames_done, train_cells
 from decouple.control import ControlSettings, DDPGControl, PPOControl, train_agents
@@ -113,18 +114,21 @@ def test_an_interruption_gives_its_batch_back(store):
     assert store.batches(cell_of(quick()))[0].state == "released"
 
 
-def test_a_claim_that_was_lost_is_given_up_and_its_result_waited_for(tmp_path):
+def test_a_claim_that_was_lost_is_given_up_and_its_result_waited_for(tmp_path, monkeypatch):
     store, other = (CellStore(tmp_path / "cells.sqlite", lease=0.05) for _ in range(2))
     seen = []
 
     def train(config: ControlSettings, go_on: Any) -> dict[str, float]:
-        time.sleep(0.1)  # silent for too long
+        monkeypatch.undo()  # the others are on another machine than this one, which is silent for too long
+        assert other.claim(cell_of(config), config.all_seeds, "x") is None
+        time.sleep(0.1)
         taken = other.claim(cell_of(config), config.all_seeds, "x")
         assert not go_on()
         other.finish(taken, {0: -1.0})
         seen.append(taken.starts)
         raise GaveUpError
 
+    monkeypatch.setattr(decouple.cell_store, "_processes_of", lambda: "elsewhere boot pid:[1]")
     assert train_cells([quick()], store, train) == [[-1.0]] and seen == [2]
 
 
