@@ -4,17 +4,24 @@
     model = actor_qvalue(network, env.action_spec, twin_blocks=mlp_blocks(3 + 1, [16, 16]))
     policy, critics = model.get_policy_operator(), model.get_qvalue_operators()
 
-Keys: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden -> loc, scale -> action` and `(cut, value),
-action -> value_hidden -> state_action_value`, for a discrete action `(cut, value) -> value_hidden -> action_value`. The
-twin critic writes (`twin`, ...). Where networks share a trunk (k > 0), an off-policy loss must not own a copy of it:
-run `get_features()` once, online and target, and give the loss `get_policy_branch()` and `get_qvalue_branches()`.
+Keys: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden -> loc, scale -> action -> unit_action` and
+`(cut, value), unit_action -> value_hidden -> state_action_value`, for a discrete action `(cut, value) -> value_hidden
+-> action_value`. The twin critic writes (`twin`, ...). Where networks share a trunk (k > 0), an off-policy loss must
+not own a copy of it: run `get_features()` once, online and target, and give the loss `get_policy_branch()` and
+`get_qvalue_branches()`.
+
+`action` is in the task's units, which the environment takes; `unit_action` is the same in [-1, 1], which the critics
+read. Where the task's units are these, `unit_action` is left out. `model.unit()` is the same networks for a task in
+[-1, 1]: its policy's entropy and TD3's noise are then in that unit, as in `decouple.learner`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
@@ -22,11 +29,19 @@ from tensordict.nn import (
     TensorDictSequential,
 )
 from torch import nn
-from torchrl.data import TensorSpec
+from torchrl.data import Bounded, TensorSpec
 
 from decouple.checks import at_least, checked
 from decouple.fitting import example_inputs
-from decouple.heads import Head, action_space, deterministic_head, stochastic_head
+from decouple.heads import (
+    ActionUnit,
+    Head,
+    action_space,
+    deterministic_head,
+    squashed_actor,
+    stochastic_head,
+    tanh_actor,
+)
 from decouple.separation import SeparatedNetwork, separate
 
 __all__ = ["ActorQValue", "actor_qvalue"]
@@ -47,7 +62,8 @@ def actor_qvalue(
 
     Args:
         network: from `separate`. For a continuous action its value branch reads the action after the cut
-            (`value_keys=["action"]`); for a discrete one it reads none, and the head gives a value for each action.
+            (`value_keys=["action"]`), each component in [-1, 1] whatever the task's units are; for a discrete one it
+            reads none, and the head gives a value for each action.
         action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
         twin_blocks: the second critic's blocks, given as `value_blocks` was to `separate`: its first k are dropped. It
             keeps its own initialisation. None for one critic (DDPG).
@@ -109,14 +125,17 @@ class ActorQValue(TensorDictSequential):
         observation_key: str = "observation",
         deterministic: bool = False,
     ):
-        value_keys = [("cut", "value"), *network.value.keys]
+        space = action_space(action_spec)
+        scaled = {} if space.in_unit else {"action": "unit_action"}
+        value_keys = [("cut", "value"), *(scaled.get(key, key) for key in network.value.keys)]
         modules = OrderedDict(
             trunk=TensorDictModule(network.trunk, [observation_key], ["hidden"]),
             cut=TensorDictModule(network.cut, ["hidden"], [("cut", "policy"), ("cut", "value")]),
             policy=TensorDictModule(network.policy, [("cut", "policy"), *network.policy.keys], ["policy_hidden"]),
             policy_head=policy_head,
         )
-        space = action_space(action_spec)
+        if scaled:
+            modules["action_unit"] = TensorDictModule(ActionUnit(space), ["action"], ["unit_action"])
         value_key = "action_value" if space.discrete else "state_action_value"
         for name, (branch, head) in zip(("value", "twin"), critics, strict=False):
             keys = [(name, key) if name == "twin" else key for key in ("value_hidden", value_key)]
@@ -139,6 +158,29 @@ class ActorQValue(TensorDictSequential):
         parts = {"trunk": [self.module["trunk"].module], "policy": [self.module["policy"].module, self.policy_layer]}
         return parts | {name: [self.module[name].module, self.module[f"{name}_head"].module] for name in self._names()}
 
+    def unit(self) -> ActorQValue:
+        """The same networks, with their parameters, for a task whose actions lie in [-1, 1]; a discrete model itself.
+
+        What a loss needs whose entropy, noise or bounds are to be in that unit: its policy writes, and its critics
+        read, `action` in [-1, 1]. A policy's distribution in the task's units has the entropy of this one plus
+        `sum_i log half_i`, `half` being half of a component's range.
+        """
+        space = self.action_space.unit()
+        if space.low is None or space.high is None:
+            return self
+        trunk, cut, policy, value = (self.module[name].module for name in ("trunk", "cut", "policy", "value"))
+        network = SeparatedNetwork(trunk, cut, policy, value)
+        network.example = self.example
+        bounded = tanh_actor if self.deterministic else squashed_actor
+        return ActorQValue(
+            network,
+            bounded(self.module["policy_head"][0], space),
+            [(self.module[name].module, self.module[f"{name}_head"].module) for name in self._names()],
+            action_spec=Bounded(space.low, space.high),
+            observation_key=self.module["trunk"].in_keys[0],
+            deterministic=self.deterministic,
+        )
+
     @property
     def policy_layer(self) -> nn.Module:
         """The policy head's module: features (*B, F) -> the distribution's parameters, before any sampling or tanh."""
@@ -149,7 +191,10 @@ class ActorQValue(TensorDictSequential):
         return TensorDictSequential(self.module["trunk"], self.module["cut"])
 
     def get_policy_branch(self) -> TensorDictSequential:
-        """(`cut`, `policy`) -> `action`; what an off-policy loss takes as actor where the trunk runs outside of it."""
+        """(`cut`, `policy`) -> `action`; what an off-policy loss takes as actor where the trunk runs outside of it.
+
+        Actions of operators and branches are in the task's units; for those in [-1, 1] ask `unit()` for them.
+        """
         return self._policy(self.module["policy"])
 
     def get_qvalue_branches(self) -> list[TensorDictSequential]:
@@ -162,9 +207,17 @@ class ActorQValue(TensorDictSequential):
         return operator.select_out_keys(*(key for key in ("action", "action_log_prob") if key in operator.out_keys))
 
     def get_qvalue_operators(self) -> list[TensorDictSequential]:
-        """Observation, `action` -> `state_action_value` (*B, 1), of each critic; discrete: `action_value` (*B, n)."""
+        """Observation, `action` -> `state_action_value` (*B, 1), of each critic; discrete: `action_value` (*B, n).
+
+        TorchRL's SACLoss, DiscreteSACLoss, TD3Loss and their like take the list as it is. Given one critic, they copy
+        it for each of theirs and draw every copy's parameters anew: at k > 0 that would unshare the trunk, and the
+        operator raises ValueError.
+        """
         features = (self.module["trunk"], self.module["cut"])
-        return [self._critic(name, *features).select_out_keys(self.value_key) for name in self._names()]
+        operators = [self._critic(name, *features).select_out_keys(self.value_key) for name in self._names()]
+        for operator in operators if self.at else []:
+            operator.register_buffer("shared_trunk", torch.zeros(()).as_subclass(SharedTrunk), persistent=False)
+        return operators
 
     def _names(self) -> list[str]:
         return ["value", "twin"][: self.critics]
@@ -177,11 +230,37 @@ class ActorQValue(TensorDictSequential):
 
     def _critic(self, name: str, *features: TensorDictModule) -> TensorDictSequential:
         branch, head = self.module[name], self.module[f"{name}_head"]
+        unit = [] if self.action_space.in_unit else [self.module["action_unit"]]
         return TensorDictSequential(
             *features,
+            *unit,
             TensorDictModule(branch.module, branch.in_keys, ["value_hidden"]),
             TensorDictModule(head.module, ["value_hidden"], [self.value_key]),
         )
+
+
+class SharedTrunk(torch.Tensor):
+    """A mark on a critic whose trunk is the policy's: a loss that would copy the critic meets an error instead.
+
+    It is a buffer that nothing computes with. To make N critics of one, TorchRL's `LossModule.convert_to_functional`
+    calls `expand` on all that the one holds, before it draws the copies anew; of a list it stacks what they hold. Deep
+    copies and target networks do not expand.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.expand:
+            raise ValueError(
+                "qvalue_network must be the whole list get_qvalue_operators() where critics share a trunk with the "
+                "policy; got one of them, which the loss would copy, and draw its trunk anew. Or run get_features() "
+                "outside of the loss and give it the branches, as TorchRLLearner does"
+            )
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+    def __deepcopy__(self, memo: dict) -> SharedTrunk:
+        return torch.zeros((), device=self.device).as_subclass(SharedTrunk)
 
 
 def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNetwork:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from decouple.cell_store import CellStore
 from decouple.cells import cell_of, train_cells
@@ -18,9 +19,11 @@ from decouple.control import (
     CONTROL_ALGORITHMS,
     NOT_IDENTITY,
     ControlSettings,
+    DDPGControl,
     PPOControl,
     SACControl,
     TD3Control,
+    TRPOControl,
     control_identity,
     done_result,
     load_agents,
@@ -30,6 +33,7 @@ from decouple.control import (
 from decouple.metrics import read_metrics
 from decouple.reports.size_cells import read_studies
 from decouple.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
+from decouple.trained_actor import trained_actor
 from decouple.version import VERSION
 
 OF_0_1 = Path(__file__).parent / "data" / "decouple_0_1"  # written by its generate.py
@@ -68,12 +72,32 @@ def test_a_rule_that_has_changed_enters_where_it_concerns_the_run():
     assert "rules" not in json.loads(cell_of(PPOControl(env="pixelcopter")).settings)
 
 
-def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
-    rule = Rule(3, "now so", lambda s, unit: s["algorithm"] == "td3" and not unit())
-    monkeypatch.setitem(RULES, "unit", rule)
-    assert identity(TD3Control(env="pendulum"))["rules"] == {"unit": 3}
-    assert "rules" not in identity(TD3Control(env="foodcollector"))
+@pytest.mark.parametrize("algorithm", [SACControl, TD3Control, DDPGControl])
+def test_the_actions_unit_has_changed_off_policy_where_bounds_are_not_plus_minus_one(algorithm):
+    for env in ("pendulum", "toy"):
+        assert identity(algorithm(env=env))["rules"] == {"action_unit": 2}
+    for env in ("foodcollector", "MountainCarContinuous-v0"):
+        assert "rules" not in identity(algorithm(env=env))
+    assert "rules" not in identity(SACControl(env="acrobot"))
     assert "rules" not in identity(PPOControl(env="pendulum"))
+    assert "rules" not in identity(TRPOControl(env="pendulum"))
+
+
+def test_a_shared_trunks_features_have_changed_off_policy_where_the_critic_alone_trains_it():
+    for separation in (1, "1", "early", "shared"):
+        assert identity(SACControl(env="acrobot", separation=separation))["rules"] == {"shared_features": 2}
+    for same in ({"separation": "full"}, {"separation": 0}, {"separation": "0"}, {"policy_gradient": 1.0}):
+        assert "rules" not in identity(SACControl(env="acrobot", **{"separation": 1} | same))
+    assert "rules" not in identity(SACControl(env="acrobot", separation=1, value_gradient=0.0))
+    assert "rules" not in identity(PPOControl(env="acrobot", separation=1, policy_gradient=0.0))
+
+
+def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
+    rule = Rule(3, "now so", lambda s, unit: s["algorithm"] == "ppo" and not unit())
+    monkeypatch.setitem(RULES, "unit", rule)
+    assert identity(PPOControl(env="pendulum"))["rules"] == {"unit": 3}
+    assert "rules" not in identity(PPOControl(env="foodcollector"))
+    assert "rules" not in identity(TRPOControl(env="pendulum"))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +183,29 @@ def test_a_run_of_0_1_under_a_rule_that_has_changed_is_refused_by_name(of_0_1):
             refuses(config)
     assert json.loads((of_0_1 / "ppo_pong" / "result.json").read_text())["frames"] == 100
     load_agents(config.run_dir)  # it can be looked at
+
+
+def test_a_run_of_0_1_whose_critics_read_other_units_is_refused_by_name(of_0_1):
+    config = TD3Control(env="toy", run_dir=str(of_0_1 / "td3_toy"), **OFF)
+    refused = (
+        r"checkpoint\.pt, written by decouple 0\.1, .* other rules; .*\n  rule action_unit: version 1 .* \[-1, 1\]"
+    )
+    for refuses in (done_result, train_agents):
+        with pytest.raises(CheckpointError, match=refused):
+            refuses(config)
+    with pytest.raises(CheckpointError, match=r"td3_toy.*critics of rule action_unit: version 1 there, and 2 in"):
+        load_agents(config.run_dir)
+    model, _ = trained_actor(
+        load_checkpoint(of_0_1 / "td3_toy" / "checkpoint.pt"), agent=0
+    )  # its actors are as they were
+    assert model.get_policy_operator()(observation=torch.zeros(1, 1)).abs() <= 2
+
+
+def test_a_run_of_this_version_in_the_unit_goes_on_and_gives_its_agents(tmp_path):
+    config = TD3Control(env="toy", run_dir=str(tmp_path / "run"), **OFF | {"keep_replay": True})
+    train_agents(config)
+    assert done_result(config) is not None and len(load_agents(config.run_dir)) == 1
+    train_agents(dataclasses.replace(config, total_frames=300))
 
 
 def test_a_checkpoint_of_this_version_is_named_by_it(tmp_path):
