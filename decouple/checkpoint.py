@@ -231,6 +231,7 @@ def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[
         )
 
 
+@checked()
 def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a checkpoint to go on from.
 

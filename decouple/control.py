@@ -31,7 +31,7 @@ from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
 from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
-from decouple.checks import PROBABILITY, all_of, at_least, check_fields, check_setting, checked, positive_whole
+from decouple.checks import PROBABILITY, SOME, all_of, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
@@ -432,12 +432,14 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
         return train(config, env, models)
 
 
+@checked()
 def initial_agents(config: ControlSettings) -> list[Any]:
     """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
     with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
         return [_seeded_model(config, env, seed) for seed in config.all_seeds]
 
 
+@checked(agents=SOME)
 def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
     """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
 

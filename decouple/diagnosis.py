@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import PROBABILITY, axes, checked, inside
+from decouple.checks import PROBABILITY, axes, checked
 from decouple.learner import Learner
 from decouple.seeds import SeedNoise
 
@@ -47,7 +47,7 @@ def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Ten
     return returns
 
 
-@checked(tail=inside(0, 1))
+@checked()
 @torch.no_grad()
 def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
     """The critics' values of the agents' own actions against the discounted returns that follow, one episode a game.

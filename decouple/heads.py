@@ -81,6 +81,7 @@ class ActionUnit(nn.Module):
     half_range: Tensor
     divisor: Tensor
 
+    @checked()
     def __init__(self, space: ActionSpace):
         super().__init__()
         if space.low is None or space.high is None:
@@ -168,6 +169,7 @@ def stochastic_head(
     return squashed_actor(head, space)
 
 
+@checked()
 def squashed_actor(head: TensorDictModule, space: ActionSpace) -> ProbabilisticActor:
     """A module that writes `loc` and `scale`, (*B, A), and behind it a tanh-squashed normal between the bounds."""
     return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
@@ -187,6 +189,7 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     return tanh_actor(head, space)
 
 
+@checked()
 def tanh_actor(head: TensorDictModule, space: ActionSpace) -> TensorDictSequential:
     """A module that writes `action_logit`, (*B, A), and behind it a tanh between the bounds: `action`."""
     return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))

@@ -109,6 +109,7 @@ class MetricsTable:
         self._sum = _summed(self.columns, rows)
 
 
+@checked(frames=at_least(0))
 def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of a table as they were at `frames`, in a run that is to go on from there.
 
@@ -123,6 +124,7 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
+@checked()
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """SHA-256 of a table but for its columns of the clock (`time/...`), so that a run started again has the same."""
     return _summed(columns, rows).hexdigest()
@@ -272,6 +274,7 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
     return values
 
 
+@checked()
 def check_run_files(run_dir: str | os.PathLike[str]) -> None:
     """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
 
@@ -341,6 +344,7 @@ def append_whole(file: io.FileIO, content: bytes) -> None:
         raise
 
 
+@checked()
 @contextlib.contextmanager
 def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
     """Around what writes a file: its name is in the error where the system does not say it, as for a full disk."""

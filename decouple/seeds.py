@@ -37,7 +37,7 @@ __all__ = [
 
 Network = TypeVar("Network", bound=nn.Module)
 
-ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "of modules")
+ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "a sequence of modules")
 DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
