@@ -19,7 +19,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, PROBABILITY, check_integer, check_seeds, checked
+from decouple.checks import INT32_MAX, check_integer, check_seeds
 from decouple.envs.control_backends import Task, make_games
 from decouple.envs.running_normalization import RunningMoments
 
@@ -37,7 +37,7 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
 
 def _find_task(name: str) -> Task:
     is_id = isinstance(name, str) and "-v" in name
-    if not is_id and name not in TASKS:
+    if not isinstance(name, str) or (not is_id and name not in TASKS):
         raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5; got {name!r}")
     task, options, extra = (name, {}, "games") if is_id else TASKS[name]
     try:
@@ -324,7 +324,6 @@ class ControlEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
-@checked(gamma=PROBABILITY)
 def control_env(
     name: str,
     seeds: Sequence[int],

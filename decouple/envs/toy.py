@@ -23,7 +23,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, above, check_integer, check_seeds, checked
+from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_seeds
 from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
@@ -224,7 +224,6 @@ class GoalTrackingEnv(EnvBase):
         self._episodes = _Episodes(**episodes, steps_left=steps_left, just_loaded=True)
 
 
-@checked(frequency=above(0))
 def goal_tracking_env(
     seeds: Sequence[int], num_envs: int = 1, *, episode_steps: int = 200, frequency: float = 0.02
 ) -> GoalTrackingEnv:
@@ -250,7 +249,7 @@ def goal_tracking_env(
     >>> env.rollout(200, ideal)["next", "episode_reward"].abs().max().item()
     0.0
     """
-    if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not 0 < frequency < math.inf:
+    if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not 0 < frequency <= FLOAT32_MAX:
         raise ValueError(f"frequency must be a finite number > 0; got {frequency!r}")
     num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
     episode_steps = check_integer("episode_steps", episode_steps, 1, INT32_MAX)
