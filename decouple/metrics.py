@@ -84,10 +84,10 @@ class MetricsTable:
         line = csv_lines([[str(frames), *cells]])
         with naming_file(self.path):
             append_whole(self._file, line)
-        self._sum.update(line)
+        self._sum.update(csv_lines(_without_clock(self.columns, [[str(frames), *cells]])))
 
     def sum(self) -> str:
-        """SHA-256 of the table as it stands, for a checkpoint: `table_sum` of the same rows is the same."""
+        """`table_sum` of the table as it stands, for a checkpoint."""
         return self._sum.hexdigest()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class MetricsTable:
         if hasattr(self, "_file"):
             self._file.close()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
-        self._sum = hashlib.sha256(lines)
+        self._sum = _summed(self.columns, rows)
 
 
 def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
@@ -119,8 +119,17 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
 
 
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """SHA-256 of a table, as `MetricsTable` writes it."""
-    return hashlib.sha256(csv_lines([columns, *rows])).hexdigest()
+    """SHA-256 of a table but for its columns of the clock (`time/...`), so that a run started again has the same."""
+    return _summed(columns, rows).hexdigest()
+
+
+def _summed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> hashlib._Hash:
+    return hashlib.sha256(csv_lines(_without_clock(columns, [columns, *rows])))
+
+
+def _without_clock(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    kept = [index for index, name in enumerate(columns) if not name.startswith("time/")]
+    return [[row[index] for index in kept] for row in rows]
 
 
 def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:

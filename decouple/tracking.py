@@ -113,10 +113,10 @@ class Tracker:
             _require_wandb()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
-        self._table: MetricsTable | None = None
+        table_opened = None
         try:
             _check_resume(resume_frames, table)  # now that nobody else works in it
-            self._table = MetricsTable(table, resume_frames)
+            self._table = table_opened = MetricsTable(table, resume_frames)
             record = self._write_record(plain_config, resume_frames, dict(facts or {}))
             self._wandb: WandbLogger | None = None
             if tracker == "wandb":
@@ -125,8 +125,8 @@ class Tracker:
                 record["wandb_id"] = self._wandb.experiment.id
                 replace_file(self.run_dir / "record.json", _json(record))
         except BaseException:
-            if self._table:
-                self._table.close()
+            if table_opened:
+                table_opened.close()
             self._let_go()
             raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None

@@ -15,6 +15,7 @@ https://arxiv.org/abs/2102.11893).
 # First: it takes this folder off the path.
 from _script import register_control, run_command, run_goes_on, says_what_goes_on, settings_of  # noqa: I001
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ class ToyStudy:
     total_frames: int | None = None  # of each agent; None: as configs/control/departures/toy_*.yaml say
     run_dir: str = "runs/toy"  # cells, figures and table
     train: bool = True  # false: figures and table from what is there
+    restart: bool = False  # begin cells that are not done anew; what is in their folders is kept beside them
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.algorithms) - set(TITLES))
@@ -83,6 +85,7 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
     folder = f"{algorithm}/{sizes_name(actor)}-{sizes_name(critic)}/seeds{study.seeds}"
     overrides = ["env=toy", f"algorithm={algorithm}", f"actor={actor}", f"critic={critic}", f"seeds={study.seeds}"]
     overrides.append(f"run_dir={study.run_dir}/{folder}")
+    overrides.append(f"restart={study.restart}")
     if study.total_frames is not None:
         overrides.append(f"total_frames={study.total_frames}")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -93,8 +96,11 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
 def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
     """Train what is not done yet, and say how long each cell took."""
     for (algorithm, pair), settings in cells.items():
-        if done_result(settings) is not None:
-            continue
+        # One that restarts does so as well where the cell cannot go on: it is damaged, or under old rules.
+        refused = (CheckpointError, ValueError) if settings.restart else ()
+        with contextlib.suppress(*refused):
+            if done_result(settings) is not None:
+                continue
         start = time.perf_counter()
         with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
             report = train_agents(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from decouple.control import (
     train_agents,
 )
 from decouple.counting import parameter_count
+from decouple.locks import FolderInUseError, lock_folder
 from decouple.metrics import read_metrics
 from decouple.off_policy_settings import OffPolicySettings
 
@@ -183,6 +185,76 @@ def test_a_result_is_done_where_it_has_its_frames_and_its_settings(tmp_path):
         assert done_result(cell("ddpg", tmp_path / "run", total_frames=total_frames)) is None
     with pytest.raises(CheckpointError, match="learning_rate"):
         done_result(cell("ddpg", tmp_path / "run", learning_rate=0.5))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "ppo"])
+def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path, algorithm):
+    run = tmp_path / "run"
+    train_agents(cell(algorithm, run))
+    with lock_folder(run):
+        before = contents(run)
+        for settings in ({}, {"total_frames": 400}, {"restart": True}):
+            with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
+                train_agents(cell(algorithm, run, **settings))
+        assert done_result(cell(algorithm, run)) is not None and len(load_agents(run)) == 1  # who reads needs no lock
+        assert contents(run) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(("algorithm", "other"), [("td3", "ddpg"), ("ppo", "trpo")])
+def test_a_run_whose_checkpoint_is_gone_is_not_begun_anew_in_silence(tmp_path, algorithm, other):
+    run = tmp_path / "run"
+    train_agents(cell(algorithm, run, keep_replay=algorithm == "td3"))
+    (run / "checkpoint.pt").unlink()
+    before = contents(run)
+    for refused in (algorithm, other):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, and .*rows up to 200 .*restart=true"):
+            train_agents(cell(refused, run))
+    (run / "checkpoint.pt").symlink_to(tmp_path / "elsewhere.pt")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is a link to .*elsewhere\.pt, which is gone"):
+        train_agents(cell(algorithm, run))
+    (run / "checkpoint.pt").unlink()
+    assert contents(run) == before | {".lock": contents(run)[".lock"]}
+
+
+def test_a_restart_begins_anew_and_keeps_what_was_there(tmp_path):
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    train_agents(cell("td3", run, keep_replay=True))
+    before = contents(run)
+    (run / "config.yaml").write_bytes(b"\xff")  # whatever is damaged
+    train_agents(cell("ddpg", run, restart=True))
+    after = contents(tmp_path / "run.1")
+    assert {**after, ".lock": b""} == {**before, ".lock": b"", "config.yaml": b"\xff"}
+    train_agents(cell("ddpg", fresh))
+    tables = [{k: v for k, v in read_metrics(folder).items() if "time/" not in k} for folder in (run, fresh)]
+    assert str(tables[0]) == str(tables[1])
+    assert contents(run)["result.json"] == contents(fresh)["result.json"]
+    assert done_result(cell("ddpg", run)) is not None  # a restart is no part of what it is
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_replay_that_was_cut_is_refused_and_left_as_it_is(tmp_path, size):
+    run = tmp_path / "run"
+    train_agents(cell("td3", run, keep_replay=True))
+    os.truncate(run / "replay.bin", size)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"replay\.bin was cut: it has {size:,} bytes of .*restart=true"):
+            train_agents(cell("td3", run, total_frames=400))
+        assert (run / "replay.bin").stat().st_size == size
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "ppo"])
+def test_a_table_that_was_cut_in_half_is_refused(tmp_path, algorithm):
+    train_agents(cell(algorithm, tmp_path, keep_replay=algorithm == "td3"))
+    table = (tmp_path / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(table[: len(table) // 2])
+    with pytest.raises(CheckpointError, match=r"metrics\.csv was cut: it has .*restart=true"):
+        train_agents(cell(algorithm, tmp_path, total_frames=400))
+    assert (tmp_path / "metrics.csv").read_bytes() == table[: len(table) // 2]
 
 
 @pytest.mark.parametrize("algorithm", ["ddpg", "sac", "ppo"])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import platform
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from commands import ROOT, Script, assert_same, rows, without_clock
+from commands import ROOT, Script, assert_same, environment, rows, without_clock
 from damage import damage
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -110,6 +114,27 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     start = finished.stderr.splitlines()[0]
     assert start.startswith("pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents; the record goes to ")
     assert "seed 1" in finished.stdout and finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
+
+
+def test_a_second_start_in_a_folder_is_refused_while_the_first_goes_on_to_its_end(tmp_path):
+    run, output = tmp_path / "run", tmp_path / "first.txt"
+    command = (*SHORT, f"run_dir={run}", "total_frames=1000")
+    with open(output, "wb") as file:
+        options = {"cwd": tmp_path, "env": environment(), "stdout": file, "stderr": file}
+        first = subprocess.Popen(CONTROL.command(*command), **options)
+        try:
+            while rows(run) < 1 and first.poll() is None:
+                time.sleep(0.01)
+            first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
+            second = CONTROL.run(tmp_path, *command, "restart=true")
+            first.send_signal(signal.SIGCONT)
+            assert first.wait(timeout=300) == 0, output.read_text()
+        finally:
+            first.kill()
+            first.wait()
+    assert second.returncode == 1 and "Traceback" not in second.stderr
+    assert f"{run} is held by process {first.pid} on {platform.node()}" in second.stderr
+    assert rows(run) == 20 and [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["run"]
 
 
 def test_a_sweep_over_sizes(tmp_path):
