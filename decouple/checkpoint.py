@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked
 from decouple.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
@@ -58,6 +59,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
 
 
+@checked()
 def save_checkpoint(
     path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
 ) -> None:
@@ -106,6 +108,7 @@ def save_checkpoint(
     _sync_folder(path.parent)
 
 
+@checked()
 def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, with all tensors on the CPU.
 
@@ -143,6 +146,7 @@ def _load(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Any],
     return state, record
 
 
+@checked()
 @contextlib.contextmanager
 def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
@@ -164,6 +168,7 @@ def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None
         ) from error
 
 
+@checked(total_frames=at_least(1), frames_per_iteration=at_least(1))
 def frames_to_resume(
     run_dir: str | os.PathLike[str],
     expect: Mapping[str, Any],

@@ -31,7 +31,7 @@ from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
 from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import PROBABILITY, all_of, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
@@ -128,6 +128,8 @@ class ControlSettings:
         own = type(self) is not ControlSettings  # an algorithm's, with settings of its own to check
         if own:
             super().__post_init__()
+        gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
         names = [name for name, kind in CONTROL_ALGORITHMS.items() if type(self) is kind]
         check_setting(
             "algorithm", self.algorithm, lambda v: not own or v in names, f"{names} for {type(self).__name__}"
@@ -140,6 +142,10 @@ class ControlSettings:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
+        depth = min(len(self.actor), len(self.critic))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= depth)
+        allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
+        check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
@@ -206,8 +212,8 @@ class PPOControl(ControlSettings, OnPolicySettings):
     micro_batch: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if self.clip_value == "auto":
-            self.clip_value = 0.2 if self.normalize_reward else None
+        if isinstance(self.clip_value, str) and self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward is True else None
         super().__post_init__()
 
     @staticmethod
@@ -243,6 +249,7 @@ NOT_IDENTITY = {
 }
 
 
+@checked()
 def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
     """What the results of these settings rest on, without those left out; see `decouple.rules`."""
     return identity_of(
@@ -266,11 +273,13 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
         return action_space(made.action_spec).in_unit
 
 
+@checked(sizes=all_of(at_least(1)))
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
 
 
+@checked()
 def run_result(config: ControlSettings) -> dict[str, float] | None:
     """The result of the run in `run_dir`, however far it has come; None where there is none.
 
@@ -288,6 +297,7 @@ def run_result(config: ControlSettings) -> dict[str, float] | None:
         raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
 
 
+@checked()
 def done_result(config: ControlSettings) -> dict[str, float] | None:
     """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
     run has come further than `total_frames`, which `train_agents` refuses.
@@ -316,6 +326,7 @@ def _frames_to_resume(config: ControlSettings) -> int | None:
     )
 
 
+@checked(num_envs=at_least(1))
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
     """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
 
@@ -351,11 +362,13 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
     )
 
 
+@checked()
 def make_small_env(config: ControlSettings) -> EnvBase:
     """The task with as few environments as it has, of the first seed: for the shapes of what a model reads and does."""
     return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
 
 
+@checked()
 def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
     """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
 
@@ -394,6 +407,7 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
     return actor_qvalue(network, env.action_spec, twin_blocks=twin, deterministic=deterministic, **gains)
 
 
+@checked()
 def train_agents(config: ControlSettings) -> dict[str, float]:
     """Train the agents, or go on with those of `run_dir`, and evaluate them at the end.
 
@@ -439,6 +453,7 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
     return returns
 
 
+@checked()
 def load_agents(run_dir: str | Path) -> list[Any]:
     """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
 

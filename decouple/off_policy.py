@@ -21,6 +21,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checks import checked
 from decouple.heads import ActionSpace
 from decouple.off_policy_settings import OffPolicySettings
 from decouple.replay import Replay, Transition, Widths
@@ -51,6 +52,7 @@ class Agents(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@checked()
 def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) -> Replay:
     """The replay that the learner's settings ask for, in memory or in the file at `path`."""
     settings, per_step = learner.settings, env.batch_size[1]
@@ -60,6 +62,7 @@ def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) ->
     return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)
 
 
+@checked()
 def train_off_policy(
     env: EnvBase,
     learner: Agents,
@@ -137,6 +140,7 @@ def train_off_policy(
 class GreedyPolicy(TensorDictModuleBase):
     """The agents' policies without exploration: `observation` (S, N, O) -> `action`; for `episode_returns`."""
 
+    @checked()
     def __init__(self, learner: Agents):
         super().__init__()
         self.in_keys, self.out_keys = ["observation"], ["action"]

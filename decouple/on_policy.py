@@ -32,7 +32,7 @@ from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import SOME, check_fields, check_setting, checked, positive_whole
 from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
 from decouple.losses import (
@@ -101,6 +101,7 @@ class OnPolicySettings:
     checkpoint_every: int = 10  # iterations between checkpoints
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
@@ -125,6 +126,7 @@ class OnPolicySettings:
         return ALGORITHMS
 
 
+@checked()
 def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
 
@@ -148,6 +150,7 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     return [phase]
 
 
+@checked()
 def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """DAAC: a policy phase on `-J_pi + advantage_coeff L_A - entropy_coeff S`, then a value phase, each with its Adam.
 
@@ -162,6 +165,7 @@ def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     return [policy, _value_phase(model, settings)]
 
 
+@checked()
 def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """IDAAC: DAAC whose policy features are also pushed not to tell which of two frames of a level came earlier.
 
@@ -207,6 +211,7 @@ ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
 }
 
 
+@checked(phases=SOME)
 def train_on_policy(
     env: EnvBase,
     model: ActorValue,
@@ -560,7 +565,7 @@ def _check_seeds(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -
     batch_size, stacked = tuple(env.batch_size), seed_count(model)
     if seeds is None:
         if len(batch_size) != 1:
-            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}")
+            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}, and no seeds")
         if stacked is not None:
             raise ValueError(f"seeds must be {stacked} integers, one for each model of the stack; got None")
         return

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decouple.actor_critic import ActorValue
-from decouple.checks import SOME, Rule, above, at_least, axes, check_setting, checked, positive_whole
+from decouple.checks import SOME, Must, above, at_least, axes, check_setting, checked, positive_whole
 from decouple.fitting import evaluating
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
     "perturbation_saliency",
 ]
 
-SQUARE = Rule(
+SQUARE = Must(
     lambda gram: (
         gram.ndim == 2 and len(gram) == gram.shape[1] > 0 and gram.is_floating_point() and gram.isfinite().all()
     ),

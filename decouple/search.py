@@ -177,7 +177,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return mean - half, mean + half
 
 
-@checked(baseline=all_of(at_least(1)))
+@checked()
 def smallest_actor(
     evaluate: Callable[[Size, Size], Sequence[float]], *, baseline: Sequence[int], **options: Any
 ) -> SmallestActor:
@@ -196,7 +196,7 @@ def smallest_actor(
             return end.value
 
 
-@checked(baseline=all_of(at_least(1)), tolerance=at_least(0), confidence=inside(0, 1))
+@checked(tolerance=at_least(0), confidence=inside(0, 1))
 def search_steps(
     *,
     baseline: Sequence[int],

@@ -22,7 +22,7 @@ from tensordict.nn import AddStateIndependentNormalScale
 from tensordict.nn.utils import mappings
 from torch import Tensor, nn
 
-from decouple.checks import DEVICE, SOME, all_of, at_least, checked
+from decouple.checks import DEVICE, SOME, Must, all_of, at_least, check_setting, checked
 
 __all__ = [
     "SeedNoise",
@@ -37,10 +37,11 @@ __all__ = [
 
 Network = TypeVar("Network", bound=nn.Module)
 
+ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "of modules")
 DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
-@checked()
+@checked(models=ALL_MODULES)
 def stack(models: Sequence[Network]) -> Network:
     """S models of one architecture as one: parameters, inputs and outputs get a leading axis S.
 
@@ -73,6 +74,8 @@ def stack(models: Sequence[Network]) -> Network:
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
     """Copy the parameters of each seed back into the models that `stack` was given (or their like), in place."""
     together = dict(stacked.named_parameters())
+    rows = {len(parameter) for parameter in together.values()}
+    check_setting("models", len(models), lambda number: rows <= {number}, f"{rows or 0}, as many as were stacked")
     for index, model in enumerate(models):
         own = dict(model.named_parameters())
         if own.keys() != together.keys():

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, SEED, SOME, Rule, at_least, check_setting, checked, positive_whole
+from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked, positive_whole
 
 __all__ = [
     "Estimate",
@@ -40,9 +40,9 @@ __all__ = [
 Runs: TypeAlias = Mapping[str, Sequence[float]]  # game -> the score of each run of it
 
 CONFIDENCE = 0.95
-HAS_RUNS = Rule(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
+HAS_RUNS = Must(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
 METRICS = "median", "iqm", "mean", "optimality_gap"
-OF_METRICS = Rule(
+OF_METRICS = Must(
     lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"({', '.join(METRICS)})"
 )
 
@@ -249,6 +249,7 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     return front
 
 
+@checked()
 def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
     """About how many seeds tell a mean from a bound: Student's interval of their mean then leaves the bound out.
 

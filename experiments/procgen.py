@@ -36,7 +36,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
 from decouple.checkpoint import frames_to_resume
-from decouple.checks import check_setting
+from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
@@ -101,6 +101,9 @@ class ProcgenExperiment(OnPolicySettings):
         for name in names:
             setattr(self, name, getattr(self.computed, name))
         super().__post_init__()
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
+        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")

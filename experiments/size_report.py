@@ -21,8 +21,9 @@ import hydra
 from hydra.core.config_store import ConfigStore
 
 from decouple.cell_store import CellStore
-from decouple.checks import check_setting
+from decouple.checks import all_of, at_least, check_fields, check_setting
 from decouple.curves import save_figure
+from decouple.export import A_WHILE
 from decouple.metrics import replace_file
 from decouple.search import return_text, size_name
 from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, read_studies
@@ -59,6 +60,7 @@ class SizeReport:
     seconds: float = 1.0  # of calls that each latency is taken from
 
     def __post_init__(self) -> None:
+        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
         allowed = ("missing", "again", "none")
         check_setting("latency", self.latency, allowed.__contains__, "missing, again or none")
 

@@ -31,7 +31,7 @@ from omegaconf import OmegaConf
 
 from decouple.cell_store import CellStore
 from decouple.cells import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
 from decouple.control import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
 from decouple.counting import parameter_count
 from decouple.metrics import replace_file
@@ -51,6 +51,10 @@ from decouple.reports.size_study import (
 
 PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey" / "table_1.csv"
 Size = tuple[int, ...]
+
+
+POSITIVE = all_of(at_least(1))
+SEVERAL_SIZES = Must(lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "of at least 1 each, not empty")
 
 
 @dataclass
@@ -78,6 +82,9 @@ class SearchSettings:
     train: bool = True  # false: the table alone, of what is there
 
     def __post_init__(self) -> None:
+        shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": inside(0, 1)}
+        check_fields(self, "search.", sizes=SEVERAL_SIZES, cpus=above(0), lease=above(0), **shares)
+
         def known(value: Any) -> bool:  # the mean of our baseline, that rounded down to one digit, or Table I's
             number = isinstance(value, int | float) and not isinstance(value, bool)
             return (number and math.isfinite(value)) or value in ("baseline", "rounded", "paper")
@@ -88,8 +95,6 @@ class SearchSettings:
         )
         check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
         check_setting("search.parallel", self.parallel, positive_whole, "a whole number, at least 1")
-        for name in ("cpus", "lease"):
-            check_setting(f"search.{name}", getattr(self, name), lambda v: v > 0, "positive")
 
     def told(self) -> dict[str, Any]:
         """What decides the outcome."""

@@ -35,7 +35,6 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from decouple.checkpoint import CheckpointError
-from decouple.checks import check_setting
 from decouple.control import (
     ControlSettings,
     done_result,
@@ -47,6 +46,7 @@ from decouple.control import (
     sizes_name,
     train_agents,
 )
+from decouple.checks import at_least, check_fields, check_setting
 from decouple.curves import save_figure
 from decouple.metrics import csv_lines, markdown_lines, read_metrics, replace_file
 
@@ -74,6 +74,7 @@ class ToyStudy:
     restart: bool = False  # begin cells that are not done anew; what is in their folders is kept beside them
 
     def __post_init__(self) -> None:
+        check_fields(self, seeds=at_least(1), total_frames=at_least(1))
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
             raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")

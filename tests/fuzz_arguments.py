@@ -1,6 +1,6 @@
-"""A fuzz of arguments: every public function, constructor and setting, one argument at a time replaced by a bad value.
+"""A fuzz of arguments: every public function, constructor and setting, with one argument replaced by a bad value.
 
-    PYTHONPATH=. python tests/fuzz_arguments.py                   # all of it: the table of shares, and what is at fault
+    PYTHONPATH=. python tests/fuzz_arguments.py                  # all of it: the table of shares
     PYTHONPATH=. python tests/fuzz_arguments.py --only statistics --sample 300
     PYTHONPATH=. python tests/fuzz_arguments.py --show unnamed     # the calls of one share
 
@@ -49,6 +49,11 @@ from torch import nn
 
 import decouple
 
+# Arguments that a message may call by the word which the docstring uses.
+OTHER_NAMES = {
+    **{"expect": "settings", "identity": "settings", "policy_blocks": "stack", "value_blocks": "stack"},
+    **{"policy_keys": "branch", "value_keys": "branch"},
+}
 KINDS = ("clear", "meant", "meaningless", "unnamed", "inside")
 SECONDS = 10.0
 PACKAGE = Path(decouple.__file__).parent
@@ -140,6 +145,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "training_fingerprints.num_levels": _whole(1),
     "held_out_every": _whole(2),
     **dict.fromkeys(["low", "high", "value", "at"], lambda v: True),
+    **dict.fromkeys(["separation", "log.frames"], _whole(0)),
     **dict.fromkeys(
         ["seeds"], lambda v: not hasattr(v, "__len__") or (len(v) > 0 and len(set(v)) == len(v) and min(v) >= 0)
     ),
@@ -163,6 +169,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("RewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
+    *("cells", "rules", "always", "leave_out"),
     *(
         "policy_keys",
         "value_keys",
@@ -206,18 +213,18 @@ EMPTY_SUITS = {  # sequences and mappings that may be empty
 
 def suits(name: str, argument: str, kind: Any, value: Any) -> bool:
     """Whether a value that was accepted means something as this argument: of its type, and within its range."""
-    return _of_type(value, kind) and _in_range(name.rpartition(".")[2], argument, value)
+    return _of_type(value, kind) and _in_range(name.rpartition(".")[2], argument, kind, value)
 
 
-def _in_range(name: str, argument: str, value: Any) -> bool:
+def _in_range(name: str, argument: str, kind: Any, value: Any) -> bool:
     if isinstance(value, bool | str | bytes | Path) or value is None or callable(value):
         return True
     allowed = RANGES.get(f"{name}.{argument}", RANGES.get(argument))
     if isinstance(value, int | float | np.number):
-        if not math.isfinite(value) or abs(value) > 1e300:
+        if not math.isfinite(value) or abs(value) > 3.5e38:
             return (name, argument) in NOT_FINITE
         if allowed is None:
-            allowed = _whole(1) if isinstance(value, int | np.integer) else lambda v: True
+            allowed = _whole(1) if int in (kind, *typing.get_args(kind)) else lambda v: True
     if value.size == 0 if isinstance(value, np.ndarray) else isinstance(value, Sequence | Mapping) and not value:
         return argument in EMPTY_SUITS
     try:
@@ -382,7 +389,8 @@ def classify(error: BaseException, argument: str, value: Any) -> str:
         # A file that is not there is said so by the system, with its name.
         says_file = isinstance(error, OSError) and error.filename is not None and isinstance(value, str | Path)
         return "clear" if says_file and str(value) in str(error.filename) else "inside"
-    if isinstance(error, OSError) and isinstance(value, str | Path):
+    named = named or OTHER_NAMES.get(argument, argument) in text
+    if isinstance(error, OSError | decouple.CheckpointError) and isinstance(value, str | Path):
         named = named or str(value) in text
     raised = last is not None and frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     if named and (raised or isinstance(error, OSError)):

@@ -31,7 +31,8 @@ LEFT_OUT = {
     "STATE": "takes what a checkpoint hands back, whose checksum and settings are checked when the file is read",
     "TORCH": "the signature is TorchRL's, PyTorch's or Gymnasium's",
     "MACHINE": "needs a program, a device or processes that are not there",
-    "RULE": "makes a rule, when the package is imported",
+    "CHECK": "is itself a check, of a value by the name that it is given",
+    "RULE": "makes a rule of `checked`, when the package is imported",
     "PLAIN": "an exception, a constant, a type, or takes no arguments",
 }
 METHODS_LEFT_OUT = {
@@ -76,13 +77,14 @@ NAMES_LEFT_OUT = {
     "trained_actor.trained_actor": "STATE",
     "cell_store.CellStore.record_search": "STATE",
     **dict.fromkeys(
-        ["checks.Rule", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"
+        ["checks.Must", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"
     ),
     **dict.fromkeys(["checks.distinct", "checks.has", "checks.inside", "checks.check_fields"], "RULE"),
+    **dict.fromkeys(["checks.check_integer", "checks.check_setting", "checks.positive_whole"], "CHECK"),
     **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
     **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen_backends.EnvpoolGames", "procgen_backends.start_games"], "RECORD"),
-    "procgen_backends.import_backend": "RECORD",
+    **dict.fromkeys(["procgen_backends.import_backend", "rules.Rule"], "RECORD"),
 }
 
 
@@ -193,7 +195,7 @@ def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
     from decouple.envs.procgen import ProcgenEnv
 
-    return ProcgenEnv("coinrun", 2, num_threads=1)
+    return ProcgenEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -308,7 +310,8 @@ def searches() -> list[dict[str, Any]]:
 
     found = smallest_actor(returns, baseline=(4, 4), sizes=[(1, 1), (4, 4)])
     record = json.loads(json.dumps(search_record(found, {(1, 1): 8, (4, 4): 41}, 60.0)))
-    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}}
+    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}, "settings": {}}
+    own |= {"version": "0.2.0", "updated": 0.0}
     return [{**own, "result": record}]
 
 
@@ -496,10 +499,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "separation.separate": lambda: {"policy_blocks": blocks(), "value_blocks": blocks(), "at": 1},
     "separation.separation_index": lambda: {"at": 1, "depth": 4},
     # training
-    "checks.check_integer": lambda: {"name": "seed", "value": 1, "low": 0, "high": 9},
     "checks.check_seeds": lambda: {"seeds": [0, 1]},
-    "checks.check_setting": lambda: {"name": "gamma", "value": 1, "allowed": lambda v: v == 1, "says": "1"},
-    "checks.positive_whole": lambda: {"value": 1},
     "collector.RolloutCollector": lambda: {"env": flat_env(), "model": procgen_model(), "steps": 2},
     "collector.RolloutCollector.shutdown": lambda: {"self": _collector(), "close_env": False},
     "diagnosis.discounted_returns": lambda: {
@@ -588,16 +588,22 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "frames_per_iteration": 10,
     },
     "checkpoint.load_checkpoint": lambda: {"path": checkpoint()},
+    "checkpoint.reading_checkpoint": lambda: {"path": checkpoint(), "what": "agents"},
     "checkpoint.save_checkpoint": lambda: {"path": folder() / "checkpoint.pt", "state": {"settings": {"a": 1}}},
     "curves.plot_curves": lambda: {"run_dir": run_folder()},
     "curves.save_figure": lambda: {"figure": figure(), "path": folder() / "figure.png", "dpi": 10},
     "metrics.MetricsTable": lambda: {"path": folder() / "metrics.csv", "resume_frames": None},
+    "metrics.column_numbers": lambda: {"path": run_folder() / "metrics.csv", "column": "frames", "cells": ["10", "20"]},
+    "metrics.read_result": lambda: {"path": write_text("result.json", '{"frames": 10}')},
+    "metrics.read_yaml": lambda: {"path": write_text("config.yaml", "a: 1")},
+    "metrics.csv_rows": lambda: {"path": write_text("rows.csv", "a,b\n1,2\n")},
     "metrics.csv_lines": lambda: {"rows": [["a", "b"]]},
     "metrics.markdown_lines": lambda: {"rows": [["a", "b"]]},
     "metrics.read_json": lambda: {"path": write_text("result.json", "{}")},
     "metrics.read_metrics": lambda: {"run_dir": run_folder()},
     "metrics.read_table": lambda: {"path": run_folder() / "metrics.csv"},
     "metrics.replace_file": lambda: {"path": folder() / "file", "content": b"x"},
+    "tracking.check_run_files": lambda: {"run_dir": run_folder()},
     "tracking.Tracker": lambda: {"run_dir": folder(), "config": {"a": 1}, "total_frames": 10, "progress": False},
     "tracking.Tracker.log": lambda: {"self": tracker(), "metrics": {"loss": 1.0}, "frames": 10},
     "tracking.Tracker.summarise": lambda: {"self": tracker(), "result": {"final/return": 1.0}},
@@ -608,6 +614,18 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "control.SACControl": dict,
     "control.TD3Control": dict,
     "control.TRPOControl": dict,
+    "control.control_identity": lambda: {"config": control(), "leave_out": ["seed"]},
+    "control.run_result": lambda: {"config": control(run_dir=str(folder()))},
+    "rules.identity_of": lambda: {
+        "settings": control(),
+        "always": ["env"],
+        "leave_out": ["seed"],
+        "unit_actions": lambda: True,
+    },
+    "rules.outdated": lambda: {"rules": {}, "settings": {"env": "toy"}, "unit_actions": lambda: True},
+    "rules.rule_text": lambda: {"name": "pong", "there": 1, "here": 2},
+    "rules.rules_of": lambda: {"settings": {"env": "toy"}, "unit_actions": lambda: True},
+    "version.written_by": lambda: {"version": "0.2.0"},
     "control.done_result": lambda: {"config": control(run_dir=str(folder()))},
     "control.load_agents": lambda: {"run_dir": finished_run()},
     "control.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
@@ -638,7 +656,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "food_collector.FoodCollector": lambda: {"stream": stream()},
     "food_collector_games.FoodCollectorGames": lambda: {"streams": streams(5)},
     "games.games_env": lambda: {"name": "pong", "seeds": [0]},
-    "gymnasium_games.GameEnv": lambda: {"name": "pong"},
+    "gymnasium_games.GameEnv": lambda: {"name": "Pong"},
     "pixelcopter.Pixelcopter": lambda: {"stream": stream()},
     "pixelcopter.PixelcopterGames": lambda: {"streams": streams()},
     "pong.Pong": lambda: {"stream": stream()},
@@ -688,6 +706,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "statistics.normalise_by_range": lambda: {"scores": SCORES, "ranges": {"maze": (5, 10), "plunder": (4, 30)}},
     "statistics.normalise_by_reference": lambda: {"scores": SCORES, "reference": "full"},
     "statistics.pareto_front": lambda: {"cost": [10, 20], "value": [1.0, 3.0]},
+    "statistics.seeds_needed": lambda: {"difference": 1.0, "std": 1.0},
     "statistics.performance_profile": lambda: {"runs": SCORES["late"], "thresholds": [0.0, 5.0], "repetitions": 20},
     "statistics.probability_of_improvement": lambda: {"x": SCORES["late"], "y": SCORES["full"], "repetitions": 20},
     "page.write_page": lambda: {"path": folder() / "page.html", "title": "Title", "sections": [_section()]},
@@ -754,6 +773,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_study.markdown_table": lambda: {"rows": rows()},
     "size_study.read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
     "size_study.read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "size_study.old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": {}, "version": None},
+    "size_study.old_searches": lambda: {"searches": searches()},
     "size_study.reduction_percent": lambda: {"small": 41, "large": 353},
     "size_study.relative_return": lambda: {"row": rows()[0], "which": "baseline"},
     "size_study.relative_sizes": lambda: {"row": rows()[0], "parameters": {(4, 4): 41}},

@@ -21,11 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from decouple.checks import Rule, at_least, axes, checked
+from decouple.checks import Must, at_least, axes, checked
 
 __all__ = ["Stream", "Streams", "stream_seed"]
 
-SEED_64 = Rule(lambda seed: 0 <= seed < 2**64, "in [0, 2^64)", any_number=True)
+SEED_64 = Must(lambda seed: 0 <= seed < 2**64, "in [0, 2^64)", any_number=True)
 
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK = 2**64 - 1

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.checks import SOME, Rule, axes, check_setting, checked
+from decouple.checks import SOME, Must, axes, check_setting, checked
 from decouple.curves import save_figure
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def draw_similarity(
 
 
 @checked(
-    sets=Rule(
+    sets=Must(
         lambda sets: sets and all("block" in row for rows in sets.values() for row in rows), "of rows with a block"
     ),
     measures=SOME,

@@ -266,6 +266,7 @@ def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[
 @checked(values=ANY_NUMBER)
 def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None:
     """The mean of what was logged in the last tenth of training and is finite; None where nothing was."""
+    check_setting("values", values, lambda v: len(v) == len(frames), f"as many as frames, {len(frames)}")
     if not len(frames):
         return None
     late = [value for at, value in zip(frames, values, strict=True) if at > 0.9 * frames[-1] and math.isfinite(value)]
