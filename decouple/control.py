@@ -432,12 +432,14 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
         return train(config, env, models)
 
 
+@checked()
 def initial_agents(config: ControlSettings) -> list[Any]:
     """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
     with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
         return [_seeded_model(config, env, seed) for seed in config.all_seeds]
 
 
+@checked()
 def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
     """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
 
@@ -446,6 +448,10 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
         agents: one for each seed, as `load_agents` or `initial_agents` gives them.
     """
     check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    check_setting("agents", agents, lambda v: len(v) == config.seeds, f"one for each seed, {config.seeds}")
+    for agent in agents:
+        fits = isinstance(agent, ActorValue | ActorQValue)
+        check_setting("agents", type(agent), lambda _, fits=fits: fits, "models of actor_value or actor_qvalue")
     returns = []
     for seed, agent in zip(config.all_seeds, agents, strict=True):
         with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:

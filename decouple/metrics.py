@@ -272,6 +272,7 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
     return values
 
 
+@checked()
 def check_run_files(run_dir: str | os.PathLike[str]) -> None:
     """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
 

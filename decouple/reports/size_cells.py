@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from decouple.cell_store import Batch, Cell, CellStore
-from decouple.checks import ANY_NUMBER, all_of, at_least, check_setting, checked, one_of
+from decouple.checks import ANY_NUMBER, SOME, all_of, at_least, check_setting, checked, one_of
 from decouple.control import CONTROL_ALGORITHMS
 from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
 from decouple.off_policy_settings import OffPolicySettings
@@ -229,7 +229,7 @@ def size_order(size: Sequence[int]) -> int:
     return sum(a * b for a, b in pairwise((1, *size, 1)))
 
 
-@checked()
+@checked(seeds=SOME)
 def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[int, float]:
     """The largest return that each seed reached in training, as Table I has it for SAC on Food Collector (footnote d).
 
