@@ -448,6 +448,10 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
         agents: one for each seed, as `load_agents` or `initial_agents` gives them.
     """
     check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    check_setting("agents", agents, lambda v: len(v) == config.seeds, f"one for each seed, {config.seeds}")
+    for agent in agents:
+        fits = isinstance(agent, ActorValue | ActorQValue)
+        check_setting("agents", type(agent), lambda _, fits=fits: fits, "models of actor_value or actor_qvalue")
     returns = []
     for seed, agent in zip(config.all_seeds, agents, strict=True):
         with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:

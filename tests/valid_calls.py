@@ -281,6 +281,18 @@ SCORES = {
 }
 
 
+def size_cell() -> Any:
+    from test_size_cells import cell
+
+    return cell((4, 4), (4, 4))
+
+
+def initial() -> Any:
+    from decouple.control import initial_agents
+
+    return initial_agents(control())
+
+
 def estimates() -> dict[str, Any]:
     from decouple.statistics import Estimate
 
@@ -637,6 +649,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "control.TD3Control": dict,
     "control.TRPOControl": dict,
     "control.control_identity": lambda: {"config": control(), "leave_out": ["seed"]},
+    "control.initial_agents": lambda: {"config": control()},
+    "control.final_returns": lambda: {"config": control(), "agents": initial()},
     "control.run_result": lambda: {"config": control(run_dir=str(folder()))},
     "rules.identity_of": lambda: {
         "settings": control(),
@@ -788,6 +802,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_cells.last_tenth": lambda: {"frames": [1.0, 2.0], "values": [3.0, 4.0]},
     "size_cells.read_studies": lambda: {"store": size_study()[1]},
     "size_cells.size_order": lambda: {"size": (4, 4)},
+    "size_cells.training_maxima": lambda: {"store": size_study()[1], "cell": size_cell(), "seeds": [0]},
     "size_figures.diagnosis_figure": lambda: {"study": size_study()[0]},
     "size_figures.pareto_figure": lambda: {"study": size_study()[0], "latency": []},
     "size_figures.sizes_figure": lambda: {"study": size_study()[0]},
