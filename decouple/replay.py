@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = ["Replay", "Transition", "Widths"]
@@ -62,10 +63,11 @@ class Replay:
         slack: rows that may be added between two checkpoints; a file is so much longer.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or an action of another width than the space's.
         OSError: the disk has no room for the file; it is asked for at once, not when it fills.
     """
 
+    @checked(capacity=at_least(1), seeds=at_least(1), slack=at_least(0))
     def __init__(
         self,
         capacity: int,
@@ -81,6 +83,9 @@ class Replay:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if slack < 0:
             raise ValueError(f"slack must be 0 or more; got {slack}")
+        width = 1 if space.discrete else space.size
+        if widths.action != width:
+            raise ValueError(f"widths.action must be {width}, the width of the space's actions; got {widths.action}")
         self.capacity, self.widths, self.space, self.seeds = capacity, widths, space, seeds
         self.unit = None if space.in_unit else ActionUnit(space)
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]

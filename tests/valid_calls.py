@@ -39,7 +39,7 @@ METHODS_LEFT_OUT = {
         ["forward", "step", "step_all", "reset", "reset_agent", "observation", "picture", "render", "begin", "wait"],
         "PER_STEP",
     ),
-    **dict.fromkeys(["choose", "bounded", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
+    **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
@@ -478,6 +478,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "fused.FusedMLP": lambda: {"layers": linears(), "activations": ["relu"]},
     "heads.Head": lambda: {"in_features": 3, "out_features": 2, "gain": 1.0},
     "heads.action_space": lambda: {"spec": BOX},
+    "heads.ActionUnit": lambda: {"space": q_model().action_space},
     "heads.deterministic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "heads.stochastic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "losses.AdvantageHead": lambda: {"hidden_size": 4, "num_actions": 2},
@@ -549,7 +550,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "plain_actor.PlainActor": lambda: {"model": model()},
     "plain_actor.PlainActor.random_inputs": lambda: {"self": _plain(), "batch": 2},
     "progress.RunProgress": lambda: {"total": 10, "initial": 0},
-    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "seeds": 1},
+    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "space": q_model().action_space, "seeds": 1},
     "rollouts.SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
     "rollouts.seed_count": lambda: {"model": model()},
     "torchrl_learner.TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
