@@ -314,6 +314,7 @@ def _advice(error: str) -> str:
         "not a database": "it must be a store of decouple; choose another run_dir, or move it away",
         "malformed": "it is damaged: put a whole copy back, or move it away, and its cells are trained anew",
         "full": "the disk has no room; what was recorded before stays, and the same command goes on",
+        "disk I/O error": "the disk may have no room, or fail; what was recorded before stays",
         "unable to open": "it must be a file, in a folder that can be written",
         "readonly": "it must be a file that can be written",
         "locked": "another process has been writing to it for a minute",
