@@ -107,10 +107,9 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
-        new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
         if self.unit is not None:
-            action = new.narrow(-1, self.widths.observation, self.widths.action)
-            action.copy_(self.unit(action.to(self.rows.device)))
+            transition = transition._replace(action=self.unit(transition.action))
+        new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
         ring = len(self.rows)
         self.added += len(new)
         new = new[-ring:]
