@@ -18,16 +18,7 @@ from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, T
 from decouple.blocks import orthogonal_
 from decouple.checks import at_least, checked
 
-__all__ = [
-    "ActionSpace",
-    "ActionUnit",
-    "Head",
-    "action_space",
-    "deterministic_head",
-    "squashed_actor",
-    "stochastic_head",
-    "tanh_actor",
-]
+__all__ = ["ActionSpace", "ActionUnit", "Head", "action_space", "deterministic_head", "stochastic_head"]
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # of a scale that the features decide: OpenAI Spinning Up's SAC
 

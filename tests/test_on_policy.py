@@ -13,13 +13,13 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional
-from torchrl.data import Binary, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RenameTransform, RewardSum, StepCounter, TransformedEnv
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import mlp_blocks
 from decouple.evaluation import evaluate
-from decouple.losses import ValueLoss
+from decouple.losses import AdvantageLoss, ValueLoss
 from decouple.on_policy import (
     ALGORITHMS,
     OnPolicySettings,
@@ -530,6 +530,17 @@ def test_the_classifier_steps_first_on_features_without_gradient():
     train(model, [phase], settings)
     # On each minibatch the sample's and the partner's features, for the classifier and then for the policy.
     assert with_gradient == [False, False, True, True] * 2 * 2
+
+
+@pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
+def test_the_advantage_head_reads_a_continuous_action_in_the_unit(make_phases: Callable):
+    network = separate(mlp_blocks(2, [4]), mlp_blocks(2, [4]), at=0)
+    model = actor_value(network, Bounded(torch.tensor([-0.1, 1.0]), torch.tensor([0.3, 101.0])))
+    loss = next(loss for loss in make_phases(model, make_settings())[0].losses if isinstance(loss, AdvantageLoss))
+    unit = loss.advantage_network.module.unit
+    torch.testing.assert_close(unit(torch.tensor([[0.2, 26.0]])), torch.tensor([[0.5, -0.5]]))
+    discrete = make_phases(make_model(0), make_settings())[0].losses
+    assert all(loss.advantage_network.module.unit is None for loss in discrete if isinstance(loss, AdvantageLoss))
 
 
 @pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])

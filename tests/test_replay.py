@@ -98,11 +98,13 @@ def test_other_types_become_float() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"capacity": 0}, "capacity must be at least 1; got 0"),
-        ({"seeds": 0}, "seeds must be at least 1; got 0"),
+        ({"capacity": 0}, "capacity must be .*at least 1; got 0"),
+        ({"seeds": 0}, "seeds must be .*at least 1; got 0"),
         ({"widths": Widths(0, 1)}, "observation must be at least 1; got 0"),
         ({"widths": Widths(1, 0)}, "action must be at least 1; got 0"),
-        ({"slack": -1}, "slack must be 0 or more; got -1"),
+        ({"widths": Widths(1, 2)}, r"widths\.action must be 1, the width of the space's actions; got 2"),
+        ({"space": 3}, "space must be .*ActionSpace; got 3"),
+        ({"slack": -1}, "slack must be .*at least 0; got -1"),
     ],
 )
 def test_sizes_are_checked(change: dict[str, Any], message: str) -> None:

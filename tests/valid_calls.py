@@ -40,7 +40,7 @@ METHODS_LEFT_OUT = {
         ["forward", "step", "step_all", "reset", "reset_agent", "observation", "picture", "render", "begin", "wait"],
         "PER_STEP",
     ),
-    **dict.fromkeys(["choose", "bounded", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
+    **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
