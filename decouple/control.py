@@ -522,7 +522,10 @@ def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     with _locked(config) as lock:
         resume = _frames_to_resume(config)
         if resume and resume < config.total_frames and not replay_file.exists():
-            raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
+            raise FileNotFoundError(
+                f"{replay_file} is gone, and the run cannot go on without it (see keep_replay); put it back, or begin "
+                "anew with restart=true, which keeps the old folder aside"
+            )
         with _tracker(config, models[0], resume, lock) as tracker:
             if resume is None or resume < config.total_frames:
                 train_off_policy(
