@@ -376,7 +376,7 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
         ValueError: a separation beyond the shorter network, or an algorithm that the task's actions do not allow.
     """
     observations = env.observation_spec["observation"].shape[-1]
-    space = action_space(env.action_spec)
+    space = action_space(env.action_spec, env.batch_size)
     off_policy = isinstance(config, OffPolicySettings)
     reads = space.size if off_policy and not space.discrete else 0  # numbers of the action that the critic reads
     k = separation_index(config.separation, min(len(config.actor), len(config.critic)))

@@ -22,7 +22,7 @@ from torchrl.envs import EnvBase
 
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from decouple.checks import checked
-from decouple.heads import ActionSpace
+from decouple.heads import ActionSpace, action_space
 from decouple.off_policy_settings import OffPolicySettings
 from decouple.replay import Replay, Transition, Widths
 from decouple.seeds import SeedNoise, seed_metrics
@@ -96,13 +96,15 @@ def train_off_policy(
         The frames of each agent.
 
     Raises:
-        ValueError: an environment that is not (S, N), or seeds that are not one per agent.
+        ValueError: an environment that is not (S, N), or whose games do not each take one action of those that
+            `action_space` allows; or seeds that are not one per agent.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
     if len(env.batch_size) != 2 or env.batch_size[0] != learner.seeds:
         raise ValueError(f"env must have the batch size ({learner.seeds}, N); got {tuple(env.batch_size)}")
     if len(seeds) != learner.seeds:
         raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
+    action_space(env.action_spec, env.batch_size)
     replay = replay_for(env, learner) if replay is None else replay
     run = _Run(env, learner, seeds, replay)
     if checkpoint and checkpoint_exists(checkpoint):

@@ -26,6 +26,7 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torch import Tensor, distributions, nn
 from torchrl.collectors import Collector
+from torchrl.data import Bounded, Categorical, OneHot
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.value import GAE
@@ -35,6 +36,7 @@ from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, s
 from decouple.checks import SOME, check_fields, check_setting, checked, positive_whole
 from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
+from decouple.heads import action_space
 from decouple.losses import (
     AdvantageHead,
     AdvantageLoss,
@@ -264,12 +266,14 @@ def train_on_policy(
             than it by far, and the value network learns next to nothing.
 
     Raises:
-        ValueError: an environment that is not batched (N,), or (S, N) with seeds; seeds that are not as many as the
-            model's, or not different; a phase with more minibatches than a rollout has frames; or a performance that
-            several seeds do not have.
+        ValueError: an environment that is not batched (N,), or (S, N) with seeds, or whose games do not each take one
+            action of those that `action_space` allows; seeds that are not as many as the model's, or not different; a
+            phase with more minibatches than a rollout has frames; or a performance that several seeds do not have.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
     _check_seeds(env, model, seeds)
+    if isinstance(env.action_spec, Bounded | Categorical | OneHot):  # else the model's actions are its own affair
+        action_space(env.action_spec, env.batch_size)
     frames_per_iteration = env.batch_size[-1] * settings.rollout_steps
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"

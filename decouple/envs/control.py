@@ -7,6 +7,7 @@ dimensions it prints; any other task that Gymnasium knows goes by its id, as in 
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,18 +37,49 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
 
 
 def _find_task(name: str) -> Task:
-    is_id = isinstance(name, str) and "-v" in name
-    if not isinstance(name, str) or (not is_id and name not in TASKS):
-        raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5; got {name!r}")
+    """The task of this name, or id; a module before a colon is imported, as ``gymnasium.make`` does."""
+    is_id = isinstance(name, str) and ("-v" in name or ":" in name)
+    says = f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5 or my_package:Env-v0"
+    if not is_id and (not isinstance(name, str) or name not in TASKS):
+        raise ValueError(f"{says}; got {name!r}")
     task, options, extra = (name, {}, "games") if is_id else TASKS[name]
     try:
         import gymnasium
     except ImportError as error:
         raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
+    module, colon, task = task.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # a module that it imports
+            raise ValueError(f"name must have a module before its colon that can be imported; got {name!r}") from error
+        except (TypeError, ValueError) as error:  # no module's name
+            raise ValueError(f"{says}; got {name!r}") from error
     try:
         return Task(name, gymnasium.spec(task), options)
     except gymnasium.error.Error as error:
-        raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium; got {name!r}") from error
+        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's own words name the nearest
+
+
+def _fits(actions: Any) -> bool:
+    """Whether a Box is one vector of floats, each between two different finite bounds."""
+    floats = len(actions.shape) == 1 and actions.shape[0] > 0 and np.issubdtype(actions.dtype, np.floating)
+    if not floats or not actions.is_bounded():
+        return False
+    low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+    if not (high - low <= np.finfo(np.float32).max).all():  # the actions are of float32
+        return False
+    low, high = _float32_bounds(actions)
+    return bool((low < high).all())
+
+
+def _float32_bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A Box's bounds, (A,) each, rounded to float32 so that none lies beyond those of a float64 task."""
+    low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
+    low = np.where(low < actions.low, np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > actions.high, np.nextafter(high, np.float32(-np.inf)), high)
 
 
 @dataclass
@@ -144,18 +176,22 @@ class ControlEnv(EnvBase):
 
         batch = self.batch_size
         seen, acts = self._games.observation_space, self._games.action_space
-        if not isinstance(seen, Box) or len(seen.shape) != 1 or not np.issubdtype(seen.dtype, np.floating):
+        vector = isinstance(seen, Box) and len(seen.shape) == 1 and seen.shape[0] > 0
+        if not vector or not np.issubdtype(seen.dtype, np.floating):
             raise ValueError(f"name must be of a task whose observations are a Box of (O,) floats; got {seen}")
         if isinstance(acts, Discrete) and acts.start == 0:
             self._num_actions, self._action_dtype = int(acts.n), np.dtype(np.int64)
             self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
-        elif isinstance(acts, Box) and len(acts.shape) == 1 and acts.is_bounded():
+        elif isinstance(acts, Box) and _fits(acts):
             self._num_actions, self._action_dtype = None, acts.dtype
             shape = torch.Size([*batch, *acts.shape])
-            low, high = (torch.from_numpy(bound.astype(np.float32)).expand(shape) for bound in (acts.low, acts.high))
+            low, high = (torch.from_numpy(bound).expand(shape) for bound in _float32_bounds(acts))
             self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
         else:
-            raise ValueError(f"name must be of a task whose actions are a bounded Box (A,) or Discrete; got {acts}")
+            raise ValueError(
+                "name must be of a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
+                f"in each component the lower below the upper; got {acts}"
+            )
         self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
         column = torch.Size([*batch, 1])
         self.observation_spec = Composite(
@@ -351,9 +387,10 @@ def control_env(
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
-            (17, 6), ant (111, 8), or an id of Gymnasium whose observations are a Box of (O,) floats and whose actions
-            are a bounded Box of (A,) or Discrete. The newest versions of three of them, by id, are Reacher-v5 (10, 2),
-            HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
+            (17, 6), ant (111, 8), or an id of Gymnasium, whose observations are a Box of (O,) floats and whose actions
+            are a bounded Box of (A,) floats or Discrete from 0; a module before a colon, as in my_package:Env-v0, is
+            imported first, so that it can register the task. The newest versions of three of them, by id, are
+            Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
         normalize_observation: standardise them by the running mean and variance of their seed.
