@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import ROOT, Script, assert_same, environment, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, environment, rows, without_clock
 from damage import damage
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from decouple.checkpoint import load_checkpoint
 from decouple.control import CONTROL_ALGORITHMS, load_agents, sizes_name
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
@@ -109,7 +108,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert rows(unbroken) == 12
     assert without_clock(broken) == without_clock(unbroken)
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
-    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     start = finished.stderr.splitlines()[0]
     assert start.startswith("pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents; the record goes to ")

@@ -663,7 +663,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "rules.rules_of": lambda: {"settings": {"env": "toy"}, "unit_actions": lambda: True},
     "version.written_by": lambda: {"version": "0.2.0"},
     "control.done_result": lambda: {"config": control(run_dir=str(folder()))},
-    "control.final_returns": lambda: {"config": control(), "agents": [toy_q()]},
     "locks.FileLock": lambda: {"path": folder() / ".lock"},
     "locks.lock_folder": lambda: {"folder": folder()},
     "rules.defaults_of": lambda: {"settings": control()},
