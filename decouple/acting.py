@@ -55,12 +55,19 @@ class Acting:
             return draw_categories(parameters.softmax(-1), noise).unsqueeze(-1)
         if self.exploration_noise is None:
             loc, scale = parameters
-            return self.bounded(loc if noise is None else torch.addcmul(loc, scale, noise.normal(*loc.shape[1:])))
-        action = self.bounded(parameters)
+            return self.valid(
+                self.bounded(loc if noise is None else torch.addcmul(loc, scale, noise.normal(*loc.shape[1:])))
+            )
+        action = self.valid(self.bounded(parameters))
         if noise is None:
             return action
         explored = action + self.exploration_noise * self.half * noise.normal(*action.shape[1:])
         return torch.clamp(explored, self.low, self.high)
+
+    def valid(self, action: Tensor) -> Tensor:
+        """The actions (S, N, A), the middle of the bounds in place of nan: an agent that has failed plays on in the
+        others' lockstep."""
+        return action if self.space.discrete else torch.where(action.isnan(), self.middle, action)
 
     def uniform(self, count: int, noise: SeedNoise) -> Tensor:
         """Uniform actions (S, count, A), or indices (S, count, 1)."""

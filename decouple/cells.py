@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import queue
@@ -32,6 +33,7 @@ from typing import Any
 
 from decouple.cell_store import Batch, Cell, CellStore
 from decouple.control import NOT_IDENTITY, ControlSettings, control_identity, done_result, sizes_name, train_agents
+from decouple.finite import NotFiniteError
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
 
@@ -149,7 +151,8 @@ def _train_batch(
         raise
     else:
         mean = report["final/return"]  # the agent's own where there is one
-        store.finish(batch, {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds})
+        found = {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds}
+        store.finish(batch, {seed: math.nan if value is None else value for seed, value in found.items()})
     return None
 
 
@@ -319,9 +322,14 @@ def _elsewhere() -> Iterator[None]:
         os.chdir(before)
 
 
-def _trained(config: ControlSettings) -> dict[str, float]:
-    """The final evaluation; of a run that was killed after it, as it stands."""
-    return done_result(config) or train_agents(config)
+def _trained(config: ControlSettings) -> dict[str, Any]:
+    """The final evaluation; of a run that was killed after it, as it stands. Agents that have all failed have no
+    return, which is a result too."""
+    try:
+        return done_result(config) or train_agents(config)
+    except NotFiniteError as error:
+        print(f"{config.run_dir}: {error}", file=sys.stderr)
+        return {"final/return": None}
 
 
 def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:

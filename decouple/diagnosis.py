@@ -71,6 +71,7 @@ def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float 
     cut_off = ~alive
     while alive.any():
         action, value, bonus = learner.judge(step["observation"], noise)
+        action = learner.acting.valid(action)
         step["action"] = action.squeeze(-1) if learner.space.discrete else action
         step, following = env.step_and_maybe_reset(step)
         after = step["next"]

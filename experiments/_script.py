@@ -59,13 +59,14 @@ def plain_errors() -> Iterator[None]:
     In a sweep Hydra must see errors, to go on with the other jobs.
     """
     from decouple.checkpoint import CheckpointError
+    from decouple.finite import NotFiniteError
 
     try:
         yield
     except Exception as error:
         if interrupted(error):
             raise KeyboardInterrupt from None
-        if not isinstance(error, ValueError | ImportError | OSError | CheckpointError):
+        if not isinstance(error, ValueError | ImportError | OSError | CheckpointError | NotFiniteError):
             raise
         if "HYDRA_FULL_ERROR" in os.environ or in_sweep():
             raise

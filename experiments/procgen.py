@@ -42,6 +42,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.finite import FailedSeeds
 from decouple.metrics import read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
@@ -288,6 +289,7 @@ def train(run: Run) -> dict[str, float]:
             on_checkpoint=tracker.plot,
             progress=progress,
             performance=config.computed,
+            failed=FailedSeeds([config.seed], config.env),
         )
         report = final_report(config, evaluation)
         tracker.summarise(report)
@@ -311,6 +313,8 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
         model = make_model(config, env)
     config.computed.prepare(model)
     model.load_state_dict(state["model"])
+    parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
+    FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
     with contextlib.closing(StepProgress()) as progress:
         return config, final_report(config, make_evaluation(config, model, progress, trained))
 
@@ -372,7 +376,7 @@ def main(config: Any) -> float:
         experiment = as_begun(config, run_folder(config))
         done = sweep_result(experiment)
         run = None if done else prepare(experiment)
-    with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
+    with plain_errors(), says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
         report = done or train(run)
     print(table(experiment, report))
     print(f"the record is in {experiment.run_dir}")

@@ -33,6 +33,7 @@ from torchrl.envs import ExplorationType, set_exploration_type
 
 from decouple.control import ControlSettings, done_result, load_agents, make_env, sizes_name, train_agents
 from decouple.curves import save_figure
+from decouple.finite import NotFiniteError
 from decouple.metrics import markdown_lines, read_metrics
 
 PAIRS = {
@@ -83,8 +84,11 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
             continue
         start = time.perf_counter()
         with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
-            report = train_agents(settings)
-        print(f"{TITLES[algorithm]}, {pair}: {report['final/return']:.2f} in {time.perf_counter() - start:.0f} s")
+            try:
+                mean = f"{train_agents(settings)['final/return']:.2f}"
+            except NotFiniteError as error:  # of all agents: the other cells go on
+                mean = f"failed, {error}"
+        print(f"{TITLES[algorithm]}, {pair}: {mean} in {time.perf_counter() - start:.0f} s")
 
 
 def finished(cells: dict[tuple[str, str], ControlSettings]) -> dict[tuple[str, str], dict[str, float]]:
@@ -94,10 +98,10 @@ def finished(cells: dict[tuple[str, str], ControlSettings]) -> dict[tuple[str, s
 
 
 def returns_of(result: dict[str, float], settings: ControlSettings) -> np.ndarray:
-    """Final returns, one per seed."""
-    if settings.seeds == 1:
-        return np.array([result["final/return"]])
-    return np.array([result[f"final/return/seed{seed}"] for seed in settings.all_seeds])
+    """Final returns, one per seed; -inf of an agent that failed, which then counts as the worst."""
+    names = [f"/seed{seed}" for seed in settings.all_seeds] if settings.seeds > 1 else [""]
+    found = [result[f"final/return{name}"] for name in names]
+    return np.array([-np.inf if value is None else value for value in found])
 
 
 def draw_training(cells: dict[tuple[str, str], ControlSettings], path: Path) -> None:
@@ -200,9 +204,11 @@ def table(cells: dict[tuple[str, str], ControlSettings]) -> str:
                 entries.append("not run")
                 continue
             returns = returns_of(results[algorithm, pair], cells[algorithm, pair])
-            spread = returns.std(ddof=1) if len(returns) > 1 else math.nan
-            viable = int((returns >= VIABLE).sum())
-            entries.append(f"{returns.mean():.1f} ± {spread:.1f} ({viable}/{len(returns)})")
+            viable, whole = int((returns >= VIABLE).sum()), returns[np.isfinite(returns)]
+            mean = whole.mean() if len(whole) else math.nan
+            spread = whole.std(ddof=1) if len(whole) > 1 else math.nan
+            lost = f", {len(returns) - len(whole)} failed" if len(whole) < len(returns) else ""
+            entries.append(f"{mean:.1f} ± {spread:.1f} ({viable}/{len(returns)}{lost})")
         rows.append([TITLES[algorithm], *entries])
     return markdown_lines(rows)
 

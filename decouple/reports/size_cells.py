@@ -157,9 +157,7 @@ class SizeStudy:
                     f"Failed, so that the size has no mean return and is rejected: {cell.name}, {len(cell.failed)} of "
                     f"{len(cell.values('return'))} seeds ({seeds}). Other means are over the others."
                 )
-            notes += [
-                f"Damaged, and left out but for the returns in the store: {text}." for text in cell.damaged
-            ]
+            notes += [f"Damaged, and left out but for the returns in the store: {text}." for text in cell.damaged]
         notes += self._without("No record of a run", [cell for cell in self.cells if cell.parameters is None])
         wanted = {"value_loss": "No value loss"}
         if issubclass(CONTROL_ALGORITHMS[self.algorithm], OffPolicySettings):
