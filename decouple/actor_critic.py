@@ -19,9 +19,9 @@ from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.data import TensorSpec
-from torchrl.modules import ProbabilisticActor, ValueOperator
+from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
 
-from decouple.heads import Head, stochastic_head
+from decouple.heads import ActionSpace, Head, stochastic_head
 from decouple.separation import SeparatedNetwork
 
 __all__ = ["ActorValue", "actor_value"]
@@ -76,6 +76,7 @@ class ActorValue(TensorDictSequential):
         policy_size: features of `policy_hidden`.
         action_size: number of discrete actions, or of an action's components.
         discrete: whether actions are discrete.
+        action_space: what the policy chooses from.
     """
 
     def __init__(
@@ -105,6 +106,13 @@ class ActorValue(TensorDictSequential):
     def at(self) -> int:
         """The separation point k."""
         return len(self.module["trunk"].module)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        sampled = self.get_policy_head()[-1]
+        bounds = sampled.distribution_kwargs  # low and high, of a squashed normal
+        one_hot = issubclass(sampled.distribution_class, OneHotCategorical)
+        return ActionSpace(self.action_size, bounds.get("low"), bounds.get("high"), one_hot)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules that make the features of each part, and then its heads' modules."""

@@ -4,10 +4,15 @@
     model = actor_qvalue(network, env.action_spec, twin_blocks=mlp_blocks(3 + 1, [16, 16]))
     policy, critics = model.get_policy_operator(), model.get_qvalue_operators()
 
-Keys: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden -> loc, scale -> action` and `(cut, value),
-action -> value_hidden -> state_action_value`, for a discrete action `(cut, value) -> value_hidden -> action_value`. The
-twin critic writes (`twin`, ...). Where networks share a trunk (k > 0), an off-policy loss must not own a copy of it:
-run `get_features()` once, online and target, and give the loss `get_policy_branch()` and `get_qvalue_branches()`.
+Keys: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden -> loc, scale -> action -> unit_action` and
+`(cut, value), unit_action -> value_hidden -> state_action_value`, for a discrete action `(cut, value) -> value_hidden
+-> action_value`. The twin critic writes (`twin`, ...). Where networks share a trunk (k > 0), an off-policy loss must
+not own a copy of it: run `get_features()` once, online and target, and give the loss `get_policy_branch()` and
+`get_qvalue_branches()`.
+
+`action` is in the task's units, which the environment takes; `unit_action` is the same in [-1, 1], which the critics
+read. Where the task's units are these, `unit_action` is left out. `model.unit()` is the same networks for a task in
+[-1, 1]: its policy's entropy and TD3's noise are then in that unit, as in `decouple.learner`.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
@@ -23,9 +27,18 @@ from tensordict.nn import (
     TensorDictSequential,
 )
 from torch import nn
-from torchrl.data import TensorSpec
+from torchrl.data import Bounded, TensorSpec
 
-from decouple.heads import Head, action_space, deterministic_head, stochastic_head
+from decouple.fitting import example_inputs
+from decouple.heads import (
+    ActionUnit,
+    Head,
+    action_space,
+    deterministic_head,
+    squashed_actor,
+    stochastic_head,
+    tanh_actor,
+)
 from decouple.separation import SeparatedNetwork, separate
 
 __all__ = ["ActorQValue", "actor_qvalue"]
@@ -45,7 +58,8 @@ def actor_qvalue(
 
     Args:
         network: from `separate`. For a continuous action its value branch reads the action after the cut
-            (`value_keys=["action"]`); for a discrete one it reads none, and the head gives a value for each action.
+            (`value_keys=["action"]`), each component in [-1, 1] whatever the task's units are; for a discrete one it
+            reads none, and the head gives a value for each action.
         action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
         twin_blocks: the second critic's blocks, given as `value_blocks` was to `separate`: its first k are dropped. It
             keeps its own initialisation. None for one critic (DDPG).
@@ -107,14 +121,17 @@ class ActorQValue(TensorDictSequential):
         observation_key: str = "observation",
         deterministic: bool = False,
     ):
-        value_keys = [("cut", "value"), *network.value.keys]
+        space = action_space(action_spec)
+        scaled = {} if space.in_unit else {"action": "unit_action"}
+        value_keys = [("cut", "value"), *(scaled.get(key, key) for key in network.value.keys)]
         modules = OrderedDict(
             trunk=TensorDictModule(network.trunk, [observation_key], ["hidden"]),
             cut=TensorDictModule(network.cut, ["hidden"], [("cut", "policy"), ("cut", "value")]),
             policy=TensorDictModule(network.policy, [("cut", "policy"), *network.policy.keys], ["policy_hidden"]),
             policy_head=policy_head,
         )
-        space = action_space(action_spec)
+        if scaled:
+            modules["action_unit"] = TensorDictModule(ActionUnit(space), ["action"], ["unit_action"])
         value_key = "action_value" if space.discrete else "state_action_value"
         for name, (branch, head) in zip(("value", "twin"), critics, strict=False):
             keys = [(name, key) if name == "twin" else key for key in ("value_hidden", value_key)]
@@ -137,6 +154,29 @@ class ActorQValue(TensorDictSequential):
         parts = {"trunk": [self.module["trunk"].module], "policy": [self.module["policy"].module, self.policy_layer]}
         return parts | {name: [self.module[name].module, self.module[f"{name}_head"].module] for name in self._names()}
 
+    def unit(self) -> ActorQValue:
+        """The same networks, with their parameters, for a task whose actions lie in [-1, 1]; a discrete model itself.
+
+        What a loss needs whose entropy, noise or bounds are to be in that unit: its policy writes, and its critics
+        read, `action` in [-1, 1]. A policy's distribution in the task's units has the entropy of this one plus
+        `sum_i log half_i`, `half` being half of a component's range.
+        """
+        space = self.action_space.unit()
+        if space.low is None or space.high is None:
+            return self
+        trunk, cut, policy, value = (self.module[name].module for name in ("trunk", "cut", "policy", "value"))
+        network = SeparatedNetwork(trunk, cut, policy, value)
+        network.example = self.example
+        bounded = tanh_actor if self.deterministic else squashed_actor
+        return ActorQValue(
+            network,
+            bounded(self.module["policy_head"][0], space),
+            [(self.module[name].module, self.module[f"{name}_head"].module) for name in self._names()],
+            action_spec=Bounded(space.low, space.high),
+            observation_key=self.module["trunk"].in_keys[0],
+            deterministic=self.deterministic,
+        )
+
     @property
     def policy_layer(self) -> nn.Module:
         """The policy head's module: features (*B, F) -> the distribution's parameters, before any sampling or tanh."""
@@ -147,7 +187,10 @@ class ActorQValue(TensorDictSequential):
         return TensorDictSequential(self.module["trunk"], self.module["cut"])
 
     def get_policy_branch(self) -> TensorDictSequential:
-        """(`cut`, `policy`) -> `action`; what an off-policy loss takes as actor where the trunk runs outside of it."""
+        """(`cut`, `policy`) -> `action`; what an off-policy loss takes as actor where the trunk runs outside of it.
+
+        Actions of operators and branches are in the task's units; for those in [-1, 1] ask `unit()` for them.
+        """
         return self._policy(self.module["policy"])
 
     def get_qvalue_branches(self) -> list[TensorDictSequential]:
@@ -175,8 +218,10 @@ class ActorQValue(TensorDictSequential):
 
     def _critic(self, name: str, *features: TensorDictModule) -> TensorDictSequential:
         branch, head = self.module[name], self.module[f"{name}_head"]
+        unit = [] if self.action_space.in_unit else [self.module["action_unit"]]
         return TensorDictSequential(
             *features,
+            *unit,
             TensorDictModule(branch.module, branch.in_keys, ["value_hidden"]),
             TensorDictModule(head.module, ["value_hidden"], [self.value_key]),
         )
@@ -191,7 +236,7 @@ def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNe
             at=network.at,
             policy_keys=network.policy.keys,
             value_keys=network.value.keys,
-            example={key: torch.zeros_like(tensor, device="cpu") for key, tensor in network.example.items()},
+            example={key: batch[0] for key, batch in (example_inputs(network, None) or {}).items()},
         )
     except ValueError as error:
         raise ValueError(f"twin_blocks must fit as value_blocks did: {error}") from error

@@ -30,7 +30,7 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
-from decouple.checkpoint import frames_to_resume, load_checkpoint, reading_checkpoint
+from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.checks import check_setting, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
@@ -42,6 +42,7 @@ from decouple.evaluation import episode_returns
 from decouple.finite import FailedSeeds, NotFiniteError
 from decouple.heads import action_space
 from decouple.learner import Learner
+from decouple.locks import FileLock, lock_folder
 from decouple.metrics import read_result
 from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
@@ -49,7 +50,7 @@ from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
 from decouple.rollouts import ModePolicy
-from decouple.rules import SETTINGS_OF_CONTROL, identity_of
+from decouple.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
 from decouple.torchrl_learner import TorchRLLearner
@@ -67,10 +68,13 @@ __all__ = [
     "agents_in",
     "control_identity",
     "done_result",
+    "final_returns",
+    "initial_agents",
     "load_agents",
     "make_env",
     "make_model",
     "make_small_env",
+    "run_result",
     "sizes_name",
     "train_agents",
     "unit_actions",
@@ -117,6 +121,7 @@ class ControlSettings:
     final_episodes: int = 100  # of each agent, after training
     keep_replay: bool = False  # whether the replay file outlives the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
+    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
     show_progress: bool = True  # on stderr
@@ -139,6 +144,7 @@ class ControlSettings:
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
+        check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
         check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
         if self.update == "torchrl" and (self.seeds > 1 or not isinstance(self, OffPolicySettings)):
             raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
@@ -235,7 +241,7 @@ CONTROL_ALGORITHMS: dict[str, type[ControlSettings]] = {
 # What a checkpoint need not share with the run that continues it.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
-    *("run_dir", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
 }
 
 
@@ -259,8 +265,7 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
     if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
         return True
     with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
-        space = action_space(made.action_spec)
-    return space.low is None or space.high is None or bool((space.low == -1).all() and (space.high == 1).all())
+        return action_space(made.action_spec).in_unit
 
 
 def sizes_name(sizes: Sequence[int]) -> str:
@@ -268,12 +273,11 @@ def sizes_name(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes)) or "linear"
 
 
-def done_result(config: ControlSettings) -> dict[str, float] | None:
-    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
-    run has come further than `total_frames`, which `train_agents` refuses.
+def run_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir`, however far it has come; None where there is none.
 
     Raises:
-        CheckpointError: the folder holds a run of other settings.
+        CheckpointError: the folder holds a run of other settings, or under other rules.
         ValueError: a result.json that is damaged; without it, the run is evaluated again.
     """
     checkpoint, result = Path(config.run_dir) / "checkpoint.pt", Path(config.run_dir) / "result.json"
@@ -281,10 +285,22 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
         return None
     load_checkpoint(checkpoint, expect=_identity(config))
     try:
-        report = read_result(result)
+        return read_result(result)
     except ValueError as error:
         raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
-    return report if 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config) else None
+
+
+def done_result(config: ControlSettings) -> dict[str, float] | None:
+    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
+    run has come further than `total_frames`, which `train_agents` refuses.
+
+    Raises:
+        CheckpointError: the folder holds a run of other settings, or under other rules.
+        ValueError: a result.json that is damaged.
+    """
+    report = run_result(config)
+    done = report is not None and 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config)
+    return report if done else None
 
 
 def _frames_per_iteration(config: ControlSettings) -> int:
@@ -396,8 +412,9 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
     Raises:
         NotFiniteError: all agents have failed; `result.json` then has None for the return, and why.
         ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
-        CheckpointError: a run folder of other settings.
+        CheckpointError: a run folder of other settings, or under other rules, or one whose checkpoint is gone.
         FileNotFoundError: a run to go on with whose replay is gone.
+        FolderInUseError: another process trains in the folder.
     """
     env = make_env(config, config.num_envs, config.all_seeds)
     keep_memory()  # six agents' layers are blocks that glibc would give back to the system after every operation
@@ -409,18 +426,46 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
         return train(config, env, models, FailedSeeds(config.all_seeds, config.env))
 
 
+def initial_agents(config: ControlSettings) -> list[Any]:
+    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
+    with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
+        return [_seeded_model(config, env, seed) for seed in config.all_seeds]
+
+
+def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
+    """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
+
+    Args:
+        config: the run, without `normalize_observation`.
+        agents: one for each seed, as `load_agents` or `initial_agents` gives them.
+    """
+    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    returns = []
+    for seed, agent in zip(config.all_seeds, agents, strict=True):
+        with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:
+            returns.append(episode_returns(env, agent.get_policy_operator(), stochastic=False).mean().item())
+    return returns
+
+
 def load_agents(run_dir: str | Path) -> list[Any]:
     """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
-        CheckpointError: it is damaged, or of another experiment.
+        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (0.1, on
+            bounds other than +-1), where `decouple.trained_actor` gives its actors.
         ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
     """
     path = Path(run_dir) / "checkpoint.pt"
     state = load_checkpoint(path)
     with reading_checkpoint(path, "agents of train_agents"):
-        scaled, agents = state["settings"]["normalize_observation"], agents_in(state)
+        settings = state["settings"]
+        scaled, agents = settings["normalize_observation"], agents_in(state)
+        here = rules_of(settings, lambda: unit_actions(settings["env"], settings["backend"]))
+    there, unit = settings.get("rules", {}).get("action_unit"), here.get("action_unit")
+    if there != unit:
+        rule = rule_text("action_unit", there, unit)
+        raise CheckpointError(f"{path} holds critics of {rule}; trained_actor() gives its actors alone")
     if scaled:
         raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
     return agents
@@ -459,35 +504,37 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 def _off_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> dict[str, Any]:
     learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = _frames_to_resume(config)
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env, failed)
-    if resume and resume < config.total_frames and not replay_file.exists():
-        raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
-    with _tracker(config, models[0], resume) as tracker, _no_return(tracker, failed):
-        if resume is None or resume < config.total_frames:
-            train_off_policy(
-                env,
-                learner,
-                seeds=config.all_seeds,
-                log=tracker.log,
-                evaluate=lambda frames: evaluation(EVALUATION_SEED + frames, config.evaluate_episodes),
-                replay=replay_for(env, learner, replay_file),
-                checkpoint=checkpoint,
-                identity=identity,
-                on_checkpoint=tracker.plot,
-                failed=failed,
-            )
-        else:  # done already; what it has seen scales what its evaluation sees
-            state = load_checkpoint(checkpoint, expect=identity)
-            learner.load_state_dict(state["learner"])
-            env.load_state_dict(state["env"])
-            failed.load_state_dict(state.get("failed", {}))
-            failed.check(learner.weights(), f"in {checkpoint}")
-        report = _final(config, evaluation, failed) | _value_bias(config, learner, env, failed)
-        tracker.summarise(report, failed=_reasons(failed))
-    if not config.keep_replay:
-        replay_file.unlink(missing_ok=True)
+    with _locked(config) as lock:
+        resume = _frames_to_resume(config)
+        if resume and resume < config.total_frames and not replay_file.exists():
+            raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
+        with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
+            if resume is None or resume < config.total_frames:
+                train_off_policy(
+                    env,
+                    learner,
+                    seeds=config.all_seeds,
+                    log=tracker.log,
+                    evaluate=lambda frames: evaluation(EVALUATION_SEED + frames, config.evaluate_episodes),
+                    replay=replay_for(env, learner, replay_file),
+                    checkpoint=checkpoint,
+                    identity=identity,
+                    on_checkpoint=tracker.plot,
+                    record=tracker.marks,
+                    failed=failed,
+                )
+            else:  # done already; what it has seen scales what its evaluation sees
+                state = load_checkpoint(checkpoint, expect=identity)
+                learner.load_state_dict(state["learner"])
+                env.load_state_dict(state["env"])
+                failed.load_state_dict(state.get("failed", {}))
+                failed.check(learner.weights(), f"in {checkpoint}")
+            report = _final(config, evaluation, failed) | _value_bias(config, learner, env, failed)
+            tracker.summarise(report, failed=_reasons(failed))
+        if not config.keep_replay:
+            replay_file.unlink(missing_ok=True)
     return report | ({"failed": _reasons(failed)} if failed.reasons else {})
 
 
@@ -495,26 +542,28 @@ def _on_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> 
     model = stack(models)
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = _frames_to_resume(config)
     evaluation = _evaluation(config, ModePolicy(model), env, failed)
     steps = StepProgress() if config.show_progress else None
-    with _tracker(config, models[0], resume) as tracker, _no_return(tracker, failed):
-        train_on_policy(
-            env,
-            model,
-            phases,
-            config,
-            seeds=config.all_seeds,
-            log=tracker.log,
-            evaluate=lambda iteration: evaluation(EVALUATION_SEED + iteration, config.evaluate_episodes),
-            checkpoint=checkpoint,
-            identity=identity,
-            on_checkpoint=tracker.plot,
-            progress=steps,
-            failed=failed,
-        )
-        report = _final(config, evaluation, failed)
-        tracker.summarise(report, failed=_reasons(failed))
+    with _locked(config) as lock:
+        resume = _frames_to_resume(config)
+        with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
+            train_on_policy(
+                env,
+                model,
+                phases,
+                config,
+                seeds=config.all_seeds,
+                log=tracker.log,
+                evaluate=lambda iteration: evaluation(EVALUATION_SEED + iteration, config.evaluate_episodes),
+                checkpoint=checkpoint,
+                identity=identity,
+                on_checkpoint=tracker.plot,
+                record=tracker.marks,
+                failed=failed,
+                progress=steps,
+            )
+            report = _final(config, evaluation, failed)
+            tracker.summarise(report, failed=_reasons(failed))
     if steps:
         steps.close()
     return report | ({"failed": _reasons(failed)} if failed.reasons else {})
@@ -534,6 +583,14 @@ def _no_return(tracker: Tracker, failed: FailedSeeds) -> Iterator[None]:
         report = {"final/seeds": 0.0} | {f"final/return{name}": None for name in ["", *names]}
         tracker.summarise(report, failed=_reasons(failed))
         raise
+
+
+def _locked(config: ControlSettings) -> FileLock:
+    """The run's folder for this process alone, emptied where a restart is asked for."""
+    lock = lock_folder(config.run_dir, restart=config.restart)
+    if lock.aside and config.show_progress:
+        print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
+    return lock
 
 
 def _evaluation(
@@ -587,7 +644,7 @@ def _value_bias(config: ControlSettings, learner: Any, like: EnvBase, failed: Fa
     return seed_metrics(failed.kept(rows), config.all_seeds)
 
 
-def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> Tracker:
+def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock) -> Tracker:
     names = sizes_name(config.actor), sizes_name(config.critic)
     counts = parameter_count(model)
     of_actor = counts["trunk"] + counts["policy"]
@@ -609,6 +666,7 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> T
         resume_frames=resume,
         facts=facts,
         progress=config.show_progress,
+        lock=lock,
     )
 
 

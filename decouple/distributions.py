@@ -21,6 +21,7 @@ from torch import Tensor, distributions
 from torch.nn import functional
 from torchrl.modules import OneHotCategorical, TanhNormal
 
+from decouple.checks import checked
 from decouple.seeds import SeedNoise
 
 __all__ = [
@@ -54,6 +55,7 @@ class SeedSampler(TensorDictModuleBase):
         ValueError: a distribution that is neither TanhNormal nor Categorical nor OneHotCategorical.
     """
 
+    @checked()
     def __init__(self, module: ProbabilisticTensorDictModule, noise: SeedNoise):
         super().__init__()
         if not issubclass(module.distribution_class, (TanhNormal, distributions.Categorical)):
@@ -90,6 +92,7 @@ class IntegratedTanhNormal(TanhNormal):
         return (normal.entropy() + squashing + ((self.high - self.low) / 2).log()).sum(-1)
 
 
+@checked()
 def integrated_entropy(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
     """The policy head with IntegratedTanhNormal in place of TanhNormal; it shares the parameters. Others stay as is."""
     *layers, sampled = head.module
@@ -115,22 +118,21 @@ def log_tanh_slope(x: Tensor) -> Tensor:
     return 2 * (LOG_2 - x - functional.softplus(-2 * x))
 
 
-def squashed_normal(loc: Tensor, scale: Tensor, eps: Tensor, middle: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-    """A sample of a tanh-squashed normal and its log-probability, from standard normal numbers.
+def squashed_normal(loc: Tensor, scale: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """A sample of a tanh-squashed normal in (-1, 1) and its log-probability there, from standard normal numbers.
 
-    `u = loc + scale eps, a = middle + half tanh(u)`,
-    `log pi(a) = sum_i log N(u_i; loc_i, scale_i) - log (1 - tanh(u_i)^2) - log half_i`.
+    `u = loc + scale eps, a = tanh(u)`, `log pi(a) = sum_i log N(u_i; loc_i, scale_i) - log (1 - tanh(u_i)^2)`. Of the
+    same action in a task's units, `middle + half a`, the log-probability is less by `sum_i log half_i`.
 
     Args:
         loc, scale, eps: (*B, A).
-        middle, half: of the action's bounds, (A,).
 
     Returns:
         Action (*B, A) and log-probability (*B, 1), with pathwise gradients.
     """
     u = torch.addcmul(loc, scale, eps)
     log_prob = (-0.5 * eps.square() - scale.log() - log_tanh_slope(u)).sum(-1, keepdim=True)
-    return torch.addcmul(middle, half, torch.tanh(u)), log_prob - (half.log() + HALF_LOG_2_PI).sum()
+    return torch.tanh(u), log_prob - loc.shape[-1] * HALF_LOG_2_PI
 
 
 def draw_categories(probs: Tensor, noise: SeedNoise) -> Tensor:

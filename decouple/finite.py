@@ -19,6 +19,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked, distinct
+
 __all__ = ["FailedSeeds", "NotFiniteError"]
 
 T = TypeVar("T")
@@ -39,6 +41,7 @@ class FailedSeeds:
         reasons: what is said of each seed that has failed, as one sentence.
     """
 
+    @checked(seeds=distinct(at_least(0)))
     def __init__(self, seeds: Sequence[int] | None = None, task: str = ""):
         self.seeds: list[int | None] = [None] if seeds is None else list(seeds)
         self.task = task
@@ -53,6 +56,7 @@ class FailedSeeds:
         """The seeds' rows of metrics, those of failed ones empty, as `seed_metrics` leaves them out."""
         return [{} if seed in self.reasons else row for seed, row in zip(self.seeds, rows, strict=True)]
 
+    @checked(index=at_least(0))
     def fail(self, index: int, what: str) -> None:
         """Take the agent at `index` out, where it is not already; `what` goes on after its name: `reward is nan`."""
         seed = self.seeds[index]
@@ -68,6 +72,7 @@ class FailedSeeds:
         if len(self.reasons) == len(self.seeds):
             raise NotFiniteError("; ".join(self.reasons.values()))
 
+    @checked()
     def check(self, values: Mapping[str, Tensor], when: str) -> None:
         """Fail the agents of which a loss or a parameter is not finite.
 
@@ -86,6 +91,7 @@ class FailedSeeds:
                 self._fail_of(index, name, rows[:, index].reshape(-1), when)
         self.stop_if_all()
 
+    @checked()
     def check_steps(self, values: Mapping[str, Tensor], frames: Sequence[int]) -> None:
         """Fail the agents of which a reward or an observation is not finite, with the step at which it first was not.
 

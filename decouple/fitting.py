@@ -12,9 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decouple.checks import Rule, checked
+
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 
+SEPARATED = Rule(
+    lambda network: all(isinstance(getattr(network, part), nn.Sequential) for part in ("trunk", "policy", "value")),
+    "that separate() makes",
+)
+
+
+@checked(network=SEPARATED)
 def check_fit(
     network: Any,
     policy_blocks: Sequence[nn.Module],
@@ -23,7 +32,7 @@ def check_fit(
 ) -> None:
     """Run one example through trunk and branches; name the block that does not fit, with both shapes."""
     network.example = _example_shapes(network, policy_blocks or value_blocks, example)
-    inputs = example_inputs(network, example)
+    inputs = example_inputs(network, example, cast=example is None)  # as given: a type that does not fit must show here
     if inputs is None:
         return
     missing = {*network.policy.keys, *network.value.keys} - inputs.keys()
@@ -60,16 +69,24 @@ def _run_block(
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
+    source = "from the example or the block before it"
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
-        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}")
+        raise ValueError(
+            f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])} of the example or a block before"
+        )
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
     version = kept._version
     try:
         out = block(x, *extra)
     except Exception as error:
         takes = declared or expects or _linear_shape(block)
+        types = {p.dtype for p in block.parameters() if p.is_floating_point()}
+        others = {e.dtype for e in (x, *extra) if e.is_floating_point()} - types
+        if types and others:
+            wants, got = (" and ".join(sorted(map(str, each))) for each in (types, others))
+            raise ValueError(f"{name} takes {wants}, but gets {got} from the example: {error}") from error
         raise ValueError(
-            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}: {error}"
+            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]} {source}: {error}"
         ) from error
     if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -117,8 +134,11 @@ def _example_shapes(
     return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in tensors.items()}
 
 
-def example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
-    """One example with a batch axis of 1, in the parameters' type and on their device."""
+@checked()
+def example_inputs(
+    network: nn.Module, example: Tensor | Mapping[str, Tensor] | None, *, cast: bool = True
+) -> dict[str, Tensor] | None:
+    """One example with a batch axis of 1 on the parameters' device, and in their type unless `cast` is false."""
     if example is not None:
         tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
     elif known := getattr(network, "example", None):
@@ -127,7 +147,7 @@ def example_inputs(network: nn.Module, example: Tensor | Mapping[str, Tensor] | 
         return None
     like = next((p for p in network.parameters() if not isinstance(p, nn.UninitializedParameter)), torch.zeros(0))
     return {
-        key: tensor[None].to(like.device, like.dtype if tensor.is_floating_point() else tensor.dtype)
+        key: tensor[None].to(like.device, like.dtype if cast and tensor.is_floating_point() else tensor.dtype)
         for key, tensor in tensors.items()
     }
 

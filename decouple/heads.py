@@ -1,7 +1,8 @@
 """Heads: the last layer of a policy or a value network, and the distribution or the bounds of its actions.
 
 A discrete action gets logits and a categorical distribution; a bounded continuous one either a tanh-squashed normal
-(with a scale of its own, or one that the features decide) or a plain tanh between the bounds.
+(with a scale of its own, or one that the features decide) or a plain tanh between the bounds. What reads an action
+reads it in [-1, 1] (`ActionUnit`), whatever the task's units are.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
 from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, TanhNormal
 
 from decouple.blocks import orthogonal_
+from decouple.checks import at_least, checked
 
-__all__ = ["ActionSpace", "Head", "action_space", "deterministic_head", "stochastic_head"]
+__all__ = ["ActionSpace", "ActionUnit", "Head", "action_space", "deterministic_head", "stochastic_head"]
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # of a scale that the features decide: OpenAI Spinning Up's SAC
 
@@ -33,12 +35,69 @@ class ActionSpace(NamedTuple):
     def discrete(self) -> bool:
         return self.low is None
 
+    @property
+    def in_unit(self) -> bool:
+        """Whether actions need no `ActionUnit`: they are indices, or each component lies in [-1, 1] as it is."""
+        if self.low is None or self.high is None:
+            return True
+        return bool((self.low == -1).all() and (self.high == 1).all())
+
+    def unit(self) -> ActionSpace:
+        """The same with each component in [-1, 1]; a discrete one as it is."""
+        if self.low is None:
+            return self
+        return self._replace(low=-torch.ones_like(self.low), high=torch.ones_like(self.low))
+
+
+class ActionUnit(nn.Module):
+    """Actions in the task's units and in [-1, 1], component by component: `action = middle + half_range * unit`.
+
+    A critic that read the task's units would see a component of +-0.01 hardly at all and one of +-100 alone, and the
+    entropy of a policy would depend on what its actions are measured in.
+
+    Args:
+        space: of continuous actions, with bounds (A,).
+
+    Attributes:
+        low, high: the bounds in the task's units, (A,).
+        middle, half_range: their mean, and half of their range.
+
+    Raises:
+        ValueError: a discrete action.
+    """
+
+    low: Tensor
+    high: Tensor
+    middle: Tensor
+    half_range: Tensor
+    divisor: Tensor
+
+    def __init__(self, space: ActionSpace):
+        super().__init__()
+        if space.low is None or space.high is None:
+            raise ValueError(f"space must be of a continuous action; got {space.size} discrete ones")
+        low, high = space.low.clone(), space.high.clone()
+        middle, half = high / 2 + low / 2, high / 2 - low / 2  # halved first: the range itself may overflow
+        bounds = {"low": low, "high": high, "middle": middle, "half_range": half}
+        bounds["divisor"] = torch.where(half > 0, half, 1)  # a component with low == high is 0 in the unit
+        for name, value in bounds.items():
+            self.register_buffer(name, value, persistent=False)  # they follow from the action's spec
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Task's units -> [-1, 1], (*B, A)."""
+        return (action - self.middle) / self.divisor
+
+    def to_task(self, unit: Tensor) -> Tensor:
+        """[-1, 1] -> task's units, (*B, A), within the bounds also where the sum would round past them."""
+        return torch.clamp(torch.addcmul(self.middle, self.half_range, unit), self.low, self.high)
+
 
 class Head(nn.Linear):
     """A linear layer in full precision, also under autocast: logits and values are not rounded to bfloat16."""
 
     full_precision = True
 
+    @checked(in_features=at_least(1), out_features=at_least(1), gain=at_least(0))
     def __init__(self, in_features: int, out_features: int, gain: float | None):
         """`gain` of the orthogonal initialisation with biases at 0; None keeps PyTorch's own initialisation."""
         super().__init__(in_features, out_features)
@@ -58,6 +117,7 @@ class NormalParameters(nn.Module):
         return loc, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
 
 
+@checked()
 def action_space(spec: TensorSpec) -> ActionSpace:
     """What an environment's action spec allows, batch axes aside.
 
@@ -75,6 +135,7 @@ def action_space(spec: TensorSpec) -> ActionSpace:
     raise ValueError(f"action_spec must be Categorical, OneHot or a Bounded vector of floats; got {spec}")
 
 
+@checked(size=at_least(1), gain=at_least(0))
 def stochastic_head(
     size: int, spec: TensorSpec, gain: float | None, *, state_dependent_scale: bool = False
 ) -> ProbabilisticActor:
@@ -95,9 +156,15 @@ def stochastic_head(
     else:
         layers = nn.Sequential(Head(size, space.size, gain), AddStateIndependentNormalScale(space.size))
     head = TensorDictModule(layers, ["policy_hidden"], ["loc", "scale"])
+    return squashed_actor(head, space)
+
+
+def squashed_actor(head: TensorDictModule, space: ActionSpace) -> ProbabilisticActor:
+    """What writes `loc` and `scale`, and behind it a tanh-squashed normal between the space's bounds."""
     return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
 
 
+@checked(size=at_least(1), gain=at_least(0))
 def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> TensorDictSequential:
     """`policy_hidden` (*B, size) -> `action` (*B, A), tanh between the action's bounds (DDPG, TD3).
 
@@ -108,6 +175,11 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     if space.discrete:
         raise ValueError(f"action_spec must be continuous for a deterministic policy; got {spec}")
     head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["action_logit"])
+    return tanh_actor(head, space)
+
+
+def tanh_actor(head: TensorDictModule, space: ActionSpace) -> TensorDictSequential:
+    """What writes `action_logit`, and behind it a tanh between the space's bounds."""
     return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))
 
 

@@ -6,8 +6,11 @@
     actors = learner.models()                                       # and each agent as a model of its own
 
 The equations are those of TorchRL's `SACLoss`, `DiscreteSACLoss`, `TD3Loss` and `DDPGLoss`, and tests hold each update
-to them. What is gained by writing them on tensors: no TensorDict per pass, both critics of all agents in one product,
-no gradients of critics in the policy's loss. `decouple.torchrl_learner` is the same with TorchRL's own losses.
+to them, on actions in [-1, 1]: so critics read them, noise is added to them, and SAC's entropy is measured. What goes
+to the environment, `act` and its like, is in the task's units, and a `Replay` gives back what it was given in [-1, 1].
+
+What is gained by writing them on tensors: no TensorDict per pass, both critics of all agents in one product, no
+gradients of critics in the policy's loss. `decouple.torchrl_learner` is the same with TorchRL's own losses.
 
 A trunk that both networks read is trained by the critic and handed to the policy detached, as in SAC-AE and DrQ, unless
 the cut's scales say otherwise. An update runs it once on the observations, for SAC once more on the next ones, and the
@@ -64,7 +67,8 @@ class Learner:
         if further:
             raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
         self.cut = self.like.module["cut"].module
-        self.device = next(self.like.parameters()).device
+        first = next(self.like.parameters())
+        self.device = first.device
         self.online = nn.ModuleDict({name: stack(alike) for name, alike in _parts(models).items()})
         self.trunk, self.policy = self.online["trunk"], self.online["policy"]
         self.critic_body, self.critic_head = self.online["body"], self.online["head"]
@@ -99,9 +103,8 @@ class Learner:
         self.log_alpha = self.alpha_optimizer = None
         if isinstance(settings, SACSettings):
             start = math.log(settings.alpha_init if settings.alpha is None else settings.alpha)
-            self.log_alpha = nn.Parameter(
-                torch.full((self.seeds, 1, 1), start, device=self.device)
-            )  # one of each agent
+            each = torch.full((self.seeds, 1, 1), start, device=first.device, dtype=first.dtype)  # one of each agent
+            self.log_alpha = nn.Parameter(each)
             if settings.alpha is None:
                 self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
             self.target_entropy = settings.entropy_target(self.space)
@@ -114,32 +117,33 @@ class Learner:
 
     @torch.no_grad()
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
-        """Actions (S, N, A), or indices (S, N, 1) of discrete ones; sampled with `noise`, the policy's mode without."""
+        """Actions for the environment (S, N, A), or indices (S, N, 1); sampled with `noise`, the mode without."""
         to_policy, _ = self.cut(self.trunk(observation))
         return self.acting.choose(self.act_on(to_policy), noise)
 
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
-        """Uniform actions (S, count, A), or indices (S, count, 1)."""
+        """Uniform actions for the environment (S, count, A), or indices (S, count, 1)."""
         return self.acting.uniform(count, noise)
 
     @torch.no_grad()
     def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
-        """The action that the critics' targets assume, (S, N, A) or (S, N, 1), what the critics say of it, aggregated
-        as the targets are, and what its entropy adds, `-alpha log pi` for SAC and else 0, both (S, N, 1)."""
+        """The action that the critics' targets assume, for the environment, (S, N, A) or (S, N, 1); what the critics
+        say of it, aggregated as the targets are; and what its entropy adds, `-alpha log pi` for SAC and else 0, both
+        (S, N, 1)."""
         to_policy, to_value = self.cut(self.trunk(observation))
         out = self.act_on(to_policy)
         if self.like.deterministic:
-            action = self.acting.bounded(out)
+            action = torch.tanh(out)
             value = self._aggregated(self.critic(to_value, action))
-            return action, value, torch.zeros_like(value)
+            return self.acting.to_task(action), value, torch.zeros_like(value)
         alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
         if self.space.discrete:
             action = self.acting.choose(out, noise)
             value = self._aggregated(self.critic(to_value)).gather(-1, action)
             return action, value, -alpha * functional.log_softmax(out, -1).gather(-1, action)
         eps = noise.normal(*out[0].shape[1:])
-        action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
-        return action, self._aggregated(self.critic(to_value, action)), -alpha * log_prob
+        action, log_prob = squashed_normal(*out, eps)
+        return self.acting.to_task(action), self._aggregated(self.critic(to_value, action)), -alpha * log_prob
 
     # ------------------------------------------------------------------------------------------------------ learning
 
@@ -147,7 +151,7 @@ class Learner:
         """One gradient step of every agent's critics and, every `policy_delay`-th time, of its policy; targets follow.
 
         Args:
-            batch: (S, B, ...), row s is agent s's.
+            batch: (S, B, ...), row s is agent s's; a continuous action in [-1, 1], as a `Replay` gives it.
             noise: draws what the losses sample.
 
         Returns:
@@ -188,12 +192,11 @@ class Learner:
         """`r + gamma (1 - terminated) V'(s')`, (S, B, 1)."""
         next_hidden = self.target["trunk"](batch.next_observation)  # (S, B, H)
         if self.like.deterministic:
-            acting = self.acting
-            action = acting.bounded(self.target_policy(next_hidden))
+            action = torch.tanh(self.target_policy(next_hidden))
             if self.settings.target_noise:
                 clip = self.settings.target_noise_clip
                 smoothing = noise.normal(*action.shape[1:]).mul_(self.settings.target_noise).clamp_(-clip, clip)
-                action = torch.clamp(torch.addcmul(action, acting.half, smoothing), acting.low, acting.high)
+                action = torch.clamp(action + smoothing, -1, 1)
             value = self._aggregated(self.target_critic(next_hidden, action))
         else:
             out = self.act_on(self.trunk(batch.next_observation) if self.at else next_hidden)
@@ -204,7 +207,7 @@ class Learner:
                 value = (log_probs.exp() * soft).sum(-1, keepdim=True)
             else:
                 eps = noise.normal(*out[0].shape[1:])
-                action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
+                action, log_prob = squashed_normal(*out, eps)
                 value = self._aggregated(self.target_critic(next_hidden, action)) - alpha * log_prob
         return torch.addcmul(batch.reward, 1 - batch.terminated, value, value=self.settings.gamma)
 
@@ -223,7 +226,7 @@ class Learner:
         features = hidden.detach()
         out = self.act_on(to_policy)
         if self.like.deterministic:
-            action = self.acting.bounded(out)
+            action = torch.tanh(out)
             value, of_action = self._climbed(features, action)  # (S, B, 1), (S, B, A)
             self._step(self.policy_optimizer, torch.autograd.grad(action, self.policy_optimizer.parameters, of_action))
             return {"loss/actor": -value.mean((1, 2))}
@@ -236,7 +239,7 @@ class Learner:
             log_prob = (probs * log_probs).detach().sum(-1, keepdim=True)
         else:
             eps = noise.normal(*out[0].shape[1:])
-            action, log_prob = squashed_normal(*out, eps, self.acting.middle, self.acting.half)
+            action, log_prob = squashed_normal(*out, eps)
             least = self.frozen_critic(features, action).amin(0)
             loss = (alpha * log_prob - least).mean((1, 2))  # (S,)
         # The sum of the seeds' losses gives each seed the gradient of its own.

@@ -40,6 +40,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
 from decouple.blocks import orthogonal_
+from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = [
     "AdvantageHead",
@@ -59,10 +60,14 @@ class AdvantageHead(nn.Module):
         hidden_size: F >= 1, the width of the policy's features.
         num_actions: number of discrete actions, or dimensions of a continuous one, >= 1; else ValueError.
         discrete: whether actions are discrete and enter as one-hot vectors.
+        space: of a continuous action, whose components then enter in [-1, 1]; None: they enter as they come.
     """
 
-    def __init__(self, hidden_size: int, num_actions: int, *, discrete: bool = True) -> None:
+    def __init__(
+        self, hidden_size: int, num_actions: int, *, discrete: bool = True, space: ActionSpace | None = None
+    ) -> None:
         super().__init__()
+        self.unit = None if space is None or space.in_unit else ActionUnit(space)
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
         self.num_actions = _positive_integer("num_actions", num_actions)
         self.discrete = discrete
@@ -82,6 +87,8 @@ class AdvantageHead(nn.Module):
         if action.shape != (*batch, self.num_actions):
             allowed = f"{(*batch, self.num_actions)}" + (f" or, as an index, {batch}" if self.discrete else "")
             raise ValueError(f"action must have shape {allowed}; got {tuple(action.shape)}")
+        if self.unit is not None:
+            action = self.unit(action)
         return self.linear(torch.cat([policy_hidden, action.to(policy_hidden.dtype)], dim=-1))  # (*B, 1)
 
 

@@ -20,7 +20,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from decouple.finite import FailedSeeds
 from decouple.heads import ActionSpace
 from decouple.off_policy_settings import OffPolicySettings
@@ -59,7 +59,8 @@ def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) ->
     settings, per_step = learner.settings, env.batch_size[1]
     widths = Widths(env.observation_spec["observation"].shape[-1], 1 if learner.space.discrete else learner.space.size)
     capacity = min(settings.buffer_size, -(-settings.total_frames // per_step) * per_step)
-    return Replay(capacity, widths, seeds=learner.seeds, path=path, slack=settings.checkpoint_every + per_step)
+    slack = settings.checkpoint_every + per_step
+    return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)
 
 
 def train_off_policy(
@@ -73,6 +74,7 @@ def train_off_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
+    record: Callable[[], Mapping[str, Any]] | None = None,
     failed: FailedSeeds | None = None,
 ) -> int:
     """Train until each agent has made `total_frames` steps, going on from `checkpoint` where that file exists.
@@ -89,6 +91,7 @@ def train_off_policy(
         checkpoint: file written at the start, every `checkpoint_every` frames and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
+        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
         failed: takes note of the agents in which a reward, an observation, a loss or a parameter is not finite; of the
             same seeds. They have no metrics from then on, and stay so when the run goes on from a checkpoint.
 
@@ -106,14 +109,15 @@ def train_off_policy(
         raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
     replay = replay_for(env, learner) if replay is None else replay
     run = _Run(env, learner, seeds, replay, failed or FailedSeeds(seeds))
-    if checkpoint and Path(checkpoint).exists():
+    if checkpoint and checkpoint_exists(checkpoint):
         run.load_state_dict(load_checkpoint(checkpoint, expect=identity))
         run.check_weights(f"in {checkpoint}")
     settings = learner.settings
 
     def save() -> None:
         if checkpoint:
-            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict()})
+            beside = {"record": dict(record())} if record else {}
+            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict(), **beside})
 
     if run.frames == 0:
         save()  # from here on the folder says what run it belongs to
@@ -162,7 +166,7 @@ class _Run:
         self.held_out = None  # in memory, and in the checkpoint
         if every:
             most = learner.settings.total_frames // every + self.per_step
-            self.held_out = Replay(most, replay.widths, seeds=learner.seeds)
+            self.held_out = Replay(most, replay.widths, replay.space, seeds=learner.seeds)
         self.frames = 0
         self._forget()
 

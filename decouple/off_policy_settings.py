@@ -82,7 +82,7 @@ def _aggregates(how: Any) -> bool:
 
 @dataclass
 class SACSettings(OffPolicySettings):
-    """Soft actor-critic, for continuous and for discrete actions."""
+    """Soft actor-critic, for continuous and for discrete actions. Entropies are of actions in [-1, 1], in nats."""
 
     learning_rate: float = 3e-4  # (SB3; SU 1e-3)
     alpha: float | None = None  # temperature; None: learned (SB3; SU 0.2)
@@ -96,7 +96,7 @@ class SACSettings(OffPolicySettings):
                 check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
 
     def entropy_target(self, space: ActionSpace) -> float:
-        """The entropy that a learned temperature aims at, in nats."""
+        """The entropy that a learned temperature aims at, in nats, of an action whose components lie in [-1, 1]."""
         if self.target_entropy is not None:
             return self.target_entropy
         return 0.98 * math.log(space.size) if space.discrete else -float(space.size)
@@ -110,7 +110,8 @@ class SACSettings(OffPolicySettings):
 
 @dataclass
 class DDPGSettings(OffPolicySettings):
-    """Deep deterministic policy gradient. Noise is in units of half the action's range, as in Fujimoto et al. 2018."""
+    """Deep deterministic policy gradient. Noise is on actions in [-1, 1]: in units of half their range, as in Fujimoto
+    et al. 2018."""
 
     learning_rate: float = 1e-3  # (SU, SB3, zoo)
     exploration_noise: float = 0.1  # standard deviation of what is added to actions while training (SU, zoo)

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchrl.modules import OneHotCategorical
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
-from decouple.heads import ActionSpace
+from decouple.checks import SEED, at_least, checked
 from decouple.seeds import StackedLinear
 
 __all__ = ["ObservationScaling", "PlainActor"]
@@ -75,6 +74,7 @@ class PlainActor(nn.Module):
     mean: Tensor
     std: Tensor
 
+    @checked()
     def __init__(
         self,
         model: ActorValue | ActorQValue,
@@ -85,7 +85,7 @@ class PlainActor(nn.Module):
     ):
         super().__init__()
         _check_model(model, sample)
-        self.space, self.sample = _action_space(model), sample
+        self.space, self.sample = model.action_space, sample
         self.observation_shape = tuple(model.example["observation"].shape)
         frames = len(self.observation_shape) == 3
         self.observation_dtype = observation_dtype or (torch.uint8 if frames else torch.float32)
@@ -123,6 +123,7 @@ class PlainActor(nn.Module):
             x = loc + scale * noise  # (*B, A)
         return self.middle + self.half_range * torch.tanh(x)
 
+    @checked(batch=at_least(1), seed=SEED)
     def random_inputs(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random observations (B, ...), and noise (B, n) for an actor that samples; the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
@@ -161,15 +162,6 @@ def _check_model(model: ActorValue | ActorQValue, sample: bool) -> None:
         raise ValueError("model must have finite parameters; some of the actor's are infinite or no numbers")
     if sample and getattr(model, "deterministic", False):
         raise ValueError("sample must be false for a policy that is a function of the observation (TD3, DDPG)")
-
-
-def _action_space(model: ActorValue | ActorQValue) -> ActionSpace:
-    if isinstance(model, ActorQValue):
-        return model.action_space
-    sampled = model.get_policy_head()[-1]
-    bounds = sampled.distribution_kwargs  # low and high, of a squashed normal
-    one_hot = issubclass(sampled.distribution_class, OneHotCategorical)
-    return ActionSpace(model.action_size, bounds.get("low"), bounds.get("high"), one_hot)
 
 
 def _first_rows(linear: nn.Linear, rows: int) -> nn.Linear:

@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 
+OFF_POLICY = ("sac", "td3", "ddpg")
+
+
 @dataclass(frozen=True)
 class Rule:
     """A rule that has changed.
@@ -51,6 +54,11 @@ class Rule:
 RULES: dict[str, Rule] = {
     "pong_limit": Rule(
         2, "a game of Pong is cut after 100,000 frames; in 0.1 after 10,000", lambda s, _: s["env"] == "pong"
+    ),
+    "action_unit": Rule(
+        2,
+        "SAC, TD3 and DDPG learn on actions in [-1, 1]; in 0.1 on those in the task's units",
+        lambda s, unit_actions: s.get("algorithm") in OFF_POLICY and not unit_actions(),
     ),
 }
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import ANY_NUMBER, all_of, at_least, check_setting, checked, inside, positive_whole
+from decouple.statistics import seeds_needed
 
 __all__ = [
     "SIZES",
@@ -62,7 +63,8 @@ class Trial:
     high: float
     accepted: bool  # mean >= bound
     decided: bool  # whether the bound lies outside the interval; else the seeds cannot tell
-    seeds_needed: int | None  # about how many could tell, at this mean and spread; None where these do, or none could
+    # About how many would tell, with the search's power, at this mean and spread; None where these do, or none could.
+    seeds_needed: int | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class SmallestActor:
     actor_trials: tuple[Trial, ...]  # with the critic locked; the symmetric pair is one of them
     symmetric: Trial | None  # the smallest pair accepted; None: no size is
     asymmetric: Trial | None  # the smallest actor accepted beside its critic; the same pair where none is smaller
+    power: float = 0.8  # how often as many seeds as a trial's `seeds_needed` would tell
 
     @property
     def notes(self) -> list[str]:
@@ -123,7 +126,8 @@ class SmallestActor:
 
     def _undecided(self, trial: Trial) -> str:
         verdict = "is accepted" if trial.accepted else "is rejected"
-        needed = f"; about {trial.seeds_needed} seeds could" if trial.seeds_needed else ""
+        power = f"{100 * self.power:g} % of the time"
+        needed = f"; about {trial.seeds_needed} seeds would, {power}" if trial.seeds_needed else ""
         return (
             f"{_pair_name(trial)} {verdict}, but {len(trial.returns)} seed{'s' * (len(trial.returns) != 1)} cannot "
             f"tell: mean {return_text(trial.mean)}, {100 * self.confidence:g} % interval [{return_text(trial.low)}, "
@@ -131,6 +135,7 @@ class SmallestActor:
         )
 
 
+@checked(tolerance=at_least(0))
 def lower_bound(threshold: float, tolerance: float = 0.1) -> float:
     """The least mean return that counts as reaching `threshold`: `threshold - tolerance * |threshold|`.
 
@@ -140,6 +145,7 @@ def lower_bound(threshold: float, tolerance: float = 0.1) -> float:
     return threshold - tolerance * abs(threshold)
 
 
+@checked(baseline=ANY_NUMBER)
 def rounded_threshold(baseline: float) -> float:
     """The baseline's mean return rounded down to one significant digit: 8861.92 becomes 8000, -4.26 becomes -5.
 
@@ -151,6 +157,7 @@ def rounded_threshold(baseline: float) -> float:
     return float(f"{math.floor(baseline / 10.0**exponent)}e{exponent}")
 
 
+@checked(values=all_of(ANY_NUMBER, least=1), confidence=inside(0, 1))
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's interval of a mean: `mean -+ t s / sqrt(n)`, t the quantile of n - 1 degrees of freedom.
 
@@ -170,6 +177,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return mean - half, mean + half
 
 
+@checked(baseline=all_of(at_least(1)))
 def smallest_actor(
     evaluate: Callable[[Size, Size], Sequence[float]], *, baseline: Sequence[int], **options: Any
 ) -> SmallestActor:
@@ -188,6 +196,7 @@ def smallest_actor(
             return end.value
 
 
+@checked(baseline=all_of(at_least(1)), tolerance=at_least(0), confidence=inside(0, 1))
 def search_steps(
     *,
     baseline: Sequence[int],
@@ -196,6 +205,7 @@ def search_steps(
     tolerance: float = 0.1,
     confidence: float = 0.95,
     exhaustive: bool = False,
+    power: float = 0.8,
 ) -> Generator[Step, Mapping[Pair, Sequence[float]], SmallestActor]:
     """The search as a generator: it yields a `Step`, and is sent each pair's returns.
 
@@ -209,6 +219,7 @@ def search_steps(
         tolerance: share of the threshold by which a mean return may lie below it.
         confidence: of the intervals.
         exhaustive: whether to try every size of both stages rather than bisect.
+        power: of `seeds_needed`: how often so many seeds would tell, in [1/2, 1).
 
     Raises:
         ValueError: an argument that is not as above.
@@ -220,6 +231,7 @@ def search_steps(
         check_setting("sizes and baseline", size, lambda v: all(map(positive_whole, v)), "lists of positive sizes")
     check_setting("tolerance", tolerance, lambda v: 0 <= v < math.inf, "at least 0 and finite")
     check_setting("confidence", confidence, lambda v: 0 < v < 1, "between 0 and 1")
+    check_setting("power", power, lambda v: 0.5 <= v < 1, "in [0.5, 1)")
 
     first: Pair = (tuple(baseline), tuple(baseline))
     stage_most = len(ordered) if exhaustive else len(ordered).bit_length()
@@ -229,13 +241,14 @@ def search_steps(
     check_setting("threshold", target, math.isfinite, "finite, and so the baseline's returns where it comes of them")
     bound = lower_bound(target, tolerance)
 
-    trials = {first: _trial(first, returns, bound, confidence)}
+    trials = {first: _trial(first, returns, bound, confidence, power)}
     symmetric_pairs = [(size, size) for size in ordered]
-    symmetric = yield from _stage("symmetric", symmetric_pairs, trials, bound, confidence, exhaustive, stage_most)
+    rules = bound, confidence, power
+    symmetric = yield from _stage("symmetric", symmetric_pairs, trials, *rules, exhaustive, stage_most)
     asymmetric, actor_pairs = None, []
     if symmetric is not None:
         actor_pairs = [(size, symmetric.critic) for size in ordered]
-        asymmetric = yield from _stage("actor", actor_pairs, trials, bound, confidence, exhaustive, 0)
+        asymmetric = yield from _stage("actor", actor_pairs, trials, *rules, exhaustive, 0)
     return SmallestActor(
         threshold=target,
         bound=bound,
@@ -247,14 +260,17 @@ def search_steps(
         actor_trials=tuple(trials[pair] for pair in actor_pairs if pair in trials),
         symmetric=symmetric,
         asymmetric=asymmetric,
+        power=power,
     )
 
 
+@checked(size=all_of(at_least(1)))
 def size_name(size: Sequence[int]) -> str:
     """Hidden layers as the paper writes them: `|16,16|`; `|linear|` where there are none."""
     return f"|{','.join(map(str, size)) or 'linear'}|"
 
 
+@checked(value=ANY_NUMBER)
 def return_text(value: float) -> str:
     """A return with four digits, and no exponent where it is large."""
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
@@ -266,6 +282,7 @@ def _stage(
     trials: dict[Pair, Trial],
     bound: float,
     confidence: float,
+    power: float,
     exhaustive: bool,
     later: int,
 ) -> Generator[Step, Mapping[Pair, Sequence[float]], Trial | None]:
@@ -273,7 +290,7 @@ def _stage(
 
     def ask(wanted: tuple[Pair, ...], more: int) -> Generator[Step, Mapping[Pair, Sequence[float]], None]:
         returns = yield Step(name, wanted, more + later)
-        trials.update({pair: _trial(pair, returns[pair], bound, confidence) for pair in wanted})
+        trials.update({pair: _trial(pair, returns[pair], bound, confidence, power) for pair in wanted})
 
     if exhaustive:
         if unknown := tuple(pair for pair in pairs if pair not in trials):
@@ -292,15 +309,14 @@ def _stage(
     return trials[pairs[high]] if high < len(pairs) else None
 
 
-def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float) -> Trial:
+def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float, power: float) -> Trial:
     values = tuple(float(value) for value in returns)
     mean, (low, high) = _mean(values), t_interval(values, confidence)
     std = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else math.nan
     decided = high < bound or low >= bound
     needed = None
     if not decided and mean != bound and len(values) > 1:
-        z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-        needed = max(len(values) + 1, math.ceil((z * std / (mean - bound)) ** 2 + z**2 / 2))  # z^2 / 2: t's wider tails
+        needed = max(len(values) + 1, seeds_needed(mean - bound, std, confidence=confidence, power=power))
     return Trial(*pair, values, mean, std, low, high, mean >= bound, decided, needed)
 
 

@@ -5,6 +5,7 @@
     aggregate_metrics(scaled["late"])["iqm"]                       # Estimate(value, low, high)
     probability_of_improvement(scaled["late"], scaled["shared"])
     front = pareto_front(cost=parameters, value=returns)           # indices, the cheapest first
+    seeds_needed(difference=-4.0, std=11.3)                        # to tell a mean from a bound, four times in five
 
 The metrics and the stratified bootstrap are rliable's: Agarwal et al. 2021, *Deep Reinforcement Learning at the Edge of
 the Statistical Precipice*, https://arxiv.org/abs/2108.13264.
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics as stdlib_statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import ANY_NUMBER, SEED, SOME, Rule, at_least, check_setting, checked, positive_whole
 
 __all__ = [
     "Estimate",
@@ -32,11 +34,17 @@ __all__ = [
     "pareto_front",
     "performance_profile",
     "probability_of_improvement",
+    "seeds_needed",
 ]
 
 Runs: TypeAlias = Mapping[str, Sequence[float]]  # game -> the score of each run of it
 
 CONFIDENCE = 0.95
+HAS_RUNS = Rule(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
+METRICS = "median", "iqm", "mean", "optimality_gap"
+OF_METRICS = Rule(
+    lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"({', '.join(METRICS)})"
+)
 
 
 class Estimate(NamedTuple):
@@ -56,6 +64,7 @@ class Profile(NamedTuple):
     high: list[float]
 
 
+@checked()
 def normalise_by_range(scores: Mapping[str, Runs], ranges: Mapping[str, tuple[float, float]]) -> dict[str, Runs]:
     """`(score - low) / (high - low)` with each game's own range, as Cobbe et al. 2020 normalise Procgen.
 
@@ -83,6 +92,7 @@ def normalise_by_range(scores: Mapping[str, Runs], ranges: Mapping[str, tuple[fl
     }
 
 
+@checked()
 def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[dict[str, Runs], list[str]]:
     """Scores divided by the reference's mean score of the same game, as studies of Procgen divide by PPO's.
 
@@ -110,6 +120,7 @@ def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[
     }, left_out
 
 
+@checked(runs=HAS_RUNS, repetitions=at_least(1), seed=SEED)
 def aggregate_metrics(runs: Runs, *, repetitions: int = 10_000, seed: int = 0) -> dict[str, Estimate]:
     """Median, IQM, mean and optimality gap over all runs of all games, each with a 95 % stratified-bootstrap interval.
 
@@ -144,6 +155,7 @@ def aggregate_metrics(runs: Runs, *, repetitions: int = 10_000, seed: int = 0) -
     return {name: Estimate(*map(float, at)) for name, *at in zip(names, point, low, high, strict=True)}
 
 
+@checked(runs=HAS_RUNS, thresholds=SOME, repetitions=at_least(1), seed=SEED)
 def performance_profile(runs: Runs, thresholds: Sequence[float], *, repetitions: int = 2_000, seed: int = 0) -> Profile:
     """The share of runs that score above each threshold, over all games, with pointwise 95 % intervals.
 
@@ -155,6 +167,7 @@ def performance_profile(runs: Runs, thresholds: Sequence[float], *, repetitions:
     return Profile(levels.tolist(), *(curve.tolist() for curve in curves))
 
 
+@checked(x=HAS_RUNS, y=HAS_RUNS, repetitions=at_least(1), seed=SEED)
 def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, seed: int = 0) -> Estimate:
     """How probable it is that a run of `x` scores more than a run of `y` on a game drawn at random; ties count half.
 
@@ -177,6 +190,7 @@ def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, s
     return Estimate(float(point), float(low), float(high))
 
 
+@checked(x=HAS_RUNS, y=HAS_RUNS)
 def exchange_p_value(x: Runs, y: Runs) -> float:
     """How often chance alone would tell `x` and `y` as far apart, or further, were they the same: exact, two-sided.
 
@@ -205,6 +219,7 @@ def exchange_p_value(x: Runs, y: Runs) -> float:
     return min(1.0, sum(share for distance, share in ways.items() if abs(distance) >= abs(observed)))
 
 
+@checked(cost=ANY_NUMBER, value=ANY_NUMBER)
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     """The choices that no other beats: none has at most the cost and at least the value, one of the two being better.
 
@@ -232,6 +247,34 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
         if last is None or equals or value[index] > value[last]:
             front.append(index)
     return front
+
+
+def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
+    """About how many seeds tell a mean from a bound: Student's interval of their mean then leaves the bound out.
+
+    `((z_c + z_p) s / d)^2 + z_c^2 / 2`, rounded up, at least 2, with z_c = Phi^-1((1 + confidence) / 2) and
+    z_p = Phi^-1(power): the normal approximation, and Guenther's term for the wider tails of t (Guenther 1981, *The
+    American Statistician* 35, 243). Within one seed of the noncentral t distribution, compared for |d| / s of 0.1 to 3.
+
+    Args:
+        difference: d, of the mean from the bound, as it is believed to be; not 0.
+        std: s, over seeds.
+        confidence: of the interval.
+        power: how often so many seeds do tell, in [1/2, 1). At 1/2 they would do so half of the time.
+
+    Raises:
+        ValueError: an argument that is not as above.
+
+    >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, power=0.5)
+    (10, 6)
+    """
+    check_setting("difference", difference, lambda v: v != 0 and math.isfinite(v), "a finite number other than 0")
+    check_setting("std", std, lambda v: 0 <= v < math.inf, "at least 0 and finite")
+    check_setting("confidence", confidence, lambda v: 0 < v < 1, "between 0 and 1")
+    check_setting("power", power, lambda v: 0.5 <= v < 1, "in [0.5, 1)")
+    normal = stdlib_statistics.NormalDist()
+    z, z_power = normal.inv_cdf((1 + confidence) / 2), normal.inv_cdf(power)
+    return max(2, math.ceil(((z + z_power) * std / difference) ** 2 + z**2 / 2))
 
 
 # ------------------------------------------------------------------------------------------------------- the bootstrap

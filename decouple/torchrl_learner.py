@@ -8,6 +8,7 @@
 It is `decouple.learner.Learner` for what that cannot stack (convolutions, a user's own blocks), and what that is tested
 against. The losses read the branches after the cut; the trunk, online and target, runs outside of them, since TorchRL
 copies what it is given. The order of a step: critics, the policy on the critics as they are then, temperature, targets.
+They are given the networks for actions in [-1, 1] (`ActorQValue.unit`), so that entropy and noise are in that unit.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class TorchRLLearner:
 
     Raises:
         ValueError: a model that does not go with the algorithm or reads further keys; twin critics of two
-            architectures; for TD3, bounds whose range differs between dimensions; for DDPG, a twin or target noise.
+            architectures; for DDPG, a twin or target noise.
     """
 
     seeds = 1
@@ -84,13 +85,13 @@ class TorchRLLearner:
 
     @torch.no_grad()
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
-        """Actions (1, N, A), or indices (1, N, 1) of discrete ones; sampled with `noise`, the policy's mode without."""
+        """Actions for the environment (1, N, A), or indices (1, N, 1); sampled with `noise`, the mode without."""
         out = self.policy(self.cut(self.trunk(self._shaped(observation)))[0])  # (N, parameters)
         alone = tuple(part[None] for part in out) if isinstance(out, tuple) else out[None]  # (1, N, parameters)
         return self.acting.choose(alone, noise)
 
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
-        """Uniform actions (1, count, A), or indices (1, count, 1)."""
+        """Uniform actions for the environment (1, count, A), or indices (1, count, 1)."""
         return self.acting.uniform(count, noise)
 
     # ------------------------------------------------------------------------------------------------------ learning
@@ -99,7 +100,7 @@ class TorchRLLearner:
         """One gradient step of the critics and, every `policy_delay`-th time, of the policy; targets follow.
 
         Args:
-            batch: (1, B, width).
+            batch: (1, B, width); a continuous action in [-1, 1], as a `Replay` gives it.
             noise: not read: TorchRL's losses draw from torch's global generator, whose state a checkpoint must hold.
 
         Returns:
@@ -196,7 +197,8 @@ class TorchRLLearner:
 
     def _loss(self) -> LossModule:
         """TorchRL's loss on the branches, with the critics' own values where it has drawn others."""
-        actor, critics = self.model.get_policy_branch(), self.model.get_qvalue_branches()
+        unit = self.model.unit()
+        actor, critics = unit.get_policy_branch(), unit.get_qvalue_branches()
         settings, twin = self.settings, {"num_qvalue_nets": 2, "loss_function": "l2", "deactivate_vmap": True}
         if isinstance(settings, DDPGSettings) and not isinstance(settings, TD3Settings):
             if len(critics) > 1 or settings.target_noise:
@@ -212,16 +214,10 @@ class TorchRLLearner:
         if shapes[0] != shapes[1]:
             raise ValueError(f"model must have twin critics of one architecture; got {shapes[0]} and {shapes[1]}")
         if isinstance(settings, TD3Settings):
-            if (self.acting.half != self.acting.half[0]).any():
-                got = self.acting.half.mul(2).tolist()
-                raise ValueError(
-                    f"the action's range must be the same in all dimensions for TorchRL's TD3Loss; got {got}"
-                )
-            half = self.acting.half[0].item()  # of its noise, in the action's units
             actor = TensorDictSequential(TensorDictModule(nn.Identity(), [VALUE], [VALUE]), *actor.module)
             # ... since it shows the critic only what the actor reads
-            noise = {"policy_noise": settings.target_noise * half, "noise_clip": settings.target_noise_clip * half}
-            loss = TD3Loss(actor, critics[0], bounds=(self.acting.low, self.acting.high), **noise, **twin)
+            noise = {"policy_noise": settings.target_noise, "noise_clip": settings.target_noise_clip}
+            loss = TD3Loss(actor, critics[0], bounds=(-1.0, 1.0), **noise, **twin)
         elif isinstance(settings, SACSettings):
             fixed = settings.alpha is not None
             temperature = {"alpha_init": settings.alpha if fixed else settings.alpha_init, "fixed_alpha": fixed}
@@ -269,7 +265,8 @@ class TorchRLLearner:
         """The agent as a model, with the parameters it has now."""
         model = copy.deepcopy(self.model)
         if not isinstance(self.loss, DDPGLoss):  # which trains the model's own critic
-            for critic, values in zip(model.get_qvalue_branches(), self.loss.qvalue_network_params.data, strict=True):
+            critics = model.unit().get_qvalue_branches()
+            for critic, values in zip(critics, self.loss.qvalue_network_params.data, strict=True):
                 TensorDict.from_module(critic).data.copy_(values)
         return [model]
 

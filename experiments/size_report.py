@@ -9,7 +9,7 @@ diagnoses. Latencies are measured once. A study in progress is reported as far a
 Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-from _script import plain_errors, plain_interrupts  # noqa: I001  (first: it takes this folder off the path)
+from _script import run_command, settings_of  # noqa: I001  (first: it takes this folder off the path)
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,6 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from decouple.cell_store import CellStore
 from decouple.checks import check_setting
@@ -29,7 +28,14 @@ from decouple.search import return_text, size_name
 from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, read_studies
 from decouple.reports.size_figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
 from decouple.reports.size_latency import available_runtimes, read_latency, study_latency
-from decouple.reports.size_study import csv_table, markdown_table, read_paper, read_paper_parameters, table_rows
+from decouple.reports.size_study import (
+    csv_table,
+    markdown_table,
+    old_searches,
+    read_paper,
+    read_paper_parameters,
+    table_rows,
+)
 from decouple.reports.size_table_figures import relative_figure, table_figure
 
 PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey"
@@ -79,7 +85,8 @@ def report(config: SizeReport) -> Path:
     found = any(row["source"] == "here" for row in rows)
     if found:
         save_figure(relative_figure(rows, read_paper_parameters(PAPER / "table_a2.csv")), folder / "figure_4.png", DPI)
-    sections = [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
+    sections = ["\n".join(f"- {text}" for text in old)] if (old := old_searches(store.searches())) else []
+    sections += [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
     path = folder / "report.md"
     replace_file(path, "\n\n".join([head_section(found, left_out), *sections, ""]).encode())
     return path
@@ -153,11 +160,9 @@ ConfigStore.instance().store(name="size_report_schema", node=SizeReport)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="size_report")
 def main(config: Any) -> None:
-    with plain_errors():
-        path = report(OmegaConf.to_object(config))
+    path = report(settings_of(config))
     print(f"the report is {path}, with its tables and pictures beside it")
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

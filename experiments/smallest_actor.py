@@ -12,7 +12,7 @@ number of these commands may share. Started again, after a kill or with more see
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
 """
 
-from _script import plain_errors, plain_interrupts, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
+from _script import refuse_added, run_command, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
 
 import contextlib
 import dataclasses
@@ -26,8 +26,6 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from decouple.cell_store import CellStore
@@ -41,6 +39,7 @@ from decouple.search import SIZES, SmallestActor, Step, Trial, return_text, roun
 from decouple.reports.size_study import (
     csv_table,
     markdown_table,
+    old_searches,
     read_paper,
     reduction_percent,
     search_record,
@@ -63,6 +62,7 @@ class SearchSettings:
     tolerance: float = 0.1  # share of the threshold by which a mean return may lie below it (the paper's)
     sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # from the smallest on
     confidence: float = 0.95  # of the intervals
+    power: float = 0.8  # how often as many seeds as the notes ask for would tell
     exhaustive: bool = False  # every size of both stages, rather than a bisection
     engine: str = "local"  # local: processes of this machine; ray
     parallel: int = 1  # batches at once: of use where exhaustive, since a bisection wants one cell at a time
@@ -95,7 +95,7 @@ class SearchSettings:
             check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
         sizes = settings.actor, settings.critic
         check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
-        return search_steps(**{**self.told(), "threshold": threshold}, baseline=settings.actor)
+        return search_steps(**{**self.told(), "threshold": threshold}, power=self.power, baseline=settings.actor)
 
 
 class SearchProgress:
@@ -196,8 +196,9 @@ def write_table(run_dir: str) -> str:
     store = Path(run_dir) / "cells.sqlite"
     if not store.exists():
         raise FileNotFoundError(f"{store} is not there: no search has run in {run_dir}")
-    rows = table_rows(CellStore(store).searches(), read_paper(PAPER))
-    text = markdown_table(rows)
+    searches = CellStore(store).searches()
+    rows = table_rows(searches, read_paper(PAPER))
+    text = "\n".join([markdown_table(rows), *(f"\n{note}" for note in old_searches(searches))])
     replace_file(Path(run_dir) / "table.md", text.encode() + b"\n")
     replace_file(Path(run_dir) / "table.csv", csv_table(rows))
     return text
@@ -249,25 +250,22 @@ del sys.modules["_script"]
 
 @hydra.main(version_base="1.3", config_path="../configs/control", config_name="smallest_actor")
 def main(config: Any) -> None:
-    one = HydraConfig.get().mode != RunMode.MULTIRUN  # in a sweep Hydra must see errors, to go on with the others
-    with plain_errors() if one else contextlib.nullcontext():
-        plain = OmegaConf.to_container(config, resolve=True)
-        options = SearchSettings(**plain.pop("search"))  # pyright: ignore
-        settings = CONTROL_ALGORITHMS[plain["algorithm"]](**plain)  # pyright: ignore
-        if not options.train:
-            print(write_table(settings.run_dir))
-            return
-        counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
-        try:
-            with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
-                found = search(settings, options, counts)
-        except CellError as error:
-            if one:
-                sys.exit(f"CellError: {error}")
-            raise
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    given = plain.pop("search")
+    check_setting("search", given, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
+    check_setting("algorithm", plain["algorithm"], CONTROL_ALGORITHMS.__contains__, f"of {list(CONTROL_ALGORITHMS)}")
+    kind = CONTROL_ALGORITHMS[plain["algorithm"]]
+    refuse_added(SearchSettings, given, "search.")
+    refuse_added(kind, plain)
+    options, settings = SearchSettings(**given), kind(**plain)
+    if not options.train:
+        print(write_table(settings.run_dir))
+        return
+    counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
+    with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
+        found = search(settings, options, counts)
     print(report(settings, counts, found))
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

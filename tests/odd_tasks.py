@@ -1,7 +1,7 @@
 """Gymnasium tasks that break trainers. `register()` makes them known; each id says what is odd about it.
 
-Odd/{Nan,Inf}-{reward,observation}-{discrete,box}-v0          one NaN or infinity at the 37th step of a game
-Odd/{Nan,Inf}-{reward,observation}-{discrete,box}-seed1-v0    of the first game of an environment's seed 1 alone
+Odd/{Nan,Inf,Huge}-{reward,observation}-{discrete,box}-v0          one NaN, infinity or 1e300 at the 37th step of a game
+Odd/{Nan,Inf,Huge}-{reward,observation}-{discrete,box}-seed1-v0    of the first game of an environment's seed 1 alone
 Odd/Plain-{discrete,box}-v0                                   never, and the same numbers otherwise
 
 The task refuses an action that its space does not have, as Gymnasium's own tasks may: a nan among them.
@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 AT = 37  # the step, counted from the first over all episodes, that is odd
 SPACES = {"discrete": lambda: spaces.Discrete(3), "box": lambda: spaces.Box(-1, 1, (1,), np.float32)}
-VALUES = {"Nan": np.nan, "Inf": np.inf}
+VALUES = {"Nan": np.nan, "Inf": np.inf, "Huge": 1e300}
 
 
 class Odd(gymnasium.Env):

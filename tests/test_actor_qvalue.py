@@ -17,7 +17,7 @@ from torchrl.objectives import DiscreteSACLoss, SACLoss, ValueEstimators
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import mlp_blocks
 from decouple.counting import multiply_adds, parameter_count
-from decouple.heads import action_space
+from decouple.heads import ActionUnit, action_space
 from decouple.separation import separate
 
 OBSERVATION, ACTION = 3, 2
@@ -66,6 +66,7 @@ def test_a_stochastic_model_writes_these_keys(k: int, batch: tuple[int, ...]) ->
         "scale": (ACTION,),
         "action": (ACTION,),
         "action_log_prob": (),
+        "unit_action": (ACTION,),
         "value_hidden": (5,),
         "state_action_value": (1,),
         ("twin", "value_hidden"): (5,),
@@ -269,6 +270,84 @@ def test_torchrls_losses_take_the_operators(discrete: bool) -> None:
     assert all(p.grad is not None and p.grad.any() for p in loss.qvalue_network_params.parameters())
 
 
+# ------------------------------------------------------------------------------------------------- the actions' unit
+
+UNIT = Bounded(-1.0, 1.0, (ACTION,))
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_critics_read_actions_in_the_unit(k: int) -> None:
+    model = make_model(k=k)
+    data = observations(5).update({"action": torch.tensor([[0.5, 4.5]]).expand(5, 2)})  # middle 0 and 3, half 2
+    hidden = data["observation"] if k == 0 else model.get_features()(data.clone())["hidden"]
+    expected = torch.cat([hidden, torch.tensor([[0.25, 0.75]]).expand(5, 2)], -1)
+    for name, operator in zip(("value", "twin"), model.get_qvalue_operators(), strict=True):
+        layer, head = model.module[name].module[0].linear, model.module[f"{name}_head"].module
+        value = operator(data.clone())["state_action_value"]
+        torch.testing.assert_close(value, head(torch.tanh(layer(expected))))
+        assert "unit_action" not in operator(data.clone())
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("k", [0, 1])
+def test_a_model_in_the_unit_is_the_same_networks(k: int, deterministic: bool) -> None:
+    model = make_model(k=k, deterministic=deterministic)
+    unit = model.unit()
+    assert ids(unit) == ids(model) and unit.at == k and unit.deterministic == deterministic
+    assert parameter_count(unit) == parameter_count(model) and unit.example.keys() == model.example.keys()
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        out, there = (each.get_policy_operator()(observations(5).zero_()) for each in (model, unit))
+    torch.testing.assert_close(out["action"], torch.tensor([0.0, 3.0]) + 2 * there["action"])
+    for operator, of_unit in zip(model.get_qvalue_operators(), unit.get_qvalue_operators(), strict=True):
+        torch.testing.assert_close(operator(out.clone())["state_action_value"], of_unit(there)["state_action_value"])
+    if not deterministic:
+        # The density in the task's units is that in the unit, divided by half of each component's range: 2 and 2.
+        given = there["action"] * 0.9
+        log_prob = unit.get_policy_operator().get_dist(there).log_prob(given)
+        in_the_task = torch.tensor([0.0, 3.0]) + 2 * given
+        of_task = model.get_policy_operator().get_dist(out).log_prob(in_the_task)
+        torch.testing.assert_close(of_task, log_prob - math.log(4))
+
+
+def test_a_model_of_a_task_in_the_unit_reads_actions_as_they_are() -> None:
+    model = make_model(UNIT)
+    assert "unit_action" not in model(observations(5))
+    discrete = make_model(DISCRETE)
+    assert discrete.unit() is discrete
+
+
+def test_state_dicts_have_no_bounds() -> None:
+    model, unit = make_model(), make_model(UNIT)
+    assert model.state_dict().keys() == unit.state_dict().keys()
+    unit.load_state_dict(model.state_dict())
+
+
+def test_torchrls_sac_loss_has_the_learners_entropy_in_the_unit() -> None:
+    model = make_model()
+    unit = model.unit()
+    data = transitions(discrete=False)
+    entropies = []
+    for each, spec in ((model, CONTINUOUS), (unit, UNIT)):
+        loss = SACLoss(each.get_policy_operator(), each.get_qvalue_operators(), action_spec=spec)
+        loss.make_value_estimator(ValueEstimators.TD0, gamma=0.0)
+        assert loss.target_entropy == -ACTION
+        torch.manual_seed(0)
+        with pytest.warns(UserWarning, match="target"):
+            entropies.append(loss(data.clone())["entropy"])
+    torch.testing.assert_close(entropies[0] - entropies[1], torch.tensor(math.log(4)))
+
+
+@pytest.mark.parametrize("bounds", [(-0.1, 0.3), (-3.0, 7.1), (0.0, 0.7), (-1e38, 3e38)], ids=str)
+def test_an_action_in_the_tasks_units_never_leaves_its_bounds(bounds: tuple[float, float]) -> None:
+    space = action_space(Bounded(*bounds, (1,)))
+    unit = ActionUnit(space)
+    ends = unit.to_task(torch.tensor([[-1.0], [0.0], [1.0]]))
+    assert (ends >= unit.low).all() and (ends <= unit.high).all() and ends.isfinite().all()
+    torch.testing.assert_close(unit(ends), torch.tensor([[-1.0], [0.0], [1.0]]), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="space must be of a continuous action; got 4 discrete"):
+        ActionUnit(action_space(DISCRETE))
+
+
 # -------------------------------------------------------------------------------------------------------- action spaces
 
 
@@ -342,3 +421,9 @@ def test_a_twin_must_fit_and_be_its_own() -> None:
     whole = separate(mlp_blocks(OBSERVATION, [6]), own, at=0, value_keys=["action"], example=EXAMPLE)
     with pytest.raises(ValueError, match="twin_blocks must have parameters of their own"):
         actor_qvalue(whole, CONTINUOUS, twin_blocks=own)
+
+
+def test_a_twin_is_checked_in_the_type_that_the_network_has_by_then() -> None:
+    plain = separate(mlp_blocks(OBSERVATION, [6]), value_blocks(0, ACTION), 0, value_keys=["action"], example=EXAMPLE)
+    twin = [block.double() for block in value_blocks(0, ACTION)]
+    assert actor_qvalue(plain.double(), CONTINUOUS, twin_blocks=twin).module["twin"] is not None

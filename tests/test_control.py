@@ -66,8 +66,8 @@ def test_a_single_neuron_is_a_bare_linear_layer_for_actor_and_critic():
     assert action.item() == pytest.approx(2 * torch.tanh(torch.tensor(weight * 0.7 + bias)).item(), abs=1e-6)
     (critic,) = neuron.get_qvalue_operators()
     value = critic(TensorDict({"observation": observation, "action": torch.tensor([[0.3]])}, [1]))["state_action_value"]
-    layer = neuron.module["value_head"].module
-    assert value.item() == pytest.approx((layer.weight[0] @ torch.tensor([0.7, 0.3]) + layer.bias[0]).item(), abs=1e-6)
+    layer = neuron.module["value_head"].module  # which reads the action, of bounds +-2, in [-1, 1]
+    assert value.item() == pytest.approx((layer.weight[0] @ torch.tensor([0.7, 0.15]) + layer.bias[0]).item(), abs=1e-6)
 
 
 def test_activations_and_initialisations_are_settings_of_each_network():

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from odd_tasks import AT, register
+from playing import play
 
 from decouple.checkpoint import load_checkpoint
 from decouple.control import CONTROL_ALGORITHMS, ControlSettings, load_agents, train_agents
+from decouple.envs.control import control_env
 from decouple.finite import FailedSeeds, NotFiniteError
 from decouple.metrics import read_metrics, read_result
 
@@ -118,6 +120,14 @@ def test_a_failed_agent_stays_so_when_the_run_goes_on(tmp_path, algorithm):
     parts = train_agents(cell(algorithm, tmp_path / "parts", env, seeds=3, keep_replay=True))  # says nothing again
     assert parts["failed"] == whole["failed"] and parts["final/return/seed1"] is None
     assert train_agents(cell(algorithm, tmp_path / "parts", env, seeds=3, keep_replay=True)) == parts  # evaluates anew
+
+
+def test_a_number_too_large_for_float32_is_infinite_where_it_enters():
+    env = control_env("Odd/Huge-reward-box-v0", [0])
+    reward = play(env, [torch.zeros(1, 1, 1)] * AT)[0]["reward"]
+    assert reward[-1].isinf() and reward[:-1].isfinite().all()
+    with pytest.raises(ValueError, match=r"action must be finite; got \[\[\[1e\+300\]\]\]"):
+        env.step(env.reset().set("action", torch.full((1, 1, 1), 1e300, dtype=torch.float64)))
 
 
 def test_where_all_fail_the_error_names_each(tmp_path):

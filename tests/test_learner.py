@@ -58,6 +58,7 @@ def make_model(
     policy_gradient: float = 0.0,
     value_gradient: float = 1.0,
     fill: Callable[[ActorQValue], None] | None = None,
+    spec: Bounded | None = None,
     **keywords: Any,
 ) -> ActorQValue:
     """Actor |4,4,4|, critics |5,5| after the cut."""
@@ -73,9 +74,9 @@ def make_model(
     scales = {"policy_gradient": policy_gradient, "value_gradient": value_gradient}
     network = separate(*blocks, at=k, value_keys=keys, example=EXAMPLE, **scales)
     twin = None if algorithm == "ddpg" else value_blocks()
-    spec = Categorical(ACTIONS) if discrete else Bounded(LOW, HIGH)
+    of_task = Categorical(ACTIONS) if discrete else spec or Bounded(LOW, HIGH)
     deterministic = algorithm in ("td3", "ddpg")
-    model = actor_qvalue(network, spec, twin_blocks=twin, deterministic=deterministic, **keywords)
+    model = actor_qvalue(network, of_task, twin_blocks=twin, deterministic=deterministic, **keywords)
     if fill is not None:
         fill(model)
     return model
@@ -96,7 +97,7 @@ def make_batch(algorithm: str, step: int, seeds: int = 1) -> Transition:
         draws = [torch.randint(0, ACTIONS, (BATCH, 1), generator=g) for g in generators]
         action = torch.stack(draws).float()
     else:
-        action = (LOW + HIGH) / 2 + (HIGH - LOW) / 2 * normal(ACTION).tanh()
+        action = normal(ACTION).tanh()  # as a replay gives them, whatever the task's bounds
     return Transition(normal(OBSERVATION), action, normal(1), (normal(1) > 1).float(), normal(OBSERVATION))
 
 
@@ -186,7 +187,7 @@ def compare(algorithm: str, model: ActorQValue, settings: Any, updates: int = 10
 def test_updates_are_those_of_torchrls_losses(algorithm: str, k: int, scales: tuple[float, float]) -> None:
     policy_gradient, value_gradient = scales
     model = make_model(algorithm, k, policy_gradient=policy_gradient, value_gradient=value_gradient)
-    ours, theirs = compare(algorithm, model, make_settings(algorithm))
+    ours, theirs = compare(algorithm, model, make_settings(algorithm), updates=16)
 
     targets, online = targets_of(ours), parameters_of(ours.models()[0])
     assert_same(targets, targets_of(theirs))
@@ -307,9 +308,15 @@ def test_blocks_that_cannot_be_stacked_learn_with_torchrl(algorithm: str, k: int
 
 
 class Plain:
-    """SAC and TD3 of one agent, as a reader would write them, with networks of nn.Sequential and torch.optim.Adam."""
+    """SAC and TD3 of one agent, as a reader would write them, with networks of nn.Sequential and torch.optim.Adam.
 
-    def __init__(self, model: ActorQValue, settings: Any, k: int, policy_gradient: float):
+    Its batches hold actions in the task's units, between `bounds`, and its critics read them in [-1, 1]. It has the
+    model's own precision.
+    """
+
+    def __init__(self, model: ActorQValue, settings: Any, k: int, policy_gradient: float, bounds=(LOW, HIGH)):
+        self.low, self.high = bounds
+
         def stack(size: int, widths: Sequence[int], out: int | None) -> nn.Sequential:
             layers: list[nn.Module] = []
             for width in widths:
@@ -321,7 +328,7 @@ class Plain:
         self.trunk = stack(OBSERVATION, [WIDTH] * k, None)
         self.policy = stack(width, [WIDTH] * (3 - k), ACTION if model.deterministic else 2 * ACTION)
         self.q1, self.q2 = (stack(width + ACTION, [5, 5], 1) for _ in range(2))
-        nets = nn.ModuleList([self.trunk, self.policy, self.q1, self.q2])
+        nets = nn.ModuleList([self.trunk, self.policy, self.q1, self.q2]).to(next(model.parameters()).dtype)
         for own, parameter in zip(nets.parameters(), model.parameters(), strict=True):
             own.data.copy_(parameter.data)
         self.nets = nets
@@ -332,7 +339,7 @@ class Plain:
         policy = [*self.policy.parameters(), *(self.trunk.parameters() if policy_gradient else ())]
         self.critic_optimizer = torch.optim.Adam(critic, settings.learning_rate)
         self.policy_optimizer = torch.optim.Adam(policy, settings.learning_rate)
-        self.log_alpha = torch.zeros((), requires_grad=True)
+        self.log_alpha = torch.zeros((), requires_grad=True, dtype=next(model.parameters()).dtype)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], settings.learning_rate)
         self.updates = 0
 
@@ -340,29 +347,24 @@ class Plain:
         loc, log_scale = self.policy(hidden).chunk(2, -1)
         normal = torch.distributions.Normal(loc, log_scale.clamp(-20, 2).exp())
         u = loc + normal.scale * eps
-        half = (HIGH - LOW) / 2
-        log_prob = normal.log_prob(u) - torch.log(half * (1 - torch.tanh(u) ** 2))
-        return (LOW + HIGH) / 2 + half * torch.tanh(u), log_prob.sum(-1, keepdim=True)
+        log_prob = normal.log_prob(u) - torch.log(1 - torch.tanh(u) ** 2)  # the density of tanh u, in (-1, 1)
+        return torch.tanh(u), log_prob.sum(-1, keepdim=True)
 
     def together(self, one: Tensor, other: Tensor) -> Tensor:
         """Two numbers' quantile q lies at q of the way from the lesser to the greater."""
         share = {"min": 0.0, "mean": 0.5}.get(self.settings.target_aggregation, self.settings.target_aggregation)
         return (1 - share) * torch.minimum(one, other) + share * torch.maximum(one, other)
 
-    def squash(self, logit: Tensor) -> Tensor:
-        return (LOW + HIGH) / 2 + (HIGH - LOW) / 2 * torch.tanh(logit)
-
     def update(self, batch: Transition, noise: Sequence[Tensor]) -> dict[str, float]:
         deterministic, s = isinstance(self.settings, TD3Settings), self.settings
         obs, action, reward, terminated, next_obs = (part[0] for part in batch)
+        unit_action = (action - (self.low + self.high) / 2) / ((self.high - self.low) / 2)
         noise = list(noise)
         with torch.no_grad():
             target_hidden = self.t_trunk(next_obs)
             if deterministic:
-                half = (HIGH - LOW) / 2
-                smoothing = (s.target_noise * noise.pop(0)).clamp(-s.target_noise_clip, s.target_noise_clip) * half
-                next_action = self.squash(self.t_policy(target_hidden)) + smoothing
-                next_action = torch.minimum(torch.maximum(next_action, LOW), HIGH)
+                smoothing = (s.target_noise * noise.pop(0)).clamp(-s.target_noise_clip, s.target_noise_clip)
+                next_action = (torch.tanh(self.t_policy(target_hidden)) + smoothing).clamp(-1, 1)
                 entropy_bonus = 0.0
             else:
                 next_action, log_prob = self.sample(self.trunk(next_obs), noise.pop(0))
@@ -371,7 +373,7 @@ class Plain:
             value = self.together(self.t_q1(x), self.t_q2(x)) + entropy_bonus
             target = reward + s.gamma * (1 - terminated) * value
         hidden = self.trunk(obs)
-        x = torch.cat([hidden, action], -1)
+        x = torch.cat([hidden, unit_action], -1)
         q1, q2 = self.q1(x), self.q2(x)
         loss = functional.mse_loss(q1, target) + functional.mse_loss(q2, target)
         self.critic_optimizer.zero_grad()
@@ -386,7 +388,7 @@ class Plain:
         hidden = self.trunk(obs) if self.policy_gradient else hidden.detach()
         reads = self.policy_gradient * hidden + (1 - self.policy_gradient) * hidden.detach()
         if deterministic:
-            actor_loss = -self.q1(torch.cat([hidden.detach(), self.squash(self.policy(reads))], -1)).mean()
+            actor_loss = -self.q1(torch.cat([hidden.detach(), torch.tanh(self.policy(reads))], -1)).mean()
         else:
             new_action, log_prob = self.sample(reads, noise.pop(0))
             x = torch.cat([hidden.detach(), new_action], -1)
@@ -411,24 +413,30 @@ class Plain:
         return metrics
 
 
-def compare_with_plain(learner: Learner, plain: Plain, algorithm: str) -> None:
+def compare_with_plain(
+    learner: Learner, plain: Plain, algorithm: str, *, rtol: float = 1e-4, atol: float = 2e-6
+) -> None:
     """Eight updates of both, from one start and with the same noise: metrics, parameters and targets."""
+    dtype = next(plain.nets.parameters()).dtype
     for step in range(8):
         draws = 2 if algorithm == "sac" else 1
-        noise = [torch.randn(BATCH, ACTION) for _ in range(draws)]
+        noise = [torch.randn(BATCH, ACTION, dtype=dtype) for _ in range(draws)]
         # TD3 draws no noise at its policy's step
-        batch = make_batch(algorithm, step)
-        expected = plain.update(batch, noise)
+        batch = Transition(*(part.to(dtype) for part in make_batch(algorithm, step)))
+        in_the_task = (plain.low + plain.high) / 2 + (plain.high - plain.low) / 2 * batch.action
+        expected = plain.update(batch._replace(action=in_the_task), noise)
         metrics = learner.update(batch, GivenNoise(noise))  # pyright: ignore[reportArgumentType]
-        assert {name: value.item() for name, value in metrics.items()} == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
+            expected, rel=rtol, abs=5 * atol
+        )
     own = list(parameters_of(learner.models()[0]).values())
     for parameter, reference in zip(own, plain.nets.parameters(), strict=True):
-        torch.testing.assert_close(parameter, reference.detach(), rtol=1e-4, atol=2e-6)
+        torch.testing.assert_close(parameter, reference.detach(), rtol=rtol, atol=atol)
     # Target networks are polyak averages, the trunk's too; SAC has no target policy.
     policy = [plain.t_policy] if algorithm == "td3" else []
     nets = nn.ModuleList([plain.t_trunk, *policy, plain.t_q1, plain.t_q2])
     for parameter, reference in zip(targets_of(learner).values(), nets.parameters(), strict=True):
-        torch.testing.assert_close(parameter, reference.detach(), rtol=1e-4, atol=2e-6)
+        torch.testing.assert_close(parameter, reference.detach(), rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -437,6 +445,21 @@ def compare_with_plain(learner: Learner, plain: Plain, algorithm: str) -> None:
 def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradient: float) -> None:
     model, settings = make_model(algorithm, k, policy_gradient=policy_gradient), make_settings(algorithm)
     compare_with_plain(Learner([model], settings), Plain(model, settings, k, policy_gradient), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("k", [0, 1])
+@pytest.mark.parametrize("policy_gradient", [0.0, 1.0])
+@pytest.mark.parametrize("bounds", [([-0.1, -0.1], [0.3, 0.3]), ([-0.01, 2.0], [0.01, 102.0])], ids=str)
+def test_updates_in_small_and_mixed_units_are_those_of_plain_torch_in_float64(
+    algorithm: str, k: int, policy_gradient: float, bounds: tuple[list[float], list[float]]
+) -> None:
+    low, high = (torch.tensor(side, dtype=torch.float64) for side in bounds)
+    spec = Bounded(low, high)
+    model = make_model(algorithm, k, policy_gradient=policy_gradient, spec=spec).double()
+    settings = make_settings(algorithm)
+    plain = Plain(model, settings, k, policy_gradient, (low, high))
+    compare_with_plain(Learner([model], settings), plain, algorithm, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -571,7 +594,7 @@ def test_models_compute_what_the_stacked_networks_do(algorithm: str, k: int) -> 
     observation, discrete = torch.randn(3, 6, OBSERVATION), algorithm == "discrete_sac"
     action = None if discrete else learner.random_actions(6, SeedNoise(range(3)))
     hidden = learner.trunk(observation)
-    inputs = [hidden] if action is None else [hidden, action]
+    inputs = [hidden] if action is None else [hidden, (action - (LOW + HIGH) / 2) / ((HIGH - LOW) / 2)]
     rows = [x.repeat(learner.critics, 1, 1) for x in inputs]
     values = learner.critic_head(learner.critic_body(*rows)).unflatten(0, (learner.critics, 3))
     modes = learner.act(observation)
@@ -598,14 +621,17 @@ def test_learning_leaves_the_models_it_was_given_as_they_were() -> None:
 
 
 def test_log_probability_is_that_of_torchrls_tanh_normal() -> None:
-    low, high = torch.tensor([-2.0, 1.0], dtype=torch.float64), torch.tensor([0.5, 9.0], dtype=torch.float64)
     loc, log_scale, eps = torch.randn(3, 50, 2, dtype=torch.float64)
     loc.requires_grad_()
-    action, log_prob = squashed_normal(loc, log_scale.exp(), eps, (high + low) / 2, (high - low) / 2)
+    action, log_prob = squashed_normal(loc, log_scale.exp(), eps)
     assert action.shape == (50, 2) and log_prob.shape == (50, 1)
-    assert ((action > low) & (action < high)).all()
-    expected = TanhNormal(loc, log_scale.exp(), low=low, high=high).log_prob(action)
+    assert (action.abs() < 1).all()
+    expected = TanhNormal(loc, log_scale.exp()).log_prob(action)
     torch.testing.assert_close(log_prob[:, 0], expected, rtol=1e-6, atol=1e-6)
+    # In other units the log-probability is less by the logarithms of half the ranges.
+    low, high = torch.tensor([-2.0, 1.0], dtype=torch.float64), torch.tensor([0.5, 9.0], dtype=torch.float64)
+    there = TanhNormal(loc, log_scale.exp(), low=low, high=high).log_prob((low + high) / 2 + (high - low) / 2 * action)
+    torch.testing.assert_close(log_prob[:, 0] - math.log(1.25 * 4), there, rtol=1e-6, atol=1e-6)
     # With the noise held fixed the gradient flows through the action too.
     (gradient,) = torch.autograd.grad(log_prob.sum(), loc)
     torch.testing.assert_close(gradient, 2 * torch.tanh(loc + log_scale.exp() * eps).detach())
@@ -613,7 +639,7 @@ def test_log_probability_is_that_of_torchrls_tanh_normal() -> None:
 
 def test_log_probability_stays_finite_where_the_tanh_saturates() -> None:
     loc = torch.tensor([[40.0, -40.0]], requires_grad=True)
-    action, log_prob = squashed_normal(loc, torch.ones(1, 2), torch.zeros(1, 2), torch.zeros(2), torch.ones(2))
+    action, log_prob = squashed_normal(loc, torch.ones(1, 2), torch.zeros(1, 2))
     assert action.tolist() == [[1.0, -1.0]]
     # -log sqrt(2 pi) of each, and log(1 - tanh^2 u) = 2 (log 2 - |u|)
     expected = 2 * (-0.5 * math.log(2 * math.pi) - 2 * (math.log(2) - 40))
@@ -826,8 +852,6 @@ def test_what_torchrls_losses_cannot_do_is_refused() -> None:
         twin_blocks = mlp_blocks(OBSERVATION + ACTION, [4]) if twin else None
         return actor_qvalue(network, spec, twin_blocks=twin_blocks, deterministic=True)
 
-    with pytest.raises(ValueError, match=r"range must be the same .* TD3Loss; got \[4.0, 6.0\]"):
-        TorchRLLearner(deterministic(True, Bounded(LOW, torch.tensor([2.0, 7.0]))), TD3Settings())
     with pytest.raises(ValueError, match="one critic"):
         TorchRLLearner(deterministic(True, Bounded(LOW, HIGH)), DDPGSettings())
     with pytest.raises(ValueError, match=r"target_noise=0\.2"):

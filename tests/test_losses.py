@@ -16,6 +16,7 @@ from torch.distributions import Categorical
 from torchrl.objectives import ClipPPOLoss
 
 from decouple import losses
+from decouple.heads import ActionSpace
 from decouple.losses import (
     AdvantageHead,
     AdvantageLoss,
@@ -145,6 +146,15 @@ def test_advantage_head_of_a_continuous_action_concatenates_it_and_passes_its_gr
     advantage = head(torch.tensor([[1.0, 1.0]]), action)
     assert advantage.tolist() == [[1 + 2 + 1.5 - 2 + 0.5]]
     assert gradients(advantage.sum(), [action])[0].tolist() == [[3.0, -1.0]]
+
+
+def test_advantage_head_reads_a_continuous_action_in_the_unit():
+    space = ActionSpace(2, torch.tensor([0.0, -8.0]), torch.tensor([1.0, 8.0]))  # middle 0.5 and 0, half 0.5 and 8
+    head = AdvantageHead(2, 2, discrete=False, space=space)
+    set_parameters(head, [[1.0, 2.0, 3.0, -1.0]], [0.5])
+    advantage = head(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.75, 4.0]]))  # 0.5 and 0.5 in the unit
+    assert advantage.tolist() == [[1 + 2 + 1.5 - 0.5 + 0.5]]
+    assert list(head.state_dict()) == ["linear.weight", "linear.bias"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from commands import assert_same
@@ -84,6 +86,59 @@ def test_a_row_holds_the_mean_over_seeds_and_each_seeds_own():
     assert row["train/episode_length"] == 30 and row["train/episodes"] == 1
     assert sorted(table) == [20, 40, 60, 80, 100, 120]
     assert "loss/critic" not in table[20]  # no update before learning_starts
+
+
+class Track(gymnasium.Env):
+    """Reward -(x + a / half)^2: one task in any unit of its action, whose bounds are +-half."""
+
+    def __init__(self, half: float):
+        self.half = half
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-half, half, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.x = 0, self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.x, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"{action!r} is outside of +-{self.half}"
+        reward = -float((self.x[0] + action[0] / self.half) ** 2)
+        self.t, self.x = self.t + 1, self.np_random.uniform(-1, 1, 1).astype(np.float32)
+        return self.x, reward, False, self.t >= 20, {}
+
+
+def track_env(half: float, seeds: list[int]):
+    name = f"decouple-tests/Track{str(half).replace('.', 'p')}-v0"
+    if name not in gymnasium.registry:
+        gymnasium.register(name, Track, kwargs={"half": half})
+    return control_env(name, seeds, 1)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("kind", [SACSettings, TD3Settings, DDPGSettings])
+def test_what_is_learned_does_not_depend_on_the_actions_unit(kind, at):
+    settings = kind(**TINY, held_out_every=5)
+    parameters, tables = {}, {}
+    for half in (1.0, 0.125, 64.0, 0.1):
+        learner, table = train([3, 7], settings, at=at, env=track_env(half, [3, 7]))
+        parameters[half] = torch.cat([p.detach().flatten() for model in learner.models() for p in model.parameters()])
+        tables[half] = {n: {k: v for k, v in row.items() if not k.startswith("time/")} for n, row in table.items()}
+    for half in (0.125, 64.0):  # powers of two: nothing is rounded, and all is the same to the bit
+        assert torch.equal(parameters[half], parameters[1.0]) and tables[half] == tables[1.0]
+    torch.testing.assert_close(parameters[0.1], parameters[1.0], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("half", [1.0, 0.1])
+def test_the_entropy_target_can_be_reached_in_any_unit(half):
+    # In the task's units a policy between +-0.1 has at most the entropy log 0.2 = -1.6: less than the target, -1.
+    settings = SACSettings(total_frames=700, learning_starts=100, learning_rate=1e-2, batch_size=64, log_every=100)
+    settings.evaluate_every = settings.checkpoint_every = 700
+    learner, table = train([0, 1], settings, env=track_env(half, [0, 1]))
+    assert (learner.log_alpha.exp() < 0.5).all()  # it starts at 1, and used to rise without end
+    assert table[700]["policy/entropy"] == pytest.approx(-1, abs=0.5)
+    returns = episode_returns(track_env(half, [5, 6]), GreedyPolicy(learner), stochastic=False)
+    assert (returns > -1).all()  # of 20 steps; random actions: about -13
 
 
 def test_updates_begin_after_learning_starts_and_keep_their_ratio():

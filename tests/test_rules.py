@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from decouple.cell_store import CellStore
 from decouple.cells import cell_of, train_cells
@@ -18,9 +19,11 @@ from decouple.control import (
     CONTROL_ALGORITHMS,
     NOT_IDENTITY,
     ControlSettings,
+    DDPGControl,
     PPOControl,
     SACControl,
     TD3Control,
+    TRPOControl,
     control_identity,
     done_result,
     load_agents,
@@ -28,7 +31,9 @@ from decouple.control import (
     unit_actions,
 )
 from decouple.metrics import read_metrics
+from decouple.reports.size_cells import read_studies
 from decouple.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
+from decouple.trained_actor import trained_actor
 from decouple.version import VERSION
 
 OF_0_1 = Path(__file__).parent / "data" / "decouple_0_1"  # written by its generate.py
@@ -67,12 +72,23 @@ def test_a_rule_that_has_changed_enters_where_it_concerns_the_run():
     assert "rules" not in json.loads(cell_of(PPOControl(env="pixelcopter")).settings)
 
 
-def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
-    rule = Rule(3, "now so", lambda s, unit: s["algorithm"] == "td3" and not unit())
-    monkeypatch.setitem(RULES, "unit", rule)
-    assert identity(TD3Control(env="pendulum"))["rules"] == {"unit": 3}
-    assert "rules" not in identity(TD3Control(env="foodcollector"))
+@pytest.mark.parametrize("algorithm", [SACControl, TD3Control, DDPGControl])
+def test_the_actions_unit_has_changed_off_policy_where_bounds_are_not_plus_minus_one(algorithm):
+    for env in ("pendulum", "toy"):
+        assert identity(algorithm(env=env))["rules"] == {"action_unit": 2}
+    for env in ("foodcollector", "MountainCarContinuous-v0"):
+        assert "rules" not in identity(algorithm(env=env))
+    assert "rules" not in identity(SACControl(env="acrobot"))
     assert "rules" not in identity(PPOControl(env="pendulum"))
+    assert "rules" not in identity(TRPOControl(env="pendulum"))
+
+
+def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
+    rule = Rule(3, "now so", lambda s, unit: s["algorithm"] == "ppo" and not unit())
+    monkeypatch.setitem(RULES, "unit", rule)
+    assert identity(PPOControl(env="pendulum"))["rules"] == {"unit": 3}
+    assert "rules" not in identity(PPOControl(env="foodcollector"))
+    assert "rules" not in identity(TRPOControl(env="pendulum"))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +176,29 @@ def test_a_run_of_0_1_under_a_rule_that_has_changed_is_refused_by_name(of_0_1):
     load_agents(config.run_dir)  # it can be looked at
 
 
+def test_a_run_of_0_1_whose_critics_read_other_units_is_refused_by_name(of_0_1):
+    config = TD3Control(env="toy", run_dir=str(of_0_1 / "td3_toy"), **OFF)
+    refused = (
+        r"checkpoint\.pt, written by decouple 0\.1, .* other rules; .*\n  rule action_unit: version 1 .* \[-1, 1\]"
+    )
+    for refuses in (done_result, train_agents):
+        with pytest.raises(CheckpointError, match=refused):
+            refuses(config)
+    with pytest.raises(CheckpointError, match=r"td3_toy.*critics of rule action_unit: version 1 there, and 2 in"):
+        load_agents(config.run_dir)
+    model, _ = trained_actor(
+        load_checkpoint(of_0_1 / "td3_toy" / "checkpoint.pt"), agent=0
+    )  # its actors are as they were
+    assert model.get_policy_operator()(observation=torch.zeros(1, 1)).abs() <= 2
+
+
+def test_a_run_of_this_version_in_the_unit_goes_on_and_gives_its_agents(tmp_path):
+    config = TD3Control(env="toy", run_dir=str(tmp_path / "run"), **OFF | {"keep_replay": True})
+    train_agents(config)
+    assert done_result(config) is not None and len(load_agents(config.run_dir)) == 1
+    train_agents(dataclasses.replace(config, total_frames=300))
+
+
 def test_a_checkpoint_of_this_version_is_named_by_it(tmp_path):
     config = SACControl(env="pixelcopter", run_dir=str(tmp_path / "run"), **OFF | {"total_frames": 100})
     train_agents(config)
@@ -183,6 +222,16 @@ def test_a_store_of_0_1_goes_on_and_a_cell_under_a_rule_that_has_changed_is_anot
     assert [batch.version for config in (kept, changed) for batch in store.batches(cell_of(config))] == [None, VERSION]
     assert train_cells([dataclasses.replace(kept, seeds=3)], store, train) == [[*returns["pixelcopter"], 0.25]]
     assert len(store.cells()) == 4  # the old cell of Pong is there still
+
+
+def test_a_report_does_not_mix_cells_of_0_1_with_those_of_new_rules(of_0_1):
+    store = CellStore(of_0_1 / "study" / "cells.sqlite")
+    tasks = [study.task for study in read_studies(store)]
+    assert "pixelcopter" in tasks and "pong" not in tasks
+    new = PPOControl(env="pong", seeds=1, frame_skip=4, **ON)
+    train_cells([new], store, lambda config, go_on: {"final/return": 0.5})
+    (pong,) = (study for study in read_studies(store) if study.task == "pong")
+    assert [cell.measures["return"] for cell in pong.cells] == [{0: 0.5}]
 
 
 @pytest.fixture

@@ -218,13 +218,15 @@ def test_a_decision_within_the_interval_is_said_to_be_one_that_the_seeds_cannot_
     returns = [-150.0, -158.0, -142.0, -166.0, -134.0, -150.0]  # mean -150, s 11.31, t s / sqrt 6 = 11.87
     found = one_size(returns, threshold=-140)  # accepted from -154 on
     assert found.baseline.accepted and not found.baseline.decided
-    # n with 1.96 s / sqrt n = 4: 30.7; and 1.96^2 / 2 more for the wider tails of t
-    assert found.baseline.seeds_needed == 33
+    # ((1.96 + 0.8416) s / 4)^2: 62.8; and 1.96^2 / 2 more for the wider tails of t
+    assert found.baseline.seeds_needed == 65
     (note,) = found.notes
     assert note == (
         "|4,4| is accepted, but 6 seeds cannot tell: mean -150, 95 % interval [-161.9, -138.1], bound -154; "
-        "about 33 seeds could."
+        "about 65 seeds would, 80 % of the time."
     )
+    half = one_size(returns, threshold=-140, power=0.5)  # (1.96 s / 4)^2: 30.7, and the same more
+    assert half.baseline.seeds_needed == 33 and half.notes[0].endswith("about 33 seeds would, 50 % of the time.")
     sure = one_size(returns, threshold=-150)  # from -165 on
     assert sure.baseline.decided and sure.baseline.seeds_needed is None and sure.notes == []
     rejected = one_size(returns, threshold=-130)  # from -143 on
@@ -285,6 +287,7 @@ def test_what_cannot_be_searched_is_refused():
     refused("lists of positive sizes", baseline=[-4])
     refused("tolerance must be at least 0", tolerance=-0.1)
     refused("confidence must be between 0 and 1", confidence=95)
+    refused(r"power must be in \[0.5, 1\)", power=80)
     refused("threshold must be finite", threshold=math.nan)
     with pytest.raises(ValueError, match="at least one return"):
         smallest_actor(lambda actor, critic: [], baseline=[4, 4])

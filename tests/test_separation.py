@@ -237,6 +237,20 @@ def test_an_example_of_whole_numbers_is_remembered_as_such():
     assert multiply_adds(network) == {"trunk": 0, "policy": 12, "value": 12, "total": 24}
 
 
+def test_an_example_of_another_type_than_the_blocks_is_refused_as_it_would_be_in_training():
+    wide = torch.zeros(3, dtype=torch.float64)
+    assert refused(mlp_blocks(3, [8]), mlp_blocks(3, [8]), 0, example=wide).startswith(
+        "policy_blocks[0] (DenseBlock) takes torch.float32, but gets torch.float64 from the example: "
+    )
+    doubled = [mlp_blocks(3, [8])[0].double() for _ in range(2)]
+    network = separate(doubled[:1], doubled[1:], 0, example=wide)
+    assert network.value_size == 8 and multiply_adds(network)["value"] == 3 * 8
+    narrow = refused(doubled[:1], doubled[1:], 0, example=torch.zeros(3))
+    assert "takes torch.float64, but gets torch.float32 from the example" in narrow
+    # What counts is not what fits: the same count, whatever the type.
+    assert multiply_adds(separate(mlp_blocks(3, [8]), mlp_blocks(3, [8]), 0), wide)["value"] == 3 * 8
+
+
 def test_neither_the_check_nor_the_counts_leave_a_trace_in_the_network():
     def blocks() -> list[nn.Module]:
         return [nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)]

@@ -14,6 +14,8 @@ from decouple.reports.size_study import (
     csv_cell,
     csv_table,
     markdown_table,
+    old_rules,
+    old_searches,
     read_paper,
     read_paper_parameters,
     reduction_percent,
@@ -24,6 +26,7 @@ from decouple.reports.size_study import (
     table_rows,
 )
 from decouple.search import smallest_actor
+from decouple.version import VERSION
 
 HONEY = Path(__file__).parents[1] / "docs" / "results" / "honey"
 PAPER = read_paper(HONEY / "table_1.csv")
@@ -44,6 +47,7 @@ def record(**returns: float) -> dict[str, Any]:
 
 def search(state: str = "done", **settings: Any) -> dict[str, Any]:
     own = {"task": "pendulum", "algorithm": "td3", "state": state, "options": {"seeds": 2}}
+    own |= {"settings": {}, "version": VERSION}
     return {**own, "result": record() if state == "done" else {"error": "no"}, **settings}
 
 
@@ -100,6 +104,16 @@ def test_a_search_without_a_result_has_a_row_without_one():
     (ours,) = table_rows([search(result=search_record(found, PARAMETERS))], {})
     assert ours["baseline_reward"] == -900.5 and ours["actor_size"] is None
     assert markdown_table([ours]).endswith(r"| -160 | \|400,300\| -900.5 ± 0.71 |  |  |  |  |  |")
+
+
+def test_a_search_under_an_old_rule_has_no_row_and_is_named():
+    old, new = search(task="pong", version=None), search(task="pong", settings={"rules": {"pong_limit": 2}})
+    elsewhere = search(version=None, task="acrobot")  # no rule of it has changed
+    assert [(row["task"], row["source"]) for row in table_rows([old, elsewhere], {})] == [("acrobot", "here")]
+    assert [row["task"] for row in table_rows([old, new], {})] == ["pong"]
+    (text,) = old_searches([old, new, elsewhere, search("failed", task="pong", version=None)])
+    assert text.startswith("pong, td3, by decouple 0.1, is left out: rule pong_limit: version 1 there, and 2 in")
+    assert old_rules("pong", "sac", {"rules": {"pong_limit": 2}}, "0.2.1") == []
 
 
 def test_sizes_and_spreads_as_text():

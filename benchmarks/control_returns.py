@@ -1,0 +1,272 @@
+"""Returns of trained agents beside Stable-Baselines3's, and one task in four units of its action.
+
+    pip install -c constraints.txt stable-baselines3 scipy
+    python benchmarks/control_returns.py --out runs/returns
+    python benchmarks/control_returns.py --out runs/returns --cases pendulum-small --algorithms td3 --systems ours
+
+Cases: `pendulum-small` (|64,64|, 8,000 steps, PPO 60,000), `pendulum-docs` (what `experiments/control.py env=pendulum`
+runs with), `track` (`track_task.py`, ours alone, four units). Both systems train with the same settings: those of
+Stable-Baselines3 are read off ours. A training has a process of its own with one thread; ours trains all seeds of a
+cell as one batch, Stable-Baselines3 one seed. Each agent is evaluated without exploration on 100 episodes, the same 100
+for both systems. A row per agent goes into `returns.csv`; what is there is not trained again, and `table.md` is made of
+all rows. Results: docs/control.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+import track_task
+import yaml
+from scipy.stats import t as student
+
+from decouple.control import CONTROL_ALGORITHMS, FINAL_SEED, ControlSettings, train_agents
+
+ALGORITHMS = ["ppo", "sac", "td3", "ddpg"]
+FAILED = -400.0  # a Pendulum agent below learned nothing to speak of; learned ones are between -120 and -200
+DEPARTURES = Path(__file__).parent.parent / "configs" / "control" / "departures"
+SMALL = {"actor": [64, 64], "critic": [64, 64]}
+OFF_POLICY = {"learning_rate": 1e-3, "gamma": 0.98, "learning_starts": 100}
+QUIET = {"tracker": "local", "show_progress": False}
+FIELDS = ["case", "algorithm", "system", "seed", "return", "seconds"]
+
+Row = dict[str, Any]
+
+
+def departures(algorithm: str) -> dict[str, Any]:
+    """What RL Baselines3 Zoo does otherwise on Pendulum; without the intervals of evaluations and checkpoints."""
+    settings = yaml.safe_load((DEPARTURES / f"pendulum_{algorithm}.yaml").read_text())
+    return {key: value for key, value in settings.items() if key not in ("evaluate_every", "checkpoint_every")}
+
+
+def cell_settings(case: str, algorithm: str) -> dict[str, Any]:
+    """Ours, without seeds and folder: the case is `pendulum-small`, `pendulum-docs` or `track-<unit>`."""
+    if case == "pendulum-docs":
+        own = departures(algorithm)
+    else:
+        pendulum = case == "pendulum-small"
+        env = "pendulum" if pendulum else f"Track-{case.removeprefix('track-')}-v0"
+        if algorithm == "ppo":
+            own = departures("ppo") | SMALL | {"env": env, "total_frames": 60_000}
+        else:
+            own = {**OFF_POLICY, **SMALL, "env": env, "total_frames": 8_000 if pendulum else 3_000}
+    often = 1_000 if algorithm == "ppo" else own["total_frames"]  # iterations, or steps: nothing before the end
+    return {**own, "evaluate_every": often, "checkpoint_every": often, "evaluate_episodes": 1}
+
+
+def make_settings(case: str, algorithm: str, **own: Any) -> ControlSettings:
+    return CONTROL_ALGORITHMS[algorithm](**cell_settings(case, algorithm), **own)
+
+
+def train_ours(case: str, algorithm: str, seeds: list[int], folder: Path) -> list[Row]:
+    """All seeds as one batch."""
+    start = time.perf_counter()
+    run_dir = folder / "-".join([case, algorithm, f"seeds{seeds[0]}", str(len(seeds))])
+    own = {"seed": seeds[0], "seeds": len(seeds), "num_threads": 1, "run_dir": str(run_dir)}
+    report = train_agents(make_settings(case, algorithm, **own, **QUIET))
+    seconds = (time.perf_counter() - start) / len(seeds)
+    each = {seed: report.get(f"final/return/seed{seed}", report["final/return"]) for seed in seeds}
+    return [{"seed": seed, "return": value, "seconds": seconds} for seed, value in each.items()]
+
+
+def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> list[Row]:
+    """One agent of Stable-Baselines3, on Gymnasium's own Pendulum, with what our settings say."""
+    warnings.filterwarnings("ignore")
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    (seed,) = seeds
+    settings: Any = make_settings(case, algorithm, seed=seed)
+    env = make_vec_env("Pendulum-v1", settings.num_envs, seed=seed)
+    model = stable_baselines(settings, env)
+    model.learn(settings.total_frames)
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        return model.predict(observation, deterministic=True)[0]
+
+    value = mean(episode_returns(act, "Pendulum-v1", FINAL_SEED + seed, settings.final_episodes))
+    return [{"seed": seed, "return": value, "seconds": time.perf_counter() - start}]
+
+
+def stable_baselines(settings: Any, env: Any) -> Any:
+    """Stable-Baselines3's algorithm of the same name; what is not set here is its default, and ours."""
+    from stable_baselines3 import DDPG, PPO, SAC, TD3
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    common = {"learning_rate": settings.learning_rate, "gamma": settings.gamma, "seed": settings.seed, "device": "cpu"}
+    if settings.algorithm == "ppo":  # tanh, orthogonal with gains sqrt 2, .01 and 1, Adam's epsilon 1e-5: as ours
+        return PPO(
+            "MlpPolicy",
+            env,
+            n_steps=settings.rollout_steps,
+            batch_size=settings.num_envs * settings.rollout_steps // settings.minibatches,
+            n_epochs=settings.epochs,
+            gae_lambda=settings.gae_lambda,
+            clip_range=settings.clip_epsilon,
+            ent_coef=settings.entropy_coeff,
+            vf_coef=settings.value_coeff,
+            max_grad_norm=settings.max_grad_norm,
+            policy_kwargs={"net_arch": {"pi": settings.actor, "vf": settings.critic}},
+            **common,
+        )
+    common |= {
+        "policy_kwargs": {"net_arch": {"pi": settings.actor, "qf": settings.critic}},
+        "learning_starts": settings.learning_starts,
+        "batch_size": settings.batch_size,
+        "buffer_size": min(settings.buffer_size, settings.total_frames),
+        "tau": settings.tau,
+        "train_freq": settings.train_every,
+        "gradient_steps": settings.updates,
+    }
+    if settings.algorithm == "sac":
+        return SAC("MlpPolicy", env, **common)
+    actions = env.action_space.shape[0]
+    noise = NormalActionNoise(np.zeros(actions), settings.exploration_noise * np.ones(actions))  # in [-1, 1], as ours
+    if settings.algorithm == "ddpg":
+        return DDPG("MlpPolicy", env, action_noise=noise, **common)
+    return TD3(
+        "MlpPolicy",
+        env,
+        action_noise=noise,
+        policy_delay=settings.policy_delay,
+        target_policy_noise=settings.target_noise,
+        target_noise_clip=settings.target_noise_clip,
+        **common,
+    )
+
+
+def episode_returns(act: Callable[[np.ndarray], np.ndarray], env_id: str, seed: int, episodes: int) -> list[float]:
+    """Returns of the episodes that `train_agents` evaluates the agent of that seed on; seeded as in `ControlEnv`."""
+    env, returns = gymnasium.make(env_id), []
+    for index in range(episodes):
+        observation, _ = env.reset(seed=int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
+        total, done = 0.0, False
+        while not done:
+            observation, reward, terminated, truncated, _ = env.step(act(observation))
+            total, done = total + float(reward), terminated or truncated
+        returns.append(total)
+    env.close()
+    return returns
+
+
+def read_rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open() as file:
+        rows: list[Row] = list(csv.DictReader(file))
+    return [row | {"seed": int(row["seed"]), "return": float(row["return"])} for row in rows]
+
+
+def add_rows(path: Path, rows: list[Row]) -> None:
+    new = not path.exists()
+    with path.open("a") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows({**row, "return": f"{row['return']:.4f}", "seconds": f"{row['seconds']:.0f}"} for row in rows)
+
+
+def interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and the ends of its 95 % interval, Student's t over seeds; no ends (nan) of one seed."""
+    if len(values) < 2:
+        return values[0], float("nan"), float("nan")
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return mean(values), mean(values) - half, mean(values) + half
+
+
+def make_table(rows: list[Row]) -> str:
+    """A line per cell: seeds, mean, interval, failures; and whether means lie within each other's intervals."""
+    cells: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row["case"], row["algorithm"], row["system"]), []).append(row)
+    lines = [
+        "| case | algorithm | system | return of each seed | mean | 95 % interval | failed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (case, algorithm, system), own in cells.items():
+        own.sort(key=lambda row: row["seed"])
+        values = [row["return"] for row in own]
+        center, low, high = interval(values)
+        digits = 0 if case.startswith("pendulum") else 3
+        each = ", ".join(f"{value:.{digits}f}" for value in values)
+        failed = sum(value < FAILED for value in values) if case.startswith("pendulum") else sum(v < -1 for v in values)
+        lines.append(
+            f"| {case} | {algorithm} | {system} | {each} | {center:.{digits}f} | {low:.{digits}f} to "
+            f"{high:.{digits}f} | {failed} of {len(values)} |"
+        )
+    return "\n".join([*lines, "", *compared(cells)])
+
+
+def compared(cells: dict[tuple[str, str, str], list[Row]]) -> list[str]:
+    """Per comparison a line: both systems on a case, or all units of the task in one algorithm."""
+    groups: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (case, algorithm, system), own in cells.items():
+        values = [row["return"] for row in own]
+        if case.startswith("pendulum"):
+            groups.setdefault((case, algorithm), {})[system] = values
+        else:
+            groups.setdefault(("track", algorithm), {})[case] = values
+    lines = []
+    for (case, algorithm), systems in groups.items():
+        outside = [
+            f"{one}'s mean outside {other}'s interval"
+            for one, own in systems.items()
+            for other, values in systems.items()
+            if one != other and not interval(values)[1] <= mean(own) <= interval(values)[2]
+        ]
+        if len(systems) > 1:
+            lines.append(f"- {case}, {algorithm}: " + (", ".join(outside) or "means within each other's intervals"))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ["pendulum-small", "pendulum-docs", "track"]
+    parser.add_argument("--out", type=Path, required=True, help="folder of the rows, the table and our runs")
+    parser.add_argument("--cases", nargs="+", choices=names, default=names)
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--systems", nargs="+", choices=["ours", "sb3"], default=["ours", "sb3"])
+    parser.add_argument("--seeds", type=int, default=8, help="of a cell on Pendulum")
+    parser.add_argument("--track-seeds", type=int, default=6, help="of a cell of the task in four units")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    table = options.out / "returns.csv"
+    units = [f"track-{unit}" for unit in track_task.HALVES]
+    cases = list(chain.from_iterable(units if case == "track" else [case] for case in options.cases))
+    for case in cases:
+        for algorithm in options.algorithms:
+            for system in options.systems:
+                if system == "sb3" and case in units:
+                    continue
+                seeds = range(options.track_seeds if case in units else options.seeds)
+                key = {"case": case, "algorithm": algorithm, "system": system}
+                done = {row["seed"] for row in read_rows(table) if key.items() <= row.items()}
+                left = [seed for seed in seeds if seed not in done]
+                batches = [[seed] for seed in left] if system == "sb3" else [left] if left else []
+                for batch in batches:
+                    train = train_theirs if system == "sb3" else train_ours
+                    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                        rows = process.submit(train, case, algorithm, batch, options.out).result()
+                    add_rows(table, [key | row for row in rows])
+                    print(f"{case}, {algorithm}, {system}:", *(f"{row['return']:.1f}" for row in rows), flush=True)
+    text = make_table(read_rows(table))
+    (options.out / "table.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
