@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import multiprocessing
 import os
 import queue
@@ -151,8 +150,7 @@ def _train_batch(
         raise
     else:
         mean = report["final/return"]  # the agent's own where there is one
-        found = {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds}
-        store.finish(batch, {seed: math.nan if value is None else value for seed, value in found.items()})
+        store.finish(batch, {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds})
     return None
 
 

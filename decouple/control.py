@@ -138,6 +138,8 @@ class ControlSettings:
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if isinstance(self, OnPolicySettings):
+            self.check_rollout(self.num_envs)
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         for name in ("actor", "critic"):

@@ -240,10 +240,15 @@ class _Run:
 
     def _check_steps(self) -> None:
         """Fail the agents whose rewards or observations since the last row are not all finite, as they are kept."""
+        rewards, observations, frames = [], [], []
         for replay, looked in zip(self._kept(), self.looked, strict=True):
             new = replay.since(looked)
-            values = {"reward": new.reward, "observation": torch.cat([new.observation, new.next_observation], -1)}
-            self.failed.check_steps(values, self._frames_of(replay, new.reward.shape[1]))
+            rewards.append(new.reward)  # each (S, K, width)
+            observations.append(torch.cat([new.observation, new.next_observation], -1))
+            frames += self._frames_of(replay, new.reward.shape[1])
+        order = sorted(range(len(frames)), key=frames.__getitem__)
+        values = {"reward": torch.cat(rewards, 1)[:, order], "observation": torch.cat(observations, 1)[:, order]}
+        self.failed.check_steps(values, sorted(frames))
 
     def _frames_of(self, replay: Replay, count: int) -> list[int]:
         """The frames after each of the last `count` transitions that went into the replay."""

@@ -120,6 +120,11 @@ class OnPolicySettings:
         check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
 
+    def check_rollout(self, num_envs: int) -> None:
+        """Refuse a rollout of one frame, whose advantages have no standard deviation that they could be divided by."""
+        allowed = "at least 2 with one environment: advantages are divided by their standard deviation over a rollout"
+        check_setting("rollout_steps", self.rollout_steps, lambda steps: steps * num_envs > 1, allowed)
+
     @staticmethod
     def algorithms() -> Mapping[str, Callable[..., Sequence[RolloutPhase]]]:
         """What `algorithm` may name, and the function from (model, settings) to its phases."""
@@ -272,8 +277,7 @@ def train_on_policy(
     _check_seeds(env, model, seeds)
     failed = failed or FailedSeeds(seeds)
     frames_per_iteration = env.batch_size[-1] * settings.rollout_steps
-    allowed = "at least 2 with one environment: advantages are divided by their standard deviation over a rollout"
-    check_setting("rollout_steps", settings.rollout_steps, lambda _: frames_per_iteration > 1, allowed)
+    settings.check_rollout(env.batch_size[-1])
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"
         check_setting("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
@@ -332,7 +336,7 @@ def _collector(
         )
     return Collector(
         env,
-        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else model,
+        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else _Watched(model),
         frames_per_batch=env.batch_size.numel() * steps,
         total_frames=-1,
         exploration_type=ExplorationType.RANDOM,
@@ -402,11 +406,26 @@ class _Collect:
         return rollout
 
     def _blame(self, before: int) -> None:
-        """Where collecting broke off: NotFiniteError if an observation is not finite, of which sampling or a game may
-        have broken."""
-        at = self.collector.carrier if isinstance(self.collector, RolloutCollector) else self.collector._carrier
-        shown = {_last(key): at.get(key, None) for key in self.model.in_keys}
-        self.failed.check({key: value for key, value in shown.items() if value is not None}, f"after frame {before:,}")
+        """Where collecting broke off: NotFiniteError if the observation shown last is not finite, of which sampling, or
+        a game, may have broken."""
+        collector = self.collector
+        at = collector.carrier if isinstance(collector, RolloutCollector) else getattr(collector.policy, "shown", None)
+        if at is not None:
+            shown = {_last(key): at.get(key) for key in self.model.in_keys}
+            self.failed.check(shown, f"after frame {before:,}")
+
+
+class _Watched(TensorDictModuleBase):
+    """A model as a policy that keeps what it was shown last, for `_Collect` to look at where collecting breaks off."""
+
+    def __init__(self, model: ActorValue):
+        super().__init__()
+        self.model, self.in_keys, self.out_keys = model, list(model.in_keys), list(model.out_keys)
+        self.shown: TensorDictBase | None = None
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self.shown = tensordict
+        return self.model(tensordict)
 
 
 def _by_step(rollout: TensorDictBase, key: NestedKey) -> Tensor:

@@ -105,6 +105,7 @@ class ProcgenExperiment(OnPolicySettings):
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
 
