@@ -33,6 +33,7 @@ from typing import Any
 from decouple.cell_store import Batch, Cell, CellStore
 from decouple.control import NOT_IDENTITY, ControlSettings, control_identity, done_result, sizes_name, train_agents
 from decouple.finite import NotFiniteError
+from decouple.locks import FolderInUseError, lock_folder
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
 
@@ -42,6 +43,7 @@ Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
 OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 RENEWALS = 10  # of a claim within its lease
+PATIENCE_S = 60.0  # for another process in a batch's folder to end
 
 
 class CellError(RuntimeError):
@@ -125,6 +127,7 @@ def _train_batch(
     stop: threading.Event,
 ) -> str | None:
     """Train, and record what came of it; the error, where it failed."""
+    restart = config.restart
     config = _of_batch(config, batch)
     renewed = time.monotonic()
 
@@ -139,6 +142,8 @@ def _train_batch(
         return store.renew(batch)
 
     try:
+        if restart:  # once, not at every start of its process
+            lock_folder(config.run_dir, restart=True).release()
         report = train(config, go_on)
     except GaveUpError:
         store.release(batch)  # does nothing where it is somebody else's
@@ -321,17 +326,27 @@ def _elsewhere() -> Iterator[None]:
 
 
 def _trained(config: ControlSettings) -> dict[str, Any]:
-    """The final evaluation; of a run that was killed after it, as it stands. Agents that have all failed have no
-    return, which is a result too."""
-    try:
-        return done_result(config) or train_agents(config)
-    except NotFiniteError as error:
-        print(f"{config.run_dir}: {error}", file=sys.stderr)
-        return {"final/return": None}
+    """The final evaluation; of a run that was killed after it, as it stands.
+
+    Agents that have all failed have no return, which is a result too. A process whose caller was killed may be in the
+    folder still for a moment, and is waited for.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return done_result(config) or train_agents(config)
+        except NotFiniteError as error:
+            print(f"{config.run_dir}: {error}", file=sys.stderr)
+            return {"final/return": None}
+        except FolderInUseError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(BEAT_S)
 
 
 def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:
-    return dataclasses.replace(config, seed=batch.first, seeds=batch.count, run_dir=batch.run_dir, show_progress=False)
+    own = {"seed": batch.first, "seeds": batch.count, "run_dir": batch.run_dir}
+    return dataclasses.replace(config, **own, show_progress=False, restart=False)
 
 
 def _folder(cell: Cell) -> str:

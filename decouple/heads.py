@@ -18,7 +18,16 @@ from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, T
 from decouple.blocks import orthogonal_
 from decouple.checks import at_least, checked
 
-__all__ = ["ActionSpace", "ActionUnit", "Head", "action_space", "deterministic_head", "stochastic_head"]
+__all__ = [
+    "ActionSpace",
+    "ActionUnit",
+    "Head",
+    "action_space",
+    "deterministic_head",
+    "squashed_actor",
+    "stochastic_head",
+    "tanh_actor",
+]
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # of a scale that the features decide: OpenAI Spinning Up's SAC
 
@@ -160,7 +169,7 @@ def stochastic_head(
 
 
 def squashed_actor(head: TensorDictModule, space: ActionSpace) -> ProbabilisticActor:
-    """What writes `loc` and `scale`, and behind it a tanh-squashed normal between the space's bounds."""
+    """A module that writes `loc` and `scale`, (*B, A), and behind it a tanh-squashed normal between the bounds."""
     return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
 
 
@@ -179,7 +188,7 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
 
 
 def tanh_actor(head: TensorDictModule, space: ActionSpace) -> TensorDictSequential:
-    """What writes `action_logit`, and behind it a tanh between the space's bounds."""
+    """A module that writes `action_logit`, (*B, A), and behind it a tanh between the bounds: `action`."""
     return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))
 
 

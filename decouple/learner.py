@@ -13,12 +13,14 @@ What is gained by writing them on tensors: no TensorDict per pass, both critics 
 gradients of critics in the policy's loss. `decouple.torchrl_learner` is the same with TorchRL's own losses.
 
 A trunk that both networks read is trained by the critic and handed to the policy detached, as in SAC-AE and DrQ, unless
-the cut's scales say otherwise. An update runs it once on the observations, for SAC once more on the next ones, and the
-target trunk once on these; with `policy_gradient` > 0 once more, since the critic's step has moved it.
+the cut's scales say otherwise. An update runs it on the observations, at the policy's steps once more, since the
+critic's step has moved it (SAC-AE and DrQ do the same; DrQ-v2 hands the policy the features from before), for SAC on
+the next observations too, and the target trunk on these.
 
 SAC: Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905. Discrete SAC: Christodoulou 2019,
 https://arxiv.org/abs/1910.07207. TD3: Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477. DDPG: Lillicrap et al.
-2016, https://arxiv.org/abs/1509.02971. SAC-AE: Yarats et al. 2021, https://arxiv.org/abs/1910.01741.
+2016, https://arxiv.org/abs/1509.02971. SAC-AE: Yarats et al. 2021, https://arxiv.org/abs/1910.01741. DrQ: Kostrikov et
+al. 2021, https://arxiv.org/abs/2004.13649. DrQ-v2: Yarats et al. 2022, https://arxiv.org/abs/2107.09645.
 """
 
 from __future__ import annotations
@@ -220,8 +222,9 @@ class Learner:
 
     def _update_policy(self, batch: Transition, hidden: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
         """A step of the policy on critics that are held fixed, and of SAC's temperature."""
-        if self.at and self.cut.policy_gradient > 0:
-            hidden = self.trunk(batch.observation)  # the critic's step has moved it
+        if self.at and (self.cut.policy_gradient > 0 or self.cut.value_gradient > 0):
+            with torch.set_grad_enabled(self.cut.policy_gradient > 0):
+                hidden = self.trunk(batch.observation)  # the critic's step has moved it
         to_policy, _ = self.cut(hidden)
         features = hidden.detach()
         out = self.act_on(to_policy)

@@ -25,6 +25,7 @@ import yaml
 __all__ = [
     "MetricsTable",
     "append_whole",
+    "check_run_files",
     "column_numbers",
     "csv_lines",
     "markdown_lines",
@@ -83,10 +84,10 @@ class MetricsTable:
         line = csv_lines([[str(frames), *cells]])
         with naming_file(self.path):
             append_whole(self._file, line)
-        self._sum.update(line)
+        self._sum.update(csv_lines(_without_clock(self.columns, [[str(frames), *cells]])))
 
     def sum(self) -> str:
-        """SHA-256 of the table as it stands, for a checkpoint: `table_sum` of the same rows is the same."""
+        """`table_sum` of the table as it stands, for a checkpoint."""
         return self._sum.hexdigest()
 
     def close(self) -> None:
@@ -100,7 +101,7 @@ class MetricsTable:
         if hasattr(self, "_file"):
             self._file.close()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
-        self._sum = hashlib.sha256(lines)
+        self._sum = _summed(self.columns, rows)
 
 
 def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
@@ -110,15 +111,25 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
         FileNotFoundError, ValueError: as `read_table`.
     """
     columns, rows = read_table(path)
-    rows = [row for row in rows if int(row[0]) <= frames]
+    at = column_numbers(path, "frames", [row[0] for row in rows])
+    rows = [row for row, own in zip(rows, at, strict=True) if own <= frames]
     # A column that only dropped rows had will come again, where an unbroken run has it.
     kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """SHA-256 of a table, as `MetricsTable` writes it."""
-    return hashlib.sha256(csv_lines([columns, *rows])).hexdigest()
+    """SHA-256 of a table but for its columns of the clock (`time/...`), so that a run started again has the same."""
+    return _summed(columns, rows).hexdigest()
+
+
+def _summed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> hashlib._Hash:
+    return hashlib.sha256(csv_lines(_without_clock(columns, [columns, *rows])))
+
+
+def _without_clock(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    kept = [index for index, name in enumerate(columns) if not name.startswith("time/")]
+    return [[row[index] for index in kept] for row in rows]
 
 
 def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
@@ -238,6 +249,27 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
             before = f", at least the {values[-2]:.0f} of the line before" if line > 2 else ""
             raise ValueError(f"{path}, line {line}: frames must be a whole number{before}; got {cell!r}")
     return values
+
+
+def check_run_files(run_dir: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
+
+    Raises:
+        ValueError: the message names the file, what is wrong with it, and the ways out.
+    """
+    run_dir = Path(run_dir)
+    try:
+        if (run_dir / "metrics.csv").exists():
+            read_metrics(run_dir)
+        if (config := run_dir / "config.yaml").exists():
+            read_yaml(config)
+        record = read_json(run_dir / "record.json")
+        sessions = record.get("sessions", [])
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            raise ValueError(f"{run_dir / 'record.json'} must hold a list of sessions; got {str(sessions)[:40]}")
+    except (ValueError, OSError) as error:
+        advice = "put back a whole copy of that file, or begin anew with restart=true, which keeps the old folder aside"
+        raise ValueError(f"{error}; the run in {run_dir} cannot go on: {advice}") from error
 
 
 def _text(path: Path, content: bytes) -> str:

@@ -74,7 +74,7 @@ def train_off_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
-    record: Callable[[], Mapping[str, Any]] | None = None,
+    record: Callable[[], Mapping[str, str]] | None = None,
     failed: FailedSeeds | None = None,
 ) -> int:
     """Train until each agent has made `total_frames` steps, going on from `checkpoint` where that file exists.
@@ -91,7 +91,7 @@ def train_off_policy(
         checkpoint: file written at the start, every `checkpoint_every` frames and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
-        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
+        record: called before each checkpoint for what it should say of the files beside it, `Tracker.marks`.
         failed: takes note of the agents in which a reward, an observation, a loss or a parameter is not finite; of the
             same seeds. They have no metrics from then on, and stay so when the run goes on from a checkpoint.
 
@@ -116,8 +116,8 @@ def train_off_policy(
 
     def save() -> None:
         if checkpoint:
-            beside = {"record": dict(record())} if record else {}
-            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict(), **beside})
+            state = {"settings": dict(identity or {}), **run.state_dict()}
+            save_checkpoint(checkpoint, state, record=record() if record else None)
 
     if run.frames == 0:
         save()  # from here on the folder says what run it belongs to

@@ -225,7 +225,7 @@ def train_on_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
-    record: Callable[[], Mapping[str, Any]] | None = None,
+    record: Callable[[], Mapping[str, str]] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     performance: Performance | None = None,
     failed: FailedSeeds | None = None,
@@ -253,7 +253,7 @@ def train_on_policy(
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
-        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
+        record: called before each checkpoint for what it should say of the files beside it, `Tracker.marks`.
         progress: called within an iteration with what is under way, how much of it is done, and of how much.
         performance: how it is computed; its precision and micro-batch take the place of those of the settings. The
             model has been through its `prepare`. None: on the model's device, with all that it may switch on off.
@@ -293,8 +293,8 @@ def train_on_policy(
 
     def save() -> None:
         if checkpoint:
-            beside = {"record": dict(record())} if record else {}
-            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity, failed) | beside)
+            now = _state(env, model, phases, shuffle, iteration, identity, failed)
+            save_checkpoint(checkpoint, now, record=record() if record else None)
 
     if not state:
         save()  # from here on the folder says what run it belongs to

@@ -24,6 +24,7 @@ __all__ = [
     "SETTINGS_OF_CONTROL",
     "SETTINGS_OF_PROCGEN",
     "Rule",
+    "defaults_of",
     "identity_of",
     "outdated",
     "rule_text",
@@ -60,6 +61,15 @@ RULES: dict[str, Rule] = {
         "SAC, TD3 and DDPG learn on actions in [-1, 1]; in 0.1 on those in the task's units",
         lambda s, unit_actions: s.get("algorithm") in OFF_POLICY and not unit_actions(),
     ),
+    "shared_features": Rule(
+        2,
+        "off policy, a policy that does not train the shared trunk reads it after the critic's step; in 0.1 before",
+        lambda s, _: (
+            s.get("algorithm") in OFF_POLICY
+            and str(s["separation"]) not in ("full", "0")
+            and s["policy_gradient"] == 0 < s["value_gradient"]
+        ),
+    ),
 }
 
 # What entered an identity in 0.1 and enters it still, whatever its value.
@@ -95,12 +105,11 @@ def identity_of(
         leave_out: names that never enter.
         unit_actions: asks the task whether all its actions are discrete or bounded by -1 and 1.
     """
-    values = dataclasses.asdict(settings)
-    defaults = {field.name: _default(field) for field in dataclasses.fields(settings)}
+    values, defaults = dataclasses.asdict(settings), defaults_of(settings)
     kept = {
         name: value
         for name, value in values.items()
-        if name not in leave_out and (name in always or value != defaults[name])
+        if name not in leave_out and (name in always or value != defaults.get(name, dataclasses.MISSING))
     }
     rules = rules_of(values, unit_actions)
     return kept | ({"rules": rules} if rules else {})
@@ -132,5 +141,10 @@ def rule_text(name: str, there: int | None, here: int | None) -> str:
     return f"rule {name}: version {there or 1} there, and {here or 1} in {written_by(VERSION)}{now}"
 
 
-def _default(field: dataclasses.Field) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def defaults_of(settings: Any) -> dict[str, Any]:
+    """The default of each setting of a dataclass that has one."""
+    found = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(settings)
+    }
+    return {name: value for name, value in found.items() if value is not dataclasses.MISSING}

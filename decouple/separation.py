@@ -42,6 +42,9 @@ def separation_index(at: int | str, depth: int) -> int:
     `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
     IMPALA-CNN are separate). `early` and `late` are distinct points of their own from depth 4 on, and refused below 3.
 
+    Of an IMPALA-CNN `shared` is 4: the paper's "separating only the final fully connected layers used as the policy and
+    value heads", read as its code has it, which shares the 256-wide layer too. The other reading is 3.
+
     >>> [separation_index(at, depth=4) for at in ("shared", "late", "early", "full", 3)]
     [4, 2, 1, 0, 3]
 

@@ -116,8 +116,9 @@ class TorchRLLearner:
         metrics = {"loss/critic": loss.detach()[None], "value/mean": values.mean()[None]}
         self.updates += 1
         if self.updates % self.settings.policy_delay == 0:
-            if self.at and self.cut.policy_gradient > 0:
-                hidden = self.trunk(self._shaped(batch.observation))  # the critic's step has moved it
+            if self.at and (self.cut.policy_gradient > 0 or self.cut.value_gradient > 0):
+                with torch.set_grad_enabled(self.cut.policy_gradient > 0):
+                    hidden = self.trunk(self._shaped(batch.observation))  # the critic's step has moved it
             data[POLICY] = self.cut(hidden)[0]
             data[VALUE] = hidden.detach()
             metrics |= self._update_policy(data)

@@ -281,7 +281,7 @@ def in_sweep() -> bool:
 
 
 # Settings that a sweep does not sweep over.
-OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay")
+OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
 
 
 def run_folder(config: Any) -> str:
@@ -307,14 +307,22 @@ def run_folder(config: Any) -> str:
 
 
 def sweep_result(settings: Any) -> dict[str, float] | None:
-    """The result of a sweep's job that has been done with the very same settings; None: it is to be run."""
+    """The result of a sweep's job that has been done with the very same settings; None: it is to be run.
+
+    CheckpointError where it was done under other rules.
+    """
+    from decouple.control import ControlSettings, run_result
     from decouple.metrics import read_result, read_yaml
+    from decouple.rules import defaults_of
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
-    if not in_sweep() or not all(file.exists() for file in files):
+    if not in_sweep() or settings.restart or not all(file.exists() for file in files):
         return None
     config, result = files
-    same = read_yaml(config) == dataclasses.asdict(settings)
+    before = defaults_of(settings) | read_yaml(config) | {"restart": False}  # which an older version did not have
+    if isinstance(settings, ControlSettings):
+        run_result(settings)
+    same = before == dataclasses.asdict(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
     report = read_result(result)

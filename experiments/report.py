@@ -274,9 +274,11 @@ def final_scores(study: Study, published: Mapping[str, Mapping[str, float]], out
     """Scores per game beside the published ones."""
     frames = next(iter(study.runs.values()))[0].config["total_frames"]
     text = (
-        "Published are mean test returns after 25,000,000 frames on 200 easy levels, from a table that nobody "
-        "compared digit by digit with the papers (docs/results/procgen/SOURCE.txt), "
-        f"with settings of their own and, for DAAC and IDAAC, tuned by game. These runs had {frames:,} frames"
+        "Published are mean test returns after 25,000,000 frames on 200 easy levels, with settings of their own and, "
+        "for DAAC and IDAAC, tuned by game. Columns with (figure) were measured off a figure, to ±0.25, no printed "
+        "numbers; the others are as printed, or constants of public code (docs/results/procgen/SOURCE.txt says which). "
+        "The three PPO baselines disagree (starpilot: 24.7, 36.1, 22.6), so none is a number to be reached. "
+        f"These runs had {frames:,} frames"
         + (
             ", so what is published is where longer training led, not a target for them."
             if frames < 25_000_000

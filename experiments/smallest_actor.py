@@ -16,6 +16,7 @@ from _script import refuse_added, run_command, says_what_goes_on  # noqa: I001  
 
 import contextlib
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -74,9 +75,9 @@ class SearchSettings:
     def __post_init__(self) -> None:
         def known(value: Any) -> bool:  # the mean of our baseline, that rounded down to one digit, or Table I's
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            return number or value in ("baseline", "rounded", "paper")
+            return (number and math.isfinite(value)) or value in ("baseline", "rounded", "paper")
 
-        check_setting("search.threshold", self.threshold, known, "a number, baseline, rounded or paper")
+        check_setting("search.threshold", self.threshold, known, "a finite number, baseline, rounded or paper")
         check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
         check_setting("search.parallel", self.parallel, positive_whole, "a whole number, at least 1")
         for name in ("cpus", "lease"):

@@ -433,6 +433,8 @@ def test_bad_actions_and_steps_beyond_an_end_are_refused() -> None:
     state, other = env.reset(), discrete.reset()
     with pytest.raises(ValueError, match=r"action must be finite; got .*nan"):
         env.step(state.clone().set("action", torch.tensor([[[0.0], [float("nan")]]])))
+    with pytest.raises(ValueError, match=r"action must be finite; got .*inf"):  # as float32, which the game gets
+        env.step(state.clone().set("action", torch.tensor([[[0.0], [1e300]]], dtype=torch.float64)))
     with pytest.raises(ValueError, match=r"action must have the shape \(1, 2, 1\); got \(1, 2, 2\)"):
         env.step(state.clone().set("action", torch.zeros(1, 2, 2)))
     for wrong in (torch.tensor([[0, 3]]), torch.tensor([[-1, 0]]), torch.tensor([[0.0, 1.0]])):

@@ -384,8 +384,7 @@ class Plain:
         if self.updates % s.policy_delay:
             return metrics
 
-        # A trunk that the policy trains is run again; one that it does not is read as it was (DrQ-v2).
-        hidden = self.trunk(obs) if self.policy_gradient else hidden.detach()
+        hidden = self.trunk(obs)  # after the critic's step, as in SAC-AE and DrQ
         reads = self.policy_gradient * hidden + (1 - self.policy_gradient) * hidden.detach()
         if deterministic:
             actor_loss = -self.q1(torch.cat([hidden.detach(), torch.tanh(self.policy(reads))], -1)).mean()
@@ -460,6 +459,25 @@ def test_updates_in_small_and_mixed_units_are_those_of_plain_torch_in_float64(
     settings = make_settings(algorithm)
     plain = Plain(model, settings, k, policy_gradient, (low, high))
     compare_with_plain(Learner([model], settings), plain, algorithm, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("policy_gradient", [0.0, 1.0])
+def test_torchrls_losses_on_a_shared_trunk_are_plain_torch(algorithm: str, k: int, policy_gradient: float) -> None:
+    model, settings = make_model(algorithm, k, policy_gradient=policy_gradient), make_settings(algorithm)
+    learner, plain = TorchRLLearner(model, settings), Plain(model, settings, k, policy_gradient)
+    for step in range(8):
+        batch = make_batch(algorithm, step)
+        torch.manual_seed(step)
+        learner.update(batch)
+        torch.manual_seed(step)
+        draws = 2 if algorithm == "sac" else 1
+        noise = [torch.randn(BATCH, ACTION) for _ in range(draws)]
+        plain.update(batch._replace(action=(LOW + HIGH) / 2 + (HIGH - LOW) / 2 * batch.action), noise)
+    own = list(parameters_of(learner.models()[0]).values())
+    for parameter, reference in zip(own, plain.nets.parameters(), strict=True):
+        torch.testing.assert_close(parameter, reference.detach(), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -731,8 +749,14 @@ def test_the_trunk_runs_once_per_need(algorithm: str, policy_gradient: float, ki
     target = count_passes(learner.target["trunk"] if kind is Learner else learner.target_trunk)
     learner.update(make_batch(algorithm, 0), SeedNoise([0]))
     assert len(target) == 1
-    # The observation; for SAC, the next one, where today's policy acts; and again where the policy trains the trunk.
-    assert len(online) == 1 + ("sac" in algorithm) + (policy_gradient > 0)
+    # The observation; for SAC, the next one, where today's policy acts; and again after the critic's step.
+    assert len(online) == 1 + ("sac" in algorithm) + 1
+    # A trunk that nothing trains gives the same features again, and is not run for them.
+    model = make_model(algorithm, 1, policy_gradient=0.0, value_gradient=0.0)
+    learner = kind([model] if kind is Learner else model, settings)
+    online = count_passes(learner.trunk)
+    learner.update(make_batch(algorithm, 0), SeedNoise([0]))
+    assert len(online) == 1 + ("sac" in algorithm)
 
 
 @each_algorithm

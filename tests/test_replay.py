@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disks import small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -245,6 +246,14 @@ def test_a_disk_without_room_is_an_error_at_once(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match=r"no room for the replay file .*replay\.bin: 140 bytes; .*No space left"):
         Replay(5, WIDTHS, UNIT, seeds=1, path=tmp_path / "replay.bin")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "limit"])
+def test_a_file_system_without_room_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    with small_disk(tmp_path / "disk", kind) as disk, disk.filled():
+        with pytest.raises(OSError, match=r"no room for the replay file .*replay\.bin: 140,000 bytes; "):
+            Replay(5000, WIDTHS, seeds=1, path=disk.folder / "replay.bin")
+        assert not (disk.folder / "replay.bin").exists()
 
 
 def test_a_system_that_cannot_reserve_room_still_makes_the_file(

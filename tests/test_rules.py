@@ -83,6 +83,15 @@ def test_the_actions_unit_has_changed_off_policy_where_bounds_are_not_plus_minus
     assert "rules" not in identity(TRPOControl(env="pendulum"))
 
 
+def test_a_shared_trunks_features_have_changed_off_policy_where_the_critic_alone_trains_it():
+    for separation in (1, "1", "early", "shared"):
+        assert identity(SACControl(env="acrobot", separation=separation))["rules"] == {"shared_features": 2}
+    for same in ({"separation": "full"}, {"separation": 0}, {"separation": "0"}, {"policy_gradient": 1.0}):
+        assert "rules" not in identity(SACControl(env="acrobot", **{"separation": 1} | same))
+    assert "rules" not in identity(SACControl(env="acrobot", separation=1, value_gradient=0.0))
+    assert "rules" not in identity(PPOControl(env="acrobot", separation=1, policy_gradient=0.0))
+
+
 def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
     rule = Rule(3, "now so", lambda s, unit: s["algorithm"] == "ppo" and not unit())
     monkeypatch.setitem(RULES, "unit", rule)

@@ -124,10 +124,14 @@ class ControlEnv(EnvBase):
         self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
         self._last_step = math.inf if self.max_episode_steps is None else self.max_episode_steps
         self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
-        self._make_specs()
-        size = (len(seeds), self.observation_spec["observation"].shape[-1])
-        if statistics is not None and statistics.mean.shape != size:
-            raise ValueError(f"statistics must be of {size} seeds and numbers; got {statistics.mean.shape}")
+        try:
+            self._make_specs()
+            size = (len(seeds), self.observation_spec["observation"].shape[-1])
+            if statistics is not None and statistics.mean.shape != size:
+                raise ValueError(f"statistics must be of {size} seeds and numbers; got {statistics.mean.shape}")
+        except BaseException:
+            self._games.close()
+            raise
         owns_statistics = normalize_observation and statistics is None
         self._own_statistics = RunningMoments(size[0], size[1:]) if owns_statistics else None
         self.observation_statistics = self._own_statistics or statistics
@@ -204,6 +208,9 @@ class ControlEnv(EnvBase):
         if action.shape != self._action_shape:
             raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
         values = action.numpy(force=True)
+        if self._num_actions is None and values.dtype != self._action_dtype:
+            with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
+                values = values.astype(self._action_dtype)
         numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
         if self._num_actions is None:
             most = self._largest_action

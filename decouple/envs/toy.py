@@ -24,6 +24,7 @@ from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, above, check_integer, check_seeds, checked
+from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
 
@@ -77,7 +78,7 @@ class GoalTrackingEnv(EnvBase):
 
     Raises:
         ValueError: an action that is NaN or has another shape; a state that was saved under other settings.
-        RuntimeError: a step beyond the end of an episode.
+        RuntimeError: a step beyond the end of an episode; use in a fork, with PyTorch's threads (``check_threads``).
 
     Attributes:
         seeds: S integers. episode_steps: T. frequency: noise time per step.
@@ -87,7 +88,7 @@ class GoalTrackingEnv(EnvBase):
 
     def __init__(self, seeds: list[int], num_envs: int, episode_steps: int, frequency: float) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        self.seeds, self.episode_steps, self.frequency = seeds, episode_steps, frequency
+        self.seeds, self.episode_steps, self.frequency, self._made_at = seeds, episode_steps, frequency, forks()
         column = torch.Size([*self.batch_size, 1])
         place = Bounded(-1, 1, column, dtype=torch.float32)
         self.observation_spec = Composite(
@@ -133,6 +134,7 @@ class GoalTrackingEnv(EnvBase):
         }
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        check_threads(self._made_at)
         episodes = self._episodes
         action = tensordict.get("action").detach().float()  # (S, N, 1)
         if action.shape != episodes.state.shape:
@@ -152,6 +154,7 @@ class GoalTrackingEnv(EnvBase):
         return TensorDict(self._shown() | {"reward": reward}, self.batch_size)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        check_threads(self._made_at)
         mask = None if tensordict is None else tensordict.get("_reset", None)
         if mask is not None:
             self._begin(mask.reshape(self.batch_size))
