@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import platform
+import re
 import signal
 import subprocess
 import time
@@ -84,6 +85,28 @@ def test_a_misspelt_setting_is_refused_before_anything_is_written(tmp_path):
     refused = CONTROL.run(tmp_path, "env=toy", "tau=3")
     assert refused.returncode == 1 and "tau must be in [0, 1]; got 3" in refused.stderr
     assert "Traceback" not in refused.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):
+    small = ["actor=[4]", "critic=[4]", "total_frames=200", "learning_starts=20", "log_every=50", "checkpoint_every=50"]
+    small += ["evaluate_every=50", "evaluate_episodes=1", "learning_rate=1e37", "run_dir=run", "show_progress=false"]
+    ended = CONTROL.run(tmp_path, "env=toy", "algorithm=td3", *small)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and not ended.stdout
+    says, how = ended.stderr.splitlines()[-2:]
+    assert re.fullmatch(r"NotFiniteError: toy, seed 0: (loss/\w+|parameter [\w.]+) is (nan|inf) by frame 50", says)
+    assert "HYDRA_FULL_ERROR" in how
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["final/return"] is None and result["failed"]["seed0"] in says
+
+
+def test_the_table_says_which_agents_failed_and_over_how_many_the_mean_is():
+    script, settings = CONTROL.load(), composed("env=toy", "algorithm=td3", "seeds=3")
+    report = {"final/return": -2.0, "final/return_std": 1.0, "final/seeds": 2.0, "failed": {"seed1": "reward is nan"}}
+    report |= {"final/return/seed0": -1.0, "final/return/seed1": None, "final/return/seed2": -3.0}
+    lines = script.table(settings, report).splitlines()[1:]
+    assert [" ".join(line.split()) for line in lines] == [
+        *("seed 0 -1.00", "seed 1 failed: reward is nan", "seed 2 -3.00", "mean -2.00 +- 1.00 (over 2 of 3 seeds)")
+    ]
 
 
 SHORT = (

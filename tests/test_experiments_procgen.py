@@ -375,7 +375,7 @@ def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keep
     lock_folder(run).release()  # an error lets it go
     train(script, dataclasses.replace(again, restart=True))
     assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
-    assert_same(*(load_checkpoint(Path(folder) / "checkpoint.pt") for folder in (run, config.run_dir)))
+    assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
 
 
 @needs_games

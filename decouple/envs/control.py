@@ -184,6 +184,8 @@ class ControlEnv(EnvBase):
             self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
         elif isinstance(acts, Box) and _fits(acts):
             self._num_actions, self._action_dtype = None, acts.dtype
+            floats = np.issubdtype(acts.dtype, np.floating)
+            self._largest_action = float(np.finfo(acts.dtype).max) if floats else math.inf
             shape = torch.Size([*batch, *acts.shape])
             low, high = (torch.from_numpy(bound).expand(shape) for bound in _float32_bounds(acts))
             self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
@@ -247,8 +249,9 @@ class ControlEnv(EnvBase):
                 values = values.astype(self._action_dtype)
         numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
         if self._num_actions is None:
-            if not all(map(math.isfinite, numbers)):
-                raise ValueError(f"action must be finite; got {values.tolist()}")
+            most = self._largest_action
+            if not all(map(math.isfinite, numbers)) or min(numbers) < -most or max(numbers) > most:
+                raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self._action_dtype})")
         elif values.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self._num_actions:
             raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")
         return values.reshape(-1, *values.shape[2:]).astype(self._action_dtype)
@@ -268,16 +271,18 @@ class ControlEnv(EnvBase):
         now.done = now.terminated | now.truncated
         now.due = True in now.done.ravel().tolist()
         observation = observation.reshape(now.observation.shape)
-        if self._own_statistics is not None:
-            self._own_statistics.merge(observation.astype(np.float64, copy=False))
-        now.observation = self._normalized(observation).astype(np.float32, copy=False)
-        if self._return_statistics is not None:
-            now.discounted_return = self.gamma * now.discounted_return + reward
-            self._return_statistics.merge(now.discounted_return[..., 0])
-            reward = self._return_statistics.scale(reward[..., 0])[..., None]
+        # What is not finite, or is too large for float32, stays with its seed: the training loop finds and names it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._own_statistics is not None:
+                self._own_statistics.merge(observation.astype(np.float64, copy=False))
+            now.observation = self._normalized(observation).astype(np.float32, copy=False)
+            if self._return_statistics is not None:
+                now.discounted_return = self.gamma * now.discounted_return + reward
+                self._return_statistics.merge(now.discounted_return[..., 0])
+                reward = self._return_statistics.scale(reward[..., 0])[..., None]
+            shown = self._shown()
+            shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         now.just_loaded = False
-        shown = self._shown()
-        shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         return TensorDict(shown, self.batch_size)
 
     def _normalized(self, observation: np.ndarray) -> np.ndarray:
@@ -301,10 +306,11 @@ class ControlEnv(EnvBase):
         indices = np.flatnonzero(which)
         if len(indices):
             observation.reshape(which.size, -1)[indices] = self._games.reset(indices)
-        if self._own_statistics is not None:
-            for seed in np.flatnonzero(which.any(axis=1)):
-                self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
-        arrays["observation"][which] = self._normalized(observation)[which]
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a step
+            if self._own_statistics is not None:
+                for seed in np.flatnonzero(which.any(axis=1)):
+                    self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
+            arrays["observation"][which] = self._normalized(observation)[which]
         for key in _Episodes.KEYS[1:]:
             arrays[key][which] = 0
         self._set_episodes(arrays)
