@@ -288,10 +288,10 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return isinstance(value, bool | np.bool_)
     if kind is int:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        return whole and (any_number or -INT32_MAX <= value <= INT32_MAX)
+        return whole and (any_number or bool(-INT32_MAX <= value <= INT32_MAX))
     if kind is float:
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        return number and (any_number or abs(value) <= FLOAT32_MAX)
+        return number and (any_number or bool(abs(value) <= FLOAT32_MAX))
     if plain is Callable:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):
