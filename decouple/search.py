@@ -315,7 +315,7 @@ def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float
     std = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else math.nan
     decided = high < bound or low >= bound
     needed = None
-    if not decided and mean != bound and len(values) > 1:
+    if not decided and abs(mean - bound) > 1e-6 * std and len(values) > 1:
         needed = max(len(values) + 1, seeds_needed(mean - bound, std, confidence=confidence, power=power))
     return Trial(*pair, values, mean, std, low, high, mean >= bound, decided, needed)
 

@@ -269,8 +269,9 @@ def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, pow
     >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, power=0.5)
     (10, 6)
     """
-    check_setting("difference", difference, lambda v: v != 0 and math.isfinite(v), "a finite number other than 0")
     check_setting("std", std, lambda v: 0 <= v < math.inf, "at least 0 and finite")
+    far = "a finite number other than 0, and more than a millionth of std"
+    check_setting("difference", difference, lambda v: math.inf > abs(v) > 1e-6 * std, far)
     check_setting("confidence", confidence, lambda v: 0 < v < 1, "between 0 and 1")
     check_setting("power", power, lambda v: 0.5 <= v < 1, "in [0.5, 1)")
     normal = stdlib_statistics.NormalDist()

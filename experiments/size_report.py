@@ -147,6 +147,11 @@ def outcome(study: SizeStudy) -> str:
     """What the search found, in a sentence or two."""
     search = study.search or {}
     text = f"Threshold {return_text(search['threshold'])}, accepted from {return_text(search['bound'])} on. "
+    if search.get("measure") == "maximum":
+        text += (
+            "What was compared is the largest return that each seed reached in training, as in Table I's footnote d; "
+            "the pictures and the table of cells have returns after training. "
+        )
     best = search["asymmetric"]
     if best is None:
         return text + "No size that was tried is accepted."

@@ -52,7 +52,7 @@ import decouple
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
     **{"expect": "settings", "identity": "settings", "policy_blocks": "stack", "value_blocks": "stack"},
-    **{"policy_keys": "branch", "value_keys": "branch"},
+    **{"policy_keys": "branch", "value_keys": "branch", "name": "performance"},
 }
 KINDS = ("clear", "meant", "meaningless", "unnamed", "inside")
 SECONDS = 10.0

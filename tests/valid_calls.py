@@ -40,7 +40,7 @@ METHODS_LEFT_OUT = {
         ["forward", "step", "step_all", "reset", "reset_agent", "observation", "picture", "render", "begin", "wait"],
         "PER_STEP",
     ),
-    **dict.fromkeys(["choose", "bounded", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
+    **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
@@ -279,6 +279,18 @@ SCORES = {
     "late": {"maze": [7.0, 8.0], "plunder": [6.0, 7.0]},
     "full": {"maze": [5.0, 6.0], "plunder": [8.0, 9.0]},
 }
+
+
+def size_cell() -> Any:
+    from test_size_cells import cell
+
+    return cell((4, 4), (4, 4))
+
+
+def initial() -> Any:
+    from decouple.control import initial_agents
+
+    return initial_agents(control())
 
 
 def estimates() -> dict[str, Any]:
@@ -637,6 +649,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "control.TD3Control": dict,
     "control.TRPOControl": dict,
     "control.control_identity": lambda: {"config": control(), "leave_out": ["seed"]},
+    "control.initial_agents": lambda: {"config": control()},
+    "control.final_returns": lambda: {"config": control(), "agents": initial()},
     "control.run_result": lambda: {"config": control(run_dir=str(folder()))},
     "rules.identity_of": lambda: {
         "settings": control(),
@@ -649,8 +663,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "rules.rules_of": lambda: {"settings": {"env": "toy"}, "unit_actions": lambda: True},
     "version.written_by": lambda: {"version": "0.2.0"},
     "control.done_result": lambda: {"config": control(run_dir=str(folder()))},
-    "control.final_returns": lambda: {"config": control(), "agents": [toy_q()]},
-    "control.initial_agents": lambda: {"config": control()},
     "locks.FileLock": lambda: {"path": folder() / ".lock"},
     "locks.lock_folder": lambda: {"folder": folder()},
     "rules.defaults_of": lambda: {"settings": control()},
@@ -788,6 +800,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_cells.last_tenth": lambda: {"frames": [1.0, 2.0], "values": [3.0, 4.0]},
     "size_cells.read_studies": lambda: {"store": size_study()[1]},
     "size_cells.size_order": lambda: {"size": (4, 4)},
+    "size_cells.training_maxima": lambda: {"store": size_study()[1], "cell": size_cell(), "seeds": [0]},
     "size_figures.diagnosis_figure": lambda: {"study": size_study()[0]},
     "size_figures.pareto_figure": lambda: {"study": size_study()[0], "latency": []},
     "size_figures.sizes_figure": lambda: {"study": size_study()[0]},

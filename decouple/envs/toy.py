@@ -6,7 +6,10 @@ With s the state, g the goal and o the observation, all in one dimension:
     o_t = g_t - s_t        s_{t+1} = clip(s_t + a_t, -1, 1)        r_t = -|g_t - s_{t+1}|
 
 The ideal policy a = o is one linear neuron with weight 1 and bias 0, and earns 0. The goals move smoothly and do not
-depend on the actions: simplex noise of a slowly growing time, mapped to [-1, 1].
+depend on the actions: simplex noise of a slowly growing time, mapped to [-1, 1]. The paper takes its
+noise from the library `noise` 1.2.3 (https://github.com/caseman/noise), Perlin's simplex noise; this is OpenSimplex,
+from the package opensimplex: another simplex noise, of the same kind and smoothness, but with other goals, whose
+distribution is not exactly the paper's.
 """
 
 from __future__ import annotations

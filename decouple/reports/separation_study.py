@@ -107,7 +107,9 @@ class Run:
         """Why it has no score, where its result.json says that it failed; None for any other."""
         if self.result.get("final/test_return", 0) is not None:
             return None
-        return f"failed after {self.frames:,} frames: the return in its result.json is null or not finite"
+        reasons = self.result.get("failed")
+        why = "; ".join(map(str, reasons.values())) if isinstance(reasons, dict) else ""
+        return f"failed after {self.frames:,} frames: {why or 'the return in its result.json is null or not finite'}"
 
     @checked()
     def final(self, metric: str) -> float | None:

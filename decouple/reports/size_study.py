@@ -25,6 +25,7 @@ from decouple.search import SmallestActor, return_text, size_name
 from decouple.version import VERSION, written_by
 
 __all__ = [
+    "AT_ITS_BEST",
     "HEADS",
     "csv_cell",
     "csv_size",
@@ -49,8 +50,12 @@ COLUMNS = (
     *("symmetric_size", "symmetric_reward", "symmetric_spread"),
     *("actor_size", "reduction_percent", "baseline_reduction_percent", "critic_size"),
     *("asymmetric_reward", "asymmetric_spread", "asymmetric_low", "asymmetric_high"),
-    *("decided", "exhaustive", "seeds", "seconds"),
+    *("decided", "exhaustive", "seeds", "seconds", "measure"),
 )
+
+# Cells of Table I whose value is not the return after training but "the average maximum reward achieved during
+# training" (its footnote d: "due to the instability of ML-agent's implementation of SAC's training on Food Collector").
+AT_ITS_BEST = frozenset({("foodcollector", "sac")})
 
 TABLE_ROWS = all_of(has("task", "algorithm", "source", *COLUMNS))
 
@@ -59,7 +64,10 @@ HEADS = "task", "", "threshold", "baseline", "symmetric", "actor", "parameters",
 
 @checked()
 def search_record(
-    found: SmallestActor, parameters: Mapping[tuple[int, ...], int], seconds: float | None = None
+    found: SmallestActor,
+    parameters: Mapping[tuple[int, ...], int],
+    seconds: float | None = None,
+    measure: str = "final",
 ) -> dict[str, Any]:
     """A search's result as plain data, for `CellStore.record_search`.
 
@@ -67,10 +75,11 @@ def search_record(
         found: what the search found.
         parameters: of an actor of each size, and of the baseline's: counted on the model that was trained.
         seconds: that its cells trained, all together.
+        measure: what was compared: `final`, returns after training, or `maximum`, the largest reached in training.
     """
     record = dataclasses.asdict(found)
     counts = [{"actor": list(size), "parameters": count} for size, count in parameters.items()]
-    return record | {"notes": found.notes, "parameters": counts, "seconds": seconds}
+    return record | {"notes": found.notes, "parameters": counts, "seconds": seconds, "measure": measure}
 
 
 @checked()
@@ -192,7 +201,8 @@ def table_rows(
             ours.setdefault(key, []).append(_our_row(search["result"], search["options"]))
     rows = []
     for task, algorithm in dict.fromkeys([*paper, *ours]):
-        of_cell = [("paper", paper[task, algorithm])] if (task, algorithm) in paper else []
+        of_paper = {"measure": "maximum" if (task, algorithm) in AT_ITS_BEST else "final"}
+        of_cell = [("paper", {**paper[task, algorithm], **of_paper})] if (task, algorithm) in paper else []
         of_cell += [("here", row) for row in ours.get((task, algorithm), [])]
         head = {"task": task, "algorithm": algorithm}
         rows += [{**head, "source": source, **{name: row.get(name) for name in COLUMNS}} for source, row in of_cell]
@@ -237,7 +247,7 @@ def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         interval = "" if low is None else f" [{return_text(low)}, {return_text(high)}]"
         cells = (
             f"{row['task']}, {row['algorithm'].upper()}",
-            row["source"],
+            row["source"] + (", maximum in training" if row["measure"] == "maximum" else ""),
             "" if row["threshold"] is None else return_text(row["threshold"]),
             f"{_size(row['baseline_size'])} {_return(row, 'baseline')}",
             f"{_size(row['symmetric_size'])} {_return(row, 'symmetric')}".strip(),
@@ -262,6 +272,7 @@ def _our_row(result: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
     counts = {tuple(item["actor"]): item["parameters"] for item in result["parameters"]}
     baseline, symmetric, best = result["baseline"], result["symmetric"], result["asymmetric"]
     row = {name: result[name] for name in ("threshold", "bound", "exhaustive", "seconds")}
+    row |= {"measure": result.get("measure", "final")}  # 0.1 knew no other
     row |= {"seeds": options["seeds"], "baseline_size": tuple(baseline["actor"])}
     row |= {"baseline_reward": baseline["mean"], "baseline_spread": baseline["std"]}
     if best is None:
