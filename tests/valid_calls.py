@@ -84,6 +84,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["processes.Owned", "processes.check_threads"], "RECORD"),
     **dict.fromkeys(["locks.FolderInUseError", "locks.FileLock.release"], "PLAIN"),
     **dict.fromkeys(["metrics.append_whole", "heads.ActionUnit.to_task"], "PER_STEP"),
+    **dict.fromkeys(["finite.FailedSeeds", "finite.NotFiniteError", "rollouts.ModePolicy"], "RECORD"),
+    **dict.fromkeys(["on_policy.OnPolicySettings.check_rollout", "replay.Replay.since"], "PER_STEP"),
     **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
     **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen_backends.EnvpoolGames", "procgen_backends.start_games"], "RECORD"),
@@ -457,11 +459,6 @@ def box_space() -> Any:
     return action_space(BOX)
 
 
-def parameters_of(*names: str) -> TensorDictModule:
-    layers = nn.Linear(4, 2) if len(names) == 1 else nn.Sequential(nn.Linear(4, 2), AddStateIndependentNormalScale(2))
-    return TensorDictModule(layers, ["policy_hidden"], list(names))
-
-
 def linears() -> list[nn.Linear]:
     from decouple.seeds import StackedLinear
 
@@ -508,8 +505,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "fused.FusedMLP": lambda: {"layers": linears(), "activations": ["relu"]},
     "heads.Head": lambda: {"in_features": 3, "out_features": 2, "gain": 1.0},
     "heads.ActionUnit": lambda: {"space": box_space()},
-    "heads.squashed_actor": lambda: {"head": parameters_of("loc", "scale"), "space": box_space()},
-    "heads.tanh_actor": lambda: {"head": parameters_of("action_logit"), "space": box_space()},
     "heads.action_space": lambda: {"spec": BOX},
     "heads.deterministic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "heads.stochastic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
