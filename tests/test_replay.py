@@ -244,7 +244,7 @@ def test_a_disk_without_room_is_an_error_at_once(tmp_path: Path, monkeypatch: py
 def test_a_file_system_without_room_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
     with small_disk(tmp_path / "disk", kind) as disk, disk.filled():
         with pytest.raises(OSError, match=r"no room for the replay file .*replay\.bin: 140,000 bytes; "):
-            Replay(5000, WIDTHS, seeds=1, path=disk.folder / "replay.bin")
+            Replay(5000, WIDTHS, UNIT, seeds=1, path=disk.folder / "replay.bin")
         assert not (disk.folder / "replay.bin").exists()
 
 
