@@ -31,6 +31,7 @@ from tensordict.nn import (
 from torch import nn
 from torchrl.data import Bounded, TensorSpec
 
+from decouple.checks import at_least, checked
 from decouple.fitting import example_inputs
 from decouple.heads import (
     ActionUnit,
@@ -46,6 +47,7 @@ from decouple.separation import SeparatedNetwork, separate
 __all__ = ["ActorQValue", "actor_qvalue"]
 
 
+@checked(policy_gain=at_least(0), value_gain=at_least(0))
 def actor_qvalue(
     network: SeparatedNetwork,
     action_spec: TensorSpec,

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked
 from decouple.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
@@ -58,6 +59,7 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
 
 
+@checked()
 def save_checkpoint(
     path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
 ) -> None:
@@ -106,6 +108,7 @@ def save_checkpoint(
     _sync_folder(path.parent)
 
 
+@checked()
 def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, with all tensors on the CPU.
 
@@ -143,6 +146,7 @@ def _load(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Any],
     return state, record
 
 
+@checked()
 @contextlib.contextmanager
 def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
@@ -164,6 +168,7 @@ def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None
         ) from error
 
 
+@checked(total_frames=at_least(1), frames_per_iteration=at_least(1))
 def frames_to_resume(
     run_dir: str | os.PathLike[str],
     expect: Mapping[str, Any],
@@ -226,6 +231,7 @@ def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[
         )
 
 
+@checked()
 def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a checkpoint to go on from.
 
@@ -235,8 +241,8 @@ def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
-            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or delete the link to begin "
-            "the run anew"
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or begin the run "
+            "anew with restart=true, which keeps the old folder aside"
         )
     return path.exists()
 
@@ -323,7 +329,7 @@ class _HashingWriter:
 
 def _check_content(path: Path, file: BinaryIO) -> None:
     """Refuse a file whose first line, length or sum is not that of a checkpoint."""
-    advice = "go back to an older copy of it, or delete it and start the run again"
+    advice = "go back to an older copy of it, or begin the run anew with restart=true, which keeps the old folder aside"
     header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
     size = os.fstat(file.fileno()).st_size
     if header is None and size < _HEADER_BYTES:
@@ -364,13 +370,13 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
         else:
             settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
     if rules:
-        advice = f"start a new run in another folder, or go on with {written_by(version)}"
+        advice = f"start a new run in another folder or with restart=true, or go on with {written_by(version)}"
         raise CheckpointError(
             f"{path}, written by {written_by(version)}, is from a run under other rules; {advice}:\n  "
             + "\n  ".join(rules + settings)
         )
     if settings:
-        advice = "go on with the checkpoint's settings, or start a new run in another folder"
+        advice = "go on with the checkpoint's settings, or start a new run in another folder or with restart=true"
         raise CheckpointError(
             f"{path}, written by {written_by(version)}, is from a run with other settings; {advice}:\n  "
             + "\n  ".join(settings)

@@ -125,6 +125,15 @@ class Replay:
         rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
 
+    def since(self, added: int) -> Transition:
+        """What has been added since there were `added` transitions of each agent, (S, K, width), the oldest first.
+
+        Of more than lie in memory or in the file, the last.
+        """
+        first = max(added, self.added - len(self.rows))
+        rows = self.rows[torch.arange(first, self.added) % len(self.rows)]  # (K, S, width)
+        return Transition(*rows.transpose(0, 1).split(self.split, -1))
+
     def state_dict(self) -> dict[str, int | Tensor]:
         """What a checkpoint needs: the place in the file, whose rows are put on the disk now, and their checksums; in
         memory, the rows."""

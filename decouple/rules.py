@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decouple.checks import Must, checked, has
 from decouple.version import VERSION, written_by
 
 __all__ = [
@@ -94,6 +95,7 @@ SETTINGS_OF_PROCGEN = frozenset(
 )
 
 
+@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
 def identity_of(
     settings: Any, always: Collection[str], *, leave_out: Collection[str], unit_actions: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -115,11 +117,13 @@ def identity_of(
     return kept | ({"rules": rules} if rules else {})
 
 
+@checked(settings=has("env"))
 def rules_of(settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> dict[str, int]:
     """The rules that concern a run of these settings and have changed, with their versions."""
     return {name: rule.version for name, rule in RULES.items() if rule.concerns(settings, unit_actions)}
 
 
+@checked(settings=has("env"))
 def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> list[str]:
     """Each rule that results rest on in another version than this one's, in words; none: they count.
 
@@ -135,12 +139,14 @@ def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions
     ]
 
 
+@checked()
 def rule_text(name: str, there: int | None, here: int | None) -> str:
     """What a rule was where a file was written, and what it is here; None: version 1."""
     now = f" ({RULES[name].now})" if name in RULES else ""
     return f"rule {name}: version {there or 1} there, and {here or 1} in {written_by(VERSION)}{now}"
 
 
+@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
 def defaults_of(settings: Any) -> dict[str, Any]:
     """The default of each setting of a dataclass that has one."""
     found = {

@@ -21,7 +21,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from decouple.checks import PROBABILITY, Rule, at_least, checked
+from decouple.checks import PROBABILITY, Must, at_least, checked
 from decouple.fitting import check_fit
 
 __all__ = [
@@ -65,7 +65,7 @@ def separation_index(at: int | str, depth: int) -> int:
     return at
 
 
-@checked(policy_gradient=PROBABILITY, value_gradient=PROBABILITY)
+@checked()
 def separate(
     policy_blocks: Sequence[nn.Module],
     value_blocks: Sequence[nn.Module],
@@ -229,7 +229,7 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
-@checked(loss=Rule(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
+@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "one number that holds its graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
 

@@ -36,11 +36,12 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
 from decouple.checkpoint import frames_to_resume
-from decouple.checks import check_setting
+from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.finite import FailedSeeds
 from decouple.locks import FileLock, lock_folder
 from decouple.metrics import check_run_files, read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
@@ -101,9 +102,13 @@ class ProcgenExperiment(OnPolicySettings):
         for name in names:
             setattr(self, name, getattr(self.computed, name))
         super().__post_init__()
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
+        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
 
@@ -308,6 +313,7 @@ def train(run: Run) -> dict[str, float]:
             record=tracker.marks,
             progress=progress,
             performance=config.computed,
+            failed=FailedSeeds([config.seed], config.env),
         )
         report = final_report(config, evaluation)
         tracker.summarise(report)
@@ -333,6 +339,8 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
         model = make_model(config, env)
     config.computed.prepare(model)
     model.load_state_dict(state["model"])
+    parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
+    FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
     with contextlib.closing(StepProgress()) as progress:
         return config, final_report(config, make_evaluation(config, model, progress, trained))
 

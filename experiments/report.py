@@ -22,7 +22,7 @@ import hydra
 import numpy as np
 from hydra.core.config_store import ConfigStore
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import check_fields, check_setting, positive_whole
 from decouple.curves import save_figure
 from decouple.metrics import replace_file
 from decouple.reports.page import HTMLTable, Picture, Section, write_page
@@ -69,7 +69,10 @@ class Report:
     window: int = 3  # evaluations in each point of a curve: it and those before
 
     def __post_init__(self) -> None:
-        check_setting("runs", self.runs, bool, "a folder, a glob or a list of them")
+        check_fields(self)
+        texts = self.runs if isinstance(self.runs, list) else [self.runs]
+        strings = bool(texts) and all(isinstance(text, str) and text for text in texts)
+        check_setting("runs", self.runs, lambda _: strings, "a folder, a glob or a list of them")
         for name in ("repetitions", "window"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
 

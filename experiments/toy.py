@@ -35,7 +35,6 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from decouple.checkpoint import CheckpointError
-from decouple.checks import check_setting
 from decouple.control import (
     ControlSettings,
     done_result,
@@ -47,7 +46,9 @@ from decouple.control import (
     sizes_name,
     train_agents,
 )
+from decouple.checks import at_least, check_fields, check_setting
 from decouple.curves import save_figure
+from decouple.finite import NotFiniteError
 from decouple.metrics import csv_lines, markdown_lines, read_metrics, replace_file
 
 PAIRS = {
@@ -74,6 +75,7 @@ class ToyStudy:
     restart: bool = False  # begin cells that are not done anew; what is in their folders is kept beside them
 
     def __post_init__(self) -> None:
+        check_fields(self, seeds=at_least(1), total_frames=at_least(1))
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
             raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")
@@ -103,8 +105,11 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
                 continue
         start = time.perf_counter()
         with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
-            report = train_agents(settings)
-        print(f"{TITLES[algorithm]}, {pair}: {report['final/return']:.2f} in {time.perf_counter() - start:.0f} s")
+            try:
+                mean = f"{train_agents(settings)['final/return']:.2f}"
+            except NotFiniteError as error:  # of all agents: the other cells go on
+                mean = f"failed, {error}"
+        print(f"{TITLES[algorithm]}, {pair}: {mean} in {time.perf_counter() - start:.0f} s")
 
 
 Key = tuple[str, str]  # algorithm and pair

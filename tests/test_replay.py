@@ -69,6 +69,16 @@ def test_a_replay_is_the_last_rows_of_a_list(
     assert [part.shape for part in sample] == [(seeds, 4, width) for width in (2, 1, 1, 1, 2)]
 
 
+def test_what_has_been_added_since_is_there_oldest_first_as_far_as_it_is_kept() -> None:
+    replay = Replay(3, WIDTHS, UNIT, seeds=2, slack=2)
+    all_ = rows(0, 9, 2)
+    for first, last in ((0, 4), (4, 7), (7, 9)):
+        replay.add(transition(all_[:, first:last]))
+        assert np.array_equal(torch.cat(replay.since(first), -1), all_[:, first:last])
+    assert np.array_equal(torch.cat(replay.since(0), -1), all_[:, 4:])  # the ring is five rows long
+    assert replay.since(9).reward.shape == (2, 0, 1)
+
+
 def test_each_seed_is_sampled_with_indices_of_its_own() -> None:
     replay = Replay(4, WIDTHS, UNIT, seeds=2)
     replay.add(transition(rows(0, 4, 2)))

@@ -9,7 +9,6 @@ A cell holds text, a number, nothing, an `Estimate` (as text `value [low, high]`
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import statistics as stdlib_statistics
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from decouple.checks import checked
-from decouple.metrics import csv_lines, markdown_lines
+from decouple.metrics import csv_lines, csv_rows, markdown_lines
 from decouple.reports.recommendation import Comparison
 from decouple.reports.separation_study import Study
 from decouple.statistics import OF_METRICS, Estimate, Profile
@@ -91,8 +90,8 @@ class Table:
 def read_published(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """Game -> `min_easy`, `max_easy` and the published scores, under the names of the file's columns: those in
     `PUBLISHED`, and beside them scores on training levels and standard deviations."""
-    with open(Path(path), newline="", encoding="utf-8") as file:
-        return {row.pop("game"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+    rows = csv_rows(Path(path), "game", *PUBLISHED)
+    return {row.pop("game"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
 @checked()
