@@ -35,12 +35,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decouple.checks import ANY_NUMBER, Must, above, all_of, at_least, check_fields, checked
 from decouple.locks import FileLock
 from decouple.version import VERSION
 
 __all__ = ["Batch", "Cell", "CellStore"]
 
 _FORMAT = 2
+_SEEDS = Must(
+    lambda seeds: isinstance(seeds, Iterator) or (len(seeds) and min(seeds) >= 0), "not empty, and none below 0"
+)
 _TABLES = """
 CREATE TABLE cells (
     id INTEGER PRIMARY KEY, task TEXT, algorithm TEXT, settings TEXT, actor TEXT, critic TEXT,
@@ -72,6 +76,9 @@ class Cell:
     settings: str
     actor: tuple[int, ...]
     critic: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self, actor=all_of(at_least(1)), critic=all_of(at_least(1)))
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class CellStore:
             every method.
     """
 
+    @checked(lease=above(0))
     def __init__(self, path: str | os.PathLike[str], *, lease: float = 300.0) -> None:
         if not lease > 0:
             raise ValueError(f"lease must be positive, in seconds; got {lease!r}")
@@ -125,6 +133,7 @@ class CellStore:
         if found > _FORMAT:
             raise ValueError(f"{path} is in format {found}, and this version of decouple reads format {_FORMAT}")
 
+    @checked(seeds=_SEEDS)
     def claim(self, cell: Cell, seeds: Iterable[int], folder: str) -> Batch | None:
         """Take what of these seeds has no result and is in nobody's hands; None where there is nothing to take.
 
@@ -153,11 +162,13 @@ class CellStore:
             values = [number, first, count, f"{folder}/seeds{first}_{count}"]
             return self._take(db, db.execute(insert, values).lastrowid)
 
+    @checked()
     def renew(self, batch: Batch) -> bool:
         """Say that the batch is being trained; False where somebody else has it by now."""
         with self._transaction() as db:
             return self._beat(db, batch, "running")
 
+    @checked(returns=ANY_NUMBER)
     def finish(self, batch: Batch, returns: Mapping[int, float | None]) -> bool:
         """Record the results, one for each seed of the batch; False, and nothing done, where somebody else has it.
 
@@ -177,6 +188,7 @@ class CellStore:
             db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
             return True
 
+    @checked()
     def release(self, batch: Batch, error: str | None = None) -> None:
         """Give the batch back: interrupted, or with the error that it met."""
         with self._transaction() as db:
@@ -189,18 +201,21 @@ class CellStore:
             rows = db.execute("SELECT task, algorithm, settings, actor, critic FROM cells ORDER BY id").fetchall()
         return [Cell(*row[:3], *(tuple(json.loads(size)) for size in row[3:])) for row in map(tuple, rows)]
 
+    @checked()
     def returns(self, cell: Cell) -> dict[int, float]:
         """Seed -> return, of those that are done."""
         with self._transaction("DEFERRED") as db:
             rows = db.execute("SELECT seed, return FROM results WHERE cell = ?", [self._number(db, cell)]).fetchall()
             return dict(sorted(map(tuple, rows)))
 
+    @checked()
     def batches(self, cell: Cell) -> list[Batch]:
         """Each batch of the cell, in the order in which they were first claimed."""
         with self._transaction("DEFERRED") as db:
             rows = db.execute("SELECT * FROM batches WHERE cell = ? ORDER BY id", [self._number(db, cell)])
             return [self._batch(row) for row in rows]
 
+    @checked()
     def record_search(
         self,
         task: str,
@@ -314,6 +329,7 @@ def _advice(error: str) -> str:
         "not a database": "it must be a store of decouple; choose another run_dir, or move it away",
         "malformed": "it is damaged: put a whole copy back, or move it away, and its cells are trained anew",
         "full": "the disk has no room; what was recorded before stays, and the same command goes on",
+        "disk I/O error": "the disk may have no room, or fail; what was recorded before stays",
         "unable to open": "it must be a file, in a folder that can be written",
         "readonly": "it must be a file that can be written",
         "locked": "another process has been writing to it for a minute",

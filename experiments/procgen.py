@@ -36,20 +36,21 @@ from torchrl.envs import EnvBase
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
 from decouple.checkpoint import frames_to_resume
-from decouple.checks import check_setting
+from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.finite import FailedSeeds
 from decouple.locks import FileLock, lock_folder
-from decouple.metrics import read_yaml
+from decouple.metrics import check_run_files, read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, check_run_files, default_tracker
+from decouple.tracking import Tracker, default_tracker
 
 
 @dataclass
@@ -101,9 +102,13 @@ class ProcgenExperiment(OnPolicySettings):
         for name in names:
             setattr(self, name, getattr(self.computed, name))
         super().__post_init__()
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
+        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
 
@@ -241,6 +246,15 @@ def prepare(config: ProcgenExperiment) -> Run:
     for seed_global in (random.seed, np.random.seed, torch.manual_seed):
         seed_global(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
+    try:
+        return prepare_in(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def prepare_in(env: EnvBase, config: ProcgenExperiment) -> Run:
+    """`prepare` in this environment."""
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
@@ -299,6 +313,7 @@ def train(run: Run) -> dict[str, float]:
             record=tracker.marks,
             progress=progress,
             performance=config.computed,
+            failed=FailedSeeds([config.seed], config.env),
         )
         report = final_report(config, evaluation)
         tracker.summarise(report)
@@ -324,6 +339,8 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
         model = make_model(config, env)
     config.computed.prepare(model)
     model.load_state_dict(state["model"])
+    parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
+    FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
     with contextlib.closing(StepProgress()) as progress:
         return config, final_report(config, make_evaluation(config, model, progress, trained))
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from disks import small_disk
 
 import decouple.cell_store
 from decouple.cell_store import Cell, CellStore
@@ -293,6 +294,31 @@ def test_searches_are_kept_under_what_was_asked(store):
     assert (first["task"], first["algorithm"], first["settings"]) == ("toy", "sac", {"gamma": 0.99})
     assert first["options"] == json.loads(json.dumps(options)) and second["options"]["seeds"] == 7
     assert (first["state"], first["result"]) == ("done", {"low": -math.inf}) and time.time() - first["updated"] < 60
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "limit"])
+def test_a_full_disk_names_the_store_and_loses_nothing_that_was_recorded(tmp_path, kind):
+    with small_disk(tmp_path / "disk", kind) as disk:
+        store = CellStore(disk.folder / "cells.sqlite")
+        store.finish(store.claim(CELL, [0], "x"), {0: 1.5})
+        waiting = store.claim(CELL, [1], "x")
+        with (
+            disk.filled(),
+            pytest.raises(sqlite3.OperationalError, match=r"cells\.sqlite: .*(full|disk I/O error); the"),
+        ):
+            for number in range(500):  # until a page is full
+                store.claim(LINEAR, [number], "x" * 500)
+        assert store.returns(CELL) == {0: 1.5} and store.finish(waiting, {1: 2.5})
+        assert CellStore(store.path).returns(CELL) == {0: 1.5, 1: 2.5}
+
+
+def test_a_damaged_store_is_named_with_the_way_out(store):
+    store.finish(store.claim(CELL, range(6), "x"), dict.fromkeys(range(6), 0.5))
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    for use in (store.cells, lambda: store.claim(CELL, range(8), "x"), lambda: CellStore(store.path).returns(CELL)):
+        with pytest.raises(sqlite3.DatabaseError, match=r"cells\.sqlite: .*malformed; .*put a whole copy back"):
+            use()
 
 
 def test_what_is_no_store_is_refused(tmp_path, store):

@@ -77,6 +77,11 @@ def test_tensors_of_every_type_come_back(tmp_path, dtype):
     assert state["empty"].shape == (0, 3)
 
 
+def test_what_it_says_of_the_files_beside_it_is_no_part_of_the_state(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"frames": 1}, record={"table": "sum"})
+    assert load_checkpoint(tmp_path / "checkpoint.pt") == {"frames": 1}
+
+
 def test_the_same_state_gives_the_same_bytes(tmp_path):
     for name in ("one.pt", "two.pt"):
         save_checkpoint(tmp_path / name, {"a": torch.arange(5), "b": OrderedDict(c=1)})
@@ -305,7 +310,7 @@ def run(tmp_path):
     folder.mkdir()
     (folder / "metrics.csv").write_text("frames,a\n100,1.5\n200,2.5\n")
     table = table_sum(*rows_up_to(folder / "metrics.csv", 200))
-    save_checkpoint(folder / "checkpoint.pt", {"settings": {}, "frames": 200, "record": {"table": table}})
+    save_checkpoint(folder / "checkpoint.pt", {"settings": {}, "frames": 200}, record={"table": table})
     (folder / "metrics.csv").write_text("frames,a,b\n100,1.5,\n200,2.5,\n300,3.5,0.5\n")
     return folder
 

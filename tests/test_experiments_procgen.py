@@ -6,7 +6,9 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,7 @@ from decouple.blocks import SqueezeExcitation
 from decouple.checkpoint import CheckpointError
 from decouple.envs.procgen import GAMES
 from decouple.envs.procgen_levels import first_frames, training_fingerprints
+from decouple.locks import FolderInUseError, lock_folder
 from decouple.metrics import read_metrics
 
 PROCGEN = Script("procgen.py")
@@ -347,6 +350,32 @@ def test_a_truncated_checkpoint_is_refused(script, finished, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="is truncated"):
         train(script, dataclasses.replace(config, run_dir=str(tmp_path)))
+
+
+@needs_procgen
+def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keeps_it(script, finished, tmp_path):
+    config, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(config.run_dir, run)
+    again = dataclasses.replace(config, run_dir=str(run))
+    with lock_folder(run):
+        for each in (again, dataclasses.replace(again, restart=True)):
+            with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
+                train(script, each)
+    table = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(table[: len(table) // 2])
+    with pytest.raises(CheckpointError, match=r"metrics\.csv was cut: .*restart=true"):
+        train(script, again)
+    (run / "metrics.csv").write_bytes(table)
+    (run / "checkpoint.pt").unlink()
+    for other in (again, dataclasses.replace(again, separation="early")):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, .*restart=true"):
+            train(script, other)
+    assert (run / "metrics.csv").read_bytes() == table
+    lock_folder(run).release()  # an error lets it go
+    train(script, dataclasses.replace(again, restart=True))
+    assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
+    assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
 
 
 @needs_games

@@ -164,7 +164,9 @@ def test_a_row_that_a_full_disk_cuts_off_is_taken_back_and_the_table_goes_on(dis
         tracker.log({"a": 7.0}, 40)
         text = table(run)
         assert text.startswith(before) and text.splitlines()[-1].startswith("40,7.0,") and text.endswith("\n")
-        assert tracker.marks()["table"] == hashlib.sha256(text.encode()).hexdigest()
+        assert (
+            tracker.marks()["table"] == hashlib.sha256(text.encode()).hexdigest()
+        )  # there are no columns of the clock
     assert read_metrics(run)["frames"][-1] == 40
 
 
@@ -209,6 +211,17 @@ def test_the_marks_of_a_table_are_those_of_its_rows_up_to_there(tmp_path):
         with quiet(tmp_path / "copy", resume_frames=10 * iteration) as tracker:
             assert tracker.marks()["table"] == marks[iteration - 1]
         shutil.rmtree(tmp_path / "copy")
+
+
+def test_the_clock_is_no_part_of_a_tables_mark(tmp_path):
+    marks = []
+    for seconds in (1.0, 2.0):
+        with quiet(tmp_path / str(seconds)) as tracker:
+            tracker.log({"a": 1.0, "time/frames_per_second": seconds}, 10)
+            tracker.log({"a": 2.0, "b": 1.0, "time/frames_per_second": seconds}, 20)
+            marks.append(tracker.marks())
+        assert marks[-1]["table"] == table_sum(*rows_up_to(tmp_path / str(seconds) / "metrics.csv", 20))
+    assert marks[0]["table"] == marks[1]["table"] == hashlib.sha256(b"frames,a,b\n10,1.0,\n20,2.0,1.0\n").hexdigest()
 
 
 def test_an_open_tracker_holds_its_folder_and_a_closed_one_does_not(tmp_path):
@@ -349,6 +362,16 @@ def test_the_result_says_what_the_run_came_to(tmp_path):
         tracker.log({"a": 1.0}, frames=10)
         tracker.summarise({"final/test_return": 1 / 3})
     assert json.loads((tmp_path / "result.json").read_text()) == {"frames": 10, "final/test_return": 1 / 3}
+
+
+def test_a_result_that_is_no_number_is_null_with_its_reason(tmp_path):
+    """JSON has no nan."""
+    with quiet(tmp_path) as tracker:
+        tracker.log({"a": 1.0}, frames=10)
+        report = {"final/return": None, "final/return/seed0": math.nan, "final/return/seed1": -math.inf, "b": 2}
+        tracker.summarise(report, failed={"seed0": "reward is nan at frame 7"})
+    expected = {"frames": 10, **dict.fromkeys(report), "b": 2.0, "failed": {"seed0": "reward is nan at frame 7"}}
+    assert json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail) == expected
 
 
 def test_settings_and_record_say_what_ran(tmp_path):
@@ -681,7 +704,9 @@ def test_a_damaged_run_is_refused_by_file_before_anything_is_written(tmp_path, w
         tracker.log({"a": 3.0, "b": 4.0}, 20)
     file = damage(tmp_path, what)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="cannot go on: put back a whole copy of that file, or start") as error:
+    with pytest.raises(
+        ValueError, match="cannot go on: put back a whole copy of that file, or begin anew with restart=true"
+    ) as error:
         quiet(tmp_path, resume_frames=20)
     assert str(error.value).startswith(str(file))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
