@@ -28,7 +28,7 @@ from decouple.checks import Must, all_of, at_least, checked
 __all__ = ["Concatenate", "impala_blocks", "mlp_blocks", "nature_blocks"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-MAKES_MODULE = Must(lambda make: isinstance(make(), nn.Module), "that makes a module")
+MAKES_MODULE = Must(lambda make: isinstance(make(), nn.Module), "a function that makes a module")
 
 
 @checked(

@@ -42,7 +42,9 @@ from decouple.version import VERSION
 __all__ = ["Batch", "Cell", "CellStore"]
 
 _FORMAT = 2
-_SEEDS = Must(lambda seeds: isinstance(seeds, Iterator) or (len(seeds) and min(seeds) >= 0), "not empty, none below 0")
+_SEEDS = Must(
+    lambda seeds: isinstance(seeds, Iterator) or (len(seeds) and min(seeds) >= 0), "not empty, and none below 0"
+)
 _TABLES = """
 CREATE TABLE cells (
     id INTEGER PRIMARY KEY, task TEXT, algorithm TEXT, settings TEXT, actor TEXT, critic TEXT,

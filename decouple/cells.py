@@ -33,6 +33,7 @@ from typing import Any
 from decouple.cell_store import Batch, Cell, CellStore
 from decouple.checks import at_least, checked
 from decouple.control import NOT_IDENTITY, ControlSettings, control_identity, done_result, sizes_name, train_agents
+from decouple.finite import NotFiniteError
 from decouple.locks import FolderInUseError, lock_folder
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
@@ -329,15 +330,19 @@ def _elsewhere() -> Iterator[None]:
         os.chdir(before)
 
 
-def _trained(config: ControlSettings) -> dict[str, float]:
+def _trained(config: ControlSettings) -> dict[str, Any]:
     """The final evaluation; of a run that was killed after it, as it stands.
 
-    A process whose caller was killed may be in the folder still for a moment, and is waited for.
+    Agents that have all failed have no return, which is a result too. A process whose caller was killed may be in the
+    folder still for a moment, and is waited for.
     """
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
             return done_result(config) or train_agents(config)
+        except NotFiniteError as error:
+            print(f"{config.run_dir}: {error}", file=sys.stderr)
+            return {"final/return": None}
         except FolderInUseError:
             if time.monotonic() > until:
                 raise

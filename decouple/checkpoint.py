@@ -231,6 +231,7 @@ def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[
         )
 
 
+@checked()
 def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a checkpoint to go on from.
 
@@ -240,8 +241,8 @@ def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
-            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or delete the link to begin "
-            "the run anew"
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or begin the run "
+            "anew with restart=true, which keeps the old folder aside"
         )
     return path.exists()
 
@@ -328,7 +329,7 @@ class _HashingWriter:
 
 def _check_content(path: Path, file: BinaryIO) -> None:
     """Refuse a file whose first line, length or sum is not that of a checkpoint."""
-    advice = "go back to an older copy of it, or delete it and start the run again"
+    advice = "go back to an older copy of it, or begin the run anew with restart=true, which keeps the old folder aside"
     header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
     size = os.fstat(file.fileno()).st_size
     if header is None and size < _HEADER_BYTES:
@@ -369,13 +370,13 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
         else:
             settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
     if rules:
-        advice = f"start a new run in another folder, or go on with {written_by(version)}"
+        advice = f"start a new run in another folder or with restart=true, or go on with {written_by(version)}"
         raise CheckpointError(
             f"{path}, written by {written_by(version)}, is from a run under other rules; {advice}:\n  "
             + "\n  ".join(rules + settings)
         )
     if settings:
-        advice = "go on with the checkpoint's settings, or start a new run in another folder"
+        advice = "go on with the checkpoint's settings, or start a new run in another folder or with restart=true"
         raise CheckpointError(
             f"{path}, written by {written_by(version)}, is from a run with other settings; {advice}:\n  "
             + "\n  ".join(settings)

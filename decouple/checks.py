@@ -3,7 +3,7 @@
     @checked(gamma=PROBABILITY, frames=at_least(1))
     def discounted(reward: Tensor, gamma: float, frames: int, seeds: Sequence[int] | None = None) -> Tensor: ...
 
-    discounted(reward, -1, 8)       # ValueError: gamma must be a finite number in [0, 1]; got -1
+    discounted(reward, -1, 8)       # ValueError: gamma must be in [0, 1]; got -1
 
 The annotation says what type an argument is of, and a rule says what more it must be. `checked` is for the doors of the
 package, functions and constructors that are called now and then; what runs at each step is built from what has been
@@ -60,7 +60,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Must:
-    """What an argument must be beside its type: a predicate, and the same in words that go on after the type's."""
+    """What an argument must be beside its type: a predicate, and the same in words, after `must be`."""
 
     allowed: Callable[[Any], Any]
     says: str
@@ -74,28 +74,28 @@ def between(low: float, high: float) -> Must:
 
 def inside(low: float, high: float) -> Must:
     """A number in (low, high), neither end included."""
-    return Must(lambda value: low < value < high, f"between {low:,} and {high:,}, neither included")
+    return Must(lambda value: low < value < high, f"between {low:,} and {high:,}")
 
 
 def at_least(low: float) -> Must:
     """A number, `low` or more."""
-    return Must(lambda value: value >= low, f"of at least {low:,}")
+    return Must(lambda value: value >= low, f"at least {low:,}")
 
 
 def above(low: float) -> Must:
     """A number, more than `low`."""
-    return Must(lambda value: value > low, "above 0" if low == 0 else f"above {low:,}")
+    return Must(lambda value: value > low, "positive" if low == 0 else f"above {low:,}")
 
 
 def one_of(*choices: Any) -> Must:
     """One of these values."""
-    return Must(lambda value: value in choices, f"out of {', '.join(map(str, choices))}")
+    return Must(lambda value: value in choices, f"one of {', '.join(map(str, choices))}")
 
 
 def all_of(rule: Must, *, least: int = 0) -> Must:
     """A sequence whose elements follow a rule, `least` of them at least."""
-    number = f"; at least {least} of them" if least else ""
-    says = f"each {rule.says}{number}" if rule.says else f"at least {least} of them"
+    number = f", {least} of them or more" if least else ""
+    says = f"a sequence of elements {rule.says}{number}" if rule.says else f"a sequence of {least} or more"
     return Must(lambda values: len(values) >= least and all(map(rule.allowed, values)), says, rule.any_number)
 
 
@@ -107,7 +107,9 @@ def distinct(rule: Must, *, least: int = 1) -> Must:
 
 def has(*keys: Any) -> Must:
     """A mapping with these keys."""
-    return Must(lambda mapping: all(key in mapping for key in keys), f"with the keys {', '.join(map(str, keys))}")
+    return Must(
+        lambda mapping: all(key in mapping for key in keys), f"a mapping with the keys {', '.join(map(str, keys))}"
+    )
 
 
 def axes(least: int, most: int | None = None, *, kind: str = "real") -> Must:
@@ -126,14 +128,14 @@ def axes(least: int, most: int | None = None, *, kind: str = "real") -> Must:
         return kind in ("real", "float" if floating else "integer") and not (floating and not array.isfinite().all())
 
     what = {"real": "numbers", "float": "floats", "integer": "integers"}[kind]
-    return Must(allowed, f"of {number} axes of finite {what}, none of them empty")
+    return Must(allowed, f"an array of {number} axes of finite {what}, none of them empty")
 
 
 PROBABILITY = between(0, 1)
 SEED = between(0, INT32_MAX)
 ANY_NUMBER = Must(lambda value: True, "", any_number=True)
 SOME = Must(len, "not empty")
-DEVICE = Must(torch.device, "that torch knows")
+DEVICE = Must(torch.device, "a device that torch knows")
 
 
 def positive_whole(value: object) -> bool:
@@ -232,12 +234,10 @@ def shown(value: object) -> str:
 
 def _check(name: str, value: Any, kind: Any, rule: Must | None) -> None:
     any_number = rule is not None and rule.any_number
-    fits = _fits(value, kind, any_number)
-    if fits and rule is not None and value is not None:
-        fits = _holds(rule.allowed, value)
-    if not fits:
-        says = f"{_words(kind, any_number)} {rule.says if rule else ''}".strip()
-        raise ValueError(f"{name} must be {says}; got {shown(value)}")
+    if not _fits(value, kind, any_number):
+        raise ValueError(f"{name} must be {_words(kind, any_number)}; got {shown(value)}")
+    if rule is not None and value is not None and not _holds(rule.allowed, value):
+        raise ValueError(f"{name} must be {rule.says}; got {shown(value)}")
 
 
 def _holds(allowed: Callable[[Any], Any], value: Any) -> bool:
@@ -288,10 +288,10 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return isinstance(value, bool | np.bool_)
     if kind is int:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        return whole and (any_number or -INT32_MAX <= value <= INT32_MAX)
+        return whole and (any_number or bool(-INT32_MAX <= value <= INT32_MAX))
     if kind is float:
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        return number and (any_number or abs(value) <= FLOAT32_MAX)
+        return number and (any_number or bool(abs(value) <= FLOAT32_MAX))
     if plain is Callable:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):

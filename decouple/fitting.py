@@ -19,7 +19,7 @@ __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 SEPARATED = Must(
     lambda network: all(isinstance(getattr(network, part), nn.Sequential) for part in ("trunk", "policy", "value")),
-    "that separate() makes",
+    "made by separate()",
 )
 
 
@@ -71,9 +71,7 @@ def _run_block(
     declared = getattr(block, "in_shape", None)
     source = " of the example" if index == 0 and expects is None and not extra else ""
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
-        raise ValueError(
-            f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])} of the example or a block before"
-        )
+        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}{source}")
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
     version = kept._version
     try:

@@ -284,6 +284,11 @@ class Learner:
 
     # ------------------------------------------------------------------------------------------------- what goes out
 
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learned, by name, each (C * S, ...) with C networks of each agent, network by network."""
+        alpha = {} if self.log_alpha is None else {"log_alpha": self.log_alpha}
+        return {**dict(self.online.named_parameters()), **alpha}
+
     def models(self) -> list[ActorQValue]:
         """Each agent as a model of its own, with the parameters it has now."""
         models = [copy.deepcopy(self.like) for _ in range(self.seeds)]

@@ -22,6 +22,8 @@ import weakref
 from datetime import datetime, timezone
 from pathlib import Path
 
+from decouple.checks import checked
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -56,6 +58,7 @@ class FileLock:
     exclusive = True  # False where the file system has no locks
     aside: Path | None = None  # where `lock_folder` put what was in the folder
 
+    @checked()
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         while self._descriptor is None:
@@ -94,6 +97,7 @@ class FileLock:
         self.release()
 
 
+@checked()
 def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> FileLock:
     """Lock a run's folder, which is made where it is missing, by the file `.lock` in it.
 

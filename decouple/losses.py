@@ -61,7 +61,7 @@ class AdvantageHead(nn.Module):
         hidden_size: F >= 1, the width of the policy's features.
         num_actions: number of discrete actions, or dimensions of a continuous one, >= 1; else ValueError.
         discrete: whether actions are discrete and enter as one-hot vectors.
-        space: of a continuous action, whose components then enter in [-1, 1]; None: they enter as they come.
+        space: of the action, a continuous one's components then enter in [-1, 1]; None: they enter as they come.
     """
 
     @checked(hidden_size=at_least(1), num_actions=at_least(1))
@@ -69,6 +69,8 @@ class AdvantageHead(nn.Module):
         self, hidden_size: int, num_actions: int, *, discrete: bool = True, space: ActionSpace | None = None
     ) -> None:
         super().__init__()
+        if space is not None and (space.discrete, space.size) != (discrete, num_actions):
+            raise ValueError(f"space must be {'discrete' if discrete else 'continuous'}, of {num_actions}; got {space}")
         self.unit = None if space is None or space.in_unit else ActionUnit(space)
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
         self.num_actions = _positive_integer("num_actions", num_actions)

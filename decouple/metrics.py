@@ -109,6 +109,7 @@ class MetricsTable:
         self._sum = _summed(self.columns, rows)
 
 
+@checked(frames=at_least(0))
 def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of a table as they were at `frames`, in a run that is to go on from there.
 
@@ -123,6 +124,7 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
+@checked()
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """SHA-256 of a table but for its columns of the clock (`time/...`), so that a run started again has the same."""
     return _summed(columns, rows).hexdigest()
@@ -342,6 +344,7 @@ def append_whole(file: io.FileIO, content: bytes) -> None:
         raise
 
 
+@checked()
 @contextlib.contextmanager
 def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
     """Around what writes a file: its name is in the error where the system does not say it, as for a full disk."""

@@ -95,7 +95,7 @@ SETTINGS_OF_PROCGEN = frozenset(
 )
 
 
-@checked(settings=Must(dataclasses.is_dataclass, "dataclass"))
+@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
 def identity_of(
     settings: Any, always: Collection[str], *, leave_out: Collection[str], unit_actions: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -146,6 +146,7 @@ def rule_text(name: str, there: int | None, here: int | None) -> str:
     return f"rule {name}: version {there or 1} there, and {here or 1} in {written_by(VERSION)}{now}"
 
 
+@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
 def defaults_of(settings: Any) -> dict[str, Any]:
     """The default of each setting of a dataclass that has one."""
     found = {

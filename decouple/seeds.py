@@ -37,7 +37,7 @@ __all__ = [
 
 Network = TypeVar("Network", bound=nn.Module)
 
-ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "of modules")
+ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "a sequence of modules")
 DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
@@ -223,7 +223,8 @@ def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seed
 def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
     """One row of the metrics of several seeds: their mean under `<name>`, each seed's under `<name>/seed<seed>`.
 
-    Where only some seeds have a metric, the mean is theirs. A single seed's metrics are the row.
+    Where only some seeds have a metric, or have a number and not nan, the mean is theirs. A single seed's metrics are
+    the row.
 
     >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
     {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
@@ -231,7 +232,8 @@ def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> d
     merged: dict[str, float] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
-        merged[name] = sum(own.values()) / len(own)
+        numbers = [value for value in own.values() if value == value]
+        merged[name] = sum(numbers) / len(numbers) if numbers else math.nan
         if len(seeds) > 1:
             merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
     return merged

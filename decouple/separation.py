@@ -229,7 +229,7 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
-@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
+@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "one number that holds its graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
 

@@ -43,7 +43,7 @@ CONFIDENCE = 0.95
 HAS_RUNS = Must(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
 METRICS = "median", "iqm", "mean", "optimality_gap"
 OF_METRICS = Must(
-    lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"({', '.join(METRICS)})"
+    lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"a mapping to {', '.join(METRICS)}"
 )
 
 

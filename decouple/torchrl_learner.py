@@ -260,6 +260,10 @@ class TorchRLLearner:
 
     # ------------------------------------------------------------------------------------------------- what goes out
 
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learned, by name."""
+        return dict(nn.ModuleDict({"trunk": self.trunk, "loss": self.loss}).named_parameters())
+
     def models(self) -> list[ActorQValue]:
         """The agent as a model, with the parameters it has now."""
         model = copy.deepcopy(self.model)

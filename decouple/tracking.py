@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -169,9 +170,19 @@ class Tracker:
             self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
         return path
 
-    def summarise(self, result: Mapping[str, float]) -> None:
-        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary."""
-        row = {_metric_name(key): _metric_value(key, value) for key, value in result.items()}
+    def summarise(self, result: Mapping[str, float | None], *, failed: Mapping[str, str] | None = None) -> None:
+        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary.
+
+        Args:
+            result: name -> number; None, and what is not finite, is written as null.
+            failed: under `failed`, what is said of each agent that has no return, by its name, as `seed1`.
+        """
+        row: dict[str, Any] = {}
+        for key, value in result.items():
+            number = math.nan if value is None else _metric_value(key, value)
+            row[_metric_name(key)] = number if math.isfinite(number) else None  # JSON has no nan
+        if failed:
+            row["failed"] = dict(failed)
         replace_file(self.run_dir / "result.json", _json({"frames": self._frames, **row}))
         if self._wandb is not None:
             self._wandb.experiment.summary.update(row)

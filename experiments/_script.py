@@ -104,6 +104,7 @@ def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
 
     from decouple.cells import CellError
     from decouple.checkpoint import CheckpointError
+    from decouple.finite import NotFiniteError
 
     name, text = type(error).__name__, str(error)
     if isinstance(error, HydraException):
@@ -119,7 +120,9 @@ def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
         return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"
     if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
         return f"{name}: {' '.join(culprits(main))}: {text}"  # Hydra stumbled over it
-    known = isinstance(error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError)
+    known = isinstance(
+        error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError | NotFiniteError
+    )
     return f"{name}: {text}" if known else None
 
 

@@ -41,6 +41,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.finite import FailedSeeds
 from decouple.locks import FileLock, lock_folder
 from decouple.metrics import check_run_files, read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
@@ -107,6 +108,7 @@ class ProcgenExperiment(OnPolicySettings):
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
 
@@ -311,6 +313,7 @@ def train(run: Run) -> dict[str, float]:
             record=tracker.marks,
             progress=progress,
             performance=config.computed,
+            failed=FailedSeeds([config.seed], config.env),
         )
         report = final_report(config, evaluation)
         tracker.summarise(report)
@@ -336,6 +339,8 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
         model = make_model(config, env)
     config.computed.prepare(model)
     model.load_state_dict(state["model"])
+    parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
+    FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
     with contextlib.closing(StepProgress()) as progress:
         return config, final_report(config, make_evaluation(config, model, progress, trained))
 

@@ -54,7 +54,9 @@ Size = tuple[int, ...]
 
 
 POSITIVE = all_of(at_least(1))
-SEVERAL_SIZES = Must(lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "of at least 1 each, not empty")
+SEVERAL_SIZES = Must(
+    lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
+)
 
 
 @dataclass

@@ -48,6 +48,7 @@ from decouple.control import (
 )
 from decouple.checks import at_least, check_fields, check_setting
 from decouple.curves import save_figure
+from decouple.finite import NotFiniteError
 from decouple.metrics import csv_lines, markdown_lines, read_metrics, replace_file
 
 PAIRS = {
@@ -104,8 +105,11 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
                 continue
         start = time.perf_counter()
         with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
-            report = train_agents(settings)
-        print(f"{TITLES[algorithm]}, {pair}: {report['final/return']:.2f} in {time.perf_counter() - start:.0f} s")
+            try:
+                mean = f"{train_agents(settings)['final/return']:.2f}"
+            except NotFiniteError as error:  # of all agents: the other cells go on
+                mean = f"failed, {error}"
+        print(f"{TITLES[algorithm]}, {pair}: {mean} in {time.perf_counter() - start:.0f} s")
 
 
 Key = tuple[str, str]  # algorithm and pair

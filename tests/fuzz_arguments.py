@@ -120,9 +120,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ["delta", "learning_rate", "epsilon", "adam_epsilon", "clip", "clip_epsilon", "clip_value"], _positive
     ),
-    **dict.fromkeys(
-        ["max_grad_norm", "alpha", "alpha_init", "sigma", "seconds", "lease", "time_scale", "cpus"], _positive
-    ),
+    **dict.fromkeys(["max_grad_norm", "alpha", "alpha_init", "sigma", "lease", "time_scale", "cpus"], _positive),
     **dict.fromkeys(["frequency", "upscale"], _positive),
     **dict.fromkeys(
         ["tolerance", "damping", "coeff", "value_coeff", "entropy_coeff", "advantage_coeff"], _not_negative
@@ -131,6 +129,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(["gain", "policy_gain", "value_gain", "actor_gain", "critic_gain"], _not_negative),
     **dict.fromkeys(["actor_head_gain", "critic_head_gain", "reward_scale"], _not_negative),
     **dict.fromkeys(["confidence", "backtrack_coeff", "tail"], lambda v: 0 < v < 1),
+    "seconds": _not_negative,
     "value_bias.tail": lambda v: 0 <= v < 1,
     "dormant_share.tau": _not_negative,
     "RewardScaling.epsilon": _not_negative,
@@ -146,6 +145,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "held_out_every": _whole(2),
     **dict.fromkeys(["low", "high", "value", "at"], lambda v: True),
     **dict.fromkeys(["separation", "log.frames"], _whole(0)),
+    **dict.fromkeys(["Stream.seed", "stream_seed.seed", "stream_seed.index"], lambda v: -(2**63) <= v < 2**64),
     **dict.fromkeys(
         ["seeds"], lambda v: not hasattr(v, "__len__") or (len(v) > 0 and len(set(v)) == len(v) and min(v) >= 0)
     ),
@@ -169,7 +169,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("RewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
-    *("cells", "rules", "always", "leave_out"),
+    *("cells", "rules", "always", "leave_out", "make_envs"),
     *(
         "policy_keys",
         "value_keys",
@@ -453,12 +453,16 @@ def _shown(value: Any) -> str:
     return re.sub(r"\s+", " ", text)[:60]
 
 
-def all_trials(only: str = "") -> list[tuple[str, Callable[..., Any], str, int]]:
+def _wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or any(part in name for part in only)
+
+
+def all_trials(only: Sequence[str] = ()) -> list[tuple[str, Callable[..., Any], str, int]]:
     """Every call there is, in order."""
     return [
         (name, function, argument, index)
         for name, function in public_names()
-        if not left_out(name) and only in name
+        if not left_out(name) and _wanted(name, only)
         for argument, index in trials(name, function)
     ]
 
@@ -570,11 +574,11 @@ def script_settings(script: str) -> tuple[str, ...]:
     return tuple(keys(config))
 
 
-def setting_trials(only: str = "") -> list[tuple[str, str, str]]:
+def setting_trials(only: Sequence[str] = ()) -> list[tuple[str, str, str]]:
     """Every setting of every script, and the texts for each; what two algorithms share is tried with the first."""
     found: dict[tuple[str, str], str] = {}
     for script in SCRIPTS:
-        if only in script:
+        if _wanted(f"scripts.{script}", only):
             for key in script_settings(script):
                 found.setdefault(("control" if SCRIPTS[script].configs == "control" else script, key), script)
     return [(script, key, text) for (_, key), script in found.items() for text in TEXTS]
@@ -604,15 +608,15 @@ def attempt_setting(script: str, key: str, text: str) -> Tried:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def fuzz(only: str = "", sample: int | None = None, seed: int = 0, *, scripts: bool = True) -> list[Tried]:
+def fuzz(only: Sequence[str] = (), sample: int | None = None, seed: int = 0, *, scripts: bool = True) -> list[Tried]:
     """Try all calls, or a sample of them drawn with this seed, in a folder of its own."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         try:
             calls: list[tuple[Callable[..., Tried | None], tuple]] = [(attempt, one) for one in all_trials(only)]
-            if scripts and (not only or "scripts" in only):
-                calls += [(attempt_setting, one) for one in setting_trials(only.partition("scripts.")[2])]
+            if scripts:
+                calls += [(attempt_setting, one) for one in setting_trials(only)]
             if sample is not None and sample < len(calls):
                 kept = sorted(random.Random(seed).sample(range(len(calls)), sample))
                 calls = [calls[index] for index in kept]
@@ -635,7 +639,7 @@ def shares(found: Sequence[Tried]) -> str:
 def main() -> None:
     """See the module's page."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", default="")

@@ -417,6 +417,41 @@ def test_action_spaces() -> None:
     assert batched_model(observations(5))["action"].shape == (5, 2)
 
 
+def test_the_batch_tells_components_from_games() -> None:
+    """One number for each of N games has the same spec as one vector of N components."""
+    games = Bounded(-1.0, 1.0, (4,))
+    assert action_space(games).size == action_space(games, ()).size == 4
+    with pytest.raises(ValueError, match=r"action_spec must have the shape \(4, 4\), .* a batch \(4,\); got \(4,\)"):
+        action_space(games, [4])
+    assert action_space(Bounded(-1.0, 1.0, (4, 1)), [4]).size == 1
+    with pytest.raises(ValueError, match=r"action_spec must have the shape \(3,\), .* a batch \(\); got \(2, 3\)"):
+        action_space(Bounded(-1.0, 1.0, (2, 3)), [])
+    assert action_space(Categorical(3, (4,)), [4]).size == action_space(OneHot(3, (4, 3)), [4]).size == 3
+    with pytest.raises(ValueError, match=r"action_spec must have the shape \(4,\), .*; got \(4, 2\)"):
+        action_space(Categorical(3, (4, 2)), [4])  # two choices
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (
+            Bounded(torch.tensor([[-1.0, -1], [-5, -5]]), torch.ones(2, 2)),
+            "the same bounds along all axes but the last",
+        ),
+        (
+            Bounded(torch.tensor([-1.0, 2]), torch.tensor([1.0, 2])),
+            r"lower bounds below .* \[-1.0, 2.0\] to \[1.0, 2.0",
+        ),
+        (Bounded(-1.0, 1.0, (0,)), "Categorical, OneHot or a Bounded vector"),
+        (Categorical(3, mask=torch.tensor([True, False, True])), "no mask"),
+        (OneHot(3, mask=torch.tensor([True, False, True])), "no mask"),
+    ],
+)
+def test_bounds_that_no_policy_keeps_are_refused(spec: TensorSpec, says: str) -> None:
+    with pytest.raises(ValueError, match=f"action_spec must .*{says}"):
+        action_space(spec)
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from odd_tasks import register
 
 import decouple.cell_store
 import decouple.cells
 from decouple.cell_store import CellStore
-from decouple.cells import CellError, GaveUpError, Processes, RayTasks, cell_of, frames_done, train_cells
+from decouple.cells import CellError, GaveUpError, Processes, RayTasks, _trained, cell_of, frames_done, train_cells
 from decouple.control import ControlSettings, DDPGControl, PPOControl, train_agents
 from decouple.locks import FolderInUseError, lock_folder
+from decouple.search import smallest_actor
 
 QUICK: dict[str, Any] = {
     **{"env": "toy", "actor": [4, 4], "critic": [8, 8], "show_progress": False, "final_episodes": 1},
@@ -281,3 +284,30 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'decouple\[cluster\]'"):
         RayTasks()
+
+
+# ----------------------------------------------------------------------------------------------------- agents that fail
+
+
+@pytest.mark.filterwarnings("ignore:.*it has failed and the others go on")
+def test_a_seed_that_fails_counts_as_minus_infinity_and_the_batch_goes_on(store):
+    """In this process: `Processes` and Ray call the same function. A search rejects the size, and asks for no more."""
+    register()
+    train = lambda config, go_on: _trained(config)  # noqa: E731
+    small = {
+        "total_frames": 100,
+        "learning_starts": 50,
+        "log_every": 50,
+        "evaluate_every": 100,
+        "checkpoint_every": 100,
+    }
+    some, all_ = (quick(env=f"Odd/Nan-reward-box-{end}", seeds=3, **small) for end in ("seed1-v0", "v0"))
+    (returns, of_all) = train_cells([some, all_], store, train)
+    assert math.isfinite(returns[0]) and math.isfinite(returns[2]) and [returns[1], *of_all] == [-math.inf] * 4
+    never = lambda config, go_on: pytest.fail("was asked again")  # noqa: E731
+    assert train_cells([some, all_], store, never) == [returns, of_all]
+
+    asked = {(4, 4): [1.0, 1.0, 1.0], (1,): returns}
+    found = smallest_actor(lambda actor, critic: asked[actor], baseline=[4, 4], sizes=[(1,), (4, 4)], threshold=0.5)
+    assert found.symmetric and found.symmetric.actor == (4, 4)
+    assert [trial.accepted for trial in found.symmetric_trials] == [False, True]

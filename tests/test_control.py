@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from damage import DAMAGES, damage
@@ -35,6 +37,9 @@ from decouple.counting import parameter_count
 from decouple.locks import FolderInUseError, lock_folder
 from decouple.metrics import read_metrics
 from decouple.off_policy_settings import OffPolicySettings
+
+gymnasium = pytest.importorskip("gymnasium")
+import odd_spaces  # noqa: E402  (needs Gymnasium)
 
 OFF = ("sac", "td3", "ddpg")
 QUICK: dict[str, Any] = {"show_progress": False, "evaluate_episodes": 1, "final_episodes": 2}
@@ -400,3 +405,48 @@ def test_threads_are_for_many_weights(monkeypatch, sizes, seeds, num_threads, ex
     train_agents(cell("sac", actor=[4], critic=sizes, seeds=seeds, num_threads=num_threads))
     assert seen == [expected] and torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------------------------------------------- odd spaces
+def odd_cell(algorithm: str, name: str, folder: Path) -> ControlSettings:
+    settings = {"env": f"Odd/{name}-v0", "total_frames": 60}
+    return cell(algorithm, folder, **settings, **({"learning_starts": 40} if algorithm in OFF else {}))
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("name", odd_spaces.PLAYED_SPACES)
+def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algorithm):
+    space, played = odd_spaces.PLAYED_SPACES[name], odd_spaces.PLAYED[name]
+    played.clear()
+    discrete = isinstance(space, gymnasium.spaces.Discrete)
+    if discrete and algorithm in ("td3", "ddpg"):
+        with pytest.raises(ValueError, match="action_spec must be continuous for a deterministic policy"):
+            train_agents(odd_cell(algorithm, name, tmp_path))
+        return
+    train_agents(odd_cell(algorithm, name, tmp_path))  # the task asserts that each action is in its space
+    assert len(played) >= 60 + 10 * 3
+    assert all(action.dtype == space.dtype and action.shape == space.shape for action in played)
+    if algorithm in OFF:  # the first are uniform: the ends of each component are reached, or each choice made
+        uniform = np.stack(played[:40])
+        if discrete:
+            assert set(uniform.tolist()) == set(range(space.n))
+        else:
+            margin = 0.2 * (space.high.astype(float) - space.low)
+            assert (uniform.min(0) < space.low + margin).all() and (uniform.max(0) > space.high - margin).all()
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("name", odd_spaces.REFUSED_ACTIONS)
+def test_actions_that_no_algorithm_takes_are_refused_by_their_space(tmp_path, name, algorithm):
+    says = f"actions are Discrete from 0, or a Box of .* got {re.escape(odd_spaces.REFUSED_ACTIONS[name][1])}"
+    with pytest.raises(ValueError, match=says):
+        train_agents(odd_cell(algorithm, name, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", odd_spaces.REFUSED_OBSERVATIONS)
+def test_observations_that_no_network_reads_are_refused_by_their_space(tmp_path, name):
+    says = rf"observations are a Box of \(O,\) floats; got {re.escape(odd_spaces.REFUSED_OBSERVATIONS[name][1])}"
+    with pytest.raises(ValueError, match=says):
+        train_agents(odd_cell("ppo", name, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

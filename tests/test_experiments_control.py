@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import platform
+import re
 import signal
 import subprocess
 import time
@@ -15,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import ROOT, Script, assert_same, environment, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, environment, rows, without_clock
 from damage import damage
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from decouple.checkpoint import load_checkpoint
 from decouple.control import CONTROL_ALGORITHMS, load_agents, sizes_name
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
@@ -87,6 +87,28 @@ def test_a_misspelt_setting_is_refused_before_anything_is_written(tmp_path):
     assert "Traceback" not in refused.stderr and not list(tmp_path.iterdir())
 
 
+def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):
+    small = ["actor=[4]", "critic=[4]", "total_frames=200", "learning_starts=20", "log_every=50", "checkpoint_every=50"]
+    small += ["evaluate_every=50", "evaluate_episodes=1", "learning_rate=1e37", "run_dir=run", "show_progress=false"]
+    ended = CONTROL.run(tmp_path, "env=toy", "algorithm=td3", *small)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and not ended.stdout
+    says, how = ended.stderr.splitlines()[-2:]
+    assert re.fullmatch(r"NotFiniteError: toy, seed 0: (loss/\w+|parameter [\w.]+) is (nan|inf) by frame 50", says)
+    assert "HYDRA_FULL_ERROR" in how
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["final/return"] is None and result["failed"]["seed0"] in says
+
+
+def test_the_table_says_which_agents_failed_and_over_how_many_the_mean_is():
+    script, settings = CONTROL.load(), composed("env=toy", "algorithm=td3", "seeds=3")
+    report = {"final/return": -2.0, "final/return_std": 1.0, "final/seeds": 2.0, "failed": {"seed1": "reward is nan"}}
+    report |= {"final/return/seed0": -1.0, "final/return/seed1": None, "final/return/seed2": -3.0}
+    lines = script.table(settings, report).splitlines()[1:]
+    assert [" ".join(line.split()) for line in lines] == [
+        *("seed 0 -1.00", "seed 1 failed: reward is nan", "seed 2 -3.00", "mean -2.00 +- 1.00 (over 2 of 3 seeds)")
+    ]
+
+
 SHORT = (
     *("env=pendulum", "algorithm=sac", "actor=[4,4]", "critic=[8,8]", "seeds=2", "total_frames=600"),
     *("learning_starts=100", "batch_size=16", "buffer_size=300", "log_every=50", "evaluate_every=200"),
@@ -109,7 +131,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert rows(unbroken) == 12
     assert without_clock(broken) == without_clock(unbroken)
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
-    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     start = finished.stderr.splitlines()[0]
     assert start.startswith("pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents; the record goes to ")

@@ -19,14 +19,14 @@ import hydra
 import pytest
 import torch
 import yaml
-from commands import ROOT, Script, assert_same, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, rows, without_clock
 from hydra.errors import ConfigCompositionException
 from marks import needs_games
 from omegaconf import OmegaConf
 
 from decouple.actor_critic import ActorValue
 from decouple.blocks import SqueezeExcitation
-from decouple.checkpoint import CheckpointError, load_checkpoint
+from decouple.checkpoint import CheckpointError
 from decouple.envs.procgen import GAMES
 from decouple.envs.procgen_levels import first_frames, training_fingerprints
 from decouple.locks import FolderInUseError, lock_folder
@@ -311,7 +311,7 @@ def test_more_total_frames_go_on_and_equal_a_run_of_that_length(script, finished
     for name in ("checkpoint.pt", "metrics.csv", "record.json"):
         (Path(extended.run_dir) / name).write_bytes((Path(config.run_dir) / name).read_bytes())
     train(script, extended)
-    kept = [load_checkpoint(Path(c.run_dir) / "checkpoint.pt") for c in (longer, extended)]
+    kept = [checkpoint_of(Path(c.run_dir)) for c in (longer, extended)]
     assert kept[0]["iteration"] == 3
     assert_same(*kept)
 
@@ -322,7 +322,7 @@ def test_evaluating_leaves_training_as_it_was(script, finished, tmp_path):
     changes = {"evaluate_every": 1, "evaluate_episodes": 3, "unseen": "frame", "run_dir": str(tmp_path / "more")}
     more = dataclasses.replace(config, **changes)
     report = train(script, more)
-    assert_same(*(load_checkpoint(Path(c.run_dir) / "checkpoint.pt") for c in (config, more)))
+    assert_same(*(checkpoint_of(Path(c.run_dir)) for c in (config, more)))
     metrics = read_metrics(more.run_dir)
     assert metrics["eval/repeated_levels"] == [0, 0]  # starpilot's frames
     assert metrics["eval/unseen_return"] == metrics["eval/test_return"]
@@ -375,7 +375,7 @@ def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keep
     lock_folder(run).release()  # an error lets it go
     train(script, dataclasses.replace(again, restart=True))
     assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
-    assert_same(*(load_checkpoint(Path(folder) / "checkpoint.pt") for folder in (run, config.run_dir)))
+    assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
 
 
 @needs_games
@@ -497,7 +497,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert len(without_clock(unbroken)) == 1 + 6
     assert without_clock(broken) == without_clock(unbroken)
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
-    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     # What a person reads: what runs and where, progress, the result, and nothing of third parties.
     start, how, *progress = finished.stderr.splitlines()

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT, assert_same, without_clock
+from commands import ROOT, assert_same, checkpoint_of, without_clock
 from marks import needs_games
 from warm import Warm
 
 from decouple.cell_store import CellStore
-from decouple.checkpoint import load_checkpoint
 
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 pytestmark = [
@@ -164,7 +163,7 @@ def left(folder: Path) -> dict[str, Any]:
         if file.name == "metrics.csv":
             found[name] = without_clock(file.parent)
         elif file.name == "checkpoint.pt":
-            found[name] = load_checkpoint(file)
+            found[name] = checkpoint_of(file.parent)
         elif file.name == "cells.sqlite":
             store = CellStore(file)
             found[name] = {str(cell): store.returns(cell) for cell in store.cells()}

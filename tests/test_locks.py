@@ -66,9 +66,11 @@ def test_a_forked_process_does_not_hold_it(tmp_path):
         warnings.simplefilter("ignore")  # that this process has threads
         child = os.fork()
     if child == 0:
+        os.write(answers[1], b"x")
         os.read(asked[0], 1)  # outlives the lock
         os._exit(0)
     try:
+        os.read(answers[0], 1)  # it has begun
         lock.release()
         lock_folder(tmp_path).release()
     finally:

@@ -564,7 +564,7 @@ def test_further_keys_without_an_example_or_a_reader_are_refused():
         "after the cut"
     )
     assert refused(plain, privileged(), 0, value_keys="state", example=example) == (
-        "value_keys must be a list of keys; got the string 'state'"
+        "value_keys must be a sequence of [a string]; got 'state'"
     )
     message = refused(plain, privileged(), 0, value_keys=["state"], example=example | {"state": torch.zeros(1)})
     assert message.startswith("value_blocks[0] (DenseBlock) takes (5,), but gets [(3,), (1,)]: mat1 and mat2")

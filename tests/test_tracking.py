@@ -364,6 +364,16 @@ def test_the_result_says_what_the_run_came_to(tmp_path):
     assert json.loads((tmp_path / "result.json").read_text()) == {"frames": 10, "final/test_return": 1 / 3}
 
 
+def test_a_result_that_is_no_number_is_null_with_its_reason(tmp_path):
+    """JSON has no nan."""
+    with quiet(tmp_path) as tracker:
+        tracker.log({"a": 1.0}, frames=10)
+        report = {"final/return": None, "final/return/seed0": math.nan, "final/return/seed1": -math.inf, "b": 2}
+        tracker.summarise(report, failed={"seed0": "reward is nan at frame 7"})
+    expected = {"frames": 10, **dict.fromkeys(report), "b": 2.0, "failed": {"seed0": "reward is nan at frame 7"}}
+    assert json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail) == expected
+
+
 def test_settings_and_record_say_what_ran(tmp_path):
     quiet(tmp_path, facts={"backend": "envpool 1.2.5"}).close()
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {

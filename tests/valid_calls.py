@@ -40,7 +40,7 @@ METHODS_LEFT_OUT = {
         ["forward", "step", "step_all", "reset", "reset_agent", "observation", "picture", "render", "begin", "wait"],
         "PER_STEP",
     ),
-    **dict.fromkeys(["choose", "bounded", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
+    **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
@@ -81,6 +81,9 @@ NAMES_LEFT_OUT = {
     ),
     **dict.fromkeys(["checks.distinct", "checks.has", "checks.inside", "checks.check_fields"], "RULE"),
     **dict.fromkeys(["checks.check_integer", "checks.check_setting", "checks.positive_whole"], "CHECK"),
+    **dict.fromkeys(["processes.Owned", "processes.check_threads"], "RECORD"),
+    **dict.fromkeys(["locks.FolderInUseError", "locks.FileLock.release"], "PLAIN"),
+    **dict.fromkeys(["metrics.append_whole", "heads.ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
     **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen_backends.EnvpoolGames", "procgen_backends.start_games"], "RECORD"),
@@ -271,6 +274,7 @@ def size_study() -> Any:
     return read_studies(store)[0], store
 
 
+SETTINGS = {"separation": "full", "policy_gradient": 0.0, "value_gradient": 1.0}  # that rules ask for
 SCORES = {
     "late": {"maze": [7.0, 8.0], "plunder": [6.0, 7.0]},
     "full": {"maze": [5.0, 6.0], "plunder": [8.0, 9.0]},
@@ -322,7 +326,7 @@ def searches() -> list[dict[str, Any]]:
 
     found = smallest_actor(returns, baseline=(4, 4), sizes=[(1, 1), (4, 4)])
     record = json.loads(json.dumps(search_record(found, {(1, 1): 8, (4, 4): 41}, 60.0)))
-    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}, "settings": {}}
+    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}, "settings": SETTINGS}
     own |= {"version": "0.2.0", "updated": 0.0}
     return [{**own, "result": record}]
 
@@ -447,6 +451,17 @@ def head(out: list[str]) -> TensorDictModule:
     return TensorDictModule(nn.Linear(4, 1), ["policy_hidden"], out)
 
 
+def box_space() -> Any:
+    from decouple.heads import action_space
+
+    return action_space(BOX)
+
+
+def parameters_of(*names: str) -> TensorDictModule:
+    layers = nn.Linear(4, 2) if len(names) == 1 else nn.Sequential(nn.Linear(4, 2), AddStateIndependentNormalScale(2))
+    return TensorDictModule(layers, ["policy_hidden"], list(names))
+
+
 def linears() -> list[nn.Linear]:
     from decouple.seeds import StackedLinear
 
@@ -492,6 +507,9 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "flat.FlatParameters": lambda: {"parameters": list(nn.Linear(2, 2).parameters())},
     "fused.FusedMLP": lambda: {"layers": linears(), "activations": ["relu"]},
     "heads.Head": lambda: {"in_features": 3, "out_features": 2, "gain": 1.0},
+    "heads.ActionUnit": lambda: {"space": box_space()},
+    "heads.squashed_actor": lambda: {"head": parameters_of("loc", "scale"), "space": box_space()},
+    "heads.tanh_actor": lambda: {"head": parameters_of("action_logit"), "space": box_space()},
     "heads.action_space": lambda: {"spec": BOX},
     "heads.deterministic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "heads.stochastic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
@@ -561,7 +579,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "plain_actor.PlainActor": lambda: {"model": model()},
     "plain_actor.PlainActor.random_inputs": lambda: {"self": _plain(), "batch": 2},
     "progress.RunProgress": lambda: {"total": 10, "initial": 0},
-    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "seeds": 1},
+    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "rollouts.SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
     "rollouts.seed_count": lambda: {"model": model()},
     "torchrl_learner.TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
@@ -599,6 +617,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "total_frames": 20,
         "frames_per_iteration": 10,
     },
+    "checkpoint.checkpoint_exists": lambda: {"path": checkpoint()},
     "checkpoint.load_checkpoint": lambda: {"path": checkpoint()},
     "checkpoint.reading_checkpoint": lambda: {"path": checkpoint(), "what": "agents"},
     "checkpoint.save_checkpoint": lambda: {"path": folder() / "checkpoint.pt", "state": {"settings": {"a": 1}}},
@@ -608,6 +627,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "metrics.column_numbers": lambda: {"path": run_folder() / "metrics.csv", "column": "frames", "cells": ["10", "20"]},
     "metrics.read_result": lambda: {"path": write_text("result.json", '{"frames": 10}')},
     "metrics.read_yaml": lambda: {"path": write_text("config.yaml", "a: 1")},
+    "metrics.check_run_files": lambda: {"run_dir": run_folder()},
+    "metrics.naming_file": lambda: {"path": "file"},
+    "metrics.rows_up_to": lambda: {"path": run_folder() / "metrics.csv", "frames": 10},
+    "metrics.table_sum": lambda: {"columns": ["frames"], "rows": [["10"]]},
     "metrics.csv_rows": lambda: {"path": write_text("rows.csv", "a,b\n1,2\n")},
     "metrics.csv_lines": lambda: {"rows": [["a", "b"]]},
     "metrics.markdown_lines": lambda: {"rows": [["a", "b"]]},
@@ -615,7 +638,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "metrics.read_metrics": lambda: {"run_dir": run_folder()},
     "metrics.read_table": lambda: {"path": run_folder() / "metrics.csv"},
     "metrics.replace_file": lambda: {"path": folder() / "file", "content": b"x"},
-    "metrics.check_run_files": lambda: {"run_dir": run_folder()},
     "tracking.Tracker": lambda: {"run_dir": folder(), "config": {"a": 1}, "total_frames": 10, "progress": False},
     "tracking.Tracker.log": lambda: {"self": tracker(), "metrics": {"loss": 1.0}, "frames": 10},
     "tracking.Tracker.summarise": lambda: {"self": tracker(), "result": {"final/return": 1.0}},
@@ -641,6 +663,9 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "rules.rules_of": lambda: {"settings": {"env": "toy"}, "unit_actions": lambda: True},
     "version.written_by": lambda: {"version": "0.2.0"},
     "control.done_result": lambda: {"config": control(run_dir=str(folder()))},
+    "locks.FileLock": lambda: {"path": folder() / ".lock"},
+    "locks.lock_folder": lambda: {"folder": folder()},
+    "rules.defaults_of": lambda: {"settings": control()},
     "control.load_agents": lambda: {"run_dir": finished_run()},
     "control.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
     "control.make_model": lambda: {"config": control(), "env": toy_env()},
@@ -788,7 +813,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_study.markdown_table": lambda: {"rows": rows()},
     "size_study.read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
     "size_study.read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
-    "size_study.old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": {}, "version": None},
+    "size_study.old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "size_study.old_searches": lambda: {"searches": searches()},
     "size_study.reduction_percent": lambda: {"small": 41, "large": 353},
     "size_study.relative_return": lambda: {"row": rows()[0], "which": "baseline"},

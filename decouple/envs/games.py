@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import DEVICE, INT32_MAX, check_integer, check_seeds, checked
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting
 from decouple.envs.food_collector import ACTION_FORMS
 from decouple.envs.food_collector_games import FoodCollectorGames
 from decouple.envs.pixelcopter import PixelcopterGames
@@ -289,7 +289,6 @@ def _named(key: NestedKey) -> str:
     return key if isinstance(key, str) else ".".join(key)
 
 
-@checked(device=DEVICE)
 def games_env(
     name: str,
     seeds: Sequence[int],
@@ -327,7 +326,8 @@ def games_env(
     >>> env.rollout(5)["next", "observation"].shape
     torch.Size([2, 3, 5, 7])
     """
-    if name not in GAMES:
+    check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
+    if not isinstance(name, str) or name not in GAMES:
         raise ValueError(f"name must be one of {', '.join(GAMES)}; got {name!r}")
     num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
     agents = GAMES[name].agents_per_game

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
-from decouple.checks import DEVICE, PROBABILITY, checked
+from decouple.checks import PROBABILITY, check_setting, checked
 from decouple.envs.procgen_backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.reward_scaling import RewardScaling
 
@@ -64,7 +64,6 @@ def _check_actions(action: Tensor, number: int) -> None:
         raise ValueError(f"action must have the shape ({number},); got {tuple(action.shape)}")
 
 
-@checked()
 def distribution_modes(game: str) -> tuple[str, ...]:
     """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
     _check_choice("game", game, GAMES)
@@ -118,7 +117,6 @@ class ProcgenEnv(EnvBase):
         resumable: whether ``state_dict`` can restore the games.
     """
 
-    @checked(device=DEVICE)
     def __init__(
         self,
         game: str,
@@ -142,6 +140,7 @@ class ProcgenEnv(EnvBase):
         _check_choice("distribution_mode", distribution_mode, distribution_modes(game))
         if backend is not None:
             _check_choice("backend", backend, ("procgen", "envpool"))
+        check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
         self._seed = _check_integer("seed", seed, 0, INT32_MAX)
         _check_integer("groups", groups, 1, 2)
         threads = min(os.cpu_count() or 1, 4 * groups) if num_threads is None else num_threads

@@ -260,7 +260,7 @@ def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return texts
 
 
-@checked(spread=Must(lambda spread: not spread < 0, "of at least 0, or NaN", any_number=True))
+@checked(spread=Must(lambda spread: not spread < 0, "at least 0, or NaN", any_number=True))
 def spread_text(spread: float | None) -> str:
     """` ± ` and a standard deviation with two digits or more, and no exponent; empty where there is none."""
     if spread is None or math.isnan(spread):
