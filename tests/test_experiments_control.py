@@ -202,7 +202,7 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
     for folder in folders:
         (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
     none = TOY.run(tmp_path, *few, "train=false")
-    assert none.returncode == 1 and none.stderr.startswith("ValueError: run_dir must hold a cell that can be used")
+    assert none.returncode == 1 and "ValueError: run_dir must hold a cell that can be used" in none.stderr
     assert all(str(folder) in none.stderr for folder in folders) and "Traceback" not in none.stderr
 
 
@@ -213,7 +213,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def test_the_toy_report_of_nothing_says_so_in_a_line(tmp_path):
     ran = TOY.run(tmp_path, "train=false", "algorithms=[ddpg]", f"run_dir={tmp_path / 'new'}")
-    assert ran.returncode == 1 and ran.stderr.startswith("ValueError: train must be true where")
+    assert ran.returncode == 1 and "ValueError: train must be true where" in ran.stderr
     assert "Traceback" not in ran.stderr and not (tmp_path / "new").exists()
 
 
