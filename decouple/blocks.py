@@ -23,11 +23,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from decouple.checks import Rule, all_of, at_least, checked
+
 __all__ = ["Concatenate", "impala_blocks", "mlp_blocks", "nature_blocks"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+MAKES_MODULE = Rule(lambda make: isinstance(make(), nn.Module), "that makes a module")
 
 
+@checked(
+    observation_shape=all_of(at_least(1)),
+    channels=all_of(at_least(1), least=1),
+    hidden_size=at_least(1),
+    attention_from=at_least(0),
+    attention_reduction=at_least(1),
+    extra_features=at_least(0),
+)
 def impala_blocks(
     observation_shape: Sequence[int] = (3, 64, 64),
     channels: Sequence[int] = (16, 32, 32),
@@ -79,6 +90,7 @@ def impala_blocks(
     return blocks
 
 
+@checked(observation_shape=all_of(at_least(1)), hidden_size=at_least(1), extra_features=at_least(0))
 def nature_blocks(
     observation_shape: Sequence[int] = (4, 84, 84), hidden_size: int = 512, *, extra_features: int = 0
 ) -> list[nn.Module]:
@@ -107,6 +119,7 @@ def nature_blocks(
     return blocks
 
 
+@checked(in_features=at_least(1), hidden_sizes=all_of(at_least(1), least=1), activation=MAKES_MODULE, gain=at_least(0))
 def mlp_blocks(
     in_features: int,
     hidden_sizes: Sequence[int],

@@ -28,11 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.metrics import naming_file, read_table, rows_up_to, table_sum
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
 
 __all__ = [
     "CheckpointError",
+    "checkpoint_exists",
     "frames_to_resume",
     "load_checkpoint",
     "reading_checkpoint",
@@ -80,10 +82,13 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
             entry.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming_file(path), open(temporary, "xb") as file:
             file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
             writer = _HashingWriter(file)
-            torch.save({**state, _WRITTEN_BY: VERSION}, writer)  # write and flush are all it calls
+            try:
+                torch.save({**state, _WRITTEN_BY: VERSION}, writer)  # write and flush are all it calls
+            except RuntimeError as error:
+                raise writer.failed or error from None  # torch's own says only that bytes are missing
             file.seek(0)
             digest = writer.sha256.hexdigest()
             file.write(b"decouple checkpoint %04d sha256 %s bytes %020d\n" % (_FORMAT, digest.encode(), writer.length))
@@ -164,20 +169,62 @@ def frames_to_resume(
         total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
 
     Raises:
-        CheckpointError: a checkpoint that is damaged or of other settings.
+        CheckpointError: a checkpoint that is damaged, or of other settings or rules, or gone although the folder's
+            table has rows; or a table that is not the one that the checkpoint was written beside.
         ValueError: the run in the folder has already come further than `total_frames`.
     """
-    if (checkpoint := Path(run_dir) / "checkpoint.pt").exists():
-        state = load_checkpoint(checkpoint, expect=expect)
-        done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
-        if done >= total_frames + frames_per_iteration:
-            raise ValueError(
-                f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "
-                f"run_dir); got {total_frames:,}"
+    folder = Path(run_dir)
+    table = folder / "metrics.csv"
+    rows = read_table(table)[1] if table.exists() and table.stat().st_size else []
+    way_out = f"or begin the run anew with restart=true, which keeps what is in {folder} beside it"
+    if not checkpoint_exists(folder / "checkpoint.pt"):
+        # The first checkpoint is written before anything is trained: a table without one has no rows.
+        if rows:
+            raise CheckpointError(
+                f"{folder / 'checkpoint.pt'} is gone, and {table} has rows up to {int(rows[-1][0]):,} frames; put the "
+                f"checkpoint back, {way_out}"
             )
-        return done
-    # A table without a checkpoint has no rows: the first checkpoint is written before anything is trained.
-    return 0 if (Path(run_dir) / "metrics.csv").exists() else None
+        return 0 if table.exists() else None
+    state = load_checkpoint(folder / "checkpoint.pt", expect=expect)
+    done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
+    if done >= total_frames + frames_per_iteration:
+        raise ValueError(
+            f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "
+            f"run_dir); got {total_frames:,}"
+        )
+    if table.exists():
+        _check_table(table, rows, done, state.get("record", {}), way_out)
+    return done
+
+
+def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, Any], way_out: str) -> None:
+    """Refuse a table that lacks rows from before the checkpoint, or has others than it had then."""
+    if done and str(done) not in (row[0] for row in rows):
+        last = f"rows up to {int(rows[-1][0]):,} frames" if rows else "no rows"
+        raise CheckpointError(
+            f"{table} was cut: it has {last}, and none of the checkpoint's {done:,}; put a whole copy of it back, "
+            f"{way_out}"
+        )
+    if done and "table" in record and table_sum(*rows_up_to(table, done)) != record["table"]:
+        raise CheckpointError(
+            f"{table} is not what it was at the checkpoint's {done:,} frames (SHA-256 differs); put a whole copy of it "
+            f"back, {way_out}"
+        )
+
+
+def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a checkpoint to go on from.
+
+    Raises:
+        CheckpointError: a link to a file that is gone.
+    """
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or delete the link to begin "
+            "the run anew"
+        )
+    return path.exists()
 
 
 def rng_state() -> dict[str, Any]:
@@ -239,16 +286,25 @@ class _HashingWriter:
         self.file = file
         self.sha256 = hashlib.sha256()
         self.length = 0
+        self.failed: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         """Pass `data` on to the file."""
         self.sha256.update(data)
         self.length += len(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
 
     def flush(self) -> None:
         """Flush the file."""
-        self.file.flush()
+        try:
+            self.file.flush()
+        except OSError as error:
+            self.failed = error
+            raise
 
 
 def _check_content(path: Path, file: BinaryIO) -> None:

@@ -1,14 +1,138 @@
-"""Checks of settings: what is wrong is said by name, with what is allowed and what came."""
+"""Checks of arguments and settings: what is wrong is said by name, with what is allowed and what came.
+
+    @checked(gamma=PROBABILITY, frames=at_least(1))
+    def discounted(reward: Tensor, gamma: float, frames: int, seeds: Sequence[int] | None = None) -> Tensor: ...
+
+    discounted(reward, -1, 8)       # ValueError: gamma must be a finite number in [0, 1]; got -1
+
+The annotation says what type an argument is of, and a rule says what more it must be. `checked` is for the doors of the
+package, functions and constructors that are called now and then; what runs at each step is built from what has been
+checked. `check_fields` does the same for the fields of a dataclass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+import math
+import os
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
-__all__ = ["INT32_MAX", "check_integer", "check_seeds", "check_setting", "positive_whole"]
+__all__ = [
+    "ANY_NUMBER",
+    "DEVICE",
+    "INT32_MAX",
+    "PROBABILITY",
+    "SEED",
+    "SOME",
+    "Rule",
+    "above",
+    "all_of",
+    "at_least",
+    "axes",
+    "between",
+    "check_fields",
+    "check_integer",
+    "check_seeds",
+    "check_setting",
+    "checked",
+    "distinct",
+    "has",
+    "inside",
+    "one_of",
+    "positive_whole",
+    "shown",
+]
 
 INT32_MAX = 2**31 - 1  # the largest seed, and number of anything
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an argument must be beside its type: a predicate, and the same in words that go on after the type's."""
+
+    allowed: Callable[[Any], Any]
+    says: str
+    any_number: bool = False  # whether numbers may be infinite, NaN, or integers beyond 32 bits
+
+
+def between(low: float, high: float) -> Rule:
+    """A number in [low, high]."""
+    return Rule(lambda value: low <= value <= high, f"in [{low:,}, {high:,}]")
+
+
+def inside(low: float, high: float) -> Rule:
+    """A number in (low, high), neither end included."""
+    return Rule(lambda value: low < value < high, f"between {low:,} and {high:,}, neither included")
+
+
+def at_least(low: float) -> Rule:
+    """A number, `low` or more."""
+    return Rule(lambda value: value >= low, f"of at least {low:,}")
+
+
+def above(low: float) -> Rule:
+    """A number, more than `low`."""
+    return Rule(lambda value: value > low, "above 0" if low == 0 else f"above {low:,}")
+
+
+def one_of(*choices: Any) -> Rule:
+    """One of these values."""
+    return Rule(lambda value: value in choices, f"out of {', '.join(map(str, choices))}")
+
+
+def all_of(rule: Rule, *, least: int = 0) -> Rule:
+    """A sequence whose elements follow a rule, `least` of them at least."""
+    number = f"; at least {least} of them" if least else ""
+    says = f"each {rule.says}{number}" if rule.says else f"at least {least} of them"
+    return Rule(lambda values: len(values) >= least and all(map(rule.allowed, values)), says, rule.any_number)
+
+
+def distinct(rule: Rule, *, least: int = 1) -> Rule:
+    """A sequence whose elements follow a rule, none of them twice."""
+    inner = all_of(rule, least=least)
+    return Rule(lambda values: inner.allowed(values) and len(set(values)) == len(values), f"{inner.says}, none twice")
+
+
+def has(*keys: Any) -> Rule:
+    """A mapping with these keys."""
+    return Rule(lambda mapping: all(key in mapping for key in keys), f"with the keys {', '.join(map(str, keys))}")
+
+
+def axes(least: int, most: int | None = None, *, kind: str = "real") -> Rule:
+    """A tensor or an array of so many axes, none of them empty; `kind`: `float` or `integer`, or `real` for either.
+
+    Floats are finite.
+    """
+    most = least if most is None else most
+    number = f"{least}" if least == most else f"{least} to {most}"
+
+    def allowed(value: Any) -> bool:
+        array = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+        floating = array.is_floating_point()
+        if not least <= array.ndim <= most or 0 in array.shape or array.is_complex() or array.dtype == torch.bool:
+            return False
+        return kind in ("real", "float" if floating else "integer") and not (floating and not array.isfinite().all())
+
+    what = {"real": "numbers", "float": "floats", "integer": "integers"}[kind]
+    return Rule(allowed, f"of {number} axes of finite {what}, none of them empty")
+
+
+PROBABILITY = between(0, 1)
+SEED = between(0, INT32_MAX)
+ANY_NUMBER = Rule(lambda value: True, "", any_number=True)
+SOME = Rule(len, "not empty")
+DEVICE = Rule(torch.device, "that torch knows")
 
 
 def positive_whole(value: object) -> bool:
@@ -16,25 +140,195 @@ def positive_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def check_setting(name: str, value: object, allowed: Callable[..., bool], says: str) -> None:
-    """Refuse a setting by name: ValueError with what is allowed, in words, and what came."""
-    try:
-        fits = allowed(value)
-    except TypeError:  # of a type that cannot be compared
-        fits = False
-    if not fits:
-        raise ValueError(f"{name} must be {says}; got {value!r}")
+def check_setting(name: str, value: object, allowed: Callable[..., Any], says: str) -> None:
+    """Refuse a setting by name: ValueError with what is allowed, in words, and what came.
+
+    An array or a tensor is no setting, and NaN none that `allowed` could compare.
+    """
+    if isinstance(value, np.ndarray | torch.Tensor) or not _holds(allowed, value):
+        raise ValueError(f"{name} must be {says}; got {shown(value)}")
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> int:
     """The value as an int; ValueError by name where it is no integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
+        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {shown(value)}")
     return int(value)
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds as a list; ValueError where there are none, or one is no integer in [0, 2**31)."""
+    """The seeds as a list; ValueError where there are none, two are the same, or one is no integer in [0, 2**31)."""
     if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence) or not seeds:
-        raise ValueError(f"seeds must be a non-empty sequence of integers; got {seeds!r}")
-    return [check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]
+        raise ValueError(f"seeds must be a non-empty sequence of integers; got {shown(seeds)}")
+    checked = [check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]
+    if len(set(checked)) != len(checked):
+        raise ValueError(f"seeds must be different from one another; got {shown(seeds)}")
+    return checked
+
+
+def checked(**rules: Rule) -> Callable[[Function], Function]:
+    """Check a function's arguments when it is called: each by its annotation, and by a rule where one is given.
+
+    Of a float NaN and infinity are refused, and of a whole number what 32 bits do not hold, unless the rule says
+    otherwise. A rule does not see None where the annotation allows it. Defaults are not checked.
+
+    Raises:
+        ValueError: at the call, naming the argument, what is allowed and what came.
+    """
+
+    def decorate(function: Function) -> Function:
+        parameters = inspect.signature(function).parameters
+        assert rules.keys() <= parameters.keys(), f"no arguments of {function.__qualname__}: {rules.keys()}"
+        positional = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        variadic = next((name for name, p in parameters.items() if p.kind == p.VAR_POSITIONAL), "")
+        kinds: dict[str, Any] = {}
+
+        def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not kinds:  # at the first call: an annotation may name what its module defines later
+                kinds.update(_resolved(function))
+            names = [*positional, *[variadic] * (len(args) - len(positional))]
+            for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+                if name in kinds or name in rules:
+                    _check(name, value, kinds.get(name, Any), rules.get(name))
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            check(args, kwargs)
+            return function(*args, **kwargs)
+
+        # With the globals of the function's own module: doctest leaves out functions that seem to be another's.
+        own = inspect.unwrap(function).__globals__
+        rebuilt = types.FunctionType(wrapper.__code__, own, function.__name__, None, wrapper.__closure__)
+        return functools.wraps(function)(rebuilt)  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def check_fields(settings: Any, **rules: Rule) -> None:
+    """Check a dataclass's fields, each by its annotation, and by a rule where one is given: from `__post_init__`."""
+    kinds = _field_kinds(type(settings))
+    for name in (field.name for field in fields(settings) if field.name in kinds):
+        _check(name, getattr(settings, name), kinds[name], rules.get(name))
+
+
+def shown(value: object) -> str:
+    """A value for a message: arrays and modules by what they are, and what is long cut short."""
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 0:
+        return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
+    if isinstance(value, torch.nn.Module):
+        return f"a {type(value).__name__}"
+    try:
+        text = repr(value)
+    except Exception:  # anything may come
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 400 else reprlib.repr(value)
+
+
+# --------------------------------------------------------------------------------------------------------------- types
+
+
+def _check(name: str, value: Any, kind: Any, rule: Rule | None) -> None:
+    any_number = rule is not None and rule.any_number
+    fits = _fits(value, kind, any_number)
+    if fits and rule is not None and value is not None:
+        fits = _holds(rule.allowed, value)
+    if not fits:
+        says = f"{_words(kind, any_number)} {rule.says if rule else ''}".strip()
+        raise ValueError(f"{name} must be {says}; got {shown(value)}")
+
+
+def _holds(allowed: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        return bool(allowed(value))
+    except (TypeError, ValueError, AttributeError, OverflowError, RuntimeError):  # of a type that it cannot judge
+        return False
+
+
+def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of arguments as types; left out where one names what is imported for type checkers only."""
+    own = inspect.unwrap(function)
+    return _evaluated({k: v for k, v in own.__annotations__.items() if k != "return"}, own.__globals__)
+
+
+@functools.cache
+def _field_kinds(kind: type) -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    for parent in reversed(kind.__mro__):
+        module = inspect.getmodule(parent)
+        kinds |= _evaluated(inspect.get_annotations(parent), vars(module) if module else {})
+    return kinds
+
+
+def _evaluated(annotations: Mapping[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    kinds = {}
+    for name, text in annotations.items():
+        try:
+            kinds[name] = eval(text, names) if isinstance(text, str) else text
+        except NameError:
+            continue
+    return kinds
+
+
+def _fits(value: Any, kind: Any, any_number: bool) -> bool:
+    """Whether a value is of an annotation's type; what the annotation does not tell fits."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    plain = origin or kind
+    if kind in (Any, object) or isinstance(kind, str | TypeVar):
+        return True
+    if kind is None or kind is type(None):
+        return value is None
+    if plain in (typing.Union, types.UnionType):
+        return any(_fits(value, one, any_number) for one in inner)
+    if plain is typing.Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
+    if kind is bool:
+        return isinstance(value, bool | np.bool_)
+    if kind is int:
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        return whole and (any_number or -INT32_MAX <= value <= INT32_MAX)
+    if kind is float:
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        return number and (any_number or (abs(value) < 1e300 and math.isfinite(value)))
+    if plain is Callable:
+        return callable(value)
+    if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):
+        return value.ndim == 1 and _fits(value.tolist(), kind, any_number)
+    if plain is tuple and isinstance(value, tuple) and inner:
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return len(kinds) == len(value) and all(map(_fits, value, kinds, [any_number] * len(value)))
+    if plain in (Sequence, list, Collection, Iterable):
+        if isinstance(value, str | bytes | Mapping | torch.Tensor | np.ndarray) or not isinstance(value, plain):
+            return False
+        return not inner or isinstance(value, Iterator) or all(_fits(one, inner[0], any_number) for one in value)
+    if plain in (Mapping, dict) and isinstance(value, plain) and inner:
+        of_key, of_value = inner
+        return all(_fits(k, of_key, any_number) and _fits(v, of_value, any_number) for k, v in value.items())
+    if plain is os.PathLike or not isinstance(plain, type) or getattr(plain, "_is_protocol", False):
+        return hasattr(value, "__fspath__") if plain is os.PathLike else True
+    return isinstance(value, plain)
+
+
+def _words(kind: Any, any_number: bool) -> str:
+    """An annotation's type in words."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    plain = origin or kind
+    if plain in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_words(one, any_number) for one in inner))
+    if plain is typing.Literal:
+        return "one of " + ", ".join(map(str, inner))
+    named = {
+        Any: "one",
+        object: "one",
+        None: "None",
+        type(None): "None",
+        bool: "True or False",
+        int: "a whole number",
+        str: "a string",
+    }
+    named |= {float: "a number" if any_number else "a finite number", os.PathLike: "a path", Callable: "a function"}
+    if plain in named:
+        return named[plain]
+    if plain in (Sequence, list, tuple, Collection, Iterable) and inner:
+        return f"a {'tuple' if plain is tuple else 'sequence'} of [{_words(inner[0], any_number)}]"
+    if plain in (Mapping, dict) and inner:
+        return f"a mapping of [{_words(inner[0], any_number)}] to [{_words(inner[1], any_number)}]"
+    return f"a {plain.__name__}" if isinstance(plain, type) else "one"

@@ -41,6 +41,7 @@ from decouple.envs.unity import unity_env
 from decouple.evaluation import episode_returns
 from decouple.heads import action_space
 from decouple.learner import Learner
+from decouple.locks import FileLock, lock_folder
 from decouple.metrics import read_result
 from decouple.off_policy import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
@@ -65,6 +66,8 @@ __all__ = [
     "agents_in",
     "control_identity",
     "done_result",
+    "final_returns",
+    "initial_agents",
     "load_agents",
     "make_env",
     "make_model",
@@ -116,6 +119,7 @@ class ControlSettings:
     final_episodes: int = 100  # of each agent, after training
     keep_replay: bool = False  # whether the replay file outlives the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
+    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
     show_progress: bool = True  # on stderr
@@ -138,6 +142,7 @@ class ControlSettings:
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
+        check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
         check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
         if self.update == "torchrl" and (self.seeds > 1 or not isinstance(self, OffPolicySettings)):
             raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
@@ -234,7 +239,7 @@ CONTROL_ALGORITHMS: dict[str, type[ControlSettings]] = {
 # What a checkpoint need not share with the run that continues it.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
-    *("run_dir", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
 }
 
 
@@ -399,8 +404,9 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
 
     Raises:
         ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
-        CheckpointError: a run folder of other settings.
+        CheckpointError: a run folder of other settings, or under other rules, or one whose checkpoint is gone.
         FileNotFoundError: a run to go on with whose replay is gone.
+        FolderInUseError: another process trains in the folder.
     """
     env = make_env(config, config.num_envs, config.all_seeds)
     keep_memory()  # six agents' layers are blocks that glibc would give back to the system after every operation
@@ -410,6 +416,27 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
             seed_global(config.seed)
         train = _on_policy if isinstance(config, OnPolicySettings) else _off_policy
         return train(config, env, models)
+
+
+def initial_agents(config: ControlSettings) -> list[Any]:
+    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
+    with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
+        return [_seeded_model(config, env, seed) for seed in config.all_seeds]
+
+
+def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
+    """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
+
+    Args:
+        config: the run, without `normalize_observation`.
+        agents: one for each seed, as `load_agents` or `initial_agents` gives them.
+    """
+    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    returns = []
+    for seed, agent in zip(config.all_seeds, agents, strict=True):
+        with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:
+            returns.append(episode_returns(env, agent.get_policy_operator(), stochastic=False).mean().item())
+    return returns
 
 
 def load_agents(run_dir: str | Path) -> list[Any]:
@@ -469,32 +496,34 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = _frames_to_resume(config)
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env)
-    if resume and resume < config.total_frames and not replay_file.exists():
-        raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
-    with _tracker(config, models[0], resume) as tracker:
-        if resume is None or resume < config.total_frames:
-            train_off_policy(
-                env,
-                learner,
-                seeds=config.all_seeds,
-                log=tracker.log,
-                evaluate=lambda frames: evaluation(EVALUATION_SEED + frames, config.evaluate_episodes),
-                replay=replay_for(env, learner, replay_file),
-                checkpoint=checkpoint,
-                identity=identity,
-                on_checkpoint=tracker.plot,
-            )
-        else:  # done already; what it has seen scales what its evaluation sees
-            state = load_checkpoint(checkpoint, expect=identity)
-            learner.load_state_dict(state["learner"])
-            env.load_state_dict(state["env"])
-        report = _final(config, evaluation) | _value_bias(config, learner, env)
-        tracker.summarise(report)
-    if not config.keep_replay:
-        replay_file.unlink(missing_ok=True)
+    with _locked(config) as lock:
+        resume = _frames_to_resume(config)
+        if resume and resume < config.total_frames and not replay_file.exists():
+            raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
+        with _tracker(config, models[0], resume, lock) as tracker:
+            if resume is None or resume < config.total_frames:
+                train_off_policy(
+                    env,
+                    learner,
+                    seeds=config.all_seeds,
+                    log=tracker.log,
+                    evaluate=lambda frames: evaluation(EVALUATION_SEED + frames, config.evaluate_episodes),
+                    replay=replay_for(env, learner, replay_file),
+                    checkpoint=checkpoint,
+                    identity=identity,
+                    on_checkpoint=tracker.plot,
+                    record=tracker.marks,
+                )
+            else:  # done already; what it has seen scales what its evaluation sees
+                state = load_checkpoint(checkpoint, expect=identity)
+                learner.load_state_dict(state["learner"])
+                env.load_state_dict(state["env"])
+            report = _final(config, evaluation) | _value_bias(config, learner, env)
+            tracker.summarise(report)
+        if not config.keep_replay:
+            replay_file.unlink(missing_ok=True)
     return report
 
 
@@ -502,28 +531,38 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
     model = stack(models)
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    resume = _frames_to_resume(config)
     evaluation = _evaluation(config, model.get_policy_operator(), env)
     steps = StepProgress() if config.show_progress else None
-    with _tracker(config, models[0], resume) as tracker:
-        train_on_policy(
-            env,
-            model,
-            phases,
-            config,
-            seeds=config.all_seeds,
-            log=tracker.log,
-            evaluate=lambda iteration: evaluation(EVALUATION_SEED + iteration, config.evaluate_episodes),
-            checkpoint=checkpoint,
-            identity=identity,
-            on_checkpoint=tracker.plot,
-            progress=steps,
-        )
-        report = _final(config, evaluation)
-        tracker.summarise(report)
+    with _locked(config) as lock:
+        resume = _frames_to_resume(config)
+        with _tracker(config, models[0], resume, lock) as tracker:
+            train_on_policy(
+                env,
+                model,
+                phases,
+                config,
+                seeds=config.all_seeds,
+                log=tracker.log,
+                evaluate=lambda iteration: evaluation(EVALUATION_SEED + iteration, config.evaluate_episodes),
+                checkpoint=checkpoint,
+                identity=identity,
+                on_checkpoint=tracker.plot,
+                record=tracker.marks,
+                progress=steps,
+            )
+            report = _final(config, evaluation)
+            tracker.summarise(report)
     if steps:
         steps.close()
     return report
+
+
+def _locked(config: ControlSettings) -> FileLock:
+    """The run's folder for this process alone, emptied where a restart is asked for."""
+    lock = lock_folder(config.run_dir, restart=config.restart)
+    if lock.aside and config.show_progress:
+        print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
+    return lock
 
 
 def _evaluation(
@@ -565,7 +604,7 @@ def _value_bias(config: ControlSettings, learner: Any, like: EnvBase) -> dict[st
     return seed_metrics(rows, config.all_seeds)
 
 
-def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> Tracker:
+def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock) -> Tracker:
     names = sizes_name(config.actor), sizes_name(config.critic)
     counts = parameter_count(model)
     of_actor = counts["trunk"] + counts["policy"]
@@ -587,6 +626,7 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None) -> T
         resume_frames=resume,
         facts=facts,
         progress=config.show_progress,
+        lock=lock,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from decouple.checks import checked
 from decouple.fitting import evaluating, example_inputs
 
 __all__ = ["multiply_adds", "parameter_count"]
@@ -23,6 +24,7 @@ __all__ = ["multiply_adds", "parameter_count"]
 _aten = torch.ops.aten
 
 
+@checked()
 def parameter_count(network: nn.Module) -> dict[str, int]:
     """Parameters of each part and in `total`; of a network made by `separate` or a model made by `actor_value`.
 
@@ -35,6 +37,7 @@ def parameter_count(network: nn.Module) -> dict[str, int]:
     return counts | {"total": sum(counts.values())}
 
 
+@checked()
 def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None = None) -> dict[str, int]:
     """Multiply-adds of convolutions and matrix products for one observation, per part and in `total`.
 
@@ -58,12 +61,16 @@ def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | N
     with torch.no_grad(), evaluating(network), _each_operation():
         for part, (body, *heads) in parts.items():
             with _Uncounted() as uncounted, FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
-                if part == "trunk":
-                    hidden["cut"] = body(inputs["observation"])
-                else:
-                    features = body(hidden["cut"], *(inputs[key] for key in body.keys))  # pyright: ignore[reportGeneralTypeIssues]
-                    for head in heads:
-                        head(features)
+                try:
+                    if part == "trunk":
+                        hidden["cut"] = body(inputs["observation"])
+                    else:
+                        features = body(hidden["cut"], *(inputs[key] for key in body.keys))  # pyright: ignore[reportGeneralTypeIssues]
+                        for head in heads:
+                            head(features)
+                except (RuntimeError, KeyError) as error:
+                    shapes = {key: tuple(value.shape[1:]) for key, value in inputs.items()}
+                    raise ValueError(f"example must be one that the {part} takes; got {shapes}: {error}") from error
             if uncounted.names:
                 names = ", ".join(sorted(uncounted.names))
                 raise ValueError(f"network must have operations whose multiply-adds are known; {part} has {names}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from decouple.checks import Rule, at_least, checked
 from decouple.metrics import column_numbers, read_table, replace_file
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _LABELS = {
 }
 
 
+@checked()
 def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
     """Draw `curves.png` from `metrics.csv`: a panel for each kind of metric that the table has.
 
@@ -79,6 +81,7 @@ def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
     return path
 
 
+@checked(figure=Rule(lambda figure: callable(figure.savefig), "figure of Matplotlib"), dpi=at_least(1))
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
     """Write a picture as PNG; the file is replaced as a whole."""
     picture = io.BytesIO()

@@ -14,12 +14,20 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from decouple.checks import PROBABILITY, axes, checked, inside
 from decouple.learner import Learner
 from decouple.seeds import SeedNoise
 
 __all__ = ["discounted_returns", "value_bias"]
 
 
+@checked(
+    reward=axes(1, 9, kind="float"),
+    bonus=axes(1, 9, kind="float"),
+    last=axes(0, 8, kind="float"),
+    lengths=axes(0, 8, kind="integer"),
+    gamma=PROBABILITY,
+)
 def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Tensor, gamma: float) -> Tensor:
     """What the action value of each step of an episode foretells: `G_t = r_t + gamma (bonus_{t+1} + G_{t+1})`.
 
@@ -39,6 +47,7 @@ def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Ten
     return returns
 
 
+@checked(tail=inside(0, 1))
 @torch.no_grad()
 def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
     """The critics' values of the agents' own actions against the discounted returns that follow, one episode a game.

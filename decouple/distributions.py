@@ -21,6 +21,7 @@ from torch import Tensor, distributions
 from torch.nn import functional
 from torchrl.modules import OneHotCategorical, TanhNormal
 
+from decouple.checks import checked
 from decouple.seeds import SeedNoise
 
 __all__ = [
@@ -53,6 +54,7 @@ class SeedSampler(TensorDictModuleBase):
         ValueError: a distribution that is neither TanhNormal nor Categorical nor OneHotCategorical.
     """
 
+    @checked()
     def __init__(self, module: ProbabilisticTensorDictModule, noise: SeedNoise):
         super().__init__()
         if not issubclass(module.distribution_class, (TanhNormal, distributions.Categorical)):
@@ -89,6 +91,7 @@ class IntegratedTanhNormal(TanhNormal):
         return (normal.entropy() + squashing + ((self.high - self.low) / 2).log()).sum(-1)
 
 
+@checked()
 def integrated_entropy(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
     """The policy head with IntegratedTanhNormal in place of TanhNormal; it shares the parameters. Others stay as is."""
     *layers, sampled = head.module

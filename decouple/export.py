@@ -33,7 +33,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import SOME, above, all_of, at_least, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds
 from decouple.fitting import evaluating
 from decouple.metrics import replace_file
@@ -63,6 +63,7 @@ class ExportReport(NamedTuple):
     metadata: dict[str, Any]
 
 
+@checked(tolerance=at_least(0))
 def export_actor(
     model: ActorValue | ActorQValue,
     path: str | Path,
@@ -111,6 +112,7 @@ def export_actor(
     return ExportReport(path, len(content), len(inputs[0]), difference, tolerance, facts)
 
 
+@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=above(0))
 def actor_latency(
     model: ActorValue | ActorQValue,
     *,

@@ -12,9 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decouple.checks import Rule, checked
+
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 
+SEPARATED = Rule(
+    lambda network: all(isinstance(getattr(network, part), nn.Sequential) for part in ("trunk", "policy", "value")),
+    "that separate() makes",
+)
+
+
+@checked(network=SEPARATED)
 def check_fit(
     network: Any,
     policy_blocks: Sequence[nn.Module],
@@ -60,8 +69,11 @@ def _run_block(
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
+    source = "from the example or the block before it"
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
-        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}")
+        raise ValueError(
+            f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])} of the example or a block before"
+        )
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
     version = kept._version
     try:
@@ -74,7 +86,7 @@ def _run_block(
             wants, got = (" and ".join(sorted(map(str, each))) for each in (types, others))
             raise ValueError(f"{name} takes {wants}, but gets {got} from the example: {error}") from error
         raise ValueError(
-            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}: {error}"
+            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]} {source}: {error}"
         ) from error
     if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -122,6 +134,7 @@ def _example_shapes(
     return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in tensors.items()}
 
 
+@checked()
 def example_inputs(
     network: nn.Module, example: Tensor | Mapping[str, Tensor] | None, *, cast: bool = True
 ) -> dict[str, Tensor] | None:

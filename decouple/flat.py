@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+from decouple.checks import SOME, above, checked
+
 __all__ = ["FlatAdam", "FlatParameters"]
 
 
@@ -33,6 +35,7 @@ class FlatParameters:
         parameters: of one type, on one device.
     """
 
+    @checked()
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.parameters = list(parameters)
         pieces = [parameter.detach().reshape(-1) for parameter in self.parameters]
@@ -52,6 +55,7 @@ class FlatAdam:
         parameters: of all groups, in the order in which `step` takes their gradients.
     """
 
+    @checked(groups=SOME, learning_rate=above(0), epsilon=above(0))
     def __init__(self, groups: Sequence[FlatParameters], learning_rate: float, epsilon: float = 1e-8):
         self.groups, self.learning_rate, self.epsilon = list(groups), learning_rate, epsilon
         self.parameters = [parameter for group in groups for parameter in group.parameters]

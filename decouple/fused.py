@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from decouple.blocks import Concatenate, DenseBlock
+from decouple.checks import SOME, all_of, checked, one_of
 from decouple.seeds import StackedLinear
 
 __all__ = ["FusedMLP", "PullBack", "fuse"]
@@ -48,6 +49,7 @@ def fuse(*modules: nn.Module) -> FusedMLP | None:
 class FusedMLP:
     """Layers and activations, (S, B, in) -> (S, B, out); made by `fuse`. It holds the layers' own parameters."""
 
+    @checked(layers=SOME, activations=all_of(one_of("relu", "tanh", "linear"), least=1))
     def __init__(self, layers: Sequence[StackedLinear], activations: Sequence[str]):
         self.activations = tuple(activations)
         self.parameters = [p for layer in layers for p in (layer.weight, layer.bias)]

@@ -16,6 +16,7 @@ from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
 from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, TanhNormal
 
 from decouple.blocks import orthogonal_
+from decouple.checks import at_least, checked
 
 __all__ = [
     "ActionSpace",
@@ -105,6 +106,7 @@ class Head(nn.Linear):
 
     full_precision = True
 
+    @checked(in_features=at_least(1), out_features=at_least(1), gain=at_least(0))
     def __init__(self, in_features: int, out_features: int, gain: float | None):
         """`gain` of the orthogonal initialisation with biases at 0; None keeps PyTorch's own initialisation."""
         super().__init__(in_features, out_features)
@@ -124,6 +126,7 @@ class NormalParameters(nn.Module):
         return loc, log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE).exp()
 
 
+@checked()
 def action_space(spec: TensorSpec) -> ActionSpace:
     """What an environment's action spec allows, batch axes aside.
 
@@ -141,6 +144,7 @@ def action_space(spec: TensorSpec) -> ActionSpace:
     raise ValueError(f"action_spec must be Categorical, OneHot or a Bounded vector of floats; got {spec}")
 
 
+@checked(size=at_least(1), gain=at_least(0))
 def stochastic_head(
     size: int, spec: TensorSpec, gain: float | None, *, state_dependent_scale: bool = False
 ) -> ProbabilisticActor:
@@ -169,6 +173,7 @@ def squashed_actor(head: TensorDictModule, space: ActionSpace) -> ProbabilisticA
     return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
 
 
+@checked(size=at_least(1), gain=at_least(0))
 def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> TensorDictSequential:
     """`policy_hidden` (*B, size) -> `action` (*B, A), tanh between the action's bounds (DDPG, TD3).
 

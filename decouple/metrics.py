@@ -9,12 +9,14 @@ that reads as if the line had not been begun.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
+import hashlib
 import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,19 @@ import yaml
 
 __all__ = [
     "MetricsTable",
+    "append_whole",
     "column_numbers",
     "csv_lines",
     "markdown_lines",
+    "naming_file",
     "read_json",
     "read_metrics",
     "read_result",
     "read_table",
     "read_yaml",
     "replace_file",
+    "rows_up_to",
+    "table_sum",
 ]
 
 
@@ -55,24 +61,33 @@ class MetricsTable:
 
     def __init__(self, path: Path, resume_frames: int | None) -> None:
         self.path = path
-        columns, rows = read_table(path) if path.exists() else (["frames"], [])
-        rows = [row for row in rows if resume_frames and int(row[0]) <= resume_frames]
-        # A column that only dropped rows had will come again, where an unbroken run has it.
-        kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
-        self.columns = [columns[index] for index in kept]
-        self._rewrite([[row[index] for index in kept] for row in rows])
+        self.columns, rows = rows_up_to(path, resume_frames or 0) if path.exists() else (["frames"], [])
+        self._rewrite(rows if resume_frames else [])
 
     def append(self, frames: int, row: Mapping[str, float]) -> None:
-        """Write one row in one piece and put it on the disk: a checkpoint is never ahead of its table."""
+        """Write one row in one piece and put it on the disk: a checkpoint is never ahead of its table.
+
+        Raises:
+            OSError: the disk is full; the table is as it was.
+        """
         new = [name for name in row if name not in self.columns]
         if new:
             _, rows = read_table(self.path)
-            self.columns += new
-            self._file.close()
-            self._rewrite([old + [""] * len(new) for old in rows])
+            before, self.columns = self.columns, self.columns + new
+            try:
+                self._rewrite([old + [""] * len(new) for old in rows])
+            except OSError:
+                self.columns = before
+                raise
         cells = [repr(row[name]) if name in row else "" for name in self.columns[1:]]
-        self._file.write(csv_lines([[str(frames), *cells]]))
-        os.fsync(self._file.fileno())
+        line = csv_lines([[str(frames), *cells]])
+        with naming_file(self.path):
+            append_whole(self._file, line)
+        self._sum.update(line)
+
+    def sum(self) -> str:
+        """SHA-256 of the table as it stands, for a checkpoint: `table_sum` of the same rows is the same."""
+        return self._sum.hexdigest()
 
     def close(self) -> None:
         """Close the file."""
@@ -80,8 +95,30 @@ class MetricsTable:
 
     def _rewrite(self, rows: Sequence[Sequence[str]]) -> None:
         """Replace the file as a whole, and open it at its end."""
-        replace_file(self.path, csv_lines([self.columns, *rows]))
+        lines = csv_lines([self.columns, *rows])
+        replace_file(self.path, lines)
+        if hasattr(self, "_file"):
+            self._file.close()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
+        self._sum = hashlib.sha256(lines)
+
+
+def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table as they were at `frames`, in a run that is to go on from there.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_table`.
+    """
+    columns, rows = read_table(path)
+    rows = [row for row in rows if int(row[0]) <= frames]
+    # A column that only dropped rows had will come again, where an unbroken run has it.
+    kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
+    return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
+def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """SHA-256 of a table, as `MetricsTable` writes it."""
+    return hashlib.sha256(csv_lines([columns, *rows])).hexdigest()
 
 
 def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
@@ -219,10 +256,43 @@ def _finite(value: object) -> bool:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give `path` new content such that a kill leaves the old or the new, whole."""
+    """Give `path` new content such that a kill leaves the old or the new, whole.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
+    try:
+        with naming_file(path):
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def append_whole(file: io.FileIO, content: bytes) -> None:
+    """Append to an unbuffered file and put it on the disk: all of the content, or none where that fails."""
+    before = os.fstat(file.fileno()).st_size
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]  # a full disk, or a signal, may end a write before its end
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    except OSError:
+        os.ftruncate(file.fileno(), before)
+        raise
+
+
+@contextlib.contextmanager
+def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what writes a file: its name is in the error where the system does not say it, as for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error

@@ -20,7 +20,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from decouple.heads import ActionSpace
 from decouple.off_policy_settings import OffPolicySettings
 from decouple.replay import Replay, Transition, Widths
@@ -71,6 +71,7 @@ def train_off_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
+    record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> int:
     """Train until each agent has made `total_frames` steps, going on from `checkpoint` where that file exists.
 
@@ -86,6 +87,7 @@ def train_off_policy(
         checkpoint: file written at the start, every `checkpoint_every` frames and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
+        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
 
     Returns:
         The frames of each agent.
@@ -100,13 +102,14 @@ def train_off_policy(
         raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
     replay = replay_for(env, learner) if replay is None else replay
     run = _Run(env, learner, seeds, replay)
-    if checkpoint and Path(checkpoint).exists():
+    if checkpoint and checkpoint_exists(checkpoint):
         run.load_state_dict(load_checkpoint(checkpoint, expect=identity))
     settings = learner.settings
 
     def save() -> None:
         if checkpoint:
-            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict()})
+            beside = {"record": dict(record())} if record else {}
+            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict(), **beside})
 
     if run.frames == 0:
         save()  # from here on the folder says what run it belongs to

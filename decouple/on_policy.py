@@ -31,7 +31,7 @@ from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
-from decouple.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from decouple.checks import check_setting, positive_whole
 from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
@@ -219,6 +219,7 @@ def train_on_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
+    record: Callable[[], Mapping[str, Any]] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     performance: Performance | None = None,
 ) -> int:
@@ -245,6 +246,7 @@ def train_on_policy(
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
+        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
         progress: called within an iteration with what is under way, how much of it is done, and of how much.
         performance: how it is computed; its precision and micro-batch take the place of those of the settings. The
             model has been through its `prepare`. None: on the model's device, with all that it may switch on off.
@@ -267,7 +269,7 @@ def train_on_policy(
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"
         check_setting("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
-    state = load_checkpoint(checkpoint, expect=identity) if checkpoint and Path(checkpoint).exists() else None
+    state = load_checkpoint(checkpoint, expect=identity) if checkpoint and checkpoint_exists(checkpoint) else None
     if state:
         env.load_state_dict(state["env"])  # before the collector, whose first reset hands back the frames restored
     shuffle = _shuffle(model, seeds)
@@ -279,7 +281,8 @@ def train_on_policy(
 
     def save() -> None:
         if checkpoint:
-            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity))
+            beside = {"record": dict(record())} if record else {}
+            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity) | beside)
 
     if not state:
         save()  # from here on the folder says what run it belongs to

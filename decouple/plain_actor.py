@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
+from decouple.checks import SEED, at_least, checked
 from decouple.seeds import StackedLinear
 
 __all__ = ["ObservationScaling", "PlainActor"]
@@ -73,6 +74,7 @@ class PlainActor(nn.Module):
     mean: Tensor
     std: Tensor
 
+    @checked()
     def __init__(
         self,
         model: ActorValue | ActorQValue,
@@ -121,6 +123,7 @@ class PlainActor(nn.Module):
             x = loc + scale * noise  # (*B, A)
         return self.middle + self.half_range * torch.tanh(x)
 
+    @checked(batch=at_least(1), seed=SEED)
     def random_inputs(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random observations (B, ...), and noise (B, n) for an actor that samples; the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)

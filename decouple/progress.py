@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from decouple.checks import at_least, checked
+
 __all__ = ["RunProgress", "StepProgress"]
 
 LINE_EVERY_S = 10.0  # seconds between lines where stderr is no terminal
@@ -20,6 +22,7 @@ LINE_EVERY_S = 10.0  # seconds between lines where stderr is no terminal
 class RunProgress:
     """Frames done, frames per second and time left: a bar in a terminal, lines in a log file."""
 
+    @checked(total=at_least(1), initial=at_least(0))
     def __init__(self, total: int, initial: int) -> None:
         self._stream, self._total, self._initial, self._done = sys.stderr, total, initial, initial
         self._started, self._last_line, self._returns = time.monotonic(), -math.inf, {}

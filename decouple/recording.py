@@ -15,12 +15,13 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import PROBABILITY, SEED, at_least, check_setting, checked, positive_whole
 from decouple.fitting import evaluating
 
 __all__ = ["record_episodes"]
 
 
+@checked(frames=at_least(1), gamma=PROBABILITY, seed=SEED, max_steps=at_least(1))
 def record_episodes(
     env: EnvBase,
     policy: TensorDictModuleBase,

@@ -9,12 +9,15 @@ An action is added as the environment was given it, and kept and sampled in [-1,
 TorchRL's buffers draw one set of indices for all, and a sample costs them some 200 microseconds, as much as a small
 network's update; this one draws a set for each seed and gathers whole rows. A run that was killed resumes exactly:
 rows are written straight into the file, which is `slack` rows longer than what may be sampled, so that what is written
-after a checkpoint never lies over what that checkpoint still samples from.
+after a checkpoint never lies over what that checkpoint still samples from. A checkpoint holds checksums of those rows,
+by which a file that was cut, emptied or altered is refused; only rows that are new since the last one are summed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +29,8 @@ from torch import Tensor
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = ["Replay", "Transition", "Widths"]
+
+BLOCK = 1024  # rows that one checksum is of
 
 
 class Transition(NamedTuple):
@@ -80,12 +85,16 @@ class Replay:
         self.unit = None if space.in_unit else ActionUnit(space)
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
         shape = (capacity + slack, seeds, sum(self.split))
-        self.reopened = path is not None and Path(path).exists()
-        self.file = None if path is None else _open(Path(path), shape)
+        self.path = None if path is None else Path(path)
+        self.found = (
+            self.path.stat().st_size if self.path and self.path.exists() else None
+        )  # bytes of a file gone on with
+        self.file = None if self.path is None else _open(self.path, shape)
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)
         self.offsets = torch.arange(seeds)[:, None]  # (S, 1)
         self.added = 0  # of each agent, since the beginning
+        self.sums: dict[int, int] = {}  # block, counted from the first row ever added -> CRC-32 of its rows in the file
 
     def __len__(self) -> int:
         """Transitions of each agent that may be sampled."""
@@ -113,29 +122,76 @@ class Replay:
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
 
     def state_dict(self) -> dict[str, int | Tensor]:
-        """What a checkpoint needs: the place in the file, whose rows are put on the disk now; in memory, the rows."""
+        """What a checkpoint needs: the place in the file, whose rows are put on the disk now, and their checksums; in
+        memory, the rows."""
         place: dict[str, int | Tensor] = {"added": self.added, "ring": len(self.rows)}
-        if self.file is not None:
-            self.file.flush()
-            return place
-        return place | {"rows": self.rows[: self.added].clone()}
+        if self.file is None:
+            return place | {"rows": self.rows[: self.added].clone()}
+        self.file.flush()
+        first, last = self.added - len(self), self.added
+        whole = range(-(-first // BLOCK), last // BLOCK)  # blocks of which every row may be sampled
+        self.sums = {block: self.sums.get(block) or self._sum(block * BLOCK, (block + 1) * BLOCK) for block in whole}
+        sums = [self._sum(*ends) for ends in _ends(first, last)]
+        return place | {"first": first, "sums": torch.tensor([*self.sums.values(), *sums], dtype=torch.int64)}
 
     def load_state_dict(self, state: Mapping[str, int | Tensor]) -> None:
         """Go on from a `state_dict`.
 
         Raises:
             ValueError: rows have been written over already in a ring of another length (`capacity` and `slack`), or
-                lie in a file that is not this one.
+                lie in a file that is not this one, or that was cut or altered since.
         """
         added, ring = int(state["added"]), int(state["ring"])
         if ring != len(self.rows) and added > min(ring, len(self.rows)):
             raise ValueError(f"capacity and slack must come to {ring}, as in the replay saved; got {len(self.rows)}")
+        self.sums = {}
         if "rows" in state:
             rows = state["rows"]
             self.rows[: len(rows)] = rows
-        elif added and not self.reopened:
-            raise ValueError(f"path must be the file that the state's {added:,} rows lie in; got a new one, or memory")
+        elif added:
+            self._check_file(added, ring, state)
         self.added = added
+
+    def _check_file(self, added: int, ring: int, state: Mapping[str, int | Tensor]) -> None:
+        """Refuse a file that does not hold the rows of a state; what was made longer is cut to what was found."""
+        if self.path is None or self.file is None or self.found is None:
+            raise ValueError(f"path must be the file that the state's {added:,} rows lie in; got a new one, or memory")
+        way_out = (
+            "put a whole copy of it back, or begin the run anew with restart=true, which keeps the old folder aside"
+        )
+        size = ring * self.rows[0].nbytes
+        if self.found < size:
+            with contextlib.suppress(OSError):  # Windows truncates no file that is mapped
+                os.truncate(self.path, self.found)
+            raise ValueError(f"{self.path} was cut: it has {self.found:,} bytes of {size:,}; {way_out}")
+        if "sums" not in state:  # by decouple 0.1
+            return
+        first, sums = int(state["first"]), state["sums"]
+        whole = range(-(-first // BLOCK), added // BLOCK)
+        parts = [(block * BLOCK, (block + 1) * BLOCK) for block in whole] + _ends(first, added)
+        for (start, stop), expected in zip(parts, torch.as_tensor(sums).tolist(), strict=True):
+            if self._sum(start, stop) != expected:
+                raise ValueError(
+                    f"{self.path} is corrupt: of the {added:,} transitions of each agent, those from {start:,} to "
+                    f"{stop:,} are not what they were at the checkpoint (CRC-32 differs); {way_out}"
+                )
+        self.sums = dict(zip(whole, torch.as_tensor(sums).tolist(), strict=False))
+
+    def _sum(self, start: int, stop: int) -> int:
+        """CRC-32 of the rows from `start` to `stop`, counted from the first ever added, as they lie in the file."""
+        ring, found = len(self.rows), 0
+        while start < stop:
+            place = start % ring
+            count = min(stop - start, ring - place)
+            found = zlib.crc32(self.rows[place : place + count].numpy(), found)
+            start += count
+        return found
+
+
+def _ends(first: int, last: int) -> list[tuple[int, int]]:
+    """The rows before the first whole block and behind the last one: each from, to."""
+    behind = max(first, last // BLOCK * BLOCK)
+    return [(first, min(-(-first // BLOCK) * BLOCK, behind)), (behind, last)]
 
 
 def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap:

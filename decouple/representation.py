@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decouple.actor_critic import ActorValue
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import SOME, Rule, above, at_least, axes, check_setting, checked, positive_whole
 from decouple.fitting import evaluating
 
 __all__ = [
@@ -38,10 +38,17 @@ __all__ = [
     "perturbation_saliency",
 ]
 
+SQUARE = Rule(
+    lambda gram: (
+        gram.ndim == 2 and len(gram) == gram.shape[1] > 0 and gram.is_floating_point() and gram.isfinite().all()
+    ),
+    "of finite floats (N, N)",
+)
 FIT, CHOOSE, TEST = 0, 1, 2  # the parts of the frames of a probe
 PENALTIES = [10.0**power for power in range(-7, 4)]  # of a probe, in units of the mean square of a frame's features
 
 
+@checked(observation=axes(2, 9), batch_size=at_least(1))
 def block_outputs(
     model: ActorValue, observation: Tensor, *, batch_size: int = 256
 ) -> Iterator[tuple[str, int, Tensor]]:
@@ -75,11 +82,13 @@ def block_outputs(
                 yield branch, index, features
 
 
+@checked(features=axes(2, 9))
 def centred_gram(features: Tensor) -> Tensor:
     """Scalar products of the frames' features about their mean, (N, ...) -> float64 (N, N)."""
     return _products(features, scaled=False)
 
 
+@checked(a=SQUARE, b=SQUARE)
 def linear_cka(a: Tensor, b: Tensor) -> float:
     """Similarity of two representations of the same frames, up to rotation and scale: 1 the same, near 0 unrelated.
 
@@ -109,6 +118,7 @@ def _hsic(a: Tensor, b: Tensor) -> float:
     return float((a * b).sum() + mean - 2 / (n - 2) * (rows_a @ rows_b))
 
 
+@checked(gram=SQUARE)
 def effective_rank(gram: Tensor) -> float:
     """How many directions the features use: exp of the entropy of the singular values, as shares of their sum.
 
@@ -129,6 +139,7 @@ def effective_rank(gram: Tensor) -> float:
     return math.exp(-(share * share.log()).sum().item())
 
 
+@checked(features=axes(2, 9), tau=at_least(0))
 def dormant_share(features: Tensor, tau: float = 0.025) -> float:
     """Share of units that hardly ever fire: their mean size is at most tau times the block's.
 
@@ -148,6 +159,7 @@ def dormant_share(features: Tensor, tau: float = 0.025) -> float:
     return (score <= tau * score.mean()).double().mean().item()
 
 
+@checked(episode=axes(1, kind="integer"), level=axes(1, kind="integer"))
 def deal_episodes(episode: Tensor, level: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Parts of a probe, whole episodes each: 0 to fit on, 1 to choose the penalty by, 2 to test on.
 
@@ -175,6 +187,7 @@ def deal_episodes(episode: Tensor, level: Tensor, generator: torch.Generator | N
     return part
 
 
+@checked(gram=SQUARE, part=axes(1, kind="integer"), targets=SOME)
 def linear_probes(gram: Tensor, part: Tensor, targets: Mapping[str, Tensor]) -> dict[str, float]:
     """How well a linear function of the features tells each target in episodes that it was not fitted on.
 
@@ -216,6 +229,7 @@ def linear_probes(gram: Tensor, part: Tensor, targets: Mapping[str, Tensor]) -> 
     return scores
 
 
+@checked(features=axes(2, 9))
 def distances(features: Tensor) -> Tensor:
     """Euclidean distances between frames, each feature divided by its standard deviation; (N, ...) -> float64 (N, N).
 
@@ -227,6 +241,7 @@ def distances(features: Tensor) -> Tensor:
     return squared.masked_fill_(squared < 1e-12 * squares.mean(), 0).fill_diagonal_(0).sqrt_()
 
 
+@checked(a=SQUARE, b=SQUARE, neighbours=at_least(1))
 def mutual_information(a: Tensor, b: Tensor, neighbours: int = 3) -> float:
     """I(A; B) of continuous A and B in nats, by nearest neighbours.
 
@@ -256,6 +271,7 @@ def mutual_information(a: Tensor, b: Tensor, neighbours: int = 3) -> float:
     return max(0.0, float(torch.digamma(k.double()).mean() + _psi(n) - loss))
 
 
+@checked(distance=SQUARE, label=axes(1, kind="integer"), neighbours=at_least(1))
 def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 3) -> float:
     """I(A; L) of a continuous A and a discrete L in nats, by nearest neighbours.
 
@@ -288,6 +304,7 @@ def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 
     return max(0.0, float(_psi(len(distance)) + means[0] - means[1] - means[2]))
 
 
+@checked(frame=axes(3), stride=at_least(1), sigma=above(0), batch_size=at_least(1))
 def perturbation_saliency(
     score: Callable[[Tensor], Tensor], frame: Tensor, *, stride: int = 4, sigma: float = 3.0, batch_size: int = 128
 ) -> Tensor:

@@ -18,6 +18,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.actor_critic import ActorValue
+from decouple.checks import checked
 from decouple.distributions import SeedSampler
 from decouple.seeds import SeedNoise, StackedLinear
 
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 
+@checked()
 def seed_count(model: nn.Module) -> int | None:
     """How many seeds a model of `stack` holds; None for a model that is not stacked."""
     return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
@@ -46,6 +48,7 @@ class SeededPolicy(TensorDictModuleBase):
         noise: of its seeds, on its device.
     """
 
+    @checked()
     def __init__(self, model: ActorValue, noise: SeedNoise):
         super().__init__()
         parts = dict(model.module.items())

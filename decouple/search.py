@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import ANY_NUMBER, all_of, at_least, check_setting, checked, inside, positive_whole
 from decouple.statistics import seeds_needed
 
 __all__ = [
@@ -135,6 +135,7 @@ class SmallestActor:
         )
 
 
+@checked(tolerance=at_least(0))
 def lower_bound(threshold: float, tolerance: float = 0.1) -> float:
     """The least mean return that counts as reaching `threshold`: `threshold - tolerance * |threshold|`.
 
@@ -144,6 +145,7 @@ def lower_bound(threshold: float, tolerance: float = 0.1) -> float:
     return threshold - tolerance * abs(threshold)
 
 
+@checked(baseline=ANY_NUMBER)
 def rounded_threshold(baseline: float) -> float:
     """The baseline's mean return rounded down to one significant digit: 8861.92 becomes 8000, -4.26 becomes -5.
 
@@ -155,6 +157,7 @@ def rounded_threshold(baseline: float) -> float:
     return float(f"{math.floor(baseline / 10.0**exponent)}e{exponent}")
 
 
+@checked(values=all_of(ANY_NUMBER, least=1), confidence=inside(0, 1))
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Student's interval of a mean: `mean -+ t s / sqrt(n)`, t the quantile of n - 1 degrees of freedom.
 
@@ -174,6 +177,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return mean - half, mean + half
 
 
+@checked(baseline=all_of(at_least(1)))
 def smallest_actor(
     evaluate: Callable[[Size, Size], Sequence[float]], *, baseline: Sequence[int], **options: Any
 ) -> SmallestActor:
@@ -192,6 +196,7 @@ def smallest_actor(
             return end.value
 
 
+@checked(baseline=all_of(at_least(1)), tolerance=at_least(0), confidence=inside(0, 1))
 def search_steps(
     *,
     baseline: Sequence[int],
@@ -259,11 +264,13 @@ def search_steps(
     )
 
 
+@checked(size=all_of(at_least(1)))
 def size_name(size: Sequence[int]) -> str:
     """Hidden layers as the paper writes them: `|16,16|`; `|linear|` where there are none."""
     return f"|{','.join(map(str, size)) or 'linear'}|"
 
 
+@checked(value=ANY_NUMBER)
 def return_text(value: float) -> str:
     """A return with four digits, and no exponent where it is large."""
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"

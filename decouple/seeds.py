@@ -22,6 +22,8 @@ from tensordict.nn import AddStateIndependentNormalScale
 from tensordict.nn.utils import mappings
 from torch import Tensor, nn
 
+from decouple.checks import DEVICE, SOME, all_of, at_least, checked
+
 __all__ = [
     "SeedNoise",
     "StackedLinear",
@@ -38,6 +40,7 @@ Network = TypeVar("Network", bound=nn.Module)
 DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
+@checked()
 def stack(models: Sequence[Network]) -> Network:
     """S models of one architecture as one: parameters, inputs and outputs get a leading axis S.
 
@@ -66,6 +69,7 @@ def stack(models: Sequence[Network]) -> Network:
     return _stacked(copy.deepcopy(models[0]), models, "model")  # pyright: ignore[reportReturnType]
 
 
+@checked()
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
     """Copy the parameters of each seed back into the models that `stack` was given (or their like), in place."""
     together = dict(stacked.named_parameters())
@@ -81,6 +85,7 @@ def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
 class StackedLinear(nn.Module):
     """S linear layers as one batched product: y_s = x_s W_s + b_s, (S, *B, in) -> (S, *B, out)."""
 
+    @checked(layers=SOME)
     def __init__(self, layers: Sequence[nn.Linear]):
         super().__init__()
         self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))  # (S, in, out)
@@ -108,6 +113,7 @@ class StackedLinear(nn.Module):
 class StackedNormalScale(nn.Module):
     """S of tensordict's AddStateIndependentNormalScale: loc (S, *B, A) -> loc, scale (S, *B, A)."""
 
+    @checked(modules=SOME)
     def __init__(self, modules: Sequence[AddStateIndependentNormalScale]):
         super().__init__()
         # (S, A)
@@ -131,6 +137,7 @@ class SeedNoise:
         device: of the generators and the numbers.
     """
 
+    @checked(seeds=all_of(at_least(0), least=1), device=DEVICE)
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(_spread(seed)) for seed in seeds]

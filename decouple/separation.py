@@ -21,6 +21,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from decouple.checks import PROBABILITY, Rule, at_least, checked
 from decouple.fitting import check_fit
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 PARTS = ("trunk", "policy", "value")
 
 
+@checked(depth=at_least(0))
 def separation_index(at: int | str, depth: int) -> int:
     """The separation point k of a name or an integer, for stacks of `depth` blocks.
 
@@ -60,6 +62,7 @@ def separation_index(at: int | str, depth: int) -> int:
     return at
 
 
+@checked(policy_gradient=PROBABILITY, value_gradient=PROBABILITY)
 def separate(
     policy_blocks: Sequence[nn.Module],
     value_blocks: Sequence[nn.Module],
@@ -158,7 +161,7 @@ class Cut(nn.Module):
         self.value_gradient = float(value_gradient)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return scale_gradient(hidden, self.policy_gradient), scale_gradient(hidden, self.value_gradient)
+        return _scaled(hidden, self.policy_gradient), _scaled(hidden, self.value_gradient)
 
     def extra_repr(self) -> str:
         return f"policy_gradient={self.policy_gradient}, value_gradient={self.value_gradient}"
@@ -192,8 +195,14 @@ class Branch(nn.Sequential):
         return hidden.float() if lowered else hidden
 
 
+@checked(scale=PROBABILITY)
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """x forward, scale * gradient backward; any shape. Scale 1 makes a view, so the gradient at it can be read."""
+    return _scaled(x, scale)
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    """`scale_gradient` of a scale that has been checked."""
     if not x.is_floating_point():
         return x  # frames at k = 0: nothing upstream to send a gradient to
     if scale == 0:
@@ -217,6 +226,7 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
+@checked(loss=Rule(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
 

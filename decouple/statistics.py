@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import ANY_NUMBER, SEED, SOME, Rule, at_least, check_setting, checked, positive_whole
 
 __all__ = [
     "Estimate",
@@ -40,6 +40,11 @@ __all__ = [
 Runs: TypeAlias = Mapping[str, Sequence[float]]  # game -> the score of each run of it
 
 CONFIDENCE = 0.95
+HAS_RUNS = Rule(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
+METRICS = "median", "iqm", "mean", "optimality_gap"
+OF_METRICS = Rule(
+    lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"({', '.join(METRICS)})"
+)
 
 
 class Estimate(NamedTuple):
@@ -59,6 +64,7 @@ class Profile(NamedTuple):
     high: list[float]
 
 
+@checked()
 def normalise_by_range(scores: Mapping[str, Runs], ranges: Mapping[str, tuple[float, float]]) -> dict[str, Runs]:
     """`(score - low) / (high - low)` with each game's own range, as Cobbe et al. 2020 normalise Procgen.
 
@@ -86,6 +92,7 @@ def normalise_by_range(scores: Mapping[str, Runs], ranges: Mapping[str, tuple[fl
     }
 
 
+@checked()
 def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[dict[str, Runs], list[str]]:
     """Scores divided by the reference's mean score of the same game, as studies of Procgen divide by PPO's.
 
@@ -113,6 +120,7 @@ def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[
     }, left_out
 
 
+@checked(runs=HAS_RUNS, repetitions=at_least(1), seed=SEED)
 def aggregate_metrics(runs: Runs, *, repetitions: int = 10_000, seed: int = 0) -> dict[str, Estimate]:
     """Median, IQM, mean and optimality gap over all runs of all games, each with a 95 % stratified-bootstrap interval.
 
@@ -147,6 +155,7 @@ def aggregate_metrics(runs: Runs, *, repetitions: int = 10_000, seed: int = 0) -
     return {name: Estimate(*map(float, at)) for name, *at in zip(names, point, low, high, strict=True)}
 
 
+@checked(runs=HAS_RUNS, thresholds=SOME, repetitions=at_least(1), seed=SEED)
 def performance_profile(runs: Runs, thresholds: Sequence[float], *, repetitions: int = 2_000, seed: int = 0) -> Profile:
     """The share of runs that score above each threshold, over all games, with pointwise 95 % intervals.
 
@@ -158,6 +167,7 @@ def performance_profile(runs: Runs, thresholds: Sequence[float], *, repetitions:
     return Profile(levels.tolist(), *(curve.tolist() for curve in curves))
 
 
+@checked(x=HAS_RUNS, y=HAS_RUNS, repetitions=at_least(1), seed=SEED)
 def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, seed: int = 0) -> Estimate:
     """How probable it is that a run of `x` scores more than a run of `y` on a game drawn at random; ties count half.
 
@@ -180,6 +190,7 @@ def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, s
     return Estimate(float(point), float(low), float(high))
 
 
+@checked(x=HAS_RUNS, y=HAS_RUNS)
 def exchange_p_value(x: Runs, y: Runs) -> float:
     """How often chance alone would tell `x` and `y` as far apart, or further, were they the same: exact, two-sided.
 
@@ -208,6 +219,7 @@ def exchange_p_value(x: Runs, y: Runs) -> float:
     return min(1.0, sum(share for distance, share in ways.items() if abs(distance) >= abs(observed)))
 
 
+@checked(cost=ANY_NUMBER, value=ANY_NUMBER)
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     """The choices that no other beats: none has at most the cost and at least the value, one of the two being better.
 

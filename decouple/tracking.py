@@ -9,8 +9,9 @@ The folder holds `config.yaml` (the resolved settings), `record.json` (versions,
 from the table alone) and `result.json` (what `summarise` was given). Local and offline runs need no account and never
 ask for one.
 
-A run that was interrupted goes on with `resume_frames`, the frames of its last checkpoint: later rows are dropped and
-logged again, and the finished table equals that of an unbroken run, bit for bit, columns of the clock aside.
+While it is open no other process can work in the folder (`decouple.locks`). A run that was interrupted goes on with
+`resume_frames`, the frames of its last checkpoint: later rows are dropped and logged again, and the finished table
+equals that of an unbroken run, bit for bit, columns of the clock aside.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from decouple.curves import plot_curves
+from decouple.locks import FileLock, lock_folder
 from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
 from decouple.progress import RunProgress
 from decouple.version import VERSION
@@ -64,12 +66,14 @@ class Tracker:
             frames are dropped. 0 starts over in the same folder. Log before you save, so that a checkpoint at F
             frames never lacks the row of F.
         facts: what else the record should say of this session, such as the environment package and its version.
+        lock: of `run_dir`, where the caller holds it (`lock_folder`); None: the tracker holds one until it is closed.
 
     Raises:
         ValueError, TypeError: an argument that is not as above, or a damaged metrics.csv, record.json or config.yaml of
             the run that goes on; the message names the file, and nothing is written.
         FileExistsError: a new run in a folder that holds one.
         FileNotFoundError: a run to resume in a folder that holds none.
+        FolderInUseError: another process works in the folder.
         ImportError: "wandb" without the package.
     """
 
@@ -87,6 +91,7 @@ class Tracker:
         progress: bool = True,
         resume_frames: int | None = None,
         facts: Mapping[str, str] | None = None,
+        lock: FileLock | None = None,
     ) -> None:
         _check_choice("tracker", tracker, ("local", "wandb"))
         _check_choice("mode", mode, ("offline", "online"))
@@ -106,15 +111,20 @@ class Tracker:
             check_run_files(self.run_dir)
         if tracker == "wandb":
             _require_wandb()
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._table = MetricsTable(table, resume_frames)
-        record = self._write_record(plain_config, resume_frames, dict(facts or {}))
-        self._wandb: WandbLogger | None = None
-        if tracker == "wandb":
-            run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
-            self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
-            record["wandb_id"] = self._wandb.experiment.id
-            replace_file(self.run_dir / "record.json", _json(record))
+        self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
+        try:
+            _check_resume(resume_frames, table)  # now that nobody else works in it
+            self._table = MetricsTable(table, resume_frames)
+            record = self._write_record(plain_config, resume_frames, dict(facts or {}))
+            self._wandb: WandbLogger | None = None
+            if tracker == "wandb":
+                run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
+                self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
+                record["wandb_id"] = self._wandb.experiment.id
+                replace_file(self.run_dir / "record.json", _json(record))
+        except BaseException:
+            self._let_go()
+            raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None
 
     def log(self, metrics: Mapping[str, float], frames: int) -> None:
@@ -139,6 +149,10 @@ class Tracker:
             self._wandb.log_metrics(dict(row), step=self._frames, override_global_step=True)
         if self._progress is not None:
             self._progress.update(self._frames, row)
+
+    def marks(self) -> dict[str, str]:
+        """What a checkpoint should hold of the record, so that `frames_to_resume` sees whether it is whole."""
+        return {"table": self._table.sum()}
 
     def plot(self) -> Path:
         """Draw `curves.png` anew, but not so often that it takes more than a fiftieth of the time; `close` always does.
@@ -175,8 +189,13 @@ class Tracker:
             if draw:
                 plot_curves(self.run_dir)
         finally:
+            self._let_go()
             if self._wandb is not None:
                 self._wandb.experiment.finish(exit_code=int(failed))
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> Tracker:
         return self

@@ -14,11 +14,14 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import io
 import os
 import re
 import signal
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,24 +55,83 @@ with contextlib.suppress(ImportError):
     notices.notices.clear()
 
 
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """What is wrong with a command, or with the folder it goes on with, in a line or a few; bugs keep their trace.
+def run_command(main: Callable[[], object]) -> None:
+    """Run a script's `main`, Hydra's, as a command: what is wrong with it, or ends it, is said in a line or a few.
 
-    In a sweep Hydra must see errors, to go on with the other jobs.
+    A bug keeps its trace, and HYDRA_FULL_ERROR=1 shows that of any error.
     """
-    from decouple.checkpoint import CheckpointError
+    full = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on, in place of printing them
+    arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+    with plain_interrupts():
+        try:
+            main()
+        except Exception as error:
+            if full or interrupted(error):
+                raise
+            sys.argv[1:] = arguments
+            if (says := what_is_wrong(error, main)) is None:
+                raise
+            sys.exit(f"{says}\n(HYDRA_FULL_ERROR=1 shows where)")
+
+
+def quoted(argument: str) -> str:
+    """`argument` as Hydra can read it: a value with an equals sign, such as a path of a sweep's run, in quotes."""
+    key, sign, value = argument.partition("=")
+    several = "," in value and {"-m", "--multirun"} & set(sys.argv)
+    if argument.startswith("-") or not sign or several or readable(argument):
+        return argument
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), value)
+    return f"{key}='{escaped}'" if readable(f"{key}='{escaped}'") else argument
+
+
+def readable(argument: str) -> bool:
+    """Whether it is of Hydra's grammar, https://hydra.cc/docs/1.3/advanced/override_grammar/basic."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     try:
-        yield
-    except Exception as error:
-        if interrupted(error):
-            raise KeyboardInterrupt from None
-        if not isinstance(error, ValueError | ImportError | OSError | CheckpointError):
-            raise
-        if "HYDRA_FULL_ERROR" in os.environ or in_sweep():
-            raise
-        sys.exit(f"{type(error).__name__}: {error}\n(HYDRA_FULL_ERROR=1 shows where)")
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True
+
+
+def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
+    """What an error says of the command, or of the folder that it goes on with; None: it is a bug."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from decouple.cells import CellError
+    from decouple.checkpoint import CheckpointError
+
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, HydraException):
+        unread = [argument for argument in sys.argv[1:] if not argument.startswith("-") and not readable(argument)]
+        if unread:
+            says = """an argument is setting=value, and quotes within quotes make text of any value: run_dir="'a=b'\""""
+            return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
+        because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
+        return f"{name}: {what}" + f": {because}" * bool(because)
+    if isinstance(error, OmegaConfBaseException):
+        what = " ".join(text.splitlines()[:1])
+        return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"
+    if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
+        return f"{name}: {' '.join(culprits(main))}: {text}"  # Hydra stumbled over it
+    known = isinstance(error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError)
+    return f"{name}: {text}" if known else None
+
+
+def culprits(main: Callable[[], object]) -> list[str]:
+    """The arguments without which the settings can be composed; all, where no single one is to blame."""
+    arguments, found = sys.argv[1:], []
+    for index, argument in enumerate(arguments):
+        sys.argv[1:] = ["--cfg", "job", *arguments[:index], *arguments[index + 1 :]]
+        with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
+            main()
+            found.append(argument)
+    return found or arguments
 
 
 @contextlib.contextmanager
@@ -141,6 +203,25 @@ def frames_of(state: dict[str, Any]) -> int:
     if "frames" in state:
         return state["frames"]
     return state["iteration"] * state["settings"]["rollout_steps"] * state["settings"]["num_envs"]
+
+
+def settings_of(config: Any) -> Any:
+    """What Hydra composed, as the dataclass that it is of.
+
+    Raises:
+        ValueError: a setting was added (`+name=...`) that the dataclass does not have.
+    """
+    from omegaconf import OmegaConf
+
+    refuse_added(OmegaConf.get_type(config), config)
+    return OmegaConf.to_object(config)
+
+
+def refuse_added(kind: Any, given: Mapping[Any, Any], group: str = "") -> None:
+    """Refuse settings that the dataclass `kind` does not have; `group` is what stands before their names."""
+    added = [f"{group}{name}" for name in given if name not in {setting.name for setting in dataclasses.fields(kind)}]
+    if added:
+        raise ValueError(f"{', '.join(added)} must not be added: {kind.__name__} has no such setting")
 
 
 def register_control() -> None:

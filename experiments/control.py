@@ -12,12 +12,12 @@ Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102
 
 # First: it takes this folder off the path.
 from _script import (  # noqa: I001
-    plain_errors,
-    plain_interrupts,
     register_control,
+    run_command,
     run_folder,
     run_goes_on,
     says_what_goes_on,
+    settings_of,
     sweep_result,
 )
 
@@ -25,7 +25,6 @@ import sys
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
 
 from decouple.control import ControlSettings, train_agents
 
@@ -48,16 +47,14 @@ def table(config: ControlSettings, report: dict[str, float]) -> str:
 @hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
 def main(config: Any) -> float:
     """Returns what a sweeper maximises: the final return, the mean over agents."""
-    with plain_errors():
-        settings: ControlSettings = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
-        settings.run_dir = run_folder(config)
-        with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
-            report = sweep_result(settings) or train_agents(settings)
+    settings: ControlSettings = settings_of(config)
+    settings.run_dir = run_folder(config)
+    with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
+        report = sweep_result(settings) or train_agents(settings)
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
     return report["final/return"]
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

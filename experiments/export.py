@@ -8,7 +8,7 @@ and what bounds its actions have is in the file, and no critic is: see docs/expo
 """
 
 # First: it keeps `import procgen` from finding a script.
-from _script import frames_of, plain_errors, plain_interrupts, procgen_agent, run_checkpoint  # noqa: I001
+from _script import frames_of, procgen_agent, run_checkpoint, run_command, settings_of  # noqa: I001
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -18,7 +18,6 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
@@ -167,11 +166,9 @@ ConfigStore.instance().store(name="export_schema", node=Export)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="export")
 def main(config: Any) -> None:
-    with plain_errors():
-        source, report, rows = export(OmegaConf.to_object(config))
+    source, report, rows = export(settings_of(config))
     print(table(source, report, rows))
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

@@ -12,7 +12,7 @@ Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 20
 """
 
 # First: else `import procgen` finds this script.
-from _script import plain_errors, plain_interrupts, run_folder, run_goes_on, says_what_goes_on, sweep_result  # noqa: I001
+from _script import run_command, run_folder, run_goes_on, says_what_goes_on, settings_of, sweep_result  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -42,6 +41,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.locks import FileLock, lock_folder
 from decouple.metrics import read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
@@ -78,6 +78,7 @@ class ProcgenExperiment(OnPolicySettings):
     unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
     evaluate: str | None = None  # a checkpoint: evaluate it for final_episodes, train nothing
     run_dir: str = "runs/procgen/${protocol}/${env}/${separation}/seed${seed}"  # the run's folder
+    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
     performance: str = "auto"  # auto, fastest or reference; the settings below, each by name, are of Performance
@@ -109,7 +110,7 @@ class ProcgenExperiment(OnPolicySettings):
 # What a checkpoint need not share with the run that continues it.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "tracker", "mode", "performance"),
+    *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
     *({field.name for field in dataclasses.fields(Performance)} - {"precision"}),
 }
 # What may be said beside `evaluate`; all else is the checkpoint's.
@@ -231,6 +232,7 @@ class Run:
     phases: list[Phase]
     checkpoint: Path
     identity: dict[str, Any]  # what the checkpoint must share with the run
+    lock: FileLock  # of the run's folder
     tracker: Tracker
 
 
@@ -245,22 +247,30 @@ def prepare(config: ProcgenExperiment) -> Run:
     identity = identity_of(config, SETTINGS_OF_PROCGEN, leave_out=NOT_IDENTITY, unit_actions=lambda: True)
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
-    resume_frames = frames_to_resume(
-        config.run_dir,
-        identity,
-        total_frames=config.total_frames,
-        frames_per_iteration=config.num_envs * config.rollout_steps,
-    )
-    tracker = Tracker(
-        config.run_dir,
-        asdict(config),
-        total_frames=config.total_frames,
-        tracker=config.tracker or default_tracker(),
-        mode=config.mode,
-        group=f"{config.protocol}/{config.env}/{config.separation}",
-        resume_frames=resume_frames,
-        facts=describe(env, model),
-    )
+    lock = lock_folder(config.run_dir, restart=config.restart)
+    if lock.aside:
+        print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
+    try:
+        resume_frames = frames_to_resume(
+            config.run_dir,
+            identity,
+            total_frames=config.total_frames,
+            frames_per_iteration=config.num_envs * config.rollout_steps,
+        )
+        tracker = Tracker(
+            config.run_dir,
+            asdict(config),
+            total_frames=config.total_frames,
+            tracker=config.tracker or default_tracker(),
+            mode=config.mode,
+            group=f"{config.protocol}/{config.env}/{config.separation}",
+            resume_frames=resume_frames,
+            facts=describe(env, model),
+            lock=lock,
+        )
+    except BaseException:
+        lock.release()
+        raise
     print(
         f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
         f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
@@ -268,13 +278,13 @@ def prepare(config: ProcgenExperiment) -> Run:
         + f"\nperformance={config.performance}: {config.computed.describe()}",
         file=sys.stderr,
     )
-    return Run(config, env, model, phases, checkpoint, identity, tracker)
+    return Run(config, env, model, phases, checkpoint, identity, lock, tracker)
 
 
 def train(run: Run) -> dict[str, float]:
     """Train, and evaluate at the end; returns the final evaluation."""
     config, tracker = run.config, run.tracker
-    with contextlib.closing(run.env), contextlib.closing(StepProgress()) as progress, tracker:
+    with contextlib.closing(run.env), run.lock, contextlib.closing(StepProgress()) as progress, tracker:
         evaluation = make_evaluation(config, run.model, progress)
         train_on_policy(
             run.env,
@@ -286,6 +296,7 @@ def train(run: Run) -> dict[str, float]:
             checkpoint=run.checkpoint,
             identity=run.identity,
             on_checkpoint=tracker.plot,
+            record=tracker.marks,
             progress=progress,
             performance=config.computed,
         )
@@ -344,13 +355,13 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """The settings of a run in `run_dir`, in the precision that it was begun in where the command names none.
 
-    Another machine, or another version, would choose another, which is another run.
+    Another machine, or another version, would choose another, which is another run. One that restarts chooses anew.
     """
     begun = Path(run_dir) / "config.yaml"
-    if config.precision is None and begun.exists():
+    if config.precision is None and not config.restart and begun.exists():
         check_run_files(run_dir)
         config.precision = read_yaml(begun).get("precision")
-    experiment: ProcgenExperiment = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
+    experiment: ProcgenExperiment = settings_of(config)
     experiment.run_dir = run_dir
     return experiment
 
@@ -363,15 +374,14 @@ del sys.modules["_script"]
 @hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")
 def main(config: Any) -> float:
     """Returns what a sweeper maximises: the final mean return on test levels."""
-    with plain_errors():
-        if config.evaluate:
-            overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-            experiment, report = evaluate_checkpoint(OmegaConf.to_object(config), overrides)
-            print(table(experiment, report))
-            return report["final/test_return"]
-        experiment = as_begun(config, run_folder(config))
-        done = sweep_result(experiment)
-        run = None if done else prepare(experiment)
+    if config.evaluate:
+        overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+        experiment, report = evaluate_checkpoint(settings_of(config), overrides)
+        print(table(experiment, report))
+        return report["final/test_return"]
+    experiment = as_begun(config, run_folder(config))
+    done = sweep_result(experiment)
+    run = None if done else prepare(experiment)
     with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
         report = done or train(run)
     print(table(experiment, report))
@@ -385,5 +395,4 @@ if __name__ == "__main__":
         re.sub(r"(?<=[=,(])\d+(?=[,)]|$)", r"'\g<0>'", argument) if argument.startswith("separation=") else argument
         for argument in sys.argv[1:]
     ]
-    with plain_interrupts():
-        main()
+    run_command(main)

@@ -9,7 +9,7 @@ beside it each table as CSV and Markdown and each picture as PNG. See docs/repor
 """
 
 # First: it keeps `import procgen` from finding a script.
-from _script import plain_errors, plain_interrupts  # noqa: I001
+from _script import run_command, settings_of  # noqa: I001
 
 import itertools
 import sys
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import hydra
 import numpy as np
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from decouple.checks import check_setting, positive_whole
 from decouple.curves import save_figure
@@ -360,13 +359,11 @@ ConfigStore.instance().store(name="report_schema", node=Report)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="report")
 def main(config: Any) -> None:
-    with plain_errors():
-        page, study, advice = report(OmegaConf.to_object(config))
+    page, study, advice = report(settings_of(config))
     print(*study.notes, sep="\n", file=sys.stderr)
     print(advice.conclusion)
     print(f"the report is {page}")
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

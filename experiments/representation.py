@@ -9,7 +9,7 @@ on the same frames. What each measure means: docs/representation.md.
 """
 
 # First: it keeps `import procgen` from finding a script.
-from _script import plain_errors, plain_interrupts, procgen_agent, run_checkpoint  # noqa: I001
+from _script import procgen_agent, run_checkpoint, run_command, settings_of  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -21,7 +21,6 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -371,12 +370,10 @@ ConfigStore.instance().store(name="representation_schema", node=Representation)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="representation")
 def main(config: Any) -> None:
-    with plain_errors():
-        folder, says = analyse(OmegaConf.to_object(config))
+    folder, says = analyse(settings_of(config))
     print(says)
     print(f"\nthe tables and the pictures are in {folder}")
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

@@ -9,7 +9,7 @@ diagnoses. Latencies are measured once. A study in progress is reported as far a
 Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-from _script import plain_errors, plain_interrupts  # noqa: I001  (first: it takes this folder off the path)
+from _script import run_command, settings_of  # noqa: I001  (first: it takes this folder off the path)
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,6 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from decouple.cell_store import CellStore
 from decouple.checks import check_setting
@@ -161,11 +160,9 @@ ConfigStore.instance().store(name="size_report_schema", node=SizeReport)
 
 @hydra.main(version_base="1.3", config_path="../configs/readers", config_name="size_report")
 def main(config: Any) -> None:
-    with plain_errors():
-        path = report(OmegaConf.to_object(config))
+    path = report(settings_of(config))
     print(f"the report is {path}, with its tables and pictures beside it")
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

@@ -12,7 +12,7 @@ number of these commands may share. Started again, after a kill or with more see
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
 """
 
-from _script import plain_errors, plain_interrupts, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
+from _script import refuse_added, run_command, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
 
 import contextlib
 import dataclasses
@@ -26,8 +26,6 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from decouple.cell_store import CellStore
@@ -252,25 +250,22 @@ del sys.modules["_script"]
 
 @hydra.main(version_base="1.3", config_path="../configs/control", config_name="smallest_actor")
 def main(config: Any) -> None:
-    one = HydraConfig.get().mode != RunMode.MULTIRUN  # in a sweep Hydra must see errors, to go on with the others
-    with plain_errors() if one else contextlib.nullcontext():
-        plain = OmegaConf.to_container(config, resolve=True)
-        options = SearchSettings(**plain.pop("search"))  # pyright: ignore
-        settings = CONTROL_ALGORITHMS[plain["algorithm"]](**plain)  # pyright: ignore
-        if not options.train:
-            print(write_table(settings.run_dir))
-            return
-        counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
-        try:
-            with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
-                found = search(settings, options, counts)
-        except CellError as error:
-            if one:
-                sys.exit(f"CellError: {error}")
-            raise
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    given = plain.pop("search")
+    check_setting("search", given, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
+    check_setting("algorithm", plain["algorithm"], CONTROL_ALGORITHMS.__contains__, f"of {list(CONTROL_ALGORITHMS)}")
+    kind = CONTROL_ALGORITHMS[plain["algorithm"]]
+    refuse_added(SearchSettings, given, "search.")
+    refuse_added(kind, plain)
+    options, settings = SearchSettings(**given), kind(**plain)
+    if not options.train:
+        print(write_table(settings.run_dir))
+        return
+    counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
+    with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
+        found = search(settings, options, counts)
     print(report(settings, counts, found))
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

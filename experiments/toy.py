@@ -11,7 +11,7 @@ Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
 # First: it takes this folder off the path.
-from _script import plain_errors, plain_interrupts, register_control, run_goes_on, says_what_goes_on  # noqa: I001
+from _script import register_control, run_command, run_goes_on, says_what_goes_on, settings_of  # noqa: I001
 
 import math
 import time
@@ -30,6 +30,7 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
+from decouple.checks import check_setting
 from decouple.control import ControlSettings, done_result, load_agents, make_env, run_result, sizes_name, train_agents
 from decouple.curves import save_figure
 from decouple.metrics import markdown_lines, read_metrics
@@ -212,14 +213,13 @@ register_control()
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="toy")
 def main(config: Any) -> None:
-    with plain_errors():
-        study: ToyStudy = OmegaConf.to_object(config)  # pyright: ignore[reportAssignmentType]
-        GlobalHydra.instance().clear()  # this script is composed; what follows composes each cell
-        cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
-        if study.train:
-            run_cells(cells)
-        finished(cells)  # refuses what is of other settings
-    folder = Path(study.run_dir)
+    study: ToyStudy = settings_of(config)
+    GlobalHydra.instance().clear()  # this script is composed; what follows composes each cell
+    cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
+    if study.train:
+        run_cells(cells)
+    folder, there = Path(study.run_dir), finished(cells)  # refuses what is of other settings
+    check_setting("train", study.train, lambda _: bool(there), f"true where {folder} has no cells that are done")
     draw_training(cells, folder / "figure1.png")
     for algorithm in study.algorithms:
         draw_policies(cells, algorithm, folder / f"figure2_{algorithm}.png")
@@ -230,5 +230,4 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    with plain_interrupts():
-        main()
+    run_command(main)

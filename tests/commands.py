@@ -66,19 +66,18 @@ def interrupt(command: list[str], folder: Path, number: int, ready: Callable[[],
     Returns the exit code, the lines of stderr, and how many seconds it took to end. None of its processes is left.
     """
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **pipes)
-    try:
-        deadline = time.monotonic() + 120
-        while not ready() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        children = descendants(process.pid)
-        sent = time.monotonic()
-        os.killpg(process.pid, number)
-        _, errors = process.communicate(timeout=60)
-        seconds = time.monotonic() - sent
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **pipes) as process:
+        try:
+            deadline = time.monotonic() + 300
+            while not ready() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+            assert process.poll() is None, process.stderr.read()
+            children, sent = descendants(process.pid), time.monotonic()
+            os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=60)
+            seconds = time.monotonic() - sent
+        finally:
+            process.kill()
     deadline = time.monotonic() + 5
     while left := [child for child in children if Path(f"/proc/{child}").exists()]:
         assert time.monotonic() < deadline, f"left behind: {left}"

@@ -268,6 +268,7 @@ def test_a_run_goes_on_from_the_frames_of_its_checkpoint_and_with_no_fewer_than_
     assert resume(500) is None
     (tmp_path / "metrics.csv").touch()
     assert resume(500) == 0
+    (tmp_path / "metrics.csv").write_text("frames\n100\n200\n300\n")
     save_checkpoint(tmp_path / "checkpoint.pt", state | {"settings": {"seed": 1}})
     assert [resume(total) for total in (500, 300, 201)] == [300, 300, 300]  # 201 frames are three iterations
     with pytest.raises(ValueError, match=r"total_frames must be at least 300, as far as the run in .* got 200"):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import decouple.replay
 from decouple.checkpoint import load_checkpoint, save_checkpoint
 from decouple.heads import ActionSpace
 from decouple.replay import Replay, Transition, Widths
@@ -252,3 +253,86 @@ def test_a_state_without_its_rows_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "replay.bin", None):
         with pytest.raises(ValueError, match="path must be the file that the state's 4 rows lie in"):
             Replay(5, WIDTHS, UNIT, seeds=1, path=path).load_state_dict(state)
+
+
+# -------------------------------------------------------------------------------------------- what lies in the file
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checksum for three rows, so that few rows are many blocks."""
+    monkeypatch.setattr(decouple.replay, "BLOCK", 3)
+
+
+def filled(path: Path, before: int, capacity: int = 20, slack: int = 6) -> Replay:
+    replay = Replay(capacity, WIDTHS, UNIT, seeds=2, path=path, slack=slack)
+    if before:
+        replay.add(transition(rows(0, before, 2)))
+    return replay
+
+
+@pytest.mark.parametrize("added", [1, 2, 3, 11, 20, 21, 25, 26, 40])
+def test_every_row_that_a_checkpoint_samples_is_checked_and_no_other(
+    added: int, small_blocks: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "replay.bin"
+    state = filled(path, added).state_dict()
+    whole, row = path.read_bytes(), 2 * WIDTH * 4  # bytes of a row of both seeds
+    sampled = {position % 26 for position in range(max(0, added - 20), added)}
+    for position in range(26):
+        damaged = bytearray(whole)
+        damaged[position * row + 5] ^= 1
+        path.write_bytes(damaged)
+        resumed = filled(path, 0)
+        if position in sampled:
+            with pytest.raises(ValueError, match=r"replay\.bin is corrupt: .*restart=true"):
+                resumed.load_state_dict(state)
+        else:
+            resumed.load_state_dict(state)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(counts=st.lists(st.integers(1, 6), min_size=1, max_size=12), capacity=st.integers(1, 15), data=st.data())
+def test_checksums_go_on_over_checkpoints_kills_and_resumes(
+    counts: list[int],
+    capacity: int,
+    data: st.DataObject,
+    small_blocks: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("replay") / "replay.bin"
+    replay, model, state = filled(path, 0, capacity), rows(0, 0, 2), None
+    for count in counts:  # between checkpoints up to six rows, the slack
+        if state and data.draw(st.booleans()):  # killed after some rows that no checkpoint has
+            replay.add(transition(rows(5000, data.draw(st.integers(1, 6)), 2)))
+            replay = filled(path, 0, capacity)
+            replay.load_state_dict(state)
+            np.testing.assert_array_equal(every_row(replay), model[:, -capacity:])
+        new = rows(model.shape[1], count, 2)
+        replay.add(transition(new))
+        model = np.concatenate([model, new], 1)
+        state = replay.state_dict()
+        fresh = filled(path, 0, capacity)
+        fresh.load_state_dict(state)
+        assert torch.equal(fresh.state_dict()["sums"], state["sums"])
+
+
+@pytest.mark.parametrize("kept", [0, 100, -4])
+def test_a_file_that_was_cut_is_refused_and_stays_as_it_was(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "replay.bin"
+    state = filled(path, 9).state_dict()
+    of_0_1 = {name: state[name] for name in ("added", "ring")}  # it had no checksums
+    path.write_bytes(path.read_bytes()[:kept])
+    size = path.stat().st_size
+    for each in (state, of_0_1, of_0_1):
+        with pytest.raises(ValueError, match=rf"replay\.bin was cut: it has {size:,} bytes of 1,456; .*restart=true"):
+            filled(path, 0).load_state_dict(each)
+        assert path.stat().st_size == size
+
+
+def test_a_state_of_0_1_is_gone_on_with_and_has_checksums_from_then_on(small_blocks: None, tmp_path: Path) -> None:
+    path = tmp_path / "replay.bin"
+    state = filled(path, 24).state_dict()
+    resumed = filled(path, 0)
+    resumed.load_state_dict({name: state[name] for name in ("added", "ring")})
+    assert torch.equal(resumed.state_dict()["sums"], state["sums"])

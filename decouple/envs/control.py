@@ -19,7 +19,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.checks import INT32_MAX, PROBABILITY, check_integer, check_seeds, checked
 from decouple.envs.control_backends import Task, make_games
 from decouple.envs.running_normalization import RunningMoments
 
@@ -317,6 +317,7 @@ class ControlEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
+@checked(gamma=PROBABILITY)
 def control_env(
     name: str,
     seeds: Sequence[int],

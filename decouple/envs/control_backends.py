@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from decouple.checks import INT32_MAX
+from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs import acrobot, pendulum
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class GymnasiumGames:
         resumable: whether ``state`` holds the simulators too; else it holds the generators only.
     """
 
+    @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         self.simulator = task.simulator
         self.resumable = self.simulator != "other"
@@ -146,6 +147,7 @@ class BatchedGames:
 
     resumable = True
 
+    @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         self.rules: Any = BATCHED[task.spec.id]
         (example,) = _gymnasium_games(task, 1)
@@ -202,6 +204,7 @@ class EnvpoolGames:
 
     resumable = False
 
+    @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         self.envpool = _import_envpool()
         if task.spec.id not in self.envpool.list_all_envs():
@@ -246,6 +249,7 @@ class EnvpoolGames:
 Games = GymnasiumGames | BatchedGames | EnvpoolGames
 
 
+@checked(number=at_least(1))
 def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, str]:
     """The games, and the name of what steps them: gymnasium, batched or envpool.
 

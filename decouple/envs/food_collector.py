@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 
+from decouple.checks import checked
 from decouple.envs.streams import Stream
 
 __all__ = ["ACTION_FORMS", "FoodCollector"]
@@ -166,6 +167,7 @@ class FoodCollector:
     reward_scale = 1.0
     render_fps = 10
 
+    @checked()
     def __init__(self, stream: Stream, action_form: str = "box4", others: Sequence[Stream] | None = None) -> None:
         """``others``: streams of the agents 1 to 4; by default each reset seeds them by four numbers of ``stream``."""
         if action_form not in ACTION_FORMS:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold_
 
+from decouple.checks import checked
 from decouple.envs import food_collector as rules
 from decouple.envs.food_collector import NUM_AGENTS, NUM_FOOD, NUM_GOOD, NUM_RAY_VALUES, TOUCHING
 from decouple.envs.streams import Streams
@@ -87,6 +88,7 @@ class FoodCollectorGames:
     reward_scale = rules.FoodCollector.reward_scale
     agents_per_game = NUM_AGENTS
 
+    @checked()
     def __init__(self, streams: Streams, action_form: str = "box4", dtype: torch.dtype = torch.float32) -> None:
         """``dtype``: of rays and observations."""
         if action_form not in rules.ACTION_FORMS:

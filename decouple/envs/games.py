@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.checks import DEVICE, INT32_MAX, check_integer, check_seeds, checked
 from decouple.envs.food_collector import ACTION_FORMS
 from decouple.envs.food_collector_games import FoodCollectorGames
 from decouple.envs.pixelcopter import PixelcopterGames
@@ -285,6 +285,7 @@ def _named(key: NestedKey) -> str:
     return key if isinstance(key, str) else ".".join(key)
 
 
+@checked(device=DEVICE)
 def games_env(
     name: str,
     seeds: Sequence[int],

@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import checked
 from decouple.envs.streams import Stream, Streams
 
 __all__ = ["CLIMB", "NOOP", "Pixelcopter", "PixelcopterGames"]
@@ -104,6 +105,7 @@ class Pixelcopter:
     reward_scale = 1.0
     render_fps = 30
 
+    @checked()
     def __init__(self, stream: Stream) -> None:
         self.stream = stream  # reset draws 51 numbers, a new block 2, new terrain 49
         self.y, self.momentum = HEIGHT / 2, 0.0
@@ -259,6 +261,7 @@ class PixelcopterGames:
     agents_per_game = 1
     num_actions = Pixelcopter.num_actions
 
+    @checked()
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         device = streams.state.device

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import checked
 from decouple.envs.streams import Stream, Streams
 
 __all__ = ["DOWN", "NOOP", "UP", "Pong", "PongGames"]
@@ -90,6 +91,7 @@ class Pong:
     reward_scale = 1 / 16
     render_fps = 30
 
+    @checked()
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
 
@@ -204,6 +206,7 @@ class PongGames:
     agents_per_game = 1
     num_actions = Pong.num_actions
 
+    @checked()
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         B, device = len(streams.state), streams.state.device

@@ -21,6 +21,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
+from decouple.checks import DEVICE, PROBABILITY, checked
 from decouple.envs.procgen_backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.reward_scaling import RewardScaling
 
@@ -55,6 +56,7 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
+@checked()
 def distribution_modes(game: str) -> tuple[str, ...]:
     """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
     _check_choice("game", game, GAMES)
@@ -107,6 +109,7 @@ class ProcgenEnv(EnvBase):
         resumable: whether ``state_dict`` can restore the games.
     """
 
+    @checked(device=DEVICE)
     def __init__(
         self,
         game: str,
@@ -376,6 +379,7 @@ class EpisodesInState(Transform):
         return env
 
 
+@checked(gamma=PROBABILITY)
 def procgen_env(
     game: str, num_envs: int, *, scale_rewards: bool = True, gamma: float = 0.99, **options: Any
 ) -> TransformedEnv:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import SEED, at_least, check_setting, checked, positive_whole
 from decouple.envs.procgen import ProcgenEnv
 
 __all__ = ["LOOKS", "first_frames", "training_fingerprints", "unseen_episodes"]
@@ -34,6 +34,7 @@ LOOKS: dict[str, dict[str, bool]] = {  # what tells a level: the games' options 
 NO_OP = 4
 
 
+@checked(num_envs=at_least(1))
 def first_frames(
     game: str, num_envs: int, *, told_by: str = "layout", **options: Any
 ) -> Generator[tuple[int, bytes], None, None]:
@@ -63,6 +64,7 @@ def first_frames(
         env.close()
 
 
+@checked(num_levels=at_least(1), start_level=at_least(0))
 def training_fingerprints(
     game: str,
     num_levels: int,
@@ -98,6 +100,7 @@ def training_fingerprints(
     return frozenset(found.values())
 
 
+@checked(num_envs=at_least(1), seed=SEED)
 def unseen_episodes(game: str, num_envs: int, seed: int, seen: Collection[bytes], **options: Any) -> Tensor:
     """Which of the first episodes on all levels play a level whose fingerprint is none of those seen.
 

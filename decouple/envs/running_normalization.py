@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from decouple.checks import all_of, at_least, checked
+
 __all__ = ["RunningMoments"]
 
 CLIP = 10.0  # this and the next as in Baselines' VecNormalize
@@ -39,6 +41,7 @@ class RunningMoments:
         mean, variance: float64 (S, *size). count: float64 (S, *ones), with as many axes.
     """
 
+    @checked(num_seeds=at_least(1), size=all_of(at_least(1)))
     def __init__(self, num_seeds: int, size: tuple[int, ...]) -> None:
         self.mean = np.zeros((num_seeds, *size))
         self.variance = np.ones((num_seeds, *size))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.checks import INT32_MAX, above, check_integer, check_seeds, checked
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
 
@@ -221,6 +221,7 @@ class GoalTrackingEnv(EnvBase):
         self._episodes = _Episodes(**episodes, steps_left=steps_left, just_loaded=True)
 
 
+@checked(frequency=above(0))
 def goal_tracking_env(
     seeds: Sequence[int], num_envs: int = 1, *, episode_steps: int = 200, frequency: float = 0.02
 ) -> GoalTrackingEnv:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torchrl.data import Binary, Composite, Unbounded
 from torchrl.envs import EnvBase, MarlGroupMapType, UnityMLAgentsEnv
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.checks import INT32_MAX, above, at_least, between, check_integer, check_seeds, checked
 from decouple.envs.unity_conversion import AgentActions, Turn, observation_size
 
 __all__ = ["UnityEnv", "unity_env"]
@@ -295,6 +295,14 @@ def _start_build(file_name: str | None, seed: int, time_scale: float, **settings
     )
 
 
+@checked(
+    num_envs=at_least(1),
+    time_scale=above(0),
+    num_areas=at_least(1),
+    worker_id=at_least(0),
+    base_port=between(1, 65535),
+    timeout_wait=at_least(1),
+)
 def unity_env(
     file_name: str | Path | None,
     seeds: Sequence[int],

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torchrl.data import Bounded, Categorical
 
+from decouple.checks import at_least, checked, distinct
+
 __all__ = ["AgentActions", "Turn", "observation_size"]
 
 MOST_ACTIONS = 4096  # of several discrete branches taken as one: a head has a logit for each
@@ -79,6 +81,7 @@ class AgentActions:
         return np.concatenate([continuous, 2.0 * discrete - 1.0], axis=1, dtype=np.float32)
 
 
+@checked()
 def observation_size(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> int:
     """How many numbers an agent sees: its arrays (name, shape), one after the other in Unity's order.
 
@@ -108,6 +111,7 @@ class Turn:
         terminated, truncated: bool (N,), how the episode ended; Unity calls the latter interrupted.
     """
 
+    @checked(agents=distinct(at_least(0)), size=at_least(1))
     def __init__(self, agents: Sequence[int], size: int):
         self.row = {agent: row for row, agent in enumerate(agents)}
         number = len(agents)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from decouple.checks import checked
 from decouple.metrics import replace_file
 
 __all__ = ["HTMLTable", "Picture", "Section", "write_page"]
@@ -62,6 +63,7 @@ class Section:
     lead: str | None = field(default=None)  # a paragraph that is set off, before all else
 
 
+@checked()
 def write_page(path: str | os.PathLike[str], title: str, sections: Sequence[Section], introduction: str = "") -> Path:
     """Write the page; the file is replaced as a whole. All text is shown as it is, none of it read as HTML.
 

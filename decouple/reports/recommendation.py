@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from decouple.statistics import Estimate, exchange_p_value, probability_of_improvement
+from decouple.checks import at_least, check_setting, checked
+from decouple.statistics import OF_METRICS, Estimate, exchange_p_value, probability_of_improvement
 
 __all__ = ["DEFAULT", "EXPLICIT_VALUE_SOURCE", "RULE", "Advice", "Comparison", "compare", "recommend"]
 
@@ -85,6 +86,7 @@ class Advice:
     full_by_game: tuple[Comparison, ...]  # full against the default, game by game
 
 
+@checked(repetitions=at_least(1))
 def compare(
     scores: Scores, x: str, y: str, games: Sequence[str] | None = None, *, repetitions: int = 10_000
 ) -> Comparison:
@@ -99,13 +101,18 @@ def compare(
     Raises:
         ValueError: there is no such game.
     """
-    games = sorted(scores[x].keys() & scores[y].keys()) if games is None else list(games)
+    for name, variant in (("x", x), ("y", y)):
+        check_setting(name, variant, scores.__contains__, f"one of the variants in scores, {list(scores)}")
+    both = sorted(scores[x].keys() & scores[y].keys())
+    games = both if games is None else list(games)
+    check_setting("games", games, lambda names: names and set(names) <= set(both), f"of those that both have, {both}")
     of_x, of_y = ({game: scores[name][game] for game in games} for name in (x, y))
     estimate = probability_of_improvement(of_x, of_y, repetitions=repetitions)
     ways = math.prod(math.comb(len(of_x[game]) + len(of_y[game]), len(of_x[game])) for game in games)
     return Comparison(x, y, tuple(games), estimate, exchange_p_value(of_x, of_y), min(1.0, 2 / ways))
 
 
+@checked(aggregates=OF_METRICS, by_range=OF_METRICS, repetitions=at_least(1))
 def recommend(
     scores: Scores,
     aggregates: Mapping[str, Mapping[str, Estimate]],

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import SOME, Rule, axes, check_setting, checked
 from decouple.curves import save_figure
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = ["draw_measures", "draw_saliency", "draw_similarity"]
 COLOURS = {"frame": "#9a9a9a", "trunk": "#4d4d4d", "policy": "#1f6fb4", "value": "#d1495b"}
 
 
+@checked(panels=SOME)
 def draw_similarity(
     path: Path,
     panels: Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[Sequence[float]]]],
@@ -61,6 +63,12 @@ def draw_similarity(
     save_figure(figure, path, dpi=120)
 
 
+@checked(
+    sets=Rule(
+        lambda sets: sets and all("block" in row for rows in sets.values() for row in rows), "of rows with a block"
+    ),
+    measures=SOME,
+)
 def draw_measures(
     path: Path,
     sets: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -134,6 +142,7 @@ def _bars(axes: Axes, sets: Mapping[str, Sequence[Mapping[str, Any]]], measure: 
     return cut
 
 
+@checked(frames=axes(4), maps=SOME)
 def draw_saliency(path: Path, frames: Tensor, maps: Mapping[str, Tensor], titles: Sequence[str]) -> None:
     """Frames in the first row, and below them what matters for each network, the mean of all frames at the end.
 
@@ -146,6 +155,10 @@ def draw_saliency(path: Path, frames: Tensor, maps: Mapping[str, Tensor], titles
     """
     from matplotlib.figure import Figure
 
+    check_setting("titles", titles, lambda names: len(names) == len(frames), f"a text for each of {len(frames)} frames")
+    shape = tuple(frames.shape[:1] + frames.shape[2:])
+    for name, of_name in maps.items():
+        check_setting("maps", tuple(of_name.shape), shape.__eq__, f"of the shape {shape} of frames, for {name}")
     across, down = len(frames) + 1, 1 + len(maps)
     figure = Figure(figsize=(1.55 * across + 0.7, 1.75 * down + 0.3), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)

@@ -13,9 +13,10 @@ import statistics as stdlib_statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from decouple.checks import SOME, at_least, checked
 from decouple.reports.recommendation import Comparison
 from decouple.reports.separation_study import Study
-from decouple.statistics import Estimate, Profile
+from decouple.statistics import OF_METRICS, Estimate, Profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +36,7 @@ _AXIS = {
 }
 
 
+@checked(aggregates=OF_METRICS)
 def aggregate_figure(aggregates: Mapping[str, Mapping[str, Estimate]], unit: str) -> Figure:
     """Median, IQM, mean and optimality gap, a row for each variant: a mark at the value, a bar over its interval.
 
@@ -61,6 +63,7 @@ def aggregate_figure(aggregates: Mapping[str, Mapping[str, Estimate]], unit: str
     return figure
 
 
+@checked(comparisons=SOME)
 def comparison_figure(comparisons: Sequence[Comparison]) -> Figure:
     """Probability of improvement with its interval, a row for each pair; 1/2 is no difference."""
     from matplotlib.figure import Figure
@@ -79,6 +82,7 @@ def comparison_figure(comparisons: Sequence[Comparison]) -> Figure:
     return figure
 
 
+@checked(profiles=SOME)
 def profile_figure(profiles: Mapping[str, Profile], unit: str) -> Figure:
     """The share of runs above each threshold, with the 95 % interval as a band."""
     from matplotlib.figure import Figure
@@ -102,6 +106,7 @@ def profile_figure(profiles: Mapping[str, Profile], unit: str) -> Figure:
     return figure
 
 
+@checked(window=at_least(1))
 def curve_figure(study: Study, metric: str, *, window: int = 3) -> Figure:
     """A metric against frames, a panel for each game: mean over the finished runs, the standard deviation as a band.
 
@@ -141,6 +146,7 @@ def curve_figure(study: Study, metric: str, *, window: int = 3) -> Figure:
     return figure
 
 
+@checked(window=at_least(1))
 def mean_over_seeds(
     curves: Sequence[Mapping[int, float]], window: int = 1
 ) -> tuple[list[int], list[float], list[float]]:

@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from decouple.checks import SOME, Rule, checked
 from decouple.metrics import read_json, read_metrics, read_result, read_yaml
 from decouple.performance import Performance
 from decouple.separation import separation_index
@@ -108,10 +109,12 @@ class Run:
             return None
         return f"failed after {self.frames:,} frames: the return in its result.json is null or not finite"
 
+    @checked()
     def final(self, metric: str) -> float | None:
         """A metric of the final evaluation, as `test_return`; None where it was not measured."""
         return self.result.get(f"final/{metric}", self.result.get(f"eval/{metric}"))
 
+    @checked()
     def curve(self, metric: str) -> dict[int, float]:
         """frames -> a metric of `metrics.csv`, where it was measured."""
         values = self.curves.get(metric, [])
@@ -151,10 +154,12 @@ class Study:
         """By name."""
         return sorted({game for _, game in self.runs})
 
+    @checked()
     def finished(self, variant: str, game: str) -> list[Run]:
         """The finished runs of a variant on a game; none where there is none."""
         return [run for run in self.runs.get((variant, game), []) if not run.unfinished]
 
+    @checked()
     def scores(self, metric: str = "test_return") -> dict[str, dict[str, list[float]]]:
         """Variant -> game -> the metric's final value of each finished run that has it, by rising seed.
 
@@ -172,15 +177,18 @@ class Study:
         """The games that every variant with a finished run has one of."""
         return sorted(set.intersection(*(set(games) for games in self.scores().values()))) if self.scores() else []
 
+    @checked()
     def has(self, metric: str) -> bool:
         """Whether any run has measured it: in training (`eval/...`) or at its end."""
         runs = [run for runs in self.runs.values() for run in runs]
         return any(run.curve(f"eval/{metric}") or run.final(metric) is not None for run in runs)
 
+    @checked()
     def runs_of(self, variant: str) -> list[Run]:
         """All runs of a variant, finished or not, on whatever game."""
         return [run for (name, _), runs in self.runs.items() if name == variant for run in runs]
 
+    @checked()
     def cost(self, variant: str) -> Cost:
         """What a variant costs, counted and timed in its own runs."""
         runs = self.runs_of(variant)
@@ -254,6 +262,7 @@ class Study:
         return rows
 
 
+@checked(where=SOME)
 def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders of runs in a folder or by a glob, at any depth: those that hold a config.yaml and a metrics.csv.
 
@@ -284,6 +293,7 @@ def _folders(folder: Path, below_a_run: bool = False) -> Iterator[Path]:
             yield from _folders(entry, below_a_run or bool(has))
 
 
+@checked()
 def read_run(folder: str | os.PathLike[str]) -> Run:
     """A run's folder, finished or not.
 
@@ -335,6 +345,7 @@ def _last_session(path: Path) -> Mapping[str, Any]:
     return session
 
 
+@checked(folders=Rule(lambda folders: not isinstance(folders, Sequence) or len(folders), "not empty"))
 def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None = None) -> Study:
     """The runs of one protocol, grouped by degree of separation, game and seed.
 

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from decouple.checks import checked
 from decouple.metrics import csv_lines, markdown_lines
 from decouple.reports.recommendation import Comparison
 from decouple.reports.separation_study import Study
-from decouple.statistics import Estimate, Profile
+from decouple.statistics import OF_METRICS, Estimate, Profile
 
 __all__ = [
     "PUBLISHED",
@@ -75,12 +76,14 @@ class Table:
         return csv_lines([heads, *([row.get(head, "") for head in heads] for row in flat)])
 
 
+@checked()
 def read_published(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """Game -> `min_easy`, `max_easy` and the published test scores under the names in `PUBLISHED`."""
     with open(Path(path), newline="", encoding="utf-8") as file:
         return {row.pop("game"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
 
 
+@checked()
 def run_table(study: Study) -> Table:
     """Which seeds of each variant and game are finished, and how many are not, or failed."""
 
@@ -95,6 +98,7 @@ def run_table(study: Study) -> Table:
     return Table("runs", "Finished runs per game and degree of separation, and their seeds.", rows)
 
 
+@checked()
 def setting_table(study: Study) -> Table:
     """In which settings the variants differ beside the separation."""
     return Table(
@@ -102,6 +106,7 @@ def setting_table(study: Study) -> Table:
     )
 
 
+@checked(aggregates=OF_METRICS)
 def aggregate_table(aggregates: Mapping[str, Mapping[str, Estimate]], name: str, divided_by: str) -> Table:
     """Median, IQM, mean and optimality gap of each variant."""
     heads = {"median": "median", "iqm": "IQM", "mean": "mean", "optimality_gap": "optimality gap"}
@@ -110,6 +115,7 @@ def aggregate_table(aggregates: Mapping[str, Mapping[str, Estimate]], name: str,
     return Table(name, caption, rows)
 
 
+@checked()
 def comparison_table(comparisons: Sequence[Comparison], name: str, caption: str) -> Table:
     """Probability of improvement of one variant over another."""
     rows = [
@@ -127,6 +133,7 @@ def comparison_table(comparisons: Sequence[Comparison], name: str, caption: str)
     return Table(name, caption, rows)
 
 
+@checked()
 def score_table(study: Study, published: Mapping[str, Mapping[str, float]]) -> Table:
     """Final test scores of each game beside the published ones."""
     scores = study.scores("test_return")
@@ -139,6 +146,7 @@ def score_table(study: Study, published: Mapping[str, Mapping[str, float]]) -> T
     return Table("scores", "Final test return: mean ± standard deviation over runs (number of runs).", rows)
 
 
+@checked()
 def generalisation_table(study: Study) -> Table:
     """Final returns on training and on test levels, their gap, and what was measured on levels unlike training."""
     metrics = {"train": "train_return", "test": "test_return", "gap (train - test)": "generalisation_gap"}
@@ -155,6 +163,7 @@ def generalisation_table(study: Study) -> Table:
     return Table("generalisation", "Final returns: mean ± standard deviation over runs (number of runs).", rows)
 
 
+@checked()
 def cost_table(study: Study) -> Table:
     """Parameters, multiply-adds and measured frames/s of each variant."""
     rows = []
@@ -177,6 +186,7 @@ def cost_table(study: Study) -> Table:
     )
 
 
+@checked()
 def profile_table(profiles: Mapping[str, Profile]) -> Table:
     """Performance profiles, a row for each variant and threshold."""
     rows = [
@@ -187,6 +197,7 @@ def profile_table(profiles: Mapping[str, Profile]) -> Table:
     return Table("profiles", "Share of runs that score above a threshold, with 95 % intervals.", rows)
 
 
+@checked()
 def curve_table(study: Study) -> Table:
     """Every evaluation of every run, finished or not, as it was measured."""
     metrics = {

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from decouple.cell_store import Batch, Cell, CellStore
+from decouple.checks import ANY_NUMBER, all_of, at_least, checked, one_of
 from decouple.control import CONTROL_ALGORITHMS
 from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
 from decouple.off_policy_settings import OffPolicySettings
@@ -66,10 +67,12 @@ class SizeCell:
         """`|16,16|` of both, or `a |4,4|, c |16,16|`."""
         return _pair_name(self.actor, self.critic)
 
+    @checked(measure=one_of(*MEASURES))
     def values(self, measure: str) -> list[float]:
         """Of the seeds that have it, in their order; none: nothing was measured."""
         return list(self.measures[measure].values())
 
+    @checked(measure=one_of(*MEASURES))
     def mean(self, measure: str) -> float | None:
         """Over the seeds that have it; None where none has."""
         values = self.values(measure)
@@ -85,6 +88,7 @@ class SizeCell:
         """The seeds that failed: they have no return, which the store holds as -inf."""
         return [seed for seed, value in self.measures["return"].items() if not math.isfinite(value)]
 
+    @checked()
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """A column of metrics.csv over training: frames of each agent (T,), and values (S, T), NaN where a row has
         none; S is 0 where no run has the metric."""
@@ -133,6 +137,7 @@ class SizeStudy:
         counts = {cell.critic: len(self.beside(cell.critic)) for cell in self.cells}
         return max((critic for critic, count in counts.items() if count > 1), key=lambda c: counts[c], default=None)
 
+    @checked()
     def beside(self, critic: Size | None) -> list[SizeCell]:
         """The cells with this critic."""
         return [cell for cell in self.cells if cell.critic == critic]
@@ -178,6 +183,7 @@ class SizeStudy:
         return [f"{text}: {names}."] if cells else []
 
 
+@checked()
 def read_studies(store: CellStore) -> list[SizeStudy]:
     """Every study of the store that has a cell with results, in the order in which they were begun.
 
@@ -208,11 +214,13 @@ def read_studies(store: CellStore) -> list[SizeStudy]:
     return studies
 
 
+@checked(size=all_of(at_least(1)))
 def size_order(size: Sequence[int]) -> int:
     """What sizes are sorted by: the weights of hidden layers between one input and one output."""
     return sum(a * b for a, b in pairwise((1, *size, 1)))
 
 
+@checked(values=ANY_NUMBER)
 def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None:
     """The mean of what was logged in the last tenth of training and is finite; None where nothing was."""
     if not len(frames):
@@ -221,6 +229,7 @@ def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None
     return statistics.fmean(late) if late else None
 
 
+@checked()
 def cells_csv(studies: Sequence[SizeStudy]) -> bytes:
     """Every cell of every study as a CSV file: `COLUMNS` after task, algorithm and settings; means over seeds."""
     lines = [["task", "algorithm", "settings", *COLUMNS]]
@@ -229,6 +238,7 @@ def cells_csv(studies: Sequence[SizeStudy]) -> bytes:
     return csv_lines(lines)
 
 
+@checked()
 def cells_markdown(study: SizeStudy) -> str:
     """The cells of one study as a table in Markdown; a dash where something was not measured."""
     heads = (

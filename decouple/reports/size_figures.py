@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from decouple.checks import checked
 from decouple.reports.size_cells import SizeCell, SizeStudy
 from decouple.search import return_text, size_name, t_interval
 from decouple.statistics import pareto_front
@@ -37,6 +38,7 @@ OTHER = {"color": "#8f8f8f", "marker": "s", "label": "beside another critic"}
 RUNTIMES = {"eager": "eager PyTorch", "exported": "torch.export", "onnx": "ONNX Runtime"}
 
 
+@checked()
 def training_figure(study: SizeStudy) -> Figure:
     """Figure 5: value loss and return over training, for each critic and then for each actor beside one critic."""
     from matplotlib.ticker import EngFormatter
@@ -64,6 +66,7 @@ def training_figure(study: SizeStudy) -> Figure:
     return figure
 
 
+@checked()
 def sizes_figure(study: SizeStudy) -> Figure:
     """Value loss at the end of training and final return against the critic's size, then against the actor's."""
     figure = _figure(10, 7.4)
@@ -84,6 +87,7 @@ def sizes_figure(study: SizeStudy) -> Figure:
     return figure
 
 
+@checked()
 def pareto_figure(study: SizeStudy, latency: Sequence[Mapping[str, Any]]) -> Figure:
     """Return against the actor's parameters, multiply-adds and latency, with what no other cell beats joined by a line.
 
@@ -118,6 +122,7 @@ def pareto_figure(study: SizeStudy, latency: Sequence[Mapping[str, Any]]) -> Fig
     return figure
 
 
+@checked()
 def diagnosis_figure(study: SizeStudy) -> Figure | None:
     """Bias of the critics and their overfit against the actor's size; None where no cell has either (on policy)."""
     measures = {

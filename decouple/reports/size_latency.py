@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from decouple.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
+from decouple.checks import SOME, above, all_of, at_least, checked
 from decouple.export import RUNTIMES, actor_latency
 from decouple.metrics import csv_lines, replace_file
 from decouple.plain_actor import ObservationScaling
@@ -36,6 +37,7 @@ def available_runtimes() -> list[str]:
     return [runtime for runtime in RUNTIMES if onnx or runtime != "onnx"]
 
 
+@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=above(0))
 def study_latency(
     studies: Sequence[SizeStudy],
     path: Path,
@@ -86,6 +88,7 @@ def study_latency(
     return rows
 
 
+@checked()
 def read_latency(path: Path) -> list[dict[str, Any]]:
     """The rows of the file, as `study_latency` gives them; none where there is no file.
 

@@ -13,10 +13,12 @@ import csv
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from decouple.checks import Rule, all_of, at_least, checked, has, one_of
 from decouple.control import unit_actions
 from decouple.metrics import csv_lines, markdown_lines
 from decouple.rules import outdated
@@ -51,9 +53,12 @@ COLUMNS = (
     *("decided", "exhaustive", "seeds", "seconds"),
 )
 
+TABLE_ROWS = all_of(has("task", "algorithm", "source", *COLUMNS))
+
 HEADS = "task", "", "threshold", "baseline", "symmetric", "actor", "parameters", "beside critic", "return"
 
 
+@checked()
 def search_record(
     found: SmallestActor, parameters: Mapping[tuple[int, ...], int], seconds: float | None = None
 ) -> dict[str, Any]:
@@ -103,11 +108,13 @@ def _old_rules(search: Mapping[str, Any]) -> list[str]:
     return old_rules(search["task"], search["algorithm"], search["settings"], search["version"])
 
 
+@checked(small=at_least(0), large=at_least(1))
 def reduction_percent(small: int, large: int) -> float:
     """By how much fewer parameters `small` is than `large`: `100 (1 - small / large)`."""
     return 100 * (1 - small / large)
 
 
+@checked()
 def read_paper(path: str | os.PathLike[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """(task, algorithm), both in lower case -> the row of Table I: sizes as tuples, numbers, None where it has none."""
     with open(Path(path), newline="") as file:
@@ -115,6 +122,7 @@ def read_paper(path: str | os.PathLike[str]) -> dict[tuple[str, str], dict[str, 
     return {(row["environment"].lower(), row["algorithm"].lower()): _numbers(row) for row in rows}
 
 
+@checked()
 def read_paper_parameters(path: str | os.PathLike[str]) -> dict[str, dict[tuple[int, ...], int]]:
     """Task, in lower case -> hidden layers -> the parameters of an actor, from Table A.2; sizes that it has none of are
     left out."""
@@ -127,6 +135,7 @@ def read_paper_parameters(path: str | os.PathLike[str]) -> dict[str, dict[tuple[
     return counts
 
 
+@checked(row=has("source", *COLUMNS))
 def relative_sizes(
     row: Mapping[str, Any], parameters: Mapping[tuple[int, ...], int] | None = None
 ) -> tuple[float, float]:
@@ -147,6 +156,7 @@ def relative_sizes(
     return share / (1 - row["reduction_percent"] / 100), share
 
 
+@checked(row=has(*COLUMNS), which=one_of("baseline", "symmetric", "asymmetric"))
 def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
     """A mean return and its spread in units of the row's threshold: `1 + (R - T) / |T|` and `s / |T|`.
 
@@ -162,6 +172,7 @@ def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
     return 1 + (mean - threshold) / abs(threshold), math.nan if spread is None else spread / abs(threshold)
 
 
+@checked()
 def table_rows(
     searches: Iterable[Mapping[str, Any]], paper: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -186,12 +197,14 @@ def table_rows(
     return rows
 
 
+@checked(rows=TABLE_ROWS)
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The rows as a CSV file."""
     names = ["task", "algorithm", "source", *COLUMNS]
     return csv_lines([names, *([csv_cell(row[name]) for name in names] for row in rows)])
 
 
+@checked()
 def csv_cell(value: Any) -> str:
     """A value in a CSV file: empty for None, hidden layers as `16,16`, and `linear` where there are none."""
     if value is None:
@@ -199,16 +212,21 @@ def csv_cell(value: Any) -> str:
     return (",".join(map(str, value)) or "linear") if isinstance(value, tuple) else str(value)
 
 
+@checked()
 def csv_size(text: str) -> tuple[int, ...]:
     """Hidden layers from what `csv_cell` made of them."""
+    if text != "linear" and not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"text must be linear, or sizes like 16,16; got {text!r}")
     return () if text == "linear" else tuple(map(int, text.split(",")))
 
 
+@checked(rows=TABLE_ROWS)
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table in Markdown. A return of ours has its interval, and a ? where the seeds cannot tell."""
     return markdown_lines([HEADS, *table_texts(rows)])
 
 
+@checked(rows=TABLE_ROWS)
 def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows as texts to read, under `HEADS`."""
     texts = []
@@ -230,6 +248,7 @@ def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return texts
 
 
+@checked(spread=Rule(lambda spread: not spread < 0, "of at least 0, or NaN", any_number=True))
 def spread_text(spread: float | None) -> str:
     """` ± ` and a standard deviation with two digits or more, and no exponent; empty where there is none."""
     if spread is None or math.isnan(spread):

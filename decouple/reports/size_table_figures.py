@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decouple.reports.size_study import HEADS, relative_return, relative_sizes, table_texts
+from decouple.checks import checked
+from decouple.reports.size_study import HEADS, TABLE_ROWS, relative_return, relative_sizes, table_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,7 @@ MARK = {"marker": "D", "color": "black", "markerfacecolor": "white", "markersize
 LEAST, MOST = -1.5, 2.5  # of relative returns: what lies beyond stands at the edge, in figures
 
 
+@checked(rows=TABLE_ROWS)
 def table_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Table I: rows of `table_rows`, the paper's in grey and ours beneath in black."""
     texts = table_texts(rows)
@@ -56,6 +58,7 @@ def table_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+@checked(rows=TABLE_ROWS)
 def relative_figure(
     rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, Mapping[tuple[int, ...], int]]
 ) -> Figure:

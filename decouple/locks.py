@@ -1,0 +1,165 @@
+"""A lock on a run's folder, held by a living process and freed by its end, however it ends.
+
+    with lock_folder("runs/one"):
+        ...     # whoever asks for the same folder meanwhile gets FolderInUseError, with this process and machine
+
+The lock is the operating system's, `flock` on the file `.lock` in the folder (`msvcrt.locking` on Windows): no clock
+and no file that a kill leaves behind can be taken for it. Who only reads needs none. It holds between machines as far
+as the file system's locks do: NFS has them from Linux 2.6.12 on, and where a machine is lost, the server gives its
+locks up after a lease of about 90 s (NFSv4) or when the machine is back (NFSv3); Lustre has them with the mount option
+`flock`. Where there are none a warning says so. Where a lock outlives its process, delete `.lock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import platform
+import warnings
+import weakref
+from datetime import datetime, timezone
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
+
+__all__ = ["FileLock", "FolderInUseError", "lock_folder"]
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system that has none
+_HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
+
+
+class FolderInUseError(OSError):
+    """Another process is at work in a run's folder; the message names the folder, the process and its machine."""
+
+
+class FileLock:
+    """The lock of a file, from here until `release` or the end of this process; a context manager.
+
+    The file is made where it is missing, and says who holds it. A process that this one forks does not hold it.
+
+    Args:
+        path: the file.
+
+    Raises:
+        BlockingIOError: another process, or another lock of this one, holds it.
+        OSError: the file cannot be made.
+    """
+
+    _descriptor: int | None = None
+    aside: Path | None = None  # where `lock_folder` put what was in the folder
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        while self._descriptor is None:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _lock(descriptor, self.path)
+                # Whoever held it may have deleted it before it let go: then the lock is of a file that is no more.
+                if _same_file(descriptor, self.path):
+                    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode())
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+        _HELD.add(self)
+
+    def release(self, *, delete: bool = False) -> None:
+        """Let go, and delete the file where asked to; twice is once."""
+        if self._descriptor is None:
+            return
+        if delete:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        descriptor, self._descriptor = self._descriptor, None
+        os.close(descriptor)
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> FileLock:
+    """Lock a run's folder, which is made where it is missing, by the file `.lock` in it.
+
+    Args:
+        folder: the run's own.
+        restart: put what is in it aside first, under the folder's name with the next free number (`runs/one.1`).
+            Nothing is deleted; `aside` of the lock says where it is.
+
+    Raises:
+        FolderInUseError: another process is at work in it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / ".lock")
+    except BlockingIOError:
+        try:
+            holder = (folder / ".lock").read_text(errors="replace").strip()
+        except OSError:
+            holder = ""
+        raise FolderInUseError(
+            f"run_dir must be a folder that no other process works in; {folder} is held by "
+            f"{holder or 'another process'}: wait for it, end it, or choose another run_dir"
+        ) from None
+    if not restart or not any(entry.name != ".lock" for entry in folder.iterdir()):
+        return lock
+    whole = Path(os.path.abspath(folder))  # "." has no name
+    aside = next(path for n in itertools.count(1) if not os.path.lexists(path := whole.with_name(f"{whole.name}.{n}")))
+    with lock:
+        if fcntl is None:  # Windows moves no folder with an open file
+            lock.release()
+        whole.rename(aside)
+        again = lock_folder(folder)
+    again.aside = aside
+    return again
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock the file or raise BlockingIOError; warn where there are no locks."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a byte beyond the text, which others may read
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore
+            os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            raise BlockingIOError(errno.EWOULDBLOCK, "held by another process", str(path)) from None
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{path}: this file system has no locks, so that nothing keeps a second process out", stacklevel=4
+        )
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _let_go_in_child() -> None:
+    """A forked process has a copy of each descriptor, and would hold the locks beyond its parent's end."""
+    for lock in list(_HELD):
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,872 @@
+"""One valid call of each public name: what `fuzz_arguments` begins with, and changes one argument of.
+
+`CALLS` maps `module.name`, or `module.Class.method`, to a function that makes the keyword arguments anew; `self` among
+them is the object whose method is called. A name of an `__all__` that is neither here nor in `LEFT_OUT` fails the fuzz.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from study_folders import write_study
+from tensordict import TensorDict
+from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
+from torch import nn
+from torchrl.data import Bounded, Categorical
+
+ROOT = Path(__file__).parents[1]
+
+# Names that are not called with bad arguments, each with its reason.
+LEFT_OUT = {
+    "PER_STEP": "called at each step or minibatch: what they are built from is checked where it is built",
+    "RECORD": "a record that the package fills; the function that reads one checks it",
+    "STATE": "takes what a checkpoint hands back, whose checksum and settings are checked when the file is read",
+    "TORCH": "the signature is TorchRL's, PyTorch's or Gymnasium's",
+    "MACHINE": "needs a program, a device or processes that are not there",
+    "RULE": "makes a rule, when the package is imported",
+    "PLAIN": "an exception, a constant, a type, or takes no arguments",
+}
+METHODS_LEFT_OUT = {
+    **dict.fromkeys(
+        ["forward", "step", "step_all", "reset", "reset_agent", "observation", "picture", "render", "begin", "wait"],
+        "PER_STEP",
+    ),
+    **dict.fromkeys(["choose", "bounded", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
+    **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
+    **dict.fromkeys(
+        ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
+    ),
+    **dict.fromkeys(
+        ["load_state_dict", "state_dict", "load_state", "state", "get_extra_state", "set_extra_state"], "STATE"
+    ),
+    **dict.fromkeys(["default_keys", "select_subsequence", "extra_repr", "close", "spec", "set_seed"], "TORCH"),
+}
+NAMES_LEFT_OUT = {
+    **dict.fromkeys(["cells.CellError", "cells.GaveUpError", "checkpoint.CheckpointError"], "PLAIN"),
+    **dict.fromkeys(["control_backends.Games", "fused.PullBack", "phases.RolloutPhase", "blocks.Concatenate"], "PLAIN"),
+    **dict.fromkeys(["cells.Processes.train", "cells.serve", "cells.RayTasks", "unity.UnityEnv"], "MACHINE"),
+    **dict.fromkeys(["statistics.Estimate", "statistics.Profile", "search.SmallestActor", "search.Step"], "RECORD"),
+    **dict.fromkeys(["search.Trial", "cell_store.Batch", "replay.Transition", "replay.Widths"], "RECORD"),
+    **dict.fromkeys(["export.ExportReport", "plain_actor.ObservationScaling", "heads.ActionSpace"], "RECORD"),
+    **dict.fromkeys(["page.HTMLTable", "page.Picture", "page.Section", "recommendation.Advice"], "RECORD"),
+    **dict.fromkeys(["recommendation.Comparison", "separation_study.Cost", "separation_study.Run"], "RECORD"),
+    **dict.fromkeys(["separation_study.Study", "separation_tables.Spread", "separation_tables.Table"], "RECORD"),
+    **dict.fromkeys(["size_cells.SizeCell", "size_cells.SizeStudy", "control_backends.Task"], "RECORD"),
+    # Made by `separate`, `actor_value`, `actor_qvalue`, `control_env`, `games_env`, `goal_tracking_env` alone.
+    **dict.fromkeys(["separation.SeparatedNetwork", "actor_critic.ActorValue", "actor_qvalue.ActorQValue"], "RECORD"),
+    **dict.fromkeys(["control.ControlEnv", "games.GamesEnv", "toy.GoalTrackingEnv"], "RECORD"),
+    **dict.fromkeys(["acrobot.begin", "acrobot.step", "pendulum.begin", "pendulum.step"], "PER_STEP"),
+    **dict.fromkeys(["distributions.draw_categories", "distributions.log_tanh_slope"], "PER_STEP"),
+    **dict.fromkeys(["distributions.squashed_normal", "distributions.kl_divergence"], "PER_STEP"),
+    **dict.fromkeys(["distributions.IntegratedTanhNormal"], "TORCH"),
+    **dict.fromkeys(["rollouts.add_next_values", "rollouts.following_values", "rollouts.rollout_metrics"], "PER_STEP"),
+    **dict.fromkeys(["rollouts.normalise_advantages", "phases.run_phase", "performance.copy_in_place"], "PER_STEP"),
+    **dict.fromkeys(["seeds.clip_per_seed", "seeds.clip_grad_norm_per_seed_", "trpo.conjugate_gradient"], "PER_STEP"),
+    **dict.fromkeys(["trpo.fisher_vector_product", "losses.same_level_partners", "fused.fuse"], "PER_STEP"),
+    **dict.fromkeys(["seeds.seed_metrics", "progress.RunProgress.update", "checks.shown"], "PER_STEP"),
+    **dict.fromkeys(["acting.Acting", "checkpoint.set_rng_state", "control.agents_in"], "STATE"),
+    "trained_actor.trained_actor": "STATE",
+    "cell_store.CellStore.record_search": "STATE",
+    **dict.fromkeys(
+        ["checks.Rule", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"
+    ),
+    **dict.fromkeys(["checks.distinct", "checks.has", "checks.inside", "checks.check_fields"], "RULE"),
+    **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
+    **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),
+    **dict.fromkeys(["procgen_backends.EnvpoolGames", "procgen_backends.start_games"], "RECORD"),
+    "procgen_backends.import_backend": "RECORD",
+}
+
+
+def ignore(*_: Any, **__: Any) -> None:
+    """A callback that does nothing."""
+
+
+def returns(actor: tuple[int, ...], critic: tuple[int, ...]) -> list[float]:
+    return [-150.0 - 10 / (1 + sum(actor)), -151.0]
+
+
+_numbers = itertools.count()
+
+
+def folder() -> Path:
+    """A new folder below the present one."""
+    path = Path(f"folder{next(_numbers)}")
+    path.mkdir()
+    return path
+
+
+def blocks() -> list[nn.Module]:
+    from decouple.blocks import mlp_blocks
+
+    return mlp_blocks(3, [4, 4])
+
+
+def network(at: int = 0) -> Any:
+    from decouple.separation import separate
+
+    return separate(blocks(), blocks(), at=at)
+
+
+DISCRETE = Categorical(2)
+BOX = Bounded(-1, 1, (2,), dtype=torch.float32)
+
+
+@functools.cache
+def model(discrete: bool = True, at: int = 0) -> Any:
+    from decouple.actor_critic import actor_value
+
+    return actor_value(network(at), DISCRETE if discrete else BOX)
+
+
+def q_network() -> Any:
+    from decouple.blocks import mlp_blocks
+    from decouple.separation import separate
+
+    example = {"observation": torch.zeros(3), "action": torch.zeros(2)}
+    return separate(blocks(), mlp_blocks(5, [4]), at=0, value_keys=["action"], example=example)
+
+
+@functools.cache
+def q_model() -> Any:
+    from decouple.actor_qvalue import actor_qvalue
+    from decouple.blocks import mlp_blocks
+
+    return actor_qvalue(q_network(), BOX, twin_blocks=mlp_blocks(5, [4]))
+
+
+@functools.cache
+def frames_model() -> Any:
+    from decouple.actor_critic import actor_value
+    from decouple.blocks import impala_blocks
+    from decouple.separation import separate
+
+    stacks = (impala_blocks((3, 8, 8), (2,), 4) for _ in range(2))
+    return actor_value(separate(*stacks, at=1), DISCRETE)
+
+
+def stacked(number: int = 2) -> Any:
+    from decouple.actor_critic import actor_value
+    from decouple.seeds import stack
+
+    return stack([actor_value(network(), DISCRETE) for _ in range(number)])
+
+
+def noise(seeds: int = 2) -> Any:
+    from decouple.seeds import SeedNoise
+
+    return SeedNoise(range(seeds))
+
+
+@functools.cache
+def sac() -> Any:
+    from decouple.off_policy_settings import SACSettings
+
+    return SACSettings(
+        total_frames=4,
+        learning_starts=1,
+        batch_size=2,
+        buffer_size=8,
+        log_every=2,
+        evaluate_every=2,
+        checkpoint_every=2,
+    )
+
+
+@functools.cache
+def toy_env(seeds: int = 1, steps: int = 5) -> Any:
+    from decouple.envs.toy import goal_tracking_env
+
+    return goal_tracking_env(range(seeds), 2, episode_steps=steps)
+
+
+@functools.cache
+def flat_env() -> Any:
+    """One agent's environment (N,), for what plays or trains one that is not stacked."""
+    from decouple.envs.procgen import ProcgenEnv
+
+    return ProcgenEnv("coinrun", 2, num_threads=1)
+
+
+@functools.cache
+def procgen_model() -> Any:
+    from decouple.actor_critic import actor_value
+    from decouple.blocks import impala_blocks
+    from decouple.separation import separate
+
+    stacks = (impala_blocks((3, 64, 64), (2,), 4) for _ in range(2))
+    return actor_value(separate(*stacks, at=0), flat_env().action_spec)
+
+
+@functools.cache
+def toy_q() -> Any:
+    from decouple.actor_qvalue import actor_qvalue
+    from decouple.blocks import mlp_blocks
+    from decouple.separation import separate
+
+    example = {"observation": torch.zeros(1), "action": torch.zeros(1)}
+    made = separate(mlp_blocks(1, [4]), mlp_blocks(2, [4]), at=0, value_keys=["action"], example=example)
+    return actor_qvalue(made, toy_env().action_spec, twin_blocks=mlp_blocks(2, [4]))
+
+
+def learner() -> Any:
+    from decouple.learner import Learner
+
+    return Learner([toy_q()], sac())
+
+
+def toy_model(seeds: int = 1) -> Any:
+    from decouple.actor_critic import actor_value
+    from decouple.blocks import mlp_blocks
+    from decouple.seeds import stack
+    from decouple.separation import separate
+
+    stacks = [(mlp_blocks(1, [4]), mlp_blocks(1, [4])) for _ in range(seeds)]
+    return stack([actor_value(separate(*pair, at=0), toy_env().action_spec) for pair in stacks])
+
+
+def on_policy(**settings: Any) -> Any:
+    from decouple.on_policy import OnPolicySettings
+
+    own = {"total_frames": 10, "rollout_steps": 5, "minibatches": 1, "epochs": 1}
+    return OnPolicySettings(**{**own, **settings})
+
+
+def control(**settings: Any) -> Any:
+    from decouple.control import SACControl
+
+    own = {"env": "toy", "total_frames": 40, "learning_starts": 10, "batch_size": 4, "actor": [4], "critic": [4]}
+    own |= {"log_every": 20, "evaluate_every": 20, "checkpoint_every": 20, "evaluate_episodes": 1}
+    return SACControl(**{**own, "final_episodes": 1, "show_progress": False, **settings})
+
+
+@functools.cache
+def study() -> Any:
+    from decouple.reports.separation_study import find_runs, read_study
+
+    return read_study(find_runs(write_study(folder())))
+
+
+@functools.cache
+def size_study() -> Any:
+    from test_size_cells import RETURNS, cell, search_of, train
+
+    from decouple.cell_store import CellStore
+    from decouple.reports.size_cells import read_studies
+
+    store = CellStore(folder() / "cells.sqlite")
+    for (actor, critic), each in RETURNS.items():
+        train(store, cell(actor, critic), each, loss=[1.0, 2.0], held_out=[2.0, 3.0], bias=[0.5, 0.25])
+    search_of(store, RETURNS)
+    return read_studies(store)[0], store
+
+
+SCORES = {
+    "late": {"maze": [7.0, 8.0], "plunder": [6.0, 7.0]},
+    "full": {"maze": [5.0, 6.0], "plunder": [8.0, 9.0]},
+}
+
+
+def estimates() -> dict[str, Any]:
+    from decouple.statistics import Estimate
+
+    each = {name: Estimate(0.5, 0.4, 0.6) for name in ("median", "iqm", "mean", "optimality_gap")}
+    return {"late": each, "full": each}
+
+
+def comparison() -> Any:
+    from decouple.reports.recommendation import compare
+
+    return compare(SCORES, "late", "full", repetitions=20)
+
+
+def profile() -> Any:
+    from decouple.statistics import Profile
+
+    return Profile([0.0, 1.0], [1.0, 0.5], [0.9, 0.4], [1.0, 0.6])
+
+
+@functools.cache
+def paper() -> Any:
+    from decouple.reports.size_study import read_paper
+
+    return read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv")
+
+
+@functools.cache
+def searches() -> list[dict[str, Any]]:
+    from decouple.reports.size_study import search_record
+    from decouple.search import smallest_actor
+
+    found = smallest_actor(returns, baseline=(4, 4), sizes=[(1, 1), (4, 4)])
+    record = json.loads(json.dumps(search_record(found, {(1, 1): 8, (4, 4): 41}, 60.0)))
+    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}}
+    return [{**own, "result": record}]
+
+
+def rows() -> list[dict[str, Any]]:
+    from decouple.reports.size_study import table_rows
+
+    return table_rows(searches(), paper())
+
+
+def run_folder() -> Path:
+    """A folder with the metrics of a run."""
+    path = folder()
+    (path / "metrics.csv").write_text("frames,train/episode_return\n10,1.5\n20,2.5\n")
+    return path
+
+
+def png() -> Path:
+    from decouple.curves import plot_curves
+
+    return plot_curves(run_folder())
+
+
+def figure() -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure()
+
+
+def checkpoint() -> Path:
+    from decouple.checkpoint import save_checkpoint
+
+    path = folder() / "checkpoint.pt"
+    save_checkpoint(path, {"settings": {"a": 1}, "frames": 10})
+    (path.parent / "metrics.csv").write_text("frames\n10\n")
+    return path
+
+
+def store() -> Any:
+    from decouple.cell_store import CellStore
+
+    return CellStore(folder() / "cells.sqlite")
+
+
+def store_cell() -> Any:
+    from decouple.cell_store import Cell
+
+    return Cell("pendulum", "td3", "{}", (4,), (4,))
+
+
+def claimed() -> tuple[Any, Any]:
+    of = store()
+    return of, of.claim(store_cell(), [0, 1], "folder")
+
+
+def tracker() -> Any:
+    from decouple.tracking import Tracker
+
+    return Tracker(folder(), {"a": 1}, total_frames=100, progress=False)
+
+
+def write_text(name: str, text: str) -> Path:
+    path = folder() / name
+    path.write_text(text)
+    return path
+
+
+def features_of(at: int) -> tuple[Any, Any]:
+    own = model(at=at)
+    data = own.get_features()(TensorDict({"observation": torch.randn(5, 3)}, [5]))
+    loss = own.get_policy_head().get_dist(data).logits.square().mean() + own.get_value_head()(data)["state_value"].sum()
+    return loss, data
+
+
+def finished_run() -> Path:
+    from decouple.control import train_agents
+
+    config = control(run_dir=str(folder()))
+    train_agents(config)
+    return Path(config.run_dir)
+
+
+finished_run = functools.cache(finished_run)
+
+LATENCY_ROWS = "task,algorithm,settings,actor,runtime,batch,median_us,p99_us,calls,measured_utc,platform\n"
+
+
+def streams(number: int = 2) -> Any:
+    from decouple.envs.streams import Streams
+
+    return Streams(torch.arange(number))
+
+
+def stream() -> Any:
+    from decouple.envs.streams import Stream
+
+    return Stream(0)
+
+
+@functools.cache
+def pendulum_task() -> Any:
+    from decouple.envs.control import _find_task
+
+    return _find_task("pendulum")
+
+
+def gram(seed: int = 0) -> torch.Tensor:
+    features = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed)).double()
+    return (features - features.mean(0)) @ (features - features.mean(0)).T
+
+
+def distance(seed: int = 0) -> torch.Tensor:
+    features = torch.randn(24, 3, generator=torch.Generator().manual_seed(seed))
+    return torch.cdist(features, features).double()
+
+
+PART = torch.arange(24) % 3
+LABEL = torch.arange(24) % 2
+
+
+def head(out: list[str]) -> TensorDictModule:
+    return TensorDictModule(nn.Linear(4, 1), ["policy_hidden"], out)
+
+
+def linears() -> list[nn.Linear]:
+    from decouple.seeds import StackedLinear
+
+    return [StackedLinear([nn.Linear(3, 4), nn.Linear(3, 4)])]  # pyright: ignore
+
+
+def phase() -> Any:
+    from decouple.on_policy import ppo_phases
+
+    return ppo_phases(model(), on_policy())[0]
+
+
+def flat() -> Any:
+    from decouple.flat import FlatParameters
+
+    return FlatParameters(nn.Linear(2, 2).parameters())
+
+
+def probabilistic() -> Any:
+    return model().get_policy_head()
+
+
+CALLS: dict[str, Callable[[], dict[str, Any]]] = {
+    # networks
+    "actor_critic.actor_value": lambda: {"network": network(), "action_spec": DISCRETE},
+    "actor_critic.ActorValue.get_features": lambda: {"self": model()},
+    "actor_qvalue.actor_qvalue": lambda: {"network": q_network(), "action_spec": BOX},
+    "blocks.impala_blocks": lambda: {"observation_shape": (3, 8, 8), "channels": (8,), "hidden_size": 4},
+    "blocks.mlp_blocks": lambda: {"in_features": 3, "hidden_sizes": [4]},
+    "blocks.nature_blocks": lambda: {"observation_shape": (1, 36, 36), "hidden_size": 4},
+    "counting.multiply_adds": lambda: {"network": network()},
+    "counting.parameter_count": lambda: {"network": network()},
+    "distributions.SeedSampler": lambda: {"module": probabilistic()[-1], "noise": noise()},
+    "distributions.integrated_entropy": lambda: {"head": probabilistic()},
+    "fitting.check_fit": lambda: {
+        "network": network(),
+        "policy_blocks": blocks(),
+        "value_blocks": blocks(),
+        "example": torch.zeros(3),
+    },
+    "fitting.example_inputs": lambda: {"network": network(), "example": torch.zeros(3)},
+    "flat.FlatAdam": lambda: {"groups": [flat()], "learning_rate": 1e-3},
+    "flat.FlatParameters": lambda: {"parameters": list(nn.Linear(2, 2).parameters())},
+    "fused.FusedMLP": lambda: {"layers": linears(), "activations": ["relu"]},
+    "heads.Head": lambda: {"in_features": 3, "out_features": 2, "gain": 1.0},
+    "heads.action_space": lambda: {"spec": BOX},
+    "heads.deterministic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
+    "heads.stochastic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
+    "losses.AdvantageHead": lambda: {"hidden_size": 4, "num_actions": 2},
+    "losses.AdvantageLoss": lambda: {"advantage_network": head(["action_advantage"])},
+    "losses.OrderClassifier": lambda: {"hidden_size": 4},
+    "losses.OrderClassifierLoss": lambda: {"classifier_network": head(["order_logits"])},
+    "losses.OrderLoss": lambda: {"classifier_network": head(["order_logits"])},
+    "losses.ValueLoss": lambda: {"value_network": head(["state_value"])},
+    "seeds.SeedNoise": lambda: {"seeds": [0, 1]},
+    "seeds.StackedLinear": lambda: {"layers": [nn.Linear(3, 4), nn.Linear(3, 4)]},
+    "seeds.StackedNormalScale": lambda: {"modules": [AddStateIndependentNormalScale(2) for _ in range(2)]},
+    "seeds.stack": lambda: {"models": [network(), network()]},
+    "seeds.unstack": lambda: {"stacked": stacked(), "models": [model(), model()]},
+    "separation.cut_gradients": lambda: dict(zip(("loss", "features"), features_of(1), strict=True)),
+    "separation.scale_gradient": lambda: {"x": torch.zeros(3), "scale": 0.5},
+    "separation.separate": lambda: {"policy_blocks": blocks(), "value_blocks": blocks(), "at": 1},
+    "separation.separation_index": lambda: {"at": 1, "depth": 4},
+    # training
+    "checks.check_integer": lambda: {"name": "seed", "value": 1, "low": 0, "high": 9},
+    "checks.check_seeds": lambda: {"seeds": [0, 1]},
+    "checks.check_setting": lambda: {"name": "gamma", "value": 1, "allowed": lambda v: v == 1, "says": "1"},
+    "checks.positive_whole": lambda: {"value": 1},
+    "collector.RolloutCollector": lambda: {"env": flat_env(), "model": procgen_model(), "steps": 2},
+    "collector.RolloutCollector.shutdown": lambda: {"self": _collector(), "close_env": False},
+    "diagnosis.discounted_returns": lambda: {
+        "reward": torch.zeros(3, 2, 1),
+        "bonus": torch.zeros(3, 2, 1),
+        "last": torch.zeros(2, 1),
+        "lengths": torch.full((2, 1), 3),
+        "gamma": 0.9,
+    },
+    "diagnosis.value_bias": lambda: {"env": toy_env(), "learner": learner(), "noise": noise(1)},
+    "evaluation.episode_returns": lambda: {"env": toy_env(), "policy": toy_q().get_policy_operator()},
+    "evaluation.evaluate": lambda: (
+        {
+            "policy": procgen_model().get_policy_operator(),
+            "make_envs": {"test": lambda number, seed: toy_env()},
+            "episodes": 2,
+            "seed": 0,
+        }
+        | {"policy": toy_q().get_policy_operator()}
+    ),
+    "learner.Learner": lambda: {"models": [q_model()], "settings": sac()},
+    "off_policy.GreedyPolicy": lambda: {"learner": learner()},
+    "off_policy.replay_for": lambda: {"env": toy_env(), "learner": learner()},
+    "off_policy.train_off_policy": lambda: {"env": toy_env(), "learner": learner(), "seeds": [0], "log": ignore},
+    "off_policy_settings.DDPGSettings": dict,
+    "off_policy_settings.OffPolicySettings": dict,
+    "off_policy_settings.SACSettings": dict,
+    "off_policy_settings.TD3Settings": dict,
+    "off_policy_settings.DDPGSettings.check_model": lambda: {"self": _ddpg(), "model": _ddpg_model()},
+    "off_policy_settings.TD3Settings.check_model": lambda: {"self": _td3(), "model": _td3_model()},
+    "off_policy_settings.OffPolicySettings.check_model": lambda: {"self": _base(), "model": q_model()},
+    "off_policy_settings.SACSettings.check_model": lambda: {"self": sac(), "model": q_model()},
+    "off_policy_settings.SACSettings.entropy_target": lambda: {"self": sac(), "space": q_model().action_space},
+    "on_policy.OnPolicySettings": dict,
+    "on_policy.daac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="daac")},
+    "on_policy.idaac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="idaac")},
+    "on_policy.ppo_phases": lambda: {"model": model(), "settings": on_policy()},
+    "on_policy.train_on_policy": lambda: _train_on_policy(),
+    "performance.Captured": lambda: {"function": ignore, "device": None},
+    "performance.Performance": dict,
+    "performance.Performance.prepare": lambda: {"self": _performance(), "model": model()},
+    "performance.Performance.prepare_optimizer": lambda: {"self": _performance(), "optimizer": phase().optimizer},
+    "performance.choose_performance": dict,
+    "performance.fast_bf16": lambda: {"device": "cpu"},
+    "phases.Phase": lambda: {"loss": phase().loss, "optimizer": phase().optimizer, "features": model().get_features()},
+    "phases.Phase.capture": lambda: {"self": phase(), "on": False},
+    "plain_actor.PlainActor": lambda: {"model": model()},
+    "plain_actor.PlainActor.random_inputs": lambda: {"self": _plain(), "batch": 2},
+    "progress.RunProgress": lambda: {"total": 10, "initial": 0},
+    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "seeds": 1},
+    "rollouts.SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
+    "rollouts.seed_count": lambda: {"model": model()},
+    "torchrl_learner.TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
+    "trpo.TRPOPhase": lambda: {"model": model()},
+    "trpo.TRPOSettings": dict,
+    "trpo.trpo_phases": lambda: {"model": model(), "settings": _trpo()},
+    # files and stores
+    "cell_store.Cell": lambda: {
+        "task": "pendulum",
+        "algorithm": "td3",
+        "settings": "{}",
+        "actor": (4,),
+        "critic": (4,),
+    },
+    "cell_store.CellStore": lambda: {"path": folder() / "cells.sqlite"},
+    "cell_store.CellStore.batches": lambda: {"self": store(), "cell": store_cell()},
+    "cell_store.CellStore.claim": lambda: {"self": store(), "cell": store_cell(), "seeds": [0], "folder": "folder"},
+    "cell_store.CellStore.finish": lambda: (
+        dict(zip(("self", "batch"), claimed(), strict=True)) | {"returns": {0: 1.0, 1: 2.0}}
+    ),
+    "cell_store.CellStore.release": lambda: dict(zip(("self", "batch"), claimed(), strict=True)),
+    "cell_store.CellStore.renew": lambda: dict(zip(("self", "batch"), claimed(), strict=True)),
+    "cell_store.CellStore.returns": lambda: {"self": store(), "cell": store_cell()},
+    "cells.Processes": dict,
+    "cells.cell_of": lambda: {"config": control()},
+    "cells.frames_done": lambda: {"run_dir": run_folder()},
+    "cells.train_cells": lambda: {
+        "configs": [control(run_dir=str(folder()))],
+        "store": store(),
+        "train": lambda config, go_on: {"final/return": 1.0, "final/return/seed0": 1.0},
+    },
+    "checkpoint.frames_to_resume": lambda: {
+        "run_dir": checkpoint().parent,
+        "expect": {"a": 1},
+        "total_frames": 20,
+        "frames_per_iteration": 10,
+    },
+    "checkpoint.load_checkpoint": lambda: {"path": checkpoint()},
+    "checkpoint.save_checkpoint": lambda: {"path": folder() / "checkpoint.pt", "state": {"settings": {"a": 1}}},
+    "curves.plot_curves": lambda: {"run_dir": run_folder()},
+    "curves.save_figure": lambda: {"figure": figure(), "path": folder() / "figure.png", "dpi": 10},
+    "metrics.MetricsTable": lambda: {"path": folder() / "metrics.csv", "resume_frames": None},
+    "metrics.csv_lines": lambda: {"rows": [["a", "b"]]},
+    "metrics.markdown_lines": lambda: {"rows": [["a", "b"]]},
+    "metrics.read_json": lambda: {"path": write_text("result.json", "{}")},
+    "metrics.read_metrics": lambda: {"run_dir": run_folder()},
+    "metrics.read_table": lambda: {"path": run_folder() / "metrics.csv"},
+    "metrics.replace_file": lambda: {"path": folder() / "file", "content": b"x"},
+    "tracking.Tracker": lambda: {"run_dir": folder(), "config": {"a": 1}, "total_frames": 10, "progress": False},
+    "tracking.Tracker.log": lambda: {"self": tracker(), "metrics": {"loss": 1.0}, "frames": 10},
+    "tracking.Tracker.summarise": lambda: {"self": tracker(), "result": {"final/return": 1.0}},
+    # the actor-size study
+    "control.ControlSettings": dict,
+    "control.DDPGControl": dict,
+    "control.PPOControl": dict,
+    "control.SACControl": dict,
+    "control.TD3Control": dict,
+    "control.TRPOControl": dict,
+    "control.done_result": lambda: {"config": control(run_dir=str(folder()))},
+    "control.load_agents": lambda: {"run_dir": finished_run()},
+    "control.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
+    "control.make_model": lambda: {"config": control(), "env": toy_env()},
+    "control.make_small_env": lambda: {"config": control()},
+    "control.sizes_name": lambda: {"sizes": [4, 4]},
+    "control.train_agents": lambda: {"config": control(run_dir=str(finished_run()))},
+    "export.actor_latency": lambda: {
+        "model": model(),
+        "runtimes": ["eager"],
+        "batch_sizes": [1],
+        "seconds": 0.001,
+    },
+    "export.export_actor": lambda: {"model": model(), "path": folder() / "actor.onnx"},
+    "search.lower_bound": lambda: {"threshold": -150.0},
+    "search.return_text": lambda: {"value": -150.0},
+    "search.rounded_threshold": lambda: {"baseline": -151.0},
+    "search.search_steps": lambda: {"baseline": [4]},
+    "search.size_name": lambda: {"size": [4, 4]},
+    "search.smallest_actor": lambda: {"evaluate": returns, "baseline": [4]},
+    "search.t_interval": lambda: {"values": [1.0, 2.0]},
+    # environments
+    "control.control_env": lambda: {"name": "pendulum", "seeds": [0], "backend": "batched"},
+    "control_backends.BatchedGames": lambda: {"task": pendulum_task(), "number": 1},
+    "control_backends.EnvpoolGames": lambda: {"task": pendulum_task(), "number": 1},
+    "control_backends.GymnasiumGames": lambda: {"task": pendulum_task(), "number": 1},
+    "control_backends.make_games": lambda: {"task": pendulum_task(), "number": 1},
+    "food_collector.FoodCollector": lambda: {"stream": stream()},
+    "food_collector_games.FoodCollectorGames": lambda: {"streams": streams(5)},
+    "games.games_env": lambda: {"name": "pong", "seeds": [0]},
+    "gymnasium_games.GameEnv": lambda: {"name": "pong"},
+    "pixelcopter.Pixelcopter": lambda: {"stream": stream()},
+    "pixelcopter.PixelcopterGames": lambda: {"streams": streams()},
+    "pong.Pong": lambda: {"stream": stream()},
+    "pong.PongGames": lambda: {"streams": streams()},
+    "procgen.ProcgenEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
+    "procgen.distribution_modes": lambda: {"game": "coinrun"},
+    "procgen.procgen_env": lambda: {"game": "coinrun", "num_envs": 1},
+    "procgen_levels.first_frames": lambda: {"game": "coinrun", "num_envs": 1},
+    "procgen_levels.training_fingerprints": lambda: {"game": "coinrun", "num_levels": 1},
+    "procgen_levels.unseen_episodes": lambda: {"game": "coinrun", "num_envs": 1, "seed": 0, "seen": []},
+    "reward_scaling.RewardScaling": dict,
+    "running_normalization.RunningMoments": lambda: {"num_seeds": 1, "size": (2,)},
+    "streams.Stream": lambda: {"seed": 0},
+    "streams.Streams": lambda: {"seeds": torch.arange(2)},
+    "streams.stream_seed": lambda: {"seed": 0, "index": 0},
+    "toy.goal_tracking_env": lambda: {"seeds": [0]},
+    "unity.unity_env": lambda: {"file_name": "missing", "seeds": [0]},
+    "unity_conversion.AgentActions": lambda: {"continuous": 3, "branches": (2,)},
+    "unity_conversion.Turn": lambda: {"agents": [0, 1], "size": 3},
+    "unity_conversion.observation_size": lambda: {"shapes": [("a", (3,))]},
+    # analysis and reports
+    "recording.record_episodes": lambda: {
+        "env": flat_env(),
+        "policy": procgen_model().get_policy_operator(),
+        "frames": 2,
+        "gamma": 0.9,
+    },
+    "representation.block_outputs": lambda: {"model": model(), "observation": torch.randn(5, 3)},
+    "representation.centred_gram": lambda: {"features": torch.randn(6, 3)},
+    "representation.deal_episodes": lambda: {
+        "episode": torch.arange(16) // 2,
+        "level": torch.arange(16) // 8,
+    },
+    "representation.distances": lambda: {"features": torch.randn(6, 3)},
+    "representation.dormant_share": lambda: {"features": torch.randn(6, 3)},
+    "representation.effective_rank": lambda: {"gram": gram()},
+    "representation.information_about_labels": lambda: {"distance": distance(), "label": LABEL},
+    "representation.linear_cka": lambda: {"a": gram(), "b": gram(1)},
+    "representation.linear_probes": lambda: {"gram": gram(), "part": PART, "targets": {"level": LABEL}},
+    "representation.mutual_information": lambda: {"a": distance(), "b": distance(1)},
+    "representation.perturbation_saliency": lambda: {
+        "score": lambda frames: frames.double().mean((1, 2, 3)).unsqueeze(-1),
+        "frame": torch.rand(3, 8, 8),
+    },
+    "statistics.aggregate_metrics": lambda: {"runs": SCORES["late"], "repetitions": 20},
+    "statistics.exchange_p_value": lambda: {"x": SCORES["late"], "y": SCORES["full"]},
+    "statistics.normalise_by_range": lambda: {"scores": SCORES, "ranges": {"maze": (5, 10), "plunder": (4, 30)}},
+    "statistics.normalise_by_reference": lambda: {"scores": SCORES, "reference": "full"},
+    "statistics.pareto_front": lambda: {"cost": [10, 20], "value": [1.0, 3.0]},
+    "statistics.performance_profile": lambda: {"runs": SCORES["late"], "thresholds": [0.0, 5.0], "repetitions": 20},
+    "statistics.probability_of_improvement": lambda: {"x": SCORES["late"], "y": SCORES["full"], "repetitions": 20},
+    "page.write_page": lambda: {"path": folder() / "page.html", "title": "Title", "sections": [_section()]},
+    "recommendation.compare": lambda: {"scores": SCORES, "x": "late", "y": "full", "repetitions": 20},
+    "recommendation.recommend": lambda: {"scores": SCORES, "aggregates": estimates(), "repetitions": 20},
+    "representation_pictures.draw_measures": lambda: {
+        "path": folder() / "a.png",
+        "sets": {"train": [{"block": "trunk 1", "rank": 2.0}], "test": [{"block": "trunk 1", "rank": 1.0}]},
+        "measures": {"rank": "rank"},
+    },
+    "representation_pictures.draw_saliency": lambda: {
+        "path": folder() / "a.png",
+        "frames": torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+        "maps": {"policy": torch.rand(1, 8, 8)},
+        "titles": ["one"],
+    },
+    "representation_pictures.draw_similarity": lambda: {
+        "path": folder() / "a.png",
+        "panels": {"train": (["a"], ["b"], [[0.5]])},
+    },
+    "separation_figures.aggregate_figure": lambda: {"aggregates": estimates(), "unit": "scores"},
+    "separation_figures.comparison_figure": lambda: {"comparisons": [comparison()]},
+    "separation_figures.curve_figure": lambda: {"study": study(), "metric": "test_return"},
+    "separation_figures.mean_over_seeds": lambda: {"curves": [{10: 1.0, 20: 2.0}]},
+    "separation_figures.profile_figure": lambda: {"profiles": {"late": profile()}, "unit": "scores"},
+    "separation_study.Run.final": lambda: {"self": _run(), "metric": "test_return"},
+    "separation_study.Run.curve": lambda: {"self": _run(), "metric": "eval/test_return"},
+    "separation_study.Study.finished": lambda: {"self": study(), "variant": "late", "game": "maze"},
+    "separation_study.Study.scores": lambda: {"self": study()},
+    "separation_study.Study.has": lambda: {"self": study(), "metric": "test_return"},
+    "separation_study.Study.runs_of": lambda: {"self": study(), "variant": "late"},
+    "separation_study.Study.cost": lambda: {"self": study(), "variant": "late"},
+    "separation_study.find_runs": lambda: {"where": _run().folder},
+    "separation_study.read_run": lambda: {"folder": _run().folder},
+    "separation_study.read_study": lambda: {"folders": [_run().folder]},
+    "separation_tables.aggregate_table": lambda: {"aggregates": estimates(), "name": "a", "divided_by": "PPO's"},
+    "separation_tables.comparison_table": lambda: {"comparisons": [comparison()], "name": "a", "caption": "b"},
+    "separation_tables.cost_table": lambda: {"study": study()},
+    "separation_tables.curve_table": lambda: {"study": study()},
+    "separation_tables.generalisation_table": lambda: {"study": study()},
+    "separation_tables.profile_table": lambda: {"profiles": {"late": profile()}},
+    "separation_tables.read_published": lambda: {"path": ROOT / "docs" / "results" / "procgen" / "scores.csv"},
+    "separation_tables.run_table": lambda: {"study": study()},
+    "separation_tables.score_table": lambda: {"study": study(), "published": _published()},
+    "separation_tables.setting_table": lambda: {"study": study()},
+    "size_cells.SizeCell.values": lambda: {"self": size_study()[0].cells[0], "measure": "return"},
+    "size_cells.SizeCell.mean": lambda: {"self": size_study()[0].cells[0], "measure": "return"},
+    "size_cells.SizeCell.curve": lambda: {"self": size_study()[0].cells[0], "metric": "loss/critic"},
+    "size_cells.SizeStudy.beside": lambda: {"self": size_study()[0], "critic": (4, 4)},
+    "size_cells.cells_csv": lambda: {"studies": [size_study()[0]]},
+    "size_cells.cells_markdown": lambda: {"study": size_study()[0]},
+    "size_cells.last_tenth": lambda: {"frames": [1.0, 2.0], "values": [3.0, 4.0]},
+    "size_cells.read_studies": lambda: {"store": size_study()[1]},
+    "size_cells.size_order": lambda: {"size": (4, 4)},
+    "size_figures.diagnosis_figure": lambda: {"study": size_study()[0]},
+    "size_figures.pareto_figure": lambda: {"study": size_study()[0], "latency": []},
+    "size_figures.sizes_figure": lambda: {"study": size_study()[0]},
+    "size_figures.training_figure": lambda: {"study": size_study()[0]},
+    "size_latency.read_latency": lambda: {"path": write_text("latency.csv", LATENCY_ROWS)},
+    "size_latency.study_latency": lambda: {"studies": [size_study()[0]], "path": folder() / "latency.csv"},
+    "size_study.csv_cell": lambda: {"value": (4, 4)},
+    "size_study.csv_size": lambda: {"text": "4,4"},
+    "size_study.csv_table": lambda: {"rows": rows()},
+    "size_study.markdown_table": lambda: {"rows": rows()},
+    "size_study.read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
+    "size_study.read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "size_study.reduction_percent": lambda: {"small": 41, "large": 353},
+    "size_study.relative_return": lambda: {"row": rows()[0], "which": "baseline"},
+    "size_study.relative_sizes": lambda: {"row": rows()[0], "parameters": {(4, 4): 41}},
+    "size_study.search_record": lambda: {"found": _found(), "parameters": {(4, 4): 41}},
+    "size_study.spread_text": lambda: {"spread": 1.5},
+    "size_study.table_rows": lambda: {"searches": searches(), "paper": paper()},
+    "size_study.table_texts": lambda: {"rows": rows()},
+    "size_table_figures.relative_figure": lambda: {"rows": rows()[:4], "parameters": _paper_parameters()},
+    "size_table_figures.table_figure": lambda: {"rows": rows()[:4]},
+}
+
+
+def _ddpg() -> Any:
+    from decouple.off_policy_settings import DDPGSettings
+
+    return DDPGSettings()
+
+
+def _td3() -> Any:
+    from decouple.off_policy_settings import TD3Settings
+
+    return TD3Settings()
+
+
+def _base() -> Any:
+    from decouple.off_policy_settings import OffPolicySettings
+
+    return OffPolicySettings()
+
+
+def _ddpg_model() -> Any:
+    from decouple.actor_qvalue import actor_qvalue
+
+    return actor_qvalue(q_network(), BOX, deterministic=True)
+
+
+def _td3_model() -> Any:
+    from decouple.actor_qvalue import actor_qvalue
+    from decouple.blocks import mlp_blocks
+
+    return actor_qvalue(q_network(), BOX, twin_blocks=mlp_blocks(5, [4]), deterministic=True)
+
+
+def _train_on_policy() -> dict[str, Any]:
+    from decouple.on_policy import ppo_phases
+
+    own, settings = toy_model(), on_policy(total_frames=5)
+    phases = ppo_phases(own, settings)
+    return {"env": toy_env(), "model": own, "phases": phases, "settings": settings, "log": ignore, "seeds": [0]}
+
+
+def _collector() -> Any:
+    from decouple.collector import RolloutCollector
+
+    return RolloutCollector(flat_env(), procgen_model(), 2)
+
+
+def _performance() -> Any:
+    from decouple.performance import Performance
+
+    return Performance()
+
+
+def _plain() -> Any:
+    from decouple.plain_actor import PlainActor
+
+    return PlainActor(model())
+
+
+def _scaling() -> Any:
+    from decouple.plain_actor import ObservationScaling
+
+    return ObservationScaling(0.0, 2.0)
+
+
+def _widths() -> Any:
+    from decouple.replay import Widths
+
+    return Widths(3, 2)
+
+
+def _trpo() -> Any:
+    from decouple.trpo import TRPOSettings
+
+    return TRPOSettings()
+
+
+def _section() -> Any:
+    from decouple.reports.page import HTMLTable, Picture, Section
+
+    return Section("Title", ["text"], [HTMLTable("a", [["a"], ["b"]])], [Picture(png(), "c")])
+
+
+def _run() -> Any:
+    return study().runs["late", "maze"][0]
+
+
+def _published() -> Any:
+    from decouple.reports.separation_tables import read_published
+
+    return read_published(ROOT / "docs" / "results" / "procgen" / "scores.csv")
+
+
+def _found() -> Any:
+    from decouple.search import smallest_actor
+
+    return smallest_actor(returns, baseline=(4, 4), sizes=[(4, 4)])
+
+
+def _paper_parameters() -> Any:
+    from decouple.reports.size_study import read_paper_parameters
+
+    return read_paper_parameters(ROOT / "docs" / "results" / "honey" / "table_a2.csv")
+
+
+_ = dataclasses, np
