@@ -38,8 +38,11 @@ class Acting:
         self.unit = None if space.discrete else ActionUnit(space).to(device)
 
     def to_task(self, action: Tensor) -> Tensor:
-        """What the environment is given: [-1, 1] -> the task's units, (*B, A); indices as they are."""
-        return action if self.unit is None else self.unit.to_task(action)
+        """What the environment is given: [-1, 1] -> the task's units, (*B, A); indices as they are.
+
+        For nan the middle of the bounds: an agent that has failed plays on beside the others.
+        """
+        return action if self.unit is None else self.unit.to_task(action.nan_to_num(0.0))
 
     def choose(self, parameters: Any, noise: SeedNoise | None) -> Tensor:
         """Actions (S, N, A) in the task's units, or indices (S, N, 1); the policy's mode where `noise` is None.

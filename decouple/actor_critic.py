@@ -21,12 +21,14 @@ from torch import nn
 from torchrl.data import TensorSpec
 from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
 
+from decouple.checks import at_least, checked
 from decouple.heads import ActionSpace, Head, stochastic_head
 from decouple.separation import SeparatedNetwork
 
 __all__ = ["ActorValue", "actor_value"]
 
 
+@checked(policy_gain=at_least(0), value_gain=at_least(0))
 def actor_value(
     network: SeparatedNetwork,
     action_spec: TensorSpec,
@@ -129,6 +131,7 @@ class ActorValue(TensorDictSequential):
         """The modules between these keys, as TensorDictSequential's method; branches not needed do not run."""
         return TensorDictSequential(OrderedDict(self.module.items())).select_subsequence(in_keys, out_keys)
 
+    @checked()
     def get_features(self, keys: Sequence[str] = ("policy_hidden", "value_hidden")) -> TensorDictSequential:
         """Observation -> `policy_hidden` (*B, F) and `value_hidden` (*B, F), or the one asked for; and (`cut`, ...).
 

@@ -18,8 +18,10 @@ read. Where the task's units are these, `unit_action` is left out. `model.unit()
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
@@ -29,6 +31,7 @@ from tensordict.nn import (
 from torch import nn
 from torchrl.data import Bounded, TensorSpec
 
+from decouple.checks import at_least, checked
 from decouple.fitting import example_inputs
 from decouple.heads import (
     ActionUnit,
@@ -44,6 +47,7 @@ from decouple.separation import SeparatedNetwork, separate
 __all__ = ["ActorQValue", "actor_qvalue"]
 
 
+@checked(policy_gain=at_least(0), value_gain=at_least(0))
 def actor_qvalue(
     network: SeparatedNetwork,
     action_spec: TensorSpec,
@@ -203,9 +207,17 @@ class ActorQValue(TensorDictSequential):
         return operator.select_out_keys(*(key for key in ("action", "action_log_prob") if key in operator.out_keys))
 
     def get_qvalue_operators(self) -> list[TensorDictSequential]:
-        """Observation, `action` -> `state_action_value` (*B, 1), of each critic; discrete: `action_value` (*B, n)."""
+        """Observation, `action` -> `state_action_value` (*B, 1), of each critic; discrete: `action_value` (*B, n).
+
+        TorchRL's SACLoss, DiscreteSACLoss, TD3Loss and their like take the list as it is. Given one critic, they copy
+        it for each of theirs and draw every copy's parameters anew: at k > 0 that would unshare the trunk, and the
+        operator raises ValueError.
+        """
         features = (self.module["trunk"], self.module["cut"])
-        return [self._critic(name, *features).select_out_keys(self.value_key) for name in self._names()]
+        operators = [self._critic(name, *features).select_out_keys(self.value_key) for name in self._names()]
+        for operator in operators if self.at else []:
+            operator.register_buffer("shared_trunk", torch.zeros(()).as_subclass(SharedTrunk), persistent=False)
+        return operators
 
     def _names(self) -> list[str]:
         return ["value", "twin"][: self.critics]
@@ -225,6 +237,30 @@ class ActorQValue(TensorDictSequential):
             TensorDictModule(branch.module, branch.in_keys, ["value_hidden"]),
             TensorDictModule(head.module, ["value_hidden"], [self.value_key]),
         )
+
+
+class SharedTrunk(torch.Tensor):
+    """A mark on a critic whose trunk is the policy's: a loss that would copy the critic meets an error instead.
+
+    It is a buffer that nothing computes with. To make N critics of one, TorchRL's `LossModule.convert_to_functional`
+    calls `expand` on all that the one holds, before it draws the copies anew; of a list it stacks what they hold. Deep
+    copies and target networks do not expand.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.expand:
+            raise ValueError(
+                "qvalue_network must be the whole list get_qvalue_operators() where critics share a trunk with the "
+                "policy; got one of them, which the loss would copy, and draw its trunk anew. Or run get_features() "
+                "outside of the loss and give it the branches, as TorchRLLearner does"
+            )
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+    def __deepcopy__(self, memo: dict) -> SharedTrunk:
+        return torch.zeros((), device=self.device).as_subclass(SharedTrunk)
 
 
 def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNetwork:

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decouple.checks import Rule, all_of, at_least, checked
+from decouple.checks import Must, all_of, at_least, checked
 
 __all__ = ["Concatenate", "impala_blocks", "mlp_blocks", "nature_blocks"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
-MAKES_MODULE = Rule(lambda make: isinstance(make(), nn.Module), "that makes a module")
+MAKES_MODULE = Must(lambda make: isinstance(make(), nn.Module), "a function that makes a module")
 
 
 @checked(

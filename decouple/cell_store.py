@@ -8,15 +8,16 @@
 
 A cell is a task, an algorithm, its settings, and the sizes of actor and critic; a batch is some seeds of one cell, to
 be trained together. A seed is in one batch at most, so nothing is trained twice, and an added seed is a batch of its
-own. Whoever claims a batch renews the claim; where that stops for `lease` seconds, or at once where its process is of
-this machine and dead, the batch goes to the next who asks, with the same run folder, and training goes on from the last
-checkpoint there.
+own. A claim is held by a living process: on its own machine by a lock (`decouple.locks`), which ends with the process,
+so that the batch goes at once to the next who asks, and never while it lives. From another machine a claim is seen by
+its renewals: one that has not changed for `lease` seconds, by the clock of whoever looks and while he looks, is taken
+over, with the same run folder, and training goes on from the last checkpoint there.
 
 Each change is a transaction, on the disk before the call returns, and a kill at any moment leaves it done or not begun.
 The journal is SQLite's rollback journal: writes are rare (a claim, a renewal, a result), so its write-ahead log would
 gain nothing, and that needs memory that all processes share, which a network file system cannot give
 (https://www.sqlite.org/wal.html). On a network file system this file is as safe as its POSIX locks; where those are in
-doubt, let one machine hold it and Ray train the cells. Clocks of the machines may differ by much less than a lease.
+doubt, let one machine hold it and Ray train the cells. No two clocks are compared: they may differ, and jump.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decouple.checks import ANY_NUMBER, Must, above, all_of, at_least, check_fields, checked
+from decouple.locks import FileLock
 from decouple.version import VERSION
 
 __all__ = ["Batch", "Cell", "CellStore"]
 
 _FORMAT = 2
+_SEEDS = Must(
+    lambda seeds: isinstance(seeds, Iterator) or (len(seeds) and min(seeds) >= 0), "not empty, and none below 0"
+)
 _TABLES = """
 CREATE TABLE cells (
     id INTEGER PRIMARY KEY, task TEXT, algorithm TEXT, settings TEXT, actor TEXT, critic TEXT,
@@ -71,6 +77,9 @@ class Cell:
     actor: tuple[int, ...]
     critic: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        check_fields(self, actor=all_of(at_least(1)), critic=all_of(at_least(1)))
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -97,17 +106,20 @@ class CellStore:
 
     Args:
         path: the SQLite file.
-        lease: seconds without a renewal after which a worker counts as dead.
+        lease: seconds without a renewal after which a worker of another machine counts as dead.
 
     Raises:
         ValueError: a file of a later format. One of 0.1 gets the columns that it lacks.
-        sqlite3.DatabaseError: a file that is no SQLite database.
+        sqlite3.DatabaseError: a file that is damaged or no SQLite database, or a full disk; it names the file. So may
+            every method.
     """
 
+    @checked(lease=above(0))
     def __init__(self, path: str | os.PathLike[str], *, lease: float = 300.0) -> None:
         if not lease > 0:
             raise ValueError(f"lease must be positive, in seconds; got {lease!r}")
         self.path, self.lease = Path(path), lease
+        self._seen: dict[int, tuple[tuple, float]] = {}  # batch -> a claim of another machine, and since when it is so
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction() as db:
             (found,) = db.execute("PRAGMA user_version").fetchone()
@@ -121,6 +133,7 @@ class CellStore:
         if found > _FORMAT:
             raise ValueError(f"{path} is in format {found}, and this version of decouple reads format {_FORMAT}")
 
+    @checked(seeds=_SEEDS)
     def claim(self, cell: Cell, seeds: Iterable[int], folder: str) -> Batch | None:
         """Take what of these seeds has no result and is in nobody's hands; None where there is nothing to take.
 
@@ -149,11 +162,13 @@ class CellStore:
             values = [number, first, count, f"{folder}/seeds{first}_{count}"]
             return self._take(db, db.execute(insert, values).lastrowid)
 
+    @checked()
     def renew(self, batch: Batch) -> bool:
         """Say that the batch is being trained; False where somebody else has it by now."""
         with self._transaction() as db:
             return self._beat(db, batch, "running")
 
+    @checked(returns=ANY_NUMBER)
     def finish(self, batch: Batch, returns: Mapping[int, float | None]) -> bool:
         """Record the results, one for each seed of the batch; False, and nothing done, where somebody else has it.
 
@@ -173,6 +188,7 @@ class CellStore:
             db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
             return True
 
+    @checked()
     def release(self, batch: Batch, error: str | None = None) -> None:
         """Give the batch back: interrupted, or with the error that it met."""
         with self._transaction() as db:
@@ -185,18 +201,21 @@ class CellStore:
             rows = db.execute("SELECT task, algorithm, settings, actor, critic FROM cells ORDER BY id").fetchall()
         return [Cell(*row[:3], *(tuple(json.loads(size)) for size in row[3:])) for row in map(tuple, rows)]
 
+    @checked()
     def returns(self, cell: Cell) -> dict[int, float]:
         """Seed -> return, of those that are done."""
         with self._transaction("DEFERRED") as db:
             rows = db.execute("SELECT seed, return FROM results WHERE cell = ?", [self._number(db, cell)]).fetchall()
             return dict(sorted(map(tuple, rows)))
 
+    @checked()
     def batches(self, cell: Cell) -> list[Batch]:
         """Each batch of the cell, in the order in which they were first claimed."""
         with self._transaction("DEFERRED") as db:
             rows = db.execute("SELECT * FROM batches WHERE cell = ? ORDER BY id", [self._number(db, cell)])
             return [self._batch(row) for row in rows]
 
+    @checked()
     def record_search(
         self,
         task: str,
@@ -223,13 +242,16 @@ class CellStore:
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
         """A connection of its own each time, so that threads and forked processes share none. DEFERRED: to read."""
-        db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # seconds to wait for another's lock
-        with contextlib.closing(db):
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA synchronous = EXTRA")  # the journal's removal is on the disk too
-            db.execute(f"BEGIN {kind}")  # a writer locks before it reads what it decides by
-            with db:  # commits, or rolls back where an exception passes
-                yield db
+        try:
+            db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # seconds to wait for another's lock
+            with contextlib.closing(db):
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA synchronous = EXTRA")  # the journal's removal is on the disk too
+                db.execute(f"BEGIN {kind}")  # a writer locks before it reads what it decides by
+                with db:  # commits, or rolls back where an exception passes
+                    yield db
+        except sqlite3.DatabaseError as error:
+            raise type(error)(f"{self.path}: {error}{_advice(str(error))}") from error
 
     def _number(self, db: sqlite3.Connection, cell: Cell) -> int | None:
         select = "SELECT id FROM cells WHERE (task, algorithm, settings, actor, critic) = (?, ?, ?, ?, ?)"
@@ -240,8 +262,13 @@ class CellStore:
         update = """UPDATE batches SET state = 'running', worker = ?, heartbeat = ?, starts = starts + 1, version = ?
                     WHERE id = ?"""
         worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # of this claim alone
+        _CLAIMS[worker] = FileLock(self._claim_file(worker)), time.monotonic()
         db.execute(update, [worker, time.time(), VERSION, number])
         return self._batch(db.execute("SELECT * FROM batches WHERE id = ?", [number]).fetchone())
+
+    def _claim_file(self, worker: str) -> Path:
+        """The file whose lock a claim is, while it lasts."""
+        return self.path.with_name(f".{self.path.name}.{worker.rsplit(' ', 1)[1]}.claim")
 
     def _batch(self, row: sqlite3.Row) -> Batch:
         names = ("id", "first", "count", "state", "starts", "seconds", "error", "worker", "version")
@@ -249,17 +276,65 @@ class CellStore:
 
     def _beat(self, db: sqlite3.Connection, batch: Batch, state: str) -> bool:
         """Add the time since the last beat, and say whether the batch was still its worker's."""
-        update = """UPDATE batches SET state = ?, seconds = seconds + max(0, ? - heartbeat), heartbeat = ?
+        lock, since = _CLAIMS.get(batch.worker, (None, None))
+        elapsed = 0.0 if since is None else time.monotonic() - since
+        update = """UPDATE batches SET state = ?, seconds = seconds + ?, heartbeat = ?
                     WHERE id = ? AND worker = ? AND state = 'running'"""
-        now = time.time()
-        return db.execute(update, [state, now, now, batch.id, batch.worker]).rowcount == 1
+        held = db.execute(update, [state, elapsed, time.time(), batch.id, batch.worker]).rowcount == 1
+        if lock and held and state == "running":
+            _CLAIMS[batch.worker] = lock, time.monotonic()
+        elif lock:
+            lock.release(delete=True)
+            del _CLAIMS[batch.worker]
+        return held
 
     def _alive(self, batch: sqlite3.Row) -> bool:
         """Whether somebody is at work on it, as far as this machine can tell."""
-        if batch["state"] != "running" or time.time() - batch["heartbeat"] > self.lease:
+        if batch["state"] != "running":
             return False
         processes, process, _ = batch["worker"].rsplit(" ", 2)
-        return processes != _processes_of() or _runs(int(process))
+        if _machine(processes) == _machine(_processes_of()):
+            locked = self._locked(batch["worker"])
+            if locked is not None:
+                return locked
+            if processes == _processes_of():  # of 0.1, or where there are no locks
+                return _runs(int(process))
+        claim, now = (batch["worker"], batch["heartbeat"]), time.monotonic()
+        before, since = self._seen.get(batch["id"], (None, now))
+        if claim != before:
+            self._seen[batch["id"]] = claim, now
+            return True
+        return now - since <= self.lease
+
+    def _locked(self, worker: str) -> bool | None:
+        """Whether a claim's lock is held; None where it has none, or the file system has none."""
+        file = self._claim_file(worker)
+        if not file.exists():
+            return None
+        try:
+            lock = FileLock(file)
+        except BlockingIOError:
+            return True
+        lock.release(delete=lock.exclusive)
+        return False if lock.exclusive else None
+
+
+# The claims of this process, in whatever store: their locks, and when they were last renewed.
+_CLAIMS: dict[str, tuple[FileLock, float]] = {}
+
+
+def _advice(error: str) -> str:
+    """What to do about an error of SQLite's, by its text."""
+    advice = {
+        "not a database": "it must be a store of decouple; choose another run_dir, or move it away",
+        "malformed": "it is damaged: put a whole copy back, or move it away, and its cells are trained anew",
+        "full": "the disk has no room; what was recorded before stays, and the same command goes on",
+        "disk I/O error": "the disk may have no room, or fail; what was recorded before stays",
+        "unable to open": "it must be a file, in a folder that can be written",
+        "readonly": "it must be a file that can be written",
+        "locked": "another process has been writing to it for a minute",
+    }
+    return next((f"; {text}" for part, text in advice.items() if part in error), "")
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
@@ -273,6 +348,10 @@ def _processes_of() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
+
+
+def _machine(processes: str) -> str:
+    return processes.partition(" pid:")[0]
 
 
 def _runs(process: int) -> bool:

@@ -31,7 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from decouple.cell_store import Batch, Cell, CellStore
+from decouple.checks import at_least, checked
 from decouple.control import NOT_IDENTITY, ControlSettings, control_identity, done_result, sizes_name, train_agents
+from decouple.finite import NotFiniteError
+from decouple.locks import FolderInUseError, lock_folder
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
 
@@ -41,6 +44,7 @@ Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
 OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 RENEWALS = 10  # of a claim within its lease
+PATIENCE_S = 60.0  # for another process in a batch's folder to end
 
 
 class CellError(RuntimeError):
@@ -51,6 +55,7 @@ class GaveUpError(RuntimeError):
     """Training ended because it was told not to go on: nobody wants it any more, or somebody else has it."""
 
 
+@checked()
 def cell_of(config: ControlSettings) -> Cell:
     """What the results of these settings belong to: all that can change an agent's final return, but its seed."""
     settings = control_identity(config, NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL)
@@ -58,6 +63,7 @@ def cell_of(config: ControlSettings) -> Cell:
     return Cell(config.env, config.algorithm, text, tuple(config.actor), tuple(config.critic))
 
 
+@checked(parallel=at_least(1))
 def train_cells(
     configs: Sequence[ControlSettings],
     store: CellStore,
@@ -124,6 +130,7 @@ def _train_batch(
     stop: threading.Event,
 ) -> str | None:
     """Train, and record what came of it; the error, where it failed."""
+    restart = config.restart
     config = _of_batch(config, batch)
     renewed = time.monotonic()
 
@@ -138,6 +145,8 @@ def _train_batch(
         return store.renew(batch)
 
     try:
+        if restart:  # once, not at every start of its process
+            lock_folder(config.run_dir, restart=True).release()
         report = train(config, go_on)
     except GaveUpError:
         store.release(batch)  # does nothing where it is somebody else's
@@ -160,6 +169,7 @@ class Processes:
         starts: how often a batch is started, at most, where its process dies.
     """
 
+    @checked(starts=at_least(1))
     def __init__(self, starts: int = 3) -> None:
         self.starts = starts
         self._idle: list[_Process] = []
@@ -295,6 +305,7 @@ class RayTasks:
         self._ray.shutdown()
 
 
+@checked()
 def frames_done(run_dir: str | os.PathLike[str]) -> int:
     """The frames of the last row of a run's table, which another process may be writing; 0 where there is none."""
     try:
@@ -319,13 +330,28 @@ def _elsewhere() -> Iterator[None]:
         os.chdir(before)
 
 
-def _trained(config: ControlSettings) -> dict[str, float]:
-    """The final evaluation; of a run that was killed after it, as it stands."""
-    return done_result(config) or train_agents(config)
+def _trained(config: ControlSettings) -> dict[str, Any]:
+    """The final evaluation; of a run that was killed after it, as it stands.
+
+    Agents that have all failed have no return, which is a result too. A process whose caller was killed may be in the
+    folder still for a moment, and is waited for.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return done_result(config) or train_agents(config)
+        except NotFiniteError as error:
+            print(f"{config.run_dir}: {error}", file=sys.stderr)
+            return {"final/return": None}
+        except FolderInUseError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(BEAT_S)
 
 
 def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:
-    return dataclasses.replace(config, seed=batch.first, seeds=batch.count, run_dir=batch.run_dir, show_progress=False)
+    own = {"seed": batch.first, "seeds": batch.count, "run_dir": batch.run_dir}
+    return dataclasses.replace(config, **own, show_progress=False, restart=False)
 
 
 def _folder(cell: Cell) -> str:

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.metrics import naming_file, read_table, rows_up_to, table_sum
+from decouple.checks import at_least, checked
+from decouple.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
 
@@ -45,6 +46,7 @@ __all__ = [
 
 _FORMAT = 1
 _WRITTEN_BY = "decouple version"  # the key of the state under which the version that wrote it stands; none: 0.1
+_RECORD = "decouple record"  # and what it says of the files beside it
 _HEADER = re.compile(rb"decouple checkpoint (\d{4}) sha256 ([0-9a-f]{64}) bytes (\d{20})\n")
 _HEADER_BYTES = len(b"decouple checkpoint 0001 sha256 \n bytes ") + 64 + 20
 _CHUNK_BYTES = 1 << 20
@@ -57,7 +59,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
 
 
-def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+@checked()
+def save_checkpoint(
+    path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
+) -> None:
     """Write `state` to `path` so that a kill at any moment leaves the old file or the new one, whole.
 
     One process at a time may save to a path. What earlier, killed saves to the same path left behind is removed.
@@ -66,6 +71,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
         path: the file; its folder is made where it is missing.
         state: tensors (any device), numbers, strings, bytes, None, and lists, tuples and dicts of them; under
             "settings" what `load_checkpoint(expect=...)` compares.
+        record: what `frames_to_resume` needs to know of the files beside it, from `Tracker.marks`; none of the state.
 
     Raises:
         TypeError: `state` is not a dict, or holds what `load_checkpoint` would refuse; the message says where.
@@ -86,7 +92,9 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
             file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
             writer = _HashingWriter(file)
             try:
-                torch.save({**state, _WRITTEN_BY: VERSION}, writer)  # write and flush are all it calls
+                torch.save(
+                    {**state, _WRITTEN_BY: VERSION, _RECORD: dict(record or {})}, writer
+                )  # write and flush are all it calls
             except RuntimeError as error:
                 raise writer.failed or error from None  # torch's own says only that bytes are missing
             file.seek(0)
@@ -100,6 +108,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
     _sync_folder(path.parent)
 
 
+@checked()
 def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, with all tensors on the CPU.
 
@@ -116,7 +125,11 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
         CheckpointError: the file is cut short, altered, no checkpoint or of another format; or a setting differs, in
             which case the message lists each that does with both values.
     """
-    path = Path(path)
+    return _load(Path(path), expect)[0]
+
+
+def _load(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The state, and what it says of the files beside it."""
     with open(path, "rb") as file:
         _check_content(path, file)
         file.seek(_HEADER_BYTES)
@@ -127,12 +140,13 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
             raise CheckpointError(message + "load it with the version of torch that saved it") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} must hold a dict, and holds a {type(state).__name__}; save it again")
-    version = state.pop(_WRITTEN_BY, None)
+    version, record = state.pop(_WRITTEN_BY, None), state.pop(_RECORD, {})
     if expect is not None:
         _check_settings(path, state, expect, version)
-    return state
+    return state, record
 
 
+@checked()
 @contextlib.contextmanager
 def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
@@ -154,6 +168,7 @@ def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None
         ) from error
 
 
+@checked(total_frames=at_least(1), frames_per_iteration=at_least(1))
 def frames_to_resume(
     run_dir: str | os.PathLike[str],
     expect: Mapping[str, Any],
@@ -171,11 +186,15 @@ def frames_to_resume(
     Raises:
         CheckpointError: a checkpoint that is damaged, or of other settings or rules, or gone although the folder's
             table has rows; or a table that is not the one that the checkpoint was written beside.
-        ValueError: the run in the folder has already come further than `total_frames`.
+        ValueError: the run in the folder has already come further than `total_frames`; or a damaged metrics.csv,
+            config.yaml or record.json.
     """
     folder = Path(run_dir)
     table = folder / "metrics.csv"
-    rows = read_table(table)[1] if table.exists() and table.stat().st_size else []
+    rows: list[list[str]] = []
+    if table.exists() and table.stat().st_size:
+        check_run_files(folder)
+        rows = read_table(table)[1]
     way_out = f"or begin the run anew with restart=true, which keeps what is in {folder} beside it"
     if not checkpoint_exists(folder / "checkpoint.pt"):
         # The first checkpoint is written before anything is trained: a table without one has no rows.
@@ -185,7 +204,7 @@ def frames_to_resume(
                 f"checkpoint back, {way_out}"
             )
         return 0 if table.exists() else None
-    state = load_checkpoint(folder / "checkpoint.pt", expect=expect)
+    state, record = _load(folder / "checkpoint.pt", expect)
     done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
     if done >= total_frames + frames_per_iteration:
         raise ValueError(
@@ -193,11 +212,11 @@ def frames_to_resume(
             f"run_dir); got {total_frames:,}"
         )
     if table.exists():
-        _check_table(table, rows, done, state.get("record", {}), way_out)
+        _check_table(table, rows, done, record, way_out)
     return done
 
 
-def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, Any], way_out: str) -> None:
+def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, str], way_out: str) -> None:
     """Refuse a table that lacks rows from before the checkpoint, or has others than it had then."""
     if done and str(done) not in (row[0] for row in rows):
         last = f"rows up to {int(rows[-1][0]):,} frames" if rows else "no rows"
@@ -212,6 +231,7 @@ def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[
         )
 
 
+@checked()
 def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a checkpoint to go on from.
 
@@ -221,8 +241,8 @@ def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
-            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or delete the link to begin "
-            "the run anew"
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or begin the run "
+            "anew with restart=true, which keeps the old folder aside"
         )
     return path.exists()
 
@@ -309,7 +329,7 @@ class _HashingWriter:
 
 def _check_content(path: Path, file: BinaryIO) -> None:
     """Refuse a file whose first line, length or sum is not that of a checkpoint."""
-    advice = "go back to an older copy of it, or delete it and start the run again"
+    advice = "go back to an older copy of it, or begin the run anew with restart=true, which keeps the old folder aside"
     header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
     size = os.fstat(file.fileno()).st_size
     if header is None and size < _HEADER_BYTES:
@@ -350,13 +370,13 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
         else:
             settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
     if rules:
-        advice = f"start a new run in another folder, or go on with {written_by(version)}"
+        advice = f"start a new run in another folder or with restart=true, or go on with {written_by(version)}"
         raise CheckpointError(
             f"{path}, written by {written_by(version)}, is from a run under other rules; {advice}:\n  "
             + "\n  ".join(rules + settings)
         )
     if settings:
-        advice = "go on with the checkpoint's settings, or start a new run in another folder"
+        advice = "go on with the checkpoint's settings, or start a new run in another folder or with restart=true"
         raise CheckpointError(
             f"{path}, written by {written_by(version)}, is from a run with other settings; {advice}:\n  "
             + "\n  ".join(settings)

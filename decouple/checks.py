@@ -3,7 +3,7 @@
     @checked(gamma=PROBABILITY, frames=at_least(1))
     def discounted(reward: Tensor, gamma: float, frames: int, seeds: Sequence[int] | None = None) -> Tensor: ...
 
-    discounted(reward, -1, 8)       # ValueError: gamma must be a finite number in [0, 1]; got -1
+    discounted(reward, -1, 8)       # ValueError: gamma must be in [0, 1]; got -1
 
 The annotation says what type an argument is of, and a rule says what more it must be. `checked` is for the doors of the
 package, functions and constructors that are called now and then; what runs at each step is built from what has been
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import reprlib
 import types
@@ -29,11 +28,12 @@ import torch
 __all__ = [
     "ANY_NUMBER",
     "DEVICE",
+    "FLOAT32_MAX",
     "INT32_MAX",
     "PROBABILITY",
     "SEED",
     "SOME",
-    "Rule",
+    "Must",
     "above",
     "all_of",
     "at_least",
@@ -53,63 +53,66 @@ __all__ = [
 ]
 
 INT32_MAX = 2**31 - 1  # the largest seed, and number of anything
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # networks compute in it: what is beyond is infinite to them
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What an argument must be beside its type: a predicate, and the same in words that go on after the type's."""
+class Must:
+    """What an argument must be beside its type: a predicate, and the same in words, after `must be`."""
 
     allowed: Callable[[Any], Any]
     says: str
     any_number: bool = False  # whether numbers may be infinite, NaN, or integers beyond 32 bits
 
 
-def between(low: float, high: float) -> Rule:
+def between(low: float, high: float) -> Must:
     """A number in [low, high]."""
-    return Rule(lambda value: low <= value <= high, f"in [{low:,}, {high:,}]")
+    return Must(lambda value: low <= value <= high, f"in [{low:,}, {high:,}]")
 
 
-def inside(low: float, high: float) -> Rule:
+def inside(low: float, high: float) -> Must:
     """A number in (low, high), neither end included."""
-    return Rule(lambda value: low < value < high, f"between {low:,} and {high:,}, neither included")
+    return Must(lambda value: low < value < high, f"between {low:,} and {high:,}")
 
 
-def at_least(low: float) -> Rule:
+def at_least(low: float) -> Must:
     """A number, `low` or more."""
-    return Rule(lambda value: value >= low, f"of at least {low:,}")
+    return Must(lambda value: value >= low, f"at least {low:,}")
 
 
-def above(low: float) -> Rule:
+def above(low: float) -> Must:
     """A number, more than `low`."""
-    return Rule(lambda value: value > low, "above 0" if low == 0 else f"above {low:,}")
+    return Must(lambda value: value > low, "positive" if low == 0 else f"above {low:,}")
 
 
-def one_of(*choices: Any) -> Rule:
+def one_of(*choices: Any) -> Must:
     """One of these values."""
-    return Rule(lambda value: value in choices, f"out of {', '.join(map(str, choices))}")
+    return Must(lambda value: value in choices, f"one of {', '.join(map(str, choices))}")
 
 
-def all_of(rule: Rule, *, least: int = 0) -> Rule:
+def all_of(rule: Must, *, least: int = 0) -> Must:
     """A sequence whose elements follow a rule, `least` of them at least."""
-    number = f"; at least {least} of them" if least else ""
-    says = f"each {rule.says}{number}" if rule.says else f"at least {least} of them"
-    return Rule(lambda values: len(values) >= least and all(map(rule.allowed, values)), says, rule.any_number)
+    number = f", {least} of them or more" if least else ""
+    says = f"a sequence of elements {rule.says}{number}" if rule.says else f"a sequence of {least} or more"
+    return Must(lambda values: len(values) >= least and all(map(rule.allowed, values)), says, rule.any_number)
 
 
-def distinct(rule: Rule, *, least: int = 1) -> Rule:
+def distinct(rule: Must, *, least: int = 1) -> Must:
     """A sequence whose elements follow a rule, none of them twice."""
     inner = all_of(rule, least=least)
-    return Rule(lambda values: inner.allowed(values) and len(set(values)) == len(values), f"{inner.says}, none twice")
+    return Must(lambda values: inner.allowed(values) and len(set(values)) == len(values), f"{inner.says}, none twice")
 
 
-def has(*keys: Any) -> Rule:
+def has(*keys: Any) -> Must:
     """A mapping with these keys."""
-    return Rule(lambda mapping: all(key in mapping for key in keys), f"with the keys {', '.join(map(str, keys))}")
+    return Must(
+        lambda mapping: all(key in mapping for key in keys), f"a mapping with the keys {', '.join(map(str, keys))}"
+    )
 
 
-def axes(least: int, most: int | None = None, *, kind: str = "real") -> Rule:
+def axes(least: int, most: int | None = None, *, kind: str = "real") -> Must:
     """A tensor or an array of so many axes, none of them empty; `kind`: `float` or `integer`, or `real` for either.
 
     Floats are finite.
@@ -125,14 +128,14 @@ def axes(least: int, most: int | None = None, *, kind: str = "real") -> Rule:
         return kind in ("real", "float" if floating else "integer") and not (floating and not array.isfinite().all())
 
     what = {"real": "numbers", "float": "floats", "integer": "integers"}[kind]
-    return Rule(allowed, f"of {number} axes of finite {what}, none of them empty")
+    return Must(allowed, f"an array of {number} axes of finite {what}, none of them empty")
 
 
 PROBABILITY = between(0, 1)
 SEED = between(0, INT32_MAX)
-ANY_NUMBER = Rule(lambda value: True, "", any_number=True)
-SOME = Rule(len, "not empty")
-DEVICE = Rule(torch.device, "that torch knows")
+ANY_NUMBER = Must(lambda value: True, "", any_number=True)
+SOME = Must(len, "not empty")
+DEVICE = Must(torch.device, "a device that torch knows")
 
 
 def positive_whole(value: object) -> bool:
@@ -166,7 +169,7 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     return checked
 
 
-def checked(**rules: Rule) -> Callable[[Function], Function]:
+def checked(**rules: Must) -> Callable[[Function], Function]:
     """Check a function's arguments when it is called: each by its annotation, and by a rule where one is given.
 
     Of a float NaN and infinity are refused, and of a whole number what 32 bits do not hold, unless the rule says
@@ -203,11 +206,14 @@ def checked(**rules: Rule) -> Callable[[Function], Function]:
     return decorate
 
 
-def check_fields(settings: Any, **rules: Rule) -> None:
-    """Check a dataclass's fields, each by its annotation, and by a rule where one is given: from `__post_init__`."""
+def check_fields(settings: Any, prefix: str = "", /, **rules: Must) -> None:
+    """Check a dataclass's fields, each by its annotation, and by a rule where one is given: from `__post_init__`.
+
+    `prefix` stands before the names in a message, as `search.`
+    """
     kinds = _field_kinds(type(settings))
     for name in (field.name for field in fields(settings) if field.name in kinds):
-        _check(name, getattr(settings, name), kinds[name], rules.get(name))
+        _check(f"{prefix}{name}", getattr(settings, name), kinds[name], rules.get(name))
 
 
 def shown(value: object) -> str:
@@ -226,14 +232,12 @@ def shown(value: object) -> str:
 # --------------------------------------------------------------------------------------------------------------- types
 
 
-def _check(name: str, value: Any, kind: Any, rule: Rule | None) -> None:
+def _check(name: str, value: Any, kind: Any, rule: Must | None) -> None:
     any_number = rule is not None and rule.any_number
-    fits = _fits(value, kind, any_number)
-    if fits and rule is not None and value is not None:
-        fits = _holds(rule.allowed, value)
-    if not fits:
-        says = f"{_words(kind, any_number)} {rule.says if rule else ''}".strip()
-        raise ValueError(f"{name} must be {says}; got {shown(value)}")
+    if not _fits(value, kind, any_number):
+        raise ValueError(f"{name} must be {_words(kind, any_number)}; got {shown(value)}")
+    if rule is not None and value is not None and not _holds(rule.allowed, value):
+        raise ValueError(f"{name} must be {rule.says}; got {shown(value)}")
 
 
 def _holds(allowed: Callable[[Any], Any], value: Any) -> bool:
@@ -284,10 +288,10 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return isinstance(value, bool | np.bool_)
     if kind is int:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        return whole and (any_number or -INT32_MAX <= value <= INT32_MAX)
+        return whole and (any_number or bool(-INT32_MAX <= value <= INT32_MAX))
     if kind is float:
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        return number and (any_number or (abs(value) < 1e300 and math.isfinite(value)))
+        return number and (any_number or bool(abs(value) <= FLOAT32_MAX))
     if plain is Callable:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):
@@ -302,8 +306,13 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
     if plain in (Mapping, dict) and isinstance(value, plain) and inner:
         of_key, of_value = inner
         return all(_fits(k, of_key, any_number) and _fits(v, of_value, any_number) for k, v in value.items())
-    if plain is os.PathLike or not isinstance(plain, type) or getattr(plain, "_is_protocol", False):
-        return hasattr(value, "__fspath__") if plain is os.PathLike else True
+    if plain is os.PathLike:
+        return hasattr(value, "__fspath__")
+    if getattr(plain, "_is_protocol", False):
+        members = {*vars(plain), *inspect.get_annotations(plain)}
+        return all(hasattr(value, name) for name in members if not name.startswith("_"))
+    if not isinstance(plain, type):
+        return True
     return isinstance(value, plain)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.actor_critic import ActorValue
+from decouple.checks import at_least, checked, one_of
 from decouple.performance import Captured
 from decouple.phases import autocast
 from decouple.rollouts import following_values
@@ -49,6 +50,7 @@ class RolloutCollector:
         ValueError: with `overlap`, an environment without two groups.
     """
 
+    @checked(steps=at_least(1), precision=one_of("fp32", "bf16"))
     def __init__(
         self,
         env: EnvBase,
@@ -89,6 +91,7 @@ class RolloutCollector:
             self._add_next_values(rollout, answered["next"].select(*self.read))
         return rollout
 
+    @checked()
     def shutdown(self, *, close_env: bool = True) -> None:
         """As TorchRL's: close the environment, where asked. The rollout's memory is free once nobody else holds it."""
         self.memory = TensorDict(batch_size=self.memory.batch_size)

@@ -31,7 +31,7 @@ from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
 from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import PROBABILITY, SOME, all_of, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
@@ -39,6 +39,7 @@ from decouple.envs.games import GAMES, games_env
 from decouple.envs.toy import goal_tracking_env
 from decouple.envs.unity import unity_env
 from decouple.evaluation import episode_returns
+from decouple.finite import FailedSeeds, NotFiniteError
 from decouple.heads import action_space
 from decouple.learner import Learner
 from decouple.locks import FileLock, lock_folder
@@ -48,6 +49,7 @@ from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.on_policy import OnPolicySettings, ppo_phases, train_on_policy
 from decouple.performance import keep_memory
 from decouple.progress import StepProgress
+from decouple.rollouts import ModePolicy
 from decouple.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.seeds import SeedNoise, seed_metrics, stack, unstack
 from decouple.separation import separate, separation_index
@@ -128,6 +130,8 @@ class ControlSettings:
         own = type(self) is not ControlSettings  # an algorithm's, with settings of its own to check
         if own:
             super().__post_init__()
+        gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
         names = [name for name, kind in CONTROL_ALGORITHMS.items() if type(self) is kind]
         check_setting(
             "algorithm", self.algorithm, lambda v: not own or v in names, f"{names} for {type(self).__name__}"
@@ -136,10 +140,16 @@ class ControlSettings:
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if isinstance(self, OnPolicySettings):
+            self.check_rollout(self.num_envs)
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
+        depth = min(len(self.actor), len(self.critic))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= depth)
+        allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
+        check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
@@ -206,8 +216,8 @@ class PPOControl(ControlSettings, OnPolicySettings):
     micro_batch: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if self.clip_value == "auto":
-            self.clip_value = 0.2 if self.normalize_reward else None
+        if isinstance(self.clip_value, str) and self.clip_value == "auto":
+            self.clip_value = 0.2 if self.normalize_reward is True else None
         super().__post_init__()
 
     @staticmethod
@@ -243,6 +253,7 @@ NOT_IDENTITY = {
 }
 
 
+@checked()
 def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
     """What the results of these settings rest on, without those left out; see `decouple.rules`."""
     return identity_of(
@@ -266,11 +277,13 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
         return action_space(made.action_spec).in_unit
 
 
+@checked(sizes=all_of(at_least(1)))
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
 
 
+@checked()
 def run_result(config: ControlSettings) -> dict[str, float] | None:
     """The result of the run in `run_dir`, however far it has come; None where there is none.
 
@@ -288,6 +301,7 @@ def run_result(config: ControlSettings) -> dict[str, float] | None:
         raise ValueError(f"{error}; delete it, and the same command evaluates the agents again") from error
 
 
+@checked()
 def done_result(config: ControlSettings) -> dict[str, float] | None:
     """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
     run has come further than `total_frames`, which `train_agents` refuses.
@@ -316,6 +330,7 @@ def _frames_to_resume(config: ControlSettings) -> int | None:
     )
 
 
+@checked(num_envs=at_least(1))
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
     """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
 
@@ -351,11 +366,13 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
     )
 
 
+@checked()
 def make_small_env(config: ControlSettings) -> EnvBase:
     """The task with as few environments as it has, of the first seed: for the shapes of what a model reads and does."""
     return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
 
 
+@checked()
 def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
     """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
 
@@ -363,7 +380,7 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
         ValueError: a separation beyond the shorter network, or an algorithm that the task's actions do not allow.
     """
     observations = env.observation_spec["observation"].shape[-1]
-    space = action_space(env.action_spec)
+    space = action_space(env.action_spec, env.batch_size)
     off_policy = isinstance(config, OffPolicySettings)
     reads = space.size if off_policy and not space.discrete else 0  # numbers of the action that the critic reads
     k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
@@ -394,15 +411,22 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
     return actor_qvalue(network, env.action_spec, twin_blocks=twin, deterministic=deterministic, **gains)
 
 
-def train_agents(config: ControlSettings) -> dict[str, float]:
+@checked()
+def train_agents(config: ControlSettings) -> dict[str, Any]:
     """Train the agents, or go on with those of `run_dir`, and evaluate them at the end.
+
+    An agent in which a reward, an observation, a loss, a parameter or the final return is not finite has failed: the
+    others go on as they would without it.
 
     Returns:
         `final/return` (the mean over agents), `final/return_std` (over agents), and with several agents
         `final/return/seed<seed>`; off policy also `final/value_predicted`, `final/value_monte_carlo` and
-        `final/value_bias`, of `decouple.diagnosis`. The same is in `run_dir/result.json`.
+        `final/value_bias`, of `decouple.diagnosis`. Where agents have failed, their own numbers are None, the others
+        are those of the remaining `final/seeds` agents, and `failed` says why, by `seed<seed>`. The same is in
+        `run_dir/result.json`.
 
     Raises:
+        NotFiniteError: all agents have failed; `result.json` then has None for the return, and why.
         ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
         CheckpointError: a run folder of other settings, or under other rules, or one whose checkpoint is gone.
         FileNotFoundError: a run to go on with whose replay is gone.
@@ -415,15 +439,17 @@ def train_agents(config: ControlSettings) -> dict[str, float]:
         for seed_global in (random.seed, np.random.seed, torch.manual_seed):
             seed_global(config.seed)
         train = _on_policy if isinstance(config, OnPolicySettings) else _off_policy
-        return train(config, env, models)
+        return train(config, env, models, FailedSeeds(config.all_seeds, config.env))
 
 
+@checked()
 def initial_agents(config: ControlSettings) -> list[Any]:
     """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
     with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
         return [_seeded_model(config, env, seed) for seed in config.all_seeds]
 
 
+@checked(agents=SOME)
 def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
     """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
 
@@ -432,6 +458,10 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
         agents: one for each seed, as `load_agents` or `initial_agents` gives them.
     """
     check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    check_setting("agents", agents, lambda v: len(v) == config.seeds, f"one for each seed, {config.seeds}")
+    for agent in agents:
+        fits = isinstance(agent, ActorValue | ActorQValue)
+        check_setting("agents", type(agent), lambda _, fits=fits: fits, "models of actor_value or actor_qvalue")
     returns = []
     for seed, agent in zip(config.all_seeds, agents, strict=True):
         with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:
@@ -439,6 +469,7 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
     return returns
 
 
+@checked()
 def load_agents(run_dir: str | Path) -> list[Any]:
     """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
 
@@ -493,16 +524,19 @@ def _threads(config: ControlSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
+def _off_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> dict[str, Any]:
     learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
     replay_file = Path(config.run_dir) / "replay.bin"
-    evaluation = _evaluation(config, GreedyPolicy(learner), env)
+    evaluation = _evaluation(config, GreedyPolicy(learner), env, failed)
     with _locked(config) as lock:
         resume = _frames_to_resume(config)
         if resume and resume < config.total_frames and not replay_file.exists():
-            raise FileNotFoundError(f"{replay_file} is gone, and the run cannot go on without it (see keep_replay)")
-        with _tracker(config, models[0], resume, lock) as tracker:
+            raise FileNotFoundError(
+                f"{replay_file} is gone, and the run cannot go on without it (see keep_replay); put it back, or begin "
+                "anew with restart=true, which keeps the old folder aside"
+            )
+        with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
             if resume is None or resume < config.total_frames:
                 train_off_policy(
                     env,
@@ -515,27 +549,30 @@ def _off_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
                     identity=identity,
                     on_checkpoint=tracker.plot,
                     record=tracker.marks,
+                    failed=failed,
                 )
             else:  # done already; what it has seen scales what its evaluation sees
                 state = load_checkpoint(checkpoint, expect=identity)
                 learner.load_state_dict(state["learner"])
                 env.load_state_dict(state["env"])
-            report = _final(config, evaluation) | _value_bias(config, learner, env)
-            tracker.summarise(report)
+                failed.load_state_dict(state.get("failed", {}))
+                failed.check(learner.weights(), f"in {checkpoint}")
+            report = _final(config, evaluation, failed) | _value_bias(config, learner, env, failed)
+            tracker.summarise(report, failed=_reasons(failed))
         if not config.keep_replay:
             replay_file.unlink(missing_ok=True)
-    return report
+    return report | ({"failed": _reasons(failed)} if failed.reasons else {})
 
 
-def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
+def _on_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> dict[str, Any]:
     model = stack(models)
     phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    evaluation = _evaluation(config, model.get_policy_operator(), env)
+    evaluation = _evaluation(config, ModePolicy(model), env, failed)
     steps = StepProgress() if config.show_progress else None
     with _locked(config) as lock:
         resume = _frames_to_resume(config)
-        with _tracker(config, models[0], resume, lock) as tracker:
+        with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
             train_on_policy(
                 env,
                 model,
@@ -548,13 +585,30 @@ def _on_policy(config: Any, env: EnvBase, models: list) -> dict[str, float]:
                 identity=identity,
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
+                failed=failed,
                 progress=steps,
             )
-            report = _final(config, evaluation)
-            tracker.summarise(report)
+            report = _final(config, evaluation, failed)
+            tracker.summarise(report, failed=_reasons(failed))
     if steps:
         steps.close()
-    return report
+    return report | ({"failed": _reasons(failed)} if failed.reasons else {})
+
+
+def _reasons(failed: FailedSeeds) -> dict[str, str]:
+    return {f"seed{seed}": reason for seed, reason in failed.reasons.items()}
+
+
+@contextlib.contextmanager
+def _no_return(tracker: Tracker, failed: FailedSeeds) -> Iterator[None]:
+    """Where all agents have failed, the result says that there is no return, and why."""
+    try:
+        yield
+    except NotFiniteError:
+        names = [] if failed.alone else [f"/seed{seed}" for seed in failed.seeds]
+        report = {"final/seeds": 0.0} | {f"final/return{name}": None for name in ["", *names]}
+        tracker.summarise(report, failed=_reasons(failed))
+        raise
 
 
 def _locked(config: ControlSettings) -> FileLock:
@@ -566,9 +620,10 @@ def _locked(config: ControlSettings) -> FileLock:
 
 
 def _evaluation(
-    config: ControlSettings, policy: TensorDictModuleBase, like: EnvBase
+    config: ControlSettings, policy: TensorDictModuleBase, like: EnvBase, failed: FailedSeeds
 ) -> Callable[[int, int], dict[str, float]]:
-    """A function of (seed, episodes): each agent's mean return without exploration, on fresh environments."""
+    """A function of (seed, episodes): the mean return of each agent that has not failed, without exploration, on fresh
+    environments."""
 
     def evaluate(seed: int, episodes: int) -> dict[str, float]:
         env = make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)
@@ -577,19 +632,30 @@ def _evaluation(
             parts = [episode_returns(env, policy, stochastic=False).view(config.seeds, -1) for _ in range(rounds)]
         returns = torch.cat(parts, 1)[:, :episodes]  # (S, E)
         rows = [{"eval/return": each} for each in returns.mean(1).tolist()]
-        return seed_metrics(rows, config.all_seeds)
+        return seed_metrics(failed.kept(rows), config.all_seeds)
 
     return evaluate
 
 
-def _final(config: ControlSettings, evaluation: Callable[[int, int], dict[str, float]]) -> dict[str, float]:
-    report = evaluation(FINAL_SEED, config.final_episodes)
-    each = [report.get(f"eval/return/seed{seed}", report["eval/return"]) for seed in config.all_seeds]
-    spread = {"final/return_std": float(np.std(each, ddof=1)) if len(each) > 1 else 0.0}
-    return {key.replace("eval/", "final/"): value for key, value in report.items()} | spread
+def _final(
+    config: ControlSettings, evaluation: Callable[[int, int], dict[str, float]], failed: FailedSeeds
+) -> dict[str, float | None]:
+    """Returns after training, the mean and the deviation over the agents that have one."""
+    found = evaluation(FINAL_SEED, config.final_episodes)
+    own = {seed: found.get(f"eval/return/seed{seed}", found["eval/return"]) for seed in config.all_seeds}
+    for index, (seed, value) in enumerate(own.items()):
+        if seed not in failed.reasons and not np.isfinite(value):
+            failed.fail(index, f"the return is {value} after training")
+    failed.stop_if_all()
+    each = [value for seed, value in own.items() if seed not in failed.reasons]
+    report: dict[str, float | None] = {"final/return": sum(each) / len(each)}
+    if len(own) > 1:
+        report |= {f"final/return/seed{seed}": None if seed in failed.reasons else own[seed] for seed in own}
+    report["final/return_std"] = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+    return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
 
 
-def _value_bias(config: ControlSettings, learner: Any, like: EnvBase) -> dict[str, float]:
+def _value_bias(config: ControlSettings, learner: Any, like: EnvBase, failed: FailedSeeds) -> dict[str, float]:
     """How far the critics are off at the end; nothing where that cannot be told (see `value_bias`), or where they
     learned from rewards that only `like` can scale."""
     if config.normalize_reward or not isinstance(learner, Learner):
@@ -601,7 +667,7 @@ def _value_bias(config: ControlSettings, learner: Any, like: EnvBase) -> dict[st
     for agent in range(config.seeds):
         of_agent = {name.replace("value/", "final/value_"): each[agent].item() for name, each in found.items()}
         rows.append({name: value for name, value in of_agent.items() if np.isfinite(value)})
-    return seed_metrics(rows, config.all_seeds)
+    return seed_metrics(failed.kept(rows), config.all_seeds)
 
 
 def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock) -> Tracker:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from decouple.checks import Rule, at_least, checked
+from decouple.checks import Must, at_least, checked
 from decouple.metrics import column_numbers, read_table, replace_file
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
     return path
 
 
-@checked(figure=Rule(lambda figure: callable(figure.savefig), "figure of Matplotlib"), dpi=at_least(1))
+@checked(figure=Must(lambda figure: callable(figure.savefig), "a figure of Matplotlib"), dpi=at_least(1))
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
     """Write a picture as PNG; the file is replaced as a whole."""
     picture = io.BytesIO()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import PROBABILITY, axes, checked, inside
+from decouple.checks import PROBABILITY, axes, checked
 from decouple.learner import Learner
 from decouple.seeds import SeedNoise
 
@@ -40,6 +40,11 @@ def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Ten
     Returns:
         (T, *B); it means nothing after an episode's end.
     """
+    return _discounted_returns(reward, bonus, last, lengths, gamma)
+
+
+def _discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Tensor, gamma: float) -> Tensor:
+    """The same, also of what is not finite: beside others an agent may have failed."""
     returns, following = torch.empty_like(reward), last
     for t in range(len(reward) - 1, -1, -1):
         returns[t] = reward[t] + gamma * torch.where(t == lengths - 1, last, following)
@@ -47,7 +52,7 @@ def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Ten
     return returns
 
 
-@checked(tail=inside(0, 1))
+@checked()
 @torch.no_grad()
 def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
     """The critics' values of the agents' own actions against the discounted returns that follow, one episode a game.
@@ -91,7 +96,7 @@ def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float 
         alive, step = alive & ~after["done"], following
     episodes = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}  # (T, S, N, 1)
     lengths = episodes["alive"].sum(0)  # (S, N, 1)
-    returns = discounted_returns(episodes["reward"], episodes["bonus"], last, lengths, gamma)
+    returns = _discounted_returns(episodes["reward"], episodes["bonus"], last, lengths, gamma)
     steps_left = lengths - torch.arange(len(rows)).view(-1, 1, 1, 1)
     counts = episodes["alive"] & (~cut_off | (gamma ** steps_left.float() <= tail))
     number = counts.sum((0, 2, 3))  # (S,)

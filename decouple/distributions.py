@@ -44,7 +44,8 @@ class SeedSampler(TensorDictModuleBase):
 
     Distribution parameters (S, *B, A) -> `action` and `action_log_prob` (S, *B), the latter as the distribution itself
     gives it. Always samples. A tanh-squashed normal is drawn as squash(loc + scale * noise), a categorical one by the
-    inverse of its distribution function at a uniform number.
+    inverse of its distribution function at a uniform number. Of parameters that are not a number the action is a valid
+    one all the same, a lower bound or index 0, so that the other seeds' games go on; their log-probability is nan.
 
     Args:
         module: the module that samples otherwise: `model.get_policy_head()[-1]`.
@@ -135,7 +136,10 @@ def squashed_normal(loc: Tensor, scale: Tensor, eps: Tensor) -> tuple[Tensor, Te
 
 
 def draw_categories(probs: Tensor, noise: SeedNoise) -> Tensor:
-    """An index of each distribution, (S, *B, n) -> (S, *B), by the inverse of its distribution function."""
+    """An index of each distribution, (S, *B, n) -> (S, *B), by the inverse of its distribution function.
+
+    0 where probabilities are nan: a valid action, of an agent that the training loop then finds to have failed.
+    """
     cumulative = probs.cumsum(-1)  # (S, *B, n)
     uniform = noise.uniform(*cumulative.shape[1:-1], 1).to(cumulative) * cumulative[..., -1:]  # the sum may miss 1
     return (cumulative <= uniform).sum(-1).clamp(max=cumulative.shape[-1] - 1)
@@ -145,7 +149,8 @@ def _draw(distribution: Any, noise: SeedNoise) -> Tensor:
     if isinstance(distribution, TanhNormal):
         normal: Any = distribution.root_dist
         preimage = normal.loc + normal.scale * noise.normal(*normal.loc.shape[1:]).to(normal.loc)  # (S, *B, A)
-        return distribution.transforms[0](preimage)  # pyright: ignore[reportReturnType]
+        action: Any = distribution.transforms[0](preimage)
+        return torch.where(action.isnan(), distribution.low, action)
     index = draw_categories(distribution.probs, noise)  # (S, *B)
     one_hot = isinstance(distribution, OneHotCategorical)
     return functional.one_hot(index, distribution.probs.shape[-1]) if one_hot else index

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checkpoint import rng_state, set_rng_state
-from decouple.checks import SEED, SOME, at_least, checked
+from decouple.checks import SEED, at_least, checked
 from decouple.fitting import evaluating
 
 __all__ = ["episode_returns", "evaluate"]
@@ -67,7 +67,7 @@ def episode_returns(
     raise RuntimeError(f"{int(running.sum())} of {len(returns)} episodes did not end within max_steps={max_steps}")
 
 
-@checked(make_envs=SOME, episodes=at_least(1), seed=SEED)
+@checked(episodes=at_least(1), seed=SEED)
 def evaluate(
     policy: TensorDictModuleBase,
     make_envs: Mapping[str, Callable[[int, int], EnvBase]],

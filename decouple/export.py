@@ -33,7 +33,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from decouple.actor_critic import ActorValue
 from decouple.actor_qvalue import ActorQValue
-from decouple.checks import SOME, above, all_of, at_least, check_setting, checked, positive_whole
+from decouple.checks import SOME, all_of, at_least, between, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds
 from decouple.fitting import evaluating
 from decouple.metrics import replace_file
@@ -41,6 +41,7 @@ from decouple.plain_actor import ObservationScaling, PlainActor
 
 __all__ = ["ExportReport", "actor_latency", "export_actor"]
 
+A_WHILE = between(0, 3600)  # seconds
 FORMATS = (".onnx", ".pt2")
 RUNTIMES = ("eager", "exported", "onnx")
 RANDOM_OBSERVATIONS = 256  # in the check
@@ -112,7 +113,7 @@ def export_actor(
     return ExportReport(path, len(content), len(inputs[0]), difference, tolerance, facts)
 
 
-@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=above(0))
+@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
 def actor_latency(
     model: ActorValue | ActorQValue,
     *,

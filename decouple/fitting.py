@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import Rule, checked
+from decouple.checks import Must, checked
 
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
 
-SEPARATED = Rule(
+SEPARATED = Must(
     lambda network: all(isinstance(getattr(network, part), nn.Sequential) for part in ("trunk", "policy", "value")),
-    "that separate() makes",
+    "made by separate()",
 )
 
 
@@ -69,11 +69,9 @@ def _run_block(
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
-    source = "from the example or the block before it"
+    source = " of the example" if index == 0 and expects is None and not extra else ""
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
-        raise ValueError(
-            f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])} of the example or a block before"
-        )
+        raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}{source}")
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]
     version = kept._version
     try:
@@ -86,7 +84,7 @@ def _run_block(
             wants, got = (" and ".join(sorted(map(str, each))) for each in (types, others))
             raise ValueError(f"{name} takes {wants}, but gets {got} from the example: {error}") from error
         raise ValueError(
-            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]} {source}: {error}"
+            f"{name} takes {takes or 'another shape'}, but gets {shapes if extra else shapes[0]}{source}: {error}"
         ) from error
     if not isinstance(out, Tensor) or out.shape[:1] != x.shape[:1]:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -141,6 +139,8 @@ def example_inputs(
     """One example with a batch axis of 1 on the parameters' device, and in their type unless `cast` is false."""
     if example is not None:
         tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
+        if "observation" not in tensors:
+            raise ValueError(f"example must hold the key observation; got {sorted(tensors)}")
     elif known := getattr(network, "example", None):
         tensors = {key: torch.zeros_like(tensor, device="cpu") for key, tensor in known.items()}
     else:

@@ -7,6 +7,7 @@ reads it in [-1, 1] (`ActionUnit`), whatever the task's units are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,16 +19,7 @@ from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, T
 from decouple.blocks import orthogonal_
 from decouple.checks import at_least, checked
 
-__all__ = [
-    "ActionSpace",
-    "ActionUnit",
-    "Head",
-    "action_space",
-    "deterministic_head",
-    "squashed_actor",
-    "stochastic_head",
-    "tanh_actor",
-]
+__all__ = ["ActionSpace", "ActionUnit", "Head", "action_space", "deterministic_head", "stochastic_head"]
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # of a scale that the features decide: OpenAI Spinning Up's SAC
 
@@ -81,6 +73,7 @@ class ActionUnit(nn.Module):
     half_range: Tensor
     divisor: Tensor
 
+    @checked()
     def __init__(self, space: ActionSpace):
         super().__init__()
         if space.low is None or space.high is None:
@@ -127,19 +120,44 @@ class NormalParameters(nn.Module):
 
 
 @checked()
-def action_space(spec: TensorSpec) -> ActionSpace:
+def action_space(spec: TensorSpec, batch: Sequence[int] | None = None) -> ActionSpace:
     """What an environment's action spec allows, batch axes aside.
 
+    Args:
+        spec: it does not say which of its axes are the batch's. Of a Bounded one all but the last are taken for them.
+        batch: the environment's batch size (*B), where it is known. Actions must then be (*B), (*B, n) where they are
+            one-hot, (*B, A) where they are continuous: one number for each of N games is no action of N components.
+
     Raises:
-        ValueError: not Categorical, OneHot or a Bounded vector of floats with finite bounds.
+        ValueError: not Categorical or OneHot without a mask, or a Bounded vector of floats whose bounds are finite, the
+            lower below the upper in each component, and the same for the whole batch; actions of another shape.
     """
+    space = _action_space(spec)
+    if batch is not None:
+        shape = (*batch, *(() if space.discrete and not space.one_hot else (space.size,)))
+        if tuple(spec.shape) != shape:
+            raise ValueError(
+                f"action_spec must have the shape {shape}, an index or a vector of floats for each game of a batch "
+                f"{tuple(batch)}; got {tuple(spec.shape)}: {spec}"
+            )
+    return space
+
+
+def _action_space(spec: TensorSpec) -> ActionSpace:
     if type(spec) in (Categorical, OneHot):  # not their subclasses: several actions at once, or bits
+        if getattr(spec, "mask", None) is not None:
+            raise ValueError(f"action_spec must have no mask, which a policy would not see; got {spec}")
         return ActionSpace(int(spec.n), None, None, isinstance(spec, OneHot))
-    if isinstance(spec, Bounded) and spec.dtype.is_floating_point and spec.ndim > 0:
-        bounds = (getattr(spec.space, side) for side in ("low", "high"))
-        low, high = (bound.reshape(-1, spec.shape[-1])[0] for bound in bounds)
+    if isinstance(spec, Bounded) and spec.dtype.is_floating_point and spec.ndim > 0 and spec.shape.numel():
+        low, high = (getattr(spec.space, side).reshape(-1, spec.shape[-1]) for side in ("low", "high"))  # (B, A)
+        if not ((low == low[0]).all() and (high == high[0]).all()):
+            raise ValueError(f"action_spec must have the same bounds along all axes but the last; got {spec}")
+        low, high = low[0], high[0]
         if not (low.isfinite() & high.isfinite()).all():
             raise ValueError(f"action_spec must have finite bounds; got {low.tolist()} to {high.tolist()}")
+        if not (low < high).all():
+            got = f"{low.tolist()} to {high.tolist()}"
+            raise ValueError(f"action_spec must have lower bounds below the upper ones in each component; got {got}")
         return ActionSpace(spec.shape[-1], low, high)
     raise ValueError(f"action_spec must be Categorical, OneHot or a Bounded vector of floats; got {spec}")
 
@@ -168,6 +186,7 @@ def stochastic_head(
     return squashed_actor(head, space)
 
 
+@checked()
 def squashed_actor(head: TensorDictModule, space: ActionSpace) -> ProbabilisticActor:
     """A module that writes `loc` and `scale`, (*B, A), and behind it a tanh-squashed normal between the bounds."""
     return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
@@ -187,6 +206,7 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     return tanh_actor(head, space)
 
 
+@checked()
 def tanh_actor(head: TensorDictModule, space: ActionSpace) -> TensorDictSequential:
     """A module that writes `action_logit`, (*B, A), and behind it a tanh between the bounds: `action`."""
     return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))

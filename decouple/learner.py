@@ -36,6 +36,7 @@ from torch.nn import functional
 
 from decouple.acting import Acting
 from decouple.actor_qvalue import ActorQValue
+from decouple.checks import SOME, checked
 from decouple.distributions import squashed_normal
 from decouple.flat import FlatAdam, FlatParameters
 from decouple.fused import PullBack, fuse
@@ -57,6 +58,7 @@ class Learner:
         ValueError: models that do not go with the algorithm or cannot be stacked.
     """
 
+    @checked(models=SOME)
     def __init__(self, models: Sequence[ActorQValue], settings: OffPolicySettings):
         if not models:
             raise ValueError("models must hold at least one model; got none")
@@ -281,6 +283,11 @@ class Learner:
         return FlatAdam(groups, self.settings.learning_rate, self.settings.adam_epsilon)
 
     # ------------------------------------------------------------------------------------------------- what goes out
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learned, by name, each (C * S, ...) with C networks of each agent, network by network."""
+        alpha = {} if self.log_alpha is None else {"log_alpha": self.log_alpha}
+        return {**dict(self.online.named_parameters()), **alpha}
 
     def models(self) -> list[ActorQValue]:
         """Each agent as a model of its own, with the parameters it has now."""

@@ -22,6 +22,8 @@ import weakref
 from datetime import datetime, timezone
 from pathlib import Path
 
+from decouple.checks import checked
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -53,19 +55,22 @@ class FileLock:
     """
 
     _descriptor: int | None = None
+    exclusive = True  # False where the file system has no locks
     aside: Path | None = None  # where `lock_folder` put what was in the folder
 
+    @checked()
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         while self._descriptor is None:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                _lock(descriptor, self.path)
+                self.exclusive = _lock(descriptor, self.path)
                 # Whoever held it may have deleted it before it let go: then the lock is of a file that is no more.
                 if _same_file(descriptor, self.path):
                     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode())
+                    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+                        os.ftruncate(descriptor, 0)
+                        os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode())
                     self._descriptor = descriptor
             finally:
                 if self._descriptor is None:
@@ -92,6 +97,7 @@ class FileLock:
         self.release()
 
 
+@checked()
 def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> FileLock:
     """Lock a run's folder, which is made where it is missing, by the file `.lock` in it.
 
@@ -129,8 +135,8 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
     return again
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    """Lock the file or raise BlockingIOError; warn where there are no locks."""
+def _lock(descriptor: int, path: Path) -> bool:
+    """Lock the file or raise BlockingIOError; where there are no locks warn, and return False."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,6 +152,8 @@ def _lock(descriptor: int, path: Path) -> None:
         warnings.warn(
             f"{path}: this file system has no locks, so that nothing keeps a second process out", stacklevel=4
         )
+        return False
+    return True
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

@@ -40,6 +40,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
 from decouple.blocks import orthogonal_
+from decouple.checks import FLOAT32_MAX, at_least, checked
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = [
@@ -60,13 +61,16 @@ class AdvantageHead(nn.Module):
         hidden_size: F >= 1, the width of the policy's features.
         num_actions: number of discrete actions, or dimensions of a continuous one, >= 1; else ValueError.
         discrete: whether actions are discrete and enter as one-hot vectors.
-        space: of a continuous action, whose components then enter in [-1, 1]; None: they enter as they come.
+        space: of the action, a continuous one's components then enter in [-1, 1]; None: they enter as they come.
     """
 
+    @checked(hidden_size=at_least(1), num_actions=at_least(1))
     def __init__(
         self, hidden_size: int, num_actions: int, *, discrete: bool = True, space: ActionSpace | None = None
     ) -> None:
         super().__init__()
+        if space is not None and (space.discrete, space.size) != (discrete, num_actions):
+            raise ValueError(f"space must be {'discrete' if discrete else 'continuous'}, of {num_actions}; got {space}")
         self.unit = None if space is None or space.in_unit else ActionUnit(space)
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
         self.num_actions = _positive_integer("num_actions", num_actions)
@@ -102,6 +106,7 @@ class OrderClassifier(nn.Module):
         width: units of one hidden layer with ReLU, >= 1; None (the default) for a classifier linear in both features.
     """
 
+    @checked(hidden_size=at_least(1), width=at_least(1))
     def __init__(self, hidden_size: int, width: int | None = None) -> None:
         super().__init__()
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
@@ -394,6 +399,6 @@ def _positive_integer(name: str, value: Any) -> int:
 
 
 def _nonnegative(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= FLOAT32_MAX:
         raise ValueError(f"{name} must be a finite number >= 0; got {value!r}")
     return float(value)

@@ -22,11 +22,15 @@ from typing import Any
 
 import yaml
 
+from decouple.checks import SOME, at_least, checked
+
 __all__ = [
     "MetricsTable",
     "append_whole",
+    "check_run_files",
     "column_numbers",
     "csv_lines",
+    "csv_rows",
     "markdown_lines",
     "naming_file",
     "read_json",
@@ -40,6 +44,7 @@ __all__ = [
 ]
 
 
+@checked()
 def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
     """The table of a run, finished or not.
 
@@ -59,6 +64,7 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
 class MetricsTable:
     """metrics.csv, open for one more row; numbers as `repr` gives them, so that they come back exactly."""
 
+    @checked(resume_frames=at_least(0))
     def __init__(self, path: Path, resume_frames: int | None) -> None:
         self.path = path
         self.columns, rows = rows_up_to(path, resume_frames or 0) if path.exists() else (["frames"], [])
@@ -83,10 +89,10 @@ class MetricsTable:
         line = csv_lines([[str(frames), *cells]])
         with naming_file(self.path):
             append_whole(self._file, line)
-        self._sum.update(line)
+        self._sum.update(csv_lines(_without_clock(self.columns, [[str(frames), *cells]])))
 
     def sum(self) -> str:
-        """SHA-256 of the table as it stands, for a checkpoint: `table_sum` of the same rows is the same."""
+        """`table_sum` of the table as it stands, for a checkpoint."""
         return self._sum.hexdigest()
 
     def close(self) -> None:
@@ -100,9 +106,10 @@ class MetricsTable:
         if hasattr(self, "_file"):
             self._file.close()
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
-        self._sum = hashlib.sha256(lines)
+        self._sum = _summed(self.columns, rows)
 
 
+@checked(frames=at_least(0))
 def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     """The columns and rows of a table as they were at `frames`, in a run that is to go on from there.
 
@@ -110,24 +117,46 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
         FileNotFoundError, ValueError: as `read_table`.
     """
     columns, rows = read_table(path)
-    rows = [row for row in rows if int(row[0]) <= frames]
+    at = column_numbers(path, "frames", [row[0] for row in rows])
+    rows = [row for row, own in zip(rows, at, strict=True) if own <= frames]
     # A column that only dropped rows had will come again, where an unbroken run has it.
     kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
+@checked()
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """SHA-256 of a table, as `MetricsTable` writes it."""
-    return hashlib.sha256(csv_lines([columns, *rows])).hexdigest()
+    """SHA-256 of a table but for its columns of the clock (`time/...`), so that a run started again has the same."""
+    return _summed(columns, rows).hexdigest()
 
 
-def csv_lines(rows: Sequence[Sequence[str]]) -> bytes:
+def _summed(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> hashlib._Hash:
+    return hashlib.sha256(csv_lines(_without_clock(columns, [columns, *rows])))
+
+
+def _without_clock(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    kept = [index for index, name in enumerate(columns) if not name.startswith("time/")]
+    return [[row[index] for index in kept] for row in rows]
+
+
+@checked()
+def csv_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a CSV file that has these columns; ValueError with the file's name where it has them not."""
+    rows = csv.DictReader(io.StringIO(_text(path, path.read_bytes()), newline=""))
+    if not set(columns) <= set(rows.fieldnames or ()):
+        raise ValueError(f"path must be of a table with the columns {', '.join(columns)}; got {path}")
+    return list(rows)
+
+
+@checked()
+def csv_lines(rows: Sequence[Sequence[Any]]) -> bytes:
     """Rows as the lines of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
 
 
+@checked(rows=SOME)
 def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
     """Rows, the first of them the heads of the columns, as a table in Markdown; a `|` in a cell stands as it is.
 
@@ -140,6 +169,7 @@ def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|---" * len(rows[0]) + "|", *lines])
 
 
+@checked()
 def read_json(path: Path) -> dict[str, Any]:
     """What a file of a run's folder holds, as result.json or record.json; empty where there is none.
 
@@ -158,6 +188,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked()
 def read_result(path: Path) -> dict[str, Any]:
     """What a run came to: its result.json, `frames` and a number for each metric; empty where there is none.
 
@@ -177,6 +208,7 @@ def read_result(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked()
 def read_yaml(path: Path) -> dict[str, Any]:
     """The settings in a run's config.yaml.
 
@@ -194,6 +226,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found
 
 
+@checked()
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """The columns and the rows of cells; what stands behind the last newline was never finished.
 
@@ -217,6 +250,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
+@checked()
 def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]:
     """A column of `read_table` as numbers; nan where a cell is empty.
 
@@ -240,6 +274,28 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
     return values
 
 
+@checked()
+def check_run_files(run_dir: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
+
+    Raises:
+        ValueError: the message names the file, what is wrong with it, and the ways out.
+    """
+    run_dir = Path(run_dir)
+    try:
+        if (run_dir / "metrics.csv").exists():
+            read_metrics(run_dir)
+        if (config := run_dir / "config.yaml").exists():
+            read_yaml(config)
+        record = read_json(run_dir / "record.json")
+        sessions = record.get("sessions", [])
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            raise ValueError(f"{run_dir / 'record.json'} must hold a list of sessions; got {str(sessions)[:40]}")
+    except (ValueError, OSError) as error:
+        advice = "put back a whole copy of that file, or begin anew with restart=true, which keeps the old folder aside"
+        raise ValueError(f"{error}; the run in {run_dir} cannot go on: {advice}") from error
+
+
 def _text(path: Path, content: bytes) -> str:
     """A run's file as text. No tracker writes a byte-order mark: where one stands, another program has been at it."""
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -255,6 +311,7 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+@checked()
 def replace_file(path: Path, content: bytes) -> None:
     """Give `path` new content such that a kill leaves the old or the new, whole.
 
@@ -287,6 +344,7 @@ def append_whole(file: io.FileIO, content: bytes) -> None:
         raise
 
 
+@checked()
 @contextlib.contextmanager
 def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
     """Around what writes a file: its name is in the error where the system does not say it, as for a full disk."""

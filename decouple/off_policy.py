@@ -21,7 +21,9 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from decouple.heads import ActionSpace
+from decouple.checks import checked
+from decouple.finite import FailedSeeds
+from decouple.heads import ActionSpace, action_space
 from decouple.off_policy_settings import OffPolicySettings
 from decouple.replay import Replay, Transition, Widths
 from decouple.seeds import SeedNoise, seed_metrics
@@ -46,11 +48,14 @@ class Agents(Protocol):
 
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor: ...
 
+    def weights(self) -> dict[str, Tensor]: ...
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@checked()
 def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) -> Replay:
     """The replay that the learner's settings ask for, in memory or in the file at `path`."""
     settings, per_step = learner.settings, env.batch_size[1]
@@ -60,6 +65,7 @@ def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) ->
     return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)
 
 
+@checked()
 def train_off_policy(
     env: EnvBase,
     learner: Agents,
@@ -71,7 +77,8 @@ def train_off_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
-    record: Callable[[], Mapping[str, Any]] | None = None,
+    record: Callable[[], Mapping[str, str]] | None = None,
+    failed: FailedSeeds | None = None,
 ) -> int:
     """Train until each agent has made `total_frames` steps, going on from `checkpoint` where that file exists.
 
@@ -87,29 +94,35 @@ def train_off_policy(
         checkpoint: file written at the start, every `checkpoint_every` frames and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
-        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
+        record: called before each checkpoint for what it should say of the files beside it, `Tracker.marks`.
+        failed: takes note of the agents in which a reward, an observation, a loss or a parameter is not finite; of the
+            same seeds. They have no metrics from then on, and stay so when the run goes on from a checkpoint.
 
     Returns:
         The frames of each agent.
 
     Raises:
-        ValueError: an environment that is not (S, N), or seeds that are not one per agent.
+        NotFiniteError: all agents have failed; the last checkpoint is of the time before.
+        ValueError: an environment that is not (S, N), or whose games do not each take one action of those that
+            `action_space` allows; or seeds that are not one per agent.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
     if len(env.batch_size) != 2 or env.batch_size[0] != learner.seeds:
         raise ValueError(f"env must have the batch size ({learner.seeds}, N); got {tuple(env.batch_size)}")
     if len(seeds) != learner.seeds:
         raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
+    action_space(env.action_spec, env.batch_size)
     replay = replay_for(env, learner) if replay is None else replay
-    run = _Run(env, learner, seeds, replay)
+    run = _Run(env, learner, seeds, replay, failed or FailedSeeds(seeds))
     if checkpoint and checkpoint_exists(checkpoint):
         run.load_state_dict(load_checkpoint(checkpoint, expect=identity))
+        run.check_weights(f"in {checkpoint}")
     settings = learner.settings
 
     def save() -> None:
         if checkpoint:
-            beside = {"record": dict(record())} if record else {}
-            save_checkpoint(checkpoint, {"settings": dict(identity or {}), **run.state_dict(), **beside})
+            state = {"settings": dict(identity or {}), **run.state_dict()}
+            save_checkpoint(checkpoint, state, record=record() if record else None)
 
     if run.frames == 0:
         save()  # from here on the folder says what run it belongs to
@@ -137,6 +150,7 @@ def train_off_policy(
 class GreedyPolicy(TensorDictModuleBase):
     """The agents' policies without exploration: `observation` (S, N, O) -> `action`; for `episode_returns`."""
 
+    @checked()
     def __init__(self, learner: Agents):
         super().__init__()
         self.in_keys, self.out_keys = ["observation"], ["action"]
@@ -150,8 +164,8 @@ class GreedyPolicy(TensorDictModuleBase):
 class _Run:
     """Where a run stands: frames done, the environments' last step, random numbers, and sums of what is logged."""
 
-    def __init__(self, env: EnvBase, learner: Agents, seeds: Sequence[int], replay: Replay):
-        self.env, self.learner, self.replay, self.seeds = env, learner, replay, list(seeds)
+    def __init__(self, env: EnvBase, learner: Agents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
+        self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
         self.noise = SeedNoise(seeds)
         self.per_step = env.batch_size[1]  # transitions of each agent
         every = learner.settings.held_out_every
@@ -198,8 +212,17 @@ class _Run:
         return self.held_out
 
     def metrics(self) -> dict[str, float]:
-        """Means since the last call: losses over updates, returns over the episodes that ended."""
-        means = {name: (total / count).tolist() for name, (total, count) in self.sums.items()}
+        """Means since the last call, of the agents that have not failed: losses over updates, returns over the episodes
+        that ended. Looks first at what has come in and what has been learned since then.
+
+        Raises:
+            NotFiniteError: all agents have failed.
+        """
+        self._check_steps()
+        learned = {name: total / count for name, (total, count) in self.sums.items()}  # each (S,)
+        self.failed.check(learned, f"by frame {self.frames:,}")
+        self.check_weights(f"by frame {self.frames:,}")
+        means = {name: each.tolist() for name, each in learned.items()}
         if self.held_out and "loss/critic" in means:
             indices = self.noise.integers(len(self.held_out), HELD_OUT_BATCH)  # (S, B)
             loss = self.learner.critic_loss(self.held_out.sample(indices), self.noise)  # (S,)
@@ -210,16 +233,46 @@ class _Run:
             row["train/episodes"] = ended
             if ended:
                 row |= {"train/episode_return": returns / ended, "train/episode_length": lengths / ended}
-        metrics = seed_metrics(rows, self.seeds)
+        metrics = seed_metrics(self.failed.kept(rows), self.seeds)
         now = time.perf_counter()
         metrics["time/frames_per_second"] = (self.frames - self.logged) / (now - self.started)
         self.started = now
         self._forget()
         return metrics
 
+    def check_weights(self, when: str) -> None:
+        """Fail the agents of which a parameter is not finite."""
+        self.failed.check({f"parameter {name}": each for name, each in self.learner.weights().items()}, when)
+
+    def _check_steps(self) -> None:
+        """Fail the agents whose rewards or observations since the last row are not all finite, as they are kept."""
+        rewards, observations, frames = [], [], []
+        for replay, looked in zip(self._kept(), self.looked, strict=True):
+            new = replay.since(looked)
+            rewards.append(new.reward)  # each (S, K, width)
+            observations.append(torch.cat([new.observation, new.next_observation], -1))
+            frames += self._frames_of(replay, new.reward.shape[1])
+        order = sorted(range(len(frames)), key=frames.__getitem__)
+        values = {"reward": torch.cat(rewards, 1)[:, order], "observation": torch.cat(observations, 1)[:, order]}
+        self.failed.check_steps(values, sorted(frames))
+
+    def _frames_of(self, replay: Replay, count: int) -> list[int]:
+        """The frames after each of the last `count` transitions that went into the replay."""
+        every, steps = self.learner.settings.held_out_every, self.frames // self.per_step
+        numbers = range(1, steps + 1)  # of the steps that went there
+        if every and replay is self.held_out:
+            numbers = numbers[every - 1 :: every]
+        elif every:
+            numbers = [number for number in numbers[-2 * count :] if number % every]
+        return [self.per_step * numbers[-1 - back // self.per_step] for back in reversed(range(count))]
+
+    def _kept(self) -> list[Replay]:
+        return [self.replay] if self.held_out is None else [self.replay, self.held_out]
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "frames": self.frames,
+            "failed": self.failed.state_dict(),
             "learner": self.learner.state_dict(),
             "noise": self.noise.state_dict(),
             "env": self.env.state_dict(),
@@ -230,6 +283,7 @@ class _Run:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.frames = state["frames"]
+        self.failed.load_state_dict(state.get("failed", {}))  # not there before version 0.2
         self.learner.load_state_dict(state["learner"])
         self.noise.load_state_dict(state["noise"])
         self.env.load_state_dict(state["env"])
@@ -250,4 +304,4 @@ class _Run:
         """Begin the next row."""
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self.ended, self.returns, self.lengths = (torch.zeros(len(self.seeds)) for _ in range(3))  # (S,)
-        self.logged = self.frames
+        self.logged, self.looked = self.frames, [replay.added for replay in self._kept()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decouple.actor_qvalue import ActorQValue
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import check_fields, check_setting, checked, positive_whole
 from decouple.heads import ActionSpace
 
 __all__ = ["DDPGSettings", "OffPolicySettings", "SACSettings", "TD3Settings"]
@@ -50,6 +50,7 @@ class OffPolicySettings:
     checkpoint_every: int = 10_000  # steps between checkpoints; a multiple of log_every
 
     def __post_init__(self) -> None:
+        check_fields(self)
         whole = ("total_frames", "train_every", "updates", "batch_size", "buffer_size", "policy_delay")
         for name in (*whole, "log_every", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
@@ -72,6 +73,7 @@ class OffPolicySettings:
         allowed = f"a multiple of train_every, {self.train_every}"
         check_setting("log_every", self.log_every, lambda v: v % self.train_every == 0, allowed)
 
+    @checked()
     def check_model(self, model: ActorQValue) -> None:
         """Refuse a model that the algorithm cannot train."""
 
@@ -95,12 +97,14 @@ class SACSettings(OffPolicySettings):
             if getattr(self, name) is not None:
                 check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
 
+    @checked()
     def entropy_target(self, space: ActionSpace) -> float:
         """The entropy that a learned temperature aims at, in nats, of an action whose components lie in [-1, 1]."""
         if self.target_entropy is not None:
             return self.target_entropy
         return 0.98 * math.log(space.size) if space.discrete else -float(space.size)
 
+    @checked()
     def check_model(self, model: ActorQValue) -> None:
         if model.deterministic or model.critics != 2:
             raise ValueError(
@@ -123,6 +127,7 @@ class DDPGSettings(OffPolicySettings):
         for name in ("exploration_noise", "target_noise", "target_noise_clip"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
 
+    @checked()
     def check_model(self, model: ActorQValue) -> None:
         if not model.deterministic:
             raise ValueError(
@@ -138,6 +143,7 @@ class TD3Settings(DDPGSettings):
     target_noise: float = 0.2  # (SU, SB3)
     target_noise_clip: float = 0.5  # (SU, SB3)
 
+    @checked()
     def check_model(self, model: ActorQValue) -> None:
         super().check_model(model)
         if model.critics != 2:

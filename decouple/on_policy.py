@@ -26,15 +26,18 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torch import Tensor, distributions, nn
 from torchrl.collectors import Collector
+from torchrl.data import Bounded, Categorical, OneHot
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import SOME, check_fields, check_setting, checked, positive_whole
 from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
+from decouple.finite import FailedSeeds
+from decouple.heads import action_space
 from decouple.losses import (
     AdvantageHead,
     AdvantageLoss,
@@ -101,6 +104,7 @@ class OnPolicySettings:
     checkpoint_every: int = 10  # iterations between checkpoints
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
@@ -119,12 +123,18 @@ class OnPolicySettings:
         check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
 
+    def check_rollout(self, num_envs: int) -> None:
+        """Refuse a rollout of one frame, whose advantages have no standard deviation that they could be divided by."""
+        allowed = "at least 2 with one environment: advantages are divided by their standard deviation over a rollout"
+        check_setting("rollout_steps", self.rollout_steps, lambda steps: steps * num_envs > 1, allowed)
+
     @staticmethod
     def algorithms() -> Mapping[str, Callable[..., Sequence[RolloutPhase]]]:
         """What `algorithm` may name, and the function from (model, settings) to its phases."""
         return ALGORITHMS
 
 
+@checked()
 def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
 
@@ -148,6 +158,7 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     return [phase]
 
 
+@checked()
 def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """DAAC: a policy phase on `-J_pi + advantage_coeff L_A - entropy_coeff S`, then a value phase, each with its Adam.
 
@@ -162,6 +173,7 @@ def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     return [policy, _value_phase(model, settings)]
 
 
+@checked()
 def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """IDAAC: DAAC whose policy features are also pushed not to tell which of two frames of a level came earlier.
 
@@ -207,6 +219,7 @@ ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
 }
 
 
+@checked(phases=SOME)
 def train_on_policy(
     env: EnvBase,
     model: ActorValue,
@@ -219,9 +232,10 @@ def train_on_policy(
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
-    record: Callable[[], Mapping[str, Any]] | None = None,
+    record: Callable[[], Mapping[str, str]] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     performance: Performance | None = None,
+    failed: FailedSeeds | None = None,
 ) -> int:
     """Train until `settings.total_frames`, going on from `checkpoint` where that file exists.
 
@@ -246,10 +260,12 @@ def train_on_policy(
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
         identity: settings that a checkpoint must share with this run to be continued; stored in it.
         on_checkpoint: called after each checkpoint.
-        record: called before each checkpoint for what it should hold under "record", as `Tracker.marks`.
+        record: called before each checkpoint for what it should say of the files beside it, `Tracker.marks`.
         progress: called within an iteration with what is under way, how much of it is done, and of how much.
         performance: how it is computed; its precision and micro-batch take the place of those of the settings. The
             model has been through its `prepare`. None: on the model's device, with all that it may switch on off.
+        failed: takes note of the agents in which a reward, an observation, a loss or a parameter is not finite; of the
+            same seeds. They have no metrics from then on, and stay so when the run goes on from a checkpoint.
 
     Returns:
         The frames collected in all.
@@ -259,13 +275,19 @@ def train_on_policy(
             than it by far, and the value network learns next to nothing.
 
     Raises:
-        ValueError: an environment that is not batched (N,), or (S, N) with seeds; seeds that are not as many as the
-            model's, or not different; a phase with more minibatches than a rollout has frames; or a performance that
-            several seeds do not have.
+        NotFiniteError: all agents have failed; the last checkpoint is of the time before.
+        ValueError: an environment that is not batched (N,), or (S, N) with seeds, or whose games do not each take one
+            action of those that `action_space` allows; seeds that are not as many as the model's, or not different; a
+            rollout of one frame; a phase with more minibatches than a rollout has frames; or a performance that several
+            seeds do not have.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
     _check_seeds(env, model, seeds)
+    if isinstance(env.action_spec, Bounded | Categorical | OneHot):  # else the model's actions are its own affair
+        action_space(env.action_spec, env.batch_size)
+    failed = failed or FailedSeeds(seeds)
     frames_per_iteration = env.batch_size[-1] * settings.rollout_steps
+    settings.check_rollout(env.batch_size[-1])
     for phase in phases:
         allowed = f"at most the {frames_per_iteration} frames of a rollout"
         check_setting("minibatches", phase.minibatches, lambda v: v <= frames_per_iteration, allowed)
@@ -276,23 +298,24 @@ def train_on_policy(
     how = performance or Performance(precision=settings.precision, micro_batch=settings.micro_batch)
     _prepare_phases(phases, how)
     collector = _collector(env, model, settings.rollout_steps, shuffle, how)
-    iteration = _restore(state, model, phases, shuffle) if state else 0
+    iteration = _restore(state, model, phases, shuffle, failed) if state else 0
     iterations = -(-settings.total_frames // frames_per_iteration)
 
     def save() -> None:
         if checkpoint:
-            beside = {"record": dict(record())} if record else {}
-            save_checkpoint(checkpoint, _state(env, model, phases, shuffle, iteration, identity) | beside)
+            now = _state(env, model, phases, shuffle, iteration, identity, failed)
+            save_checkpoint(checkpoint, now, record=record() if record else None)
 
     if not state:
         save()  # from here on the folder says what run it belongs to
-    rollouts = iter(collector)
+    collect = _Collect(collector, frames_per_iteration, model, how, failed)
     warned = False
     try:
+        _check_weights(model, failed, f"in {checkpoint}" if state else "at the start")
         while iteration < iterations:
             if progress:
                 progress("collecting, frames", 0, frames_per_iteration)
-            metrics = _iterate(rollouts, model, phases, settings, how, iteration, shuffle, seeds, progress)
+            metrics = _iterate(collect, model, phases, settings, how, iteration, shuffle, progress)
             warned = warned or _warn_of_clipping(metrics, seeds)
             last = iteration + 1 == iterations
             if evaluate and (iteration % settings.evaluate_every == 0 or last):
@@ -323,7 +346,7 @@ def _collector(
         )
     return Collector(
         env,
-        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else model,
+        SeededPolicy(model, shuffle) if isinstance(shuffle, SeedNoise) else _Watched(model),
         frames_per_batch=env.batch_size.numel() * steps,
         total_frames=-1,
         exploration_type=ExplorationType.RANDOM,
@@ -344,42 +367,128 @@ def _prepare_phases(phases: Sequence[RolloutPhase], how: Performance) -> None:
                     how.prepare_optimizer(part.optimizer)
 
 
+class _Collect:
+    """Rollouts with the values of the frames that follow, looked through for what is not finite.
+
+    Args:
+        collector: from `_collector`.
+        frames: of each agent's rollouts.
+        model, how: what acts, and how it is computed.
+        failed: takes note.
+    """
+
+    def __init__(
+        self,
+        collector: Collector | RolloutCollector,
+        frames: int,
+        model: ActorValue,
+        how: Performance,
+        failed: FailedSeeds,
+    ):
+        self.collector, self.frames, self.model, self.how, self.failed = collector, frames, model, how, failed
+        self.rollouts = iter(collector)
+
+    def next(self, iteration: int) -> TensorDictBase:
+        """The rollout of this iteration, (N, T) or (S, N, T).
+
+        Raises:
+            NotFiniteError: all agents have failed.
+        """
+        before = iteration * self.frames
+        try:
+            rollout = self._collect()
+        except Exception:
+            self._blame(before)
+            raise
+        games = rollout.batch_size[-2]
+        frames = range(before + games, before + self.frames + 1, games)
+        following = [("next", key) for key in self.model.in_keys if rollout.get(("next", key), None) is not None]
+        for keys in ([("next", "reward"), *following], self.model.in_keys):
+            self.failed.check_steps({_last(key): _by_step(rollout, key) for key in keys}, frames)
+        return rollout
+
+    def _collect(self) -> TensorDictBase:
+        if isinstance(self.collector, RolloutCollector):
+            return next(self.rollouts)
+        with autocast(next(self.model.parameters()).device, self.how.precision):
+            rollout = next(self.rollouts)
+            add_next_values(rollout, self.model.get_value_operator())
+        return rollout
+
+    def _blame(self, before: int) -> None:
+        """Where collecting broke off: NotFiniteError if the observation shown last is not finite, of which sampling, or
+        a game, may have broken."""
+        collector = self.collector
+        at = collector.carrier if isinstance(collector, RolloutCollector) else getattr(collector.policy, "shown", None)
+        if at is not None:
+            shown = {_last(key): at.get(key) for key in self.model.in_keys}
+            self.failed.check(shown, f"after frame {before:,}")
+
+
+class _Watched(TensorDictModuleBase):
+    """A model as a policy that keeps what it was shown last, for `_Collect` to look at where collecting breaks off."""
+
+    def __init__(self, model: ActorValue):
+        super().__init__()
+        self.model, self.in_keys, self.out_keys = model, list(model.in_keys), list(model.out_keys)
+        self.shown: TensorDictBase | None = None
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self.shown = tensordict
+        return self.model(tensordict)
+
+
+def _by_step(rollout: TensorDictBase, key: NestedKey) -> Tensor:
+    """What a rollout (N, T) or (S, N, T) has, as (S, T, N, ...)."""
+    values: Tensor = rollout.get(key)
+    return (values.unsqueeze(0) if rollout.ndim == 2 else values).transpose(1, 2)
+
+
+def _last(key: NestedKey) -> str:
+    return key if isinstance(key, str) else str(key[-1])
+
+
 def _iterate(
-    rollouts: Iterator[TensorDictBase],
+    collect: _Collect,
     model: ActorValue,
     phases: Sequence[RolloutPhase],
     settings: OnPolicySettings,
     how: Performance,
     iteration: int,
     shuffle: torch.Generator | SeedNoise,
-    seeds: Sequence[int] | None,
     progress: Callable[[str, int, int], object] | None,
 ) -> dict[str, float]:
-    """Collect one rollout and run the phases that are due on it; what to log of both."""
+    """Collect one rollout and run the phases that are due on it; what to log of both, of agents that have not failed.
+
+    Raises:
+        NotFiniteError: all agents have failed.
+    """
     start = time.perf_counter()
-    device = next(model.parameters()).device
-    if isinstance(rollouts, RolloutCollector):
-        rollout = next(rollouts)  # (N, T)
-    else:
-        with autocast(device, how.precision):
-            rollout = next(rollouts)  # (N, T) or (S, N, T)
-            add_next_values(rollout, model.get_value_operator())
-    alone = seeds is None
+    device, failed = next(model.parameters()).device, collect.failed
+    rollout = collect.next(iteration)
+    alone = rollout.ndim == 2
     GAE(gamma=settings.gamma, lmbda=settings.gae_lambda, value_network=None, average_gae=alone)(rollout)
     if not alone:
         normalise_advantages(rollout)
-    metrics = rollout_metrics(rollout) if alone else seed_metrics([rollout_metrics(own) for own in rollout], seeds)
+    of_rollout = [rollout_metrics(rollout)] if alone else [rollout_metrics(own) for own in rollout]
     batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1)  # (B,) or (S, B)
     rollout.clear()  # TorchRL's collector keeps a reference until its next rollout: free the next frames now
     if how.device != "cpu":
         batch = batch.to(device, non_blocking=True)
     collected = time.perf_counter()
-    for phase in phases:
-        if iteration % phase.every == 0:
-            found = phase.run(batch, shuffle, micro_batch=how.micro_batch, precision=how.precision, progress=progress)
-            found = _row(found, seeds)
-            # Where two phases have a loss in common, the second one's numbers carry its name.
-            metrics |= {f"{name}_{phase.name}" if name in metrics else name: value for name, value in found.items()}
+    learning = {"micro_batch": how.micro_batch, "precision": how.precision, "progress": progress}
+    due = [phase for phase in phases if iteration % phase.every == 0]
+    found = [(phase.name, phase.run(batch, shuffle, **learning)) for phase in due]
+    by = f"by frame {(iteration + 1) * collect.frames:,}"
+    for _, of_phase in found:
+        losses = {name: value for name, value in of_phase.items() if name.startswith("loss/")}
+        failed.check({name: torch.as_tensor(value) for name, value in losses.items()}, by)
+    _check_weights(model, failed, by)
+    metrics = of_rollout[0] if alone else seed_metrics(failed.kept(of_rollout), failed.seeds)
+    for name, of_phase in found:
+        # Where two phases have a loss in common, the second one's numbers carry its name.
+        row = {key: float(value) for key, value in of_phase.items()} if alone else _row(of_phase, failed)
+        metrics |= {f"{key}_{name}" if key in metrics else key: value for key, value in row.items()}
     learned = time.perf_counter()
     return metrics | {
         "time/collect_seconds": collected - start,
@@ -388,15 +497,19 @@ def _iterate(
     }
 
 
-def _row(found: Mapping[str, Metric], seeds: Sequence[int] | None) -> dict[str, float]:
-    """What a phase found, with the metrics (S,) of seeds taken apart."""
+def _row(found: Mapping[str, Metric], failed: FailedSeeds) -> dict[str, float]:
+    """What a phase found, the metrics (S,) taken apart; what is over all seeds is left out where one has failed."""
     row: dict[str, float] = {}
     for name, value in found.items():
-        if seeds is not None and isinstance(value, Tensor):
-            row |= seed_metrics([{name: own} for own in value.tolist()], seeds)
-        else:
+        if isinstance(value, Tensor):
+            row |= seed_metrics(failed.kept([{name: own} for own in value.tolist()]), failed.seeds)
+        elif not failed.reasons:
             row[name] = float(value)
     return row
+
+
+def _check_weights(model: ActorValue, failed: FailedSeeds, when: str) -> None:
+    failed.check({f"parameter {name}": parameter for name, parameter in model.named_parameters()}, when)
 
 
 def _warn_of_clipping(metrics: Mapping[str, float], seeds: Sequence[int] | None) -> bool:
@@ -522,10 +635,12 @@ def _state(
     shuffle: torch.Generator | SeedNoise,
     iteration: int,
     identity: Mapping | None,
+    failed: FailedSeeds,
 ) -> dict:
     return {
         "settings": dict(identity or {}),
         "iteration": iteration,
+        "failed": failed.state_dict(),
         "model": model.state_dict(),
         "phases": [phase.state_dict() for phase in phases],
         "env": env.state_dict(),
@@ -535,8 +650,13 @@ def _state(
 
 
 def _restore(
-    state: Mapping, model: ActorValue, phases: Sequence[RolloutPhase], shuffle: torch.Generator | SeedNoise
+    state: Mapping,
+    model: ActorValue,
+    phases: Sequence[RolloutPhase],
+    shuffle: torch.Generator | SeedNoise,
+    failed: FailedSeeds,
 ) -> int:
+    failed.load_state_dict(state.get("failed", {}))  # not there before version 0.2
     model.load_state_dict(state["model"])
     for phase, phase_state in zip(phases, state["phases"], strict=True):
         phase.load_state_dict(phase_state)
@@ -560,7 +680,7 @@ def _check_seeds(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -
     batch_size, stacked = tuple(env.batch_size), seed_count(model)
     if seeds is None:
         if len(batch_size) != 1:
-            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}")
+            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}, and no seeds")
         if stacked is not None:
             raise ValueError(f"seeds must be {stacked} integers, one for each model of the stack; got None")
         return

@@ -28,7 +28,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import DEVICE, check_fields, check_setting, checked, positive_whole
 
 __all__ = [
     "PERFORMANCES",
@@ -65,6 +65,7 @@ class Performance:
     cuda_graphs: bool = False  # acting and a minibatch's update each as one CUDA graph; without effect on a CPU
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_setting("device", self.device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
         formats = ("contiguous", "channels_last")
@@ -88,6 +89,7 @@ class Performance:
         collector = f"{self.collector} collector"
         return ", ".join([self.device, self.precision, self.memory_format, micro_batch, threads, collector, *on])
 
+    @checked()
     def prepare(self, model: nn.Module) -> None:
         """Bring the process and a model of `actor_value` into this form, in place; to be called before phases are made.
 
@@ -113,6 +115,7 @@ class Performance:
             for part in ("trunk", "policy", "value"):
                 model.module[part].module.compile()  # pyright: ignore[reportIndexIssue]
 
+    @checked()
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """On a GPU, let Adam step in one kernel that a CUDA graph can hold; in place, before it has taken a step."""
         if self.device != "cpu":
@@ -120,6 +123,7 @@ class Performance:
                 group.update(fused=True, foreach=False, capturable=self.cuda_graphs)
 
 
+@checked()
 def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     """The settings that a name stands for on this machine, but for those given.
 
@@ -137,7 +141,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     Raises:
         ValueError: an unknown name, or a setting that is not allowed.
     """
-    check_setting("performance", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
+    check_setting("performance (its name)", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
     given = {key: value for key, value in by_name.items() if value is not None}
     check_setting("performance", set(given) - {field.name for field in fields(Performance)}, lambda v: not v, "known")
     if name == "reference":
@@ -160,6 +164,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     return Performance(**{**chosen, **given})
 
 
+@checked(device=DEVICE)
 def fast_bf16(device: str, cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     """Whether products in bfloat16 have instructions of their own: AVX512-BF16, AMX or ARM's; a GPU from Ampere on."""
     if device != "cpu":
@@ -201,6 +206,7 @@ class Captured:
 
     WARM_UP = 3  # calls that are run as they are, so that libraries have chosen their algorithms and made their buffers
 
+    @checked(device=DEVICE)
     def __init__(self, function: Callable[..., Any], device: torch.device | str | None):
         self.function = function
         self.device = torch.device(device) if device is not None else torch.device("cpu")

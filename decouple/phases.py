@@ -23,7 +23,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import check_fields, check_setting, checked, positive_whole
 from decouple.performance import Captured, copy_in_place
 from decouple.seeds import SeedNoise, clip_grad_norm_per_seed_
 
@@ -104,6 +104,7 @@ class Phase:
     _graph: Captured | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("epochs", "every", "minibatches"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
@@ -143,6 +144,7 @@ class Phase:
             self.adversary.load_state_dict(state["adversary"])
         self.capture(self.captured)  # a graph would step the state that was
 
+    @checked()
     def capture(self, on: bool) -> None:
         """From here on hold an update in a CUDA graph, or do not; forgets the graph and the rollout that there were."""
         self.captured, self._kept, self._graph = on, None, None

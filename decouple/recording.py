@@ -58,6 +58,8 @@ def record_episodes(
         RuntimeError: an episode did not end within `max_steps`, or none had a second step.
     """
     count = env.batch_size.numel()
+    shown = [key for key in keys if key not in env.observation_spec.keys()]
+    check_setting("keys", shown, lambda unknown: not unknown, f"of what env shows, {list(env.observation_spec.keys())}")
     check_setting("frames", frames, lambda n: positive_whole(n) and n >= count, f"at least {count}, one per episode")
     check_setting("gamma", gamma, lambda discount: 0 <= discount <= 1, "in [0, 1]")
     kept: list[list[dict[str, Tensor]]] = [[] for _ in range(count)]

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.checks import at_least, checked
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = ["Replay", "Transition", "Widths"]
@@ -62,10 +63,11 @@ class Replay:
         slack: rows that may be added between two checkpoints; a file is so much longer.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or an action of another width than the space's.
         OSError: the disk has no room for the file; it is asked for at once, not when it fills.
     """
 
+    @checked(capacity=at_least(1), seeds=at_least(1), slack=at_least(0))
     def __init__(
         self,
         capacity: int,
@@ -81,6 +83,9 @@ class Replay:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if slack < 0:
             raise ValueError(f"slack must be 0 or more; got {slack}")
+        width = 1 if space.discrete else space.size
+        if widths.action != width:
+            raise ValueError(f"widths.action must be {width}, the width of the space's actions; got {widths.action}")
         self.capacity, self.widths, self.space, self.seeds = capacity, widths, space, seeds
         self.unit = None if space.in_unit else ActionUnit(space)
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
@@ -102,10 +107,9 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
-        new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
         if self.unit is not None:
-            action = new.narrow(-1, self.widths.observation, self.widths.action)
-            action.copy_(self.unit(action.to(self.rows.device)))
+            transition = transition._replace(action=self.unit(transition.action))
+        new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
         ring = len(self.rows)
         self.added += len(new)
         new = new[-ring:]
@@ -120,6 +124,15 @@ class Replay:
         positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
         rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
+
+    def since(self, added: int) -> Transition:
+        """What has been added since there were `added` transitions of each agent, (S, K, width), the oldest first.
+
+        Of more than lie in memory or in the file, the last.
+        """
+        first = max(added, self.added - len(self.rows))
+        rows = self.rows[torch.arange(first, self.added) % len(self.rows)]  # (K, S, width)
+        return Transition(*rows.transpose(0, 1).split(self.split, -1))
 
     def state_dict(self) -> dict[str, int | Tensor]:
         """What a checkpoint needs: the place in the file, whose rows are put on the disk now, and their checksums; in

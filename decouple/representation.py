@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from decouple.actor_critic import ActorValue
-from decouple.checks import SOME, Rule, above, at_least, axes, check_setting, checked, positive_whole
+from decouple.checks import SOME, Must, above, at_least, axes, check_setting, checked, positive_whole
 from decouple.fitting import evaluating
 
 __all__ = [
@@ -38,11 +38,11 @@ __all__ = [
     "perturbation_saliency",
 ]
 
-SQUARE = Rule(
+SQUARE = Must(
     lambda gram: (
         gram.ndim == 2 and len(gram) == gram.shape[1] > 0 and gram.is_floating_point() and gram.isfinite().all()
     ),
-    "of finite floats (N, N)",
+    "a tensor (N, N) of finite floats",
 )
 FIT, CHOOSE, TEST = 0, 1, 2  # the parts of the frames of a probe
 PENALTIES = [10.0**power for power in range(-7, 4)]  # of a probe, in units of the mean square of a frame's features
@@ -241,7 +241,7 @@ def distances(features: Tensor) -> Tensor:
     return squared.masked_fill_(squared < 1e-12 * squares.mean(), 0).fill_diagonal_(0).sqrt_()
 
 
-@checked(a=SQUARE, b=SQUARE, neighbours=at_least(1))
+@checked(a=SQUARE, b=SQUARE)
 def mutual_information(a: Tensor, b: Tensor, neighbours: int = 3) -> float:
     """I(A; B) of continuous A and B in nats, by nearest neighbours.
 

@@ -23,6 +23,7 @@ from decouple.distributions import SeedSampler
 from decouple.seeds import SeedNoise, StackedLinear
 
 __all__ = [
+    "ModePolicy",
     "SeededPolicy",
     "add_next_values",
     "following_values",
@@ -66,6 +67,30 @@ class SeededPolicy(TensorDictModuleBase):
             found.update(zip(layer.out_keys, out if isinstance(out, tuple) else (out,), strict=True))
         found.update(self.sampler(TensorDict({key: found[key] for key in self.sampler.in_keys})).items())
         return tensordict.update({key: found[key] for key in self.out_keys})
+
+
+class ModePolicy(TensorDictModuleBase):
+    """A stacked model that acts without exploration where TorchRL is told so: what it reads -> `action`.
+
+    The action of an agent whose parameters are not a number is a valid one all the same, its lower bound: it has failed
+    and its games go on beside the others'.
+
+    Args:
+        model: a `stack` of models of `actor_value`.
+    """
+
+    def __init__(self, model: ActorValue):
+        super().__init__()
+        self.policy: Any = model.get_policy_operator()
+        self.in_keys, self.out_keys = list(self.policy.in_keys), ["action"]
+        self.low = model.get_policy_head()[-1].distribution_kwargs.get("low")
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict = self.policy(tensordict)
+        if self.low is None:  # discrete: the greatest of nan is one of them
+            return tensordict
+        action = tensordict["action"]
+        return tensordict.set("action", torch.where(action.isnan(), self.low.to(action), action))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from decouple.checks import Must, checked, has
 from decouple.version import VERSION, written_by
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SETTINGS_OF_CONTROL",
     "SETTINGS_OF_PROCGEN",
     "Rule",
+    "defaults_of",
     "identity_of",
     "outdated",
     "rule_text",
@@ -93,6 +95,7 @@ SETTINGS_OF_PROCGEN = frozenset(
 )
 
 
+@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
 def identity_of(
     settings: Any, always: Collection[str], *, leave_out: Collection[str], unit_actions: Callable[[], bool]
 ) -> dict[str, Any]:
@@ -104,22 +107,23 @@ def identity_of(
         leave_out: names that never enter.
         unit_actions: asks the task whether all its actions are discrete or bounded by -1 and 1.
     """
-    values = dataclasses.asdict(settings)
-    defaults = {field.name: _default(field) for field in dataclasses.fields(settings)}
+    values, defaults = dataclasses.asdict(settings), defaults_of(settings)
     kept = {
         name: value
         for name, value in values.items()
-        if name not in leave_out and (name in always or value != defaults[name])
+        if name not in leave_out and (name in always or value != defaults.get(name, dataclasses.MISSING))
     }
     rules = rules_of(values, unit_actions)
     return kept | ({"rules": rules} if rules else {})
 
 
+@checked(settings=has("env"))
 def rules_of(settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> dict[str, int]:
     """The rules that concern a run of these settings and have changed, with their versions."""
     return {name: rule.version for name, rule in RULES.items() if rule.concerns(settings, unit_actions)}
 
 
+@checked(settings=has("env"))
 def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> list[str]:
     """Each rule that results rest on in another version than this one's, in words; none: they count.
 
@@ -135,11 +139,18 @@ def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions
     ]
 
 
+@checked()
 def rule_text(name: str, there: int | None, here: int | None) -> str:
     """What a rule was where a file was written, and what it is here; None: version 1."""
     now = f" ({RULES[name].now})" if name in RULES else ""
     return f"rule {name}: version {there or 1} there, and {here or 1} in {written_by(VERSION)}{now}"
 
 
-def _default(field: dataclasses.Field) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
+def defaults_of(settings: Any) -> dict[str, Any]:
+    """The default of each setting of a dataclass that has one."""
+    found = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(settings)
+    }
+    return {name: value for name, value in found.items() if value is not dataclasses.MISSING}

@@ -177,7 +177,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
     return mean - half, mean + half
 
 
-@checked(baseline=all_of(at_least(1)))
+@checked()
 def smallest_actor(
     evaluate: Callable[[Size, Size], Sequence[float]], *, baseline: Sequence[int], **options: Any
 ) -> SmallestActor:
@@ -196,7 +196,7 @@ def smallest_actor(
             return end.value
 
 
-@checked(baseline=all_of(at_least(1)), tolerance=at_least(0), confidence=inside(0, 1))
+@checked(tolerance=at_least(0), confidence=inside(0, 1))
 def search_steps(
     *,
     baseline: Sequence[int],
@@ -315,7 +315,7 @@ def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float
     std = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else math.nan
     decided = high < bound or low >= bound
     needed = None
-    if not decided and mean != bound and len(values) > 1:
+    if not decided and abs(mean - bound) > 1e-6 * std and len(values) > 1:
         needed = max(len(values) + 1, seeds_needed(mean - bound, std, confidence=confidence, power=power))
     return Trial(*pair, values, mean, std, low, high, mean >= bound, decided, needed)
 

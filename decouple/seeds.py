@@ -22,7 +22,7 @@ from tensordict.nn import AddStateIndependentNormalScale
 from tensordict.nn.utils import mappings
 from torch import Tensor, nn
 
-from decouple.checks import DEVICE, SOME, all_of, at_least, checked
+from decouple.checks import DEVICE, SOME, Must, all_of, at_least, check_setting, checked
 
 __all__ = [
     "SeedNoise",
@@ -37,10 +37,11 @@ __all__ = [
 
 Network = TypeVar("Network", bound=nn.Module)
 
+ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "a sequence of modules")
 DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
-@checked()
+@checked(models=ALL_MODULES)
 def stack(models: Sequence[Network]) -> Network:
     """S models of one architecture as one: parameters, inputs and outputs get a leading axis S.
 
@@ -73,6 +74,8 @@ def stack(models: Sequence[Network]) -> Network:
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
     """Copy the parameters of each seed back into the models that `stack` was given (or their like), in place."""
     together = dict(stacked.named_parameters())
+    rows = {len(parameter) for parameter in together.values()}
+    check_setting("models", len(models), lambda number: rows <= {number}, f"{rows or 0}, as many as were stacked")
     for index, model in enumerate(models):
         own = dict(model.named_parameters())
         if own.keys() != together.keys():
@@ -220,7 +223,8 @@ def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seed
 def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
     """One row of the metrics of several seeds: their mean under `<name>`, each seed's under `<name>/seed<seed>`.
 
-    Where only some seeds have a metric, the mean is theirs. A single seed's metrics are the row.
+    Where only some seeds have a metric, or have a number and not nan, the mean is theirs. A single seed's metrics are
+    the row.
 
     >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
     {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
@@ -228,7 +232,8 @@ def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> d
     merged: dict[str, float] = {}
     for name in dict.fromkeys(name for row in rows for name in row):
         own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
-        merged[name] = sum(own.values()) / len(own)
+        numbers = [value for value in own.values() if value == value]
+        merged[name] = sum(numbers) / len(numbers) if numbers else math.nan
         if len(seeds) > 1:
             merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
     return merged

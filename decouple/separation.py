@@ -21,7 +21,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from decouple.checks import PROBABILITY, Rule, at_least, checked
+from decouple.checks import PROBABILITY, Must, at_least, checked
 from decouple.fitting import check_fit
 
 __all__ = [
@@ -41,6 +41,9 @@ def separation_index(at: int | str, depth: int) -> int:
 
     `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
     IMPALA-CNN are separate). `early` and `late` are distinct points of their own from depth 4 on, and refused below 3.
+
+    Of an IMPALA-CNN `shared` is 4: the paper's "separating only the final fully connected layers used as the policy and
+    value heads", read as its code has it, which shares the 256-wide layer too. The other reading is 3.
 
     >>> [separation_index(at, depth=4) for at in ("shared", "late", "early", "full", 3)]
     [4, 2, 1, 0, 3]
@@ -62,7 +65,7 @@ def separation_index(at: int | str, depth: int) -> int:
     return at
 
 
-@checked(policy_gradient=PROBABILITY, value_gradient=PROBABILITY)
+@checked()
 def separate(
     policy_blocks: Sequence[nn.Module],
     value_blocks: Sequence[nn.Module],
@@ -226,7 +229,7 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
-@checked(loss=Rule(lambda x: x.numel() == 1 and x.requires_grad, "of one number that holds its graph"))
+@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "one number that holds its graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
     """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
 

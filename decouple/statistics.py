@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, SEED, SOME, Rule, at_least, check_setting, checked, positive_whole
+from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked, positive_whole
 
 __all__ = [
     "Estimate",
@@ -40,10 +40,10 @@ __all__ = [
 Runs: TypeAlias = Mapping[str, Sequence[float]]  # game -> the score of each run of it
 
 CONFIDENCE = 0.95
-HAS_RUNS = Rule(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
+HAS_RUNS = Must(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
 METRICS = "median", "iqm", "mean", "optimality_gap"
-OF_METRICS = Rule(
-    lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"({', '.join(METRICS)})"
+OF_METRICS = Must(
+    lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"a mapping to {', '.join(METRICS)}"
 )
 
 
@@ -249,6 +249,7 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     return front
 
 
+@checked()
 def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
     """About how many seeds tell a mean from a bound: Student's interval of their mean then leaves the bound out.
 
@@ -268,8 +269,9 @@ def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, pow
     >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, power=0.5)
     (10, 6)
     """
-    check_setting("difference", difference, lambda v: v != 0 and math.isfinite(v), "a finite number other than 0")
     check_setting("std", std, lambda v: 0 <= v < math.inf, "at least 0 and finite")
+    far = "a finite number other than 0, and more than a millionth of std"
+    check_setting("difference", difference, lambda v: math.inf > abs(v) > 1e-6 * std, far)
     check_setting("confidence", confidence, lambda v: 0 < v < 1, "between 0 and 1")
     check_setting("power", power, lambda v: 0.5 <= v < 1, "in [0.5, 1)")
     normal = stdlib_statistics.NormalDist()

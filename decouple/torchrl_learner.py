@@ -25,6 +25,7 @@ from torchrl.objectives import DDPGLoss, DiscreteSACLoss, LossModule, SACLoss, S
 
 from decouple.acting import Acting
 from decouple.actor_qvalue import ActorQValue
+from decouple.checks import checked
 from decouple.off_policy_settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.replay import Transition
 from decouple.seeds import SeedNoise
@@ -53,6 +54,7 @@ class TorchRLLearner:
 
     seeds = 1
 
+    @checked()
     def __init__(self, model: ActorQValue, settings: OffPolicySettings):
         settings.check_model(model)
         further = {*model.module["policy"].module.keys, *model.module["value"].module.keys} - {"action"}
@@ -257,6 +259,10 @@ class TorchRLLearner:
         return torch.optim.Adam(parameters, lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True)
 
     # ------------------------------------------------------------------------------------------------- what goes out
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learned, by name."""
+        return dict(nn.ModuleDict({"trunk": self.trunk, "loss": self.loss}).named_parameters())
 
     def models(self) -> list[ActorQValue]:
         """The agent as a model, with the parameters it has now."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -33,14 +34,14 @@ import yaml
 
 from decouple.curves import plot_curves
 from decouple.locks import FileLock, lock_folder
-from decouple.metrics import MetricsTable, read_json, read_metrics, read_yaml, replace_file
+from decouple.metrics import MetricsTable, check_run_files, read_json, replace_file
 from decouple.progress import RunProgress
 from decouple.version import VERSION
 
 if TYPE_CHECKING:
     from torchrl.record.loggers.wandb import WandbLogger
 
-__all__ = ["Tracker", "check_run_files", "default_tracker"]
+__all__ = ["Tracker", "default_tracker"]
 
 _PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
 
@@ -111,10 +112,12 @@ class Tracker:
             check_run_files(self.run_dir)
         if tracker == "wandb":
             _require_wandb()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
+        table_opened = None
         try:
             _check_resume(resume_frames, table)  # now that nobody else works in it
-            self._table = MetricsTable(table, resume_frames)
+            self._table = table_opened = MetricsTable(table, resume_frames)
             record = self._write_record(plain_config, resume_frames, dict(facts or {}))
             self._wandb: WandbLogger | None = None
             if tracker == "wandb":
@@ -123,6 +126,8 @@ class Tracker:
                 record["wandb_id"] = self._wandb.experiment.id
                 replace_file(self.run_dir / "record.json", _json(record))
         except BaseException:
+            if table_opened:
+                table_opened.close()
             self._let_go()
             raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None
@@ -165,9 +170,19 @@ class Tracker:
             self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
         return path
 
-    def summarise(self, result: Mapping[str, float]) -> None:
-        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary."""
-        row = {_metric_name(key): _metric_value(key, value) for key, value in result.items()}
+    def summarise(self, result: Mapping[str, float | None], *, failed: Mapping[str, str] | None = None) -> None:
+        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary.
+
+        Args:
+            result: name -> number; None, and what is not finite, is written as null.
+            failed: under `failed`, what is said of each agent that has no return, by its name, as `seed1`.
+        """
+        row: dict[str, Any] = {}
+        for key, value in result.items():
+            number = math.nan if value is None else _metric_value(key, value)
+            row[_metric_name(key)] = number if math.isfinite(number) else None  # JSON has no nan
+        if failed:
+            row["failed"] = dict(failed)
         replace_file(self.run_dir / "result.json", _json({"frames": self._frames, **row}))
         if self._wandb is not None:
             self._wandb.experiment.summary.update(row)
@@ -217,27 +232,6 @@ class Tracker:
         record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
         replace_file(record_file, _json(record))
         return record
-
-
-def check_run_files(run_dir: str | os.PathLike[str]) -> None:
-    """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
-
-    Raises:
-        ValueError: the message names the file, what is wrong with it, and the ways out.
-    """
-    run_dir = Path(run_dir)
-    try:
-        if (run_dir / "metrics.csv").exists():
-            read_metrics(run_dir)
-        if (config := run_dir / "config.yaml").exists():
-            read_yaml(config)
-        record = read_json(run_dir / "record.json")
-        sessions = record.get("sessions", [])
-        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
-            raise ValueError(f"{run_dir / 'record.json'} must hold a list of sessions; got {str(sessions)[:40]}")
-    except (ValueError, OSError) as error:
-        advice = "put back a whole copy of that file, or start the run anew in another folder"
-        raise ValueError(f"{error}; the run in {run_dir} cannot go on: {advice}") from error
 
 
 # ------------------------------------------------------------------------------------------------------- what came in

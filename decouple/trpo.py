@@ -24,7 +24,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, distributions, nn
 
 from decouple.actor_critic import ActorValue
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import at_least, check_setting, checked, positive_whole
 from decouple.distributions import kl_divergence
 from decouple.losses import ValueLoss
 from decouple.on_policy import OnPolicySettings
@@ -75,6 +75,7 @@ class TRPOSettings(OnPolicySettings):
         return {"trpo": trpo_phases}
 
 
+@checked()
 def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]:
     """TRPO: a natural-gradient step of the policy, then the value's epochs of Adam on its squared error, unclipped.
 
@@ -136,6 +137,7 @@ class TRPOPhase:
     name = "policy"
     minibatches = 1
 
+    @checked(every=at_least(1))
     def __init__(
         self,
         model: ActorValue,

@@ -104,6 +104,7 @@ def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
 
     from decouple.cells import CellError
     from decouple.checkpoint import CheckpointError
+    from decouple.finite import NotFiniteError
 
     name, text = type(error).__name__, str(error)
     if isinstance(error, HydraException):
@@ -119,7 +120,9 @@ def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
         return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"
     if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
         return f"{name}: {' '.join(culprits(main))}: {text}"  # Hydra stumbled over it
-    known = isinstance(error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError)
+    known = isinstance(
+        error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError | NotFiniteError
+    )
     return f"{name}: {text}" if known else None
 
 
@@ -278,7 +281,7 @@ def in_sweep() -> bool:
 
 
 # Settings that a sweep does not sweep over.
-OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay")
+OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
 
 
 def run_folder(config: Any) -> str:
@@ -304,14 +307,22 @@ def run_folder(config: Any) -> str:
 
 
 def sweep_result(settings: Any) -> dict[str, float] | None:
-    """The result of a sweep's job that has been done with the very same settings; None: it is to be run."""
+    """The result of a sweep's job that has been done with the very same settings; None: it is to be run.
+
+    CheckpointError where it was done under other rules.
+    """
+    from decouple.control import ControlSettings, run_result
     from decouple.metrics import read_result, read_yaml
+    from decouple.rules import defaults_of
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
-    if not in_sweep() or not all(file.exists() for file in files):
+    if not in_sweep() or settings.restart or not all(file.exists() for file in files):
         return None
     config, result = files
-    same = read_yaml(config) == dataclasses.asdict(settings)
+    before = defaults_of(settings) | read_yaml(config) | {"restart": False}  # which an older version did not have
+    if isinstance(settings, ControlSettings):
+        run_result(settings)
+    same = before == dataclasses.asdict(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
     report = read_result(result)

@@ -21,6 +21,7 @@ from _script import (  # noqa: I001
     sweep_result,
 )
 
+import math
 import sys
 from typing import Any
 
@@ -33,27 +34,31 @@ register_control()
 del sys.modules["_script"]
 
 
-def table(config: ControlSettings, report: dict[str, float]) -> str:
+def table(config: ControlSettings, report: dict[str, Any]) -> str:
     """The final evaluation, as lines to read."""
     lines = [f"{config.env}, {config.algorithm}, {config.final_episodes} episodes of each agent, without exploration"]
+    failed = report.get("failed", {})
     for seed in config.all_seeds:
         value = report.get(f"final/return/seed{seed}", report["final/return"])
-        lines.append(f"{f'seed {seed}':12}{value:12.2f}")
+        lines.append(
+            f"{f'seed {seed}':12}" + (f"failed: {failed[f'seed{seed}']}" if value is None else f"{value:12.2f}")
+        )
     if config.seeds > 1:
-        lines.append(f"{'mean':12}{report['final/return']:12.2f} +- {report['final/return_std']:.2f} (over seeds)")
+        over = f"over {config.seeds - len(failed)} of {config.seeds} seeds" if failed else "over seeds"
+        lines.append(f"{'mean':12}{report['final/return']:12.2f} +- {report['final/return_std']:.2f} ({over})")
     return "\n".join(lines)
 
 
 @hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
 def main(config: Any) -> float:
-    """Returns what a sweeper maximises: the final return, the mean over agents."""
+    """Returns what a sweeper maximises: the final return, the mean over agents; -inf where an agent has failed."""
     settings: ControlSettings = settings_of(config)
     settings.run_dir = run_folder(config)
     with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
         report = sweep_result(settings) or train_agents(settings)
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
-    return report["final/return"]
+    return -math.inf if report.get("failed") else report["final/return"]
 
 
 if __name__ == "__main__":

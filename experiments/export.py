@@ -22,10 +22,10 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import all_of, at_least, check_fields, check_setting, positive_whole
 from decouple.control import CONTROL_ALGORITHMS, make_env, sizes_name
 from decouple.envs.games import GAMES, games_env
-from decouple.export import ExportReport, actor_latency, export_actor
+from decouple.export import A_WHILE, ExportReport, actor_latency, export_actor
 from decouple.plain_actor import ObservationScaling, PlainActor
 from decouple.trained_actor import trained_actor
 
@@ -45,6 +45,7 @@ class Export:
     seconds: float = 1.0  # of calls that each latency is taken from
 
     def __post_init__(self) -> None:
+        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE, tolerance=at_least(0))
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         check_setting("format", self.format, ("onnx", "pt2").__contains__, "onnx or pt2")
         check_setting("observations", self.observations, positive_whole, "a whole number, at least 1")

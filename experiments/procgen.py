@@ -12,7 +12,7 @@ Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 20
 """
 
 # First: else `import procgen` finds this script.
-from _script import run_command, run_folder, run_goes_on, says_what_goes_on, settings_of, sweep_result  # noqa: I001
+from _script import run_checkpoint, run_command, run_folder, run_goes_on, says_what_goes_on, settings_of, sweep_result  # noqa: I001
 
 import contextlib
 import dataclasses
@@ -35,21 +35,22 @@ from torchrl.envs import EnvBase
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import impala_blocks
-from decouple.checkpoint import frames_to_resume, load_checkpoint
-from decouple.checks import check_setting
+from decouple.checkpoint import frames_to_resume
+from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
+from decouple.finite import FailedSeeds
 from decouple.locks import FileLock, lock_folder
-from decouple.metrics import read_yaml
+from decouple.metrics import check_run_files, read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.performance import Performance, choose_performance
 from decouple.phases import Phase
 from decouple.progress import StepProgress
 from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, check_run_files, default_tracker
+from decouple.tracking import Tracker, default_tracker
 
 
 @dataclass
@@ -76,7 +77,7 @@ class ProcgenExperiment(OnPolicySettings):
     evaluate_episodes: int = 10  # on training and on test levels each, during training
     final_episodes: int = 100  # the same, after training
     unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
-    evaluate: str | None = None  # a checkpoint: evaluate it for final_episodes, train nothing
+    evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it for final_episodes, train nothing
     run_dir: str = "runs/procgen/${protocol}/${env}/${separation}/seed${seed}"  # the run's folder
     restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
@@ -101,9 +102,13 @@ class ProcgenExperiment(OnPolicySettings):
         for name in names:
             setattr(self, name, getattr(self.computed, name))
         super().__post_init__()
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
+        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         for name in ("num_envs", "evaluate_episodes", "final_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
 
@@ -241,6 +246,15 @@ def prepare(config: ProcgenExperiment) -> Run:
     for seed_global in (random.seed, np.random.seed, torch.manual_seed):
         seed_global(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
+    try:
+        return prepare_in(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def prepare_in(env: EnvBase, config: ProcgenExperiment) -> Run:
+    """`prepare` in this environment."""
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
@@ -299,6 +313,7 @@ def train(run: Run) -> dict[str, float]:
             record=tracker.marks,
             progress=progress,
             performance=config.computed,
+            failed=FailedSeeds([config.seed], config.env),
         )
         report = final_report(config, evaluation)
         tracker.summarise(report)
@@ -313,7 +328,9 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     if overrides - OF_EVALUATION:
         allowed, got = ", ".join(sorted(OF_EVALUATION)), ", ".join(sorted(overrides - OF_EVALUATION))
         raise ValueError(f"with evaluate, only these can be set: {allowed}; got {got}")
-    state = load_checkpoint(str(config.evaluate))
+    _, state = run_checkpoint(str(config.evaluate))
+    says = "a run of experiments/procgen.py: its folder, or its checkpoint"
+    check_setting("evaluate", config.evaluate, lambda _: "protocol" in state.get("settings", {}), says)
     fields = {field.name for field in dataclasses.fields(config)}
     saved = {key: value for key, value in state["settings"].items() if key in fields}
     trained = dataclasses.replace(config, **saved)
@@ -322,6 +339,8 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
         model = make_model(config, env)
     config.computed.prepare(model)
     model.load_state_dict(state["model"])
+    parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
+    FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
     with contextlib.closing(StepProgress()) as progress:
         return config, final_report(config, make_evaluation(config, model, progress, trained))
 

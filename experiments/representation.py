@@ -26,7 +26,7 @@ from torch import Tensor
 
 from decouple.actor_critic import ActorValue
 from decouple.checkpoint import CheckpointError, reading_checkpoint
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import SEED, at_least, check_fields, check_setting, positive_whole
 from decouple.metrics import csv_lines, markdown_lines, replace_file
 from decouple.progress import StepProgress
 from decouple.recording import record_episodes
@@ -62,6 +62,7 @@ class Representation:
     output: str | None = None  # the folder; None: representation in the run's folder
 
     def __post_init__(self) -> None:
+        check_fields(self, tau=at_least(0), seed=SEED)
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         for name in ("frames", "episodes", "levels", "neighbours", "saliency_frames"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")

@@ -21,8 +21,9 @@ import hydra
 from hydra.core.config_store import ConfigStore
 
 from decouple.cell_store import CellStore
-from decouple.checks import check_setting
+from decouple.checks import all_of, at_least, check_fields, check_setting
 from decouple.curves import save_figure
+from decouple.export import A_WHILE
 from decouple.metrics import replace_file
 from decouple.search import return_text, size_name
 from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, read_studies
@@ -59,6 +60,7 @@ class SizeReport:
     seconds: float = 1.0  # of calls that each latency is taken from
 
     def __post_init__(self) -> None:
+        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
         allowed = ("missing", "again", "none")
         check_setting("latency", self.latency, allowed.__contains__, "missing, again or none")
 
@@ -145,6 +147,11 @@ def outcome(study: SizeStudy) -> str:
     """What the search found, in a sentence or two."""
     search = study.search or {}
     text = f"Threshold {return_text(search['threshold'])}, accepted from {return_text(search['bound'])} on. "
+    if search.get("measure") == "maximum":
+        text += (
+            "What was compared is the largest return that each seed reached in training, as in Table I's footnote d; "
+            "the pictures and the table of cells have returns after training. "
+        )
     best = search["asymmetric"]
     if best is None:
         return text + "No size that was tried is accepted."

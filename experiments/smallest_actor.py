@@ -16,6 +16,7 @@ from _script import refuse_added, run_command, says_what_goes_on  # noqa: I001  
 
 import contextlib
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -30,13 +31,15 @@ from omegaconf import OmegaConf
 
 from decouple.cell_store import CellStore
 from decouple.cells import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
-from decouple.checks import check_setting, positive_whole
+from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
 from decouple.control import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
 from decouple.counting import parameter_count
 from decouple.metrics import replace_file
 from decouple.progress import StepProgress
 from decouple.search import SIZES, SmallestActor, Step, Trial, return_text, rounded_threshold, search_steps, size_name
+from decouple.reports.size_cells import training_maxima
 from decouple.reports.size_study import (
+    AT_ITS_BEST,
     csv_table,
     markdown_table,
     old_searches,
@@ -48,6 +51,12 @@ from decouple.reports.size_study import (
 
 PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey" / "table_1.csv"
 Size = tuple[int, ...]
+
+
+POSITIVE = all_of(at_least(1))
+SEVERAL_SIZES = Must(
+    lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
+)
 
 
 @dataclass
@@ -64,6 +73,9 @@ class SearchSettings:
     confidence: float = 0.95  # of the intervals
     power: float = 0.8  # how often as many seeds as the notes ask for would tell
     exhaustive: bool = False  # every size of both stages, rather than a bisection
+    # What is compared: final, returns after training; maximum, the largest reached in training; auto: as in Table I,
+    # whose footnote d has the maximum for SAC on Food Collector alone
+    measure: str = "auto"
     engine: str = "local"  # local: processes of this machine; ray
     parallel: int = 1  # batches at once: of use where exhaustive, since a bisection wants one cell at a time
     address: str | None = None  # of a Ray cluster, auto for the one that this machine is of; None: started here
@@ -72,19 +84,28 @@ class SearchSettings:
     train: bool = True  # false: the table alone, of what is there
 
     def __post_init__(self) -> None:
+        shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": inside(0, 1)}
+        check_fields(self, "search.", sizes=SEVERAL_SIZES, cpus=above(0), lease=above(0), **shares)
+
         def known(value: Any) -> bool:  # the mean of our baseline, that rounded down to one digit, or Table I's
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            return number or value in ("baseline", "rounded", "paper")
+            return (number and math.isfinite(value)) or value in ("baseline", "rounded", "paper")
 
-        check_setting("search.threshold", self.threshold, known, "a number, baseline, rounded or paper")
+        check_setting("search.threshold", self.threshold, known, "a finite number, baseline, rounded or paper")
+        check_setting(
+            "search.measure", self.measure, ("auto", "final", "maximum").__contains__, "auto, final or maximum"
+        )
         check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
         check_setting("search.parallel", self.parallel, positive_whole, "a whole number, at least 1")
-        for name in ("cpus", "lease"):
-            check_setting(f"search.{name}", getattr(self, name), lambda v: v > 0, "positive")
 
     def told(self) -> dict[str, Any]:
         """What decides the outcome."""
         return {name: getattr(self, name) for name in ("threshold", "tolerance", "sizes", "confidence", "exhaustive")}
+
+    def measured(self, settings: ControlSettings) -> str:
+        """What is compared: final or maximum."""
+        at_its_best = (settings.env, settings.algorithm) in AT_ITS_BEST
+        return ("maximum" if at_its_best else "final") if self.measure == "auto" else self.measure
 
     def steps(self, settings: ControlSettings) -> Any:
         """The search, as decouple/search.py does it."""
@@ -136,6 +157,8 @@ def search(settings: ControlSettings, options: SearchSettings, parameters: dict[
     step = next(steps)
     store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
     told = options.told() | {"baseline": settings.actor, "seed": settings.seed, "seeds": settings.seeds}
+    measure = options.measured(settings)
+    told |= {"measure": measure} if measure != "final" else {}  # 0.1 knew no other
     key = settings.env, settings.algorithm, cell_of(settings).settings, told
     progress = SearchProgress(settings, options.parallel)
     watch = progress.watch if settings.show_progress else lambda config: None
@@ -146,6 +169,9 @@ def search(settings: ControlSettings, options: SearchSettings, parameters: dict[
                 configs = [_pair(settings, *pair) for pair in step.pairs]
                 progress.begin(step, sum(not _trained(store, config) for config in configs))
                 returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch)
+                if measure == "maximum":
+                    maxima = [training_maxima(store, cell_of(config), config.all_seeds) for config in configs]
+                    returns = [list(of_cell.values()) for of_cell in maxima]
                 progress.done += [_seconds(store, config) for config in configs]
                 try:
                     step = steps.send(dict(zip(step.pairs, returns, strict=True)))
@@ -155,7 +181,7 @@ def search(settings: ControlSettings, options: SearchSettings, parameters: dict[
     except CellError as error:
         store.record_search(*key, "failed", {"error": str(error)})
         raise
-    store.record_search(*key, "done", search_record(found, parameters, sum(progress.done)))
+    store.record_search(*key, "done", search_record(found, parameters, sum(progress.done), measure))
     return found
 
 
@@ -176,9 +202,10 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
     return counts
 
 
-def report(settings: ControlSettings, counts: dict[Size, int], found: SmallestActor) -> str:
+def report(settings: ControlSettings, counts: dict[Size, int], found: SmallestActor, measure: str = "final") -> str:
     """What was tried and what it comes to, to read."""
-    bound = f"threshold {return_text(found.threshold)}, accepted from {return_text(found.bound)} on"
+    bound = "the largest returns in training; " if measure == "maximum" else ""
+    bound += f"threshold {return_text(found.threshold)}, accepted from {return_text(found.bound)} on"
     lines = [f"{_name(settings)}: {bound}; {settings.seeds} seeds", _line("baseline", found.baseline, counts)]
     lines += [_line("symmetric", trial, counts) for trial in found.symmetric_trials]
     lines += [_line("actor", trial, counts) for trial in found.actor_trials]
@@ -264,7 +291,7 @@ def main(config: Any) -> None:
     counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
     with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
         found = search(settings, options, counts)
-    print(report(settings, counts, found))
+    print(report(settings, counts, found, options.measured(settings)))
 
 
 if __name__ == "__main__":

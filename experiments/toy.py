@@ -6,15 +6,19 @@
 
 Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. Each cell is
 `experiments/control.py env=toy algorithm=... actor=[...] critic=[...]`, all its seeds one batch; cells that are done
-are left alone, one that was interrupted goes on. Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The
-Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
+are left alone, one that was interrupted goes on. An agent has learned where its policy is viable in the end and was not
+at its start: a neuron may be initialised near the solution. A cell whose files are damaged is named and left out.
+Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
+https://arxiv.org/abs/2102.11893).
 """
 
 # First: it takes this folder off the path.
 from _script import register_control, run_command, run_goes_on, says_what_goes_on, settings_of  # noqa: I001
 
+import contextlib
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +34,22 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from decouple.checks import check_setting
-from decouple.control import ControlSettings, done_result, load_agents, make_env, run_result, sizes_name, train_agents
+from decouple.checkpoint import CheckpointError
+from decouple.control import (
+    ControlSettings,
+    done_result,
+    final_returns,
+    initial_agents,
+    load_agents,
+    make_env,
+    run_result,
+    sizes_name,
+    train_agents,
+)
+from decouple.checks import at_least, check_fields, check_setting
 from decouple.curves import save_figure
-from decouple.metrics import markdown_lines, read_metrics
+from decouple.finite import NotFiniteError
+from decouple.metrics import csv_lines, markdown_lines, read_metrics, replace_file
 
 PAIRS = {
     "a |1|, c |1|": ([], []),
@@ -56,8 +72,10 @@ class ToyStudy:
     total_frames: int | None = None  # of each agent; None: as configs/control/departures/toy_*.yaml say
     run_dir: str = "runs/toy"  # cells, figures and table
     train: bool = True  # false: figures and table from what is there
+    restart: bool = False  # begin cells that are not done anew; what is in their folders is kept beside them
 
     def __post_init__(self) -> None:
+        check_fields(self, seeds=at_least(1), total_frames=at_least(1))
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
             raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")
@@ -69,6 +87,7 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
     folder = f"{algorithm}/{sizes_name(actor)}-{sizes_name(critic)}/seeds{study.seeds}"
     overrides = ["env=toy", f"algorithm={algorithm}", f"actor={actor}", f"critic={critic}", f"seeds={study.seeds}"]
     overrides.append(f"run_dir={study.run_dir}/{folder}")
+    overrides.append(f"restart={study.restart}")
     if study.total_frames is not None:
         overrides.append(f"total_frames={study.total_frames}")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -79,35 +98,77 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
 def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
     """Train what is not done yet, and say how long each cell took."""
     for (algorithm, pair), settings in cells.items():
-        if done_result(settings) is not None:
-            continue
+        # One that restarts does so as well where the cell cannot go on: it is damaged, or under old rules.
+        refused = (CheckpointError, ValueError) if settings.restart else ()
+        with contextlib.suppress(*refused):
+            if done_result(settings) is not None:
+                continue
         start = time.perf_counter()
         with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
-            report = train_agents(settings)
-        print(f"{TITLES[algorithm]}, {pair}: {report['final/return']:.2f} in {time.perf_counter() - start:.0f} s")
+            try:
+                mean = f"{train_agents(settings)['final/return']:.2f}"
+            except NotFiniteError as error:  # of all agents: the other cells go on
+                mean = f"failed, {error}"
+        print(f"{TITLES[algorithm]}, {pair}: {mean} in {time.perf_counter() - start:.0f} s")
 
 
-def finished(cells: dict[tuple[str, str], ControlSettings]) -> dict[tuple[str, str], dict[str, float]]:
-    """The results that are there; CheckpointError where one is of other settings, or under other rules."""
-    results = {key: run_result(settings) for key, settings in cells.items()}
-    return {key: result for key, result in results.items() if result is not None}
+Key = tuple[str, str]  # algorithm and pair
 
 
-def returns_of(result: dict[str, float], settings: ControlSettings) -> np.ndarray:
-    """Final returns, one per seed."""
-    if settings.seeds == 1:
-        return np.array([result["final/return"]])
-    return np.array([result[f"final/return/seed{seed}"] for seed in settings.all_seeds])
+@dataclass
+class CellRun:
+    """What the run of a cell has left."""
+
+    settings: ControlSettings
+    metrics: Mapping[str, list[float]]
+    result: Mapping[str, Any] | None  # None: it has not ended
+    agents: list[Any]  # as they were at its last checkpoint
+
+    def returns(self) -> np.ndarray:
+        """Final returns, one per seed; nan of an agent that failed."""
+        names = (
+            [f"final/return/seed{s}" for s in self.settings.all_seeds] if self.settings.seeds > 1 else ["final/return"]
+        )
+        found = self.result or {}
+        if lacking := [name for name in names if name not in found]:
+            raise ValueError(f"{Path(self.settings.run_dir) / 'result.json'} must hold {', '.join(lacking)}")
+        return np.array([math.nan if found[name] is None else found[name] for name in names])
+
+    def starts(self) -> np.ndarray:
+        """The same of the agents before training, in the same episodes."""
+        return np.array(final_returns(self.settings, initial_agents(self.settings)))
 
 
-def draw_training(cells: dict[tuple[str, str], ControlSettings], path: Path) -> None:
-    """Figure 1: returns and value losses over training, the median over seeds and the range of their middle half."""
-    algorithms = list(dict.fromkeys(algorithm for algorithm, _ in cells))
-    figure, axes = plt.subplots(2, len(algorithms), figsize=(3.6 * len(algorithms), 6.4), squeeze=False)
-    for (algorithm, pair), settings in cells.items():
-        if not (Path(settings.run_dir) / "metrics.csv").exists():
+def read_cells(cells: Mapping[Key, ControlSettings]) -> tuple[dict[Key, CellRun], dict[Key, str]]:
+    """The runs that are there, and of each that cannot be used (damaged, or of other settings or rules) the reason.
+
+    Raises:
+        ValueError: there are cells, and none can be used; the message has every reason.
+    """
+    runs: dict[Key, CellRun] = {}
+    left_out: dict[Key, str] = {}
+    for key, settings in cells.items():
+        folder = Path(settings.run_dir)
+        if not folder.exists():
             continue
-        metrics, column = read_metrics(settings.run_dir), algorithms.index(algorithm)
+        try:
+            run = CellRun(settings, read_metrics(folder), run_result(settings), load_agents(folder))
+            if run.result is not None:
+                run.returns()
+            runs[key] = run
+        except (ValueError, OSError, CheckpointError) as error:
+            left_out[key] = str(error)
+    if left_out and not runs:
+        raise ValueError("\n".join(["run_dir must hold a cell that can be used; of those there:", *left_out.values()]))
+    return runs, left_out
+
+
+def draw_training(runs: Mapping[Key, CellRun], path: Path) -> None:
+    """Figure 1: returns and value losses over training, the median over seeds and the range of their middle half."""
+    algorithms = list(dict.fromkeys(algorithm for algorithm, _ in runs))
+    figure, axes = plt.subplots(2, len(algorithms), figsize=(3.6 * len(algorithms), 6.4), squeeze=False)
+    for (algorithm, pair), run in runs.items():
+        settings, metrics, column = run.settings, run.metrics, algorithms.index(algorithm)
         style = {"label": pair, "color": f"C{list(PAIRS).index(pair)}", "lw": 1.6}
         for row, name in enumerate(("train/episode_return", "loss/critic")):
             names = [f"{name}/seed{seed}" for seed in settings.all_seeds] if settings.seeds > 1 else [name]
@@ -115,6 +176,7 @@ def draw_training(cells: dict[tuple[str, str], ControlSettings], path: Path) -> 
             frames = np.array(metrics["frames"])
             if not values.size:
                 continue
+            values = np.where(np.isfinite(values), values, np.nan)  # an agent that failed has no more
             present = ~np.isnan(values).all(0)
             low, middle, high = np.nanquantile(values[:, present], [0.25, 0.5, 0.75], axis=0)
             axes[row, column].plot(frames[present], middle, **style)
@@ -133,10 +195,10 @@ def draw_training(cells: dict[tuple[str, str], ControlSettings], path: Path) -> 
 
 
 @torch.no_grad()
-def episode_of(settings: ControlSettings, agent: int) -> dict[str, np.ndarray]:
+def episode_of(run: CellRun, agent: int) -> dict[str, np.ndarray]:
     """One episode of one agent without exploration: its goals, states, observations and actions, (T,)."""
-    policy = load_agents(settings.run_dir)[agent].get_policy_operator()
-    env = make_env(settings, 1, [12345])
+    policy = run.agents[agent].get_policy_operator()
+    env = make_env(run.settings, 1, [12345])
     step, seen = env.reset(), {"goal": [], "state": [], "observation": [], "action": []}
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         while not step["done"].any():
@@ -148,31 +210,29 @@ def episode_of(settings: ControlSettings, agent: int) -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def policy_line(settings: ControlSettings, agent: int) -> tuple[np.ndarray, np.ndarray]:
+def policy_line(run: CellRun, agent: int) -> tuple[np.ndarray, np.ndarray]:
     """Action against observation over its whole range."""
     observation = torch.linspace(-2, 2, 201)[:, None]
-    policy = load_agents(settings.run_dir)[agent].get_policy_operator()
+    policy = run.agents[agent].get_policy_operator()
     with set_exploration_type(ExplorationType.DETERMINISTIC):
         action = policy(TensorDict({"observation": observation}, [201]))["action"]
     return observation[:, 0].numpy(), action[:, 0].numpy()
 
 
-def draw_policies(cells: dict[tuple[str, str], ControlSettings], algorithm: str, path: Path) -> None:
+def draw_policies(runs: Mapping[Key, CellRun], algorithm: str, path: Path) -> None:
     """Figure 2: how the agent of median return tracks a goal, and its action against what it observes."""
-    done = {key: result for key, result in finished(cells).items() if key[0] == algorithm}
     figure, axes = plt.subplots(2, len(PAIRS), figsize=(3.2 * len(PAIRS), 6), squeeze=False)
     for column, pair in enumerate(PAIRS):
         axes[0, column].set_title(pair)
-        if (algorithm, pair) not in done:
+        run = runs.get((algorithm, pair))
+        if run is None or run.result is None or np.isnan(returns := run.returns()).all():
             continue
-        settings = cells[algorithm, pair]
-        returns = returns_of(done[algorithm, pair], settings)
-        agent = int(np.argsort(returns)[(len(returns) - 1) // 2])
-        episode = episode_of(settings, agent)
+        agent = int(np.argsort(returns)[((~np.isnan(returns)).sum() - 1) // 2])  # nan comes last
+        episode = episode_of(run, agent)
         axes[0, column].plot(episode["goal"], color="black", lw=1, label="goal")
         axes[0, column].plot(episode["state"], color="C1", lw=1, label="state")
         axes[0, column].set(xlabel="step", ylim=(-1.1, 1.1))
-        line = policy_line(settings, agent)
+        line = policy_line(run, agent)
         axes[1, column].plot([-2, 2], [-2, 2], ":", color="green", label="ideal, a = o")
         axes[1, column].plot(*line, color="C0", label="policy")
         axes[1, column].scatter(episode["observation"], episode["action"], s=6, color="C1", label="taken")
@@ -189,22 +249,45 @@ def draw_policies(cells: dict[tuple[str, str], ControlSettings], algorithm: str,
     plt.close(figure)
 
 
-def table(cells: dict[tuple[str, str], ControlSettings]) -> str:
-    """Final returns per algorithm and pair: mean and standard deviation over seeds, and how many are viable."""
-    results = finished(cells)
-    rows = [["", *PAIRS]]
-    for algorithm in dict.fromkeys(algorithm for algorithm, _ in cells):
+def learned(starts: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """Which agents have learned: viable in the end, and not at the start. bool (S,); an agent that failed has not."""
+    return (returns >= VIABLE) & ~(starts >= VIABLE)
+
+
+def cell_text(starts: np.ndarray, returns: np.ndarray) -> str:
+    """Mean and standard deviation of the final returns; agents that learned, of those whose start was not viable; and
+    how many starts were."""
+    there = returns[~np.isnan(returns)]
+    spread = there.std(ddof=1) if len(there) > 1 else math.nan
+    mean = f"{there.mean():.1f} ± {spread:.1f}" if len(there) else "no return"
+    at_start, failed = int((starts >= VIABLE).sum()), len(returns) - len(there)
+    counts = f"{learned(starts, returns).sum()} of {len(returns) - at_start}; {at_start} at the start"
+    return f"{mean} ({counts}{f'; {failed} failed' if failed else ''})"
+
+
+def table(algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[Key, str]) -> tuple[str, bytes]:
+    """`cell_text` of each algorithm and pair as a table in Markdown, with what was left out below it; and a CSV file
+    with a row for each agent."""
+    rows, agents = [["", *PAIRS]], [["algorithm", "pair", "seed", "start", "return", "learned"]]
+    for algorithm in algorithms:
         entries = []
-        for pair in PAIRS:
-            if (algorithm, pair) not in results:
-                entries.append("not run")
+        for key in ((algorithm, pair) for pair in PAIRS):
+            run = runs.get(key)
+            if run is None or run.result is None:
+                entries.append("left out" if key in left_out else "not run" if run is None else "not done")
                 continue
-            returns = returns_of(results[algorithm, pair], cells[algorithm, pair])
-            spread = returns.std(ddof=1) if len(returns) > 1 else math.nan
-            viable = int((returns >= VIABLE).sum())
-            entries.append(f"{returns.mean():.1f} ± {spread:.1f} ({viable}/{len(returns)})")
+            starts, returns = run.starts(), run.returns()
+            entries.append(cell_text(starts, returns))
+            each = zip(run.settings.all_seeds, starts, returns, learned(starts, returns), strict=True)
+            agents += [[*key, str(seed), repr(float(a)), repr(float(b)), str(c).lower()] for seed, a, b, c in each]
         rows.append([TITLES[algorithm], *entries])
-    return markdown_lines(rows)
+    notes = [f"- {TITLES[algorithm]}, {pair}: {text}" for (algorithm, pair), text in left_out.items()]
+    for (algorithm, pair), run in runs.items():
+        reasons = (run.result or {}).get("failed", {})
+        notes += [f"- {TITLES[algorithm]}, {pair}, failed: {seed}, {reason}" for seed, reason in reasons.items()]
+    return "\n".join([markdown_lines(rows), *(["", "Left out, or failed:", "", *notes] if notes else [])]), csv_lines(
+        agents
+    )
 
 
 ConfigStore.instance().store(name="toy_schema", node=ToyStudy)
@@ -218,15 +301,19 @@ def main(config: Any) -> None:
     cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
     if study.train:
         run_cells(cells)
-    folder, there = Path(study.run_dir), finished(cells)  # refuses what is of other settings
-    check_setting("train", study.train, lambda _: bool(there), f"true where {folder} has no cells that are done")
-    draw_training(cells, folder / "figure1.png")
+    folder, (runs, left_out) = Path(study.run_dir), read_cells(cells)
+    check_setting("train", study.train, lambda _: bool(runs), f"true where {folder} has no cells of the study")
+    draw_training(runs, folder / "figure1.png")
     for algorithm in study.algorithms:
-        draw_policies(cells, algorithm, folder / f"figure2_{algorithm}.png")
-    text = table(cells)
-    (folder / "table.md").write_text(text + "\n")
+        draw_policies(runs, algorithm, folder / f"figure2_{algorithm}.png")
+    text, agents = table(study.algorithms, runs, left_out)
+    replace_file(folder / "table.md", text.encode() + b"\n")
+    replace_file(folder / "agents.csv", agents)
     print(text)
-    print(f"viable: a return of at least {VIABLE:.0f}; figures and table are in {folder}")
+    print(
+        f"in brackets: agents that learned, a return of at least {VIABLE:.0f}, of those whose start had less; then how "
+        f"many starts had as much\nfigures, table and returns of each agent are in {folder}"
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from decouple.checkpoint import load_checkpoint
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -111,6 +113,11 @@ def without_clock(run_dir: Path) -> list[list[str]]:
     lines = [line.split(",") for line in (run_dir / "metrics.csv").read_text().splitlines()]
     kept = [index for index, name in enumerate(lines[0]) if not name.startswith("time/")]
     return [[line[index] for index in kept] for line in lines]
+
+
+def checkpoint_of(run_dir: Path) -> dict[str, Any]:
+    """What a run's checkpoint holds, but for the sum of its table, which has columns of the clock."""
+    return {key: value for key, value in load_checkpoint(run_dir / "checkpoint.pt").items() if key != "record"}
 
 
 def assert_same(a: Any, b: Any, where: str = "state") -> None:

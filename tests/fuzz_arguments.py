@@ -1,6 +1,6 @@
-"""A fuzz of arguments: every public function, constructor and setting, one argument at a time replaced by a bad value.
+"""A fuzz of arguments: every public function, constructor and setting, with one argument replaced by a bad value.
 
-    PYTHONPATH=. python tests/fuzz_arguments.py                   # all of it: the table of shares, and what is at fault
+    PYTHONPATH=. python tests/fuzz_arguments.py                  # all of it: the table of shares
     PYTHONPATH=. python tests/fuzz_arguments.py --only statistics --sample 300
     PYTHONPATH=. python tests/fuzz_arguments.py --show unnamed     # the calls of one share
 
@@ -49,6 +49,11 @@ from torch import nn
 
 import decouple
 
+# Arguments that a message may call by the word which the docstring uses.
+OTHER_NAMES = {
+    **{"expect": "settings", "identity": "settings", "policy_blocks": "stack", "value_blocks": "stack"},
+    **{"policy_keys": "branch", "value_keys": "branch"},
+}
 KINDS = ("clear", "meant", "meaningless", "unnamed", "inside")
 SECONDS = 10.0
 PACKAGE = Path(decouple.__file__).parent
@@ -115,9 +120,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ["delta", "learning_rate", "epsilon", "adam_epsilon", "clip", "clip_epsilon", "clip_value"], _positive
     ),
-    **dict.fromkeys(
-        ["max_grad_norm", "alpha", "alpha_init", "sigma", "seconds", "lease", "time_scale", "cpus"], _positive
-    ),
+    **dict.fromkeys(["max_grad_norm", "alpha", "alpha_init", "sigma", "lease", "time_scale", "cpus"], _positive),
     **dict.fromkeys(["frequency", "upscale"], _positive),
     **dict.fromkeys(
         ["tolerance", "damping", "coeff", "value_coeff", "entropy_coeff", "advantage_coeff"], _not_negative
@@ -126,6 +129,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(["gain", "policy_gain", "value_gain", "actor_gain", "critic_gain"], _not_negative),
     **dict.fromkeys(["actor_head_gain", "critic_head_gain", "reward_scale"], _not_negative),
     **dict.fromkeys(["confidence", "backtrack_coeff", "tail"], lambda v: 0 < v < 1),
+    "seconds": _not_negative,
     "value_bias.tail": lambda v: 0 <= v < 1,
     "dormant_share.tau": _not_negative,
     "RewardScaling.epsilon": _not_negative,
@@ -140,6 +144,8 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "training_fingerprints.num_levels": _whole(1),
     "held_out_every": _whole(2),
     **dict.fromkeys(["low", "high", "value", "at"], lambda v: True),
+    **dict.fromkeys(["separation", "log.frames"], _whole(0)),
+    **dict.fromkeys(["Stream.seed", "stream_seed.seed", "stream_seed.index"], lambda v: -(2**63) <= v < 2**64),
     **dict.fromkeys(
         ["seeds"], lambda v: not hasattr(v, "__len__") or (len(v) > 0 and len(set(v)) == len(v) and min(v) >= 0)
     ),
@@ -163,6 +169,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("RewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
+    *("cells", "rules", "always", "leave_out", "make_envs"),
     *(
         "policy_keys",
         "value_keys",
@@ -206,18 +213,18 @@ EMPTY_SUITS = {  # sequences and mappings that may be empty
 
 def suits(name: str, argument: str, kind: Any, value: Any) -> bool:
     """Whether a value that was accepted means something as this argument: of its type, and within its range."""
-    return _of_type(value, kind) and _in_range(name.rpartition(".")[2], argument, value)
+    return _of_type(value, kind) and _in_range(name.rpartition(".")[2], argument, kind, value)
 
 
-def _in_range(name: str, argument: str, value: Any) -> bool:
+def _in_range(name: str, argument: str, kind: Any, value: Any) -> bool:
     if isinstance(value, bool | str | bytes | Path) or value is None or callable(value):
         return True
     allowed = RANGES.get(f"{name}.{argument}", RANGES.get(argument))
     if isinstance(value, int | float | np.number):
-        if not math.isfinite(value) or abs(value) > 1e300:
+        if not math.isfinite(value) or abs(value) > 3.5e38:
             return (name, argument) in NOT_FINITE
         if allowed is None:
-            allowed = _whole(1) if isinstance(value, int | np.integer) else lambda v: True
+            allowed = _whole(1) if int in (kind, *typing.get_args(kind)) else lambda v: True
     if value.size == 0 if isinstance(value, np.ndarray) else isinstance(value, Sequence | Mapping) and not value:
         return argument in EMPTY_SUITS
     try:
@@ -382,7 +389,8 @@ def classify(error: BaseException, argument: str, value: Any) -> str:
         # A file that is not there is said so by the system, with its name.
         says_file = isinstance(error, OSError) and error.filename is not None and isinstance(value, str | Path)
         return "clear" if says_file and str(value) in str(error.filename) else "inside"
-    if isinstance(error, OSError) and isinstance(value, str | Path):
+    named = named or OTHER_NAMES.get(argument, argument) in text
+    if isinstance(error, OSError | decouple.CheckpointError) and isinstance(value, str | Path):
         named = named or str(value) in text
     raised = last is not None and frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     if named and (raised or isinstance(error, OSError)):
@@ -445,12 +453,16 @@ def _shown(value: Any) -> str:
     return re.sub(r"\s+", " ", text)[:60]
 
 
-def all_trials(only: str = "") -> list[tuple[str, Callable[..., Any], str, int]]:
+def _wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or any(part in name for part in only)
+
+
+def all_trials(only: Sequence[str] = ()) -> list[tuple[str, Callable[..., Any], str, int]]:
     """Every call there is, in order."""
     return [
         (name, function, argument, index)
         for name, function in public_names()
-        if not left_out(name) and only in name
+        if not left_out(name) and _wanted(name, only)
         for argument, index in trials(name, function)
     ]
 
@@ -562,11 +574,11 @@ def script_settings(script: str) -> tuple[str, ...]:
     return tuple(keys(config))
 
 
-def setting_trials(only: str = "") -> list[tuple[str, str, str]]:
+def setting_trials(only: Sequence[str] = ()) -> list[tuple[str, str, str]]:
     """Every setting of every script, and the texts for each; what two algorithms share is tried with the first."""
     found: dict[tuple[str, str], str] = {}
     for script in SCRIPTS:
-        if only in script:
+        if _wanted(f"scripts.{script}", only):
             for key in script_settings(script):
                 found.setdefault(("control" if SCRIPTS[script].configs == "control" else script, key), script)
     return [(script, key, text) for (_, key), script in found.items() for text in TEXTS]
@@ -596,15 +608,15 @@ def attempt_setting(script: str, key: str, text: str) -> Tried:
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def fuzz(only: str = "", sample: int | None = None, seed: int = 0, *, scripts: bool = True) -> list[Tried]:
+def fuzz(only: Sequence[str] = (), sample: int | None = None, seed: int = 0, *, scripts: bool = True) -> list[Tried]:
     """Try all calls, or a sample of them drawn with this seed, in a folder of its own."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         try:
             calls: list[tuple[Callable[..., Tried | None], tuple]] = [(attempt, one) for one in all_trials(only)]
-            if scripts and (not only or "scripts" in only):
-                calls += [(attempt_setting, one) for one in setting_trials(only.partition("scripts.")[2])]
+            if scripts:
+                calls += [(attempt_setting, one) for one in setting_trials(only)]
             if sample is not None and sample < len(calls):
                 kept = sorted(random.Random(seed).sample(range(len(calls)), sample))
                 calls = [calls[index] for index in kept]
@@ -627,7 +639,7 @@ def shares(found: Sequence[Tried]) -> str:
 def main() -> None:
     """See the module's page."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", default="")

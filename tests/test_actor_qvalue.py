@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from tensordict import TensorDict
+from tensordict.nn import TensorDictSequential
 from torch import Tensor, nn
 from torchrl.data import Binary, Bounded, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.objectives import DiscreteSACLoss, SACLoss, ValueEstimators
+from torchrl.objectives import DDPGLoss, DiscreteSACLoss, SACLoss, SoftUpdate, TD3Loss, ValueEstimators
 
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import mlp_blocks
@@ -270,6 +272,57 @@ def test_torchrls_losses_take_the_operators(discrete: bool) -> None:
     assert all(p.grad is not None and p.grad.any() for p in loss.qvalue_network_params.parameters())
 
 
+def off_policy_loss(kind: type, critics: Any, model: ActorQValue, **further: Any) -> Any:
+    keywords: dict[str, Any] = {
+        SACLoss: {"target_entropy": -2.0},
+        DiscreteSACLoss: {"action_space": DISCRETE, "num_actions": 4},
+        TD3Loss: {"bounds": (-2.0, 2.0)},
+        DDPGLoss: {},
+    }[kind]
+    return kind(model.get_policy_operator(), critics, **keywords, **further)
+
+
+def model_for(kind: type, k: int) -> ActorQValue:
+    return make_model(DISCRETE if kind is DiscreteSACLoss else CONTINUOUS, k, deterministic=kind in (TD3Loss, DDPGLoss))
+
+
+@pytest.mark.parametrize("kind", [SACLoss, DiscreteSACLoss, TD3Loss])
+@pytest.mark.parametrize("k", [1, 2])
+def test_one_critic_with_a_shared_trunk_is_refused_by_a_loss_that_would_copy_it(kind: type, k: int) -> None:
+    model = model_for(kind, k)
+    for critic in model.get_qvalue_operators():
+        for given in (critic, TensorDictSequential(critic), copy.deepcopy(critic)):
+            with pytest.raises(ValueError, match=r"qvalue_network must be .* list get_qvalue_operators\(\).*got one"):
+                off_policy_loss(kind, given, model)
+
+
+@pytest.mark.parametrize("kind", [SACLoss, DiscreteSACLoss, TD3Loss])
+@pytest.mark.parametrize("k", [0, 1])
+def test_the_list_of_critics_trains_the_trunk_that_is_shared(kind: type, k: int) -> None:
+    model = model_for(kind, k)
+    loss = off_policy_loss(kind, model.get_qvalue_operators(), model)
+    loss.make_value_estimator(ValueEstimators.TD0, gamma=0.5)
+    targets = SoftUpdate(loss, tau=0.1)
+    loss(transitions(discrete=kind is DiscreteSACLoss))["loss_qvalue"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.get_features().parameters())
+    targets.step()
+
+
+def test_what_copies_a_critic_without_drawing_it_anew_is_allowed() -> None:
+    model = model_for(DDPGLoss, 1)
+    critic = model.get_qvalue_operators()[0]
+    loss = off_policy_loss(DDPGLoss, critic, model)
+    trunk = list(model.get_features().parameters())
+    assert ids(nn.ParameterList(trunk)) <= {id(p) for p in loss.parameters()}
+    data = transitions(discrete=False)
+    twin = copy.deepcopy(critic)
+    torch.testing.assert_close(twin(data.clone())["state_action_value"], critic(data.clone())["state_action_value"])
+    assert twin.state_dict().keys() == critic.state_dict().keys() and "shared_trunk" not in critic.state_dict()
+    assert critic.double().to("meta") is critic
+    for free in (model_for(SACLoss, 0).get_qvalue_operators()[0], *model_for(SACLoss, 1).get_qvalue_branches()):
+        off_policy_loss(SACLoss, free, model_for(SACLoss, 0))
+
+
 # ------------------------------------------------------------------------------------------------- the actions' unit
 
 UNIT = Bounded(-1.0, 1.0, (ACTION,))
@@ -362,6 +415,41 @@ def test_action_spaces() -> None:
         assert (space.discrete, space.size, space.one_hot) == (True, 4, one_hot)
     batched_model = make_model(Bounded(LOW.expand(8, 2), HIGH.expand(8, 2)))
     assert batched_model(observations(5))["action"].shape == (5, 2)
+
+
+def test_the_batch_tells_components_from_games() -> None:
+    """One number for each of N games has the same spec as one vector of N components."""
+    games = Bounded(-1.0, 1.0, (4,))
+    assert action_space(games).size == action_space(games, ()).size == 4
+    with pytest.raises(ValueError, match=r"action_spec must have the shape \(4, 4\), .* a batch \(4,\); got \(4,\)"):
+        action_space(games, [4])
+    assert action_space(Bounded(-1.0, 1.0, (4, 1)), [4]).size == 1
+    with pytest.raises(ValueError, match=r"action_spec must have the shape \(3,\), .* a batch \(\); got \(2, 3\)"):
+        action_space(Bounded(-1.0, 1.0, (2, 3)), [])
+    assert action_space(Categorical(3, (4,)), [4]).size == action_space(OneHot(3, (4, 3)), [4]).size == 3
+    with pytest.raises(ValueError, match=r"action_spec must have the shape \(4,\), .*; got \(4, 2\)"):
+        action_space(Categorical(3, (4, 2)), [4])  # two choices
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (
+            Bounded(torch.tensor([[-1.0, -1], [-5, -5]]), torch.ones(2, 2)),
+            "the same bounds along all axes but the last",
+        ),
+        (
+            Bounded(torch.tensor([-1.0, 2]), torch.tensor([1.0, 2])),
+            r"lower bounds below .* \[-1.0, 2.0\] to \[1.0, 2.0",
+        ),
+        (Bounded(-1.0, 1.0, (0,)), "Categorical, OneHot or a Bounded vector"),
+        (Categorical(3, mask=torch.tensor([True, False, True])), "no mask"),
+        (OneHot(3, mask=torch.tensor([True, False, True])), "no mask"),
+    ],
+)
+def test_bounds_that_no_policy_keeps_are_refused(spec: TensorSpec, says: str) -> None:
+    with pytest.raises(ValueError, match=f"action_spec must .*{says}"):
+        action_space(spec)
 
 
 @pytest.mark.parametrize(

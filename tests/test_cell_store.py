@@ -17,23 +17,22 @@ import time
 from pathlib import Path
 
 import pytest
+from disks import small_disk
 
+import decouple.cell_store
 from decouple.cell_store import Cell, CellStore
 
 FILE = importlib.util.find_spec("decouple.cell_store").origin
 CELL = Cell("pendulum", "td3", '{"gamma": 0.98}', (4, 4), (16, 16))
 LINEAR = Cell("pendulum", "td3", '{"gamma": 0.98}', (), (16, 16))
 
-# What a worker does, in a process that loads the one file, since that takes no second: it trains all seeds of 20 cells,
-# says what it has recorded, and, killed at any moment, was in the middle of something.
+# What a worker does, in a process that loads this file of the package alone, which takes no second: it trains all seeds
+# of 20 cells, says what it has recorded, and, killed at any moment, was in the middle of something.
 WORKER = """
-import importlib.util, random, sys, time, types
-sys.modules["decouple"], sys.modules["decouple.version"] = types.ModuleType("decouple"), types.ModuleType("version")
-sys.modules["decouple.version"].VERSION = "0.2"
-spec = importlib.util.spec_from_file_location("cell_store", sys.argv[1])
-cell_store = importlib.util.module_from_spec(spec)
-sys.modules["cell_store"] = cell_store
-spec.loader.exec_module(cell_store)
+import pathlib, random, sys, time, types
+sys.modules["decouple"] = types.ModuleType("decouple")
+sys.modules["decouple"].__path__ = [str(pathlib.Path(sys.argv[1]).parent)]
+from decouple import cell_store
 store = cell_store.CellStore(sys.argv[2])
 for size in range(1, 21):
     cell = cell_store.Cell("toy", "sac", "{}", (size,), (size,))
@@ -119,25 +118,81 @@ def test_a_batch_that_failed_or_was_interrupted_goes_to_the_next_who_asks_as_it_
     assert store.finish(third, results(third)) and store.batches(CELL)[0].error is None
 
 
-def test_a_worker_that_is_not_heard_of_for_a_lease_loses_its_batch(tmp_path, monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(time, "time", lambda: clock[0])
+@pytest.fixture
+def clocks(monkeypatch):
+    """Seconds of the two clocks, to be moved by hand."""
+    at = {"monotonic": 50.0, "time": 1000.0}
+    for name in at:
+        monkeypatch.setattr(time, name, lambda name=name: at[name])
+    return at
+
+
+@pytest.fixture
+def from_elsewhere(monkeypatch):
+    """A context in which what is claimed is claimed by another machine."""
+
+    @contextlib.contextmanager
+    def elsewhere():
+        with monkeypatch.context() as patched:
+            patched.setattr(decouple.cell_store, "_processes_of", lambda: "elsewhere boot pid:[1]")
+            yield
+
+    return elsewhere
+
+
+def test_a_worker_of_another_machine_that_is_not_heard_of_for_a_lease_loses_its_batch(tmp_path, clocks, from_elsewhere):
     slow, other = (CellStore(tmp_path / "cells.sqlite", lease=300) for _ in range(2))
-    batch = slow.claim(CELL, range(6), "x")
+    with from_elsewhere():
+        batch = slow.claim(CELL, range(6), "x")
     for _ in range(4):  # renewed for longer than a lease
-        clock[0] += 100
+        clocks["monotonic"] += 100
+        clocks["time"] += 100
         assert slow.renew(batch) and other.claim(CELL, range(6), "x") is None
-    clock[0] += 299
+    clocks["monotonic"] += 299
     assert other.claim(CELL, range(6), "x") is None
-    clock[0] += 2
+    clocks["monotonic"] += 2
     taken = other.claim(CELL, range(6), "x")
     assert taken.seeds == batch.seeds and taken.starts == 2
     assert not slow.renew(batch) and not slow.finish(batch, results(batch, 1.0))
     slow.release(batch, "too late")
-    clock[0] += 50
+    clocks["monotonic"] += 50
     assert store_state(other) == "running" and other.finish(taken, results(taken, 2.0))
     assert other.returns(CELL)[5] == 7.0
     assert other.batches(CELL)[0].seconds == 450  # 400 by its renewals, then 50; the silence is nobody's
+
+
+@pytest.mark.parametrize("jump", [1e6, -1e6])
+def test_a_clock_that_jumps_takes_no_claim_and_counts_no_time(jump, tmp_path, clocks, from_elsewhere):
+    store, other = (CellStore(tmp_path / "cells.sqlite", lease=300) for _ in range(2))
+    here = store.claim(CELL, range(6), "x")
+    with from_elsewhere():
+        there = store.claim(LINEAR, range(6), "x")
+    clocks["time"] += jump
+    clocks["monotonic"] += 20
+    assert other.claim(CELL, range(6), "x") is None and other.claim(LINEAR, range(6), "x") is None
+    for batch in (here, there):
+        assert store.finish(batch, results(batch))
+    assert [store.batches(cell)[0].seconds for cell in (CELL, LINEAR)] == [20, 20]
+
+
+def test_a_living_process_of_this_machine_keeps_its_batch_however_long_it_is_silent(tmp_path, clocks):
+    store, other = (CellStore(tmp_path / "cells.sqlite", lease=300) for _ in range(2))
+    batch = store.claim(CELL, range(6), "x")
+    for _ in range(3):
+        clocks["monotonic"] += 10_000
+        assert other.claim(CELL, range(6), "x") is None
+    store.release(batch)
+    assert other.claim(CELL, range(6), "x").starts == 2
+
+
+def test_the_file_of_a_claim_goes_with_it(store):
+    def files():
+        return [entry.name for entry in store.path.parent.iterdir() if entry.name.endswith(".claim")]
+
+    batch = store.claim(CELL, range(6), "x")
+    assert len(files()) == 1
+    store.finish(batch, results(batch))
+    assert files() == []
 
 
 def store_state(store: CellStore) -> str:
@@ -152,14 +207,15 @@ def test_a_dead_process_of_this_machine_loses_its_batch_at_once(store):
     assert store.claim(CELL, range(6), "x").starts == 2
 
 
-def test_a_worker_of_another_machine_is_only_known_by_its_renewals(store):
-    store.claim(CELL, range(6), "x")
-    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
-        db.execute("UPDATE batches SET worker = 'elsewhere boot pid:[1] 4000000 token'")
-    assert store.claim(CELL, range(6), "x") is None
-    with contextlib.closing(sqlite3.connect(store.path)) as db, db:
-        db.execute("UPDATE batches SET heartbeat = heartbeat - 301")
-    assert store.claim(CELL, range(6), "x").starts == 2
+def test_a_claim_of_0_1_whose_process_is_dead_is_taken_at_once(store):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    batch = store.claim(CELL, range(6), "x")
+    for worker, free in ((f"{os.getpid()} token", False), (f"{dead.pid} token", True)):  # without a lock
+        with contextlib.closing(sqlite3.connect(store.path)) as db, db:
+            worker = f"{decouple.cell_store._processes_of()} {worker}"
+            db.execute("UPDATE batches SET worker = ? WHERE id = ?", [worker, batch.id])
+        assert (store.claim(CELL, range(6), "x") is not None) is free
 
 
 def test_several_may_make_the_file_at_once(tmp_path):
@@ -240,14 +296,42 @@ def test_searches_are_kept_under_what_was_asked(store):
     assert (first["state"], first["result"]) == ("done", {"low": -math.inf}) and time.time() - first["updated"] < 60
 
 
+@pytest.mark.parametrize("kind", ["tmpfs", "limit"])
+def test_a_full_disk_names_the_store_and_loses_nothing_that_was_recorded(tmp_path, kind):
+    with small_disk(tmp_path / "disk", kind) as disk:
+        store = CellStore(disk.folder / "cells.sqlite")
+        store.finish(store.claim(CELL, [0], "x"), {0: 1.5})
+        waiting = store.claim(CELL, [1], "x")
+        with (
+            disk.filled(),
+            pytest.raises(sqlite3.OperationalError, match=r"cells\.sqlite: .*(full|disk I/O error); the"),
+        ):
+            for number in range(500):  # until a page is full
+                store.claim(LINEAR, [number], "x" * 500)
+        assert store.returns(CELL) == {0: 1.5} and store.finish(waiting, {1: 2.5})
+        assert CellStore(store.path).returns(CELL) == {0: 1.5, 1: 2.5}
+
+
+def test_a_damaged_store_is_named_with_the_way_out(store):
+    store.finish(store.claim(CELL, range(6), "x"), dict.fromkeys(range(6), 0.5))
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    for use in (store.cells, lambda: store.claim(CELL, range(8), "x"), lambda: CellStore(store.path).returns(CELL)):
+        with pytest.raises(sqlite3.DatabaseError, match=r"cells\.sqlite: .*malformed; .*put a whole copy back"):
+            use()
+
+
 def test_what_is_no_store_is_refused(tmp_path, store):
     with contextlib.closing(sqlite3.connect(tmp_path / "newer.sqlite")) as db:
         db.execute("PRAGMA user_version = 3")
     with pytest.raises(ValueError, match="format 3, and this version of decouple reads format 2"):
         CellStore(tmp_path / "newer.sqlite")
     (tmp_path / "text.sqlite").write_text("no database, but long enough to be seen as none " * 20)
-    with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+    with pytest.raises(sqlite3.DatabaseError, match=r"text\.sqlite: file is not a database; .*run_dir"):
         CellStore(tmp_path / "text.sqlite")
+    (tmp_path / "folder.sqlite").mkdir()
+    with pytest.raises(sqlite3.OperationalError, match=r"folder\.sqlite: unable to open .*must be a file"):
+        CellStore(tmp_path / "folder.sqlite")
     with pytest.raises(ValueError, match="lease must be positive"):
         CellStore(tmp_path / "cells.sqlite", lease=0)
     batch = store.claim(CELL, range(2), "x")

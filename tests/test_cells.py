@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -13,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from odd_tasks import register
 
+import decouple.cell_store
+import decouple.cells
 from decouple.cell_store import CellStore
-from decouple.cells import CellError, GaveUpError, Processes, RayTasks, cell_of, frames_done, train_cells
+from decouple.cells import CellError, GaveUpError, Processes, RayTasks, _trained, cell_of, frames_done, train_cells
 from decouple.control import ControlSettings, DDPGControl, PPOControl, train_agents
+from decouple.locks import FolderInUseError, lock_folder
+from decouple.search import smallest_actor
 
 QUICK: dict[str, Any] = {
     **{"env": "toy", "actor": [4, 4], "critic": [8, 8], "show_progress": False, "final_episodes": 1},
@@ -113,19 +119,49 @@ def test_an_interruption_gives_its_batch_back(store):
     assert store.batches(cell_of(quick()))[0].state == "released"
 
 
-def test_a_claim_that_was_lost_is_given_up_and_its_result_waited_for(tmp_path):
+def test_a_claim_that_was_lost_is_given_up_and_its_result_waited_for(tmp_path, monkeypatch):
     store, other = (CellStore(tmp_path / "cells.sqlite", lease=0.05) for _ in range(2))
     seen = []
 
     def train(config: ControlSettings, go_on: Any) -> dict[str, float]:
-        time.sleep(0.1)  # silent for too long
+        monkeypatch.undo()  # the others are on another machine than this one, which is silent for too long
+        assert other.claim(cell_of(config), config.all_seeds, "x") is None
+        time.sleep(0.1)
         taken = other.claim(cell_of(config), config.all_seeds, "x")
         assert not go_on()
         other.finish(taken, {0: -1.0})
         seen.append(taken.starts)
         raise GaveUpError
 
+    monkeypatch.setattr(decouple.cell_store, "_processes_of", lambda: "elsewhere boot pid:[1]")
     assert train_cells([quick()], store, train) == [[-1.0]] and seen == [2]
+
+
+def test_a_restart_puts_a_batchs_folder_aside_once(store):
+    seen = []
+
+    def train(config: ControlSettings, go_on: Any) -> dict[str, float]:
+        assert config.restart is False  # its process may die, and then go on
+        seen.append(sorted(entry.name for entry in Path(config.run_dir).parent.iterdir()))
+        return Told()(config, go_on)
+
+    broken = store.claim(cell_of(quick()), [0], "x")
+    Path(broken.run_dir).mkdir(parents=True)
+    (Path(broken.run_dir) / "metrics.csv").write_text("broken")
+    store.release(broken)
+    train_cells([quick(restart=True)], store, train)
+    assert seen == [["seeds0_1", "seeds0_1.1"]]
+    assert cell_of(quick(restart=True)) == cell_of(quick())
+
+
+def test_a_process_that_has_not_yet_left_a_batchs_folder_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(decouple.cells, "BEAT_S", 0.05)
+    lock = lock_folder(tmp_path)
+    threading.Timer(0.3, lock.release).start()
+    assert "final/return" in decouple.cells._trained(quick(run_dir=str(tmp_path)))
+    monkeypatch.setattr(decouple.cells, "PATIENCE_S", 0.2)
+    with lock_folder(tmp_path), pytest.raises(FolderInUseError):
+        decouple.cells._trained(quick(run_dir=str(tmp_path), total_frames=800))
 
 
 def test_several_at_once_and_two_callers_share_the_work(store):
@@ -248,3 +284,30 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'decouple\[cluster\]'"):
         RayTasks()
+
+
+# ----------------------------------------------------------------------------------------------------- agents that fail
+
+
+@pytest.mark.filterwarnings("ignore:.*it has failed and the others go on")
+def test_a_seed_that_fails_counts_as_minus_infinity_and_the_batch_goes_on(store):
+    """In this process: `Processes` and Ray call the same function. A search rejects the size, and asks for no more."""
+    register()
+    train = lambda config, go_on: _trained(config)  # noqa: E731
+    small = {
+        "total_frames": 100,
+        "learning_starts": 50,
+        "log_every": 50,
+        "evaluate_every": 100,
+        "checkpoint_every": 100,
+    }
+    some, all_ = (quick(env=f"Odd/Nan-reward-box-{end}", seeds=3, **small) for end in ("seed1-v0", "v0"))
+    (returns, of_all) = train_cells([some, all_], store, train)
+    assert math.isfinite(returns[0]) and math.isfinite(returns[2]) and [returns[1], *of_all] == [-math.inf] * 4
+    never = lambda config, go_on: pytest.fail("was asked again")  # noqa: E731
+    assert train_cells([some, all_], store, never) == [returns, of_all]
+
+    asked = {(4, 4): [1.0, 1.0, 1.0], (1,): returns}
+    found = smallest_actor(lambda actor, critic: asked[actor], baseline=[4, 4], sizes=[(1,), (4, 4)], threshold=0.5)
+    assert found.symmetric and found.symmetric.actor == (4, 4)
+    assert [trial.accepted for trial in found.symmetric_trials] == [False, True]

@@ -11,17 +11,20 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from disks import small_disk
 from torch import nn
 
 import decouple.checkpoint
 from decouple.checkpoint import (
     CheckpointError,
+    checkpoint_exists,
     frames_to_resume,
     load_checkpoint,
     rng_state,
     save_checkpoint,
     set_rng_state,
 )
+from decouple.metrics import rows_up_to, table_sum
 
 SETTINGS = {"separation": "late", "env": {"game": "coinrun", "levels": 200}, "channels": [16, 32, 32]}
 
@@ -72,6 +75,11 @@ def test_tensors_of_every_type_come_back(tmp_path, dtype):
     assert state["t"].dtype == dtype
     assert torch.equal(state["t"], tensor)
     assert state["empty"].shape == (0, 3)
+
+
+def test_what_it_says_of_the_files_beside_it_is_no_part_of_the_state(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"frames": 1}, record={"table": "sum"})
+    assert load_checkpoint(tmp_path / "checkpoint.pt") == {"frames": 1}
 
 
 def test_the_same_state_gives_the_same_bytes(tmp_path):
@@ -158,6 +166,24 @@ class _Proxy:
 
     def __getattr__(self, name):
         return getattr(self._module, name)
+
+
+@pytest.fixture(params=["tmpfs", "limit"])
+def disk(tmp_path, request):
+    with small_disk(tmp_path / "disk", request.param) as disk:
+        yield disk
+
+
+@pytest.mark.parametrize("numbers", [1, 1000, 300_000])
+def test_a_full_disk_is_an_oserror_that_names_the_file_and_leaves_the_old_one(disk, numbers):
+    path = disk.folder / "checkpoint.pt"
+    save_checkpoint(path, {"frames": 1})
+    before = path.read_bytes()
+    with disk.filled(), pytest.raises(OSError, match=r"(No space left on device|File too large): '.*checkpoint\.pt'"):
+        save_checkpoint(path, {"frames": 2, "weight": torch.zeros(numbers), "other": torch.ones(numbers)})
+    assert path.read_bytes() == before and leftovers(disk.folder) == []
+    save_checkpoint(path, {"frames": 2, "weight": torch.zeros(numbers)})
+    assert load_checkpoint(path)["frames"] == 2
 
 
 def test_what_a_killed_save_left_is_removed_by_the_next(saved):
@@ -275,6 +301,75 @@ def test_a_run_goes_on_from_the_frames_of_its_checkpoint_and_with_no_fewer_than_
         resume(200)
     with pytest.raises(CheckpointError, match="seed"):
         frames_to_resume(tmp_path, {"seed": 2}, total_frames=500, frames_per_iteration=100)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of 300 frames, whose checkpoint at 200 holds its table's sum."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text("frames,a\n100,1.5\n200,2.5\n")
+    table = table_sum(*rows_up_to(folder / "metrics.csv", 200))
+    save_checkpoint(folder / "checkpoint.pt", {"settings": {}, "frames": 200}, record={"table": table})
+    (folder / "metrics.csv").write_text("frames,a,b\n100,1.5,\n200,2.5,\n300,3.5,0.5\n")
+    return folder
+
+
+def resumed(folder):
+    return frames_to_resume(folder, {}, total_frames=1000, frames_per_iteration=100)
+
+
+def test_rows_and_columns_after_the_checkpoint_are_no_damage(run):
+    assert resumed(run) == 200
+    with open(run / "metrics.csv", "a") as file:
+        file.write("400,")
+    assert resumed(run) == 200
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["gone", "link"])
+def test_a_checkpoint_that_is_gone_beside_a_table_with_rows_is_refused(run, link):
+    (run / "checkpoint.pt").unlink()
+    if link:
+        (run / "checkpoint.pt").symlink_to(run / "moved.pt")
+    message = r"is a link to .*moved\.pt, which is gone" if link else r"is gone, and .* rows up to 300 .* restart=true"
+    with pytest.raises(CheckpointError, match=r"run.checkpoint\.pt " + message):
+        resumed(run)
+    assert checkpoint_exists(run / "none.pt") is False
+
+
+def test_a_link_to_a_checkpoint_is_one(run):
+    (run / "checkpoint.pt").rename(run.parent / "moved.pt")
+    (run / "checkpoint.pt").symlink_to(run.parent / "moved.pt")
+    assert resumed(run) == 200
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("frames,a\n100,1.5\n", "was cut: it has rows up to 100 frames, and none of the checkpoint's 200;"),
+        ("frames,a\n100,1.5\n20", "was cut: it has rows up to 100 frames, and none of the checkpoint's 200;"),
+        ("frames\n", "was cut: it has no rows, and none of the checkpoint's 200;"),
+        ("", "was cut: it has no rows, and none of the checkpoint's 200;"),
+        ("frames,a\n200,2.5\n", r"is not what it was at the checkpoint's 200 frames \(SHA-256 differs\);"),
+        ("frames,a\n100,1.5\n200,2.6\n", r"is not what it was at the checkpoint's 200 frames \(SHA-256 differs\);"),
+        ("frames,c\n100,1.5\n200,2.5\n", r"is not what it was at the checkpoint's 200 frames \(SHA-256 differs\);"),
+    ],
+)
+def test_a_table_that_was_cut_or_altered_is_refused(run, table, message):
+    (run / "metrics.csv").write_text(table)
+    with pytest.raises(
+        CheckpointError, match=rf"metrics\.csv {message} put a whole copy of it back, or .*restart=true"
+    ):
+        resumed(run)
+
+
+def test_a_table_beside_a_checkpoint_of_0_1_must_have_the_checkpoints_row(run):
+    save_checkpoint(run / "checkpoint.pt", {"settings": {}, "frames": 200})
+    (run / "metrics.csv").write_text("frames,a\n100,9.5\n200,2.5\n")
+    assert resumed(run) == 200
+    (run / "metrics.csv").write_text("frames,a\n100,9.5\n")
+    with pytest.raises(CheckpointError, match="was cut"):
+        resumed(run)
 
 
 def test_nan_and_empty_settings_equal_themselves(tmp_path):

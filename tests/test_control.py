@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from damage import DAMAGES, damage
 from tensordict import TensorDict
 from torch import nn
 
@@ -20,14 +25,21 @@ from decouple.control import (
     PPOControl,
     SACControl,
     done_result,
+    final_returns,
+    initial_agents,
     load_agents,
     make_env,
     make_model,
+    make_small_env,
     train_agents,
 )
 from decouple.counting import parameter_count
+from decouple.locks import FolderInUseError, lock_folder
 from decouple.metrics import read_metrics
 from decouple.off_policy_settings import OffPolicySettings
+
+gymnasium = pytest.importorskip("gymnasium")
+import odd_spaces  # noqa: E402  (needs Gymnasium)
 
 OFF = ("sac", "td3", "ddpg")
 QUICK: dict[str, Any] = {"show_progress": False, "evaluate_episodes": 1, "final_episodes": 2}
@@ -180,6 +192,93 @@ def test_a_result_is_done_where_it_has_its_frames_and_its_settings(tmp_path):
         done_result(cell("ddpg", tmp_path / "run", learning_rate=0.5))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir()}
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "ppo"])
+def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path, algorithm):
+    run = tmp_path / "run"
+    train_agents(cell(algorithm, run))
+    with lock_folder(run):
+        before = contents(run)
+        for settings in ({}, {"total_frames": 400}, {"restart": True}):
+            with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
+                train_agents(cell(algorithm, run, **settings))
+        assert done_result(cell(algorithm, run)) is not None and len(load_agents(run)) == 1  # who reads needs no lock
+        assert contents(run) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(("algorithm", "other"), [("td3", "ddpg"), ("ppo", "trpo")])
+def test_a_run_whose_checkpoint_is_gone_is_not_begun_anew_in_silence(tmp_path, algorithm, other):
+    run = tmp_path / "run"
+    train_agents(cell(algorithm, run, keep_replay=algorithm == "td3"))
+    (run / "checkpoint.pt").unlink()
+    before = contents(run)
+    for refused in (algorithm, other):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, and .*rows up to 200 .*restart=true"):
+            train_agents(cell(refused, run))
+    (run / "checkpoint.pt").symlink_to(tmp_path / "elsewhere.pt")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt is a link to .*elsewhere\.pt, which is gone"):
+        train_agents(cell(algorithm, run))
+    (run / "checkpoint.pt").unlink()
+    assert contents(run) == before | {".lock": contents(run)[".lock"]}
+
+
+def test_a_restart_begins_anew_and_keeps_what_was_there(tmp_path):
+    run, fresh = tmp_path / "run", tmp_path / "fresh"
+    train_agents(cell("td3", run, keep_replay=True))
+    before = contents(run)
+    (run / "config.yaml").write_bytes(b"\xff")  # whatever is damaged
+    train_agents(cell("ddpg", run, restart=True))
+    after = contents(tmp_path / "run.1")
+    assert {**after, ".lock": b""} == {**before, ".lock": b"", "config.yaml": b"\xff"}
+    train_agents(cell("ddpg", fresh))
+    tables = [{k: v for k, v in read_metrics(folder).items() if "time/" not in k} for folder in (run, fresh)]
+    assert str(tables[0]) == str(tables[1])
+    assert contents(run)["result.json"] == contents(fresh)["result.json"]
+    assert done_result(cell("ddpg", run)) is not None  # a restart is no part of what it is
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_replay_that_was_cut_is_refused_and_left_as_it_is(tmp_path, size):
+    run = tmp_path / "run"
+    train_agents(cell("td3", run, keep_replay=True))
+    os.truncate(run / "replay.bin", size)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"replay\.bin was cut: it has {size:,} bytes of .*restart=true"):
+            train_agents(cell("td3", run, total_frames=400))
+        assert (run / "replay.bin").stat().st_size == size
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "ppo"])
+def test_a_table_that_was_cut_in_half_is_refused(tmp_path, algorithm):
+    train_agents(cell(algorithm, tmp_path, keep_replay=algorithm == "td3"))
+    table = (tmp_path / "metrics.csv").read_bytes()
+    (tmp_path / "metrics.csv").write_bytes(table[: len(table) // 2])
+    with pytest.raises(CheckpointError, match=r"metrics\.csv was cut: it has .*restart=true"):
+        train_agents(cell(algorithm, tmp_path, total_frames=400))
+    assert (tmp_path / "metrics.csv").read_bytes() == table[: len(table) // 2]
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "sac", "ppo"])
+def test_agents_are_evaluated_as_at_the_end_of_their_run(tmp_path, algorithm):
+    config = cell(algorithm, tmp_path / "run", seeds=2, final_episodes=3)
+    report = train_agents(config)
+    expected = [report[f"final/return/seed{seed}"] for seed in config.all_seeds]
+    assert final_returns(config, load_agents(tmp_path / "run")) == pytest.approx(expected, rel=1e-4)
+    before = torch.get_rng_state()
+    starts = initial_agents(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(config.seed + 1)  # as the second agent alone
+    alone = make_model(config, make_small_env(config))
+    assert all(torch.equal(a, b) for a, b in zip(alone.parameters(), starts[1].parameters(), strict=True))
+    assert final_returns(config, starts) != pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="normalize_observation must be false"):
+        final_returns(cell(algorithm, env="pendulum", normalize_observation=True), starts)
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"frames": null}'])
 def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content):
     config = cell("ddpg", tmp_path / "run")
@@ -190,6 +289,16 @@ def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content)
     assert str(error.value).startswith(str(file))
     file.unlink()
     assert done_result(config) is None and train_agents(config) == report
+
+
+@pytest.mark.parametrize("what", [what for what in DAMAGES if "result" not in what])
+def test_a_run_with_a_damaged_file_does_not_go_on_and_says_which(tmp_path, what):
+    config = cell("ddpg", tmp_path / "run", total_frames=100, keep_replay=True)
+    train_agents(config)
+    file = damage(tmp_path / "run", what)
+    with pytest.raises((ValueError, CheckpointError), match=r"restart=true|older copy") as error:
+        train_agents(dataclasses.replace(config, total_frames=150))
+    assert str(file) in str(error.value)
 
 
 def test_a_checkpoint_of_something_else_holds_no_agents(tmp_path):
@@ -296,3 +405,48 @@ def test_threads_are_for_many_weights(monkeypatch, sizes, seeds, num_threads, ex
     train_agents(cell("sac", actor=[4], critic=sizes, seeds=seeds, num_threads=num_threads))
     assert seen == [expected] and torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------------------------------------------- odd spaces
+def odd_cell(algorithm: str, name: str, folder: Path) -> ControlSettings:
+    settings = {"env": f"Odd/{name}-v0", "total_frames": 60}
+    return cell(algorithm, folder, **settings, **({"learning_starts": 40} if algorithm in OFF else {}))
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("name", odd_spaces.PLAYED_SPACES)
+def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algorithm):
+    space, played = odd_spaces.PLAYED_SPACES[name], odd_spaces.PLAYED[name]
+    played.clear()
+    discrete = isinstance(space, gymnasium.spaces.Discrete)
+    if discrete and algorithm in ("td3", "ddpg"):
+        with pytest.raises(ValueError, match="action_spec must be continuous for a deterministic policy"):
+            train_agents(odd_cell(algorithm, name, tmp_path))
+        return
+    train_agents(odd_cell(algorithm, name, tmp_path))  # the task asserts that each action is in its space
+    assert len(played) >= 60 + 10 * 3
+    assert all(action.dtype == space.dtype and action.shape == space.shape for action in played)
+    if algorithm in OFF:  # the first are uniform: the ends of each component are reached, or each choice made
+        uniform = np.stack(played[:40])
+        if discrete:
+            assert set(uniform.tolist()) == set(range(space.n))
+        else:
+            margin = 0.2 * (space.high.astype(float) - space.low)
+            assert (uniform.min(0) < space.low + margin).all() and (uniform.max(0) > space.high - margin).all()
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("name", odd_spaces.REFUSED_ACTIONS)
+def test_actions_that_no_algorithm_takes_are_refused_by_their_space(tmp_path, name, algorithm):
+    says = f"actions are Discrete from 0, or a Box of .* got {re.escape(odd_spaces.REFUSED_ACTIONS[name][1])}"
+    with pytest.raises(ValueError, match=says):
+        train_agents(odd_cell(algorithm, name, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", odd_spaces.REFUSED_OBSERVATIONS)
+def test_observations_that_no_network_reads_are_refused_by_their_space(tmp_path, name):
+    says = rf"observations are a Box of \(O,\) floats; got {re.escape(odd_spaces.REFUSED_OBSERVATIONS[name][1])}"
+    with pytest.raises(ValueError, match=says):
+        train_agents(odd_cell("ppo", name, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -114,3 +114,18 @@ def test_the_divergence_of_categorical_distributions(kind: type):
     old, new = torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.tensor([[0.25, 0.75], [0.9, 0.1]])
     expected = [0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.0]
     assert kl_divergence(kind(probs=old), kind(probs=new)).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_parameters_that_are_nan_the_action_is_valid_and_its_probability_nan():
+    """The second of two seeds has failed; the first draws what it would draw alone."""
+    loc, scale = normal_parameters(2, 5)
+    alone = sampler(["loc", "scale"], TanhNormal, SeedNoise([4]), **BOUNDS)(TensorDict(loc=loc[:1], scale=scale[:1]))
+    loc[1] = math.nan
+    found = sampler(["loc", "scale"], TanhNormal, SeedNoise([4, 5]), **BOUNDS)(TensorDict(loc=loc, scale=scale))
+    assert torch.equal(found["action"][1], LOW.expand(5, 2)) and found["action_log_prob"][1].isnan().all()
+    assert torch.equal(found["action"][0], alone["action"][0])
+    logits = torch.full((2, 5, 3), math.nan)
+    for kind in (distributions.Categorical, OneHotCategorical):
+        found = sampler(["logits"], kind, SeedNoise([4, 5]))(TensorDict(logits=logits))
+        index = found["action"] if kind is distributions.Categorical else found["action"].argmax(-1)
+        assert (index == 0).all() and found["action_log_prob"].isnan().all()

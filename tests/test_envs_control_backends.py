@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
+import pickle
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +247,59 @@ def test_a_loaded_run_on_envpool_begins_new_episodes() -> None:
         env.load_state_dict(plain.state_dict())
     with pytest.raises(ValueError, match=r"got backend 'envpool' there, None here"):
         plain.load_state_dict(env.state_dict())
+
+
+def pickled(env: EnvBase) -> EnvBase:
+    return pickle.loads(pickle.dumps(env))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *(("pendulum", "batched"), ("acrobot", "batched"), ("pendulum", "gymnasium"), ("CartPole-v1", "gymnasium")),
+        ("halfcheetah", "gymnasium"),
+    ],
+)
+def test_a_copy_plays_on_as_the_environment_does(name: str, backend: str, copied: Callable[[EnvBase], EnvBase]) -> None:
+    if name == "halfcheetah":
+        pytest.importorskip("mujoco")
+    env = control_env(name, [3, 5], 2, backend=backend, **NORMALIZED)
+    action = actions(env, 60)
+    state = play(env, action[:20])[1]
+    other = copied(env)
+    here, there = play(env, action[20:], state.clone()), play(other, action[20:], state.clone())
+    assert same(here[0], there[0])
+    assert same(env.reset(), other.reset(), AT_RESET)  # and their generators stand in the same place
+
+
+class BeginsAnew(gymnasium.Env, gymnasium.utils.EzPickle):
+    """A simulator that a copy of which begins anew, as Gymnasium's Box2D tasks are."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), dtype=np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        gymnasium.utils.EzPickle.__init__(self)
+
+
+@needs_envpool
+def test_envpools_games_have_no_copy() -> None:
+    env = control_env("halfcheetah", [0], 2, backend="envpool")
+    with pytest.raises(TypeError, match="envpool's games cannot be copied or pickled"):
+        copy.deepcopy(env)
+    env.reset()
+    env.close()
+    with pytest.raises(RuntimeError, match="envpool's games are closed"):
+        env.reset()
+
+
+def test_a_task_whose_copy_would_begin_anew_has_none() -> None:
+    gymnasium.register("decouple_test/BeginsAnew-v0", entry_point=BeginsAnew)
+    try:
+        env = control_env("decouple_test/BeginsAnew-v0", [0])
+        for copied in (copy.deepcopy, pickled):
+            with pytest.raises(TypeError, match=r"games of decouple_test/BeginsAnew-v0 cannot be copied or pickled"):
+                copied(env)
+    finally:
+        del gymnasium.registry["decouple_test/BeginsAnew-v0"]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import importlib
 import importlib.util
 import io
+import pickle
 import shutil
 import struct
+import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +23,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import environment
 from marks import needs_games
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torch.nn import Linear, Module, Sequential
 from torchrl.envs import EnvBase, TransformedEnv
@@ -27,7 +34,10 @@ from torchrl.envs.utils import RandomPolicy, check_env_specs
 
 from decouple.actor_critic import actor_value
 from decouple.checkpoint import load_checkpoint
+from decouple.envs import procgen_backends
 from decouple.envs.procgen import GAMES, TIME_LIMIT, ProcgenEnv, distribution_modes, procgen_env
+from decouple.envs.procgen_levels import training_fingerprints
+from decouple.evaluation import evaluate
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.separation import separate
 
@@ -468,6 +478,144 @@ def test_sequential_levels_go_on_without_a_done_and_restart_the_clock() -> None:
     assert env.get_extra_state()["elapsed"].tolist() == since_won
 
 
+def open_games() -> int:
+    """How many of gym3's objects there are; whoever is closed should be none."""
+    return sum(type(thing).__name__ == "ProcgenGym3Env" for thing in gc.get_objects())
+
+
+@needs_procgen
+def test_closed_games_do_not_wait_for_the_collector() -> None:
+    policy = TensorDictModule(lambda frames: torch.randint(15, frames.shape[:1]), ["observation"], ["action"])
+
+    def make(levels: int) -> Callable[[int, int], EnvBase]:
+        options = {"scale_rewards": False, "num_threads": 1, "backend": "procgen"}
+        return lambda n, seed: procgen_env("leaper", n, num_levels=levels, seed=seed, **options)
+
+    gc.collect()
+    before = open_games()
+    gc.disable()
+    try:
+        evaluate(policy, {"train": make(200), "test": make(0)}, episodes=2, seed=0)
+        training_fingerprints("coinrun", 2, num_threads=1, backend="procgen")
+        with pytest.raises(ZeroDivisionError):
+            training_fingerprints("coinrun", 2, num_threads=1, backend="procgen", progress=lambda done, wanted: 1 / 0)
+        with pytest.raises(ValueError, match="gamma must"):
+            procgen_env("coinrun", 2, gamma=2.0, backend="procgen")
+        assert open_games() == before
+    finally:
+        gc.enable()
+
+
+@needs_procgen
+def test_games_dropped_in_a_cycle_are_closed_and_never_the_collectors_garbage() -> None:
+    env = ProcgenEnv("coinrun", 2, num_threads=1, backend="procgen")
+    env.itself = env
+    handle = weakref.ref(env._games[0].games)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)  # what the collector would free is kept in gc.garbage instead
+    try:
+        del env
+        gc.collect()
+        garbage = {type(thing).__name__ for thing in gc.garbage}
+        assert handle() is None  # though its owner is still there
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert "ProcgenEnv" in garbage and "ProcgenGym3Env" not in garbage
+
+
+@needs_procgen
+def test_an_error_while_groups_are_built_closes_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    build, built = procgen_backends.ProcgenGames, []
+
+    def build_one(*arguments: Any) -> Any:
+        if built:
+            raise MemoryError
+        built.append(build(*arguments))
+        return built[0]
+
+    monkeypatch.setattr(procgen_backends, "ProcgenGames", build_one)
+    with pytest.raises(MemoryError):
+        ProcgenEnv("coinrun", 4, groups=2, backend="procgen")
+    with pytest.raises(RuntimeError, match="closed"):
+        built[0].games  # noqa: B018
+
+
+@needs_games
+def test_use_after_close_says_so() -> None:
+    env = procgen_env("coinrun", 2)
+    state = env.rollout(3)[:, -1]["next"].exclude("reward")
+    env.close()
+    env.close(raise_if_closed=False)
+    action = torch.zeros(2, dtype=torch.int64)
+    uses = [env.reset, env.state_dict, lambda: env.step(state.set("action", action)), lambda: copy.deepcopy(env)]
+    for use in uses[: None if env.base_env.resumable else 1]:
+        with pytest.raises(RuntimeError, match="games are closed; make a new environment"):
+            use()
+
+
+@needs_procgen
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_plays_on_by_itself(copied: Callable[[EnvBase], TransformedEnv]) -> None:
+    env = procgen_env("starpilot", 4, num_levels=3, groups=2, num_threads=2, backend="procgen")
+    state = play(env, actions(40, 4))[-1]
+    other = copied(env)
+    action = actions(60, 4, seed=1)
+    here, there = play(env, action), play(other, action)  # both begin with a reset, which gives up all episodes
+    assert same(here, there, (*KEYS, "episode_reward", "step_count"))
+    assert not torch.equal(here["level_seed"][0], state["level_seed"])
+    env.close()
+    assert other.rollout(3).shape == (4, 3)
+    other.close()
+
+
+@needs_envpool
+def test_envpools_games_have_no_copy() -> None:
+    with pytest.raises(TypeError, match="envpool's games cannot be copied or pickled"):
+        copy.deepcopy(procgen_env("coinrun", 2, backend="envpool"))
+
+
+LEFT_OPEN = """
+import gc
+import torch
+from tensordict.nn import TensorDictModule
+from decouple import evaluate
+from decouple.envs.procgen import procgen_env
+
+policy = TensorDictModule(lambda x: torch.randint(15, x.shape[:1]), ["observation"], ["action"])
+make = lambda n, seed: procgen_env("leaper", n, seed=seed, scale_rewards=False, num_threads=1)
+evaluate(policy, {"train": make, "test": make}, episodes=2, seed=0)
+for seed in range(12):
+    env = procgen_env("coinrun", 2, num_threads=1, seed=seed)
+    env.reset()
+    env.itself = env.base_env.itself = env
+    if seed % 3 == 0:
+        env.close()
+    if seed % 4 == 3:
+        gc.collect()
+kept = procgen_env("coinrun", 2, num_threads=2)
+kept.rollout(2)
+import os, sys
+child = os.fork()
+if child == 0:
+    try:
+        kept.rollout(2)
+    except RuntimeError as error:
+        print(error, flush=True)
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@needs_procgen
+def test_no_program_crashes_or_hangs_on_games_left_open_by_it_or_by_the_process_it_was_forked_off() -> None:
+    program = [sys.executable, "-c", LEFT_OPEN]
+    done = subprocess.run(program, env=environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    refused, code = done.stdout.splitlines()
+    assert "Procgen's games must be used in the process that started them" in refused and code == "0"
+
+
 BAD_ARGUMENTS = [
     ({"game": "pong"}, r"game must be one of bigfish, .*; got 'pong'"),
     ({"num_envs": 0}, r"num_envs must be an integer in \[1, 2147483647\]; got 0"),
@@ -494,6 +642,28 @@ def test_bad_actions_are_refused() -> None:
     env = ProcgenEnv("coinrun", 2)
     with pytest.raises(ValueError, match=r"action must lie in \[0, 15\); got -1 to 4"):
         env.step(env.reset().set("action", torch.tensor([-1, 4])))
+
+
+@needs_games
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (torch.tensor([0.0, float("nan")]), r"action must be integers in \[0, 15\); got torch.float32"),
+        (torch.tensor([1.0, 2.5]).bfloat16(), r"action must be integers in \[0, 15\); got torch.bfloat16"),
+        (torch.tensor([True, False]), r"action must be integers in \[0, 15\); got torch.bool"),
+        (torch.tensor([[1], [2]]), r"action must have the shape \(2,\); got \(2, 1\)"),
+        (torch.tensor([0, 1, 2]), r"action must have the shape \(2,\); got \(3,\)"),
+        (torch.tensor([0, 15]), r"action must lie in \[0, 15\); got "),
+    ],
+)
+def test_what_is_no_action_is_not_played(action: Tensor, message: str, groups: int) -> None:
+    env = ProcgenEnv("coinrun", 2, groups=groups, num_threads=1)
+    state = env.reset()
+    with pytest.raises(ValueError, match=message):
+        env._step({"action": action})  # past TorchRL's own checks, which come and go
+    assert env.step(state.set("action", torch.tensor([3, 4], dtype=torch.uint8)))["next", "reward"].shape == (2, 1)
+    env.close()
 
 
 def test_a_missing_backend_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

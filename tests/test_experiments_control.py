@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import platform
+import re
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from commands import ROOT, Script, assert_same, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, environment, rows, without_clock
+from damage import damage
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from decouple.checkpoint import load_checkpoint
 from decouple.control import CONTROL_ALGORITHMS, load_agents, sizes_name
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
@@ -78,6 +87,28 @@ def test_a_misspelt_setting_is_refused_before_anything_is_written(tmp_path):
     assert "Traceback" not in refused.stderr and not list(tmp_path.iterdir())
 
 
+def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):
+    small = ["actor=[4]", "critic=[4]", "total_frames=200", "learning_starts=20", "log_every=50", "checkpoint_every=50"]
+    small += ["evaluate_every=50", "evaluate_episodes=1", "learning_rate=1e37", "run_dir=run", "show_progress=false"]
+    ended = CONTROL.run(tmp_path, "env=toy", "algorithm=td3", *small)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and not ended.stdout
+    says, how = ended.stderr.splitlines()[-2:]
+    assert re.fullmatch(r"NotFiniteError: toy, seed 0: (loss/\w+|parameter [\w.]+) is (nan|inf) by frame 50", says)
+    assert "HYDRA_FULL_ERROR" in how
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["final/return"] is None and result["failed"]["seed0"] in says
+
+
+def test_the_table_says_which_agents_failed_and_over_how_many_the_mean_is():
+    script, settings = CONTROL.load(), composed("env=toy", "algorithm=td3", "seeds=3")
+    report = {"final/return": -2.0, "final/return_std": 1.0, "final/seeds": 2.0, "failed": {"seed1": "reward is nan"}}
+    report |= {"final/return/seed0": -1.0, "final/return/seed1": None, "final/return/seed2": -3.0}
+    lines = script.table(settings, report).splitlines()[1:]
+    assert [" ".join(line.split()) for line in lines] == [
+        *("seed 0 -1.00", "seed 1 failed: reward is nan", "seed 2 -3.00", "mean -2.00 +- 1.00 (over 2 of 3 seeds)")
+    ]
+
+
 SHORT = (
     *("env=pendulum", "algorithm=sac", "actor=[4,4]", "critic=[8,8]", "seeds=2", "total_frames=600"),
     *("learning_starts=100", "batch_size=16", "buffer_size=300", "log_every=50", "evaluate_every=200"),
@@ -100,11 +131,32 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert rows(unbroken) == 12
     assert without_clock(broken) == without_clock(unbroken)
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
-    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     start = finished.stderr.splitlines()[0]
     assert start.startswith("pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents; the record goes to ")
     assert "seed 1" in finished.stdout and finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
+
+
+def test_a_second_start_in_a_folder_is_refused_while_the_first_goes_on_to_its_end(tmp_path):
+    run, output = tmp_path / "run", tmp_path / "first.txt"
+    command = (*SHORT, f"run_dir={run}", "total_frames=1000")
+    with open(output, "wb") as file:
+        options = {"cwd": tmp_path, "env": environment(), "stdout": file, "stderr": file}
+        first = subprocess.Popen(CONTROL.command(*command), **options)
+        try:
+            while rows(run) < 1 and first.poll() is None:
+                time.sleep(0.01)
+            first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
+            second = CONTROL.run(tmp_path, *command, "restart=true")
+            first.send_signal(signal.SIGCONT)
+            assert first.wait(timeout=300) == 0, output.read_text()
+        finally:
+            first.kill()
+            first.wait()
+    assert second.returncode == 1 and "Traceback" not in second.stderr
+    assert f"{run} is held by process {first.pid} on {platform.node()}" in second.stderr
+    assert rows(run) == 20 and [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["run"]
 
 
 def test_a_sweep_over_sizes(tmp_path):
@@ -124,9 +176,55 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
     assert len(table) == 4 and table[2].startswith("| DDPG | -") and table[3].startswith("| TRPO | -")
     assert len(list((tmp_path / "toy").glob("*/*/seeds2/result.json"))) == 2 * 5
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "toy").glob("*/*/*/metrics.csv")}
+    rows = read_csv(tmp_path / "toy" / "agents.csv")
+    assert len(rows) == 2 * 5 * 2
+    for row in rows:
+        viable = [float(row[when]) >= -10 for when in ("start", "return")]
+        assert row["learned"] == str(viable == [False, True]).lower()
     again = TOY.run(tmp_path, *small)
     assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
     assert "algorithms must be of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
+
+    few = ("algorithms=[ddpg]", *small[1:])
+    folders = sorted(file.parent for file in (tmp_path / "toy" / "ddpg").glob("*/*/metrics.csv"))
+    damages = ("truncated result", "result with a byte-order mark", "bad cell", "no UTF-8 in the table")
+    damaged = [damage(folder, what) for folder, what in zip(folders, damages, strict=False)]
+    reported = TOY.run(tmp_path, *few, "train=false")
+    assert reported.returncode == 0, reported.stderr
+    text = (tmp_path / "toy" / "table.md").read_text()
+    assert text.count("left out") == 4 and "Left out, or failed:" in text and all(str(file) in text for file in damaged)
+    assert len(read_csv(tmp_path / "toy" / "agents.csv")) == 2  # of the one cell that is left
+    stopped = TOY.run(tmp_path, *few)  # which would go on with them
+    assert stopped.returncode == 1 and any(str(file) in stopped.stderr for file in damaged)
+    assert "Traceback" not in stopped.stderr
+    for folder in folders:
+        (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+    none = TOY.run(tmp_path, *few, "train=false")
+    assert none.returncode == 1 and none.stderr.startswith("ValueError: run_dir must hold a cell that can be used")
+    assert all(str(folder) in none.stderr for folder in folders) and "Traceback" not in none.stderr
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_toy_report_of_nothing_says_so_in_a_line(tmp_path):
+    ran = TOY.run(tmp_path, "train=false", "algorithms=[ddpg]", f"run_dir={tmp_path / 'new'}")
+    assert ran.returncode == 1 and ran.stderr.startswith("ValueError: train must be true where")
+    assert "Traceback" not in ran.stderr and not (tmp_path / "new").exists()
+
+
+def test_an_agent_has_learned_only_where_its_start_was_not_viable():
+    """A return from -10 on is viable: of six starts one is; of the others three end as viable, and one failed."""
+    toy = TOY.load()
+    starts = np.array([-9.8, -200.0, -10.1, -150.0, -160.0, -170.0])
+    returns = np.array([-1.0, -10.0, -2.0, -3.0, -90.0, math.nan])
+    assert toy.learned(starts, returns).tolist() == [False, True, True, True, False, False]
+    assert toy.cell_text(starts, returns) == "-21.2 ± 38.6 (3 of 5; 1 at the start; 1 failed)"
+    assert toy.cell_text(starts[:2], np.array([math.nan, math.nan])) == "no return (0 of 1; 1 at the start; 2 failed)"
+    lost = toy.cell_text(np.array([-5.0, -200.0]), np.array([-50.0, -150.0]))  # viable at its start, and not in the end
+    assert lost == "-100.0 ± 70.7 (0 of 1; 1 at the start)"
 
 
 def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):

@@ -6,7 +6,9 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +19,17 @@ import hydra
 import pytest
 import torch
 import yaml
-from commands import ROOT, Script, assert_same, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, rows, without_clock
 from hydra.errors import ConfigCompositionException
 from marks import needs_games
 from omegaconf import OmegaConf
 
 from decouple.actor_critic import ActorValue
 from decouple.blocks import SqueezeExcitation
-from decouple.checkpoint import CheckpointError, load_checkpoint
+from decouple.checkpoint import CheckpointError
 from decouple.envs.procgen import GAMES
 from decouple.envs.procgen_levels import first_frames, training_fingerprints
+from decouple.locks import FolderInUseError, lock_folder
 from decouple.metrics import read_metrics
 
 PROCGEN = Script("procgen.py")
@@ -308,7 +311,7 @@ def test_more_total_frames_go_on_and_equal_a_run_of_that_length(script, finished
     for name in ("checkpoint.pt", "metrics.csv", "record.json"):
         (Path(extended.run_dir) / name).write_bytes((Path(config.run_dir) / name).read_bytes())
     train(script, extended)
-    kept = [load_checkpoint(Path(c.run_dir) / "checkpoint.pt") for c in (longer, extended)]
+    kept = [checkpoint_of(Path(c.run_dir)) for c in (longer, extended)]
     assert kept[0]["iteration"] == 3
     assert_same(*kept)
 
@@ -319,7 +322,7 @@ def test_evaluating_leaves_training_as_it_was(script, finished, tmp_path):
     changes = {"evaluate_every": 1, "evaluate_episodes": 3, "unseen": "frame", "run_dir": str(tmp_path / "more")}
     more = dataclasses.replace(config, **changes)
     report = train(script, more)
-    assert_same(*(load_checkpoint(Path(c.run_dir) / "checkpoint.pt") for c in (config, more)))
+    assert_same(*(checkpoint_of(Path(c.run_dir)) for c in (config, more)))
     metrics = read_metrics(more.run_dir)
     assert metrics["eval/repeated_levels"] == [0, 0]  # starpilot's frames
     assert metrics["eval/unseen_return"] == metrics["eval/test_return"]
@@ -347,6 +350,32 @@ def test_a_truncated_checkpoint_is_refused(script, finished, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="is truncated"):
         train(script, dataclasses.replace(config, run_dir=str(tmp_path)))
+
+
+@needs_procgen
+def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keeps_it(script, finished, tmp_path):
+    config, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(config.run_dir, run)
+    again = dataclasses.replace(config, run_dir=str(run))
+    with lock_folder(run):
+        for each in (again, dataclasses.replace(again, restart=True)):
+            with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
+                train(script, each)
+    table = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(table[: len(table) // 2])
+    with pytest.raises(CheckpointError, match=r"metrics\.csv was cut: .*restart=true"):
+        train(script, again)
+    (run / "metrics.csv").write_bytes(table)
+    (run / "checkpoint.pt").unlink()
+    for other in (again, dataclasses.replace(again, separation="early")):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, .*restart=true"):
+            train(script, other)
+    assert (run / "metrics.csv").read_bytes() == table
+    lock_folder(run).release()  # an error lets it go
+    train(script, dataclasses.replace(again, restart=True))
+    assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
+    assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
 
 
 @needs_games
@@ -468,7 +497,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert len(without_clock(unbroken)) == 1 + 6
     assert without_clock(broken) == without_clock(unbroken)
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
-    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     # What a person reads: what runs and where, progress, the result, and nothing of third parties.
     start, how, *progress = finished.stderr.splitlines()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import ROOT, Script, assert_same, interrupt, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, interrupt, rows, without_clock
 from marks import needs_games
 
 from decouple.cell_store import CellStore
@@ -161,7 +161,7 @@ def test_a_run_interrupted_at_five_moments_equals_an_unbroken_one(tmp_path, scri
     assert resumed.returncode == 0, resumed.stderr
     assert without_clock(broken) == without_clock(unbroken)
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
-    assert_same(*(load_checkpoint(folder / "checkpoint.pt") for folder in (broken, unbroken)))
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
 
 def results(study: Path) -> dict[object, dict[int, float]]:

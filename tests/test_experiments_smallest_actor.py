@@ -6,6 +6,7 @@ With -m slow: killed ten times over, two workers side by side, and the launchers
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -129,6 +130,37 @@ def test_the_toy_problem_has_the_papers_sizes_and_a_threshold_of_its_own(script)
     assert settings.actor == settings.critic == [16, 16] and settings.total_frames == 20_000
     assert search.sizes == [[], [4, 4], [8, 8], [16, 16]] and search.threshold == -10 and search.tolerance == 0
     assert composed(script, "env=toy", "search.threshold=-20")[1].threshold == -20
+
+
+def test_what_is_compared_is_as_in_table_one(script):
+    for task, algorithm, measure in (
+        ("foodcollector", "sac", "maximum"),
+        ("foodcollector", "ppo", "final"),
+        ("pendulum", "sac", "final"),
+    ):
+        settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
+        assert search.measured(settings) == measure
+        assert dataclasses.replace(search, measure="maximum").measured(settings) == "maximum"
+    with pytest.raises(ValueError, match=r"search.measure must be auto, final or maximum; got 'best'"):
+        script.SearchSettings(measure="best")
+
+
+def test_a_search_by_the_maximum_in_training_compares_and_records_it(script, tmp_path, monkeypatch):
+    """Of |4,4| the maxima are -5 and -7 in training, whatever the returns after it."""
+    settings, search = composed(
+        script, "env=toy", "algorithm=sac", "seeds=2", f"run_dir={tmp_path}", "actor=[4,4]", "critic=[4,4]",
+        "search.sizes=[[4,4]]", "search.threshold=-6", "search.measure=maximum",
+    )  # fmt: skip
+    settings.show_progress = False
+    monkeypatch.setattr(script, "train_cells", lambda configs, *_, **__: [[-50.0, -60.0]] * len(configs))
+    monkeypatch.setattr(
+        script, "training_maxima", lambda store, cell, seeds: dict(zip(seeds, (-5.0, -7.0), strict=True))
+    )
+    found = script.search(settings, search, {(4, 4): 33})
+    assert found.baseline.returns == (-5.0, -7.0) and found.baseline.accepted
+    (recorded,) = script.CellStore(tmp_path / "cells.sqlite").searches()
+    assert recorded["result"]["measure"] == recorded["options"]["measure"] == "maximum"
+    assert "the largest returns in training" in script.report(settings, {(4, 4): 33}, found, "maximum")
 
 
 def test_thresholds_by_name(script):

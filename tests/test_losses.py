@@ -155,6 +155,10 @@ def test_advantage_head_reads_a_continuous_action_in_the_unit():
     advantage = head(torch.tensor([[1.0, 1.0]]), torch.tensor([[0.75, 4.0]]))  # 0.5 and 0.5 in the unit
     assert advantage.tolist() == [[1 + 2 + 1.5 - 0.5 + 0.5]]
     assert list(head.state_dict()) == ["linear.weight", "linear.bias"]
+    with pytest.raises(ValueError, match="space must be discrete, of 2; got ActionSpace"):
+        AdvantageHead(2, 2, space=space)
+    with pytest.raises(ValueError, match="space must be continuous, of 3; got ActionSpace"):
+        AdvantageHead(2, 3, discrete=False, space=space)
 
 
 @pytest.mark.parametrize(

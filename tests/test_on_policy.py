@@ -13,13 +13,15 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional
-from torchrl.data import Binary, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RenameTransform, RewardSum, StepCounter, TransformedEnv
 
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.blocks import mlp_blocks
+from decouple.checkpoint import load_checkpoint, save_checkpoint
 from decouple.evaluation import evaluate
-from decouple.losses import ValueLoss
+from decouple.finite import FailedSeeds, NotFiniteError
+from decouple.losses import AdvantageLoss, ValueLoss
 from decouple.on_policy import (
     ALGORITHMS,
     OnPolicySettings,
@@ -533,6 +535,17 @@ def test_the_classifier_steps_first_on_features_without_gradient():
 
 
 @pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
+def test_the_advantage_head_reads_a_continuous_action_in_the_unit(make_phases: Callable):
+    network = separate(mlp_blocks(2, [4]), mlp_blocks(2, [4]), at=0)
+    model = actor_value(network, Bounded(torch.tensor([-0.1, 1.0]), torch.tensor([0.3, 101.0])))
+    loss = next(loss for loss in make_phases(model, make_settings())[0].losses if isinstance(loss, AdvantageLoss))
+    unit = loss.advantage_network.module.unit
+    torch.testing.assert_close(unit(torch.tensor([[0.2, 26.0]])), torch.tensor([[0.5, -0.5]]))
+    discrete = make_phases(make_model(0), make_settings())[0].losses
+    assert all(loss.advantage_network.module.unit is None for loss in discrete if isinstance(loss, AdvantageLoss))
+
+
+@pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
 def test_with_full_separation_neither_phase_changes_the_others_parameters(make_phases: Callable):
     settings = make_settings()
     for number, (trained, other) in enumerate((("policy", "value"), ("value", "policy"))):
@@ -856,3 +869,67 @@ def test_idaac_reads_whatever_keys_the_policy_reads():
     env = corridor().append_transform(RenameTransform(["observation"], ["state"]))
     (row,) = train(model, idaac_phases(model, make_settings()), make_settings(), env=env)
     assert {"loss/order", "order/accuracy"} <= row.keys()
+
+
+# --- what is not finite
+
+
+class Broken(Corridor):
+    """Its 13th step, counted over all episodes, gives the third of its games a reward or an observation of `value`."""
+
+    where, value, steps = "reward", math.nan, 0
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        answer = super()._step(tensordict)
+        self.steps += 1
+        if self.steps == 13:
+            answer[self.where] = answer[self.where].clone()
+            answer[self.where][2, 0] = self.value
+        return answer
+
+
+def broken(where: str, value: float) -> TransformedEnv:
+    env = Broken()
+    env.where, env.value = where, value
+    return TransformedEnv(env, Compose(RewardSum(), StepCounter()))
+
+
+@pytest.mark.parametrize("make_phases", [ppo_phases, daac_phases, idaac_phases])
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("reward", math.nan), ("reward", -math.inf), ("observation", math.inf), ("observation", math.nan)],
+)
+def test_an_agent_alone_ends_with_an_error_that_names_what_is_not_finite_and_when(tmp_path, make_phases, where, value):
+    """13 steps of 4 games are 52 frames. What a policy draws from nan breaks off before: the error says so too."""
+    torch.manual_seed(0)
+    model, settings = make_model(0), make_settings(total_frames=4 * N * T, checkpoint_every=1)
+    failed = FailedSeeds([7], "corridor")
+    options = {"failed": failed, "checkpoint": tmp_path / "checkpoint.pt"}
+    at = "after frame 32" if where == "observation" and math.isnan(value) else "at frame 52"
+    with pytest.raises(NotFiniteError, match=f"^corridor, seed 7: {where} is {value} {at}$"):
+        train(model, make_phases(model, settings), settings, broken(where, value), **options)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state["iteration"] == 1 and all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_a_checkpoint_of_a_model_that_is_not_finite_is_not_gone_on_with(tmp_path):
+    """As a version that did not look may have left it."""
+    model, settings = make_model(), make_settings(total_frames=N * T)
+    file = tmp_path / "checkpoint.pt"
+    train(model, ppo_phases(model, settings), settings, checkpoint=file)
+    state = load_checkpoint(file)
+    name = "module.value_head.module.weight"
+    state["model"][name][0, 1] = math.nan
+    del state["failed"]
+    save_checkpoint(file, state)
+    settings = make_settings(total_frames=2 * N * T)
+    with pytest.raises(NotFiniteError, match=rf"^parameter {name} is nan in {file}$"):
+        train(model, ppo_phases(model, settings), settings, checkpoint=file)
+
+
+def test_a_rollout_of_one_frame_is_refused():
+    """Its advantages have no standard deviation."""
+    model, settings = make_model(), make_settings(rollout_steps=1, minibatches=1)
+    env = TransformedEnv(Corridor(lengths=(3,)), Compose(RewardSum(), StepCounter()))
+    with pytest.raises(ValueError, match=r"rollout_steps must be at least 2 with one environment: .*; got 1"):
+        train(model, ppo_phases(model, settings), settings, env)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from disks import small_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +69,16 @@ def test_a_replay_is_the_last_rows_of_a_list(
     assert [part.shape for part in sample] == [(seeds, 4, width) for width in (2, 1, 1, 1, 2)]
 
 
+def test_what_has_been_added_since_is_there_oldest_first_as_far_as_it_is_kept() -> None:
+    replay = Replay(3, WIDTHS, UNIT, seeds=2, slack=2)
+    all_ = rows(0, 9, 2)
+    for first, last in ((0, 4), (4, 7), (7, 9)):
+        replay.add(transition(all_[:, first:last]))
+        assert np.array_equal(torch.cat(replay.since(first), -1), all_[:, first:last])
+    assert np.array_equal(torch.cat(replay.since(0), -1), all_[:, 4:])  # the ring is five rows long
+    assert replay.since(9).reward.shape == (2, 0, 1)
+
+
 def test_each_seed_is_sampled_with_indices_of_its_own() -> None:
     replay = Replay(4, WIDTHS, UNIT, seeds=2)
     replay.add(transition(rows(0, 4, 2)))
@@ -97,11 +108,13 @@ def test_other_types_become_float() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"capacity": 0}, "capacity must be at least 1; got 0"),
-        ({"seeds": 0}, "seeds must be at least 1; got 0"),
+        ({"capacity": 0}, "capacity must be .*at least 1; got 0"),
+        ({"seeds": 0}, "seeds must be .*at least 1; got 0"),
         ({"widths": Widths(0, 1)}, "observation must be at least 1; got 0"),
         ({"widths": Widths(1, 0)}, "action must be at least 1; got 0"),
-        ({"slack": -1}, "slack must be 0 or more; got -1"),
+        ({"widths": Widths(1, 2)}, r"widths\.action must be 1, the width of the space's actions; got 2"),
+        ({"space": 3}, "space must be .*ActionSpace; got 3"),
+        ({"slack": -1}, "slack must be .*at least 0; got -1"),
     ],
 )
 def test_sizes_are_checked(change: dict[str, Any], message: str) -> None:
@@ -235,6 +248,14 @@ def test_a_disk_without_room_is_an_error_at_once(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match=r"no room for the replay file .*replay\.bin: 140 bytes; .*No space left"):
         Replay(5, WIDTHS, UNIT, seeds=1, path=tmp_path / "replay.bin")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "limit"])
+def test_a_file_system_without_room_is_an_error_at_once(tmp_path: Path, kind: str) -> None:
+    with small_disk(tmp_path / "disk", kind) as disk, disk.filled():
+        with pytest.raises(OSError, match=r"no room for the replay file .*replay\.bin: 140,000 bytes; "):
+            Replay(5000, WIDTHS, UNIT, seeds=1, path=disk.folder / "replay.bin")
+        assert not (disk.folder / "replay.bin").exists()
 
 
 def test_a_system_that_cannot_reserve_room_still_makes_the_file(

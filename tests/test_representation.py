@@ -63,7 +63,7 @@ def test_a_branch_that_reads_further_keys_is_refused():
     agent = actor_value(network, Categorical(5))
     with pytest.raises(ValueError, match=r"model must be one whose branches read no further keys; got \['more'\]"):
         list(block_outputs(agent, torch.zeros(2, 3)))
-    with pytest.raises(ValueError, match="batch_size must be a whole number, at least 1; got 0"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
         list(block_outputs(model(2), torch.zeros(2, 3), batch_size=0))
 
 
@@ -281,7 +281,7 @@ def test_frames_that_are_equal_are_no_information_of_their_own():
 @pytest.mark.parametrize("neighbours", [0, 10, 1.5])
 def test_information_refuses_more_neighbours_than_there_are(neighbours: float):
     distance = torch.rand(10, 10)
-    with pytest.raises(ValueError, match=rf"neighbours must be a whole number in \[1, 9\]; got {neighbours}"):
+    with pytest.raises(ValueError, match=rf"neighbours must be a whole number.*; got {neighbours}"):
         mutual_information(distance, distance, neighbours=neighbours)
 
 
@@ -316,7 +316,7 @@ def test_saliency_by_hand_of_one_place():
 
 
 def test_saliency_refuses_a_batch_and_a_stride_of_nothing():
-    for options, says in (({"stride": 0}, "stride must be a whole number"), ({"sigma": 0}, "sigma must be positive")):
+    for options, says in (({"stride": 0}, "stride must be at least 1"), ({"sigma": 0}, "sigma must be positive")):
         with pytest.raises(ValueError, match=says):
             perturbation_saliency(lambda batch: batch, torch.zeros(1, 8, 8), **options)
     with pytest.raises(ValueError, match=r"frame must be of three axes, \(C, H, W\); got 4"):

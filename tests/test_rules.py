@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import os
 import shutil
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import ROOT
 
 from decouple.cell_store import CellStore
 from decouple.cells import cell_of, train_cells
@@ -264,3 +269,34 @@ def test_a_new_setting_at_its_default_refuses_no_checkpoint_and_loses_no_cell(of
     store = CellStore(of_0_1 / "study" / "cells.sqlite")
     assert len(store.returns(cell_of(new(env="pixelcopter", seeds=2, **OFF)))) == 2
     assert store.returns(cell_of(new(env="pixelcopter", seeds=2, momentum=0.1, **OFF))) == {}
+
+
+def sweep_result(monkeypatch: pytest.MonkeyPatch, config: ControlSettings) -> dict[str, float] | None:
+    """That of experiments/_script.py, as in a sweep, of a run in whose config.yaml `run_dir` is where it now lies."""
+    path, before = ROOT / "experiments" / "_script.py", list(sys.path)
+    spec = importlib.util.spec_from_file_location("script_shared", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    monkeypatch.setattr(module, "in_sweep", lambda: True)
+    folder = Path(config.run_dir)
+    text = (folder / "config.yaml").read_text().replace(f"run_dir: {folder.name}\n", f"run_dir: {folder}\n")
+    (folder / "config.yaml").write_text(text)
+    os.utime(folder / "result.json", (time.time() + 10,) * 2)  # written last
+    return module.sweep_result(config)
+
+
+def test_a_sweeps_job_of_0_1_that_is_done_is_read_though_there_are_new_settings(
+    of_0_1, with_a_setting_that_is_new, monkeypatch
+):
+    new, run_dir = with_a_setting_that_is_new, str(of_0_1 / "sac_pixelcopter")
+    config = new(env="pixelcopter", run_dir=run_dir, keep_replay=True, **OFF)
+    assert sweep_result(monkeypatch, config) == json.loads((of_0_1 / "sac_pixelcopter" / "result.json").read_text())
+    assert sweep_result(monkeypatch, dataclasses.replace(config, restart=True)) is None
+
+
+def test_a_sweeps_job_of_0_1_under_an_old_rule_is_not_taken_for_one_of_the_new(of_0_1, monkeypatch):
+    config = PPOControl(env="pong", frame_skip=4, run_dir=str(of_0_1 / "ppo_pong"), **ON)
+    with pytest.raises(CheckpointError, match="rule pong_limit"):
+        sweep_result(monkeypatch, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,15 @@ from torchrl.data import Bounded
 
 from decouple.actor_qvalue import actor_qvalue
 from decouple.blocks import mlp_blocks
-from decouple.seeds import SeedNoise, StackedLinear, StackedNormalScale, clip_grad_norm_per_seed_, stack, unstack
+from decouple.seeds import (
+    SeedNoise,
+    StackedLinear,
+    StackedNormalScale,
+    clip_grad_norm_per_seed_,
+    seed_metrics,
+    stack,
+    unstack,
+)
 from decouple.separation import separate
 
 SEEDS = 3
@@ -245,3 +254,10 @@ def test_whole_numbers_are_even():
     drawn = SeedNoise([0]).integers(5, 100_000)
     assert drawn.min() == 0 and drawn.max() == 4
     assert (torch.bincount(drawn[0]) / 100_000 - 0.2).abs().max() < 0.01
+
+
+def test_nan_is_no_number_that_a_mean_could_take_in():
+    """Neither are the metrics that a seed lacks."""
+    rows = [{"a": 1.0, "b": math.nan}, {"a": math.nan, "b": math.nan}, {"a": 4.0}]
+    found = seed_metrics(rows, [5, 6, 7])
+    assert found["a"] == 2.5 and math.isnan(found["b"]) and math.isnan(found["a/seed6"]) and "b/seed7" not in found

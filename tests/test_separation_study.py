@@ -283,6 +283,9 @@ def test_a_run_that_failed_is_named_counted_and_in_no_score(tmp_path, value):
         "Failed: 1 of 2 runs. Means are over the others.",
     ]
     assert run_table(study).rows == [{"game": "maze", "late": "1 (seed 0), 1 failed"}]
+    reason = {"failed": {"seed1": "a reward is nan at step 7"}}
+    (folder / "result.json").write_text(json.dumps({"frames": 200, "final/test_return": None, **reason}))
+    assert read_run(folder).unfinished == "failed after 200 frames: a reward is nan at step 7"
 
 
 @pytest.mark.parametrize(

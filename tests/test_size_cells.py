@@ -14,7 +14,15 @@ import pytest
 from damage import DAMAGES, damage
 
 from decouple.cell_store import Cell, CellStore
-from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, last_tenth, read_studies, size_order
+from decouple.reports.size_cells import (
+    SizeStudy,
+    cells_csv,
+    cells_markdown,
+    last_tenth,
+    read_studies,
+    size_order,
+    training_maxima,
+)
 from decouple.reports.size_study import search_record
 from decouple.search import smallest_actor
 
@@ -220,3 +228,29 @@ def test_a_seed_whose_results_are_null_has_no_measures(store):
     small = only(store).cells[2]
     assert small.failed == [3] and small.mean_return == -math.inf
     assert small.values("value_bias") == [-10, -30, 0] and small.values("value_loss") == [2, 4, 6]
+
+
+def test_the_largest_return_in_training_of_each_seed_from_its_own_run(tmp_path):
+    """Rows rise to 7 and fall to 2; the second batch's only seed has no suffix; a seed that failed has none."""
+    store = CellStore(tmp_path / "cells.sqlite")
+    folder = train(store, cell((4, 4), (4, 4)), [2.0, None])
+    rows = [
+        f"{at},{value},{value + 1}"
+        for at, value in ((100, "nan"), (200, 3.0), (300, 7.0), (400, 2.0))
+        if value != "nan"
+    ]
+    head = "frames,train/episode_return/seed0,train/episode_return/seed1"
+    (Path(folder) / "metrics.csv").write_text("\n".join([head, "100,,", *rows, ""]))
+    alone = train(store, cell((4, 4), (4, 4)), [1.0])
+    (Path(alone) / "metrics.csv").write_text("frames,train/episode_return\n100,5.0\n200,4.0\n")
+    of_cell = cell((4, 4), (4, 4))
+    assert training_maxima(store, of_cell, range(3)) == {0: 7.0, 1: -math.inf, 2: 5.0}
+    assert training_maxima(store, of_cell, [2]) == {2: 5.0}
+    with pytest.raises(ValueError, match=r"seeds must be of runs in the store that are done.*got \[3\]"):
+        training_maxima(store, of_cell, range(4))
+    (Path(alone) / "metrics.csv").write_text("frames,loss/critic\n100,5.0\n")
+    with pytest.raises(ValueError, match=r"metrics.csv must have returns in train/episode_return; got none"):
+        training_maxima(store, of_cell, [2])
+    (Path(alone) / "metrics.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"metrics.csv"):
+        training_maxima(store, of_cell, [2])

@@ -24,6 +24,7 @@ from decouple.reports.size_study import (
     search_record,
     spread_text,
     table_rows,
+    table_texts,
 )
 from decouple.search import smallest_actor
 from decouple.version import VERSION
@@ -94,6 +95,19 @@ def test_the_table_in_markdown_and_as_a_file():
     paper, ours = csv.DictReader(io.StringIO(csv_table(rows).decode()))
     assert (paper["source"], paper["actor_size"], paper["decided"]) == ("paper", "4,4", "")
     assert (ours["source"], ours["asymmetric_reward"], ours["decided"]) == ("here", "-160.0", "False")
+
+
+def test_sac_on_food_collector_is_measured_by_the_maximum_in_training_and_says_so():
+    """Table I's footnote d; no other row of the paper is, and a search of 0.1 was of final returns."""
+    at_best = search(task="foodcollector", algorithm="sac")
+    at_best["result"] |= {"measure": "maximum"}
+    old = search(task="foodcollector", algorithm="sac")
+    del old["result"]["measure"]
+    rows = table_rows([at_best, old, search(task="foodcollector", algorithm="ppo")], PAPER)
+    measured = [(row["task"], row["algorithm"], row["source"]) for row in rows if row["measure"] == "maximum"]
+    assert measured == [("foodcollector", "sac", source) for source in ("paper", "here")]
+    texts = [text[1] for text in table_texts(rows) if text[0].startswith("foodcollector, SAC")]
+    assert texts == ["paper, maximum in training", "here, maximum in training", "here"]
 
 
 def test_a_search_without_a_result_has_a_row_without_one():

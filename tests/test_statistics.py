@@ -248,8 +248,8 @@ def test_so_many_seeds_tell_as_often_as_they_should():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"difference": 0.0}, "difference must be a finite number other than 0; got 0.0"),
-        ({"difference": math.nan}, "difference must be a finite number other than 0; got nan"),
+        ({"difference": 0.0}, "difference must be a finite number other than 0.*got 0.0"),
+        ({"difference": math.nan}, "difference must be a finite number; got nan"),
         ({"std": -1.0}, "std must be at least 0 and finite; got -1.0"),
         ({"confidence": 95}, "confidence must be between 0 and 1; got 95"),
         ({"power": 0.2}, r"power must be in \[0.5, 1\); got 0.2"),

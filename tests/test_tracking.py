@@ -1,11 +1,14 @@
 """Tracking: tables that come back exactly and survive kills, curves, progress, and a real offline run of W&B."""
 
+import hashlib
 import importlib.metadata
 import io
 import json
 import math
 import os
 import random
+import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,11 +21,13 @@ import pytest
 import torch
 import yaml
 from damage import DAMAGES, damage
+from disks import small_disk
 
 import decouple.progress
 import decouple.tracking
 from decouple.curves import plot_curves
-from decouple.metrics import read_metrics, replace_file
+from decouple.locks import FolderInUseError, lock_folder
+from decouple.metrics import read_metrics, replace_file, rows_up_to, table_sum
 from decouple.tracking import Tracker, default_tracker
 
 CONFIG = {"separation": "late", "optimizer": {"lr": 5e-4, "betas": (0.9, 0.999)}, "game": None}
@@ -114,6 +119,128 @@ def test_starting_over_drops_the_row_of_frame_0_too(tmp_path):
         with quiet(tmp_path, resume_frames=resume_frames) as tracker:
             tracker.log({"eval/test_return": 0.0}, 0)
     assert table(tmp_path) == "frames,eval/test_return\n0,0.0\n"
+
+
+def test_a_write_that_the_system_cuts_short_is_finished(tmp_path):
+    class Short(io.FileIO):
+        def write(self, data):
+            return super().write(bytes(data[:3]))
+
+    with quiet(tmp_path / "short") as tracker:
+        tracker._table._file.close()
+        tracker._table._file = Short(tmp_path / "short" / "metrics.csv", "ab")
+        tracker.log({}, 10)
+        tracker.log({}, 123456)
+    assert table(tmp_path / "short") == "frames\n10\n123456\n"
+
+
+@pytest.fixture(params=["tmpfs", "limit"])
+def disk(tmp_path, request):
+    with small_disk(tmp_path / "disk", request.param) as disk:
+        yield disk
+
+
+FULL = r"(No space left on device|File too large): '.*{}'"
+
+
+def test_a_row_that_a_full_disk_cuts_off_is_taken_back_and_the_table_goes_on(disk):
+    run = disk.folder / "run"
+    with quiet(run) as tracker:
+        tracker.log({"a": 0.5}, 10)
+        tracker.log(dict.fromkeys("abcdefghijklmnopqrstuvwxyz", 1.0), 20)  # beyond the limit of a file's size
+        before, marks = table(run), tracker.marks()
+        with disk.filled():
+            for row in ({"a": 1 / 3, "z": 1e-300}, {"new": 1.0}):
+                for _ in range(200 if disk.paged else 1):  # until a page is full
+                    try:
+                        tracker.log(row, 30)
+                    except OSError as error:
+                        assert re.search(FULL.format(r"metrics\.csv"), str(error))
+                        break
+                else:
+                    pytest.fail("the disk was not full")
+        if not disk.paged:
+            assert table(run) == before and tracker.marks() == marks
+        tracker.log({"a": 7.0}, 40)
+        text = table(run)
+        assert text.startswith(before) and text.splitlines()[-1].startswith("40,7.0,") and text.endswith("\n")
+        assert (
+            tracker.marks()["table"] == hashlib.sha256(text.encode()).hexdigest()
+        )  # there are no columns of the clock
+    assert read_metrics(run)["frames"][-1] == 40
+
+
+@pytest.mark.parametrize("name", ["result.json", "curves.png", "metrics.csv"])
+def test_a_full_disk_names_each_file_of_the_record_and_leaves_the_old_one(disk, name):
+    run = disk.folder / "run"
+    with quiet(run) as tracker:
+        tracker.log({"a": 0.5}, 10)
+        tracker.summarise({"a": 0.5})
+        tracker.plot()
+    before = {entry.name: entry.read_bytes() for entry in run.iterdir()}
+    tracker = quiet(run, resume_frames=10)
+    with disk.filled(), pytest.raises(OSError, match=FULL.format(name.replace(".", r"\."))):
+        if name == "result.json":
+            tracker.summarise({chr(97 + n) * 9: n for n in range(20)})
+        elif name == "curves.png":
+            plot_curves(run)
+        else:
+            tracker._table.append(20, {"b" * 99: 1.0})
+    tracker.close()
+    after = {entry.name: entry.read_bytes() for entry in run.iterdir()}
+    assert {**after, "record.json": 0, ".lock": 0} == {**before, "record.json": 0, ".lock": 0}
+
+
+def test_a_full_disk_begins_no_run(disk):
+    with disk.filled(), pytest.raises(OSError, match=FULL.format(r".*")):
+        quiet(disk.folder / "run")
+    quiet(disk.folder / "run", resume_frames=None if not (disk.folder / "run" / "metrics.csv").exists() else 0).close()
+
+
+def test_the_marks_of_a_table_are_those_of_its_rows_up_to_there(tmp_path):
+    marks = []
+    with quiet(tmp_path) as tracker:
+        for iteration in range(1, 10):
+            log_iterations(tracker, iteration, iteration)
+            marks.append(tracker.marks()["table"])
+    for iteration in (1, 3, 4, 9):
+        assert table_sum(*rows_up_to(tmp_path / "metrics.csv", 10 * iteration)) == marks[iteration - 1]
+        with quiet(tmp_path / "copy", resume_frames=None) as tracker:
+            log_iterations(tracker, 1, iteration)
+        shutil.copy(tmp_path / "metrics.csv", tmp_path / "copy" / "metrics.csv")
+        with quiet(tmp_path / "copy", resume_frames=10 * iteration) as tracker:
+            assert tracker.marks()["table"] == marks[iteration - 1]
+        shutil.rmtree(tmp_path / "copy")
+
+
+def test_the_clock_is_no_part_of_a_tables_mark(tmp_path):
+    marks = []
+    for seconds in (1.0, 2.0):
+        with quiet(tmp_path / str(seconds)) as tracker:
+            tracker.log({"a": 1.0, "time/frames_per_second": seconds}, 10)
+            tracker.log({"a": 2.0, "b": 1.0, "time/frames_per_second": seconds}, 20)
+            marks.append(tracker.marks())
+        assert marks[-1]["table"] == table_sum(*rows_up_to(tmp_path / str(seconds) / "metrics.csv", 20))
+    assert marks[0]["table"] == marks[1]["table"] == hashlib.sha256(b"frames,a,b\n10,1.0,\n20,2.0,1.0\n").hexdigest()
+
+
+def test_an_open_tracker_holds_its_folder_and_a_closed_one_does_not(tmp_path):
+    with quiet(tmp_path) as tracker:
+        tracker.log({"a": 1.0}, 10)
+        for resume_frames in (0, 10):
+            with pytest.raises(FolderInUseError, match=rf"held by process {os.getpid()} on"):
+                quiet(tmp_path, resume_frames=resume_frames)
+        assert read_metrics(tmp_path)["a"] == [1.0]  # who reads needs no lock
+    whole = table(tmp_path)
+    (tmp_path / "metrics.csv").write_text("broken\n")
+    for _ in range(2):  # an error lets it go too
+        with pytest.raises(ValueError, match="must begin with"):
+            quiet(tmp_path, resume_frames=10)
+    (tmp_path / "metrics.csv").write_text(whole)
+    with lock_folder(tmp_path) as lock:
+        quiet(tmp_path, resume_frames=0, lock=lock).close()
+        with pytest.raises(FolderInUseError):
+            lock_folder(tmp_path)  # the caller's is not the tracker's to let go of
 
 
 @pytest.mark.parametrize("half", ["30,3.", "30", "30,3.0,9.0", '30,"', "\0\0\0\0"])
@@ -235,6 +362,16 @@ def test_the_result_says_what_the_run_came_to(tmp_path):
         tracker.log({"a": 1.0}, frames=10)
         tracker.summarise({"final/test_return": 1 / 3})
     assert json.loads((tmp_path / "result.json").read_text()) == {"frames": 10, "final/test_return": 1 / 3}
+
+
+def test_a_result_that_is_no_number_is_null_with_its_reason(tmp_path):
+    """JSON has no nan."""
+    with quiet(tmp_path) as tracker:
+        tracker.log({"a": 1.0}, frames=10)
+        report = {"final/return": None, "final/return/seed0": math.nan, "final/return/seed1": -math.inf, "b": 2}
+        tracker.summarise(report, failed={"seed0": "reward is nan at frame 7"})
+    expected = {"frames": 10, **dict.fromkeys(report), "b": 2.0, "failed": {"seed0": "reward is nan at frame 7"}}
+    assert json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail) == expected
 
 
 def test_settings_and_record_say_what_ran(tmp_path):
@@ -567,7 +704,9 @@ def test_a_damaged_run_is_refused_by_file_before_anything_is_written(tmp_path, w
         tracker.log({"a": 3.0, "b": 4.0}, 20)
     file = damage(tmp_path, what)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="cannot go on: put back a whole copy of that file, or start") as error:
+    with pytest.raises(
+        ValueError, match="cannot go on: put back a whole copy of that file, or begin anew with restart=true"
+    ) as error:
         quiet(tmp_path, resume_frames=20)
     assert str(error.value).startswith(str(file))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

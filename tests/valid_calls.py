@@ -31,7 +31,8 @@ LEFT_OUT = {
     "STATE": "takes what a checkpoint hands back, whose checksum and settings are checked when the file is read",
     "TORCH": "the signature is TorchRL's, PyTorch's or Gymnasium's",
     "MACHINE": "needs a program, a device or processes that are not there",
-    "RULE": "makes a rule, when the package is imported",
+    "CHECK": "is itself a check, of a value by the name that it is given",
+    "RULE": "makes a rule of `checked`, when the package is imported",
     "PLAIN": "an exception, a constant, a type, or takes no arguments",
 }
 METHODS_LEFT_OUT = {
@@ -39,7 +40,7 @@ METHODS_LEFT_OUT = {
         ["forward", "step", "step_all", "reset", "reset_agent", "observation", "picture", "render", "begin", "wait"],
         "PER_STEP",
     ),
-    **dict.fromkeys(["choose", "bounded", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
+    **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
@@ -76,13 +77,17 @@ NAMES_LEFT_OUT = {
     "trained_actor.trained_actor": "STATE",
     "cell_store.CellStore.record_search": "STATE",
     **dict.fromkeys(
-        ["checks.Rule", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"
+        ["checks.Must", "checks.above", "checks.all_of", "checks.at_least", "checks.axes", "checks.between"], "RULE"
     ),
     **dict.fromkeys(["checks.distinct", "checks.has", "checks.inside", "checks.check_fields"], "RULE"),
+    **dict.fromkeys(["checks.check_integer", "checks.check_setting", "checks.positive_whole"], "CHECK"),
+    **dict.fromkeys(["processes.Owned", "processes.check_threads"], "RECORD"),
+    **dict.fromkeys(["locks.FolderInUseError", "locks.FileLock.release"], "PLAIN"),
+    **dict.fromkeys(["metrics.append_whole", "heads.ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
     **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen_backends.EnvpoolGames", "procgen_backends.start_games"], "RECORD"),
-    "procgen_backends.import_backend": "RECORD",
+    **dict.fromkeys(["procgen_backends.import_backend", "rules.Rule"], "RECORD"),
 }
 
 
@@ -193,7 +198,7 @@ def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
     from decouple.envs.procgen import ProcgenEnv
 
-    return ProcgenEnv("coinrun", 2, num_threads=1)
+    return ProcgenEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -269,10 +274,23 @@ def size_study() -> Any:
     return read_studies(store)[0], store
 
 
+SETTINGS = {"separation": "full", "policy_gradient": 0.0, "value_gradient": 1.0}  # that rules ask for
 SCORES = {
     "late": {"maze": [7.0, 8.0], "plunder": [6.0, 7.0]},
     "full": {"maze": [5.0, 6.0], "plunder": [8.0, 9.0]},
 }
+
+
+def size_cell() -> Any:
+    from test_size_cells import cell
+
+    return cell((4, 4), (4, 4))
+
+
+def initial() -> Any:
+    from decouple.control import initial_agents
+
+    return initial_agents(control())
 
 
 def estimates() -> dict[str, Any]:
@@ -308,7 +326,8 @@ def searches() -> list[dict[str, Any]]:
 
     found = smallest_actor(returns, baseline=(4, 4), sizes=[(1, 1), (4, 4)])
     record = json.loads(json.dumps(search_record(found, {(1, 1): 8, (4, 4): 41}, 60.0)))
-    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}}
+    own = {"task": "pendulum", "algorithm": "td3", "state": "done", "options": {"seeds": 2}, "settings": SETTINGS}
+    own |= {"version": "0.2.0", "updated": 0.0}
     return [{**own, "result": record}]
 
 
@@ -432,6 +451,17 @@ def head(out: list[str]) -> TensorDictModule:
     return TensorDictModule(nn.Linear(4, 1), ["policy_hidden"], out)
 
 
+def box_space() -> Any:
+    from decouple.heads import action_space
+
+    return action_space(BOX)
+
+
+def parameters_of(*names: str) -> TensorDictModule:
+    layers = nn.Linear(4, 2) if len(names) == 1 else nn.Sequential(nn.Linear(4, 2), AddStateIndependentNormalScale(2))
+    return TensorDictModule(layers, ["policy_hidden"], list(names))
+
+
 def linears() -> list[nn.Linear]:
     from decouple.seeds import StackedLinear
 
@@ -477,6 +507,9 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "flat.FlatParameters": lambda: {"parameters": list(nn.Linear(2, 2).parameters())},
     "fused.FusedMLP": lambda: {"layers": linears(), "activations": ["relu"]},
     "heads.Head": lambda: {"in_features": 3, "out_features": 2, "gain": 1.0},
+    "heads.ActionUnit": lambda: {"space": box_space()},
+    "heads.squashed_actor": lambda: {"head": parameters_of("loc", "scale"), "space": box_space()},
+    "heads.tanh_actor": lambda: {"head": parameters_of("action_logit"), "space": box_space()},
     "heads.action_space": lambda: {"spec": BOX},
     "heads.deterministic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "heads.stochastic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
@@ -496,10 +529,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "separation.separate": lambda: {"policy_blocks": blocks(), "value_blocks": blocks(), "at": 1},
     "separation.separation_index": lambda: {"at": 1, "depth": 4},
     # training
-    "checks.check_integer": lambda: {"name": "seed", "value": 1, "low": 0, "high": 9},
     "checks.check_seeds": lambda: {"seeds": [0, 1]},
-    "checks.check_setting": lambda: {"name": "gamma", "value": 1, "allowed": lambda v: v == 1, "says": "1"},
-    "checks.positive_whole": lambda: {"value": 1},
     "collector.RolloutCollector": lambda: {"env": flat_env(), "model": procgen_model(), "steps": 2},
     "collector.RolloutCollector.shutdown": lambda: {"self": _collector(), "close_env": False},
     "diagnosis.discounted_returns": lambda: {
@@ -549,7 +579,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "plain_actor.PlainActor": lambda: {"model": model()},
     "plain_actor.PlainActor.random_inputs": lambda: {"self": _plain(), "batch": 2},
     "progress.RunProgress": lambda: {"total": 10, "initial": 0},
-    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "seeds": 1},
+    "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "rollouts.SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
     "rollouts.seed_count": lambda: {"model": model()},
     "torchrl_learner.TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
@@ -587,11 +617,21 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "total_frames": 20,
         "frames_per_iteration": 10,
     },
+    "checkpoint.checkpoint_exists": lambda: {"path": checkpoint()},
     "checkpoint.load_checkpoint": lambda: {"path": checkpoint()},
+    "checkpoint.reading_checkpoint": lambda: {"path": checkpoint(), "what": "agents"},
     "checkpoint.save_checkpoint": lambda: {"path": folder() / "checkpoint.pt", "state": {"settings": {"a": 1}}},
     "curves.plot_curves": lambda: {"run_dir": run_folder()},
     "curves.save_figure": lambda: {"figure": figure(), "path": folder() / "figure.png", "dpi": 10},
     "metrics.MetricsTable": lambda: {"path": folder() / "metrics.csv", "resume_frames": None},
+    "metrics.column_numbers": lambda: {"path": run_folder() / "metrics.csv", "column": "frames", "cells": ["10", "20"]},
+    "metrics.read_result": lambda: {"path": write_text("result.json", '{"frames": 10}')},
+    "metrics.read_yaml": lambda: {"path": write_text("config.yaml", "a: 1")},
+    "metrics.check_run_files": lambda: {"run_dir": run_folder()},
+    "metrics.naming_file": lambda: {"path": "file"},
+    "metrics.rows_up_to": lambda: {"path": run_folder() / "metrics.csv", "frames": 10},
+    "metrics.table_sum": lambda: {"columns": ["frames"], "rows": [["10"]]},
+    "metrics.csv_rows": lambda: {"path": write_text("rows.csv", "a,b\n1,2\n")},
     "metrics.csv_lines": lambda: {"rows": [["a", "b"]]},
     "metrics.markdown_lines": lambda: {"rows": [["a", "b"]]},
     "metrics.read_json": lambda: {"path": write_text("result.json", "{}")},
@@ -608,7 +648,24 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "control.SACControl": dict,
     "control.TD3Control": dict,
     "control.TRPOControl": dict,
+    "control.control_identity": lambda: {"config": control(), "leave_out": ["seed"]},
+    "control.initial_agents": lambda: {"config": control()},
+    "control.final_returns": lambda: {"config": control(), "agents": initial()},
+    "control.run_result": lambda: {"config": control(run_dir=str(folder()))},
+    "rules.identity_of": lambda: {
+        "settings": control(),
+        "always": ["env"],
+        "leave_out": ["seed"],
+        "unit_actions": lambda: True,
+    },
+    "rules.outdated": lambda: {"rules": {}, "settings": {"env": "toy"}, "unit_actions": lambda: True},
+    "rules.rule_text": lambda: {"name": "pong", "there": 1, "here": 2},
+    "rules.rules_of": lambda: {"settings": {"env": "toy"}, "unit_actions": lambda: True},
+    "version.written_by": lambda: {"version": "0.2.0"},
     "control.done_result": lambda: {"config": control(run_dir=str(folder()))},
+    "locks.FileLock": lambda: {"path": folder() / ".lock"},
+    "locks.lock_folder": lambda: {"folder": folder()},
+    "rules.defaults_of": lambda: {"settings": control()},
     "control.load_agents": lambda: {"run_dir": finished_run()},
     "control.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
     "control.make_model": lambda: {"config": control(), "env": toy_env()},
@@ -638,7 +695,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "food_collector.FoodCollector": lambda: {"stream": stream()},
     "food_collector_games.FoodCollectorGames": lambda: {"streams": streams(5)},
     "games.games_env": lambda: {"name": "pong", "seeds": [0]},
-    "gymnasium_games.GameEnv": lambda: {"name": "pong"},
+    "gymnasium_games.GameEnv": lambda: {"name": "Pong"},
     "pixelcopter.Pixelcopter": lambda: {"stream": stream()},
     "pixelcopter.PixelcopterGames": lambda: {"streams": streams()},
     "pong.Pong": lambda: {"stream": stream()},
@@ -688,6 +745,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "statistics.normalise_by_range": lambda: {"scores": SCORES, "ranges": {"maze": (5, 10), "plunder": (4, 30)}},
     "statistics.normalise_by_reference": lambda: {"scores": SCORES, "reference": "full"},
     "statistics.pareto_front": lambda: {"cost": [10, 20], "value": [1.0, 3.0]},
+    "statistics.seeds_needed": lambda: {"difference": 1.0, "std": 1.0},
     "statistics.performance_profile": lambda: {"runs": SCORES["late"], "thresholds": [0.0, 5.0], "repetitions": 20},
     "statistics.probability_of_improvement": lambda: {"x": SCORES["late"], "y": SCORES["full"], "repetitions": 20},
     "page.write_page": lambda: {"path": folder() / "page.html", "title": "Title", "sections": [_section()]},
@@ -742,6 +800,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_cells.last_tenth": lambda: {"frames": [1.0, 2.0], "values": [3.0, 4.0]},
     "size_cells.read_studies": lambda: {"store": size_study()[1]},
     "size_cells.size_order": lambda: {"size": (4, 4)},
+    "size_cells.training_maxima": lambda: {"store": size_study()[1], "cell": size_cell(), "seeds": [0]},
     "size_figures.diagnosis_figure": lambda: {"study": size_study()[0]},
     "size_figures.pareto_figure": lambda: {"study": size_study()[0], "latency": []},
     "size_figures.sizes_figure": lambda: {"study": size_study()[0]},
@@ -754,6 +813,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_study.markdown_table": lambda: {"rows": rows()},
     "size_study.read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
     "size_study.read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "size_study.old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
+    "size_study.old_searches": lambda: {"searches": searches()},
     "size_study.reduction_percent": lambda: {"small": 41, "large": 353},
     "size_study.relative_return": lambda: {"row": rows()[0], "which": "baseline"},
     "size_study.relative_sizes": lambda: {"row": rows()[0], "parameters": {(4, 4): 41}},

@@ -60,7 +60,7 @@ class Warm:
     def __exit__(self, *_: object) -> None:
         self._server.stdin.close()
         self._server.stdout.close()
-        self._server.wait(timeout=10)
+        self._server.wait()
 
 
 def serve() -> dict[str, Any]:
@@ -71,7 +71,7 @@ def serve() -> dict[str, Any]:
             return json.loads(line)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
-    sys.exit()
+    os._exit(0)
 
 
 def become(asked: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ dimensions it prints; any other task that Gymnasium knows goes by its id, as in 
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, PROBABILITY, check_integer, check_seeds, checked
+from decouple.checks import INT32_MAX, check_integer, check_seeds
 from decouple.envs.control_backends import Task, make_games
 from decouple.envs.running_normalization import RunningMoments
 
@@ -36,18 +37,49 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
 
 
 def _find_task(name: str) -> Task:
-    is_id = isinstance(name, str) and "-v" in name
-    if not is_id and name not in TASKS:
-        raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5; got {name!r}")
+    """The task of this name, or id; a module before a colon is imported, as ``gymnasium.make`` does."""
+    is_id = isinstance(name, str) and ("-v" in name or ":" in name)
+    says = f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5 or my_package:Env-v0"
+    if not is_id and (not isinstance(name, str) or name not in TASKS):
+        raise ValueError(f"{says}; got {name!r}")
     task, options, extra = (name, {}, "games") if is_id else TASKS[name]
     try:
         import gymnasium
     except ImportError as error:
         raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
+    module, colon, task = task.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # a module that it imports
+            raise ValueError(f"name must have a module before its colon that can be imported; got {name!r}") from error
+        except (TypeError, ValueError) as error:  # no module's name
+            raise ValueError(f"{says}; got {name!r}") from error
     try:
         return Task(name, gymnasium.spec(task), options)
     except gymnasium.error.Error as error:
-        raise ValueError(f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium; got {name!r}") from error
+        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's own words name the nearest
+
+
+def _fits(actions: Any) -> bool:
+    """Whether a Box is one vector of floats, each between two different finite bounds."""
+    floats = len(actions.shape) == 1 and actions.shape[0] > 0 and np.issubdtype(actions.dtype, np.floating)
+    if not floats or not actions.is_bounded():
+        return False
+    low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+    if not (high - low <= np.finfo(np.float32).max).all():  # the actions are of float32
+        return False
+    low, high = _float32_bounds(actions)
+    return bool((low < high).all())
+
+
+def _float32_bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A Box's bounds, (A,) each, rounded to float32 so that none lies beyond those of a float64 task."""
+    low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
+    low = np.where(low < actions.low, np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > actions.high, np.nextafter(high, np.float32(-np.inf)), high)
 
 
 @dataclass
@@ -124,10 +156,14 @@ class ControlEnv(EnvBase):
         self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
         self._last_step = math.inf if self.max_episode_steps is None else self.max_episode_steps
         self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
-        self._make_specs()
-        size = (len(seeds), self.observation_spec["observation"].shape[-1])
-        if statistics is not None and statistics.mean.shape != size:
-            raise ValueError(f"statistics must be of {size} seeds and numbers; got {statistics.mean.shape}")
+        try:
+            self._make_specs()
+            size = (len(seeds), self.observation_spec["observation"].shape[-1])
+            if statistics is not None and statistics.mean.shape != size:
+                raise ValueError(f"statistics must be of {size} seeds and numbers; got {statistics.mean.shape}")
+        except BaseException:
+            self._games.close()
+            raise
         owns_statistics = normalize_observation and statistics is None
         self._own_statistics = RunningMoments(size[0], size[1:]) if owns_statistics else None
         self.observation_statistics = self._own_statistics or statistics
@@ -140,18 +176,24 @@ class ControlEnv(EnvBase):
 
         batch = self.batch_size
         seen, acts = self._games.observation_space, self._games.action_space
-        if not isinstance(seen, Box) or len(seen.shape) != 1 or not np.issubdtype(seen.dtype, np.floating):
+        vector = isinstance(seen, Box) and len(seen.shape) == 1 and seen.shape[0] > 0
+        if not vector or not np.issubdtype(seen.dtype, np.floating):
             raise ValueError(f"name must be of a task whose observations are a Box of (O,) floats; got {seen}")
         if isinstance(acts, Discrete) and acts.start == 0:
             self._num_actions, self._action_dtype = int(acts.n), np.dtype(np.int64)
             self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
-        elif isinstance(acts, Box) and len(acts.shape) == 1 and acts.is_bounded():
+        elif isinstance(acts, Box) and _fits(acts):
             self._num_actions, self._action_dtype = None, acts.dtype
+            floats = np.issubdtype(acts.dtype, np.floating)
+            self._largest_action = float(np.finfo(acts.dtype).max) if floats else math.inf
             shape = torch.Size([*batch, *acts.shape])
-            low, high = (torch.from_numpy(bound.astype(np.float32)).expand(shape) for bound in (acts.low, acts.high))
+            low, high = (torch.from_numpy(bound).expand(shape) for bound in _float32_bounds(acts))
             self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
         else:
-            raise ValueError(f"name must be of a task whose actions are a bounded Box (A,) or Discrete; got {acts}")
+            raise ValueError(
+                "name must be of a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
+                f"in each component the lower below the upper; got {acts}"
+            )
         self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
         column = torch.Size([*batch, 1])
         self.observation_spec = Composite(
@@ -202,10 +244,14 @@ class ControlEnv(EnvBase):
         if action.shape != self._action_shape:
             raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
         values = action.numpy(force=True)
+        if self._num_actions is None and values.dtype != self._action_dtype:
+            with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
+                values = values.astype(self._action_dtype)
         numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
         if self._num_actions is None:
-            if not all(map(math.isfinite, numbers)):
-                raise ValueError(f"action must be finite; got {values.tolist()}")
+            most = self._largest_action
+            if not all(map(math.isfinite, numbers)) or min(numbers) < -most or max(numbers) > most:
+                raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self._action_dtype})")
         elif values.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self._num_actions:
             raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")
         return values.reshape(-1, *values.shape[2:]).astype(self._action_dtype)
@@ -225,16 +271,18 @@ class ControlEnv(EnvBase):
         now.done = now.terminated | now.truncated
         now.due = True in now.done.ravel().tolist()
         observation = observation.reshape(now.observation.shape)
-        if self._own_statistics is not None:
-            self._own_statistics.merge(observation.astype(np.float64, copy=False))
-        now.observation = self._normalized(observation).astype(np.float32, copy=False)
-        if self._return_statistics is not None:
-            now.discounted_return = self.gamma * now.discounted_return + reward
-            self._return_statistics.merge(now.discounted_return[..., 0])
-            reward = self._return_statistics.scale(reward[..., 0])[..., None]
+        # What is not finite, or is too large for float32, stays with its seed: the training loop finds and names it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._own_statistics is not None:
+                self._own_statistics.merge(observation.astype(np.float64, copy=False))
+            now.observation = self._normalized(observation).astype(np.float32, copy=False)
+            if self._return_statistics is not None:
+                now.discounted_return = self.gamma * now.discounted_return + reward
+                self._return_statistics.merge(now.discounted_return[..., 0])
+                reward = self._return_statistics.scale(reward[..., 0])[..., None]
+            shown = self._shown()
+            shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         now.just_loaded = False
-        shown = self._shown()
-        shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         return TensorDict(shown, self.batch_size)
 
     def _normalized(self, observation: np.ndarray) -> np.ndarray:
@@ -258,10 +306,11 @@ class ControlEnv(EnvBase):
         indices = np.flatnonzero(which)
         if len(indices):
             observation.reshape(which.size, -1)[indices] = self._games.reset(indices)
-        if self._own_statistics is not None:
-            for seed in np.flatnonzero(which.any(axis=1)):
-                self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
-        arrays["observation"][which] = self._normalized(observation)[which]
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a step
+            if self._own_statistics is not None:
+                for seed in np.flatnonzero(which.any(axis=1)):
+                    self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
+            arrays["observation"][which] = self._normalized(observation)[which]
         for key in _Episodes.KEYS[1:]:
             arrays[key][which] = 0
         self._set_episodes(arrays)
@@ -317,7 +366,6 @@ class ControlEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
-@checked(gamma=PROBABILITY)
 def control_env(
     name: str,
     seeds: Sequence[int],
@@ -345,9 +393,10 @@ def control_env(
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
-            (17, 6), ant (111, 8), or an id of Gymnasium whose observations are a Box of (O,) floats and whose actions
-            are a bounded Box of (A,) or Discrete. The newest versions of three of them, by id, are Reacher-v5 (10, 2),
-            HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
+            (17, 6), ant (111, 8), or an id of Gymnasium, whose observations are a Box of (O,) floats and whose actions
+            are a bounded Box of (A,) floats or Discrete from 0; a module before a colon, as in my_package:Env-v0, is
+            imported first, so that it can register the task. The newest versions of three of them, by id, are
+            Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
         normalize_observation: standardise them by the running mean and variance of their seed.

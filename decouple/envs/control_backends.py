@@ -25,6 +25,7 @@ import torch
 
 from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs import acrobot, pendulum
+from decouple.envs.processes import Owned
 
 if TYPE_CHECKING:
     import gymnasium
@@ -67,7 +68,7 @@ class GymnasiumGames:
 
     @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
-        self.simulator = task.simulator
+        self.task, self.simulator = task, task.simulator
         self.resumable = self.simulator != "other"
         self.games = _gymnasium_games(task, number)
         self.observation_space: Any = self.games[0].observation_space
@@ -114,6 +115,26 @@ class GymnasiumGames:
         for game in self.games:
             game.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """To copy or pickle. Gymnasium's MuJoCo tasks would give games that begin anew, and say nothing."""
+        if self.simulator == "mujoco":
+            return {"task": self.task, "number": len(self.games), "games": self.state()}
+        from gymnasium.utils import EzPickle
+
+        if any(isinstance(layer, EzPickle) for game in self.games for layer in _layers(game)):
+            raise TypeError(
+                f"games of {self.task.name} cannot be copied or pickled: a copy of theirs begins anew (EzPickle); "
+                "make another environment"
+            )
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "number" in state:
+            self.__init__(state["task"], state["number"])
+            self.load_state(state["games"])
+        else:
+            vars(self).update(state)
+
     def _game_state(self, game: Any) -> dict[str, Any]:
         if self.simulator == "classic_control":
             arrays = {"state": np.asarray(game.state)}
@@ -149,7 +170,7 @@ class BatchedGames:
 
     @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
-        self.rules: Any = BATCHED[task.spec.id]
+        self.id = task.spec.id
         (example,) = _gymnasium_games(task, 1)
         self.observation_space: Any = example.observation_space
         self.action_space: Any = example.action_space
@@ -158,6 +179,11 @@ class BatchedGames:
         self.neither = np.zeros(number, dtype=np.bool_)
         self.first_seeds: list[int | None] = []
         self.generators: list[np.random.Generator] = []
+
+    @property
+    def rules(self) -> Any:
+        """The module with the task's rules."""
+        return BATCHED[self.id]
 
     def seed(self, seeds: Sequence[int]) -> None:
         self.first_seeds = list(seeds)
@@ -206,26 +232,33 @@ class EnvpoolGames:
 
     @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
-        self.envpool = _import_envpool()
-        if task.spec.id not in self.envpool.list_all_envs():
+        envpool = _import_envpool()
+        if task.spec.id not in envpool.list_all_envs():
             raise ValueError(f"backend must be auto or gymnasium for {task.name}, which envpool lacks; got 'envpool'")
         self.id = task.spec.id
         self.options = {ENVPOOL_OPTIONS[key]: value for key, value in task.options.items()}
         # Without the first, the contact forces that v4 observes are all zero here, which Gymnasium's are not.
         self.options |= {"post_constraint": True, "max_episode_steps": INT32_MAX}
-        spec = self.envpool.make_spec(self.id, **self.options)
+        spec = envpool.make_spec(self.id, **self.options)
         self.observation_space, self.action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
         self.number, self.seeds = number, [0] * number
-        self.games: Any = None
+        self.owned: Owned | None = None
+
+    @property
+    def games(self) -> Any:
+        """envpool's, where they are open and this process is theirs; not there before ``seed``."""
+        assert self.owned is not None
+        return self.owned.use
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Build the games anew: envpool takes seeds at no other time, and of 31 bits."""
         self.close()
         self.seeds = [seed & INT32_MAX for seed in seeds]
         threads = min(self.number, os.cpu_count() or 1)
-        self.games = self.envpool.make_gymnasium(
+        games = _import_envpool().make_gymnasium(
             self.id, num_envs=self.number, num_threads=threads, seed=self.seeds, **self.options
         )
+        self.owned = Owned(games, type(games).close, "envpool's games")
 
     def reset(self, which: np.ndarray) -> np.ndarray:
         return self.games.reset(which.astype(np.int32))[0]
@@ -242,8 +275,8 @@ class EnvpoolGames:
         self.seed([int(seed) for (seed,) in drawn])
 
     def close(self) -> None:
-        if self.games is not None:
-            self.games.close()
+        if self.owned is not None:
+            self.owned.close()
 
 
 Games = GymnasiumGames | BatchedGames | EnvpoolGames
@@ -291,6 +324,14 @@ def _gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
         missing = task.simulator == "mujoco" and type(error) is not ImportError
         install = "pip install 'decouple[mujoco]'" if missing else "see Gymnasium's own words above"
         raise ImportError(f"{task.name} needs its simulator: {install}") from error
+
+
+def _layers(game: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """The game and what it wraps, down to the task itself."""
+    while game is not game.unwrapped:
+        yield game
+        game = game.env
+    yield game
 
 
 def _import_envpool() -> Any:

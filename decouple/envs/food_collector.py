@@ -22,6 +22,12 @@ motion.
 - All is flat: agents and food do not fall on to the floor at the beginning.
 - An agent is a disc of radius 0.5, for food, rays, laser and each other. There it is a box of side 1, which turns.
 - Food is a disc of radius 0.75 that stays where it is until it is touched. Who touch it in the same step all have it.
+- To eat costs no speed. There food is a body of 5 kg at rest that an agent of 10 kg runs into before it is gone, which
+  takes a third of the agent's speed towards it.
+- Food that was eaten is in its new place at once. There it falls from a height of 3 for about 0.7 s, sqrt(2 * 2.25 /
+  9.81), and is out of reach for most of that.
+- When an episode ends, all food of the field is placed anew. There it stays where it is, and only the agents are placed
+  anew: food is made at a reset of the whole environment.
 - Agents block each other like walls: each loses its speed towards the other and passes none on. Overlap, as when
   two begin in one place, is undone by 0.05 at most for each in a physics step. Of several, the nearest counts.
 - A wall has neither thickness nor friction, and nothing bounces. The floor's friction is 0.6, for all that move.

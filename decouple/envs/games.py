@@ -17,11 +17,12 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import DEVICE, INT32_MAX, check_integer, check_seeds, checked
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting
 from decouple.envs.food_collector import ACTION_FORMS
 from decouple.envs.food_collector_games import FoodCollectorGames
 from decouple.envs.pixelcopter import PixelcopterGames
 from decouple.envs.pong import PongGames
+from decouple.envs.processes import check_threads, forks
 from decouple.envs.streams import Streams, stream_seed
 
 __all__ = ["GAMES", "GamesEnv", "games_env"]
@@ -52,7 +53,7 @@ class GamesEnv(EnvBase):
     Raises:
         ValueError: an action out of range, not a number, or of another shape or kind; a state that was saved under
             other settings.
-        RuntimeError: a step beyond the end of an episode.
+        RuntimeError: a step beyond the end of an episode; use in a fork, with PyTorch's threads (``check_threads``).
 
     Attributes:
         name, action_form: as given. seeds: S integers. max_episode_steps: of an episode. games: the rules at work.
@@ -76,6 +77,7 @@ class GamesEnv(EnvBase):
         self.name, self.seeds, self.action_form = name, seeds, action_form
         self.max_episode_steps, self._frame_skip, self._check_actions = max_episode_steps, frame_skip, check_actions
         self._scales = {"scale_observations": scale_observations, "scale_rewards": scale_rewards}
+        self._made_at = forks()
         self._start()
         self._make_specs()
 
@@ -131,6 +133,7 @@ class GamesEnv(EnvBase):
         }
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        check_threads(self._made_at)
         actions = {key: tensordict.get(key).detach() for key in self._action_specs}
         for key, action in actions.items():
             shape = self._action_specs[key].shape
@@ -196,6 +199,7 @@ class GamesEnv(EnvBase):
         return self.games.state | {"streams": self.games.streams.state}
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        check_threads(self._made_at)
         mask = None if tensordict is None else tensordict.get("_reset", None)
         running = self._running
         if mask is not None:
@@ -285,7 +289,6 @@ def _named(key: NestedKey) -> str:
     return key if isinstance(key, str) else ".".join(key)
 
 
-@checked(device=DEVICE)
 def games_env(
     name: str,
     seeds: Sequence[int],
@@ -323,7 +326,8 @@ def games_env(
     >>> env.rollout(5)["next", "observation"].shape
     torch.Size([2, 3, 5, 7])
     """
-    if name not in GAMES:
+    check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
+    if not isinstance(name, str) or name not in GAMES:
         raise ValueError(f"name must be one of {', '.join(GAMES)}; got {name!r}")
     num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
     agents = GAMES[name].agents_per_game

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
-from decouple.checks import DEVICE, PROBABILITY, checked
+from decouple.checks import PROBABILITY, check_setting, checked
 from decouple.envs.procgen_backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.reward_scaling import RewardScaling
 
@@ -43,6 +43,7 @@ EXPLORATION_LEVELS = {  # the one hard level of each that the games' authors cho
     **{"maze": 158988835, "heist": 876640971, "climber": 1561126160, "ninja": 1123500215},
 }
 INT32_MAX = 2**31 - 1
+INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> int:
@@ -56,7 +57,13 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
-@checked()
+def _check_actions(action: Tensor, number: int) -> None:
+    if action.dtype not in INTEGERS:
+        raise ValueError(f"action must be integers in [0, {NUM_ACTIONS}); got {action.dtype}")
+    if action.shape != (number,):
+        raise ValueError(f"action must have the shape ({number},); got {tuple(action.shape)}")
+
+
 def distribution_modes(game: str) -> tuple[str, ...]:
     """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
     _check_choice("game", game, GAMES)
@@ -100,7 +107,8 @@ class ProcgenEnv(EnvBase):
             without a done; needs the procgen backend.
 
     Raises:
-        ValueError: an argument outside its range, or an action outside [0, 15).
+        ValueError: an argument outside its range, or an action that is no integer in [0, 15) or of another shape.
+        RuntimeError: use after ``close``, or in a process that was forked off the one that made it.
         ImportError: the backend is not installed, or another module is called ``procgen``.
 
     Attributes:
@@ -109,7 +117,6 @@ class ProcgenEnv(EnvBase):
         resumable: whether ``state_dict`` can restore the games.
     """
 
-    @checked(device=DEVICE)
     def __init__(
         self,
         game: str,
@@ -133,6 +140,7 @@ class ProcgenEnv(EnvBase):
         _check_choice("distribution_mode", distribution_mode, distribution_modes(game))
         if backend is not None:
             _check_choice("backend", backend, ("procgen", "envpool"))
+        check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
         self._seed = _check_integer("seed", seed, 0, INT32_MAX)
         _check_integer("groups", groups, 1, 2)
         threads = min(os.cpu_count() or 1, 4 * groups) if num_threads is None else num_threads
@@ -186,14 +194,15 @@ class ProcgenEnv(EnvBase):
     def _start(self) -> None:
         """Build the games; they stand at the first frame of their first episodes."""
         games = self.batch_size[0]
-        sizes = [rows.stop - rows.start for rows in self.groups]
-        self._games = start_games(
-            self.backend, self._package, self.game, sizes, self._seed, self._num_threads, self._options
-        )
+        self._games = self._new_games()
         self._elapsed = np.zeros(games, dtype=np.int64)  # steps into the episode; 0: the game shows a first frame
         self._just_loaded = False
         self._coming: Frames | None = None  # of a step of which some groups have arrived
         self._now = self._gather()
+
+    def _new_games(self) -> list[Any]:
+        sizes = [rows.stop - rows.start for rows in self.groups]
+        return start_games(self.backend, self._package, self.game, sizes, self._seed, self._num_threads, self._options)
 
     def _gather(self) -> Frames:
         """What all games show, waiting for those under way; in arrays that nobody writes to again."""
@@ -226,7 +235,9 @@ class ProcgenEnv(EnvBase):
         }
 
     def begin(self, group: int, action: Tensor) -> None:
-        """Send a group off with its actions, (N / groups,); ValueError for one outside [0, 15)."""
+        """Send a group off with its actions, (N / groups,); ValueError for what is no integer in [0, 15)."""
+        rows = self.groups[group]
+        _check_actions(action, rows.stop - rows.start)
         chosen = action.cpu().numpy()
         if chosen.min() < 0 or chosen.max() >= NUM_ACTIONS:
             raise ValueError(f"action must lie in [0, {NUM_ACTIONS}); got {chosen.min()} to {chosen.max()}")
@@ -245,6 +256,7 @@ class ProcgenEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         if self._coming is None:
             action = tensordict.get("action")
+            _check_actions(action, self.groups[-1].stop)
             for group, rows in enumerate(self.groups):
                 self.begin(group, action[rows])
             frames = self._gather()
@@ -263,6 +275,7 @@ class ProcgenEnv(EnvBase):
         return TensorDict(shown, self.batch_size, device=self.device)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        self._games[0].games  # noqa: B018  (RuntimeError where they are closed, or another process's)
         mask = None if tensordict is None else tensordict.get("_reset", None)
         abandoned = self._elapsed > 0
         if mask is not None:
@@ -317,6 +330,21 @@ class ProcgenEnv(EnvBase):
             self._now = self._gather()
             self._elapsed = state["elapsed"].numpy().copy()
             self._just_loaded = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To copy or pickle: with the games' states in place of the games, which only the procgen backend has."""
+        state = super().__getstate__()  # a copy
+        del state["_package"]
+        if self.resumable:  # else the games themselves refuse
+            state["_games"] = [group.state() for group in self._games]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _, _, self._package = import_backend(self.backend)
+        self._games = self._new_games()
+        for group, saved in zip(self._games, state["_games"], strict=True):
+            group.load_state(saved)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Free the games and their threads."""
@@ -400,7 +428,6 @@ def procgen_env(
     >>> env.rollout(3)["next", "episode_reward"].shape
     torch.Size([2, 3, 1])
     """
-    env = TransformedEnv(ProcgenEnv(game, num_envs, **options), Compose(RewardSum(), StepCounter(), EpisodesInState()))
-    if scale_rewards:
-        env.append_transform(RewardScaling(gamma=gamma))
-    return env
+    scaling = [RewardScaling(gamma=gamma)] if scale_rewards else []  # before there are games: it may refuse gamma
+    transforms = Compose(RewardSum(), StepCounter(), EpisodesInState(), *scaling)
+    return TransformedEnv(ProcgenEnv(game, num_envs, **options), transforms)

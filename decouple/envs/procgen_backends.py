@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from decouple.envs.processes import Owned
 
 NO_OP, FORCE_RESET = 4, -1
 
@@ -30,15 +32,22 @@ class ProcgenGames:
     """The C library of the procgen package, spoken to without its Gym wrappers."""
 
     def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
-        self.games = package.ProcgenGym3Env(num_envs, game, rand_seed=seed, num_threads=threads, **options)
-        self.games._reuse_arrays = True  # observe() then hands out its buffers; the environment makes the one copy
+        games = package.ProcgenGym3Env(num_envs, game, rand_seed=seed, num_threads=threads, **options)
+        games._reuse_arrays = True  # observe() then hands out its buffers; the environment makes the one copy
         # The destructor calls this function, and the first look-up takes cffi's lock: a deadlock, where the garbage
         # collector strikes while other games are being built under the same lock. So look it up now.
-        self.closing = self.games._c_lib.libenv_close
+        self.closing = games._c_lib.libenv_close
+        self.owned = Owned(games, type(games).close, "Procgen's games")
+
+    @property
+    def games(self) -> Any:
+        """gym3's, where they are open and this process is theirs."""
+        return self.owned.use
 
     def frames(self) -> Frames:
-        reward, observation, first = self.games.observe()
-        info = self.games._info  # filled by observe(); get_info() would loop over the games in Python
+        games = self.games
+        reward, observation, first = games.observe()
+        info = games._info  # filled by observe(); get_info() would loop over the games in Python
         pixels = observation["rgb"].transpose(0, 3, 1, 2)
         return Frames(pixels, reward, first, info["level_seed"], info["prev_level_complete"])
 
@@ -55,6 +64,7 @@ class ProcgenGames:
         return self.frames()
 
     def state(self) -> list[bytes]:
+        self.games.observe()  # waits for a step under way
         return self.games.get_state()
 
     def load_state(self, states: list[bytes]) -> Frames:
@@ -62,7 +72,7 @@ class ProcgenGames:
         return self.frames()
 
     def close(self) -> None:
-        self.games.close()
+        self.owned.close()
 
 
 class EnvpoolGames:
@@ -77,23 +87,28 @@ class EnvpoolGames:
         # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes these as given.
         seeds = np.random.RandomState(seed).randint(0, 2**32, size=first + num_envs, dtype=np.uint32)[first:]
         seeds = seeds.astype(np.int32)
-        self.games = package.make_gymnasium(
-            task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options
-        )
-        observation, info = self.games.reset()
+        games = package.make_gymnasium(task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options)
+        self.owned = Owned(games, type(games).close, "envpool's games")
+        observation, info = games.reset()
         nothing = np.zeros(num_envs)
         self.now = Frames(observation, nothing.astype("f4"), nothing == 0, info["level_seed"], nothing == 1)
         self.under_way = False
+
+    @property
+    def games(self) -> Any:
+        """envpool's, where they are open and this process is theirs."""
+        return self.owned.use
 
     def begin(self, action: np.ndarray) -> None:
         self.games.send(action)
         self.under_way = True
 
     def frames(self) -> Frames:
+        games = self.games
         if not self.under_way:
             return self.now
         self.under_way = False
-        observation, reward, terminated, truncated, info = self.games.recv()
+        observation, reward, terminated, truncated, info = games.recv()
         ended = terminated | truncated
         self.now = Frames(observation, reward, ended, info["level_seed"], info["prev_level_complete"])
         return self.restart(ended) if ended.any() else self.now
@@ -106,7 +121,7 @@ class EnvpoolGames:
         return self.now
 
     def close(self) -> None:
-        self.games.close()
+        self.owned.close()
 
 
 def start_games(
@@ -114,21 +129,27 @@ def start_games(
 ) -> list[ProcgenGames | EnvpoolGames]:
     """Groups of games of these sizes, the threads shared out; each game starts as it would if they were one group."""
     own_threads = max(1, threads // len(sizes))
-    if backend == "envpool":
-        firsts = np.cumsum([0, *sizes])
-        return [
-            EnvpoolGames(package, game, size, seed, own_threads, options, int(first))
-            for first, size in zip(firsts, sizes, strict=False)
-        ]
-    groups = [ProcgenGames(package, game, size, seed, own_threads, options) for size in sizes]
-    if len(sizes) > 1:  # a game's levels depend on its index, and within a group that would begin at 0 again
-        together = ProcgenGames(package, game, sum(sizes), seed, 1, options)
-        states = together.state()
-        together.close()
-        for group, size in zip(groups, sizes, strict=True):
-            group.load_state(states[:size])
-            del states[:size]
-    return groups  # pyright: ignore[reportReturnType]
+    groups: list[Any] = []
+    try:
+        for size, first in zip(sizes, np.cumsum([0, *sizes]), strict=False):
+            if backend == "envpool":
+                groups.append(EnvpoolGames(package, game, size, seed, own_threads, options, int(first)))
+            else:
+                groups.append(ProcgenGames(package, game, size, seed, own_threads, options))
+        if backend == "procgen" and len(sizes) > 1:
+            # A game's levels depend on its index, and within a group that would begin at 0 again.
+            together = ProcgenGames(package, game, sum(sizes), seed, 1, options)
+            groups.append(together)
+            states = together.state()
+            for group, size in zip(groups, sizes, strict=False):
+                group.load_state(states[:size])
+                del states[:size]
+            groups.pop().close()
+    except BaseException:
+        for group in groups:
+            group.close()
+        raise
+    return groups
 
 
 def import_backend(backend: str | None) -> tuple[str, str, ModuleType]:

@@ -14,6 +14,7 @@ little of a level at first. There an equal layout need not go on equally: more i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Generator
 from itertools import islice
@@ -89,14 +90,13 @@ def training_fingerprints(
     """
     check_setting("num_levels", num_levels, positive_whole, "a whole number, at least 1")
     levels = {"num_levels": num_levels, "start_level": start_level}
-    starts = first_frames(game, min(num_levels, 64), **levels, **options)
     found: dict[int, bytes] = {}
-    while len(found) < num_levels:
-        level, fingerprint = next(starts)
-        found[level] = fingerprint
-        if progress:
-            progress(len(found), num_levels)
-    starts.close()
+    with contextlib.closing(first_frames(game, min(num_levels, 64), **levels, **options)) as starts:
+        while len(found) < num_levels:
+            level, fingerprint = next(starts)
+            found[level] = fingerprint
+            if progress:
+                progress(len(found), num_levels)
     return frozenset(found.values())
 
 
@@ -114,7 +114,5 @@ def unseen_episodes(game: str, num_envs: int, seed: int, seen: Collection[bytes]
     Returns:
         Bool (N,), for the first episode of each game of `ProcgenEnv(game, num_envs, seed=seed)`.
     """
-    starts = first_frames(game, num_envs, seed=seed, **options)
-    unseen = torch.tensor([fingerprint not in seen for _, fingerprint in islice(starts, num_envs)])
-    starts.close()
-    return unseen
+    with contextlib.closing(first_frames(game, num_envs, seed=seed, **options)) as starts:
+        return torch.tensor([fingerprint not in seen for _, fingerprint in islice(starts, num_envs)])

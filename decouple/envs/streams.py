@@ -21,11 +21,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from decouple.checks import Rule, at_least, axes, checked
+from decouple.checks import Must, checked
 
 __all__ = ["Stream", "Streams", "stream_seed"]
 
-SEED_64 = Rule(lambda seed: 0 <= seed < 2**64, "in [0, 2^64)", any_number=True)
+WIDE = Must(lambda number: -(2**63) <= number < 2**64, "of 64 bits", any_number=True)
 
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK = 2**64 - 1
@@ -43,7 +43,7 @@ def _mix(z: int) -> int:
     return z ^ z >> 31
 
 
-@checked(seed=SEED_64, index=at_least(0))
+@checked(seed=WIDE, index=WIDE)
 def stream_seed(seed: int, index: int) -> int:
     """Seed of the stream of game ``index`` of agent ``seed``, in [-2^63, 2^63).
 
@@ -65,7 +65,7 @@ class Stream:
 
     __slots__ = ("state",)
 
-    @checked(seed=SEED_64)
+    @checked(seed=WIDE)
     def __init__(self, seed: int) -> None:
         """``seed``: any integer; its lowest 64 bits count."""
         self.state = seed & MASK
@@ -85,7 +85,7 @@ class Streams:
         state: int64 (B,), the bits of ``Stream.state``; the only state. It is changed in place.
     """
 
-    @checked(seeds=axes(1, kind="integer"))
+    @checked()
     def __init__(self, seeds: Tensor) -> None:
         """``seeds``: int64 (B,); copied."""
         if seeds.dtype != torch.int64 or seeds.ndim != 1:

@@ -6,7 +6,10 @@ With s the state, g the goal and o the observation, all in one dimension:
     o_t = g_t - s_t        s_{t+1} = clip(s_t + a_t, -1, 1)        r_t = -|g_t - s_{t+1}|
 
 The ideal policy a = o is one linear neuron with weight 1 and bias 0, and earns 0. The goals move smoothly and do not
-depend on the actions: simplex noise of a slowly growing time, mapped to [-1, 1].
+depend on the actions: simplex noise of a slowly growing time, mapped to [-1, 1]. The paper takes its
+noise from the library `noise` 1.2.3 (https://github.com/caseman/noise), Perlin's simplex noise; this is OpenSimplex,
+from the package opensimplex: another simplex noise, of the same kind and smoothness, but with other goals, whose
+distribution is not exactly the paper's.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, above, check_integer, check_seeds, checked
+from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_seeds
+from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
 
@@ -77,7 +81,7 @@ class GoalTrackingEnv(EnvBase):
 
     Raises:
         ValueError: an action that is NaN or has another shape; a state that was saved under other settings.
-        RuntimeError: a step beyond the end of an episode.
+        RuntimeError: a step beyond the end of an episode; use in a fork, with PyTorch's threads (``check_threads``).
 
     Attributes:
         seeds: S integers. episode_steps: T. frequency: noise time per step.
@@ -87,7 +91,7 @@ class GoalTrackingEnv(EnvBase):
 
     def __init__(self, seeds: list[int], num_envs: int, episode_steps: int, frequency: float) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        self.seeds, self.episode_steps, self.frequency = seeds, episode_steps, frequency
+        self.seeds, self.episode_steps, self.frequency, self._made_at = seeds, episode_steps, frequency, forks()
         column = torch.Size([*self.batch_size, 1])
         place = Bounded(-1, 1, column, dtype=torch.float32)
         self.observation_spec = Composite(
@@ -133,6 +137,7 @@ class GoalTrackingEnv(EnvBase):
         }
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        check_threads(self._made_at)
         episodes = self._episodes
         action = tensordict.get("action").detach().float()  # (S, N, 1)
         if action.shape != episodes.state.shape:
@@ -152,6 +157,7 @@ class GoalTrackingEnv(EnvBase):
         return TensorDict(self._shown() | {"reward": reward}, self.batch_size)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        check_threads(self._made_at)
         mask = None if tensordict is None else tensordict.get("_reset", None)
         if mask is not None:
             self._begin(mask.reshape(self.batch_size))
@@ -221,7 +227,6 @@ class GoalTrackingEnv(EnvBase):
         self._episodes = _Episodes(**episodes, steps_left=steps_left, just_loaded=True)
 
 
-@checked(frequency=above(0))
 def goal_tracking_env(
     seeds: Sequence[int], num_envs: int = 1, *, episode_steps: int = 200, frequency: float = 0.02
 ) -> GoalTrackingEnv:
@@ -247,7 +252,7 @@ def goal_tracking_env(
     >>> env.rollout(200, ideal)["next", "episode_reward"].abs().max().item()
     0.0
     """
-    if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not 0 < frequency < math.inf:
+    if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not 0 < frequency <= FLOAT32_MAX:
         raise ValueError(f"frequency must be a finite number > 0; got {frequency!r}")
     num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
     episode_steps = check_integer("episode_steps", episode_steps, 1, INT32_MAX)

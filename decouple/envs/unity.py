@@ -25,6 +25,7 @@ from torchrl.data import Binary, Composite, Unbounded
 from torchrl.envs import EnvBase, MarlGroupMapType, UnityMLAgentsEnv
 
 from decouple.checks import INT32_MAX, above, at_least, between, check_integer, check_seeds, checked
+from decouple.envs.processes import Owned
 from decouple.envs.unity_conversion import AgentActions, Turn, observation_size
 
 __all__ = ["UnityEnv", "unity_env"]
@@ -66,9 +67,10 @@ class UnityEnv(EnvBase):
     A build cannot be saved: ``state_dict`` holds the settings only, and every episode begins anew after loading.
 
     Raises:
-        ValueError: an action that is NaN, outside the discrete range or of another shape; a reset of some agents of
-            which not all have ended; a state that was saved under other settings.
-        RuntimeError: a step beyond the end of an episode; a build that does not keep to lockstep (``Turn``).
+        ValueError: an action that is not finite, outside the discrete range or of another shape; a reset of some agents
+            of which not all have ended; a state that was saved under other settings.
+        RuntimeError: a step beyond the end of an episode; a build that does not keep to lockstep (``Turn``); use after
+            ``close``, or in a process that was forked off.
 
     Attributes:
         seeds: the seed that the build was started with, in a list. agents: their ids in Unity, in the order of the
@@ -82,7 +84,7 @@ class UnityEnv(EnvBase):
         ((self._behavior, spec),) = behaviors.items()
         self.agents = sorted(int(name.removeprefix("agent_")) for name in build.agent_name_to_behavior_map)
         super().__init__(batch_size=torch.Size([1, len(self.agents)]))
-        self._build, self.seeds = build, seeds
+        self.seeds = seeds
         self._shapes = [(each.name, tuple(each.shape)) for each in spec.observation_specs]
         self.actions = AgentActions(spec.action_spec.continuous_size, tuple(spec.action_spec.discrete_branches))
         self._make_specs(observation_size(self._shapes))
@@ -90,8 +92,13 @@ class UnityEnv(EnvBase):
         # not read.
         self._blank = build.observation_spec.zero()[GROUP].to_dict()
         self._start()
+        self._owned = Owned(build, _close_build, "a Unity build's agents")
         self.is_closed = False  # TorchRL takes it for closed until it is told
         _close_at_exit(self)
+
+    @property
+    def _build(self) -> UnityMLAgentsEnv:
+        return self._owned.use
 
     def _make_specs(self, size: int) -> None:
         column = torch.Size([*self.batch_size, 1])
@@ -135,6 +142,8 @@ class UnityEnv(EnvBase):
             raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
         values = action.detach().cpu().numpy()[0]
         if self.actions.continuous:
+            with np.errstate(over="ignore"):
+                values = values.astype(np.float32)  # as it goes to the build, where 1e300 is infinite
             if not np.isfinite(values).all():
                 raise ValueError(f"action must be finite; got {values.tolist()}")
             return values
@@ -222,8 +231,12 @@ class UnityEnv(EnvBase):
     def close(self, *, raise_if_closed: bool = True) -> None:
         """End the build."""
         if not self.is_closed:
-            self._build.close()
+            self._owned.close()
         super().close(raise_if_closed=raise_if_closed)
+
+
+def _close_build(build: UnityMLAgentsEnv) -> None:
+    build.close()
 
 
 def _close_at_exit(env: EnvBase) -> None:

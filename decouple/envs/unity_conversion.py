@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torchrl.data import Bounded, Categorical
 
-from decouple.checks import at_least, checked, distinct
+from decouple.checks import all_of, at_least, check_fields, checked, distinct
 
 __all__ = ["AgentActions", "Turn", "observation_size"]
 
@@ -50,8 +50,9 @@ class AgentActions:
     branches: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, continuous=at_least(0), branches=all_of(at_least(1)))
         if not self.continuous and not self.branches:
-            raise ValueError("the build's agents must have actions; got none")
+            raise ValueError("continuous and branches must not both be empty: the build's agents must have actions")
         if self.continuous and any(choices != 2 for choices in self.branches):
             raise ValueError(
                 "discrete branches beside continuous actions must have 2 choices each; "
@@ -92,7 +93,9 @@ def observation_size(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> int:
     """
     wrong = [f"{name or 'without a name'} of {tuple(shape)}" for name, shape in shapes if len(shape) != 1]
     if wrong or not shapes:
-        raise ValueError(f"the build's observations must be arrays of one axis; got {', '.join(wrong) or 'none'}")
+        raise ValueError(
+            f"shapes, the build's observations, must be arrays of one axis; got {', '.join(wrong) or 'none'}"
+        )
     return sum(shape[0] for _, shape in shapes)
 
 

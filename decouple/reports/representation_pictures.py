@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.checks import SOME, Rule, axes, check_setting, checked
+from decouple.checks import SOME, Must, axes, check_setting, checked
 from decouple.curves import save_figure
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["draw_measures", "draw_saliency", "draw_similarity"]
 COLOURS = {"frame": "#9a9a9a", "trunk": "#4d4d4d", "policy": "#1f6fb4", "value": "#d1495b"}
 
 
-@checked(panels=SOME)
+@checked(panels=Must(len, "not empty", any_number=True))
 def draw_similarity(
     path: Path,
     panels: Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[Sequence[float]]]],
@@ -64,9 +64,7 @@ def draw_similarity(
 
 
 @checked(
-    sets=Rule(
-        lambda sets: sets and all("block" in row for rows in sets.values() for row in rows), "of rows with a block"
-    ),
+    sets=Must(lambda sets: sets and all("block" in row for rows in sets.values() for row in rows), "rows with a block"),
     measures=SOME,
 )
 def draw_measures(

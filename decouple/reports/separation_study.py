@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import SOME, Rule, checked
+from decouple.checks import Must, checked
 from decouple.metrics import read_json, read_metrics, read_result, read_yaml
 from decouple.performance import Performance
 from decouple.separation import separation_index
@@ -107,7 +107,9 @@ class Run:
         """Why it has no score, where its result.json says that it failed; None for any other."""
         if self.result.get("final/test_return", 0) is not None:
             return None
-        return f"failed after {self.frames:,} frames: the return in its result.json is null or not finite"
+        reasons = self.result.get("failed")
+        why = "; ".join(map(str, reasons.values())) if isinstance(reasons, dict) else ""
+        return f"failed after {self.frames:,} frames: {why or 'the return in its result.json is null or not finite'}"
 
     @checked()
     def final(self, metric: str) -> float | None:
@@ -262,7 +264,7 @@ class Study:
         return rows
 
 
-@checked(where=SOME)
+@checked(where=Must(lambda where: isinstance(where, Path) or len(where), "not empty"))
 def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders of runs in a folder or by a glob, at any depth: those that hold a config.yaml and a metrics.csv.
 
@@ -345,7 +347,7 @@ def _last_session(path: Path) -> Mapping[str, Any]:
     return session
 
 
-@checked(folders=Rule(lambda folders: not isinstance(folders, Sequence) or len(folders), "not empty"))
+@checked(folders=Must(lambda folders: not isinstance(folders, Sequence) or len(folders), "not empty"))
 def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None = None) -> Study:
     """The runs of one protocol, grouped by degree of separation, game and seed.
 

@@ -9,7 +9,6 @@ A cell holds text, a number, nothing, an `Estimate` (as text `value [low, high]`
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import statistics as stdlib_statistics
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from decouple.checks import checked
-from decouple.metrics import csv_lines, markdown_lines
+from decouple.metrics import csv_lines, csv_rows, markdown_lines
 from decouple.reports.recommendation import Comparison
 from decouple.reports.separation_study import Study
 from decouple.statistics import OF_METRICS, Estimate, Profile
@@ -40,7 +39,18 @@ __all__ = [
     "setting_table",
 ]
 
-PUBLISHED = {"ppo_test": "PPO", "ppg_test": "PPG", "daac_test": "DAAC", "idaac_test": "IDAAC"}  # column -> method
+# Column of the published scores -> method. Those measured off a figure (+-0.25) are no printed numbers, and say so.
+PUBLISHED = {
+    "ppo_test_figure": "PPO (figure)",
+    "ppo_test_clop": "PPO (CLOP)",
+    "ppo2_test": "PPO (ppo2)",
+    "ppg_test_figure": "PPG (figure)",
+    "daac_test_figure": "DAAC (figure)",
+    "idaac_test": "IDAAC",
+    "ucb_drac_test": "UCB-DrAC",
+}
+# Games on which PPO's line in that figure could not be told from others.
+UNCLEAR = {"ppo_test_figure": ("bossfight", "chaser", "climber", "dodgeball", "fruitbot", "leaper")}
 
 
 class Spread(NamedTuple):
@@ -78,9 +88,10 @@ class Table:
 
 @checked()
 def read_published(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Game -> `min_easy`, `max_easy` and the published test scores under the names in `PUBLISHED`."""
-    with open(Path(path), newline="", encoding="utf-8") as file:
-        return {row.pop("game"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+    """Game -> `min_easy`, `max_easy` and the published scores, under the names of the file's columns: those in
+    `PUBLISHED`, and beside them scores on training levels and standard deviations."""
+    rows = csv_rows(Path(path), "game", *PUBLISHED)
+    return {row.pop("game"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
 @checked()
@@ -135,15 +146,25 @@ def comparison_table(comparisons: Sequence[Comparison], name: str, caption: str)
 
 @checked()
 def score_table(study: Study, published: Mapping[str, Mapping[str, float]]) -> Table:
-    """Final test scores of each game beside the published ones."""
+    """Final test scores of each game beside the published ones.
+
+    A column of `(figure)` was measured off a figure, and a `?` stands where its line could not be told from others.
+    """
     scores = study.scores("test_return")
     rows = []
     for game in study.games:
         row: dict[str, Any] = {"game": game}
         row |= {variant: _spread(scores.get(variant, {}).get(game)) for variant in study.variants}
-        row |= {f"published {label}": published.get(game, {}).get(column) for column, label in PUBLISHED.items()}
+        for column, label in PUBLISHED.items():
+            value = published.get(game, {}).get(column)
+            unclear = value is not None and game in UNCLEAR.get(column, ())
+            row[f"published {label}"] = f"{_number(value)} ?" if unclear else value
         rows.append(row)
-    return Table("scores", "Final test return: mean ± standard deviation over runs (number of runs).", rows)
+    caption = (
+        "Final test return: mean ± standard deviation over runs (number of runs). (figure): measured off a figure, "
+        "±0.25, no printed number; ?: its line could not be told from others there."
+    )
+    return Table("scores", caption, rows)
 
 
 @checked()

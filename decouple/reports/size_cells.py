@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from decouple.cell_store import Batch, Cell, CellStore
-from decouple.checks import ANY_NUMBER, all_of, at_least, checked, one_of
+from decouple.checks import ANY_NUMBER, SOME, all_of, at_least, check_setting, checked, one_of
 from decouple.control import CONTROL_ALGORITHMS
 from decouple.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
 from decouple.off_policy_settings import OffPolicySettings
@@ -33,7 +33,16 @@ from decouple.reports.size_study import csv_cell, old_rules, spread_text
 from decouple.search import return_text, size_name, t_interval
 from decouple.version import VERSION
 
-__all__ = ["SizeCell", "SizeStudy", "cells_csv", "cells_markdown", "last_tenth", "read_studies", "size_order"]
+__all__ = [
+    "SizeCell",
+    "SizeStudy",
+    "cells_csv",
+    "cells_markdown",
+    "last_tenth",
+    "read_studies",
+    "size_order",
+    "training_maxima",
+]
 
 Size = tuple[int, ...]
 
@@ -220,9 +229,44 @@ def size_order(size: Sequence[int]) -> int:
     return sum(a * b for a, b in pairwise((1, *size, 1)))
 
 
+@checked(seeds=SOME)
+def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[int, float]:
+    """The largest return that each seed reached in training, as Table I has it for SAC on Food Collector (footnote d).
+
+    Of `train/episode_return` in the metrics.csv of the seed's run: each row is a mean over the episodes that ended
+    since the row before, so the maximum over rows depends on `log_every`.
+
+    Args:
+        store: that the cell was trained into; its runs' folders must be there.
+        cell: whose.
+        seeds: which, all with results in the store.
+
+    Returns:
+        Seed -> return; -inf for a seed that failed, whatever it reached before.
+
+    Raises:
+        ValueError: a seed without a result, or a run whose table is damaged or has no such column.
+        FileNotFoundError: a run's table is gone.
+    """
+    final, found = store.returns(cell), {}
+    for batch in store.batches(cell):
+        own = [seed for seed in batch.seeds if seed in seeds and seed in final and seed not in found]
+        metrics = read_metrics(batch.run_dir) if batch.state == "done" and own else {}
+        for seed in own if metrics else ():
+            column = _column("train/episode_return", seed, tuple(batch.seeds))
+            values = [value for value in metrics.get(column, []) if math.isfinite(value)]
+            if not values:
+                raise ValueError(f"{Path(batch.run_dir) / 'metrics.csv'} must have returns in {column}; got none")
+            found[seed] = max(values) if math.isfinite(final[seed]) else -math.inf
+    missing = [seed for seed in seeds if seed not in found]
+    check_setting("seeds", missing, lambda none: not none, "of runs in the store that are done, each of them")
+    return {seed: found[seed] for seed in seeds}
+
+
 @checked(values=ANY_NUMBER)
 def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None:
     """The mean of what was logged in the last tenth of training and is finite; None where nothing was."""
+    check_setting("values", values, lambda v: len(v) == len(frames), f"as many as frames, {len(frames)}")
     if not len(frames):
         return None
     late = [value for at, value in zip(frames, values, strict=True) if at > 0.9 * frames[-1] and math.isfinite(value)]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from decouple.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
-from decouple.checks import SOME, above, all_of, at_least, checked
-from decouple.export import RUNTIMES, actor_latency
+from decouple.checks import SOME, all_of, at_least, checked
+from decouple.export import A_WHILE, RUNTIMES, actor_latency
 from decouple.metrics import csv_lines, replace_file
 from decouple.plain_actor import ObservationScaling
 from decouple.reports.size_cells import SizeStudy
@@ -37,7 +37,7 @@ def available_runtimes() -> list[str]:
     return [runtime for runtime in RUNTIMES if onnx or runtime != "onnx"]
 
 
-@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=above(0))
+@checked(runtimes=SOME, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
 def study_latency(
     studies: Sequence[SizeStudy],
     path: Path,

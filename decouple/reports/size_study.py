@@ -9,7 +9,6 @@ https://arxiv.org/abs/2102.11893), Table I.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import os
@@ -18,14 +17,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import Rule, all_of, at_least, checked, has, one_of
+from decouple.checks import Must, all_of, at_least, check_setting, checked, has, one_of
 from decouple.control import unit_actions
-from decouple.metrics import csv_lines, markdown_lines
+from decouple.metrics import csv_lines, csv_rows, markdown_lines
 from decouple.rules import outdated
 from decouple.search import SmallestActor, return_text, size_name
 from decouple.version import VERSION, written_by
 
 __all__ = [
+    "AT_ITS_BEST",
     "HEADS",
     "csv_cell",
     "csv_size",
@@ -50,8 +50,12 @@ COLUMNS = (
     *("symmetric_size", "symmetric_reward", "symmetric_spread"),
     *("actor_size", "reduction_percent", "baseline_reduction_percent", "critic_size"),
     *("asymmetric_reward", "asymmetric_spread", "asymmetric_low", "asymmetric_high"),
-    *("decided", "exhaustive", "seeds", "seconds"),
+    *("decided", "exhaustive", "seeds", "seconds", "measure"),
 )
+
+# Cells of Table I whose value is not the return after training but "the average maximum reward achieved during
+# training" (its footnote d: "due to the instability of ML-agent's implementation of SAC's training on Food Collector").
+AT_ITS_BEST = frozenset({("foodcollector", "sac")})
 
 TABLE_ROWS = all_of(has("task", "algorithm", "source", *COLUMNS))
 
@@ -60,7 +64,10 @@ HEADS = "task", "", "threshold", "baseline", "symmetric", "actor", "parameters",
 
 @checked()
 def search_record(
-    found: SmallestActor, parameters: Mapping[tuple[int, ...], int], seconds: float | None = None
+    found: SmallestActor,
+    parameters: Mapping[tuple[int, ...], int],
+    seconds: float | None = None,
+    measure: str = "final",
 ) -> dict[str, Any]:
     """A search's result as plain data, for `CellStore.record_search`.
 
@@ -68,12 +75,14 @@ def search_record(
         found: what the search found.
         parameters: of an actor of each size, and of the baseline's: counted on the model that was trained.
         seconds: that its cells trained, all together.
+        measure: what was compared: `final`, returns after training, or `maximum`, the largest reached in training.
     """
     record = dataclasses.asdict(found)
     counts = [{"actor": list(size), "parameters": count} for size, count in parameters.items()]
-    return record | {"notes": found.notes, "parameters": counts, "seconds": seconds}
+    return record | {"notes": found.notes, "parameters": counts, "seconds": seconds, "measure": measure}
 
 
+@checked()
 def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: str | None) -> list[str]:
     """Rules that results of a store rest on in another version than this one's, in words; none: they count.
 
@@ -90,6 +99,7 @@ def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: s
         return [f"the rules of {task} cannot be told: {error}"]
 
 
+@checked()
 def old_searches(searches: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each search that is done and does not count, because it was made under an old rule.
 
@@ -108,7 +118,7 @@ def _old_rules(search: Mapping[str, Any]) -> list[str]:
     return old_rules(search["task"], search["algorithm"], search["settings"], search["version"])
 
 
-@checked(small=at_least(0), large=at_least(1))
+@checked(small=at_least(1), large=at_least(1))
 def reduction_percent(small: int, large: int) -> float:
     """By how much fewer parameters `small` is than `large`: `100 (1 - small / large)`."""
     return 100 * (1 - small / large)
@@ -117,8 +127,7 @@ def reduction_percent(small: int, large: int) -> float:
 @checked()
 def read_paper(path: str | os.PathLike[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """(task, algorithm), both in lower case -> the row of Table I: sizes as tuples, numbers, None where it has none."""
-    with open(Path(path), newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(Path(path), "environment", "algorithm")
     return {(row["environment"].lower(), row["algorithm"].lower()): _numbers(row) for row in rows}
 
 
@@ -127,11 +136,10 @@ def read_paper_parameters(path: str | os.PathLike[str]) -> dict[str, dict[tuple[
     """Task, in lower case -> hidden layers -> the parameters of an actor, from Table A.2; sizes that it has none of are
     left out."""
     counts: dict[str, dict[tuple[int, ...], int]] = {}
-    with open(Path(path), newline="") as file:
-        for row in csv.DictReader(file):
-            size = csv_size(row.pop("hidden"))
-            for task, count in row.items():
-                counts.setdefault(task.lower(), {}).update({size: int(count)} if count else {})
+    for row in csv_rows(Path(path), "hidden"):
+        size = csv_size(row.pop("hidden"))
+        for task, count in row.items():
+            counts.setdefault(task.lower(), {}).update({size: int(count)} if count else {})
     return counts
 
 
@@ -156,7 +164,7 @@ def relative_sizes(
     return share / (1 - row["reduction_percent"] / 100), share
 
 
-@checked(row=has(*COLUMNS), which=one_of("baseline", "symmetric", "asymmetric"))
+@checked(which=one_of("baseline", "symmetric", "asymmetric"))
 def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
     """A mean return and its spread in units of the row's threshold: `1 + (R - T) / |T|` and `s / |T|`.
 
@@ -166,6 +174,9 @@ def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
         row: from `table_rows`.
         which: baseline, symmetric or asymmetric.
     """
+    names = f"{which}_reward", f"{which}_spread", "threshold"
+    numbers = all(name in row and isinstance(row[name], int | float | type(None)) for name in names)
+    check_setting("row", row, lambda _: numbers, f"with numbers or None in {', '.join(names)}")
     mean, spread, threshold = row[f"{which}_reward"], row[f"{which}_spread"], row["threshold"]
     if mean is None or not threshold:
         return math.nan, math.nan
@@ -190,7 +201,8 @@ def table_rows(
             ours.setdefault(key, []).append(_our_row(search["result"], search["options"]))
     rows = []
     for task, algorithm in dict.fromkeys([*paper, *ours]):
-        of_cell = [("paper", paper[task, algorithm])] if (task, algorithm) in paper else []
+        of_paper = {"measure": "maximum" if (task, algorithm) in AT_ITS_BEST else "final"}
+        of_cell = [("paper", {**paper[task, algorithm], **of_paper})] if (task, algorithm) in paper else []
         of_cell += [("here", row) for row in ours.get((task, algorithm), [])]
         head = {"task": task, "algorithm": algorithm}
         rows += [{**head, "source": source, **{name: row.get(name) for name in COLUMNS}} for source, row in of_cell]
@@ -235,7 +247,7 @@ def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         interval = "" if low is None else f" [{return_text(low)}, {return_text(high)}]"
         cells = (
             f"{row['task']}, {row['algorithm'].upper()}",
-            row["source"],
+            row["source"] + (", maximum in training" if row["measure"] == "maximum" else ""),
             "" if row["threshold"] is None else return_text(row["threshold"]),
             f"{_size(row['baseline_size'])} {_return(row, 'baseline')}",
             f"{_size(row['symmetric_size'])} {_return(row, 'symmetric')}".strip(),
@@ -248,7 +260,7 @@ def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return texts
 
 
-@checked(spread=Rule(lambda spread: not spread < 0, "of at least 0, or NaN", any_number=True))
+@checked(spread=Must(lambda spread: not spread < 0, "at least 0, or NaN", any_number=True))
 def spread_text(spread: float | None) -> str:
     """` ± ` and a standard deviation with two digits or more, and no exponent; empty where there is none."""
     if spread is None or math.isnan(spread):
@@ -260,6 +272,7 @@ def _our_row(result: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
     counts = {tuple(item["actor"]): item["parameters"] for item in result["parameters"]}
     baseline, symmetric, best = result["baseline"], result["symmetric"], result["asymmetric"]
     row = {name: result[name] for name in ("threshold", "bound", "exhaustive", "seconds")}
+    row |= {"measure": result.get("measure", "final")}  # 0.1 knew no other
     row |= {"seeds": options["seeds"], "baseline_size": tuple(baseline["actor"])}
     row |= {"baseline_reward": baseline["mean"], "baseline_spread": baseline["std"]}
     if best is None:
