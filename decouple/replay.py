@@ -91,9 +91,8 @@ class Replay:
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
-        self.found = (
-            self.path.stat().st_size if self.path and self.path.exists() else None
-        )  # bytes of a file gone on with
+        # Bytes of a file that is gone on with.
+        self.found = self.path.stat().st_size if self.path and self.path.exists() else None
         self.file = None if self.path is None else _open(self.path, shape)
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)

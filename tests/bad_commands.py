@@ -221,7 +221,6 @@ COMMANDS = [
     ("procgen.py", "separation=null", "separation"),
     ("procgen.py", "tuned=1", "tuned"),
     ("procgen.py", "algorithm=sac", "algorithm"),
-    ("procgen.py", "algorithm=daac separation=late", "daac"),
     ("procgen.py", "num_envs=0", "num_envs"),
     ("procgen.py", "num_envs=3 overlap=true device=cpu", "num_envs"),
     ("procgen.py", "num_levels=-1", "num_levels"),
