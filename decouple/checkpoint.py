@@ -77,6 +77,7 @@ def save_checkpoint(
         OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
     """
     check_setting("path", path, lambda v: isinstance(v, str | os.PathLike), "a path")
+    check_setting("record", record, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
     if not isinstance(state, dict):
         raise TypeError(f"state must be a dict; got {type(state).__name__}")
     _check_plain(state, "state")

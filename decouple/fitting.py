@@ -72,7 +72,7 @@ def _run_block(
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
-    source = " of the example" if given and index == 0 else ""
+    source = " of the example" if given and index == 0 and not extra else ""
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
         raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}{source}")
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.checks import checked
+from decouple.checks import at_least, checked
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = ["Replay", "Transition", "Widths"]
@@ -67,7 +67,7 @@ class Replay:
         OSError: the disk has no room for the file; it is asked for at once, not when it fills.
     """
 
-    @checked()
+    @checked(slack=at_least(0))
     def __init__(
         self,
         capacity: int,

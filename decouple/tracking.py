@@ -28,7 +28,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import yaml
 
@@ -187,6 +187,7 @@ class Tracker:
             result: name -> number; None, and what is not finite, is written as null.
             failed: under `failed`, what is said of each agent that has no return, by its name, as `seed1`.
         """
+        check_setting("failed", failed, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
         check_setting("result", result, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
         row: dict[str, Any] = {}
         for key, value in result.items():
@@ -249,12 +250,12 @@ class Tracker:
 
 
 def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{argument} must be one of {list(allowed)}; got {value!r}")
 
 
 def _check_count(argument: str, value: int, *, at_least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or getattr(value, "ndim", 0):
         raise TypeError(f"{argument} must be a whole number of frames; got {value!r}")
     if value < at_least:
         raise ValueError(f"{argument} must be at least {at_least}; got {value}")
