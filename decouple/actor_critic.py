@@ -34,8 +34,8 @@ def actor_value(
     action_spec: TensorSpec,
     *,
     observation_key: str = "observation",
-    policy_gain: float = 0.01,
-    value_gain: float = 1.0,
+    policy_gain: float | None = 0.01,
+    value_gain: float | None = 1.0,
 ) -> ActorValue:
     """Put a policy head and a state-value head on a separated network.
 
@@ -47,8 +47,8 @@ def actor_value(
         network: from `separate`, with features as its last axis.
         action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
         observation_key: what the trunk reads.
-        policy_gain: gain of the policy head (0.01: a nearly uniform first policy).
-        value_gain: gain of the value head.
+        policy_gain: gain of the policy head (0.01: a nearly uniform first policy); None keeps PyTorch's own start.
+        value_gain: the same for the value head.
 
     Returns:
         The model; `model(tensordict)` writes `action`, `action_log_prob` and `state_value`.

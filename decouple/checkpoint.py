@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.checks import at_least, checked
+from decouple.checks import at_least, check_setting, checked
 from decouple.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
 from decouple.rules import rule_text
 from decouple.version import VERSION, written_by
@@ -59,7 +59,6 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
 
 
-@checked()
 def save_checkpoint(
     path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
 ) -> None:
@@ -77,6 +76,7 @@ def save_checkpoint(
         TypeError: `state` is not a dict, or holds what `load_checkpoint` would refuse; the message says where.
         OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
     """
+    check_setting("path", path, lambda v: isinstance(v, str | os.PathLike), "a path")
     if not isinstance(state, dict):
         raise TypeError(f"state must be a dict; got {type(state).__name__}")
     _check_plain(state, "state")

@@ -291,7 +291,8 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return whole and (any_number or bool(-INT32_MAX <= value <= INT32_MAX))
     if kind is float:
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        return number and (any_number or bool(abs(value) <= FLOAT32_MAX))
+        most = 2**53 if isinstance(value, int) else FLOAT32_MAX  # beyond it a float does not hold every integer
+        return number and (any_number or bool(abs(value) <= most))
     if plain is Callable:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):

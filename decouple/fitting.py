@@ -38,17 +38,18 @@ def check_fit(
     missing = {*network.policy.keys, *network.value.keys} - inputs.keys()
     if missing:
         raise ValueError(f"example must hold every further key that a branch reads; it lacks {sorted(missing)}")
-    k = network.at
+    k, given = network.at, example is not None
     with torch.no_grad(), evaluating(network):
         hidden = inputs["observation"]
         for index, block in enumerate(network.trunk):
-            hidden = _run_block(block, index, "policy", hidden, (), None, kept=inputs["observation"])
+            hidden = _run_block(block, index, "policy", hidden, (), None, given=given, kept=inputs["observation"])
         for name, blocks in (("policy", policy_blocks), ("value", value_blocks)):
             branch = getattr(network, name)
             features, expects = hidden, _own_shape(blocks, k, inputs["observation"])
             for index, block in enumerate(branch):
                 extra = tuple(inputs[key] for key in branch.keys) if index == branch.reader else ()
-                features = _run_block(block, k + index, name, features, extra, None if index else expects, kept=hidden)
+                own = None if index else expects
+                features = _run_block(block, k + index, name, features, extra, own, given=given, kept=hidden)
             setattr(network, f"{name}_size", int(features.shape[-1]) if features.ndim == 2 else None)
 
 
@@ -60,16 +61,18 @@ def _run_block(
     extra: tuple[Tensor, ...],
     expects: tuple[int, ...] | None,
     *,
+    given: bool,
     kept: Tensor,
 ) -> Tensor:
     """The block's output, once checked.
 
     expects: what its own stack would give it, for the message, where the block does not say what it takes.
+    given: whether an example was given, which the first block reads.
     kept: the observation or the trunk's output, which others read too: the block must not change it.
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
-    source = " of the example" if index == 0 and expects is None and not extra else ""
+    source = " of the example" if given and index == 0 else ""
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
         raise ValueError(f"{name} takes {tuple(declared)}, but gets {tuple(x.shape[1:])}{source}")
     shapes = [tuple(e.shape[1:]) for e in (x, *extra)]

@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from decouple.acting import Acting
 from decouple.actor_qvalue import ActorQValue
-from decouple.checks import SOME, checked
+from decouple.checks import checked
 from decouple.distributions import squashed_normal
 from decouple.flat import FlatAdam, FlatParameters
 from decouple.fused import PullBack, fuse
@@ -58,7 +58,7 @@ class Learner:
         ValueError: models that do not go with the algorithm or cannot be stacked.
     """
 
-    @checked(models=SOME)
+    @checked()
     def __init__(self, models: Sequence[ActorQValue], settings: OffPolicySettings):
         if not models:
             raise ValueError("models must hold at least one model; got none")

@@ -40,7 +40,7 @@ from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
 from decouple.blocks import orthogonal_
-from decouple.checks import FLOAT32_MAX, at_least, checked
+from decouple.checks import FLOAT32_MAX, INT32_MAX, check_setting
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = [
@@ -64,16 +64,17 @@ class AdvantageHead(nn.Module):
         space: of the action, a continuous one's components then enter in [-1, 1]; None: they enter as they come.
     """
 
-    @checked(hidden_size=at_least(1), num_actions=at_least(1))
     def __init__(
         self, hidden_size: int, num_actions: int, *, discrete: bool = True, space: ActionSpace | None = None
     ) -> None:
         super().__init__()
+        check_setting("space", space, lambda v: v is None or isinstance(v, ActionSpace), "an ActionSpace or None")
         if space is not None and (space.discrete, space.size) != (discrete, num_actions):
             raise ValueError(f"space must be {'discrete' if discrete else 'continuous'}, of {num_actions}; got {space}")
         self.unit = None if space is None or space.in_unit else ActionUnit(space)
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
         self.num_actions = _positive_integer("num_actions", num_actions)
+        check_setting("discrete", discrete, lambda v: isinstance(v, bool), "True or False")
         self.discrete = discrete
         self.linear = orthogonal_(nn.Linear(hidden_size + num_actions, 1))
 
@@ -106,7 +107,6 @@ class OrderClassifier(nn.Module):
         width: units of one hidden layer with ReLU, >= 1; None (the default) for a classifier linear in both features.
     """
 
-    @checked(hidden_size=at_least(1), width=at_least(1))
     def __init__(self, hidden_size: int, width: int | None = None) -> None:
         super().__init__()
         self.hidden_size = _positive_integer("hidden_size", hidden_size)
@@ -393,7 +393,7 @@ def _integer(name: str, tensor: Tensor) -> Tensor:
 
 
 def _positive_integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= INT32_MAX:
         raise ValueError(f"{name} must be an integer >= 1; got {value!r}")
     return value
 

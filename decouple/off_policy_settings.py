@@ -50,7 +50,6 @@ class OffPolicySettings:
     checkpoint_every: int = 10_000  # steps between checkpoints; a multiple of log_every
 
     def __post_init__(self) -> None:
-        check_fields(self)
         whole = ("total_frames", "train_every", "updates", "batch_size", "buffer_size", "policy_delay")
         for name in (*whole, "log_every", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
@@ -72,6 +71,7 @@ class OffPolicySettings:
             check_setting(name, getattr(self, name), lambda v: v % self.log_every == 0, allowed)
         allowed = f"a multiple of train_every, {self.train_every}"
         check_setting("log_every", self.log_every, lambda v: v % self.train_every == 0, allowed)
+        check_fields(self)
 
     @checked()
     def check_model(self, model: ActorQValue) -> None:

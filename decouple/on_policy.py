@@ -104,7 +104,6 @@ class OnPolicySettings:
     checkpoint_every: int = 10  # iterations between checkpoints
 
     def __post_init__(self) -> None:
-        check_fields(self)
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
@@ -122,6 +121,7 @@ class OnPolicySettings:
         allowed = self.algorithms()
         check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
+        check_fields(self)
 
     def check_rollout(self, num_envs: int) -> None:
         """Refuse a rollout of one frame, whose advantages have no standard deviation that they could be divided by."""

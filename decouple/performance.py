@@ -65,7 +65,6 @@ class Performance:
     cuda_graphs: bool = False  # acting and a minibatch's update each as one CUDA graph; without effect on a CPU
 
     def __post_init__(self) -> None:
-        check_fields(self)
         check_setting("device", self.device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
         formats = ("contiguous", "channels_last")
@@ -79,6 +78,7 @@ class Performance:
             check_setting(name, getattr(self, name), lambda v: isinstance(v, bool), "True or False")
         if self.collector == "torchrl" and (self.overlap or self.device != "cpu"):
             raise ValueError("collector must be preallocated with overlap, and on a GPU; got torchrl")
+        check_fields(self)
 
     def describe(self) -> str:
         """The choices in one line."""
@@ -141,7 +141,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     Raises:
         ValueError: an unknown name, or a setting that is not allowed.
     """
-    check_setting("performance (its name)", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
+    check_setting("performance", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
     given = {key: value for key, value in by_name.items() if value is not None}
     check_setting("performance", set(given) - {field.name for field in fields(Performance)}, lambda v: not v, "known")
     if name == "reference":

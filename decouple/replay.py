@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.checks import at_least, checked
+from decouple.checks import checked
 from decouple.heads import ActionSpace, ActionUnit
 
 __all__ = ["Replay", "Transition", "Widths"]
@@ -67,7 +67,7 @@ class Replay:
         OSError: the disk has no room for the file; it is asked for at once, not when it fills.
     """
 
-    @checked(capacity=at_least(1), seeds=at_least(1), slack=at_least(0))
+    @checked()
     def __init__(
         self,
         capacity: int,
@@ -91,9 +91,8 @@ class Replay:
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
-        self.found = (
-            self.path.stat().st_size if self.path and self.path.exists() else None
-        )  # bytes of a file gone on with
+        # Bytes of a file that is gone on with.
+        self.found = self.path.stat().st_size if self.path and self.path.exists() else None
         self.file = None if self.path is None else _open(self.path, shape)
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)

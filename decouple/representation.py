@@ -177,6 +177,9 @@ def deal_episodes(episode: Tensor, level: Tensor, generator: torch.Generator | N
     Raises:
         ValueError: some part is empty: too few episodes of a level.
     """
+    check_setting(
+        "level", tuple(level.shape), lambda n: n == episode.shape, f"of episode's shape, {tuple(episode.shape)}"
+    )
     part = torch.full_like(episode, FIT)
     for one in level.unique():
         own = episode[level == one].unique()
@@ -203,6 +206,11 @@ def linear_probes(gram: Tensor, part: Tensor, targets: Mapping[str, Tensor]) -> 
         Of each target the share of variance explained on the test part, 1 - SSE / SST, at most 1 and below 0 where a
         constant does better (nan where the target is constant there); of labels the share that is told right.
     """
+    check_setting("part", len(part), lambda n: n == len(gram), f"as long as gram, {len(gram)}")
+    for name, target in targets.items():
+        check_setting(
+            "targets", tuple(target.shape), lambda shape: shape == (len(gram),), f"({len(gram)},), for {name}"
+        )
     gram = gram.double()
     fit, choose, test = (part == one for one in (FIT, CHOOSE, TEST))
     gram = gram - gram[fit].mean(0) - gram[:, fit].mean(1, keepdim=True) + gram[fit][:, fit].mean()
@@ -290,6 +298,7 @@ def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 
         At least 0: a negative estimate is one of 0. nan where no label comes twice.
     """
     check_setting("neighbours", neighbours, positive_whole, "a whole number, at least 1")
+    check_setting("label", len(label), lambda n: n == len(distance), f"as long as distance, {len(distance)}")
     same = label.unsqueeze(0) == label.unsqueeze(1)  # (N, N)
     kept = same.sum(1) > 1
     if not kept.any():

@@ -74,12 +74,12 @@ def stack(models: Sequence[Network]) -> Network:
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
     """Copy the parameters of each seed back into the models that `stack` was given (or their like), in place."""
     together = dict(stacked.named_parameters())
-    rows = {len(parameter) for parameter in together.values()}
-    check_setting("models", len(models), lambda number: rows <= {number}, f"{rows or 0}, as many as were stacked")
     for index, model in enumerate(models):
         own = dict(model.named_parameters())
         if own.keys() != together.keys():
             raise ValueError(f"models must be those that were stacked; models[{index}] has other parameters")
+        rows = {len(parameter) for parameter in together.values()}
+        check_setting("models", len(models), lambda number, rows=rows: rows <= {number}, "as many as were stacked")
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(_as_alone(together[name][index], parameter))

@@ -110,7 +110,7 @@ def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[
     ({'late': {'maze': [1.0]}, 'shared': {'maze': [0.666..., 1.333...]}}, ['heist'])
     """
     if reference not in scores:
-        raise ValueError(f"reference must be one of {list(scores)}; got {reference!r}")
+        raise ValueError(f"reference must be one of the variants in scores, {list(scores)}; got {reference!r}")
     means = {game: sum(runs) / len(runs) for game, runs in scores[reference].items() if len(runs)}
     positive = {game: mean for game, mean in means.items() if mean > 0}
     left_out = sorted({game for runs in scores.values() for game in runs} - positive.keys())

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from decouple.checks import check_setting
 from decouple.curves import plot_curves
 from decouple.locks import FileLock, lock_folder
 from decouple.metrics import MetricsTable, check_run_files, read_json, replace_file
@@ -99,8 +100,16 @@ class Tracker:
         _check_count("total_frames", total_frames, at_least=1)
         if not isinstance(config, Mapping):
             raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
-        if not all(isinstance(text, str) for item in (facts or {}).items() for text in item):
+        given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
+        if not all(isinstance(text, str) for item in given for text in item):
             raise TypeError(f"facts must map strings to strings; got {facts!r}")
+        for label, text in (("project", project), ("group", group), ("name", name)):
+            check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
+        check_setting("progress", progress, lambda v: isinstance(v, bool), "True or False")
+        check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
+        check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
+        if resume_frames is not None:
+            _check_count("resume_frames", resume_frames, at_least=0)
         plain_config = _plain(config, "config")
         self.run_dir = Path(run_dir)
         self._frames = int(resume_frames or 0)
@@ -147,6 +156,7 @@ class Tracker:
         if self._closed:
             raise RuntimeError(f"the tracker of {self.run_dir} is closed; open it again with resume_frames")
         _check_count("frames", frames, at_least=self._frames)
+        check_setting("metrics", metrics, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
         row = {_metric_name(key): _metric_value(key, value) for key, value in metrics.items()}
         self._table.append(int(frames), row)
         self._frames = int(frames)
@@ -177,6 +187,7 @@ class Tracker:
             result: name -> number; None, and what is not finite, is written as null.
             failed: under `failed`, what is said of each agent that has no return, by its name, as `seed1`.
         """
+        check_setting("result", result, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
         row: dict[str, Any] = {}
         for key, value in result.items():
             number = math.nan if value is None else _metric_value(key, value)
@@ -250,8 +261,6 @@ def _check_count(argument: str, value: int, *, at_least: int) -> None:
 
 
 def _check_resume(resume_frames: int | None, table: Path) -> None:
-    if resume_frames is not None:
-        _check_count("resume_frames", resume_frames, at_least=0)
     if resume_frames is None and table.exists():
         advice = "choose another folder, or pass resume_frames to go on with it (0: to start it over)"
         raise FileExistsError(f"run_dir must not hold a run already, and {table} exists; {advice}")

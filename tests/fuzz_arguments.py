@@ -52,7 +52,7 @@ import decouple
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
     **{"expect": "settings", "identity": "settings", "policy_blocks": "stack", "value_blocks": "stack"},
-    **{"policy_keys": "branch", "value_keys": "branch"},
+    **{"policy_keys": "branch", "value_keys": "branch", "name": "performance"},
 }
 KINDS = ("clear", "meant", "meaningless", "unnamed", "inside")
 SECONDS = 10.0
@@ -144,7 +144,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "training_fingerprints.num_levels": _whole(1),
     "held_out_every": _whole(2),
     **dict.fromkeys(["low", "high", "value", "at"], lambda v: True),
-    **dict.fromkeys(["separation", "log.frames"], _whole(0)),
+    **dict.fromkeys(["separation", "log.frames", "rows_up_to.frames"], _whole(0)),
     **dict.fromkeys(["Stream.seed", "stream_seed.seed", "stream_seed.index"], lambda v: -(2**63) <= v < 2**64),
     **dict.fromkeys(
         ["seeds"], lambda v: not hasattr(v, "__len__") or (len(v) > 0 and len(set(v)) == len(v) and min(v) >= 0)

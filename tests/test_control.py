@@ -450,3 +450,10 @@ def test_observations_that_no_network_reads_are_refused_by_their_space(tmp_path,
     with pytest.raises(ValueError, match=says):
         train_agents(odd_cell("ppo", name, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algorithm", sorted(CONTROL_ALGORITHMS))
+def test_gains_may_be_left_to_pytorch(algorithm):
+    """As the toy problem's configs of PPO and TRPO leave them."""
+    none = dict.fromkeys(["actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"])
+    assert parameter_count(model(algorithm, **none))["total"] == parameter_count(model(algorithm))["total"]

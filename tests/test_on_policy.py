@@ -758,7 +758,7 @@ def test_an_unbatched_environment_is_refused():
     class Unbatched:
         batch_size = torch.Size([])
 
-    with pytest.raises(ValueError, match=r"env must have one batch axis \(N,\); got batch_size \(\)"):
+    with pytest.raises(ValueError, match="env must be"):
         train_on_policy(Unbatched(), make_model(), [], make_settings(), log=print)  # type: ignore[arg-type]
 
 

@@ -184,8 +184,6 @@ class ControlEnv(EnvBase):
             self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
         elif isinstance(acts, Box) and _fits(acts):
             self._num_actions, self._action_dtype = None, acts.dtype
-            floats = np.issubdtype(acts.dtype, np.floating)
-            self._largest_action = float(np.finfo(acts.dtype).max) if floats else math.inf
             shape = torch.Size([*batch, *acts.shape])
             low, high = (torch.from_numpy(bound).expand(shape) for bound in _float32_bounds(acts))
             self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
@@ -249,8 +247,7 @@ class ControlEnv(EnvBase):
                 values = values.astype(self._action_dtype)
         numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
         if self._num_actions is None:
-            most = self._largest_action
-            if not all(map(math.isfinite, numbers)) or min(numbers) < -most or max(numbers) > most:
+            if not all(map(math.isfinite, numbers)):
                 raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self._action_dtype})")
         elif values.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self._num_actions:
             raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")

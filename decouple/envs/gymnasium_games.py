@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from decouple.checks import INT32_MAX, at_least, check_integer, checked
+from decouple.checks import INT32_MAX, check_integer, checked
 from decouple.envs.food_collector import FoodCollector
 from decouple.envs.pixelcopter import Pixelcopter
 from decouple.envs.pong import Pong
@@ -63,7 +63,7 @@ class GameEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 30}  # noqa: RUF012  (declared so by Gymnasium)
 
-    @checked(frame_skip=at_least(1))
+    @checked()
     def __init__(
         self,
         name: str,

@@ -17,7 +17,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs.transforms import Transform
 
-from decouple.checks import PROBABILITY, Must, at_least, checked
+from decouple.checks import ANY_NUMBER, checked
 
 
 class RewardScaling(Transform):
@@ -52,7 +52,7 @@ class RewardScaling(Transform):
     variance: Tensor  # (), float64
     count: Tensor  # (), float64
 
-    @checked(gamma=PROBABILITY, clip=Must(lambda v: v > 0, "positive", any_number=True), epsilon=at_least(0))
+    @checked(clip=ANY_NUMBER)
     def __init__(self, gamma: float = 0.99, clip: float = 10.0, epsilon: float = 1e-8) -> None:
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must lie in [0, 1]; got {gamma}")
