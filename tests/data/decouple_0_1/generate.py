@@ -17,17 +17,19 @@ OFF = SMALL | {
 }
 ON = SMALL | {"total_frames": 100, "rollout_steps": 50, "minibatches": 2, "epochs": 1}
 
-train_agents(SACControl(env="pixelcopter", run_dir="sac_pixelcopter", **OFF))
-train_agents(TD3Control(env="toy", run_dir="td3_toy", **OFF))
-train_agents(PPOControl(env="pong", run_dir="ppo_pong", frame_skip=4, **ON))
-train_agents(PPOControl(env="acrobot", run_dir="ppo_acrobot", **ON))
-store = CellStore("study/cells.sqlite")
-OFF["keep_replay"] = False
-configs = [
-    SACControl(env="pixelcopter", seeds=2, **OFF),
-    TD3Control(env="toy", seeds=2, **OFF),
-    PPOControl(env="pong", seeds=2, frame_skip=4, **ON),
-]
-returns = train_cells(configs, store, lambda config, go_on: train_agents(config))
-by_task = {config.env: each for config, each in zip(configs, returns, strict=True)}
-Path("study/returns.json").write_text(json.dumps(by_task) + "\n")
+
+if __name__ == "__main__":  # pytest imports this file, for its doctests
+    train_agents(SACControl(env="pixelcopter", run_dir="sac_pixelcopter", **OFF))
+    train_agents(TD3Control(env="toy", run_dir="td3_toy", **OFF))
+    train_agents(PPOControl(env="pong", run_dir="ppo_pong", frame_skip=4, **ON))
+    train_agents(PPOControl(env="acrobot", run_dir="ppo_acrobot", **ON))
+    store = CellStore("study/cells.sqlite")
+    OFF["keep_replay"] = False
+    configs = [
+        SACControl(env="pixelcopter", seeds=2, **OFF),
+        TD3Control(env="toy", seeds=2, **OFF),
+        PPOControl(env="pong", seeds=2, frame_skip=4, **ON),
+    ]
+    returns = train_cells(configs, store, lambda config, go_on: train_agents(config))
+    by_task = {config.env: each for config, each in zip(configs, returns, strict=True)}
+    Path("study/returns.json").write_text(json.dumps(by_task) + "\n")
