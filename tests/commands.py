@@ -116,7 +116,7 @@ def without_clock(run_dir: Path) -> list[list[str]]:
 
 
 def checkpoint_of(run_dir: Path) -> dict[str, Any]:
-    """What a run's checkpoint holds, but for the sum of its table, which has columns of the clock."""
+    """What a run's checkpoint holds, but for the sum of its table, which may log more."""
     return {key: value for key, value in load_checkpoint(run_dir / "checkpoint.pt").items() if key != "record"}
 
 
