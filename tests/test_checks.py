@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ X = torch.zeros(3)
         *({"path": bad} for bad in (None, 0, b"x")),
         *({"kind": "remote"}, {"call": 3}, {"player": object()}, {"on": 1}, {"loose": "nan"}),
     ],
-    ids=str,
+    ids=lambda arguments: re.sub(r" at 0x\w+", "", str(arguments)),
 )
 def test_what_does_not_fit_is_refused_by_name_and_value(arguments):
     (name, value) = next(iter(arguments.items()))
