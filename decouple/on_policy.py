@@ -271,8 +271,8 @@ def train_on_policy(
         The frames collected in all.
 
     Warns:
-        UserWarning: once, naming `clip_value`, where it clips more than half of a rollout's values: returns are larger
-            than it by far, and the value network learns next to nothing.
+        UserWarning: once, naming `clip_value`, where it clips more than half of the values in five rollouts in a row:
+            returns are larger than it by far, and the value network learns next to nothing.
 
     Raises:
         NotFiniteError: all agents have failed; the last checkpoint is of the time before.
@@ -309,14 +309,14 @@ def train_on_policy(
     if not state:
         save()  # from here on the folder says what run it belongs to
     collect = _Collect(collector, frames_per_iteration, model, how, failed)
-    warned = False
+    clip_watch = _ClipWatch(seeds)
     try:
         _check_weights(model, failed, f"in {checkpoint}" if state else "at the start")
         while iteration < iterations:
             if progress:
                 progress("collecting, frames", 0, frames_per_iteration)
             metrics = _iterate(collect, model, phases, settings, how, iteration, shuffle, progress)
-            warned = warned or _warn_of_clipping(metrics, seeds)
+            clip_watch.see(metrics)
             last = iteration + 1 == iterations
             if evaluate and (iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(iteration)
@@ -512,20 +512,38 @@ def _check_weights(model: ActorValue, failed: FailedSeeds, when: str) -> None:
     failed.check({f"parameter {name}": parameter for name, parameter in model.named_parameters()}, when)
 
 
-def _warn_of_clipping(metrics: Mapping[str, float], seeds: Sequence[int] | None) -> bool:
-    """Say where `clip_value` clips more than half of a rollout's values, and of which seeds; whether it was said."""
-    name = "value/clip_fraction"
-    shares = {f" of seed {seed}": metrics.get(f"{name}/seed{seed}", metrics.get(name, 0.0)) for seed in seeds or []}
-    much = {whose: share for whose, share in (shares or {"": metrics.get(name, 0.0)}).items() if share > 0.5}
-    if much:
-        found = ", ".join(f"{share:.0%}{whose}" for whose, share in much.items())
-        warnings.warn(
-            f"clip_value clips most of a rollout's values ({found}), which then learn next to nothing: it suits "
-            "rewards that are scaled. Set clip_value to None (null on the command line), or scale rewards "
-            "(normalize_reward=true on control tasks, RewardScaling)",
-            stacklevel=3,
-        )
-    return bool(much)
+class _ClipWatch:
+    """Warns once where `clip_value` has clipped more than half of the values in LASTING rollouts in a row.
+
+    In the first rollouts it does so where rewards are scaled, too: the first values are far from any return.
+    """
+
+    LASTING = 5
+
+    def __init__(self, seeds: Sequence[int] | None):
+        name = "value/clip_fraction"
+        if seeds is None or len(seeds) == 1:  # as `seed_metrics` names them
+            self.names = {name: f" of seed {seeds[0]}" if seeds else ""}
+        else:
+            self.names = {f"{name}/seed{seed}": f" of seed {seed}" for seed in seeds}
+        self.rollouts = dict.fromkeys(self.names, 0)
+        self.warned = False
+
+    def see(self, metrics: Mapping[str, float]) -> None:
+        """Look at a rollout's metrics; one without a phase of the value says nothing."""
+        shares = {name: metrics[name] for name in self.names if name in metrics}
+        for name, share in shares.items():
+            self.rollouts[name] = self.rollouts[name] + 1 if share > 0.5 else 0
+        lasting = [name for name in shares if self.rollouts[name] >= self.LASTING]
+        if lasting and not self.warned:
+            self.warned = True
+            found = ", ".join(f"{shares[name]:.0%}{self.names[name]}" for name in lasting)
+            warnings.warn(
+                f"clip_value clips most of a rollout's values ({found}), which then learn next to nothing: it suits "
+                "rewards that are scaled. Set clip_value to None (null on the command line), or scale rewards "
+                "(normalize_reward=true on control tasks, RewardScaling)",
+                stacklevel=3,
+            )
 
 
 class _PolicyLoss(ClipPPOLoss):

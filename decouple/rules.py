@@ -67,7 +67,7 @@ RULES: dict[str, Rule] = {
         "off policy, a policy that does not train the shared trunk reads it after the critic's step; in 0.1 before",
         lambda s, _: (
             s.get("algorithm") in OFF_POLICY
-            and str(s["separation"]) not in ("full", "0")
+            and str(s.get("separation", "full")) not in ("full", "0")
             and s["policy_gradient"] == 0 < s["value_gradient"]
         ),
     ),

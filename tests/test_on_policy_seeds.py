@@ -178,7 +178,7 @@ def test_a_clip_that_one_seeds_values_are_beyond_is_told_with_the_seed():
             step = super()._step(tensordict)
             return step.set("reward", step["reward"] * torch.tensor([0.0, 1e4, 0.0])[:, None, None])
 
-    models, settings = [make_model(seed) for seed in SEEDS], make_settings(clip_value=0.01, total_frames=N * T)
+    models, settings = [make_model(seed) for seed in SEEDS], make_settings(clip_value=0.01, total_frames=5 * N * T)
     with torch.no_grad():
         for model in models:
             model.module["value_head"].module.weight.zero_()
