@@ -1,6 +1,7 @@
 """Every test starts from the same seeds and one thread, so that no result depends on the order."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -14,3 +15,8 @@ def seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every command that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
