@@ -206,7 +206,7 @@ def make_table(rows: list[Row]) -> str:
         "| case | algorithm | system | return of each seed | mean | 95 % interval | failed |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (case, algorithm, system), own in cells.items():
+    for (case, algorithm, system), own in sorted(cells.items()):
         own.sort(key=lambda row: row["seed"])
         values = [row["return"] for row in own]
         center, low, high = interval(values)
@@ -228,7 +228,7 @@ def compared(cells: dict[tuple[str, str, str], list[Row]]) -> list[str]:
         group, name = ("track", case) if is_track(case) else (case, system)
         groups.setdefault((group, algorithm), {})[name] = values
     lines = []
-    for (case, algorithm), systems in groups.items():
+    for (case, algorithm), systems in sorted(groups.items()):
         outside = [
             f"{one}'s mean outside {other}'s interval"
             for one, own in systems.items()

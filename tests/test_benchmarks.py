@@ -1,0 +1,84 @@
+"""The benchmark of returns: its settings, its episodes and its arithmetic; it trains nothing here."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decouple.control import CONTROL_ALGORITHMS, FINAL_SEED, make_env
+
+pytest.importorskip("gymnasium")
+pytest.importorskip("scipy")
+
+
+@pytest.fixture(scope="module")
+def control_returns():
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    try:
+        yield importlib.import_module("control_returns")
+    finally:
+        sys.path.pop(0)
+
+
+def test_every_cell_has_settings(control_returns):
+    units = [f"track-{unit}" for unit in control_returns.track_task.HALVES]
+    for case in ["pendulum-small", "pendulum-docs", *units]:
+        for algorithm in CONTROL_ALGORITHMS.keys() - {"trpo"}:
+            config = control_returns.make_settings(case, algorithm)
+            assert config.final_episodes == 100
+            assert (config.env == "pendulum") == case.startswith("pendulum")
+
+
+def test_both_systems_are_evaluated_on_the_same_episodes(control_returns):
+    env = make_env(control_returns.make_settings("pendulum-small", "td3"), 3, [FINAL_SEED + 5])
+    step, totals = env.reset(), torch.zeros(3, dtype=torch.float64)
+    for _ in range(200):
+        step["action"] = torch.full((1, 3, 1), 0.5)
+        done, step = env.step_and_maybe_reset(step)
+        totals += done["next", "reward"].double().flatten()
+    found = control_returns.episode_returns(lambda _: np.array([0.5], np.float32), "Pendulum-v1", FINAL_SEED + 5, 3)
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), totals, rtol=1e-6, atol=0)  # float32 rewards
+
+
+def test_the_task_is_one_in_every_unit(control_returns):
+    import gymnasium
+
+    totals = []
+    for name, half in control_returns.track_task.HALVES.items():
+        env = gymnasium.make(f"Track-{name}-v0")
+        observation, _ = env.reset(seed=0)
+        total, done = 0.0, False
+        while not done:
+            observation, reward, _, done, _ = env.step(np.float32(half) * (0.5 - observation))
+            total += reward
+        totals.append(total)
+    assert totals == pytest.approx(4 * [-20 * 0.5**2], rel=1e-5)
+
+
+def test_an_interval_is_students(control_returns):
+    assert control_returns.interval([1.0, 2.0, 3.0]) == pytest.approx((2, 2 - 2.48414, 2 + 2.48414), abs=1e-5)
+    assert control_returns.interval([1.0, float("nan"), 3.0])[0] == 2  # over those that came to a return
+
+
+def test_the_table_counts_failures_and_says_whose_mean_lies_outside(control_returns):
+    returns = {"ours": [-150.0, -401.0, float("nan")], "sb3": [-150.0, -151.0, -149.0]}
+    rows = [
+        {"case": "pendulum-small", "algorithm": "td3", "system": system, "seed": seed, "return": value}
+        for system, values in returns.items()
+        for seed, value in enumerate(values)
+    ]
+    table = control_returns.make_table(rows)
+    assert "| -276 | -1870 to 1319 | 2 of 3 |" in table  # t = 12.706 of 1 degree of freedom, times 125.5
+    assert "| -150 | -152 to -148 | 0 of 3 |" in table
+    assert table.endswith("- pendulum-small, td3: ours's mean outside sb3's interval")
+
+
+def test_rows_are_kept(control_returns, tmp_path):
+    row = {"case": "track-1", "algorithm": "sac", "system": "ours", "seed": 3, "return": -0.25, "seconds": 7.4}
+    for _ in range(2):
+        control_returns.add_rows(tmp_path / "returns.csv", [row])
+    kept = control_returns.read_rows(tmp_path / "returns.csv")
+    assert kept == 2 * [row | {"seconds": "7"}]
