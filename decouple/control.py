@@ -31,7 +31,7 @@ from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import Concatenate, mlp_blocks
 from decouple.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
-from decouple.checks import PROBABILITY, SOME, all_of, at_least, check_fields, check_setting, checked, positive_whole
+from decouple.checks import PROBABILITY, SOME, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.counting import multiply_adds, parameter_count
 from decouple.diagnosis import value_bias
 from decouple.envs.control import control_env
@@ -277,7 +277,7 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
         return action_space(made.action_spec).in_unit
 
 
-@checked(sizes=all_of(at_least(1)))
+@checked()
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"

@@ -134,5 +134,5 @@ def _suspicious(values: Mapping[str, Tensor]) -> list[str]:
     sums = [values[name].detach().sum(dtype=torch.float64) for name in names]
     if not sums:
         return []
-    alike = torch.stack([value.to(sums[0].device) for value in sums]).isfinite().tolist()
-    return [name for name, finite in zip(names, alike, strict=True) if not finite]
+    wrong = torch.stack([value.to(sums[0].device) for value in sums]).isfinite().logical_not().tolist()
+    return [name for name, suspicious in zip(names, wrong, strict=True) if suspicious]

@@ -22,7 +22,7 @@ from tensordict.nn import AddStateIndependentNormalScale
 from tensordict.nn.utils import mappings
 from torch import Tensor, nn
 
-from decouple.checks import DEVICE, SOME, Must, all_of, at_least, check_setting, checked
+from decouple.checks import ANY_NUMBER, DEVICE, SOME, Must, all_of, check_setting, checked
 
 __all__ = [
     "SeedNoise",
@@ -140,7 +140,7 @@ class SeedNoise:
         device: of the generators and the numbers.
     """
 
-    @checked(seeds=all_of(at_least(0), least=1), device=DEVICE)
+    @checked(seeds=all_of(ANY_NUMBER, least=1), device=DEVICE)
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(_spread(seed)) for seed in seeds]

@@ -88,7 +88,7 @@ def test_progress_and_errors():
     calls = []
     training_fingerprints("maze", 3, num_threads=1, progress=lambda *call: calls.append(call))
     assert calls[0] == (1, 3) and calls[-1] == (3, 3)
-    with pytest.raises(ValueError, match="num_levels must be a whole number, at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"num_levels must be .*; got 0"):
         training_fingerprints("maze", 0)
     with pytest.raises(ValueError, match="told_by must be frame or layout; got 'seed'"):
         next(first_frames("maze", 2, told_by="seed"))

@@ -180,7 +180,7 @@ def test_what_lockstep_has_no_place_for_is_refused():
     [
         ({"seeds": [0, 1]}, r"seeds must be a single one.*got \[0, 1\]"),
         ({"seeds": []}, "seeds must be a non-empty sequence"),
-        ({"time_scale": 0}, "time_scale must be a finite number > 0; got 0"),
+        ({"time_scale": 0}, r"time_scale must be .*; got 0"),
         ({"time_scale": float("nan")}, "time_scale must be"),
         ({"base_port": 80}, r"base_port must be an integer in \[1024, 65535\]"),
         ({"worker_id": 65_000}, r"worker_id must be an integer in \[0, 60530\]"),

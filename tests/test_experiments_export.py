@@ -133,7 +133,7 @@ def test_what_is_wrong_is_said_by_name(script, tmp_path):
 
 def test_the_command_says_it_in_a_line(tmp_path):
     ran = EXPORT.run(tmp_path, "checkpoint=gone")
-    assert ran.returncode == 1 and ran.stderr.startswith("FileNotFoundError: ") and "Traceback" not in ran.stderr
+    assert ran.returncode == 1 and "\nFileNotFoundError: " in ran.stderr and "Traceback" not in ran.stderr
 
 
 @pytest.mark.skipif(

@@ -184,7 +184,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(script, t
             settings, search = composed(script, "env=toy", "algorithm=td3", *overrides)
             script.search(settings, search, script.actor_parameters(settings, search.sizes))
 
-    refused("search.threshold must be a number, baseline, rounded or paper; got 'best'", "search.threshold=best")
+    refused("search.threshold must be a finite number, baseline, rounded or paper; got 'best'", "search.threshold=best")
     refused("a number, baseline or rounded for toy, td3, which Table I has no", "search.threshold=paper")
     refused("actor and critic must be of one size", "actor=[4,4]")
     refused(r"smallest to the largest; got \[4, 4\] before \[2, 2\]", "search.sizes=[[4,4],[2,2]]")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+import decouple.export
 from decouple.actor_critic import ActorValue, actor_value
 from decouple.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.blocks import impala_blocks, mlp_blocks, nature_blocks
@@ -365,9 +366,10 @@ def test_the_check_sees_another_agents_actions():
         assert _difference(actor, PlainActor(other), model, *inputs) > 0.01
 
 
-def test_a_file_that_fails_the_check_is_not_written(tmp_path):
-    with pytest.raises(RuntimeError, match=r"actions must be the model's to -1; they differ by"):
-        export_actor(on_policy(), tmp_path / "new" / "actor.pt2", tolerance=-1)
+def test_a_file_that_fails_the_check_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(decouple.export, "_difference", lambda *_: 0.5)
+    with pytest.raises(RuntimeError, match=r"actions must be the model's to 0.1; they differ by 0.5"):
+        export_actor(on_policy(), tmp_path / "new" / "actor.pt2", tolerance=0.1)
     assert not list(tmp_path.iterdir())
 
 
@@ -401,7 +403,7 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
     with torch.no_grad():
         next(broken.module["policy_head"].parameters()).fill_(torch.nan)
     for model, says in (
-        (nn.Linear(3, 2), "model must come from actor_value"),
+        (nn.Linear(3, 2), "model must be .*ActorValue.*; got a Linear"),
         (stack([on_policy(), on_policy()]), "unstack"),
         (actor_value(keyed, BOX), r"reads \['extra'\] too"),
         (broken, "must have finite parameters"),
@@ -437,5 +439,5 @@ def test_latency_has_a_row_for_each_runtime_and_batch_size():
 def test_latency_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match=r"runtimes must be of \['eager', 'exported', 'onnx'\]; got 'jit'"):
         actor_latency(on_policy(), runtimes=["jit"])
-    with pytest.raises(ValueError, match="batch_sizes must be of whole numbers, at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"batch_sizes must be .*; got"):
         actor_latency(on_policy(), batch_sizes=[0])

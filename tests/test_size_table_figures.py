@@ -12,6 +12,7 @@ from decouple.curves import save_figure
 from decouple.reports.size_study import read_paper, read_paper_parameters, search_record, table_rows, table_texts
 from decouple.reports.size_table_figures import relative_figure, table_figure
 from decouple.search import smallest_actor
+from decouple.version import VERSION
 
 HONEY = Path(__file__).parents[1] / "docs" / "results" / "honey"
 COUNTS = read_paper_parameters(HONEY / "table_a2.csv")
@@ -27,7 +28,8 @@ def rows(threshold: float = -160.0, small: float = -150.0, algorithm: str = "td3
 
     found = smallest_actor(evaluate, baseline=(400, 300), sizes=SIZES, threshold=threshold)
     result = search_record(found, COUNTS["pendulum"])
-    search = {"task": "pendulum", "algorithm": algorithm, "state": "done", "options": {"seeds": 2}, "result": result}
+    search = {"task": "pendulum", "algorithm": algorithm, "settings": {}, "state": "done", "version": VERSION}
+    search |= {"options": {"seeds": 2}, "result": result}
     return table_rows([search], read_paper(HONEY / "table_1.csv"))
 
 
