@@ -33,7 +33,7 @@ def actor_value(
     network: SeparatedNetwork,
     action_spec: TensorSpec,
     *,
-    observation_key: str = "observation",
+    observation_key: NestedKey = "observation",
     policy_gain: float | None = 0.01,
     value_gain: float | None = 1.0,
 ) -> ActorValue:
@@ -87,7 +87,7 @@ class ActorValue(TensorDictSequential):
         policy_head: ProbabilisticActor,
         value_head: TensorDictModule,
         *,
-        observation_key: str = "observation",
+        observation_key: NestedKey = "observation",
     ):
         modules = OrderedDict(
             trunk=TensorDictModule(network.trunk, [observation_key], ["hidden"]),

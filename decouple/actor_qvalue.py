@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from tensordict import NestedKey
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
@@ -54,7 +55,7 @@ def actor_qvalue(
     *,
     twin_blocks: Sequence[nn.Module] | None = None,
     deterministic: bool = False,
-    observation_key: str = "observation",
+    observation_key: NestedKey = "observation",
     policy_gain: float | None = None,
     value_gain: float | None = None,
 ) -> ActorQValue:

@@ -166,7 +166,10 @@ class CellStore:
     def renew(self, batch: Batch) -> bool:
         """Say that the batch is being trained; False where somebody else has it by now."""
         with self._transaction() as db:
-            return self._beat(db, batch, "running")
+            held = self._beat(db, batch, "running")
+        if not held:
+            self._let_go(batch)
+        return held
 
     @checked(returns=ANY_NUMBER)
     def finish(self, batch: Batch, returns: Mapping[int, float | None]) -> bool:
@@ -180,13 +183,14 @@ class CellStore:
         if sorted(returns) != list(batch.seeds):
             raise ValueError(f"returns must be of the seeds {list(batch.seeds)}; got {sorted(returns)}")
         with self._transaction() as db:
-            if not self._beat(db, batch, "done"):
-                return False
-            (number,) = db.execute("SELECT cell FROM batches WHERE id = ?", [batch.id]).fetchone()
-            numbers = {s: -math.inf if v is None or not math.isfinite(v) else float(v) for s, v in returns.items()}
-            rows = [(number, seed, batch.id, value, VERSION) for seed, value in numbers.items()]
-            db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
-            return True
+            held = self._beat(db, batch, "done")
+            if held:
+                (number,) = db.execute("SELECT cell FROM batches WHERE id = ?", [batch.id]).fetchone()
+                numbers = {s: -math.inf if v is None or not math.isfinite(v) else float(v) for s, v in returns.items()}
+                rows = [(number, seed, batch.id, value, VERSION) for seed, value in numbers.items()]
+                db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
+        self._let_go(batch)
+        return held
 
     @checked()
     def release(self, batch: Batch, error: str | None = None) -> None:
@@ -194,6 +198,7 @@ class CellStore:
         with self._transaction() as db:
             if self._beat(db, batch, "failed" if error else "released"):
                 db.execute("UPDATE batches SET error = ? WHERE id = ?", [error, batch.id])
+        self._let_go(batch)
 
     def cells(self) -> list[Cell]:
         """Each cell that was ever claimed, whether it has results or not, in that order."""
@@ -276,17 +281,20 @@ class CellStore:
 
     def _beat(self, db: sqlite3.Connection, batch: Batch, state: str) -> bool:
         """Add the time since the last beat, and say whether the batch was still its worker's."""
-        lock, since = _CLAIMS.get(batch.worker, (None, None))
+        _, since = _CLAIMS.get(batch.worker, (None, None))
         elapsed = 0.0 if since is None else time.monotonic() - since
         update = """UPDATE batches SET state = ?, seconds = seconds + ?, heartbeat = ?
                     WHERE id = ? AND worker = ? AND state = 'running'"""
         held = db.execute(update, [state, elapsed, time.time(), batch.id, batch.worker]).rowcount == 1
-        if lock and held and state == "running":
-            _CLAIMS[batch.worker] = lock, time.monotonic()
-        elif lock:
-            lock.release(delete=True)
-            del _CLAIMS[batch.worker]
+        if batch.worker in _CLAIMS and held and state == "running":
+            _CLAIMS[batch.worker] = _CLAIMS[batch.worker][0], time.monotonic()
         return held
+
+    def _let_go(self, batch: Batch) -> None:
+        """Give up a claim's lock, once what ended it is written: on a full disk the claim is still this process's."""
+        lock, _ = _CLAIMS.pop(batch.worker, (None, None))
+        if lock:
+            lock.release(delete=True)
 
     def _alive(self, batch: sqlite3.Row) -> bool:
         """Whether somebody is at work on it, as far as this machine can tell."""

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from decouple.cell_store import Batch, Cell, CellStore
 from decouple.checks import at_least, checked
@@ -45,6 +45,8 @@ OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 RENEWALS = 10  # of a claim within its lease
 PATIENCE_S = 60.0  # for another process in a batch's folder to end
+
+T = TypeVar("T")
 
 
 class CellError(RuntimeError):
@@ -146,11 +148,11 @@ def _train_batch(
 
     try:
         if restart:  # once, not at every start of its process
-            lock_folder(config.run_dir, restart=True).release()
+            _waited_for(lambda: lock_folder(config.run_dir, restart=True)).release()
         report = train(config, go_on)
     except GaveUpError:
         store.release(batch)  # does nothing where it is somebody else's
-    except CellError as error:
+    except (CellError, FolderInUseError) as error:
         store.release(batch, str(error))
         return str(error)
     except BaseException:
@@ -336,13 +338,19 @@ def _trained(config: ControlSettings) -> dict[str, Any]:
     Agents that have all failed have no return, which is a result too. A process whose caller was killed may be in the
     folder still for a moment, and is waited for.
     """
+    try:
+        return _waited_for(lambda: done_result(config) or train_agents(config))
+    except NotFiniteError as error:
+        print(f"{config.run_dir}: {error}", file=sys.stderr)
+        return {"final/return": None}
+
+
+def _waited_for(asks: Callable[[], T]) -> T:
+    """What it gives once no other process is in the folder, such as one that a killed caller left, which soon ends."""
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return done_result(config) or train_agents(config)
-        except NotFiniteError as error:
-            print(f"{config.run_dir}: {error}", file=sys.stderr)
-            return {"final/return": None}
+            return asks()
         except FolderInUseError:
             if time.monotonic() > until:
                 raise

@@ -297,6 +297,12 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):
         return value.ndim == 1 and _fits(value.tolist(), kind, any_number)
+    if plain is list and isinstance(value, tuple):  # as good, and what a caller of Python may have
+        value = list(value)
+    if plain is tuple and inner and inner[-1] is Ellipsis and isinstance(value, list):
+        value = tuple(value)
+    if plain is Sequence and isinstance(value, torch.nn.ModuleList | torch.nn.Sequential):
+        value = list(value)
     if plain is tuple and isinstance(value, tuple) and inner:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         return len(kinds) == len(value) and all(map(_fits, value, kinds, [any_number] * len(value)))
@@ -331,7 +337,7 @@ def _words(kind: Any, any_number: bool) -> str:
         None: "None",
         type(None): "None",
         bool: "True or False",
-        int: "a whole number",
+        int: "a whole number" if any_number else "a whole number of 32 bits",
         str: "a string",
     }
     named |= {float: "a number" if any_number else "a finite number", os.PathLike: "a path", Callable: "a function"}

@@ -147,7 +147,8 @@ class ControlSettings:
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
         depth = min(len(self.actor), len(self.critic))
-        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= depth)
+        whole = isinstance(self.separation, int | np.integer) and not isinstance(self.separation, bool)
+        known = isinstance(self.separation, str) or (whole and 0 <= self.separation <= depth)
         allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
         check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checkpoint import rng_state, set_rng_state
@@ -26,7 +25,7 @@ __all__ = ["episode_returns", "evaluate"]
 @checked(max_steps=at_least(1))
 def episode_returns(
     env: EnvBase,
-    policy: TensorDictModuleBase,
+    policy: nn.Module,
     *,
     stochastic: bool = True,
     max_steps: int = 100_000,
@@ -69,7 +68,7 @@ def episode_returns(
 
 @checked(episodes=at_least(1), seed=SEED)
 def evaluate(
-    policy: TensorDictModuleBase,
+    policy: nn.Module,
     make_envs: Mapping[str, Callable[[int, int], EnvBase]],
     *,
     episodes: int,

@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from decouple.checks import at_least, checked, distinct
+from decouple.checks import ANY_NUMBER, at_least, checked, distinct
 
 __all__ = ["FailedSeeds", "NotFiniteError"]
 
@@ -41,7 +41,7 @@ class FailedSeeds:
         reasons: what is said of each seed that has failed, as one sentence.
     """
 
-    @checked(seeds=distinct(at_least(0)))
+    @checked(seeds=distinct(ANY_NUMBER))
     def __init__(self, seeds: Sequence[int] | None = None, task: str = ""):
         self.seeds: list[int | None] = [None] if seeds is None else list(seeds)
         self.task = task

@@ -108,6 +108,7 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
 
     Raises:
         FolderInUseError: another process is at work in it.
+        ValueError: a restart of `.` or `..`, which would then mean the folder that was put aside.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,13 +125,18 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
         ) from None
     if not restart or not any(entry.name != ".lock" for entry in folder.iterdir()):
         return lock
-    whole = Path(os.path.abspath(folder))  # "." has no name
+    if folder.name in ("", ".."):
+        lock.release()
+        raise ValueError(
+            f"run_dir must be a folder's name with restart=true, since . and .. move with the folder; got {folder}"
+        )
+    whole = Path(os.path.abspath(folder))
     aside = next(path for n in itertools.count(1) if not os.path.lexists(path := whole.with_name(f"{whole.name}.{n}")))
     with lock:
         if fcntl is None:  # Windows moves no folder with an open file
             lock.release()
         whole.rename(aside)
-        again = lock_folder(folder)
+        again = lock_folder(whole)
     again.aside = aside
     return again
 

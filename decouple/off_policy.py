@@ -21,7 +21,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from decouple.checks import checked
+from decouple.checks import ANY_NUMBER, checked
 from decouple.finite import FailedSeeds
 from decouple.heads import ActionSpace, action_space
 from decouple.off_policy_settings import OffPolicySettings
@@ -65,7 +65,7 @@ def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) ->
     return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)
 
 
-@checked()
+@checked(seeds=ANY_NUMBER)
 def train_off_policy(
     env: EnvBase,
     learner: Agents,

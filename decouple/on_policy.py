@@ -33,7 +33,7 @@ from torchrl.objectives.value import GAE
 
 from decouple.actor_critic import ActorValue
 from decouple.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
-from decouple.checks import check_fields, check_setting, checked, positive_whole
+from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
 from decouple.collector import RolloutCollector
 from decouple.distributions import integrated_entropy
 from decouple.finite import FailedSeeds
@@ -219,7 +219,7 @@ ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
 }
 
 
-@checked()
+@checked(seeds=ANY_NUMBER)
 def train_on_policy(
     env: EnvBase,
     model: ActorValue,

@@ -23,7 +23,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from decouple.checks import check_fields, check_setting, checked, positive_whole
+from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
 from decouple.performance import Captured, copy_in_place
 from decouple.seeds import SeedNoise, clip_grad_norm_per_seed_
 
@@ -104,7 +104,7 @@ class Phase:
     _graph: Captured | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, max_grad_norm=ANY_NUMBER)
         for name in ("epochs", "every", "minibatches"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):

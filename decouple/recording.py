@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import PROBABILITY, SEED, at_least, check_setting, checked, positive_whole
@@ -24,7 +23,7 @@ __all__ = ["record_episodes"]
 @checked(frames=at_least(1), gamma=PROBABILITY, seed=SEED, max_steps=at_least(1))
 def record_episodes(
     env: EnvBase,
-    policy: TensorDictModuleBase,
+    policy: nn.Module,
     *,
     frames: int,
     gamma: float,

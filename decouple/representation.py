@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from decouple.actor_critic import ActorValue
@@ -70,16 +70,22 @@ def block_outputs(
     parts = {part: model.module[part].module for part in ("trunk", "policy", "value")}
     extra = [*parts["policy"].keys, *parts["value"].keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
+
+    def outputs(block: nn.Module, inputs: Tensor) -> Tensor:
+        # Not around the yields: whoever takes a block's output has its own gradients and modes, and two of these
+        # generators that are taken in turn would end in each other's.
+        with torch.no_grad(), evaluating(model):
+            return torch.cat([block(batch) for batch in inputs.split(batch_size)])
+
     hidden = observation
-    with torch.no_grad(), evaluating(model):
-        for index, block in enumerate(parts["trunk"]):
-            hidden = torch.cat([block(batch) for batch in hidden.split(batch_size)])
-            yield "trunk", index, hidden
-        for branch in ("policy", "value"):
-            features = hidden
-            for index, block in enumerate(parts[branch], start=model.at):
-                features = torch.cat([block(batch) for batch in features.split(batch_size)])
-                yield branch, index, features
+    for index, block in enumerate(parts["trunk"]):
+        hidden = outputs(block, hidden)
+        yield "trunk", index, hidden
+    for branch in ("policy", "value"):
+        features = hidden
+        for index, block in enumerate(parts[branch], start=model.at):
+            features = outputs(block, features)
+            yield branch, index, features
 
 
 @checked(features=axes(2, 9))

@@ -41,7 +41,7 @@ from decouple.counting import multiply_adds, parameter_count
 from decouple.envs.procgen import procgen_env
 from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
 from decouple.evaluation import evaluate
-from decouple.finite import FailedSeeds
+from decouple.finite import FailedSeeds, NotFiniteError
 from decouple.locks import FileLock, lock_folder
 from decouple.metrics import check_run_files, read_yaml
 from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
@@ -300,21 +300,27 @@ def train(run: Run) -> dict[str, float]:
     config, tracker = run.config, run.tracker
     with contextlib.closing(run.env), run.lock, contextlib.closing(StepProgress()) as progress, tracker:
         evaluation = make_evaluation(config, run.model, progress)
-        train_on_policy(
-            run.env,
-            run.model,
-            run.phases,
-            config,
-            log=tracker.log,
-            evaluate=lambda iteration: evaluation(1_000_000 + iteration, config.evaluate_episodes),
-            checkpoint=run.checkpoint,
-            identity=run.identity,
-            on_checkpoint=tracker.plot,
-            record=tracker.marks,
-            progress=progress,
-            performance=config.computed,
-            failed=FailedSeeds([config.seed], config.env),
-        )
+        failed = FailedSeeds([config.seed], config.env)
+        try:
+            train_on_policy(
+                run.env,
+                run.model,
+                run.phases,
+                config,
+                log=tracker.log,
+                evaluate=lambda iteration: evaluation(1_000_000 + iteration, config.evaluate_episodes),
+                checkpoint=run.checkpoint,
+                identity=run.identity,
+                on_checkpoint=tracker.plot,
+                record=tracker.marks,
+                progress=progress,
+                performance=config.computed,
+                failed=failed,
+            )
+        except NotFiniteError as error:  # in place of an earlier result, too
+            reasons = {f"seed{config.seed}": str(error)}
+            tracker.summarise({"final/train_return": None, "final/test_return": None}, failed=reasons)
+            raise
         report = final_report(config, evaluation)
         tracker.summarise(report)
     return report

@@ -150,8 +150,8 @@ def test_fields_are_checked_of_subclasses_too_with_a_prefix_where_given():
     More(gamma=1, sizes=[3])
     for settings, message in (
         ({"gamma": math.nan}, "search.gamma must be a finite number; got nan"),
-        ({"sizes": ["3"]}, "search.sizes must be a sequence of [a whole number]; got ['3']"),
-        ({"steps": 1.0}, "search.steps must be a whole number; got 1.0"),
+        ({"sizes": ["3"]}, "search.sizes must be a sequence of [a whole number of 32 bits]; got ['3']"),
+        ({"steps": 1.0}, "search.steps must be a whole number of 32 bits; got 1.0"),
     ):
         with pytest.raises(ValueError) as refused:
             More(**settings)
@@ -168,3 +168,15 @@ def test_seeds_are_different():
     assert check_seeds([3, 1]) == [3, 1]
     with pytest.raises(ValueError, match=r"seeds must be different from one another; got \[0, 0\]"):
         check_seeds([0, 0])
+
+
+def test_what_python_and_torch_have_for_a_sequence_is_one():
+    @checked()
+    def take(sizes: list[int], pair: tuple[int, ...], blocks: Sequence[torch.nn.Module]) -> int:
+        return len(sizes) + len(pair) + len(blocks)
+
+    layers = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    for blocks in (torch.nn.ModuleList(layers), torch.nn.Sequential(*layers), list(layers), layers):
+        assert take((8, 8), [4], blocks) == 5
+    with pytest.raises(ValueError, match="blocks must be"):
+        take([8], (4,), torch.nn.Linear(1, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -135,3 +136,15 @@ def test_the_current_folder_can_be_restarted(tmp_path, monkeypatch):
     lock = lock_folder("../run", restart=True)
     lock.release()
     assert (tmp_path / "run.1" / "metrics.csv").exists()
+
+
+def test_a_restart_of_a_folder_without_a_name_is_refused_before_anything_is_moved(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    (run / "below").mkdir(parents=True)
+    (run / "metrics.csv").write_text("frames\n")
+    for here, named in ((run, "."), (run / "below", "..")):
+        monkeypatch.chdir(here)
+        with pytest.raises(ValueError, match=rf"run_dir must be .* with restart=true, .*; got {re.escape(named)}$"):
+            lock_folder(named, restart=True)
+        assert (run / "metrics.csv").exists() and [entry.name for entry in tmp_path.iterdir()] == ["run"]
+    lock_folder(run).release()  # nobody holds it

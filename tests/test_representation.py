@@ -321,3 +321,12 @@ def test_saliency_refuses_a_batch_and_a_stride_of_nothing():
             perturbation_saliency(lambda batch: batch, torch.zeros(1, 8, 8), **options)
     with pytest.raises(ValueError, match=r"frame must be an array of 3 axes"):
         perturbation_saliency(lambda batch: batch, torch.zeros(1, 1, 8, 8))
+
+
+def test_taking_outputs_leaves_gradients_and_modes_to_whoever_takes_them():
+    agent, frames = model(1), torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    agent.train()
+    two = [block_outputs(agent, frames) for _ in range(2)]
+    for _ in zip(*two, strict=True):  # in turn, as two runs are compared
+        assert torch.is_grad_enabled() and agent.training
+    assert torch.is_grad_enabled() and agent.training
