@@ -235,7 +235,10 @@ def shown(value: object) -> str:
 def _check(name: str, value: Any, kind: Any, rule: Must | None) -> None:
     any_number = rule is not None and rule.any_number
     if not _fits(value, kind, any_number):
-        raise ValueError(f"{name} must be {_words(kind, any_number)}; got {shown(value)}")
+        words = _words(kind, any_number)
+        if isinstance(value, int) and abs(value) > INT32_MAX:
+            words = words.replace("a whole number", "a whole number of 32 bits")
+        raise ValueError(f"{name} must be {words}; got {shown(value)}")
     if rule is not None and value is not None and not _holds(rule.allowed, value):
         raise ValueError(f"{name} must be {rule.says}; got {shown(value)}")
 
@@ -337,7 +340,7 @@ def _words(kind: Any, any_number: bool) -> str:
         None: "None",
         type(None): "None",
         bool: "True or False",
-        int: "a whole number" if any_number else "a whole number of 32 bits",
+        int: "a whole number",
         str: "a string",
     }
     named |= {float: "a number" if any_number else "a finite number", os.PathLike: "a path", Callable: "a function"}

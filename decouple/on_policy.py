@@ -540,8 +540,8 @@ class _ClipWatch:
             found = ", ".join(f"{shares[name]:.0%}{self.names[name]}" for name in lasting)
             warnings.warn(
                 f"clip_value clips most of a rollout's values ({found}), for {self.LASTING} rollouts in a row: they "
-                "learn little then. Set clip_value to None (null on the command line) or larger; 0.2 is for rewards that "
-                "are scaled (normalize_reward=true on control tasks, RewardScaling)",
+                "learn little then. Set clip_value to None (null on the command line) or larger; 0.2 is for "
+                "rewards that are scaled (normalize_reward=true on control tasks, RewardScaling)",
                 stacklevel=3,
             )
 
