@@ -255,7 +255,7 @@ def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, pow
 
     `((z_c + z_p) s / d)^2 + z_c^2 / 2`, rounded up, at least 2, with z_c = Phi^-1((1 + confidence) / 2) and
     z_p = Phi^-1(power): the normal approximation, and Guenther's term for the wider tails of t (Guenther 1981, *The
-    American Statistician* 35, 243). Within one seed of the noncentral t distribution, compared for abs(d) / s of 0.1 to 3.
+    American Statistician* 35, 243). Within one seed of the noncentral t distribution, compared for d / s of 0.1 to 3.
 
     Args:
         difference: d, of the mean from the bound, as it is believed to be; not 0.
