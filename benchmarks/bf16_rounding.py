@@ -26,13 +26,13 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.objectives.value import GAE
 
-from decouple.actor_critic import ActorValue
-from decouple.checkpoint import set_rng_state
-from decouple.collector import RolloutCollector
-from decouple.metrics import markdown_lines
-from decouple.on_policy import ALGORITHMS
-from decouple.performance import MICRO_BATCH, choose_performance
-from decouple.phases import Phase, autocast, run_phase
+from decouple.networks.actor_value import ActorValue
+from decouple.on_policy.collector import RolloutCollector
+from decouple.on_policy.phases import Phase, autocast, run_phase
+from decouple.on_policy.training import ALGORITHMS
+from decouple.runs.checkpoint import set_rng_state
+from decouple.runs.metrics import markdown_lines
+from decouple.runs.performance import MICRO_BATCH, choose_performance
 
 
 def centred_values(model: ActorValue, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:

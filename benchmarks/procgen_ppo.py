@@ -96,7 +96,7 @@ def run_reference(options: argparse.Namespace) -> None:
 def run_parts(options: argparse.Namespace) -> None:
     from reference_ppo import Parts
 
-    from decouple.performance import MICRO_BATCH, keep_memory
+    from decouple.runs.performance import MICRO_BATCH, keep_memory
 
     keep_memory()
     micro_batch = options.micro_batch or MICRO_BATCH[options.precision]
@@ -112,9 +112,9 @@ def run_library(options: argparse.Namespace) -> None:
     import torch
 
     from decouple import OnPolicySettings, actor_value, evaluate, impala_blocks, separate, train_on_policy
-    from decouple.envs.procgen import procgen_env
-    from decouple.on_policy import ALGORITHMS
-    from decouple.performance import choose_performance
+    from decouple.envs.procgen.games import procgen_env
+    from decouple.on_policy.training import ALGORITHMS
+    from decouple.runs.performance import choose_performance
 
     named = {"precision": options.precision, "micro_batch": options.micro_batch, "torch_threads": options.threads}
     performance = choose_performance(options.performance, **named)
@@ -204,7 +204,7 @@ def matrix_rate(precision: str, seconds: float = 0.5) -> float:
     """The best rate seen, in floating-point operations a second, of a matrix product and a convolution."""
     import torch
 
-    from decouple.performance import choose_performance
+    from decouple.runs.performance import choose_performance
 
     device = choose_performance("auto").device
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -366,7 +366,7 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    from decouple.metrics import markdown_lines
+    from decouple.runs.metrics import markdown_lines
 
     columns = [column for column in (*SHOWN, "envs", "steps", "width") if len({row.get(column) for row in rows}) > 1]
     columns = [column for column in (*SHOWN, "envs", "width") if column in columns or column in SHOWN]

@@ -4,7 +4,7 @@
     python benchmarks/procgen_repeats.py --games coinrun maze ninja --trained 100000 --others 5000
 
 Shares of other levels, drawn from all, whose first frame with the whole level in view is that of a level trained on:
-`frame` as it is, `layout` in plain looks (decouple/envs/procgen_levels.py).
+`frame` as it is, `layout` in plain looks (decouple/envs/procgen/levels.py).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from itertools import islice
 
-from decouple.envs.procgen import GAMES
-from decouple.envs.procgen_levels import LOOKS, first_frames, training_fingerprints
+from decouple.envs.procgen.games import GAMES
+from decouple.envs.procgen.levels import LOOKS, first_frames, training_fingerprints
 
 
 def repeated(game: str, trained: int, others: int, mode: str, told_by: str) -> float:

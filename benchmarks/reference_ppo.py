@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decouple.envs.procgen_backends import import_backend, start_games
+from decouple.envs.procgen.backends import import_backend, start_games
 
 MINIBATCH, EPOCHS = 2048, 3
 

@@ -20,10 +20,10 @@ from multiprocessing import get_context
 
 import torch
 
-from decouple.control import CONTROL_ALGORITHMS, make_env, make_model
-from decouple.learner import Learner
-from decouple.off_policy import train_off_policy
-from decouple.performance import keep_memory
+from decouple.off_policy.learner import Learner
+from decouple.off_policy.training import train_off_policy
+from decouple.runs.performance import keep_memory
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env, make_model
 
 WARM_UP = 200  # steps before the clock starts; the first 100 have random actions and no updates
 

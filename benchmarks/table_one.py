@@ -26,8 +26,8 @@ from typing import Any
 
 import yaml
 
-from decouple.metrics import read_metrics
-from decouple.reports.size_study import read_paper
+from decouple.runs.metrics import read_metrics
+from decouple.studies.actor_size.study import read_paper
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = 9  # at most, of a search: the baseline and four of each stage

@@ -1,14 +1,27 @@
 """Choose where a policy network and a value network separate, on TorchRL."""
 
-from decouple.actor_critic import ActorValue, actor_value
-from decouple.actor_qvalue import ActorQValue, actor_qvalue
-from decouple.blocks import impala_blocks, mlp_blocks, nature_blocks
-from decouple.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from decouple.counting import multiply_adds, parameter_count
-from decouple.evaluation import episode_returns, evaluate
-from decouple.export import actor_latency, export_actor
-from decouple.learner import Learner
-from decouple.losses import (
+from decouple._moved import refuse_old_paths
+from decouple.analysis.evaluation import episode_returns, evaluate
+from decouple.deploy.export import actor_latency, export_actor
+from decouple.deploy.plain_actor import ObservationScaling, PlainActor
+from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
+from decouple.networks.actor_value import ActorValue, actor_value
+from decouple.networks.blocks import impala_blocks, mlp_blocks, nature_blocks
+from decouple.networks.counting import multiply_adds, parameter_count
+from decouple.networks.separation import (
+    SeparatedNetwork,
+    cut_gradients,
+    scale_gradient,
+    separate,
+    separation_index,
+)
+from decouple.networks.stacking import SeedNoise, stack, unstack
+from decouple.off_policy.learner import Learner
+from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
+from decouple.off_policy.torchrl_learner import TorchRLLearner
+from decouple.off_policy.training import train_off_policy
+from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
+from decouple.on_policy.losses import (
     AdvantageHead,
     AdvantageLoss,
     OrderClassifier,
@@ -17,24 +30,13 @@ from decouple.losses import (
     ValueLoss,
     same_level_partners,
 )
-from decouple.off_policy import train_off_policy
-from decouple.off_policy_settings import DDPGSettings, SACSettings, TD3Settings
-from decouple.on_policy import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
-from decouple.phases import Phase, run_phase
-from decouple.plain_actor import ObservationScaling, PlainActor
-from decouple.seeds import SeedNoise, stack, unstack
-from decouple.separation import (
-    SeparatedNetwork,
-    cut_gradients,
-    scale_gradient,
-    separate,
-    separation_index,
-)
-from decouple.torchrl_learner import TorchRLLearner
-from decouple.trpo import TRPOSettings, trpo_phases
+from decouple.on_policy.phases import Phase, run_phase
+from decouple.on_policy.training import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
+from decouple.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from decouple.version import VERSION
 
 __version__ = VERSION
+refuse_old_paths()
 
 __all__ = [
     "ActorQValue",

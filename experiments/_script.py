@@ -102,9 +102,9 @@ def what_is_wrong(error: Exception, main: Callable[[], object]) -> str | None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from decouple.cells import CellError
-    from decouple.checkpoint import CheckpointError
-    from decouple.finite import NotFiniteError
+    from decouple.runs.checkpoint import CheckpointError
+    from decouple.runs.finite import NotFiniteError
+    from decouple.studies.actor_size.workers import CellError
 
     name, text = type(error).__name__, str(error)
     if isinstance(error, HydraException):
@@ -188,8 +188,8 @@ def says_what_goes_on(says: Callable[[], str]) -> Iterator[None]:
 
 def run_goes_on(run_dir: str) -> str:
     """Where a run stands that was interrupted, and what the same command does when it is started again."""
-    from decouple.cells import frames_done
-    from decouple.checkpoint import CheckpointError
+    from decouple.runs.checkpoint import CheckpointError
+    from decouple.studies.actor_size.workers import frames_done
 
     try:
         _, state = run_checkpoint(run_dir)
@@ -232,7 +232,7 @@ def register_control() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from decouple.control import CONTROL_ALGORITHMS, sizes_name
+    from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, sizes_name
 
     for name, settings in CONTROL_ALGORITHMS.items():
         ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
@@ -253,7 +253,7 @@ def procgen_script() -> ModuleType:
 
 def run_checkpoint(given: str) -> tuple[Path, dict[str, Any]]:
     """The checkpoint of a run, given by its folder or by its file: where it lies, and what it holds."""
-    from decouple.checkpoint import load_checkpoint
+    from decouple.runs.checkpoint import load_checkpoint
 
     path = Path(given)
     path = path / "checkpoint.pt" if path.is_dir() else path
@@ -311,9 +311,9 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
 
     CheckpointError where it was done under other rules.
     """
-    from decouple.control import ControlSettings, run_result
-    from decouple.metrics import read_result, read_yaml
-    from decouple.rules import defaults_of
+    from decouple.runs.metrics import read_result, read_yaml
+    from decouple.runs.rules import defaults_of
+    from decouple.studies.actor_size.cell import ControlSettings, run_result
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
     if not in_sweep() or settings.restart or not all(file.exists() for file in files):

@@ -23,11 +23,11 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import all_of, at_least, check_fields, check_setting, positive_whole
-from decouple.control import CONTROL_ALGORITHMS, make_env, sizes_name
-from decouple.envs.games import GAMES, games_env
-from decouple.export import A_WHILE, ExportReport, actor_latency, export_actor
-from decouple.plain_actor import ObservationScaling, PlainActor
-from decouple.trained_actor import trained_actor
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env, sizes_name
+from decouple.envs.games.batched import GAMES, games_env
+from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
+from decouple.deploy.plain_actor import ObservationScaling, PlainActor
+from decouple.studies.actor_size.trained_actor import trained_actor
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Export:
     sample: bool = False  # whether actions are drawn, with noise as a second input; else the distribution's mode
     output: str | None = None  # the file; None: actor_seed<seed>.<format> in the run's folder
     observations: int = 256  # recorded in the run's task for the check, beside 256 random ones
-    tolerance: float = 1e-4  # see ExportReport in decouple/export.py
+    tolerance: float = 1e-4  # see ExportReport in decouple/deploy/export.py
     batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # observations in a call whose latency is taken
     seconds: float = 1.0  # of calls that each latency is taken from
 

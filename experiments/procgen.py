@@ -33,24 +33,24 @@ from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.actor_critic import ActorValue, actor_value
-from decouple.blocks import impala_blocks
-from decouple.checkpoint import frames_to_resume
+from decouple.networks.actor_value import ActorValue, actor_value
+from decouple.networks.blocks import impala_blocks
+from decouple.runs.checkpoint import frames_to_resume
 from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
-from decouple.counting import multiply_adds, parameter_count
-from decouple.envs.procgen import procgen_env
-from decouple.envs.procgen_levels import LOOKS, training_fingerprints, unseen_episodes
-from decouple.evaluation import evaluate
-from decouple.finite import FailedSeeds, NotFiniteError
-from decouple.locks import FileLock, lock_folder
-from decouple.metrics import check_run_files, read_yaml
-from decouple.on_policy import ALGORITHMS, OnPolicySettings, train_on_policy
-from decouple.performance import Performance, choose_performance
-from decouple.phases import Phase
-from decouple.progress import StepProgress
-from decouple.rules import SETTINGS_OF_PROCGEN, identity_of
-from decouple.separation import separate, separation_index
-from decouple.tracking import Tracker, default_tracker
+from decouple.networks.counting import multiply_adds, parameter_count
+from decouple.envs.procgen.games import procgen_env
+from decouple.envs.procgen.levels import LOOKS, training_fingerprints, unseen_episodes
+from decouple.analysis.evaluation import evaluate
+from decouple.runs.finite import FailedSeeds, NotFiniteError
+from decouple.runs.locks import FileLock, lock_folder
+from decouple.runs.metrics import check_run_files, read_yaml
+from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.runs.performance import Performance, choose_performance
+from decouple.on_policy.phases import Phase
+from decouple.runs.progress import StepProgress
+from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
+from decouple.networks.separation import separate, separation_index
+from decouple.runs.tracking import Tracker, default_tracker
 
 
 @dataclass

@@ -23,13 +23,13 @@ import numpy as np
 from hydra.core.config_store import ConfigStore
 
 from decouple.checks import check_fields, check_setting, positive_whole
-from decouple.curves import save_figure
-from decouple.metrics import replace_file
-from decouple.reports.page import HTMLTable, Picture, Section, write_page
-from decouple.reports.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
-from decouple.reports.separation_figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
-from decouple.reports.separation_study import Study, find_runs, read_study
-from decouple.reports.separation_tables import (
+from decouple.runs.curves import save_figure
+from decouple.runs.metrics import replace_file
+from decouple.studies.separation.page import HTMLTable, Picture, Section, write_page
+from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
+from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
+from decouple.studies.separation.results import Study, find_runs, read_study
+from decouple.studies.separation.tables import (
     Table,
     aggregate_table,
     comparison_table,
@@ -42,7 +42,7 @@ from decouple.reports.separation_tables import (
     score_table,
     setting_table,
 )
-from decouple.statistics import (
+from decouple.analysis.statistics import (
     Estimate,
     Profile,
     aggregate_metrics,

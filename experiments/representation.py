@@ -24,13 +24,13 @@ from hydra.core.config_store import ConfigStore
 from tensordict import TensorDict
 from torch import Tensor
 
-from decouple.actor_critic import ActorValue
-from decouple.checkpoint import CheckpointError, reading_checkpoint
+from decouple.networks.actor_value import ActorValue
+from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
 from decouple.checks import SEED, at_least, check_fields, check_setting, positive_whole
-from decouple.metrics import csv_lines, markdown_lines, replace_file
-from decouple.progress import StepProgress
-from decouple.recording import record_episodes
-from decouple.representation import (
+from decouple.runs.metrics import csv_lines, markdown_lines, replace_file
+from decouple.runs.progress import StepProgress
+from decouple.analysis.recording import record_episodes
+from decouple.analysis.representation import (
     block_outputs,
     centred_gram,
     deal_episodes,
@@ -43,7 +43,7 @@ from decouple.representation import (
     mutual_information,
     perturbation_saliency,
 )
-from decouple.reports.representation_pictures import draw_measures, draw_saliency, draw_similarity
+from decouple.studies.separation.representation_pictures import draw_measures, draw_saliency, draw_similarity
 
 
 @dataclass

@@ -20,16 +20,16 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 
-from decouple.cell_store import CellStore
+from decouple.studies.actor_size.store import CellStore
 from decouple.checks import all_of, at_least, check_fields, check_setting
-from decouple.curves import save_figure
-from decouple.export import A_WHILE
-from decouple.metrics import replace_file
-from decouple.search import return_text, size_name
-from decouple.reports.size_cells import SizeStudy, cells_csv, cells_markdown, read_studies
-from decouple.reports.size_figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
-from decouple.reports.size_latency import available_runtimes, read_latency, study_latency
-from decouple.reports.size_study import (
+from decouple.runs.curves import save_figure
+from decouple.deploy.export import A_WHILE
+from decouple.runs.metrics import replace_file
+from decouple.studies.actor_size.search import return_text, size_name
+from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
+from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
+from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
+from decouple.studies.actor_size.study import (
     csv_table,
     markdown_table,
     old_searches,
@@ -37,7 +37,7 @@ from decouple.reports.size_study import (
     read_paper_parameters,
     table_rows,
 )
-from decouple.reports.size_table_figures import relative_figure, table_figure
+from decouple.studies.actor_size.table_figures import relative_figure, table_figure
 
 PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey"
 DPI = 110

@@ -6,10 +6,11 @@
     python experiments/smallest_actor.py search.exhaustive=true search.engine=ray search.parallel=9      # cells at once
     python experiments/smallest_actor.py search.train=false                   # the table of all that has been found
 
-Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/search.py. Each size is trained as by
-`experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in `run_dir`, which any
-number of these commands may share. Started again, after a kill or with more seeds or sizes, it trains what is missing.
-After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
+Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/studies/actor_size/search.py. Each size
+is trained as by `experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in
+`run_dir`, which any number of these commands may share. Started again, after a kill or with more seeds or sizes, it
+trains what is missing. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893),
+section IV and Table I.
 """
 
 from _script import refuse_added, run_command, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
@@ -29,16 +30,25 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from decouple.cell_store import CellStore
-from decouple.cells import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
+from decouple.studies.actor_size.store import CellStore
+from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
 from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
-from decouple.control import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
-from decouple.counting import parameter_count
-from decouple.metrics import replace_file
-from decouple.progress import StepProgress
-from decouple.search import SIZES, SmallestActor, Step, Trial, return_text, rounded_threshold, search_steps, size_name
-from decouple.reports.size_cells import training_maxima
-from decouple.reports.size_study import (
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
+from decouple.networks.counting import parameter_count
+from decouple.runs.metrics import replace_file
+from decouple.runs.progress import StepProgress
+from decouple.studies.actor_size.search import (
+    SIZES,
+    SmallestActor,
+    Step,
+    Trial,
+    return_text,
+    rounded_threshold,
+    search_steps,
+    size_name,
+)
+from decouple.studies.actor_size.results import training_maxima
+from decouple.studies.actor_size.study import (
     AT_ITS_BEST,
     csv_table,
     markdown_table,
@@ -108,7 +118,7 @@ class SearchSettings:
         return ("maximum" if at_its_best else "final") if self.measure == "auto" else self.measure
 
     def steps(self, settings: ControlSettings) -> Any:
-        """The search, as decouple/search.py does it."""
+        """The search, as decouple/studies/actor_size/search.py does it."""
         threshold = {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
         if threshold == "paper":
             threshold = read_paper(PAPER).get((settings.env, settings.algorithm), {}).get("threshold")

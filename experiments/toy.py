@@ -34,8 +34,8 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from decouple.checkpoint import CheckpointError
-from decouple.control import (
+from decouple.runs.checkpoint import CheckpointError
+from decouple.studies.actor_size.cell import (
     ControlSettings,
     done_result,
     final_returns,
@@ -47,9 +47,9 @@ from decouple.control import (
     train_agents,
 )
 from decouple.checks import at_least, check_fields, check_setting
-from decouple.curves import save_figure
-from decouple.finite import NotFiniteError
-from decouple.metrics import csv_lines, markdown_lines, read_metrics, replace_file
+from decouple.runs.curves import save_figure
+from decouple.runs.finite import NotFiniteError
+from decouple.runs.metrics import csv_lines, markdown_lines, read_metrics, replace_file
 
 PAIRS = {
     "a |1|, c |1|": ([], []),

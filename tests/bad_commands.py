@@ -1,4 +1,4 @@
-"""Commands that are wrong, each with what its error has to name: for tests/test_experiments_commands.py.
+"""Commands that are wrong, each with what its error has to name: for tests/commands/test_experiments_commands.py.
 
 RUN stands for the folder of a run of experiments/control.py, and NONE for one that is not there.
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from decouple.checkpoint import load_checkpoint
+from decouple.runs.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import decouple
-from decouple.phases import Phase
+from decouple.on_policy.phases import Phase
 
 LIBRARY = str(Path(decouple.__file__).parent)
 META = torch.device("meta")

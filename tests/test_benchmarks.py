@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from decouple.control import CONTROL_ALGORITHMS, FINAL_SEED, make_env
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, FINAL_SEED, make_env
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("scipy")

@@ -39,7 +39,7 @@ def test_no_bad_argument_is_accepted_or_leads_into_torch():
 
 
 def test_an_error_is_the_packages_own_where_it_raises_it_and_names_the_argument():
-    from decouple.search import lower_bound
+    from decouple.studies.actor_size.search import lower_bound
 
     def refused(function, *args):
         with pytest.raises(Exception) as caught:

@@ -27,7 +27,7 @@ from commands import ROOT, assert_same, checkpoint_of, without_clock
 from marks import needs_games
 from warm import Warm
 
-from decouple.cell_store import CellStore
+from decouple.studies.actor_size.store import CellStore
 
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 pytestmark = pytest.mark.skipif(not COMPILER or not os.path.isdir("/proc/self/fd"), reason="needs Linux and a compiler")
@@ -52,10 +52,10 @@ SEARCH = (
     *("evaluate_episodes=1", "final_episodes=1", "search.threshold=-1000", "search.sizes=[[],[4,4]]"),
     "show_progress=false",
 )
-# The search's cells are trained in its own process, so that both die; a worker's own death is in tests/test_cells.py.
+# The search's cells are trained in its own process, so that both die; a worker's own death: test_workers.py.
 IN_ONE_PROCESS = """
-import decouple.cells
-decouple.cells.Processes.__call__ = lambda self, config, go_on: decouple.cells._trained(config)
+from decouple.studies.actor_size import workers
+workers.Processes.__call__ = lambda self, config, go_on: workers._trained(config)
 """
 SETUPS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "procgen ppo": ("procgen.py", (*PROCGEN, "separation=late", "checkpoint_every=1"), ""),
@@ -104,7 +104,7 @@ import ctypes, functools
 library = ctypes.CDLL({str(self.library)!r})
 name = ctypes.c_char_p({names!r}.encode() or None)
 library.kill_at({str(folder)!r}.encode(), ctypes.c_long({at}), {int(half)}, name)
-from decouple.replay import Replay
+from decouple.off_policy.replay import Replay
 add, steps = Replay.add, 0
 def counted(self, transition):
     global steps

@@ -112,13 +112,13 @@ def folder() -> Path:
 
 
 def blocks() -> list[nn.Module]:
-    from decouple.blocks import mlp_blocks
+    from decouple.networks.blocks import mlp_blocks
 
     return mlp_blocks(3, [4, 4])
 
 
 def network(at: int = 0) -> Any:
-    from decouple.separation import separate
+    from decouple.networks.separation import separate
 
     return separate(blocks(), blocks(), at=at)
 
@@ -129,14 +129,14 @@ BOX = Bounded(-1, 1, (2,), dtype=torch.float32)
 
 @functools.cache
 def model(discrete: bool = True, at: int = 0) -> Any:
-    from decouple.actor_critic import actor_value
+    from decouple.networks.actor_value import actor_value
 
     return actor_value(network(at), DISCRETE if discrete else BOX)
 
 
 def q_network() -> Any:
-    from decouple.blocks import mlp_blocks
-    from decouple.separation import separate
+    from decouple.networks.blocks import mlp_blocks
+    from decouple.networks.separation import separate
 
     example = {"observation": torch.zeros(3), "action": torch.zeros(2)}
     return separate(blocks(), mlp_blocks(5, [4]), at=0, value_keys=["action"], example=example)
@@ -144,38 +144,38 @@ def q_network() -> Any:
 
 @functools.cache
 def q_model() -> Any:
-    from decouple.actor_qvalue import actor_qvalue
-    from decouple.blocks import mlp_blocks
+    from decouple.networks.actor_qvalue import actor_qvalue
+    from decouple.networks.blocks import mlp_blocks
 
     return actor_qvalue(q_network(), BOX, twin_blocks=mlp_blocks(5, [4]))
 
 
 @functools.cache
 def frames_model() -> Any:
-    from decouple.actor_critic import actor_value
-    from decouple.blocks import impala_blocks
-    from decouple.separation import separate
+    from decouple.networks.actor_value import actor_value
+    from decouple.networks.blocks import impala_blocks
+    from decouple.networks.separation import separate
 
     stacks = (impala_blocks((3, 8, 8), (2,), 4) for _ in range(2))
     return actor_value(separate(*stacks, at=1), DISCRETE)
 
 
 def stacked(number: int = 2) -> Any:
-    from decouple.actor_critic import actor_value
-    from decouple.seeds import stack
+    from decouple.networks.actor_value import actor_value
+    from decouple.networks.stacking import stack
 
     return stack([actor_value(network(), DISCRETE) for _ in range(number)])
 
 
 def noise(seeds: int = 2) -> Any:
-    from decouple.seeds import SeedNoise
+    from decouple.networks.stacking import SeedNoise
 
     return SeedNoise(range(seeds))
 
 
 @functools.cache
 def sac() -> Any:
-    from decouple.off_policy_settings import SACSettings
+    from decouple.off_policy.settings import SACSettings
 
     return SACSettings(
         total_frames=4,
@@ -198,16 +198,16 @@ def toy_env(seeds: int = 1, steps: int = 5) -> Any:
 @functools.cache
 def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
-    from decouple.envs.procgen import ProcgenEnv
+    from decouple.envs.procgen.games import ProcgenEnv
 
     return ProcgenEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
 def procgen_model() -> Any:
-    from decouple.actor_critic import actor_value
-    from decouple.blocks import impala_blocks
-    from decouple.separation import separate
+    from decouple.networks.actor_value import actor_value
+    from decouple.networks.blocks import impala_blocks
+    from decouple.networks.separation import separate
 
     stacks = (impala_blocks((3, 64, 64), (2,), 4) for _ in range(2))
     return actor_value(separate(*stacks, at=0), flat_env().action_spec)
@@ -215,9 +215,9 @@ def procgen_model() -> Any:
 
 @functools.cache
 def toy_q() -> Any:
-    from decouple.actor_qvalue import actor_qvalue
-    from decouple.blocks import mlp_blocks
-    from decouple.separation import separate
+    from decouple.networks.actor_qvalue import actor_qvalue
+    from decouple.networks.blocks import mlp_blocks
+    from decouple.networks.separation import separate
 
     example = {"observation": torch.zeros(1), "action": torch.zeros(1)}
     made = separate(mlp_blocks(1, [4]), mlp_blocks(2, [4]), at=0, value_keys=["action"], example=example)
@@ -225,30 +225,30 @@ def toy_q() -> Any:
 
 
 def learner() -> Any:
-    from decouple.learner import Learner
+    from decouple.off_policy.learner import Learner
 
     return Learner([toy_q()], sac())
 
 
 def toy_model(seeds: int = 1) -> Any:
-    from decouple.actor_critic import actor_value
-    from decouple.blocks import mlp_blocks
-    from decouple.seeds import stack
-    from decouple.separation import separate
+    from decouple.networks.actor_value import actor_value
+    from decouple.networks.blocks import mlp_blocks
+    from decouple.networks.separation import separate
+    from decouple.networks.stacking import stack
 
     stacks = [(mlp_blocks(1, [4]), mlp_blocks(1, [4])) for _ in range(seeds)]
     return stack([actor_value(separate(*pair, at=0), toy_env().action_spec) for pair in stacks])
 
 
 def on_policy(**settings: Any) -> Any:
-    from decouple.on_policy import OnPolicySettings
+    from decouple.on_policy.training import OnPolicySettings
 
     own = {"total_frames": 10, "rollout_steps": 5, "minibatches": 1, "epochs": 1}
     return OnPolicySettings(**{**own, **settings})
 
 
 def control(**settings: Any) -> Any:
-    from decouple.control import SACControl
+    from decouple.studies.actor_size.cell import SACControl
 
     own = {"env": "toy", "total_frames": 40, "learning_starts": 10, "batch_size": 4, "actor": [4], "critic": [4]}
     own |= {"log_every": 20, "evaluate_every": 20, "checkpoint_every": 20, "evaluate_episodes": 1}
@@ -257,7 +257,7 @@ def control(**settings: Any) -> Any:
 
 @functools.cache
 def study() -> Any:
-    from decouple.reports.separation_study import find_runs, read_study
+    from decouple.studies.separation.results import find_runs, read_study
 
     return read_study(find_runs(write_study(folder())))
 
@@ -266,8 +266,8 @@ def study() -> Any:
 def size_study() -> Any:
     from test_size_cells import RETURNS, cell, search_of, train
 
-    from decouple.cell_store import CellStore
-    from decouple.reports.size_cells import read_studies
+    from decouple.studies.actor_size.results import read_studies
+    from decouple.studies.actor_size.store import CellStore
 
     store = CellStore(folder() / "cells.sqlite")
     for (actor, critic), each in RETURNS.items():
@@ -290,41 +290,41 @@ def size_cell() -> Any:
 
 
 def initial() -> Any:
-    from decouple.control import initial_agents
+    from decouple.studies.actor_size.cell import initial_agents
 
     return initial_agents(control())
 
 
 def estimates() -> dict[str, Any]:
-    from decouple.statistics import Estimate
+    from decouple.analysis.statistics import Estimate
 
     each = {name: Estimate(0.5, 0.4, 0.6) for name in ("median", "iqm", "mean", "optimality_gap")}
     return {"late": each, "full": each}
 
 
 def comparison() -> Any:
-    from decouple.reports.recommendation import compare
+    from decouple.studies.separation.recommendation import compare
 
     return compare(SCORES, "late", "full", repetitions=20)
 
 
 def profile() -> Any:
-    from decouple.statistics import Profile
+    from decouple.analysis.statistics import Profile
 
     return Profile([0.0, 1.0], [1.0, 0.5], [0.9, 0.4], [1.0, 0.6])
 
 
 @functools.cache
 def paper() -> Any:
-    from decouple.reports.size_study import read_paper
+    from decouple.studies.actor_size.study import read_paper
 
     return read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv")
 
 
 @functools.cache
 def searches() -> list[dict[str, Any]]:
-    from decouple.reports.size_study import search_record
-    from decouple.search import smallest_actor
+    from decouple.studies.actor_size.search import smallest_actor
+    from decouple.studies.actor_size.study import search_record
 
     found = smallest_actor(returns, baseline=(4, 4), sizes=[(1, 1), (4, 4)])
     record = json.loads(json.dumps(search_record(found, {(1, 1): 8, (4, 4): 41}, 60.0)))
@@ -334,7 +334,7 @@ def searches() -> list[dict[str, Any]]:
 
 
 def rows() -> list[dict[str, Any]]:
-    from decouple.reports.size_study import table_rows
+    from decouple.studies.actor_size.study import table_rows
 
     return table_rows(searches(), paper())
 
@@ -347,7 +347,7 @@ def run_folder() -> Path:
 
 
 def png() -> Path:
-    from decouple.curves import plot_curves
+    from decouple.runs.curves import plot_curves
 
     return plot_curves(run_folder())
 
@@ -359,7 +359,7 @@ def figure() -> Any:
 
 
 def checkpoint() -> Path:
-    from decouple.checkpoint import save_checkpoint
+    from decouple.runs.checkpoint import save_checkpoint
 
     path = folder() / "checkpoint.pt"
     save_checkpoint(path, {"settings": {"a": 1}, "frames": 10})
@@ -368,13 +368,13 @@ def checkpoint() -> Path:
 
 
 def store() -> Any:
-    from decouple.cell_store import CellStore
+    from decouple.studies.actor_size.store import CellStore
 
     return CellStore(folder() / "cells.sqlite")
 
 
 def store_cell() -> Any:
-    from decouple.cell_store import Cell
+    from decouple.studies.actor_size.store import Cell
 
     return Cell("pendulum", "td3", "{}", (4,), (4,))
 
@@ -385,7 +385,7 @@ def claimed() -> tuple[Any, Any]:
 
 
 def tracker() -> Any:
-    from decouple.tracking import Tracker
+    from decouple.runs.tracking import Tracker
 
     return Tracker(folder(), {"a": 1}, total_frames=100, progress=False)
 
@@ -404,7 +404,7 @@ def features_of(at: int) -> tuple[Any, Any]:
 
 
 def finished_run() -> Path:
-    from decouple.control import train_agents
+    from decouple.studies.actor_size.cell import train_agents
 
     config = control(run_dir=str(folder()))
     train_agents(config)
@@ -417,20 +417,20 @@ LATENCY_ROWS = "task,algorithm,settings,actor,runtime,batch,median_us,p99_us,cal
 
 
 def streams(number: int = 2) -> Any:
-    from decouple.envs.streams import Streams
+    from decouple.envs.games.streams import Streams
 
     return Streams(torch.arange(number))
 
 
 def stream() -> Any:
-    from decouple.envs.streams import Stream
+    from decouple.envs.games.streams import Stream
 
     return Stream(0)
 
 
 @functools.cache
 def pendulum_task() -> Any:
-    from decouple.envs.control import _find_task
+    from decouple.envs.control.tasks import _find_task
 
     return _find_task("pendulum")
 
@@ -454,25 +454,25 @@ def head(out: list[str]) -> TensorDictModule:
 
 
 def box_space() -> Any:
-    from decouple.heads import action_space
+    from decouple.networks.heads import action_space
 
     return action_space(BOX)
 
 
 def linears() -> list[nn.Linear]:
-    from decouple.seeds import StackedLinear
+    from decouple.networks.stacking import StackedLinear
 
     return [StackedLinear([nn.Linear(3, 4), nn.Linear(3, 4)])]  # pyright: ignore
 
 
 def phase() -> Any:
-    from decouple.on_policy import ppo_phases
+    from decouple.on_policy.training import ppo_phases
 
     return ppo_phases(model(), on_policy())[0]
 
 
 def flat() -> Any:
-    from decouple.flat import FlatParameters
+    from decouple.off_policy.flat_adam import FlatParameters
 
     return FlatParameters(nn.Linear(2, 2).parameters())
 
@@ -823,38 +823,38 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def _ddpg() -> Any:
-    from decouple.off_policy_settings import DDPGSettings
+    from decouple.off_policy.settings import DDPGSettings
 
     return DDPGSettings()
 
 
 def _td3() -> Any:
-    from decouple.off_policy_settings import TD3Settings
+    from decouple.off_policy.settings import TD3Settings
 
     return TD3Settings()
 
 
 def _base() -> Any:
-    from decouple.off_policy_settings import OffPolicySettings
+    from decouple.off_policy.settings import OffPolicySettings
 
     return OffPolicySettings()
 
 
 def _ddpg_model() -> Any:
-    from decouple.actor_qvalue import actor_qvalue
+    from decouple.networks.actor_qvalue import actor_qvalue
 
     return actor_qvalue(q_network(), BOX, deterministic=True)
 
 
 def _td3_model() -> Any:
-    from decouple.actor_qvalue import actor_qvalue
-    from decouple.blocks import mlp_blocks
+    from decouple.networks.actor_qvalue import actor_qvalue
+    from decouple.networks.blocks import mlp_blocks
 
     return actor_qvalue(q_network(), BOX, twin_blocks=mlp_blocks(5, [4]), deterministic=True)
 
 
 def _train_on_policy() -> dict[str, Any]:
-    from decouple.on_policy import ppo_phases
+    from decouple.on_policy.training import ppo_phases
 
     own, settings = toy_model(), on_policy(total_frames=5)
     phases = ppo_phases(own, settings)
@@ -862,43 +862,43 @@ def _train_on_policy() -> dict[str, Any]:
 
 
 def _collector() -> Any:
-    from decouple.collector import RolloutCollector
+    from decouple.on_policy.collector import RolloutCollector
 
     return RolloutCollector(flat_env(), procgen_model(), 2)
 
 
 def _performance() -> Any:
-    from decouple.performance import Performance
+    from decouple.runs.performance import Performance
 
     return Performance()
 
 
 def _plain() -> Any:
-    from decouple.plain_actor import PlainActor
+    from decouple.deploy.plain_actor import PlainActor
 
     return PlainActor(model())
 
 
 def _scaling() -> Any:
-    from decouple.plain_actor import ObservationScaling
+    from decouple.deploy.plain_actor import ObservationScaling
 
     return ObservationScaling(0.0, 2.0)
 
 
 def _widths() -> Any:
-    from decouple.replay import Widths
+    from decouple.off_policy.replay import Widths
 
     return Widths(3, 2)
 
 
 def _trpo() -> Any:
-    from decouple.trpo import TRPOSettings
+    from decouple.on_policy.algorithms.trpo import TRPOSettings
 
     return TRPOSettings()
 
 
 def _section() -> Any:
-    from decouple.reports.page import HTMLTable, Picture, Section
+    from decouple.studies.separation.page import HTMLTable, Picture, Section
 
     return Section("Title", ["text"], [HTMLTable("a", [["a"], ["b"]])], [Picture(png(), "c")])
 
@@ -908,19 +908,19 @@ def _run() -> Any:
 
 
 def _published() -> Any:
-    from decouple.reports.separation_tables import read_published
+    from decouple.studies.separation.tables import read_published
 
     return read_published(ROOT / "docs" / "results" / "procgen" / "scores.csv")
 
 
 def _found() -> Any:
-    from decouple.search import smallest_actor
+    from decouple.studies.actor_size.search import smallest_actor
 
     return smallest_actor(returns, baseline=(4, 4), sizes=[(4, 4)])
 
 
 def _paper_parameters() -> Any:
-    from decouple.reports.size_study import read_paper_parameters
+    from decouple.studies.actor_size.study import read_paper_parameters
 
     return read_paper_parameters(ROOT / "docs" / "results" / "honey" / "table_a2.csv")
 

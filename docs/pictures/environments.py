@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from matplotlib.figure import Figure
 
-import decouple.envs.gymnasium_games  # noqa: F401  (registers the games)
+import decouple.envs.games.gymnasium_env  # noqa: F401  (registers the games)
 
 ENVIRONMENTS = {  # name: id, and the steps after which its picture is taken
     "pendulum": ("Pendulum-v1", 30),

@@ -1,0 +1,1 @@
+"""What trained agents do: returns, recorded episodes, representations, statistics over runs."""

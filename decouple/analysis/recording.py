@@ -1,0 +1,115 @@
+"""Frames of an agent's own play, with what came after them: what its features are measured on.
+
+recording = record_episodes(env, model.get_policy_operator(), frames=2048, gamma=0.999)
+recording["observation"], recording["return"], recording["episode"]     # (n, ...), (n,), (n,)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+
+from decouple.checks import PROBABILITY, SEED, at_least, check_setting, checked, positive_whole
+from decouple.networks.fitting import evaluating
+
+__all__ = ["record_episodes"]
+
+
+@checked(frames=at_least(1), gamma=PROBABILITY, seed=SEED, max_steps=at_least(1))
+def record_episodes(
+    env: EnvBase,
+    policy: nn.Module,
+    *,
+    frames: int,
+    gamma: float,
+    seed: int = 0,
+    keys: Sequence[str] = (),
+    max_steps: int = 100_000,
+    progress: Callable[[int, int], object] | None = None,
+) -> TensorDict:
+    """Frames drawn from the first episode of each environment, as many of each, all steps of it alike.
+
+    Whole episodes are played, actions sampled, but only the frames drawn are kept (reservoir sampling, Vitter 1985),
+    so memory does not grow with the episodes' length. The last frame of an episode, which nothing follows, is not
+    drawn; an episode with fewer frames than its share gives all it has.
+
+    Args:
+        env: batched environment (N,), without reward scaling; its actions have no axis of their own.
+        policy: reads the observation and writes `action`.
+        frames: wanted in all, at least N; rounded down to a multiple of N.
+        gamma: discount of the return to go.
+        seed: of what is drawn. Actions are drawn from torch's global generator.
+        keys: more that the environment shows with each frame, integers (N, 1), as `level_seed`.
+        max_steps: episodes still running then are an error, never cut.
+        progress: called with the episodes finished and N.
+
+    Returns:
+        On the CPU, episode by episode, n at most `frames`: `observation` and `next_observation` (n, ...), `action`
+        (n,), `reward` float64 (n,), `return`, sum_i gamma^i r_(t+i) to the episode's end, float64 (n,), `episode` and
+        `step` int64 (n,), and `keys`, (n,).
+
+    Raises:
+        RuntimeError: an episode did not end within `max_steps`, or none had a second step.
+    """
+    count = env.batch_size.numel()
+    shown = [key for key in keys if key not in env.observation_spec.keys()]
+    check_setting("keys", shown, lambda unknown: not unknown, f"of what env shows, {list(env.observation_spec.keys())}")
+    check_setting("frames", frames, lambda n: positive_whole(n) and n >= count, f"at least {count}, one per episode")
+    check_setting("gamma", gamma, lambda discount: 0 <= discount <= 1, "in [0, 1]")
+    kept: list[list[dict[str, Tensor]]] = [[] for _ in range(count)]
+    rewards: list[list[float]] = [[] for _ in range(count)]
+    draw, share, running = np.random.default_rng(seed), frames // count, np.ones(count, dtype=bool)
+    with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM), evaluating(policy):
+        state = env.reset()
+        for step in range(max_steps):
+            transition, following = env.step_and_maybe_reset(policy(state))
+            transition = transition.cpu()
+            reward, done = (transition["next", key].reshape(-1).numpy() for key in ("reward", "done"))
+            for index in np.flatnonzero(running):
+                rewards[index].append(float(reward[index]))
+                place = step if step < share else int(draw.integers(step + 1))
+                if place < share and not done[index]:  # in place of an earlier one, once there are enough
+                    kept[index][place : place + 1] = [_frame(transition[int(index)], int(index), step, keys)]
+            running &= ~done
+            if progress:
+                progress(int((~running).sum()), count)
+            if not running.any():
+                break
+            state = following
+        else:
+            raise RuntimeError(f"{running.sum()} of {count} episodes did not end within max_steps={max_steps}")
+    to_go = [_returns_to_go(of_episode, gamma) for of_episode in rewards]
+    rows = [
+        frame | {"return": torch.tensor(to_go[index][int(frame["step"])], dtype=torch.float64)}
+        for index, own in enumerate(kept)
+        for frame in own
+    ]
+    if not rows:
+        raise RuntimeError("no frame was recorded: no episode went on beyond its first step")
+    return TensorDict({key: torch.stack([row[key] for row in rows]) for key in rows[0]}, [len(rows)])
+
+
+def _frame(transition: TensorDict, episode: int, step: int, keys: Sequence[str]) -> dict[str, Tensor]:
+    """What is kept of one step of one environment."""
+    return {
+        "observation": transition["observation"].clone(),
+        "next_observation": transition["next", "observation"].clone(),
+        "action": transition["action"].clone(),
+        "reward": transition["next", "reward"].double().squeeze(-1),
+        "episode": torch.tensor(episode),
+        "step": torch.tensor(step),
+        **{key: transition[key].squeeze(-1).clone() for key in keys},
+    }
+
+
+def _returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
+    total, returns = 0.0, []
+    for reward in reversed(rewards):
+        total = reward + gamma * total
+        returns.append(total)
+    return returns[::-1]

@@ -1,0 +1,186 @@
+"""One agent's actor as a plain PyTorch module: what the environment gives in, what it takes out, and nothing else.
+
+    actor = PlainActor(model, observation_scaling=ObservationScaling(mean, std, clip=10.0))
+    actor(observation)                                 # (*B, O) -> (*B, A), between the action's bounds
+
+Trunk, policy branch and head of a model from `actor_value` or `actor_qvalue`, with no critic, no TensorDict and no
+random numbers of its own: what `export_actor` puts into a file and `actor_latency` times.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from decouple.checks import SEED, at_least, checked
+from decouple.networks.actor_qvalue import ActorQValue
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.stacking import StackedLinear
+
+__all__ = ["ObservationScaling", "PlainActor"]
+
+
+class ObservationScaling(NamedTuple):
+    """What is done to observations before the network sees them: `clip((x - mean) / std, -clip, clip)`.
+
+    Mean and standard deviation are numbers, or tensors of one observation's shape, finite, and the latter positive. For
+    the running statistics of `normalize_observation` they are a seed's mean and sqrt(variance + 1e-8), clipped at 10;
+    for frames that a network of floats reads, 0 and 255. They are kept in float32, as the observations are.
+    """
+
+    mean: Tensor | float = 0.0
+    std: Tensor | float = 1.0
+    clip: float | None = None
+
+    def apply(self, observation: Tensor) -> Tensor:
+        """(*B, ...) -> the same, float32, computed in double precision."""
+        mean, std = (torch.as_tensor(x, dtype=torch.float32).double() for x in (self.mean, self.std))
+        scaled = (observation.double() - mean) / std
+        return (scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)).float()
+
+
+class PlainActor(nn.Module):
+    """observation (*B, ...) [, noise (*B, n)] -> action (*B, A), or index (*B,), or one-hot (*B, n) of a discrete one.
+
+    A copy, in float32 on the CPU. Without `sample` it takes the distribution's mode, and of a head that gives means and
+    scales it keeps the means. With it, noise comes from outside: standard normal (n = A) for a squashed normal,
+    `low + (high - low) (1 + tanh(loc + scale noise)) / 2`, and standard Gumbel (n actions) for a categorical,
+    `argmax(logits + noise)`.
+
+    Args:
+        model: of one agent, from `actor_value` or `actor_qvalue`.
+        sample: whether actions are drawn, as in training.
+        observation_scaling: what the environment did to observations in training; None: nothing.
+        observation_dtype: of an observation; None: uint8 for frames (three axes), which the blocks divide by 255, else
+            float32.
+
+    Attributes:
+        space: what it chooses from.
+        observation_shape: of one observation.
+
+    Raises:
+        ValueError: another model, stacked agents, parameters that are not finite, a policy that reads further keys, a
+            network that does not know its observation's shape, a scaling that does not fit; `sample` of a policy that
+            is a function of the observation alone (TD3, DDPG).
+    """
+
+    middle: Tensor
+    half_range: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @checked()
+    def __init__(
+        self,
+        model: ActorValue | ActorQValue,
+        *,
+        sample: bool = False,
+        observation_scaling: ObservationScaling | None = None,
+        observation_dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        _check_model(model, sample)
+        self.space, self.sample = model.action_space, sample
+        self.observation_shape = tuple(model.example["observation"].shape)
+        frames = len(self.observation_shape) == 3
+        self.observation_dtype = observation_dtype or (torch.uint8 if frames else torch.float32)
+        self.trunk, self.policy, layers = (copy.deepcopy(module).cpu().float() for module in _modules(model))
+        linear = next(module for module in layers.modules() if isinstance(module, nn.Linear))
+        self.head = _first_rows(linear, linear.out_features if sample else self.space.size)
+        # What makes loc and scale of the head's output, where the scale is needed.
+        self.distribution = list(layers.children())[1] if sample and not self.space.discrete else None
+        if self.space.low is not None and self.space.high is not None:
+            low, high = self.space.low.cpu().float(), self.space.high.cpu().float()
+            self.register_buffer("middle", (high + low) / 2)
+            self.register_buffer("half_range", (high - low) / 2)
+        self.scaling = observation_scaling
+        if observation_scaling is not None:
+            mean, std = _checked(observation_scaling, self.observation_shape)
+            self.register_buffer("mean", mean)
+            self.register_buffer("std", std)
+        self.eval().requires_grad_(False)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """As a model's `parts`, for `multiply_adds`."""
+        return {"trunk": [self.trunk], "policy": [self.policy, self.head]}
+
+    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        if self.scaling is not None:
+            observation = (observation - self.mean) / self.std
+            if self.scaling.clip is not None:
+                observation = observation.clamp(-self.scaling.clip, self.scaling.clip)
+        x = self.head(self.policy(self.trunk(observation)))  # (*B, outputs)
+        if self.space.discrete:
+            index = (x if noise is None else x + noise).argmax(-1)  # (*B,)
+            return functional.one_hot(index, self.space.size) if self.space.one_hot else index
+        if self.distribution is not None:
+            loc, scale = self.distribution(x)
+            x = loc + scale * noise  # (*B, A)
+        return self.middle + self.half_range * torch.tanh(x)
+
+    @checked(batch=at_least(1), seed=SEED)
+    def random_inputs(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """Random observations (B, ...), and noise (B, n) for an actor that samples; the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        size = (batch, *self.observation_shape)
+        if self.observation_dtype.is_floating_point:
+            observation = 2 * torch.randn(size, generator=generator)
+            if self.scaling is not None:
+                observation = self.mean + self.std * observation
+            observation = observation.to(self.observation_dtype)
+        else:
+            observation = torch.randint(0, 256, size, generator=generator, dtype=self.observation_dtype)
+        if not self.sample:
+            return (observation,)
+        noise = torch.empty(batch, self.space.size)
+        if self.space.discrete:
+            return observation, -noise.exponential_(generator=generator).log()  # Gumbel
+        return observation, noise.normal_(generator=generator)
+
+
+def _modules(model: ActorValue | ActorQValue) -> list[nn.Module]:
+    """Trunk, policy branch and the policy head's layers."""
+    parts = model.parts()
+    return [*parts["trunk"], *parts["policy"]]
+
+
+def _check_model(model: ActorValue | ActorQValue, sample: bool) -> None:
+    if not isinstance(model, ActorValue | ActorQValue):
+        raise ValueError(f"model must come from actor_value() or actor_qvalue(); got {type(model).__name__}")
+    if any(isinstance(module, StackedLinear) for module in model.modules()):
+        raise ValueError("model must be of one agent; got several that were stacked: unstack() them first")
+    if "observation" not in model.example:
+        raise ValueError("model must know its observation's shape: pass separate(..., example=<one observation>)")
+    if keys := list(model.module["policy"].module.keys):
+        raise ValueError(f"model must have a policy that reads the observation alone; it reads {keys} too")
+    if not all(p.isfinite().all() for module in _modules(model) for p in module.parameters()):
+        raise ValueError("model must have finite parameters; some of the actor's are infinite or no numbers")
+    if sample and getattr(model, "deterministic", False):
+        raise ValueError("sample must be false for a policy that is a function of the observation (TD3, DDPG)")
+
+
+def _first_rows(linear: nn.Linear, rows: int) -> nn.Linear:
+    """A plain linear layer with the first outputs of this one; what a Head says to autocast is not for a file."""
+    layer: Any = nn.utils.skip_init(nn.Linear, linear.in_features, rows)  # no random numbers are drawn
+    with torch.no_grad():
+        layer.weight.copy_(linear.weight[:rows])
+        layer.bias.copy_(linear.bias[:rows])
+    return layer
+
+
+def _checked(scaling: ObservationScaling, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in float32."""
+    mean, std = (torch.as_tensor(x, dtype=torch.float32, device="cpu") for x in (scaling.mean, scaling.std))
+    for name, value in (("mean", mean), ("std", std)):
+        if value.shape not in ((), tuple(shape)) or not value.isfinite().all():
+            raise ValueError(
+                f"observation_scaling.{name} must be a finite number or tensor of shape {tuple(shape)}; got {value}"
+            )
+    if not (std > 0).all() or (scaling.clip is not None and not scaling.clip > 0):
+        raise ValueError(f"observation_scaling must have a positive std and clip; got {std} and {scaling.clip}")
+    return mean, std

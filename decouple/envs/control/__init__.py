@@ -1,0 +1,5 @@
+"""Gymnasium's control tasks, one copy for each agent and environment, and our own Pendulum and Acrobot."""
+
+from decouple.envs.control.tasks import TASKS, ControlEnv, control_env
+
+__all__ = ["TASKS", "ControlEnv", "control_env"]

@@ -1,0 +1,387 @@
+"""What steps the games of a control task, behind one small interface; used by ``decouple.envs.control.tasks`` only.
+
+    games, backend = make_games(Task("pendulum", gymnasium.spec("Pendulum-v1"), {}), 6, "auto")
+    games.seed(range(6))
+    observation = games.reset(np.arange(6))                             # (6, 3)
+    observation, reward, terminated, truncated = games.step(action)     # (6, 3) and three (6,)
+
+Three classes have it: games of Gymnasium one after another, all games at once by rules in NumPy, and envpool's MuJoCo
+tasks in threads. Limits of steps are counted outside, for all at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from decouple.checks import INT32_MAX, at_least, checked
+from decouple.envs.control import acrobot, pendulum
+from decouple.envs.processes import Owned
+
+if TYPE_CHECKING:
+    import gymnasium
+    from gymnasium.envs.registration import EnvSpec
+
+__all__ = ["BACKENDS", "BatchedGames", "EnvpoolGames", "Games", "GymnasiumGames", "Task", "make_games"]
+
+BACKENDS = ("auto", "gymnasium", "batched", "envpool")
+BATCHED: dict[str, ModuleType] = {"Pendulum-v1": pendulum, "Acrobot-v1": acrobot}
+ENVPOOL_OPTIONS = {"use_contact_forces": "use_contact_force"}  # Gymnasium's option: envpool's
+# What Gymnasium's MuJoCo tasks read before they step: where bodies were one substep before the state that they are in.
+# MuJoCo's own state leaves these out, and to compute them anew would give the places of the present state.
+POSITIONS_BEFORE = ("xpos", "xipos")
+
+Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # observation (G, O), reward, terminated, truncated
+
+
+class Task(NamedTuple):
+    """A task of Gymnasium."""
+
+    name: str  # as the user gave it, for messages
+    spec: EnvSpec
+    options: dict[str, Any]
+
+    @property
+    def simulator(self) -> str:
+        """What Gymnasium builds it on: classic_control, mujoco, or other, whose games nobody here can save."""
+        module = self.spec.entry_point if isinstance(self.spec.entry_point, str) else ""
+        known = () if self.spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state
+        return next((kind for kind in known if f"gymnasium.envs.{kind}." in module), "other")
+
+
+class GymnasiumGames:
+    """Gymnasium's own games, stepped one after another in this process.
+
+    Attributes:
+        observation_space, action_space: Gymnasium's, of one game.
+        resumable: whether ``state`` holds the simulators too; else it holds the generators only.
+    """
+
+    @checked(number=at_least(1))
+    def __init__(self, task: Task, number: int) -> None:
+        self.task, self.simulator = task, task.simulator
+        self.resumable = self.simulator != "other"
+        self.games = _gymnasium_games(task, number)
+        self.observation_space: Any = self.games[0].observation_space
+        self.action_space: Any = self.games[0].action_space
+        self.first_seeds: list[int | None] = []  # None: in use
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Every game is due for a reset with its seed, before its first step."""
+        self.first_seeds = list(seeds)
+
+    def reset(self, which: np.ndarray) -> np.ndarray:
+        """New episodes of the games with the indices ``which``, (K,), ascending; their observations (K, O)."""
+        observation = np.empty((len(which), *self.observation_space.shape))
+        for row, index in enumerate(which):
+            observation[row], _ = self.games[index].reset(seed=self.first_seeds[index])
+            self.first_seeds[index] = None
+        return observation
+
+    def step(self, action: np.ndarray) -> Outcome:
+        """One step of every game. ``action``: (G, A), or (G,) where discrete, in the type of ``action_space``."""
+        number = len(self.games)
+        observation, reward = np.empty((number, *self.observation_space.shape)), np.empty(number)
+        terminated, truncated = np.empty(number, dtype=np.bool_), np.empty(number, dtype=np.bool_)
+        for index, (game, its_action) in enumerate(zip(self.games, action, strict=True)):
+            observation[index], reward[index], terminated[index], truncated[index], _ = game.step(its_action)
+        return observation, reward, terminated, truncated
+
+    def state(self) -> list[dict[str, Any]]:
+        """Of each game its first seed where that is still due, else its generator and its simulator."""
+        return [
+            {"first_seed": seed} if seed is not None else self._game_state(game.unwrapped)
+            for seed, game in zip(self.first_seeds, self.games, strict=True)
+        ]
+
+    def load_state(self, states: list[dict[str, Any]]) -> None:
+        """Go on from there; where not ``resumable``, only the generators do."""
+        self.first_seeds = [saved["first_seed"] for saved in states]
+        for game, saved in zip(self.games, states, strict=True):
+            if saved["first_seed"] is None:
+                game.reset(seed=0)  # Gymnasium refuses to step a game that was never reset
+                self._load_game_state(game.unwrapped, saved)
+
+    def close(self) -> None:
+        for game in self.games:
+            game.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To copy or pickle. Gymnasium's MuJoCo tasks would give games that begin anew, and say nothing."""
+        if self.simulator == "mujoco":
+            return {"task": self.task, "number": len(self.games), "games": self.state()}
+        from gymnasium.utils import EzPickle
+
+        if any(isinstance(layer, EzPickle) for game in self.games for layer in _layers(game)):
+            raise TypeError(
+                f"games of {self.task.name} cannot be copied or pickled: a copy of theirs begins anew (EzPickle); "
+                "make another environment"
+            )
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "number" in state:
+            self.__init__(state["task"], state["number"])
+            self.load_state(state["games"])
+        else:
+            vars(self).update(state)
+
+    def _game_state(self, game: Any) -> dict[str, Any]:
+        if self.simulator == "classic_control":
+            arrays = {"state": np.asarray(game.state)}
+        elif self.simulator == "mujoco":
+            mujoco = importlib.import_module("mujoco")
+            what = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+            state = np.empty(mujoco.mj_stateSize(game.model, what))
+            mujoco.mj_getState(game.model, game.data, state, what)
+            arrays = {"state": state} | {key: np.asarray(getattr(game.data, key)) for key in POSITIONS_BEFORE}
+        else:
+            arrays = {}
+        return _saved_game(game.np_random, arrays)
+
+    def _load_game_state(self, game: Any, saved: dict[str, Any]) -> None:
+        _load_generator(game.np_random, saved)
+        arrays = {key: value.numpy().copy() for key, value in saved["simulator"].items()}
+        if self.simulator == "classic_control":
+            game.state = arrays["state"]
+        elif self.simulator == "mujoco":
+            mujoco = importlib.import_module("mujoco")
+            mujoco.mj_setState(game.model, game.data, arrays["state"], int(mujoco.mjtState.mjSTATE_INTEGRATION))
+            for key in POSITIONS_BEFORE:
+                getattr(game.data, key)[...] = arrays[key]
+
+
+class BatchedGames:
+    """All games of a task as one NumPy array, by rules that give Gymnasium's numbers to the last bit.
+
+    Seeds, states and spaces are those of ``GymnasiumGames``: each loads what the other saved, and continues alike.
+    """
+
+    resumable = True
+
+    @checked(number=at_least(1))
+    def __init__(self, task: Task, number: int) -> None:
+        self.id = task.spec.id
+        (example,) = _gymnasium_games(task, 1)
+        self.observation_space: Any = example.observation_space
+        self.action_space: Any = example.action_space
+        example.close()
+        self.games = np.zeros((self.rules.STATE_SIZE, number))  # float64 (K, G)
+        self.neither = np.zeros(number, dtype=np.bool_)
+        self.first_seeds: list[int | None] = []
+        self.generators: list[np.random.Generator] = []
+
+    @property
+    def rules(self) -> Any:
+        """The module with the task's rules."""
+        return BATCHED[self.id]
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        self.first_seeds = list(seeds)
+        self.generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]  # as Gymnasium's
+
+    def reset(self, which: np.ndarray) -> np.ndarray:
+        observation = np.empty((len(which), *self.observation_space.shape))
+        for row, index in enumerate(which):
+            self.games[:, index], observation[row] = self.rules.begin(self.generators[index])
+            self.first_seeds[index] = None
+        return observation
+
+    def step(self, action: np.ndarray) -> Outcome:
+        self.games, observation, reward, terminated = self.rules.step(self.games, action)
+        return observation, reward, terminated, self.neither
+
+    def state(self) -> list[dict[str, Any]]:
+        each = zip(self.first_seeds, self.generators, self.games.T, strict=True)
+        return [
+            {"first_seed": seed} if seed is not None else _saved_game(generator, {"state": game})
+            for seed, generator, game in each
+        ]
+
+    def load_state(self, states: list[dict[str, Any]]) -> None:
+        self.seed([saved["first_seed"] or 0 for saved in states])
+        self.first_seeds = [saved["first_seed"] for saved in states]
+        for index, saved in enumerate(states):
+            if saved["first_seed"] is None:
+                _load_generator(self.generators[index], saved)
+                self.games[:, index] = saved["simulator"]["state"].numpy()
+
+    def close(self) -> None:
+        pass
+
+
+class EnvpoolGames:
+    """envpool's MuJoCo tasks (https://github.com/sail-sg/envpool), stepped by threads outside of Python.
+
+    Another implementation of the tasks, with a MuJoCo of its own. From one state it makes Gymnasium's step up to
+    rounding, but a seed starts elsewhere, rewards are of 32 bits, and rounding grows, so that no trajectory is
+    Gymnasium's. It cannot save its games: ``load_state`` begins new episodes, with seeds drawn from the saved ones, so
+    that a run that goes on does not see its first episodes again.
+    """
+
+    resumable = False
+
+    @checked(number=at_least(1))
+    def __init__(self, task: Task, number: int) -> None:
+        envpool = _import_envpool()
+        if task.spec.id not in envpool.list_all_envs():
+            raise ValueError(f"backend must be auto or gymnasium for {task.name}, which envpool lacks; got 'envpool'")
+        self.id = task.spec.id
+        self.options = {ENVPOOL_OPTIONS[key]: value for key, value in task.options.items()}
+        # Without the first, the contact forces that v4 observes are all zero here, which Gymnasium's are not.
+        self.options |= {"post_constraint": True, "max_episode_steps": INT32_MAX}
+        spec = envpool.make_spec(self.id, **self.options)
+        self.observation_space, self.action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        self.number, self.seeds = number, [0] * number
+        self.owned: Owned | None = None
+
+    @property
+    def games(self) -> Any:
+        """envpool's, where they are open and this process is theirs; not there before ``seed``."""
+        assert self.owned is not None
+        return self.owned.use
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Build the games anew: envpool takes seeds at no other time, and of 31 bits."""
+        self.close()
+        self.seeds = [seed & INT32_MAX for seed in seeds]
+        threads = min(self.number, os.cpu_count() or 1)
+        games = _import_envpool().make_gymnasium(
+            self.id, num_envs=self.number, num_threads=threads, seed=self.seeds, **self.options
+        )
+        self.owned = Owned(games, type(games).close, "envpool's games")
+
+    def reset(self, which: np.ndarray) -> np.ndarray:
+        return self.games.reset(which.astype(np.int32))[0]
+
+    def step(self, action: np.ndarray) -> Outcome:
+        observation, reward, terminated, truncated, _ = self.games.step(action)
+        return observation, reward.astype(np.float64), terminated, truncated
+
+    def state(self) -> list[dict[str, Any]]:
+        return [{"first_seed": seed} for seed in self.seeds]
+
+    def load_state(self, states: list[dict[str, Any]]) -> None:
+        drawn = (np.random.SeedSequence(saved["first_seed"]).generate_state(1) for saved in states)
+        self.seed([int(seed) for (seed,) in drawn])
+
+    def close(self) -> None:
+        if self.owned is not None:
+            self.owned.close()
+
+
+Games = GymnasiumGames | BatchedGames | EnvpoolGames
+
+
+@checked(number=at_least(1))
+def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, str]:
+    """The games, and the name of what steps them: gymnasium, batched or envpool.
+
+    Args:
+        task: of Gymnasium.
+        number: of games, at least 1.
+        backend: one of ``BACKENDS``. auto: batched where there are rules for it, gymnasium for all else.
+
+    Raises:
+        ValueError: a backend that is unknown, or does not have the task.
+        ImportError: the task's simulator, or envpool, is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    has_rules = task.simulator == "classic_control" and task.spec.id in BATCHED
+    if backend == "batched" and not has_rules:
+        tasks = " and ".join(BATCHED)
+        raise ValueError(f"backend must be auto or gymnasium for {task.name}: only {tasks} are batched; got 'batched'")
+    if backend == "envpool":
+        if task.simulator != "mujoco":
+            raise ValueError(f"backend must be auto or gymnasium for {task.name}, not of MuJoCo; got 'envpool'")
+        return EnvpoolGames(task, number), "envpool"
+    if has_rules and backend != "gymnasium":
+        return BatchedGames(task, number), "batched"
+    return GymnasiumGames(task, number), "gymnasium"
+
+
+def _gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
+    import gymnasium
+
+    try:
+        # A name that is put together at run time, so that this file can be checked where MuJoCo is not installed.
+        mujoco = importlib.import_module("mujoco") if task.simulator == "mujoco" else None
+        with _without_deprecations(mujoco):
+            make = {"max_episode_steps": -1, "disable_env_checker": True}  # steps are counted for all games at once
+            return [gymnasium.make(task.spec.id, **make, **task.options) for _ in range(number)]
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+        # Gymnasium's Pusher-v4 refuses a MuJoCo that is there, by another ImportError.
+        missing = task.simulator == "mujoco" and type(error) is not ImportError
+        install = "pip install 'decouple[mujoco]'" if missing else "see Gymnasium's own words above"
+        raise ImportError(f"{task.name} needs its simulator: {install}") from error
+
+
+def _layers(game: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """The game and what it wraps, down to the task itself."""
+    while game is not game.unwrapped:
+        yield game
+        game = game.env
+    yield game
+
+
+def _import_envpool() -> Any:
+    try:
+        return importlib.import_module("envpool")
+    except ModuleNotFoundError as error:
+        if error.name != "envpool":
+            raise
+        raise ImportError("backend envpool needs envpool: pip install 'decouple[envpool]'") from error
+
+
+@contextmanager
+def _without_deprecations(mujoco: Any) -> Iterator[None]:
+    """Silence that v4 of a task is not the newest, and that its model files use an attribute that MuJoCo deprecates.
+
+    MuJoCo writes its warnings to stderr and to a file in the current folder, for every game.
+    """
+
+    def pass_on(message: str) -> None:
+        if "settotalmass" not in message:
+            print(f"WARNING: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        outdated = r".*The environment \S+ is out of date"
+        warnings.filterwarnings("ignore", message=outdated, category=DeprecationWarning)
+        if mujoco is None:
+            yield
+            return
+        before = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(before or pass_on)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(before)
+
+
+def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:
+    """One game in mid-run, of tensors and plain numbers."""
+    state: Any = generator.bit_generator.state
+    return {
+        "first_seed": None,
+        "generator": {
+            "state": {key: str(value) for key, value in state["state"].items()},  # integers of 128 bits
+            "has_uint32": int(state["has_uint32"]),
+            "uinteger": int(state["uinteger"]),
+        },
+        "simulator": {key: torch.from_numpy(value.copy()) for key, value in simulator.items()},
+    }
+
+
+def _load_generator(generator: np.random.Generator, saved: dict[str, Any]) -> None:
+    numbers = {key: int(value) for key, value in saved["generator"]["state"].items()}
+    generator.bit_generator.state = saved["generator"] | {"bit_generator": "PCG64", "state": numbers}

@@ -1,0 +1,79 @@
+"""The rules of Gymnasium's Pendulum-v1 for all games at once, in NumPy, equal to Gymnasium's to the last bit.
+
+With th the angle from upright, w its speed and u the torque, clipped to [-2, 2], a step of 0.05 s at g = 10 is
+
+    w <- clip(w + (15 sin th + 3 u) 0.05, -8, 8)        th <- th + 0.05 w        r = -(th^2 + 0.1 w^2 + 0.001 u^2)
+
+where the reward takes th, brought into [-pi, pi), and w as they were before. Observed are cos th, sin th and w. Played
+by ``decouple.envs.control.backends.BatchedGames``::
+
+    state, observation = begin(np.random.default_rng(0))                # (2,) and (3,): one game
+    state, observation, reward, terminated = step(states, actions)      # (2, G), (G, 1): all games
+
+Source: ``gymnasium/envs/classic_control/pendulum.py`` of https://github.com/Farama-Foundation/Gymnasium, whose order of
+operations is kept.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+__all__ = ["STATE_SIZE", "begin", "step"]
+
+STATE_SIZE = 2  # th and w
+MAX_TORQUE, MAX_SPEED, TIME_STEP = 2.0, 8.0, 0.05
+LARGEST_START = np.array([np.pi, 1.0])  # of th and w
+# What a float32 number times a Python number is: float64 in NumPy 1, float32 in NumPy 2. Gymnasium's torque is such a
+# number, while a float32 array stays float32 in both.
+TORQUE = type(1.0 * np.float32(1.0))
+
+
+def begin(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A new episode of one game: its state float64 (2,) and its observation float32 (3,)."""
+    state = generator.uniform(low=-LARGEST_START, high=LARGEST_START)
+    return state, np.array([np.cos(state[0]), np.sin(state[0]), state[1]], dtype=np.float32)
+
+
+def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """One step of G games.
+
+    Args:
+        state: float64 (2, G).
+        action: float32 (G, 1), finite.
+
+    Returns:
+        The next state float64 (2, G), and of it the observation float32 (G, 3), the reward float64 (G,), and whether
+        the episode terminated, bool (G,), which it never does.
+    """
+    angle, speed = state
+    clipped = np.minimum(np.maximum(action[:, 0], -MAX_TORQUE), MAX_TORQUE)  # (G,) float32
+    torque = clipped.astype(TORQUE)
+    cost = squared((angle + np.pi) % (2 * np.pi) - np.pi) + 0.1 * squared(speed) + 0.001 * _squared_torque(clipped)
+    following, observation = np.empty_like(state), np.empty((len(action), 3), dtype=np.float32)
+    speed = speed + (15.0 * np.sin(angle) + 3.0 * torque) * TIME_STEP
+    following[1] = np.minimum(np.maximum(speed, -MAX_SPEED), MAX_SPEED)
+    following[0] = angle + following[1] * TIME_STEP
+    observation[:, 0], observation[:, 1], observation[:, 2] = np.cos(following[0]), np.sin(following[0]), following[1]
+    return following, observation, -cost, np.zeros(len(action), dtype=np.bool_)
+
+
+def squared(numbers: np.ndarray) -> np.ndarray:
+    """The square of each number of a float64 array (G,), as NumPy squares a number by itself: by C's pow.
+
+    The square of an array is a product, which differs from pow in the last bit once in about a thousand numbers.
+    """
+    return np.array([number**2 for number in numbers.tolist()])
+
+
+def _squared_torque(torque: np.ndarray) -> np.ndarray:
+    """The same for float32 numbers, for which NumPy 1 has no pow of its own: it takes the one of float64 arrays."""
+    if TORQUE is np.float64:  # with the exponent as a number it would be a product again
+        return np.power(torque.astype(np.float64), _exponents(len(torque)))
+    return np.array([number**2 for number in torque])
+
+
+@lru_cache
+def _exponents(number: int) -> np.ndarray:
+    return np.full(number, 2.0)

@@ -1,0 +1,431 @@
+"""Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
+
+``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped in this
+process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mysore et al. 2021) with the
+dimensions it prints; any other task that Gymnasium knows goes by its id, as in "Hopper-v5".
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from decouple.checks import INT32_MAX, check_integer, check_seeds
+from decouple.envs.control.backends import Task, make_games
+from decouple.envs.control.running_normalization import RunningMoments
+
+__all__ = ["TASKS", "ControlEnv", "control_env"]
+
+TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its options, the extra that installs it
+    "pendulum": ("Pendulum-v1", {}, "games"),
+    "acrobot": ("Acrobot-v1", {}, "games"),
+    "reacher": ("Reacher-v4", {}, "mujoco"),
+    "halfcheetah": ("HalfCheetah-v4", {}, "mujoco"),
+    # With the contact forces it has the paper's 111 numbers; v4 leaves them out (27) unless asked.
+    "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
+}
+
+
+def _find_task(name: str) -> Task:
+    """The task of this name, or id; a module before a colon is imported, as ``gymnasium.make`` does."""
+    is_id = isinstance(name, str) and ("-v" in name or ":" in name)
+    says = f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5 or my_package:Env-v0"
+    if not is_id and (not isinstance(name, str) or name not in TASKS):
+        raise ValueError(f"{says}; got {name!r}")
+    task, options, extra = (name, {}, "games") if is_id else TASKS[name]
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
+    module, colon, task = task.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # a module that it imports
+            raise ValueError(f"name must have a module before its colon that can be imported; got {name!r}") from error
+        except (TypeError, ValueError) as error:  # no module's name
+            raise ValueError(f"{says}; got {name!r}") from error
+    try:
+        return Task(name, gymnasium.spec(task), options)
+    except gymnasium.error.Error as error:
+        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's own words name the nearest
+
+
+def _fits(actions: Any) -> bool:
+    """Whether a Box is one vector of floats, each between two different finite bounds."""
+    floats = len(actions.shape) == 1 and actions.shape[0] > 0 and np.issubdtype(actions.dtype, np.floating)
+    if not floats or not actions.is_bounded():
+        return False
+    low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+    if not (high - low <= np.finfo(np.float32).max).all():  # the actions are of float32
+        return False
+    low, high = _float32_bounds(actions)
+    return bool((low < high).all())
+
+
+def _float32_bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A Box's bounds, (A,) each, rounded to float32 so that none lies beyond those of a float64 task."""
+    low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
+    low = np.where(low < actions.low, np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > actions.high, np.nextafter(high, np.float32(-np.inf)), high)
+
+
+@dataclass
+class _Episodes:
+    """The running episodes. Apart from the environment, because to set an attribute of a torch module takes longer.
+
+    A step makes new arrays and never writes to one, since these have been handed out.
+    """
+
+    observation: np.ndarray  # (S, N, O) float32
+    episode_reward: np.ndarray  # (S, N, 1) float64, as is discounted_return
+    discounted_return: np.ndarray
+    step_count: np.ndarray  # (S, N, 1) int64
+    terminated: np.ndarray  # (S, N, 1) bool, as are truncated and done
+    truncated: np.ndarray
+    done: np.ndarray
+    due: bool  # whether any is done
+    just_loaded: bool = False
+
+    KEYS = ("observation", "episode_reward", "discounted_return", "step_count", "terminated", "truncated")
+
+
+class ControlEnv(EnvBase):
+    """N games for each of S seeds, in lockstep; batch size (S, N). Made by ``control_env``.
+
+    Keys: ``observation`` float32 (S, N, O); ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
+    are discrete; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the episode's raw
+    rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``, ``truncated`` bool
+    (S, N, 1). The observation next to an end is the true last one. An action beyond its bounds goes to the game as it
+    is; what comes of it is the game's own rule.
+
+    Game n of seed s is seeded by NumPy's ``SeedSequence([s, n])`` at its first reset and goes on from there, and the
+    statistics of the normalisation are kept seed by seed: an agent sees the same numbers, bit for bit, alone and
+    beside others.
+
+    Normalisation is that of Baselines' ``VecNormalize``: every observation that is handed out, last ones too, is taken
+    into the mean and variance of its seed, over the seed's N games, and then standardised with them; rewards are
+    divided by the standard deviation of the discounted return. Both are clipped to [-10, 10].
+
+    ``state_dict`` carries everything for Gymnasium's classic control and MuJoCo tasks: an environment that loads it
+    continues bit for bit, and the first full ``reset`` after loading returns the restored observations and begins no
+    episodes but those that were due. For tasks of another simulator (``resumable`` is False) it carries the generators
+    and the statistics, and that reset begins every episode anew; so it does with envpool, with new seeds. What the
+    backends gymnasium and batched save is the same, and each continues what the other saved.
+
+    Raises:
+        ValueError: an action that is not finite, outside the discrete range, or of another shape; a state that was
+            saved under other settings.
+        RuntimeError: a step beyond the end of an episode.
+
+    Attributes:
+        name: as given. seeds: S integers. max_episode_steps: of an episode; None: no limit.
+        backend: what steps the games: gymnasium, batched or envpool.
+        resumable: whether ``state_dict`` can restore the games.
+        observation_statistics: what observations are normalised with; None without normalisation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seeds: list[int],
+        num_envs: int,
+        gamma: float,
+        *,
+        normalize_observation: bool,
+        normalize_reward: bool,
+        statistics: RunningMoments | None,
+        backend: str,
+    ) -> None:
+        super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
+        task = _find_task(name)
+        self._games, self.backend = make_games(task, len(seeds) * num_envs, backend)
+        self.name, self.seeds, self.gamma = name, seeds, gamma
+        self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
+        self._last_step = math.inf if self.max_episode_steps is None else self.max_episode_steps
+        self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
+        try:
+            self._make_specs()
+            size = (len(seeds), self.observation_spec["observation"].shape[-1])
+            if statistics is not None and statistics.mean.shape != size:
+                raise ValueError(f"statistics must be of {size} seeds and numbers; got {statistics.mean.shape}")
+        except BaseException:
+            self._games.close()
+            raise
+        owns_statistics = normalize_observation and statistics is None
+        self._own_statistics = RunningMoments(size[0], size[1:]) if owns_statistics else None
+        self.observation_statistics = self._own_statistics or statistics
+        self._return_statistics = RunningMoments(size[0], ()) if normalize_reward else None
+        self._start()
+        self.is_closed = False  # TorchRL takes it for closed until it is told
+
+    def _make_specs(self) -> None:
+        from gymnasium.spaces import Box, Discrete
+
+        batch = self.batch_size
+        seen, acts = self._games.observation_space, self._games.action_space
+        vector = isinstance(seen, Box) and len(seen.shape) == 1 and seen.shape[0] > 0
+        if not vector or not np.issubdtype(seen.dtype, np.floating):
+            raise ValueError(f"name must be of a task whose observations are a Box of (O,) floats; got {seen}")
+        if isinstance(acts, Discrete) and acts.start == 0:
+            self._num_actions, self._action_dtype = int(acts.n), np.dtype(np.int64)
+            self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
+        elif isinstance(acts, Box) and _fits(acts):
+            self._num_actions, self._action_dtype = None, acts.dtype
+            shape = torch.Size([*batch, *acts.shape])
+            low, high = (torch.from_numpy(bound).expand(shape) for bound in _float32_bounds(acts))
+            self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
+        else:
+            raise ValueError(
+                "name must be of a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
+                f"in each component the lower below the upper; got {acts}"
+            )
+        self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
+        column = torch.Size([*batch, 1])
+        self.observation_spec = Composite(
+            observation=Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32),
+            episode_reward=Unbounded(column, dtype=torch.float32),
+            step_count=Unbounded(column, dtype=torch.int64),
+            shape=batch,
+        )
+        self.reward_spec = Unbounded(column, dtype=torch.float32)
+        end = Binary(shape=column, dtype=torch.bool)
+        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=batch)
+
+    def _start(self) -> None:
+        """Every game is due for its first, seeded, reset."""
+        S, N = self.batch_size
+        seeds = (np.random.SeedSequence([seed, index]) for seed in self.seeds for index in range(N))
+        self._games.seed([int(seed.generate_state(1)[0]) for seed in seeds])
+        column = (S, N, 1)
+        observation = np.zeros(self.observation_spec["observation"].shape, dtype=np.float32)
+        self._set_episodes(
+            {
+                "observation": observation,
+                "episode_reward": np.zeros(column),
+                "discounted_return": np.zeros(column),
+                "step_count": np.zeros(column, dtype=np.int64),
+                "terminated": np.ones(column, dtype=np.bool_),
+                "truncated": np.zeros(column, dtype=np.bool_),
+            }
+        )
+
+    def _set_episodes(self, arrays: dict[str, np.ndarray], just_loaded: bool = False) -> None:
+        done = arrays["terminated"] | arrays["truncated"]
+        self._episodes = _Episodes(**arrays, done=done, due=bool(done.any()), just_loaded=just_loaded)
+
+    def _shown(self) -> dict[str, Tensor]:
+        now = self._episodes
+        return {
+            "observation": torch.from_numpy(now.observation),  # (S, N, O)
+            "episode_reward": torch.from_numpy(now.episode_reward.astype(np.float32)),  # (S, N, 1), as all others
+            "step_count": torch.from_numpy(now.step_count),
+            "done": torch.from_numpy(now.done),
+            "terminated": torch.from_numpy(now.terminated),
+            "truncated": torch.from_numpy(now.truncated),
+        }
+
+    def _actions(self, action: Tensor) -> np.ndarray:
+        """One row per game, checked: (S N, A), or (S N,) where they are discrete."""
+        if action.shape != self._action_shape:
+            raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
+        values = action.numpy(force=True)
+        if self._num_actions is None and values.dtype != self._action_dtype:
+            with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
+                values = values.astype(self._action_dtype)
+        numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
+        if self._num_actions is None:
+            if not all(map(math.isfinite, numbers)):
+                raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self._action_dtype})")
+        elif values.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self._num_actions:
+            raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")
+        return values.reshape(-1, *values.shape[2:]).astype(self._action_dtype)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        now = self._episodes
+        actions = self._actions(tensordict.get("action"))
+        if now.due:
+            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+        observation, reward, terminated, truncated = self._games.step(actions)
+        column = now.step_count.shape
+        reward = reward.reshape(column)
+        now.step_count = now.step_count + 1
+        now.episode_reward = now.episode_reward + reward
+        now.terminated = terminated.reshape(column)
+        now.truncated = truncated.reshape(column) | (now.step_count >= self._last_step)
+        now.done = now.terminated | now.truncated
+        now.due = True in now.done.ravel().tolist()
+        observation = observation.reshape(now.observation.shape)
+        # What is not finite, or is too large for float32, stays with its seed: the training loop finds and names it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._own_statistics is not None:
+                self._own_statistics.merge(observation.astype(np.float64, copy=False))
+            now.observation = self._normalized(observation).astype(np.float32, copy=False)
+            if self._return_statistics is not None:
+                now.discounted_return = self.gamma * now.discounted_return + reward
+                self._return_statistics.merge(now.discounted_return[..., 0])
+                reward = self._return_statistics.scale(reward[..., 0])[..., None]
+            shown = self._shown()
+            shown["reward"] = torch.from_numpy(reward.astype(np.float32))
+        now.just_loaded = False
+        return TensorDict(shown, self.batch_size)
+
+    def _normalized(self, observation: np.ndarray) -> np.ndarray:
+        statistics = self.observation_statistics
+        return observation if statistics is None else statistics.standardize(observation)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is not None:
+            self._begin(mask.reshape(self.batch_size).cpu().numpy())
+        elif self._episodes.just_loaded:
+            self._begin(self._episodes.done[..., 0])
+        else:
+            self._begin(np.ones(tuple(self.batch_size), dtype=np.bool_))
+        return TensorDict(self._shown(), self.batch_size)
+
+    def _begin(self, which: np.ndarray) -> None:
+        """New episodes where ``which``, bool (S, N)."""
+        arrays = {key: getattr(self._episodes, key).copy() for key in _Episodes.KEYS}
+        observation = arrays["observation"].astype(np.float64)  # (S, N, O)
+        indices = np.flatnonzero(which)
+        if len(indices):
+            observation.reshape(which.size, -1)[indices] = self._games.reset(indices)
+        with np.errstate(over="ignore", invalid="ignore"):  # as in a step
+            if self._own_statistics is not None:
+                for seed in np.flatnonzero(which.any(axis=1)):
+                    self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
+            arrays["observation"][which] = self._normalized(observation)[which]
+        for key in _Episodes.KEYS[1:]:
+            arrays[key][which] = 0
+        self._set_episodes(arrays)
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
+        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
+        self.seeds = list(range(first, first + len(self.seeds)))
+        self._start()
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1], "gamma": self.gamma}
+        settings |= self._normalize | {"own_statistics": self._own_statistics is not None}
+        # The other two are interchangeable.
+        return settings | ({"backend": "envpool"} if self.backend == "envpool" else {})
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The games, the running episodes and the statistics, and the settings that they belong to.
+
+        Statistics that were given (``statistics=``) are left out: they belong to the environment that updates them.
+        """
+        moments = {"observation": self._own_statistics, "return": self._return_statistics}
+        running = {key: getattr(self._episodes, key) for key in _Episodes.KEYS}
+        running = {key: value if key == "observation" else value[..., 0] for key, value in running.items()}  # (S, N)
+        return {
+            "settings": self._settings(),
+            "games": self._games.state(),
+            "running": {key: torch.from_numpy(value.copy()) for key, value in running.items()},
+            "statistics": {key: value.state_dict() for key, value in moments.items() if value is not None},
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
+        here, there = self._settings(), state["settings"]
+        keys = [key for key in here | there if there.get(key) != here.get(key)]
+        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
+        if differ:
+            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        self._games.load_state(state["games"])
+        arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
+        arrays = {key: value if key == "observation" else value[..., None] for key, value in arrays.items()}
+        if not self.resumable:
+            arrays["terminated"][...] = True
+        self._set_episodes(arrays, just_loaded=True)
+        for key, moments in (("observation", self._own_statistics), ("return", self._return_statistics)):
+            if moments is not None:
+                moments.load_state_dict(state["statistics"][key])
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close the games."""
+        if not self.is_closed:
+            self._games.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+def control_env(
+    name: str,
+    seeds: Sequence[int],
+    num_envs: int = 1,
+    *,
+    normalize_observation: bool = False,
+    normalize_reward: bool = False,
+    gamma: float = 0.99,
+    statistics: RunningMoments | None = None,
+    backend: str = "auto",
+) -> ControlEnv:
+    """S agents' games of one control task at once; see ``ControlEnv`` for keys and shapes.
+
+    To evaluate with the observations that the agents were trained on, hand over the training environment's statistics::
+
+        train = control_env("ant", seeds, normalize_observation=True, normalize_reward=True)
+        test = control_env("ant", seeds, 10, normalize_observation=True, statistics=train.observation_statistics)
+
+    They are shared, not copied: ``test`` always uses the newest and changes nothing. Seed s of ``test`` uses row s.
+
+    Backends. ``batched`` has Pendulum and Acrobot in NumPy, for all games at once, and gives Gymnasium's numbers to the
+    last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which pays with several games. It is never chosen by
+    itself: it cannot save its games, so that a run that was interrupted does not go on to the same bits, and while it
+    makes Gymnasium's steps up to rounding, its episodes start elsewhere.
+
+    Args:
+        name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
+            (17, 6), ant (111, 8), or an id of Gymnasium, whose observations are a Box of (O,) floats and whose actions
+            are a bounded Box of (A,) floats or Discrete from 0; a module before a colon, as in my_package:Env-v0, is
+            imported first, so that it can register the task. The newest versions of three of them, by id, are
+            Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
+        seeds: S integers in [0, 2^31 - 1], one per agent.
+        num_envs: N >= 1, games per seed.
+        normalize_observation: standardise them by the running mean and variance of their seed.
+        normalize_reward: divide them by the running standard deviation of their seed's discounted return.
+        gamma: discount of that return, in [0, 1]; Baselines' 0.99 whatever the algorithm's own discount is.
+        statistics: another environment's ``observation_statistics``, to use and never update; only with
+            ``normalize_observation``.
+        backend: what steps the games: gymnasium, one after another; batched; envpool; or auto, which is batched where
+            there is one and else gymnasium.
+
+    Raises:
+        ValueError: an argument outside its range, or a backend that does not have the task.
+        ImportError: Gymnasium, the task's simulator, or the backend is not installed.
+
+    >>> env = control_env("pendulum", seeds=[0, 1], num_envs=3)
+    >>> env.rollout(5)["next", "observation"].shape
+    torch.Size([2, 3, 5, 3])
+    """
+    for key, value in (("normalize_observation", normalize_observation), ("normalize_reward", normalize_reward)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} must be True or False; got {value!r}")
+    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma <= 1 or math.isnan(gamma):
+        raise ValueError(f"gamma must lie in [0, 1]; got {gamma!r}")
+    if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):
+        raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
+    return ControlEnv(
+        name,
+        check_seeds(seeds),
+        check_integer("num_envs", num_envs, 1, INT32_MAX),
+        float(gamma),
+        normalize_observation=normalize_observation,
+        normalize_reward=normalize_reward,
+        statistics=statistics,
+        backend=backend,
+    )

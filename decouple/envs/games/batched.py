@@ -1,0 +1,354 @@
+"""The games of the actor-size study, thousands in step as tensors on any device, for several seeds at once.
+
+``games_env("pong", seeds=[0, 1, 2], num_envs=1000)`` has the batch size (S, N): three agents with a thousand games
+each. The games are those of "Honey, I Shrunk The Actor" (Mysore et al. 2021): Pong and Pixelcopter after the PyGame
+Learning Environment, Food Collector after Unity ML-Agents; their rules, numbers and scales are in the files named after
+them. The same games one at a time, with pictures, are in ``decouple.envs.games.gymnasium_env``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
+from torchrl.envs import EnvBase
+
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting
+from decouple.envs.games.food_collector import ACTION_FORMS
+from decouple.envs.games.food_collector_games import FoodCollectorGames
+from decouple.envs.games.pixelcopter import PixelcopterGames
+from decouple.envs.games.pong import PongGames
+from decouple.envs.games.streams import Streams, stream_seed
+from decouple.envs.processes import check_threads, forks
+
+__all__ = ["GAMES", "GamesEnv", "games_env"]
+
+GAMES: dict[str, Any] = {"pong": PongGames, "pixelcopter": PixelcopterGames, "foodcollector": FoodCollectorGames}
+SLACK = 1e-6  # by which a continuous action may miss its bounds
+
+
+class GamesEnv(EnvBase):
+    """N games for each of S seeds, in lockstep; batch size (S, N). Made by ``games_env``.
+
+    Keys: ``observation`` float32 (S, N, O); ``action`` int64 (S, N), or float32 (S, N, A) in [-1, 1] where a game's
+    actions are continuous; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the
+    episode's raw rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``,
+    ``truncated`` bool (S, N, 1). The observation next to an end is the true last one. Where several agents play one
+    game (five in Food Collector), N counts agents, and neighbours share a game.
+
+    Food Collector's actions have three forms: ``box4``, four numbers, of which the last fires the laser above 0;
+    ``discrete``, int64 (S, N, 4), of which the first three are below 3 and the last below 2; ``hybrid``,
+    ``("action", "move")`` float32 (S, N, 3) in [-1, 1] and ``("action", "laser")`` int64 (S, N), 0 or 1.
+
+    Game n of seed s draws from the stream with ``stream_seed(s, n)``: an agent sees the same numbers, bit for bit,
+    alone and beside others, and, where the rules compute in float64 as Pong's do, as the single game does.
+
+    ``state_dict`` carries everything: an environment that loads it continues bit for bit. The first full ``reset``
+    after loading returns the restored observations and begins no episodes but those that were due.
+
+    Raises:
+        ValueError: an action out of range, not a number, or of another shape or kind; a state that was saved under
+            other settings.
+        RuntimeError: a step beyond the end of an episode; use in a fork, with PyTorch's threads (``check_threads``).
+
+    Attributes:
+        name, action_form: as given. seeds: S integers. max_episode_steps: of an episode. games: the rules at work.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        seeds: list[int],
+        num_envs: int,
+        *,
+        action_form: str | None,
+        max_episode_steps: int,
+        frame_skip: int,
+        scale_observations: bool,
+        scale_rewards: bool,
+        check_actions: bool,
+        device: torch.device,
+    ) -> None:
+        super().__init__(batch_size=torch.Size([len(seeds), num_envs]), device=device)
+        self.name, self.seeds, self.action_form = name, seeds, action_form
+        self.max_episode_steps, self._frame_skip, self._check_actions = max_episode_steps, frame_skip, check_actions
+        self._scales = {"scale_observations": scale_observations, "scale_rewards": scale_rewards}
+        self._made_at = forks()
+        self._start()
+        self._make_specs()
+
+    def _make_specs(self) -> None:
+        batch, games, device = self.batch_size, self.games, self.device
+        column = torch.Size([*batch, 1])
+        self._action_specs = _action_specs(games.num_actions, self.action_form, batch, device)
+        self.full_action_spec = Composite(self._action_specs, shape=batch, device=device)
+        self.observation_spec = Composite(
+            observation=Unbounded(torch.Size([*batch, games.observation_size]), dtype=torch.float32, device=device),
+            episode_reward=Unbounded(column, dtype=torch.float32, device=device),
+            step_count=Unbounded(column, dtype=torch.int64, device=device),
+            shape=batch,
+            device=device,
+        )
+        self.reward_spec = Unbounded(column, dtype=torch.float32, device=device)
+        end = Binary(shape=column, dtype=torch.bool, device=device)
+        done = {"done": end, "terminated": end.clone(), "truncated": end.clone()}
+        self.done_spec = Composite(done, shape=batch, device=device)
+
+    def _start(self) -> None:
+        """Every game is due for its first reset."""
+        indices = range(self.batch_size[1])
+        streams = Streams(torch.tensor([stream_seed(s, n) for s in self.seeds for n in indices], device=self.device))
+        form = {} if self.action_form is None else {"action_form": self.action_form}
+        self.games = GAMES[self.name](streams, **form)
+        scale = self.games.observation_scale
+        self._scale = torch.as_tensor(scale, dtype=torch.float64, device=self.device)
+        B = len(streams.state)
+        false = torch.zeros(B, dtype=torch.bool, device=self.device)
+        # A step puts new tensors in place of these, so that they can be handed out as they are.
+        self._running = {
+            "episode_reward": torch.zeros(B, dtype=torch.float64, device=self.device),
+            "step_count": torch.zeros(B, dtype=torch.int64, device=self.device),
+            "terminated": ~false,
+            "truncated": false,
+        }
+        self._just_loaded = False
+
+    def _shown(self) -> dict[str, Tensor]:
+        running, column = self._running, (*self.batch_size, 1)
+        terminated, truncated = running["terminated"].view(column), running["truncated"].view(column)
+        raw = self.games.observation()
+        scaled = raw * self._scale if self._scales["scale_observations"] else raw
+        observation = torch.empty(raw.shape, dtype=torch.float32, device=raw.device).copy_(scaled)
+        return {
+            "observation": observation.view(*self.batch_size, -1),
+            "episode_reward": running["episode_reward"].float().view(column),
+            "step_count": running["step_count"].view(column),
+            "done": terminated | truncated,
+            "terminated": terminated,
+            "truncated": truncated,
+        }
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        check_threads(self._made_at)
+        actions = {key: tensordict.get(key).detach() for key in self._action_specs}
+        for key, action in actions.items():
+            shape = self._action_specs[key].shape
+            if action.shape != shape:
+                raise ValueError(f"{_named(key)} must have the shape {tuple(shape)}; got {tuple(action.shape)}")
+        if self._check_actions:
+            self._check(actions)
+        rows = [action.flatten(0, 1).to(self._action_specs[key].dtype) for key, action in actions.items()]
+        if self.action_form == "hybrid":
+            move, laser = rows
+            rows = [torch.cat([move, laser.unsqueeze(1)], 1)]
+        reward, terminated = self._play(rows[0])
+        running = self._running
+        step_count = running["step_count"] + 1
+        self._running = {
+            "episode_reward": running["episode_reward"] + reward,
+            "step_count": step_count,
+            "terminated": terminated,
+            "truncated": step_count >= self.max_episode_steps,
+        }
+        self._just_loaded = False
+        if self._scales["scale_rewards"]:
+            reward = reward * self.games.reward_scale
+        shown = self._shown() | {"reward": reward.float().view(*self.batch_size, 1)}
+        return TensorDict(shown, self.batch_size, device=self.device)
+
+    def _check(self, actions: dict[NestedKey, Tensor]) -> None:
+        """Refuse what is no action, and a step of what has ended; a GPU is waited for once."""
+        wrong = {}
+        for key, action in actions.items():
+            spec = self._action_specs[key]
+            continuous = isinstance(spec, Bounded)
+            if action.is_floating_point() != continuous or action.dtype is torch.bool:
+                raise ValueError(f"{_named(key)} must be {'floats' if continuous else 'integers'}; got {action.dtype}")
+            if continuous:
+                wrong[key] = (action.abs() <= 1 + SLACK).logical_not_()  # true of NaN too
+            else:
+                wrong[key] = (action < 0) | (action >= _number(spec))
+        running = self._running
+        ended = running["terminated"] | running["truncated"]
+        *refused, over = torch.stack([part.any() for part in (*wrong.values(), ended)]).tolist()
+        for key, refuse in zip(wrong, refused, strict=True):
+            if refuse:
+                allowed, got = _allowed(self._action_specs[key]), actions[key][wrong[key]].tolist()
+                raise ValueError(f"{_named(key)} must be {allowed}; got {got} among them")
+        if over:
+            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+
+    def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """``frame_skip`` steps of the rules: the sum of the rewards, and where a game is over. Both (S N,)."""
+        reward, terminated = self.games.step(action)
+        for _ in range(self._frame_skip - 1):
+            before = {key: value.clone() for key, value in self._game_state().items()}
+            more, over = self.games.step(action)
+            reward = reward + torch.where(terminated, 0.0, more)
+            for key, value in self._game_state().items():  # what is over stands still
+                value.copy_(torch.where(terminated.view(-1, *[1] * (value.ndim - 1)), before[key], value))
+            terminated = terminated | over
+        return reward, terminated
+
+    def _game_state(self) -> dict[str, Tensor]:
+        """The tensors that the rules change, themselves."""
+        return self.games.state | {"streams": self.games.streams.state}
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        check_threads(self._made_at)
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        running = self._running
+        if mask is not None:
+            self._begin(mask.flatten())
+        elif self._just_loaded:
+            self._begin(running["terminated"] | running["truncated"])
+        else:
+            self._begin(torch.ones_like(running["terminated"]))
+        self._just_loaded = False
+        return TensorDict(self._shown(), self.batch_size, device=self.device)
+
+    def _begin(self, which: Tensor) -> None:
+        """New episodes where ``which``, bool (S N,)."""
+        self.games.reset(which)
+        self._running = {key: value.masked_fill(which, 0) for key, value in self._running.items()}
+
+    def _set_seed(self, seed: int | None) -> None:
+        """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
+        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
+        self.seeds = list(range(first, first + len(self.seeds)))
+        self._start()
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1]}
+        settings |= {"max_episode_steps": self.max_episode_steps, "frame_skip": self._frame_skip}
+        return settings | {"action_form": self.action_form} | self._scales
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The games, their streams and the running episodes as tensors, and the settings that they belong to."""
+        return {
+            "settings": self._settings(),
+            "games": {key: value.clone() for key, value in self._game_state().items()},
+            "running": {key: value.clone() for key, value in self._running.items()},
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
+        here, there = self._settings(), {"action_form": self.action_form, **state["settings"]}  # older states have none
+        differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
+        if differ:
+            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        for key, value in self._game_state().items():
+            value.copy_(state["games"][key])
+        self._running = {key: state["running"][key].to(value.device, copy=True) for key, value in self._running.items()}
+        self._just_loaded = True
+
+
+def _action_specs(
+    number: int | tuple[int, ...] | None, form: str | None, batch: torch.Size, device: torch.device
+) -> dict[NestedKey, TensorSpec]:
+    """The tensors that make up an action, by their keys, in the order in which the rules want them.
+
+    Args:
+        number: of actions, or of each of several choices; None: numbers in [-1, 1], as the form has them.
+    """
+
+    def numbers(size: int) -> TensorSpec:
+        return Bounded(-1, 1, torch.Size([*batch, size]), dtype=torch.float32, device=device)
+
+    def choice(number: int) -> TensorSpec:
+        return Categorical(number, shape=batch, dtype=torch.int64, device=device)
+
+    if form == "hybrid":
+        return {("action", "move"): numbers(3), ("action", "laser"): choice(2)}
+    if number is None:
+        return {"action": numbers(4)}
+    if isinstance(number, int):
+        return {"action": choice(number)}
+    shape = torch.Size([*batch, len(number)])
+    return {"action": MultiCategorical(number, shape=shape, dtype=torch.int64, device=device)}
+
+
+def _number(spec: Any) -> Any:
+    """Of actions to choose from: an integer, or a tensor of one for each choice."""
+    return spec.nvec.to(spec.device) if isinstance(spec, MultiCategorical) else spec.n  # TorchRL leaves it on the CPU
+
+
+def _allowed(spec: TensorSpec) -> str:
+    if isinstance(spec, Bounded):
+        return "finite and in [-1, 1]"
+    if isinstance(spec, MultiCategorical):
+        return f"integers from 0 and below {tuple(spec.nvec[0, 0].tolist())}"
+    return f"integers in [0, {_number(spec)})"
+
+
+def _named(key: NestedKey) -> str:
+    return key if isinstance(key, str) else ".".join(key)
+
+
+def games_env(
+    name: str,
+    seeds: Sequence[int],
+    num_envs: int = 1,
+    *,
+    action_form: str | None = None,
+    max_episode_steps: int | None = None,
+    frame_skip: int = 1,
+    scale_observations: bool = True,
+    scale_rewards: bool = True,
+    check_actions: bool = True,
+    device: torch.device | str | None = None,
+) -> GamesEnv:
+    """S agents' games of one kind at once; see ``GamesEnv`` for keys and shapes.
+
+    Args:
+        name: pong (7 observed numbers, one of 3 actions), pixelcopter (7, one of 2) or foodcollector (53, 4 numbers).
+        seeds: S integers in [0, 2^31 - 1], one per agent.
+        num_envs: N >= 1, games per seed; in Food Collector agents, five to a field, so a multiple of 5.
+        action_form: of Food Collector: box4, discrete or hybrid; None: box4. Of others None.
+        max_episode_steps: T >= 1, after which an episode is truncated; None: the game's own limit, over ``frame_skip``.
+        frame_skip: k >= 1, steps of the game in one; the action is repeated and the rewards are summed, and a game
+            stands still once it is over.
+        scale_observations: multiply them by the game's ``observation_scale``, to numbers of order one.
+        scale_rewards: multiply them by the game's ``reward_scale``, the unit of the study's returns;
+            ``episode_reward`` stays raw.
+        check_actions: refuse actions out of range and steps beyond an end. It makes the host wait for a GPU once a
+            step; without it, what comes of them is undefined.
+        device: where the games are; None: the CPU.
+
+    Raises:
+        ValueError: an argument outside its range.
+
+    >>> env = games_env("pong", seeds=[0, 1], num_envs=3)
+    >>> env.rollout(5)["next", "observation"].shape
+    torch.Size([2, 3, 5, 7])
+    """
+    check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
+    if not isinstance(name, str) or name not in GAMES:
+        raise ValueError(f"name must be one of {', '.join(GAMES)}; got {name!r}")
+    num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
+    agents = GAMES[name].agents_per_game
+    if num_envs % agents:
+        raise ValueError(f"num_envs must be a multiple of {agents}, the agents of one game of {name}; got {num_envs}")
+    forms = ACTION_FORMS if name == "foodcollector" else ()
+    if action_form not in (None, *forms):
+        raise ValueError(f"action_form of {name} must be {' or '.join((*forms, 'None'))}; got {action_form!r}")
+    flags = {"scale_observations": scale_observations, "scale_rewards": scale_rewards, "check_actions": check_actions}
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} must be True or False; got {value!r}")
+    frame_skip = check_integer("frame_skip", frame_skip, 1, INT32_MAX)
+    limit = -(-GAMES[name].max_episode_steps // frame_skip) if max_episode_steps is None else max_episode_steps
+    return GamesEnv(
+        name,
+        check_seeds(seeds),
+        num_envs,
+        action_form=action_form or (forms[0] if forms else None),
+        max_episode_steps=check_integer("max_episode_steps", limit, 1, INT32_MAX),
+        frame_skip=frame_skip,
+        device=torch.device("cpu" if device is None else device),
+        **flags,
+    )

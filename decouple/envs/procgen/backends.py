@@ -1,0 +1,175 @@
+"""The two packages that hold the Procgen games, spoken to without their Gym wrappers, behind one small interface.
+
+`begin` sends the games off with their actions, on their own threads, and `frames` waits for what they show, `Frames`;
+games that ended have already been restarted. Used by `decouple.envs.procgen.games` only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decouple.envs.processes import Owned
+
+NO_OP, FORCE_RESET = 4, -1
+
+
+class Frames(NamedTuple):
+    """What the games show now. The arrays may be overwritten by the next step."""
+
+    observation: np.ndarray  # (N, 3, 64, 64) uint8
+    reward: np.ndarray  # (N,) float32
+    first: np.ndarray  # (N,) bool, the step before ended an episode
+    level_seed: np.ndarray  # (N,) int32
+    level_complete: np.ndarray  # (N,) the level before was completed
+
+
+class ProcgenGames:
+    """The C library of the procgen package, spoken to without its Gym wrappers."""
+
+    def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
+        games = package.ProcgenGym3Env(num_envs, game, rand_seed=seed, num_threads=threads, **options)
+        games._reuse_arrays = True  # observe() then hands out its buffers; the environment makes the one copy
+        # The destructor calls this function, and the first look-up takes cffi's lock: a deadlock, where the garbage
+        # collector strikes while other games are being built under the same lock. So look it up now.
+        self.closing = games._c_lib.libenv_close
+        self.owned = Owned(games, type(games).close, "Procgen's games")
+
+    @property
+    def games(self) -> Any:
+        """gym3's, where they are open and this process is theirs."""
+        return self.owned.use
+
+    def frames(self) -> Frames:
+        games = self.games
+        reward, observation, first = games.observe()
+        info = games._info  # filled by observe(); get_info() would loop over the games in Python
+        pixels = observation["rgb"].transpose(0, 3, 1, 2)
+        return Frames(pixels, reward, first, info["level_seed"], info["prev_level_complete"])
+
+    def begin(self, action: np.ndarray) -> None:
+        self.games.act(action)
+
+    def restart(self, games: np.ndarray) -> Frames:
+        # The library steps all games together, and action -1 ends an episode: so the others are put back afterwards.
+        states = self.games.get_state()
+        self.games.act(np.where(games, FORCE_RESET, NO_OP))
+        self.games.observe()
+        for index in np.flatnonzero(~games):
+            self.games.call_c_func("set_state", int(index), states[index], len(states[index]))
+        return self.frames()
+
+    def state(self) -> list[bytes]:
+        self.games.observe()  # waits for a step under way
+        return self.games.get_state()
+
+    def load_state(self, states: list[bytes]) -> Frames:
+        self.games.set_state(states)
+        return self.frames()
+
+    def close(self) -> None:
+        self.owned.close()
+
+
+class EnvpoolGames:
+    """The games in envpool, which shows the last frame and restarts a game one step later: restarted here at once."""
+
+    def __init__(
+        self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict, first: int = 0
+    ) -> None:
+        """`first` is the index of the first of these games among all."""
+        options = dict(options)
+        task = f"{game.capitalize()}{options.pop('distribution_mode').capitalize()}-v0"
+        # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes these as given.
+        seeds = np.random.RandomState(seed).randint(0, 2**32, size=first + num_envs, dtype=np.uint32)[first:]
+        seeds = seeds.astype(np.int32)
+        games = package.make_gymnasium(task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options)
+        self.owned = Owned(games, type(games).close, "envpool's games")
+        observation, info = games.reset()
+        nothing = np.zeros(num_envs)
+        self.now = Frames(observation, nothing.astype("f4"), nothing == 0, info["level_seed"], nothing == 1)
+        self.under_way = False
+
+    @property
+    def games(self) -> Any:
+        """envpool's, where they are open and this process is theirs."""
+        return self.owned.use
+
+    def begin(self, action: np.ndarray) -> None:
+        self.games.send(action)
+        self.under_way = True
+
+    def frames(self) -> Frames:
+        games = self.games
+        if not self.under_way:
+            return self.now
+        self.under_way = False
+        observation, reward, terminated, truncated, info = games.recv()
+        ended = terminated | truncated
+        self.now = Frames(observation, reward, ended, info["level_seed"], info["prev_level_complete"])
+        return self.restart(ended) if ended.any() else self.now
+
+    def restart(self, games: np.ndarray) -> Frames:
+        indices = np.flatnonzero(games).astype(np.int32)
+        observation, info = self.games.reset(indices)
+        self.now.observation[info["env_id"]] = observation  # envpool hands out new arrays, so they are ours to write
+        self.now.level_seed[info["env_id"]] = info["level_seed"]
+        return self.now
+
+    def close(self) -> None:
+        self.owned.close()
+
+
+def start_games(
+    backend: str, package: ModuleType, game: str, sizes: list[int], seed: int, threads: int, options: dict
+) -> list[ProcgenGames | EnvpoolGames]:
+    """Groups of games of these sizes, the threads shared out; each game starts as it would if they were one group."""
+    own_threads = max(1, threads // len(sizes))
+    groups: list[Any] = []
+    try:
+        for size, first in zip(sizes, np.cumsum([0, *sizes]), strict=False):
+            if backend == "envpool":
+                groups.append(EnvpoolGames(package, game, size, seed, own_threads, options, int(first)))
+            else:
+                groups.append(ProcgenGames(package, game, size, seed, own_threads, options))
+        if backend == "procgen" and len(sizes) > 1:
+            # A game's levels depend on its index, and within a group that would begin at 0 again.
+            together = ProcgenGames(package, game, sum(sizes), seed, 1, options)
+            groups.append(together)
+            states = together.state()
+            for group, size in zip(groups, sizes, strict=False):
+                group.load_state(states[:size])
+                del states[:size]
+            groups.pop().close()
+    except BaseException:
+        for group in groups:
+            group.close()
+        raise
+    return groups
+
+
+def import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
+    """Name, version and module of the asked, or of the first installed backend; ImportError if there is none."""
+    for name in ("procgen", "envpool") if backend is None else (backend,):
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            continue
+        if name == "procgen" and not hasattr(module, "ProcgenGym3Env"):
+            # `python some/procgen.py` puts some/ first on sys.path, and `import procgen` then finds that script.
+            found = getattr(module, "__file__", None)
+            raise ImportError(f"`import procgen` must find the games; got {found}: take its folder off sys.path")
+        for distribution in (name, f"{name}-mirror"):
+            try:
+                return name, f"{distribution} {importlib.metadata.version(distribution)}", module
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return name, name, module
+    extras = ("procgen", "envpool") if backend is None else (backend,)
+    raise ImportError("no Procgen games found: " + " or ".join(f"pip install 'decouple[{extra}]'" for extra in extras))

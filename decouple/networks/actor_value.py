@@ -1,0 +1,162 @@
+"""A separated network with its heads, as TensorDict modules and TorchRL operators.
+
+    network = separate(impala_blocks(), impala_blocks(), at="late")
+    model = actor_value(network, env.action_spec)     # trunk -> cut -> branches -> heads, one TensorDictSequential
+    collector = Collector(env, model, ...)            # one pass of the trunk writes action and state_value
+    loss = ClipPPOLoss(model.get_policy_head(), model.get_value_head())
+    loss(model.get_features()(batch))                 # one pass of the trunk for both losses
+
+Every interface is a key: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden, value_hidden ->
+logits | loc, scale -> action, action_log_prob` and `state_value`. Extra heads, losses and analyses read keys.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from tensordict import NestedKey
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, TensorDictSequential
+from torch import nn
+from torchrl.data import TensorSpec
+from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
+
+from decouple.checks import at_least, checked
+from decouple.networks.heads import ActionSpace, Head, stochastic_head
+from decouple.networks.separation import SeparatedNetwork
+
+__all__ = ["ActorValue", "actor_value"]
+
+
+@checked(policy_gain=at_least(0), value_gain=at_least(0))
+def actor_value(
+    network: SeparatedNetwork,
+    action_spec: TensorSpec,
+    *,
+    observation_key: NestedKey = "observation",
+    policy_gain: float | None = 0.01,
+    value_gain: float | None = 1.0,
+) -> ActorValue:
+    """Put a policy head and a state-value head on a separated network.
+
+    A discrete action gets a linear head to logits and a categorical distribution; a bounded continuous one a linear
+    head to `loc`, a state-independent `scale` and a tanh-squashed normal between the bounds. Heads start orthogonal
+    with the gains given, biases at 0.
+
+    Args:
+        network: from `separate`, with features as its last axis.
+        action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
+        observation_key: what the trunk reads.
+        policy_gain: gain of the policy head (0.01: a nearly uniform first policy); None keeps PyTorch's own start.
+        value_gain: the same for the value head.
+
+    Returns:
+        The model; `model(tensordict)` writes `action`, `action_log_prob` and `state_value`.
+
+    Raises:
+        ValueError: an action space of another kind or without finite bounds, or a network whose feature sizes are not
+            known or that puts out more than one axis of features.
+    """
+    if network.policy_size is None or network.value_size is None:
+        raise ValueError(
+            "network must know its feature sizes: pass separate(..., example=<one observation>), and end both stacks "
+            "in features with one axis"
+        )
+    value_head = ValueOperator(Head(network.value_size, 1, value_gain), in_keys=["value_hidden"])
+    policy_head = stochastic_head(network.policy_size, action_spec, policy_gain)
+    return ActorValue(network, policy_head, value_head, observation_key=observation_key)
+
+
+class ActorValue(TensorDictSequential):
+    """A separated network with a policy head and a state-value head; made by `actor_value`.
+
+    Called on a TensorDict it runs the trunk once and writes `action`, `action_log_prob` and `state_value`. Actions are
+    sampled unless TorchRL's `set_exploration_type` says otherwise. Its operators, named as those of TorchRL's
+    `ActorValueOperator`, share its parameters and run no more than they need.
+
+    Attributes:
+        policy_size: features of `policy_hidden`.
+        action_size: number of discrete actions, or of an action's components.
+        discrete: whether actions are discrete.
+        action_space: what the policy chooses from.
+    """
+
+    def __init__(
+        self,
+        network: SeparatedNetwork,
+        policy_head: ProbabilisticActor,
+        value_head: TensorDictModule,
+        *,
+        observation_key: NestedKey = "observation",
+    ):
+        modules = OrderedDict(
+            trunk=TensorDictModule(network.trunk, [observation_key], ["hidden"]),
+            cut=TensorDictModule(network.cut, ["hidden"], [("cut", "policy"), ("cut", "value")]),
+            policy=TensorDictModule(network.policy, [("cut", "policy"), *network.policy.keys], ["policy_hidden"]),
+            value=TensorDictModule(network.value, [("cut", "value"), *network.value.keys], ["value_hidden"]),
+            policy_head=policy_head,
+            value_head=value_head,
+        )
+        super().__init__(modules)
+        self.example = dict(network.example)
+        head = next(module for module in policy_head.modules() if isinstance(module, nn.Linear))
+        self.policy_size, self.action_size = head.in_features, head.out_features
+        self.discrete = "logits" in policy_head.out_keys
+        self.select_out_keys("action", "action_log_prob", "state_value")
+
+    @property
+    def at(self) -> int:
+        """The separation point k."""
+        return len(self.module["trunk"].module)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        sampled = self.get_policy_head()[-1]
+        bounds = sampled.distribution_kwargs  # low and high, of a squashed normal
+        one_hot = issubclass(sampled.distribution_class, OneHotCategorical)
+        return ActionSpace(self.action_size, bounds.get("low"), bounds.get("high"), one_hot)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The modules that make the features of each part, and then its heads' modules."""
+        trunk, policy, value = (self.module[part].module for part in ("trunk", "policy", "value"))
+        return {
+            "trunk": [trunk],
+            "policy": [policy, self.module["policy_head"][0].module],
+            "value": [value, self.module["value_head"].module],
+        }
+
+    def select_subsequence(
+        self, in_keys: Iterable[NestedKey] | None = None, out_keys: Iterable[NestedKey] | None = None
+    ) -> TensorDictSequential:
+        """The modules between these keys, as TensorDictSequential's method; branches not needed do not run."""
+        return TensorDictSequential(OrderedDict(self.module.items())).select_subsequence(in_keys, out_keys)
+
+    @checked()
+    def get_features(self, keys: Sequence[str] = ("policy_hidden", "value_hidden")) -> TensorDictSequential:
+        """Observation -> `policy_hidden` (*B, F) and `value_hidden` (*B, F), or the one asked for; and (`cut`, ...).
+
+        What losses on heads read. Only the branches asked for run.
+        """
+        if not keys or not set(keys) <= {"policy_hidden", "value_hidden"}:
+            raise ValueError(f"keys must be policy_hidden, value_hidden or both; got {list(keys)}")
+        return self.select_subsequence(out_keys=list(keys))
+
+    def get_policy_head(self) -> ProbabilisticTensorDictSequential:
+        """`policy_hidden` -> distribution parameters, `action`, `action_log_prob`."""
+        return self.module["policy_head"]
+
+    def get_value_head(self) -> TensorDictModule:
+        """`value_hidden` -> `state_value` (*B, 1)."""
+        return self.module["value_head"]
+
+    def get_policy_operator(self) -> ProbabilisticTensorDictSequential:
+        """Observation -> `action`, `action_log_prob`; the value branch does not run."""
+        operator = ProbabilisticTensorDictSequential(
+            *self.get_features(["policy_hidden"]).module.values(), *self.get_policy_head().module
+        )
+        return operator.select_out_keys("action", "action_log_prob")  # pyright: ignore[reportReturnType]
+
+    def get_value_operator(self) -> TensorDictSequential:
+        """Observation -> `state_value` (*B, 1); the policy branch does not run."""
+        operator = TensorDictSequential(*self.get_features(["value_hidden"]).module.values(), self.get_value_head())
+        return operator.select_out_keys("state_value")

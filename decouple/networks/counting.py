@@ -1,0 +1,156 @@
+"""What a separated network costs: its parameters and its multiply-adds, per part.
+
+parameter_count(network)["total"], multiply_adds(network)["total"]
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from decouple.checks import checked
+from decouple.networks.fitting import evaluating, example_inputs
+
+__all__ = ["multiply_adds", "parameter_count"]
+
+_aten = torch.ops.aten
+
+
+@checked()
+def parameter_count(network: nn.Module) -> dict[str, int]:
+    """Parameters of each part and in `total`; of a network made by `separate` or a model made by `actor_value`.
+
+    A model's heads count with their branch.
+    """
+    counts = {
+        part: sum(p.numel() for p in {id(p): p for m in modules for p in m.parameters()}.values())
+        for part, modules in _parts(network).items()
+    }
+    return counts | {"total": sum(counts.values())}
+
+
+@checked()
+def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None = None) -> dict[str, int]:
+    """Multiply-adds of convolutions and matrix products for one observation, per part and in `total`.
+
+    Attention and recurrent layers are among them: queries with keys and weights with values, L x S each, masked or not;
+    every weight once per step. A network in training mode counts as in evaluation. Elementwise operations do not count.
+
+    Args:
+        network: made by `separate`, or a model made by `actor_value` (heads count with their branch).
+        example: one observation without batch axes, or a mapping as for `separate`; left out where the network
+            already knows its observation's shape.
+
+    Raises:
+        ValueError: no example, or operations whose multiply-adds are not known; the message names part and operations.
+    """
+    parts = _parts(network)
+    inputs = example_inputs(network, example)
+    if inputs is None:
+        raise ValueError("example must be given: the network does not know its observation's shape")
+    counts = {}
+    hidden: dict[str, Tensor] = {}
+    with torch.no_grad(), evaluating(network), _each_operation():
+        for part, (body, *heads) in parts.items():
+            with _Uncounted() as uncounted, FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
+                try:
+                    if part == "trunk":
+                        hidden["cut"] = body(inputs["observation"])
+                    else:
+                        features = body(hidden["cut"], *(inputs[key] for key in body.keys))  # pyright: ignore[reportGeneralTypeIssues]
+                        for head in heads:
+                            head(features)
+                except (RuntimeError, KeyError) as error:
+                    shapes = {key: tuple(value.shape[1:]) for key, value in inputs.items()}
+                    raise ValueError(f"example must be one that the {part} takes; got {shapes}: {error}") from error
+            if uncounted.names:
+                names = ", ".join(sorted(uncounted.names))
+                raise ValueError(f"network must have operations whose multiply-adds are known; {part} has {names}")
+            counts[part] = counter.get_total_flops() // 2
+    return counts | {"total": sum(counts.values())}
+
+
+def _parts(network: nn.Module) -> dict[str, list[nn.Module]]:
+    """Per part, the module that makes its features and then any heads on them."""
+    parts = getattr(network, "parts", None)
+    if not callable(parts):
+        raise ValueError(f"network must come from separate() or actor_value(); got {type(network).__name__}")
+    return parts()  # pyright: ignore[reportReturnType]
+
+
+# --------------------------------------------------------------------------------- what PyTorch's counter does not know
+
+
+def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Floating-point operations of `softmax(Q K^T) V`: (*B, L, E), (*B, S, E), (*B, S, V)."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _recurrent(steps: Sequence[int], *weights: Any, **_: Any) -> int:
+    """Of a recurrent layer: (T, B, I), and weights that each take part in every step; biases have one axis."""
+    shapes = [shape for shape in weights if isinstance(shape, torch.Size)]
+    return 2 * math.prod(steps[:-1]) * sum(math.prod(shape) for shape in shapes if len(shape) == 2)
+
+
+def _product(first: Sequence[int], second: Sequence[int]) -> int:
+    """Of a matrix, or several, or a vector, with a vector or with as many matrices."""
+    return 2 * math.prod(first) * (second[-1] if len(second) > 1 else 1)
+
+
+# Operations that it has no formula for -> floating-point operations, from the shapes of the arguments.
+_MORE: dict[Any, Callable[..., int]] = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    _aten.mkldnn_rnn_layer: lambda x, *rest, **_: _recurrent(x, *rest[:4]),
+    _aten._cudnn_rnn: lambda x, weights, *_, **__: _recurrent(x, *weights),
+    _aten.mv: lambda matrix, vector, **_: _product(matrix, vector),
+    _aten.addmv: lambda bias, matrix, vector, **_: _product(matrix, vector),
+    _aten.dot: lambda a, b, **_: _product(a, b),
+    _aten.vdot: lambda a, b, **_: _product(a, b),
+    _aten.addbmm: lambda bias, a, b, **_: _product(a, b),
+}
+
+# Parts of the names of operations that multiply matrices, between underscores.
+_PRODUCT = re.compile(
+    r"(add|badd|addb|b|int4pack|int8pack)?mm|(add)?mv|v?dot|matmul|trilinear|[cp]dist|fft|linalg|solve|cholesky|qr|svd"
+    r"|conv\w*|deconv\w*|attention|transformer|rnn|lstm|gru|quantized"
+)
+# What has such a part in its name, and multiplies none: a norm, a check, and gates whose products are counted alone.
+_NO_PRODUCT = re.compile(r"linalg_vector_norm|_linalg_check_errors|upsample_\w+|_thnn_fused_\w+_cell")
+
+
+class _Uncounted(TorchDispatchMode):
+    """Collects the names of operations that may multiply and have no formula: products by name, and those of others."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        packet = getattr(func, "overloadpacket", func)
+        if packet not in flop_registry and packet not in _MORE and isinstance(func, torch._ops.OpOverload):
+            name = packet.__name__
+            product = any(map(_PRODUCT.fullmatch, name.split("_"))) and not _NO_PRODUCT.fullmatch(name)
+            if product or func.namespace not in ("aten", "prim", "prims"):
+                self.names.add(f"{func.namespace}::{name}")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _each_operation() -> Iterator[None]:
+    """Without PyTorch's fast path of attention in evaluation mode, one operation that nothing can look into."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

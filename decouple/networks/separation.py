@@ -1,0 +1,281 @@
+"""Separation points: where the value network leaves the policy network.
+
+A policy network and a value network are two lists of blocks. **Separation at k** means that the value network uses the
+policy's first k blocks in place of its own: k = 0 is full separation, k = depth full sharing.
+
+    network = separate(impala_blocks(), impala_blocks(), at="late")
+    policy_hidden, value_hidden = network(frames)     # trunk once, then each branch
+
+The degrees shared, early, late and full are those of Nafi, Ali and Hsu, *Analyzing the Sensitivity to Policy-Value
+Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023). Two lists of different sizes are the asymmetric
+actor and critic of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from decouple.checks import PROBABILITY, Must, at_least, checked
+from decouple.networks.fitting import check_fit
+
+__all__ = [
+    "SeparatedNetwork",
+    "cut_gradients",
+    "scale_gradient",
+    "separate",
+    "separation_index",
+]
+
+PARTS = ("trunk", "policy", "value")
+
+
+@checked(depth=at_least(0))
+def separation_index(at: int | str, depth: int) -> int:
+    """The separation point k of a name or an integer, for stacks of `depth` blocks.
+
+    `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
+    IMPALA-CNN are separate). `early` and `late` are distinct points of their own from depth 4 on, and refused below 3.
+
+    Of an IMPALA-CNN `shared` is 4: the paper's "separating only the final fully connected layers used as the policy and
+    value heads", read as its code has it, which shares the 256-wide layer too. The other reading is 3.
+
+    >>> [separation_index(at, depth=4) for at in ("shared", "late", "early", "full", 3)]
+    [4, 2, 1, 0, 3]
+
+    Raises:
+        ValueError: an unknown name, or an integer outside [0, depth].
+    """
+    names = {"shared": depth, "full": 0} | ({"early": 1, "late": depth - 2} if depth >= 3 else {})
+    if isinstance(at, str) and at.removeprefix("-").isdecimal():
+        at = int(at)
+    if isinstance(at, str):
+        if at not in names:
+            raise ValueError(f"at must be one of {sorted(names)} or an integer in [0, {depth}]; got {at!r}")
+        return names[at]
+    if isinstance(at, bool) or not isinstance(at, int):
+        raise ValueError(f"at must be a name or an integer; got {at!r}")
+    if not 0 <= at <= depth:
+        raise ValueError(f"at must lie in [0, {depth}], the shorter stack's depth; got {at}")
+    return at
+
+
+@checked()
+def separate(
+    policy_blocks: Sequence[nn.Module],
+    value_blocks: Sequence[nn.Module],
+    at: int | str,
+    *,
+    policy_gradient: float = 1.0,
+    value_gradient: float = 1.0,
+    policy_keys: Sequence[str] = (),
+    value_keys: Sequence[str] = (),
+    example: Tensor | Mapping[str, Tensor] | None = None,
+) -> SeparatedNetwork:
+    """Separate two block stacks at k: the value network uses the policy's first k blocks in place of its own.
+
+    Args:
+        policy_blocks: the policy's blocks; the first k become the trunk, the others the policy branch.
+        value_blocks: the value's blocks; the first k are dropped, the others become the value branch.
+        at: the separation point, a name (`shared`, `late`, `early`, `full`) or an integer k.
+        policy_gradient: scale in [0, 1] of the gradient that the policy branch sends into the trunk (0 stops it).
+        value_gradient: the same for the value branch. PPO uses 1 and 1; DrQ and SAC-AE use 0 and 1.
+        policy_keys: further observation keys that the policy branch reads after the cut. They go, in order, to the
+            branch's first block whose `forward` accepts more than one argument.
+        value_keys: the same for the value branch (a privileged critic).
+        example: one observation without batch axes, or a mapping with `observation` and every further key, run through
+            all blocks once, in the type that it has, to check that they fit and to learn the feature sizes: a float64
+            example does not fit float32 blocks, as in training. It can be left out where blocks of this package or
+            plain `nn.Linear` say what they take, unless further keys are read; your own blocks are not checked then.
+
+    Returns:
+        The separated network, with `.trunk`, `.cut`, `.policy`, `.value`, `.at`.
+
+    Raises:
+        ValueError: k out of range, blocks that do not fit (with both shapes and the block's index), a block that
+            changes in place what the other branch reads too, a gradient scale outside [0, 1], further keys that no
+            block can read, or a parameter that both branches would own.
+    """
+    policy_blocks, value_blocks = list(policy_blocks), list(value_blocks)
+    k = separation_index(at, min(len(policy_blocks), len(value_blocks)))
+    trunk = nn.Sequential(*policy_blocks[:k])
+    policy = Branch(policy_blocks[k:], policy_keys, name="policy")
+    value = Branch(value_blocks[k:], value_keys, name="value")
+    network = SeparatedNetwork(trunk, Cut(policy_gradient, value_gradient), policy, value)
+    _check_ownership(network)
+    check_fit(network, policy_blocks, value_blocks, example)
+    return network
+
+
+class SeparatedNetwork(nn.Module):
+    """A trunk, a cut, a policy branch and a value branch. Made by `separate`; each parameter lies in exactly one part.
+
+    Attributes:
+        trunk: the shared blocks, k of them.
+        cut: passes the trunk's output to each branch with its own gradient scale.
+        policy: the policy's own blocks.
+        value: the value's own blocks.
+        at: the separation point k.
+        policy_size: features of `policy_hidden`, None where no example told.
+        value_size: features of `value_hidden`, None where no example told.
+        example: shape and type of one observation and of every further key, as tensors on the device `meta`.
+    """
+
+    def __init__(self, trunk: nn.Sequential, cut: Cut, policy: Branch, value: Branch):
+        super().__init__()
+        self.trunk = trunk
+        self.cut = cut
+        self.policy = policy
+        self.value = value
+        self.policy_size: int | None = None
+        self.value_size: int | None = None
+        self.example: dict[str, Tensor] = {}
+
+    @property
+    def at(self) -> int:
+        return len(self.trunk)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The modules that make the features of each part, in the order they run."""
+        return {"trunk": [self.trunk], "policy": [self.policy], "value": [self.value]}
+
+    def forward(
+        self, observation: Tensor, policy_extra: Sequence[Tensor] = (), value_extra: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """(*B, ...) -> `policy_hidden` (*B, F_policy), `value_hidden` (*B, F_value)."""
+        to_policy, to_value = self.cut(self.trunk(observation))
+        return self.policy(to_policy, *policy_extra), self.value(to_value, *value_extra)
+
+
+class Cut(nn.Module):
+    """Passes the trunk's output to the policy and to the value branch, each with its own gradient scale in [0, 1]."""
+
+    def __init__(self, policy_gradient: float = 1.0, value_gradient: float = 1.0):
+        super().__init__()
+        for name, scale in (("policy_gradient", policy_gradient), ("value_gradient", value_gradient)):
+            if not 0 <= scale <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]; got {scale}")
+        self.policy_gradient = float(policy_gradient)
+        self.value_gradient = float(value_gradient)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return _scaled(hidden, self.policy_gradient), _scaled(hidden, self.value_gradient)
+
+    def extra_repr(self) -> str:
+        return f"policy_gradient={self.policy_gradient}, value_gradient={self.value_gradient}"
+
+
+class Branch(nn.Sequential):
+    """The blocks after the cut; further observation keys go to the first block that accepts more than one argument."""
+
+    def __init__(self, blocks: Sequence[nn.Module], keys: Sequence[str] = (), *, name: str = "branch"):
+        super().__init__(*blocks)
+        if isinstance(keys, str):
+            raise ValueError(f"{name}_keys must be a list of keys; got the string {keys!r}")
+        self.keys = tuple(keys)
+        readers = [index for index, block in enumerate(blocks) if _reads_extra(block, len(self.keys))]
+        if self.keys and not readers:
+            raise ValueError(
+                f"{name}_keys must be empty where no block of the {name} branch takes {1 + len(self.keys)} inputs; "
+                f"got {list(self.keys)} and {len(blocks)} blocks after the cut"
+            )
+        self.reader = readers[0] if self.keys else None
+
+    def forward(self, hidden: Tensor, *extra: Tensor) -> Tensor:
+        if len(extra) != len(self.keys):
+            raise ValueError(
+                f"a branch that reads {list(self.keys)} must get {len(self.keys)} inputs more; got {len(extra)}"
+            )
+        for index, block in enumerate(self):
+            hidden = block(hidden, *extra) if index == self.reader else block(hidden)
+        # Features leave autocast in full precision: heads, distributions and losses need it.
+        lowered = hidden.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(hidden.device.type)
+        return hidden.float() if lowered else hidden
+
+
+@checked(scale=PROBABILITY)
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """x forward, scale * gradient backward; any shape. Scale 1 makes a view, so the gradient at it can be read."""
+    return _scaled(x, scale)
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    """`scale_gradient` of a scale that has been checked."""
+    if not x.is_floating_point():
+        return x  # frames at k = 0: nothing upstream to send a gradient to
+    if scale == 0:
+        return x.detach()
+    return x.view_as(x) if scale == 1 else _ScaleGradient.apply(x, scale)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    generate_vmap_rule = True  # TorchRL's GAE calls the value operator under vmap
+
+    @staticmethod
+    def forward(x: Tensor, scale: float) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.scale = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.scale * gradient, None
+
+
+@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "one number that holds its graph"))
+def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
+    """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
+
+    Read as they arrive at the cut, before its gradient scales. A cosine below 0 says that policy and value pull the
+    trunk in opposite directions.
+
+    Args:
+        loss: a scalar that still holds its graph; the graph is kept.
+        features: a TensorDict that the features of `actor_value` wrote, with (`cut`, `policy`) and (`cut`, `value`),
+            each (*B, ...).
+
+    Returns:
+        `policy_norm`, `value_norm` (0 where a branch got no gradient, or the cut stops it) and `cosine` (absent unless
+        both got one); an empty dict at k = 0, where there is no trunk, and where the cut stops both.
+    """
+    cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
+    live = {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
+    if not live:
+        return {}
+    gradients = torch.autograd.grad(loss, list(live.values()), retain_graph=True, allow_unused=True)
+    flat = {side: g.flatten().float() for side, g in zip(live, gradients, strict=True) if g is not None}
+    norms = {side: g.norm() for side, g in flat.items()}
+    report = {f"{side}_norm": norms[side].item() if side in norms else 0.0 for side in ("policy", "value")}
+    if len(flat) == 2 and min(norms.values()) > 0:
+        report["cosine"] = (flat["policy"] @ flat["value"] / (norms["policy"] * norms["value"])).item()
+    return report
+
+
+def _reads_extra(block: nn.Module, count: int) -> bool:
+    """Whether the block's forward takes `count` positional arguments beside its input."""
+    if count == 0:
+        return False
+    try:
+        inspect.signature(block.forward).bind(*range(1 + count))
+    except TypeError:
+        return False
+    return True
+
+
+def _check_ownership(network: SeparatedNetwork) -> None:
+    owners: dict[int, str] = {}
+    for part in PARTS:
+        for name, parameter in getattr(network, part).named_parameters():
+            other = owners.setdefault(id(parameter), part)
+            if other != part:
+                raise ValueError(
+                    f"policy_blocks and value_blocks must not hold the same parameter beyond the cut; parameter "
+                    f"{name} lies in {other} and in {part}: build each list on its own"
+                )

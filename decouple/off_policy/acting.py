@@ -1,0 +1,71 @@
+"""Actions from what a policy's layers put out: bounded, sampled with each seed's own numbers, explored, or uniform.
+
+They go to the environment, in the task's units; noise is in the unit in which critics read them, [-1, 1].
+
+acting = Acting(model.action_space, exploration_noise=0.1, device="cpu")
+acting.choose(policy(features), noise)      # (S, N, parameters) -> (S, N, A)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from decouple.networks.distributions import draw_categories
+from decouple.networks.heads import ActionSpace, ActionUnit
+from decouple.networks.stacking import SeedNoise
+
+__all__ = ["Acting"]
+
+
+class Acting:
+    """How the agents of an off-policy algorithm act.
+
+    Args:
+        space: what the policy chooses from.
+        exploration_noise: of a deterministic policy, the standard deviation of the noise on its actions in [-1, 1]:
+            in units of half the action's range; None for a stochastic policy, which is sampled.
+        device: of policy and noise.
+
+    Attributes:
+        unit: between actions in [-1, 1] and those of the task; None for discrete actions.
+    """
+
+    def __init__(self, space: ActionSpace, exploration_noise: float | None, device: torch.device):
+        self.space, self.exploration_noise = space, exploration_noise
+        self.unit = None if space.discrete else ActionUnit(space).to(device)
+
+    def to_task(self, action: Tensor) -> Tensor:
+        """What the environment is given: [-1, 1] -> the task's units, (*B, A); indices as they are.
+
+        For nan the middle of the bounds: an agent that has failed plays on beside the others.
+        """
+        return action if self.unit is None else self.unit.to_task(action.nan_to_num(0.0))
+
+    def choose(self, parameters: Any, noise: SeedNoise | None) -> Tensor:
+        """Actions (S, N, A) in the task's units, or indices (S, N, 1); the policy's mode where `noise` is None.
+
+        Args:
+            parameters: logits (S, N, n), or loc and scale, or an action before its tanh, each (S, N, A).
+            noise: of the S seeds.
+        """
+        if self.space.discrete:
+            if noise is None:
+                return parameters.argmax(-1, keepdim=True)
+            return draw_categories(parameters.softmax(-1), noise).unsqueeze(-1)
+        if self.exploration_noise is None:
+            loc, scale = parameters
+            drawn = loc if noise is None else torch.addcmul(loc, scale, noise.normal(*loc.shape[1:]))
+            return self.to_task(torch.tanh(drawn))
+        action = torch.tanh(parameters)
+        if noise is not None:
+            action = torch.clamp(action + self.exploration_noise * noise.normal(*action.shape[1:]), -1, 1)
+        return self.to_task(action)
+
+    def uniform(self, count: int, noise: SeedNoise) -> Tensor:
+        """Uniform actions (S, count, A) in the task's units, or indices (S, count, 1)."""
+        if self.space.discrete:
+            return noise.integers(self.space.size, count, 1)
+        return self.to_task(2 * noise.uniform(count, self.space.size) - 1)

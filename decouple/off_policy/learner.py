@@ -1,0 +1,401 @@
+"""S agents of one architecture, learning as one batch: SAC, discrete SAC, TD3 and DDPG in plain torch.
+
+    learner = Learner([make_model(seed) for seed in seeds], SACSettings())
+    action = learner.act(observation, noise)                        # (S, N, O) -> (S, N, A)
+    losses = learner.update(replay.sample(indices), noise)          # one gradient step of each agent
+    actors = learner.models()                                       # and each agent as a model of its own
+
+The equations are those of TorchRL's `SACLoss`, `DiscreteSACLoss`, `TD3Loss` and `DDPGLoss`, and tests hold each update
+to them, on actions in [-1, 1]: so critics read them, noise is added to them, and SAC's entropy is measured. What goes
+to the environment, `act` and its like, is in the task's units, and a `Replay` gives back what it was given in [-1, 1].
+
+What is gained by writing them on tensors: no TensorDict per pass, both critics of all agents in one product, no
+gradients of critics in the policy's loss. `decouple.off_policy.torchrl_learner` is the same with TorchRL's own losses.
+
+A trunk that both networks read is trained by the critic and handed to the policy detached, as in SAC-AE and DrQ, unless
+the cut's scales say otherwise. An update runs it on the observations, at the policy's steps once more, since the
+critic's step has moved it (SAC-AE and DrQ do the same; DrQ-v2 hands the policy the features from before), for SAC on
+the next observations too, and the target trunk on these.
+
+SAC: Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905. Discrete SAC: Christodoulou 2019,
+https://arxiv.org/abs/1910.07207. TD3: Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477. DDPG: Lillicrap et al.
+2016, https://arxiv.org/abs/1509.02971. SAC-AE: Yarats et al. 2021, https://arxiv.org/abs/1910.01741. DrQ: Kostrikov et
+al. 2021, https://arxiv.org/abs/2004.13649. DrQ-v2: Yarats et al. 2022, https://arxiv.org/abs/2107.09645.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from decouple.checks import checked
+from decouple.networks.actor_qvalue import ActorQValue
+from decouple.networks.distributions import squashed_normal
+from decouple.networks.stacking import SeedNoise, clip_per_seed, stack, unstack
+from decouple.off_policy.acting import Acting
+from decouple.off_policy.flat_adam import FlatAdam, FlatParameters
+from decouple.off_policy.replay import Transition
+from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
+from decouple.off_policy.stacked_mlp import PullBack, fuse
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """S agents with their target networks and optimizers.
+
+    Args:
+        models: one per seed, from `actor_qvalue`, of one architecture of linear layers; they are copied.
+        settings: the algorithm's: `SACSettings`, `TD3Settings` or `DDPGSettings`.
+
+    Raises:
+        ValueError: models that do not go with the algorithm or cannot be stacked.
+    """
+
+    @checked()
+    def __init__(self, models: Sequence[ActorQValue], settings: OffPolicySettings):
+        if not models:
+            raise ValueError("models must hold at least one model; got none")
+        for model in models:
+            settings.check_model(model)
+        self.settings, self.seeds = settings, len(models)
+        self.like = copy.deepcopy(models[0])
+        self.space, self.critics, self.at = self.like.action_space, self.like.critics, self.like.at
+        further = {*self.like.module["policy"].module.keys, *self.like.module["value"].module.keys} - {"action"}
+        if further:
+            raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
+        self.cut = self.like.module["cut"].module
+        first = next(self.like.parameters())
+        self.device = first.device
+        self.online = nn.ModuleDict({name: stack(alike) for name, alike in _parts(models).items()})
+        self.trunk, self.policy = self.online["trunk"], self.online["policy"]
+        self.critic_body, self.critic_head = self.online["body"], self.online["head"]
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        groups = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
+        flat, lagging = (
+            {
+                group: FlatParameters(p for name in names for p in nets[name].parameters())
+                for group, names in groups.items()
+            }
+            for nets in (self.online, self.target)
+        )
+        # The policy's target is read by TD3 and DDPG; SAC evaluates the policy of today.
+        followed = [group for group in groups if group != "policy" or self.like.deterministic]
+        self.follow = [
+            (lagging[group].values.detach(), flat[group].values.detach()) for group in followed if len(flat[group])
+        ]
+        self.act_on = _policy_network(self.policy)
+        self.target_policy = _policy_network(self.target["policy"])
+        self.critic = _Critics(self.critic_body, self.critic_head, self.critics, self.seeds)
+        self.target_critic = _Critics(self.target["body"], self.target["head"], self.critics, self.seeds)
+        climbed = 1 if self.like.deterministic else self.critics  # TD3's policy climbs its first critic
+        frozen = (_frozen_rows(part, climbed * self.seeds) for part in (self.critic_body, self.critic_head))
+        self.frozen_critic = _Critics(*frozen, climbed, self.seeds)
+        trunk = [flat["trunk"]] if self.at else []
+        self.critic_optimizer = self._adam(flat["critic"], *(trunk if self.cut.value_gradient > 0 else []))
+        self.policy_optimizer = self._adam(flat["policy"], *(trunk if self.cut.policy_gradient > 0 else []))
+        # Past autograd, where the critic is a plain perceptron of its own.
+        fused = self.critic.fused
+        own = not self.at and not self.space.discrete
+        self.traces_critic = own and fused is not None and _same(fused.parameters, self.critic_optimizer.parameters)
+        self.log_alpha = self.alpha_optimizer = None
+        if isinstance(settings, SACSettings):
+            start = math.log(settings.alpha_init if settings.alpha is None else settings.alpha)
+            each = torch.full((self.seeds, 1, 1), start, device=first.device, dtype=first.dtype)  # one of each agent
+            self.log_alpha = nn.Parameter(each)
+            if settings.alpha is None:
+                self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
+            self.target_entropy = settings.entropy_target(self.space)
+        explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
+        self.acting = Acting(self.space, explores, self.device)
+        self.ones = torch.ones(self.seeds, device=self.device)
+        self.updates = 0
+
+    # ------------------------------------------------------------------------------------------------------- acting
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
+        """Actions for the environment (S, N, A), or indices (S, N, 1); sampled with `noise`, the mode without."""
+        to_policy, _ = self.cut(self.trunk(observation))
+        return self.acting.choose(self.act_on(to_policy), noise)
+
+    def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
+        """Uniform actions for the environment (S, count, A), or indices (S, count, 1)."""
+        return self.acting.uniform(count, noise)
+
+    @torch.no_grad()
+    def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """The action that the critics' targets assume, for the environment, (S, N, A) or (S, N, 1); what the critics
+        say of it, aggregated as the targets are; and what its entropy adds, `-alpha log pi` for SAC and else 0, both
+        (S, N, 1)."""
+        to_policy, to_value = self.cut(self.trunk(observation))
+        out = self.act_on(to_policy)
+        if self.like.deterministic:
+            action = torch.tanh(out)
+            value = self._aggregated(self.critic(to_value, action))
+            return self.acting.to_task(action), value, torch.zeros_like(value)
+        alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
+        if self.space.discrete:
+            action = self.acting.choose(out, noise)
+            value = self._aggregated(self.critic(to_value)).gather(-1, action)
+            return action, value, -alpha * functional.log_softmax(out, -1).gather(-1, action)
+        eps = noise.normal(*out[0].shape[1:])
+        action, log_prob = squashed_normal(*out, eps)
+        return self.acting.to_task(action), self._aggregated(self.critic(to_value, action)), -alpha * log_prob
+
+    # ------------------------------------------------------------------------------------------------------ learning
+
+    def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
+        """One gradient step of every agent's critics and, every `policy_delay`-th time, of its policy; targets follow.
+
+        Args:
+            batch: (S, B, ...), row s is agent s's; a continuous action in [-1, 1], as a `Replay` gives it.
+            noise: draws what the losses sample.
+
+        Returns:
+            Per seed, (S,): `loss/critic` (summed over critics), `value/mean`, and of the policy's steps `loss/actor`,
+            for SAC `policy/entropy` and `policy/alpha`.
+        """
+        hidden = self.trunk(batch.observation)  # (S, B, H)
+        values, pull_back = self._values(batch, hidden)  # (Q, S, B, 1)
+        errors = values - self._target(batch, noise)
+        self._step(self.critic_optimizer, pull_back(errors * (2 / errors.shape[2])))
+        metrics = {"loss/critic": _squared(errors), "value/mean": values.mean((0, 2, 3))}
+        self.updates += 1
+        if self.updates % self.settings.policy_delay == 0:
+            metrics |= self._update_policy(batch, hidden, noise)
+            for target, online in self.follow:
+                target.lerp_(online, self.settings.tau)
+        return metrics
+
+    @torch.no_grad()
+    def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:
+        """`loss/critic` of each agent, (S,), on transitions that nothing is learned from."""
+        values, _ = self._values(batch, self.trunk(batch.observation))
+        return _squared(values - self._target(batch, noise))
+
+    def _values(self, batch: Transition, hidden: Tensor) -> tuple[Tensor, Callable[[Tensor], Sequence[Any]]]:
+        """Of the actions taken, (Q, S, B, 1), and what takes a gradient with respect to them to the parameters'."""
+        _, to_value = self.cut(hidden)
+        if self.traces_critic:
+            values, pull_back = self.critic.traced(to_value, batch.action)
+            return values, lambda gradient: pull_back(gradient)[1]
+        values = self.critic(to_value, batch.action)  # (Q, S, B, 1), discrete (Q, S, B, n)
+        if self.space.discrete:
+            values = values.gather(-1, batch.action.long().expand(self.critics, *batch.action.shape))
+        return values.detach(), lambda gradient: torch.autograd.grad(values, self.critic_optimizer.parameters, gradient)
+
+    @torch.no_grad()
+    def _target(self, batch: Transition, noise: SeedNoise) -> Tensor:
+        """`r + gamma (1 - terminated) V'(s')`, (S, B, 1)."""
+        next_hidden = self.target["trunk"](batch.next_observation)  # (S, B, H)
+        if self.like.deterministic:
+            action = torch.tanh(self.target_policy(next_hidden))
+            if self.settings.target_noise:
+                clip = self.settings.target_noise_clip
+                smoothing = noise.normal(*action.shape[1:]).mul_(self.settings.target_noise).clamp_(-clip, clip)
+                action = torch.clamp(action + smoothing, -1, 1)
+            value = self._aggregated(self.target_critic(next_hidden, action))
+        else:
+            out = self.act_on(self.trunk(batch.next_observation) if self.at else next_hidden)
+            alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
+            if self.space.discrete:
+                log_probs = functional.log_softmax(out, -1)  # (S, B, n)
+                soft = self._aggregated(self.target_critic(next_hidden)) - alpha * log_probs
+                value = (log_probs.exp() * soft).sum(-1, keepdim=True)
+            else:
+                eps = noise.normal(*out[0].shape[1:])
+                action, log_prob = squashed_normal(*out, eps)
+                value = self._aggregated(self.target_critic(next_hidden, action)) - alpha * log_prob
+        return torch.addcmul(batch.reward, 1 - batch.terminated, value, value=self.settings.gamma)
+
+    def _aggregated(self, values: Tensor) -> Tensor:
+        """What the target critics (Q, ...) say together, (...)."""
+        how = self.settings.target_aggregation
+        if how == "min":
+            return values.amin(0)
+        return values.mean(0) if how == "mean" else values.quantile(how, 0)
+
+    def _update_policy(self, batch: Transition, hidden: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
+        """A step of the policy on critics that are held fixed, and of SAC's temperature."""
+        if self.at and (self.cut.policy_gradient > 0 or self.cut.value_gradient > 0):
+            with torch.set_grad_enabled(self.cut.policy_gradient > 0):
+                hidden = self.trunk(batch.observation)  # the critic's step has moved it
+        to_policy, _ = self.cut(hidden)
+        features = hidden.detach()
+        out = self.act_on(to_policy)
+        if self.like.deterministic:
+            action = torch.tanh(out)
+            value, of_action = self._climbed(features, action)  # (S, B, 1), (S, B, A)
+            self._step(self.policy_optimizer, torch.autograd.grad(action, self.policy_optimizer.parameters, of_action))
+            return {"loss/actor": -value.mean((1, 2))}
+        alpha = self.log_alpha.detach().exp()  # pyright: ignore[reportOptionalMemberAccess]
+        if self.space.discrete:
+            log_probs = functional.log_softmax(out, -1)  # (S, B, n)
+            probs = log_probs.exp()
+            least = self.frozen_critic(features).amin(0)
+            loss = (probs * (alpha * log_probs - least)).sum(-1).mean(1)  # (S,)
+            log_prob = (probs * log_probs).detach().sum(-1, keepdim=True)
+        else:
+            eps = noise.normal(*out[0].shape[1:])
+            action, log_prob = squashed_normal(*out, eps)
+            least = self.frozen_critic(features, action).amin(0)
+            loss = (alpha * log_prob - least).mean((1, 2))  # (S,)
+        # The sum of the seeds' losses gives each seed the gradient of its own.
+        self._step(self.policy_optimizer, torch.autograd.grad(loss, self.policy_optimizer.parameters, self.ones))
+        mean_log_prob = log_prob.detach().mean(1, keepdim=True)  # (S, 1, 1)
+        metrics = {
+            "loss/actor": loss.detach(),
+            "policy/entropy": -mean_log_prob.view(-1),
+            "policy/alpha": alpha.view(-1),
+        }
+        if self.alpha_optimizer is not None:
+            # of L = -log_alpha (log pi + target entropy), as TorchRL's and Stable-Baselines3's
+            self.alpha_optimizer.step([-(mean_log_prob + self.target_entropy)])
+        return metrics
+
+    def _climbed(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first critic says of actions, (S, B, 1), and the gradient of each seed's mean loss with respect to
+        the actions, (S, B, A)."""
+        if self.traces_critic:
+            value, pull_back = self.frozen_critic.traced(features, action.detach())
+            of_inputs, _ = pull_back(torch.full_like(value, -1 / value.shape[2]), of_input=True, of_parameters=False)
+            assert of_inputs is not None  # since it was asked for
+            return value[0], of_inputs[..., -action.shape[-1] :]
+        leaf = action.detach().requires_grad_()
+        value = self.frozen_critic(features, leaf)[0]
+        (of_action,) = torch.autograd.grad(value, leaf, torch.full_like(value, -1 / value.shape[1]))
+        return value.detach(), of_action
+
+    def _step(self, optimizer: FlatAdam, gradients: Sequence[Tensor]) -> None:
+        """A step on the gradients of the optimizer's parameters, each seed's clipped by its own norm where asked."""
+        if self.settings.max_grad_norm is not None:
+            gradients, _ = clip_per_seed(gradients, self.settings.max_grad_norm, self.seeds)
+        optimizer.step(gradients)
+
+    def _adam(self, *groups: FlatParameters) -> FlatAdam:
+        return FlatAdam(groups, self.settings.learning_rate, self.settings.adam_epsilon)
+
+    # ------------------------------------------------------------------------------------------------- what goes out
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learned, by name, each (C * S, ...) with C networks of each agent, network by network."""
+        alpha = {} if self.log_alpha is None else {"log_alpha": self.log_alpha}
+        return {**dict(self.online.named_parameters()), **alpha}
+
+    def models(self) -> list[ActorQValue]:
+        """Each agent as a model of its own, with the parameters it has now."""
+        models = [copy.deepcopy(self.like) for _ in range(self.seeds)]
+        for name, alike in _parts(models).items():
+            unstack(self.online[name], alike)
+        return models
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "online": dict(self.online.state_dict()),
+            "target": dict(self.target.state_dict()),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "updates": self.updates,
+        }
+        if self.log_alpha is not None:
+            state["log_alpha"] = self.log_alpha.detach().clone()
+        if self.alpha_optimizer is not None:
+            state["alpha_optimizer"] = self.alpha_optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.updates = state["updates"]
+        if self.log_alpha is not None:
+            with torch.no_grad():
+                self.log_alpha.copy_(state["log_alpha"])
+        if self.alpha_optimizer is not None:
+            self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+
+    def __deepcopy__(self, memo: dict) -> Learner:
+        twin = Learner(self.models(), self.settings)  # the fixed critics are views, which a plain copy would cut off
+        twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
+        return twin
+
+
+def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
+    """What is stacked, of all models: trunks, policies, and critic by critic: row q * S + s is critic q of agent s."""
+    critics = [(name, m) for name in ("value", "twin")[: models[0].critics] for m in models]
+    return {
+        "trunk": [m.module["trunk"].module for m in models],
+        "policy": [nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models],
+        "body": [m.module[name].module for name, m in critics],
+        "head": [m.module[f"{name}_head"].module for name, m in critics],
+    }
+
+
+def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def _squared(errors: Tensor) -> Tensor:
+    """Means of the squares over the batch, summed over critics: (Q, S, B, 1) -> (S,)."""
+    return errors.square().sum((0, 2, 3)) / errors.shape[2]
+
+
+class _Critics:
+    """Q critics of S agents, stacked critic by critic: hidden (S, B, H), action (S, B, A) -> values (Q, S, B, n)."""
+
+    def __init__(self, body: nn.Module, head: nn.Module, count: int, seeds: int):
+        self.body, self.head, self.count, self.seeds = body, head, count, seeds
+        self.reads_action = bool(body.keys)
+        self.fused = fuse(body, head) if body.reader in (None, 0) else None
+
+    def __call__(self, hidden: Tensor, action: Tensor | None = None) -> Tensor:
+        inputs = self._inputs(hidden, action)
+        if self.fused is not None:
+            out = self.fused(self._joined(inputs))
+        else:
+            out = self.head(self.body(*(x.repeat(self.count, 1, 1) for x in inputs)))
+        return out.view(self.count, *hidden.shape[:2], -1)
+
+    def traced(self, hidden: Tensor, action: Tensor | None = None) -> tuple[Tensor, PullBack]:
+        """The values, and the way back as `FusedMLP.traced` gives it, with respect to (Q S, B, H + A)."""
+        assert self.fused is not None  # asked for by the learner
+        out, pull_back = self.fused.traced(self._joined(self._inputs(hidden, action)))
+
+        def from_values(gradient: Tensor, **wanted: bool) -> tuple[Any, list[Any]]:
+            return pull_back(gradient.reshape(out.shape), **wanted)
+
+        return out.view(self.count, *hidden.shape[:2], -1), from_values
+
+    def _inputs(self, hidden: Tensor, action: Tensor | None) -> list[Tensor]:
+        return [hidden, action] if self.reads_action and action is not None else [hidden]
+
+    def _joined(self, inputs: Sequence[Tensor]) -> Tensor:
+        """(Q S, B, H + A), the same for each of the Q critics."""
+        return torch.cat([x.expand(self.count, *x.shape) for x in inputs], -1).flatten(0, 1)
+
+
+def _policy_network(policy: nn.Sequential) -> Callable[[Tensor], Any]:
+    """The policy's branch and head as one operation, where they are a plain perceptron, and what follows it."""
+    branch, layer = policy
+    linear, *after = layer if isinstance(layer, nn.Sequential) else [layer]
+    network = fuse(branch, linear)
+    if network is None:
+        return policy
+    return network if not after else lambda x: after[0](network(x))
+
+
+def _frozen_rows(module: nn.Module, count: int) -> nn.Module:
+    """A copy of a stacked module that sees the first `count` rows of its parameters, without gradient."""
+    frozen = copy.deepcopy(module)
+    for name, parameter in module.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        frozen.get_submodule(owner)._parameters[leaf] = nn.Parameter(parameter.detach()[:count], requires_grad=False)
+    return frozen

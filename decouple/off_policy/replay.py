@@ -1,0 +1,227 @@
+"""Replay for S agents: the last transitions of each, sampled per seed, in memory or in one file of fixed size.
+
+    replay = Replay(1_000_000, Widths(observation=17, action=6), space, seeds=6, path="runs/one/replay.bin", slack=100)
+    replay.add(Transition(observation, action, reward, terminated, next_observation))         # each (S, N, width)
+    batch = replay.sample(indices)                                                             # (S, B) -> (S, B, width)
+
+An action is added as the environment was given it, and kept and sampled in [-1, 1], as critics read it.
+
+TorchRL's buffers draw one set of indices for all, and a sample costs them some 200 microseconds, as much as a small
+network's update; this one draws a set for each seed and gathers whole rows. A run that was killed resumes exactly:
+rows are written straight into the file, which is `slack` rows longer than what may be sampled, so that what is written
+after a checkpoint never lies over what that checkpoint still samples from. A checkpoint holds checksums of those rows,
+by which a file that was cut, emptied or altered is refused; only rows that are new since the last one are summed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decouple.checks import at_least, checked
+from decouple.networks.heads import ActionSpace, ActionUnit
+
+__all__ = ["Replay", "Transition", "Widths"]
+
+BLOCK = 1024  # rows that one checksum is of
+
+
+class Transition(NamedTuple):
+    """One step of S agents: each (S, B, width), float32; a discrete action is its index (S, B, 1)."""
+
+    observation: Tensor
+    action: Tensor  # in the task's units where it is added to a replay, in [-1, 1] where it comes from one
+    reward: Tensor  # (S, B, 1)
+    terminated: Tensor  # (S, B, 1): 1 where the episode ended for good, 0 at a time-out
+    next_observation: Tensor
+
+
+class Widths(NamedTuple):
+    """Numbers of one observation and of one action."""
+
+    observation: int
+    action: int
+
+
+class Replay:
+    """The last `capacity` transitions of each of S agents.
+
+    Args:
+        capacity: transitions of each agent that may be sampled; the oldest go first.
+        widths: of an observation and an action.
+        space: what actions are chosen from: `action_space(env.action_spec)`.
+        seeds: S.
+        path: a file that holds the rows, made here or gone on with; None: memory.
+        slack: rows that may be added between two checkpoints; a file is so much longer.
+
+    Raises:
+        ValueError: a size below 1, or an action of another width than the space's.
+        OSError: the disk has no room for the file; it is asked for at once, not when it fills.
+    """
+
+    @checked(slack=at_least(0))
+    def __init__(
+        self,
+        capacity: int,
+        widths: Widths,
+        space: ActionSpace,
+        *,
+        seeds: int,
+        path: str | Path | None = None,
+        slack: int = 0,
+    ):
+        for name, value in (("capacity", capacity), ("seeds", seeds), *widths._asdict().items()):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        if slack < 0:
+            raise ValueError(f"slack must be 0 or more; got {slack}")
+        width = 1 if space.discrete else space.size
+        if widths.action != width:
+            raise ValueError(f"widths.action must be {width}, the width of the space's actions; got {widths.action}")
+        self.capacity, self.widths, self.space, self.seeds = capacity, widths, space, seeds
+        self.unit = None if space.in_unit else ActionUnit(space)
+        self.split = [widths.observation, widths.action, 1, 1, widths.observation]
+        shape = (capacity + slack, seeds, sum(self.split))
+        self.path = None if path is None else Path(path)
+        # Bytes of a file that is gone on with.
+        self.found = self.path.stat().st_size if self.path and self.path.exists() else None
+        self.file = None if self.path is None else _open(self.path, shape)
+        self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
+        self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)
+        self.offsets = torch.arange(seeds)[:, None]  # (S, 1)
+        self.added = 0  # of each agent, since the beginning
+        self.sums: dict[int, int] = {}  # block, counted from the first row ever added -> CRC-32 of its rows in the file
+
+    def __len__(self) -> int:
+        """Transitions of each agent that may be sampled."""
+        return min(self.added, self.capacity)
+
+    def add(self, transition: Transition) -> None:
+        """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
+        if self.unit is not None:
+            transition = transition._replace(action=self.unit(transition.action))
+        new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
+        ring = len(self.rows)
+        self.added += len(new)
+        new = new[-ring:]
+        first = self.added - len(new)
+        if first % ring + len(new) <= ring:
+            self.rows[first % ring : first % ring + len(new)] = new
+        else:
+            self.rows[torch.arange(first, self.added) % ring] = new
+
+    def sample(self, indices: Tensor) -> Transition:
+        """The transitions at `indices` (S, B), whole numbers in [0, len(self)): 0 is the oldest. Actions in [-1, 1]."""
+        positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
+        rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
+        return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
+
+    def since(self, added: int) -> Transition:
+        """What has been added since there were `added` transitions of each agent, (S, K, width), the oldest first.
+
+        Of more than lie in memory or in the file, the last.
+        """
+        first = max(added, self.added - len(self.rows))
+        rows = self.rows[torch.arange(first, self.added) % len(self.rows)]  # (K, S, width)
+        return Transition(*rows.transpose(0, 1).split(self.split, -1))
+
+    def state_dict(self) -> dict[str, int | Tensor]:
+        """What a checkpoint needs: the place in the file, whose rows are put on the disk now, and their checksums; in
+        memory, the rows."""
+        place: dict[str, int | Tensor] = {"added": self.added, "ring": len(self.rows)}
+        if self.file is None:
+            return place | {"rows": self.rows[: self.added].clone()}
+        self.file.flush()
+        first, last = self.added - len(self), self.added
+        whole = range(-(-first // BLOCK), last // BLOCK)  # blocks of which every row may be sampled
+        self.sums = {block: self.sums.get(block) or self._sum(block * BLOCK, (block + 1) * BLOCK) for block in whole}
+        sums = [self._sum(*ends) for ends in _ends(first, last)]
+        return place | {"first": first, "sums": torch.tensor([*self.sums.values(), *sums], dtype=torch.int64)}
+
+    def load_state_dict(self, state: Mapping[str, int | Tensor]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises:
+            ValueError: rows have been written over already in a ring of another length (`capacity` and `slack`), or
+                lie in a file that is not this one, or that was cut or altered since.
+        """
+        added, ring = int(state["added"]), int(state["ring"])
+        if ring != len(self.rows) and added > min(ring, len(self.rows)):
+            raise ValueError(f"capacity and slack must come to {ring}, as in the replay saved; got {len(self.rows)}")
+        self.sums = {}
+        if "rows" in state:
+            rows = state["rows"]
+            self.rows[: len(rows)] = rows
+        elif added:
+            self._check_file(added, ring, state)
+        self.added = added
+
+    def _check_file(self, added: int, ring: int, state: Mapping[str, int | Tensor]) -> None:
+        """Refuse a file that does not hold the rows of a state; what was made longer is cut to what was found."""
+        if self.path is None or self.file is None or self.found is None:
+            raise ValueError(f"path must be the file that the state's {added:,} rows lie in; got a new one, or memory")
+        way_out = (
+            "put a whole copy of it back, or begin the run anew with restart=true, which keeps the old folder aside"
+        )
+        size = ring * self.rows[0].nbytes
+        if self.found < size:
+            with contextlib.suppress(OSError):  # Windows truncates no file that is mapped
+                os.truncate(self.path, self.found)
+            raise ValueError(f"{self.path} was cut: it has {self.found:,} bytes of {size:,}; {way_out}")
+        if "sums" not in state:  # by decouple 0.1
+            return
+        first, sums = int(state["first"]), state["sums"]
+        whole = range(-(-first // BLOCK), added // BLOCK)
+        parts = [(block * BLOCK, (block + 1) * BLOCK) for block in whole] + _ends(first, added)
+        for (start, stop), expected in zip(parts, torch.as_tensor(sums).tolist(), strict=True):
+            if self._sum(start, stop) != expected:
+                raise ValueError(
+                    f"{self.path} is corrupt: of the {added:,} transitions of each agent, those from {start:,} to "
+                    f"{stop:,} are not what they were at the checkpoint (CRC-32 differs); {way_out}"
+                )
+        self.sums = dict(zip(whole, torch.as_tensor(sums).tolist(), strict=False))
+
+    def _sum(self, start: int, stop: int) -> int:
+        """CRC-32 of the rows from `start` to `stop`, counted from the first ever added, as they lie in the file."""
+        ring, found = len(self.rows), 0
+        while start < stop:
+            place = start % ring
+            count = min(stop - start, ring - place)
+            found = zlib.crc32(self.rows[place : place + count].numpy(), found)
+            start += count
+        return found
+
+
+def _ends(first: int, last: int) -> list[tuple[int, int]]:
+    """The rows before the first whole block and behind the last one: each from, to."""
+    behind = max(first, last // BLOCK * BLOCK)
+    return [(first, min(-(-first // BLOCK) * BLOCK, behind)), (behind, last)]
+
+
+def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap:
+    """The file's rows, mapped; its room on the disk is reserved here, so that a full disk is an error and no crash.
+
+    A file that is there already, of a run that goes on, keeps its rows; a shorter one grows.
+    """
+    size = int(np.prod(shape)) * 4
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.stat().st_size if path.exists() else None
+    with open(path, "ab") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif (before or 0) < size:
+                file.truncate(size)
+        except OSError as error:
+            if before is None:
+                path.unlink()
+            raise OSError(f"no room for the replay file {path}: {size:,} bytes; {error}") from error
+    return np.memmap(path, np.float32, "r+", shape=shape)

@@ -1,0 +1,320 @@
+"""One agent of any blocks, learning with TorchRL's own SACLoss, DiscreteSACLoss, TD3Loss or DDPGLoss.
+
+    learner = TorchRLLearner(model, TD3Settings())
+    action = learner.act(observation, noise)                        # (1, N, O) -> (1, N, A)
+    losses = learner.update(replay.sample(indices), noise)          # one gradient step
+    (actor,) = learner.models()
+
+It is `decouple.off_policy.learner.Learner` for what that cannot stack (convolutions, a user's own blocks), and what
+that is tested against. The losses read the branches after the cut; the trunk, online and target, runs outside of them,
+since TorchRL copies what it is given. The order of a step: critics, the policy on the critics as they are then,
+temperature, targets. They are given the networks for actions in [-1, 1] (`ActorQValue.unit`), so that entropy and noise
+are in that unit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule, TensorDictSequential
+from torch import Tensor, nn
+from torchrl.objectives import DDPGLoss, DiscreteSACLoss, LossModule, SACLoss, SoftUpdate, TD3Loss, ValueEstimators
+
+from decouple.checks import checked
+from decouple.networks.actor_qvalue import ActorQValue
+from decouple.networks.stacking import SeedNoise
+from decouple.off_policy.acting import Acting
+from decouple.off_policy.replay import Transition
+from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
+
+__all__ = ["TorchRLLearner"]
+
+POLICY, VALUE = ("cut", "policy"), ("cut", "value")
+
+
+class TorchRLLearner:
+    """One agent with its target networks and optimizers; takes the place of a `Learner` of one seed.
+
+    Args:
+        model: from `actor_qvalue`, of any blocks that read the observation and, in critics, the action; it is copied.
+        settings: the algorithm's: `SACSettings`, `TD3Settings` or `DDPGSettings`.
+
+    Attributes:
+        seeds: 1, the leading axis of everything that goes in and out.
+        loss: TorchRL's; its parameters are the agent's, without the trunk's.
+        updates: how many there were.
+
+    Raises:
+        ValueError: a model that does not go with the algorithm or reads further keys; twin critics of two
+            architectures; for DDPG, a twin or target noise.
+    """
+
+    seeds = 1
+
+    @checked()
+    def __init__(self, model: ActorQValue, settings: OffPolicySettings):
+        settings.check_model(model)
+        further = {*model.module["policy"].module.keys, *model.module["value"].module.keys} - {"action"}
+        if further:
+            raise ValueError(f"model must read the observation and the action alone; got {sorted(further)} too")
+        if settings.target_aggregation != "min":
+            raise ValueError(f"target_aggregation must be min in TorchRL's losses; got {settings.target_aggregation!r}")
+        self.model, self.settings = copy.deepcopy(model), settings
+        self.space, self.at = self.model.action_space, self.model.at
+        self.device = next(self.model.parameters()).device
+        self.trunk, self.cut = self.model.module["trunk"].module, self.model.module["cut"].module
+        self.target_trunk = copy.deepcopy(self.trunk).requires_grad_(False)
+        self.policy = nn.Sequential(self.model.module["policy"].module, self.model.policy_layer)
+        explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
+        self.acting = Acting(self.space, explores, self.device)
+        self.attach_policy, self.attach_value = Attach(), Attach()
+        self.loss: Any = self._loss()  # each of TorchRL's has method names of its own
+        self.loss.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
+        self.target_updater = SoftUpdate(self.loss, tau=settings.tau)  # copies today's values into the targets
+        trunk, cut = list(self.trunk.parameters()), self.cut
+        self.critic_parameters = list(self._critic_values().parameters()) + (trunk if cut.value_gradient > 0 else [])
+        self.policy_parameters = list(self.policy.parameters()) + (trunk if cut.policy_gradient > 0 else [])
+        self.critic_optimizer = self._adam(self.critic_parameters)
+        self.policy_optimizer = self._adam(self.policy_parameters)
+        learned = isinstance(settings, SACSettings) and settings.alpha is None
+        self.alpha_optimizer = self._adam([self.loss.log_alpha]) if learned else None
+        self.updates = 0
+
+    # ------------------------------------------------------------------------------------------------------- acting
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
+        """Actions for the environment (1, N, A), or indices (1, N, 1); sampled with `noise`, the mode without."""
+        out = self.policy(self.cut(self.trunk(self._shaped(observation)))[0])  # (N, parameters)
+        alone = tuple(part[None] for part in out) if isinstance(out, tuple) else out[None]  # (1, N, parameters)
+        return self.acting.choose(alone, noise)
+
+    def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
+        """Uniform actions for the environment (1, count, A), or indices (1, count, 1)."""
+        return self.acting.uniform(count, noise)
+
+    # ------------------------------------------------------------------------------------------------------ learning
+
+    def update(self, batch: Transition, noise: SeedNoise | None = None) -> dict[str, Tensor]:
+        """One gradient step of the critics and, every `policy_delay`-th time, of the policy; targets follow.
+
+        Args:
+            batch: (1, B, width); a continuous action in [-1, 1], as a `Replay` gives it.
+            noise: not read: TorchRL's losses draw from torch's global generator, whose state a checkpoint must hold.
+
+        Returns:
+            Each (1,): `loss/critic` (summed over critics), `value/mean`, and of the policy's steps `loss/actor`, for
+            SAC `policy/entropy` and `policy/alpha`.
+        """
+        hidden = self.trunk(self._shaped(batch.observation))  # (B, H)
+        data = self._data(batch, hidden)
+        self.attach_value.features = data[VALUE]
+        loss, values = self._critic_loss(data)
+        self.attach_value.features = None
+        self._step(self.critic_optimizer, self.critic_parameters, loss)
+        metrics = {"loss/critic": loss.detach()[None], "value/mean": values.mean()[None]}
+        self.updates += 1
+        if self.updates % self.settings.policy_delay == 0:
+            if self.at and (self.cut.policy_gradient > 0 or self.cut.value_gradient > 0):
+                with torch.set_grad_enabled(self.cut.policy_gradient > 0):
+                    hidden = self.trunk(self._shaped(batch.observation))  # the critic's step has moved it
+            data[POLICY] = self.cut(hidden)[0]
+            data[VALUE] = hidden.detach()
+            metrics |= self._update_policy(data)
+            self.target_updater.step()
+            if self.at:
+                online = [parameter.detach() for parameter in self.trunk.parameters()]
+                torch._foreach_lerp_(list(self.target_trunk.parameters()), online, self.settings.tau)
+        return metrics
+
+    @torch.no_grad()
+    def critic_loss(self, batch: Transition, noise: SeedNoise | None = None) -> Tensor:
+        """`loss/critic`, (1,), on transitions that nothing is learned from."""
+        return self._critic_loss(self._data(batch, self.trunk(self._shaped(batch.observation))))[0][None]
+
+    def _data(self, batch: Transition, hidden: Tensor) -> TensorDict:
+        """What TorchRL's losses read, (B,): features before and after the step, the action, reward and termination."""
+        to_policy, to_value = self.cut(hidden)
+        with torch.no_grad():
+            after = self._shaped(batch.next_observation)
+            next_to_value = self.target_trunk(after)
+            # SAC evaluates the policy of today, on the trunk of today; TD3 and DDPG the target policy
+            today = self.at and not self.model.deterministic
+            next_to_policy = self.trunk(after) if today else next_to_value
+        terminated = batch.terminated[0].bool()  # (B, 1)
+        action = batch.action[0]
+        return TensorDict(
+            action=action[:, 0].long() if self.space.discrete else action,
+            cut=TensorDict(policy=to_policy, value=to_value),
+            next=TensorDict(
+                cut=TensorDict(policy=next_to_policy, value=next_to_value),
+                reward=batch.reward[0],
+                done=terminated,
+                terminated=terminated,
+            ),
+            batch_size=[len(action)],
+        ).auto_batch_size_(1)
+
+    def _critic_loss(self, data: TensorDict) -> tuple[Tensor, Tensor]:
+        """The loss of TorchRL and the values that it is of."""
+        if isinstance(self.loss, DDPGLoss):
+            loss, metadata = self.loss.loss_value(data)
+            return loss, metadata["pred_value"].detach()
+        if isinstance(self.loss, TD3Loss):
+            loss, metadata = self.loss.value_loss(data)
+            return loss, metadata["pred_value"]
+        loss, _ = self.loss.qvalue_loss(data) if self.space.discrete else self.loss.qvalue_v2_loss(data)
+        return loss, self._values(data)
+
+    @torch.no_grad()
+    def _values(self, data: TensorDict) -> Tensor:
+        """Values of the actions in `data` by each critic, (Q, B, 1): SACLoss does not say them."""
+        values = []
+        for parameters in self.loss.qvalue_network_params.data.unbind(0):
+            with parameters.to_module(self.loss.qvalue_network):
+                read = data.select(*self.loss.qvalue_network.in_keys)
+                values.append(self.loss.qvalue_network(read)[self.model.value_key])
+        if self.space.discrete:
+            return torch.stack([value.gather(-1, data["action"][:, None]) for value in values])
+        return torch.stack(values)
+
+    def _update_policy(self, data: TensorDict) -> dict[str, Tensor]:
+        """A step of the policy on critics that are held fixed, and of SAC's temperature."""
+        self.attach_policy.features = data[POLICY]
+        loss, metadata = self.loss.loss_actor(data) if isinstance(self.loss, DDPGLoss) else self.loss.actor_loss(data)
+        self.attach_policy.features = None
+        self._step(self.policy_optimizer, self.policy_parameters, loss)
+        metrics = {"loss/actor": loss.detach()[None]}
+        if isinstance(self.settings, SACSettings):
+            log_prob = metadata["log_prob"]  # (B,)
+            alpha = self.loss.log_alpha.detach().exp()
+            metrics |= {"policy/entropy": -log_prob.mean()[None], "policy/alpha": alpha[None]}
+            if self.alpha_optimizer is not None:
+                self.alpha_optimizer.zero_grad()
+                self.loss.alpha_loss(log_prob).mean().backward()
+                self.alpha_optimizer.step()
+        return metrics
+
+    def _loss(self) -> LossModule:
+        """TorchRL's loss on the branches, with the critics' own values where it has drawn others."""
+        unit = self.model.unit()
+        actor, critics = unit.get_policy_branch(), unit.get_qvalue_branches()
+        settings, twin = self.settings, {"num_qvalue_nets": 2, "loss_function": "l2", "deactivate_vmap": True}
+        if isinstance(settings, DDPGSettings) and not isinstance(settings, TD3Settings):
+            if len(critics) > 1 or settings.target_noise:
+                got = f"{len(critics)} critics, target_noise={settings.target_noise}"
+                raise ValueError(
+                    f"model must have one critic, and target_noise be 0, for TorchRL's DDPGLoss; got {got}"
+                )
+            # It detaches what it reads, and the trunk would learn nothing
+            actor = TensorDictSequential(TensorDictModule(self.attach_policy, [POLICY], [POLICY]), *actor.module)
+            critic = TensorDictSequential(TensorDictModule(self.attach_value, [VALUE], [VALUE]), *critics[0].module)
+            return DDPGLoss(actor, critic, loss_function="l2", delay_actor=True)
+        shapes = [[(name, p.shape) for name, p in critic.named_parameters()] for critic in critics]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"model must have twin critics of one architecture; got {shapes[0]} and {shapes[1]}")
+        if isinstance(settings, TD3Settings):
+            actor = TensorDictSequential(TensorDictModule(nn.Identity(), [VALUE], [VALUE]), *actor.module)
+            # ... since it shows the critic only what the actor reads
+            noise = {"policy_noise": settings.target_noise, "noise_clip": settings.target_noise_clip}
+            loss = TD3Loss(actor, critics[0], bounds=(-1.0, 1.0), **noise, **twin)
+        elif isinstance(settings, SACSettings):
+            fixed = settings.alpha is not None
+            temperature = {"alpha_init": settings.alpha if fixed else settings.alpha_init, "fixed_alpha": fixed}
+            temperature["target_entropy"] = settings.entropy_target(self.space)
+            if self.space.discrete:
+                sizes = {"num_actions": self.space.size, "action_space": "categorical"}
+                loss = DiscreteSACLoss(actor, critics[0], **sizes, **temperature, **twin)
+            else:
+                loss = SACLoss(actor, critics[0], **temperature, **twin)
+        else:
+            raise ValueError(
+                f"settings must be SACSettings, TD3Settings or DDPGSettings; got {type(settings).__name__}"
+            )
+        loss.qvalue_network_params.data.copy_(torch.stack([TensorDict.from_module(c).data for c in critics]))
+        return loss
+
+    def _critic_values(self) -> nn.Module:
+        return self.loss.value_network_params if isinstance(self.loss, DDPGLoss) else self.loss.qvalue_network_params
+
+    def _shaped(self, observation: Tensor) -> Tensor:
+        """(1, B, width) as the model takes it, (B, *shape), in its type."""
+        example = self.model.example["observation"]
+        return observation.reshape(-1, *example.shape).to(example.dtype)
+
+    def _step(self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], loss: Tensor) -> None:
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+        ):
+            parameter.grad = gradient
+        if self.settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        optimizer.step()
+
+    def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
+        parameters = list(parameters)
+        return torch.optim.Adam(parameters, lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True)
+
+    # ------------------------------------------------------------------------------------------------- what goes out
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learned, by name."""
+        return dict(nn.ModuleDict({"trunk": self.trunk, "loss": self.loss}).named_parameters())
+
+    def models(self) -> list[ActorQValue]:
+        """The agent as a model, with the parameters it has now."""
+        model = copy.deepcopy(self.model)
+        if not isinstance(self.loss, DDPGLoss):  # which trains the model's own critic
+            critics = model.unit().get_qvalue_branches()
+            for critic, values in zip(critics, self.loss.qvalue_network_params.data, strict=True):
+                TensorDict.from_module(critic).data.copy_(values)
+        return [model]
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "trunk": dict(self.trunk.state_dict()),
+            "target_trunk": dict(self.target_trunk.state_dict()),
+            "loss": dict(self.loss.state_dict()),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "updates": self.updates,
+        }
+        if self.alpha_optimizer is not None:
+            state["alpha_optimizer"] = self.alpha_optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.trunk.load_state_dict(state["trunk"])
+        self.target_trunk.load_state_dict(state["target_trunk"])
+        self.loss.load_state_dict(state["loss"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        self.updates = state["updates"]
+        if self.alpha_optimizer is not None:
+            self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+
+    def __deepcopy__(self, memo: dict) -> TorchRLLearner:
+        twin = TorchRLLearner(
+            self.models()[0], self.settings
+        )  # a plain copy of the loss loses whose parameters it holds
+        twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
+        return twin
+
+
+class Attach(nn.Module):
+    """Hands on features (B, H) with their graph where a loss has detached them: DDPGLoss detaches all that it reads.
+
+    `features` are those with the graph, or None; what is no detached view of them passes as it came.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        attached = self.features is not None and self.features.data_ptr() == features.data_ptr()
+        return self.features if attached else features  # pyright: ignore[reportReturnType]

@@ -1,0 +1,104 @@
+"""Why a small actor falls short: how far its critics' values lie from the returns that they foretell.
+
+    bias = value_bias(env, learner, SeedNoise(seeds))      # env (S, N), on fresh episodes
+    bias["value/bias"]                                     # (S,): negative where the critics underestimate
+
+Mastikhina et al., *Optimistic critics can empower small actors* (RLC 2025, https://arxiv.org/abs/2506.01016): with a
+small actor the least of two critics underestimates, and the agent gathers poor data. Their other finding, critics that
+overfit it, is `held_out_every` of the settings, which logs `loss/critic_held_out`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from decouple.checks import PROBABILITY, axes, checked
+from decouple.networks.stacking import SeedNoise
+from decouple.off_policy.learner import Learner
+
+__all__ = ["discounted_returns", "value_bias"]
+
+
+@checked(
+    reward=axes(1, 9, kind="float"),
+    bonus=axes(1, 9, kind="float"),
+    last=axes(0, 8, kind="float"),
+    lengths=axes(0, 8, kind="integer"),
+    gamma=PROBABILITY,
+)
+def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Tensor, gamma: float) -> Tensor:
+    """What the action value of each step of an episode foretells: `G_t = r_t + gamma (bonus_{t+1} + G_{t+1})`.
+
+    Args:
+        reward, bonus: (T, *B), of each step; the bonus of a step's own action is no part of its value.
+        last: (*B), what follows the last step: 0 where the episode terminated, a value where it was cut off.
+        lengths: (*B), steps of each episode, at most T; what stands in the rows after them is not read.
+        gamma: the discount.
+
+    Returns:
+        (T, *B); it means nothing after an episode's end.
+    """
+    return _discounted_returns(reward, bonus, last, lengths, gamma)
+
+
+def _discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Tensor, gamma: float) -> Tensor:
+    """The same, also of what is not finite: beside others an agent may have failed."""
+    returns, following = torch.empty_like(reward), last
+    for t in range(len(reward) - 1, -1, -1):
+        returns[t] = reward[t] + gamma * torch.where(t == lengths - 1, last, following)
+        following = returns[t] + bonus[t]
+    return returns
+
+
+@checked()
+@torch.no_grad()
+def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
+    """The critics' values of the agents' own actions against the discounted returns that follow, one episode a game.
+
+    Actions are those that the critics' targets assume: SAC's sampled ones, whose entropy counts, and without noise
+    those of TD3 and DDPG. Where an episode is cut off, the critics' own value stands for the rest; only steps at which
+    it counts for at most `tail` are taken.
+
+    Args:
+        env: (S, N), with the rewards that the critics learned from.
+        learner: the agents.
+        noise: of the S seeds.
+        tail: in (0, 1): the largest weight `gamma^steps` of what lies beyond the cut.
+
+    Returns:
+        Each (S,), means over steps: `value/predicted`, `value/monte_carlo`, and `value/bias`, the first less the
+        second. NaN where no step is far enough from the end.
+
+    Raises:
+        ValueError: a tail outside (0, 1), or an environment of another number of seeds.
+    """
+    if not 0 < tail < 1:
+        raise ValueError(f"tail must lie in (0, 1); got {tail}")
+    if len(env.batch_size) != 2 or env.batch_size[0] != learner.seeds:
+        raise ValueError(f"env must be (S, N) with S = {learner.seeds}; got {tuple(env.batch_size)}")
+    step, gamma = env.reset(), learner.settings.gamma
+    rows: list[dict[str, Tensor]] = []
+    alive = torch.ones(*env.batch_size, 1, dtype=torch.bool)
+    last = torch.zeros(*env.batch_size, 1)  # what the critics say of where an episode was cut off
+    cut_off = ~alive
+    while alive.any():
+        action, value, bonus = learner.judge(step["observation"], noise)
+        step["action"] = action.squeeze(-1) if learner.space.discrete else action
+        step, following = env.step_and_maybe_reset(step)
+        after = step["next"]
+        rows.append({"reward": after["reward"], "bonus": bonus, "value": value, "alive": alive})
+        cut = alive & after["done"] & ~after["terminated"]
+        if cut.any():
+            _, of_next, entropy = learner.judge(after["observation"], noise)
+            last, cut_off = torch.where(cut, of_next + entropy, last), cut_off | cut
+        alive, step = alive & ~after["done"], following
+    episodes = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}  # (T, S, N, 1)
+    lengths = episodes["alive"].sum(0)  # (S, N, 1)
+    returns = _discounted_returns(episodes["reward"], episodes["bonus"], last, lengths, gamma)
+    steps_left = lengths - torch.arange(len(rows)).view(-1, 1, 1, 1)
+    counts = episodes["alive"] & (~cut_off | (gamma ** steps_left.float() <= tail))
+    number = counts.sum((0, 2, 3))  # (S,)
+    predicted, seen = (torch.where(counts, x, 0.0).sum((0, 2, 3)) / number for x in (episodes["value"], returns))
+    return {"value/predicted": predicted, "value/monte_carlo": seen, "value/bias": predicted - seen}

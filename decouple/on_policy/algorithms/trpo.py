@@ -1,0 +1,323 @@
+"""TRPO: a step of the policy along the natural gradient, as large as a bound on the KL divergence allows.
+
+    settings = TRPOSettings(total_frames=1_000_000)
+    train_on_policy(env, model, trpo_phases(model, settings), settings, log=print)
+
+Maximise `L(theta) = mean (pi_theta(a | s) / pi_old(a | s)) A` subject to `mean KL(pi_old || pi_theta) <= delta`. With g
+the gradient of L and H the Hessian of the mean KL, both at the old parameters, x = H^-1 g by conjugate gradients, and
+the step is `sqrt(2 delta / (x^T H x)) x`, shortened until L has grown and the bound holds. Source: Schulman et al.
+2015, Trust Region Policy Optimization (https://arxiv.org/abs/1502.05477), appendix C; numbers as in OpenAI Spinning Up.
+
+A stacked model (`decouple.networks.stacking.stack`) takes the step of each seed for itself: products are (S,), and
+where the line search of one seed fails it keeps its old parameters while the others step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential
+from torch import Tensor, distributions, nn
+
+from decouple.checks import at_least, check_setting, checked, positive_whole
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.distributions import kl_divergence
+from decouple.networks.stacking import SeedNoise
+from decouple.on_policy.losses import ValueLoss
+from decouple.on_policy.phases import Metric, Phase, RolloutPhase, autocast
+from decouple.on_policy.rollouts import seed_count
+from decouple.on_policy.training import OnPolicySettings
+
+__all__ = ["TRPOPhase", "TRPOSettings", "conjugate_gradient", "fisher_vector_product", "trpo_phases"]
+
+RESIDUAL = 1e-10  # of the squared residual, relative to the first: what conjugate gradients leave unsolved
+
+
+@dataclass
+class TRPOSettings(OnPolicySettings):
+    """Settings of TRPO; defaults are those of OpenAI Spinning Up (`spinup.trpo_tf1`).
+
+    Of the settings of `OnPolicySettings` those of PPO's, DAAC's and IDAAC's losses play no part: clipping, epochs,
+    entropy. `rollout_steps` is of each environment: 4000 frames are one environment's 4000 steps or four's 1000.
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    algorithm: str = "trpo"
+    total_frames: int = 200_000  # 50 rollouts
+    rollout_steps: int = 4000  # steps_per_epoch, of one environment
+    gamma: float = 0.99  # discount
+    gae_lambda: float = 0.97  # lambda of the generalised advantage estimate
+    learning_rate: float = 1e-3  # of the value's Adam, vf_lr
+    adam_epsilon: float = 1e-8  # of the value's Adam
+    value_coeff: float = 1.0  # on the squared error
+    value_epochs: int = 80  # steps of the value on a rollout, train_v_iters
+    minibatches: int = 1  # of the value's steps: the whole rollout
+    micro_batch: int = 4000  # frames of an agent per backward pass of the value
+    delta: float = 0.01  # largest mean KL divergence of a step
+    damping: float = 0.1  # added to the diagonal of the Fisher matrix
+    cg_iters: int = 10  # iterations of conjugate gradients
+    backtrack_iters: int = 10  # step lengths tried
+    backtrack_coeff: float = 0.8  # each is the one before times this
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_trpo(self.delta, self.damping, self.cg_iters, self.backtrack_iters, self.backtrack_coeff)
+
+    @staticmethod
+    def algorithms() -> Mapping[str, Callable[..., Sequence[RolloutPhase]]]:
+        """TRPO alone."""
+        return {"trpo": trpo_phases}
+
+
+@checked()
+def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]:
+    """TRPO: a natural-gradient step of the policy, then the value's epochs of Adam on its squared error, unclipped.
+
+    The policy is the model's own: actions of a bounded space come from a tanh-squashed normal with a learned scale that
+    starts at 1. Spinning Up's is a plain normal whose log scale starts at -0.5 and whose actions nothing bounds.
+
+    Args:
+        model: from `actor_value` on a network separated at k = 0, or a `stack` of such.
+        settings: of TRPO.
+
+    Raises:
+        ValueError: a network with a trunk: the value's epochs would move the policy out of its trust region.
+    """
+    policy = TRPOPhase(
+        model,
+        delta=settings.delta,
+        damping=settings.damping,
+        cg_iters=settings.cg_iters,
+        backtrack_iters=settings.backtrack_iters,
+        backtrack_coeff=settings.backtrack_coeff,
+    )
+    features = model.get_features(["value_hidden"])
+    loss = ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=None)
+    if seed_count(model) is not None:
+        loss.reduction = "none"
+    parameters = [*features.parameters(), *loss.parameters()]
+    value = Phase(
+        loss=loss,
+        optimizer=torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon),
+        epochs=settings.value_epochs,
+        every=settings.value_every,
+        minibatches=settings.minibatches,
+        max_grad_norm=None,
+        features=features,
+        name="value",
+    )
+    return [policy, value]
+
+
+class TRPOPhase:
+    """A natural-gradient step of the policy on a rollout, within a bound on the mean KL divergence.
+
+    Reads a rollout (B,), or (S, B) of a stacked model, with `advantage` (normalised) and `action_log_prob`; the whole
+    rollout goes through the policy at once, whatever the micro-batch. Draws no random numbers and holds no state.
+
+    Args:
+        model: as for `trpo_phases`; its policy branch and policy head are trained.
+        delta: largest mean KL(old || new) of a step, in nats.
+        damping: added to the diagonal of the Fisher matrix.
+        cg_iters: iterations of conjugate gradients.
+        backtrack_iters: step lengths tried, the first the largest that the quadratic model allows.
+        backtrack_coeff: each length is the one before times this.
+        every: the phase runs on rollouts 0, every, 2 every, ...
+
+    Raises:
+        ValueError: a network with a trunk, or a setting out of range.
+    """
+
+    name = "policy"
+    minibatches = 1
+
+    @checked(every=at_least(1))
+    def __init__(
+        self,
+        model: ActorValue,
+        *,
+        delta: float = 0.01,
+        damping: float = 0.1,
+        cg_iters: int = 10,
+        backtrack_iters: int = 10,
+        backtrack_coeff: float = 0.8,
+        every: int = 1,
+    ):
+        if model.at != 0:
+            raise ValueError(f"model must be separated at k = 0 for TRPO, with no trunk; got k = {model.at}")
+        _check_trpo(delta, damping, cg_iters, backtrack_iters, backtrack_coeff)
+        check_setting("every", every, positive_whole, "a whole number, at least 1")
+        self.delta, self.damping, self.cg_iters = delta, damping, cg_iters
+        self.backtrack_iters, self.backtrack_coeff, self.every = backtrack_iters, backtrack_coeff, every
+        features = model.get_features(["policy_hidden"])
+        self.policy = ProbabilisticTensorDictSequential(*features.module.values(), *model.get_policy_head().module)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.policy.parameters())
+
+    def state_dict(self) -> dict:
+        """Empty: a step depends on the model and the rollout alone."""
+        return {}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Nothing to load."""
+
+    def run(
+        self,
+        batch: TensorDictBase,
+        shuffle: torch.Generator | SeedNoise | None = None,
+        *,
+        micro_batch: int | None = None,
+        precision: str = "fp32",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> dict[str, Metric]:
+        """One step on a rollout; `shuffle` and `micro_batch` play no part.
+
+        Returns:
+            Numbers, or (S,) with several seeds: `policy/kl` of the step taken, `policy/improvement` of L,
+            `policy/step_fraction` of the largest step (0: none was taken), `policy/entropy` before it (estimated on the
+            rollout's actions) and `grad_norm/policy`.
+        """
+        seeds = len(batch) if batch.ndim == 2 else 1
+        with torch.no_grad():
+            old = self._distribution(batch, precision)
+        distribution = self._distribution(batch, precision)
+        before = _surrogate(distribution, batch, seeds)  # (S,)
+        gradient = _flat(torch.autograd.grad(before.sum(), self.parameters(), retain_graph=True), seeds)  # (S, n)
+        divergence = _per_seed(kl_divergence(old, distribution), seeds)
+        product = fisher_vector_product(divergence, self.parameters(), self.damping)
+        direction = conjugate_gradient(product, gradient, self.cg_iters)  # (S, n)
+        curvature = (direction * product(direction)).sum(1)  # (S,)
+        scale = torch.where(curvature > 0, 2 * self.delta / curvature, 0).sqrt()
+        found = self._line_search(scale.unsqueeze(1) * direction, old, before.detach(), batch, precision)
+        found["policy/entropy"] = -_per_seed(batch["action_log_prob"], seeds)
+        found["grad_norm/policy"] = gradient.norm(dim=1)
+        if progress:
+            progress(f"{self.name} phase, minibatches", 1, 1)
+        return {name: value if batch.ndim == 2 else value.item() for name, value in found.items()}
+
+    @torch.no_grad()
+    def _line_search(
+        self,
+        step: Tensor,
+        old: distributions.Distribution,
+        before: Tensor,
+        batch: TensorDictBase,
+        precision: str,
+    ) -> dict[str, Tensor]:
+        """Move each seed's parameters by the largest of the shortened steps (S, n) that is accepted, or not at all."""
+        seeds = len(step)
+        start = _flat(self.parameters(), seeds).clone()  # (S, n)
+        accepted = torch.zeros(seeds, dtype=torch.bool, device=step.device)
+        fraction, kl, improvement = torch.zeros_like(before), torch.zeros_like(before), torch.zeros_like(before)
+        for iteration in range(self.backtrack_iters):
+            tried = torch.where(accepted, fraction, self.backtrack_coeff**iteration)
+            _set(self.parameters(), start + tried.unsqueeze(1) * step)
+            distribution = self._distribution(batch, precision)
+            divergence = _per_seed(kl_divergence(old, distribution), seeds)
+            gain = _surrogate(distribution, batch, seeds) - before
+            new = ~accepted & (divergence <= self.delta) & (gain > 0)
+            values = zip((fraction, kl, improvement), (tried, divergence, gain), strict=True)
+            fraction, kl, improvement = (torch.where(new, now, last) for last, now in values)
+            accepted |= new
+            if accepted.all():
+                break
+        else:
+            _set(self.parameters(), torch.where(accepted.unsqueeze(1), start + fraction.unsqueeze(1) * step, start))
+        return {"policy/kl": kl, "policy/improvement": improvement, "policy/step_fraction": fraction}
+
+    def _distribution(self, batch: TensorDictBase, precision: str) -> distributions.Distribution:
+        with autocast(batch["action_log_prob"].device, precision):
+            return self.policy.get_dist(batch.select(*self.policy.in_keys))
+
+
+def fisher_vector_product(
+    divergence: Tensor, parameters: Sequence[Tensor], damping: float
+) -> Callable[[Tensor], Tensor]:
+    """The function v -> (H + damping) v, with H the Hessian of a KL divergence, by differentiating twice.
+
+    At equal distributions that Hessian is the Fisher matrix.
+
+    Args:
+        divergence: mean KL(old || new) of each seed, (S,), with the graph to the parameters.
+        parameters: of S seeds, each with S times as many numbers as one seed has, seed by seed.
+        damping: added to the diagonal.
+
+    Returns:
+        A function (S, n) -> (S, n).
+    """
+    seeds = len(divergence)
+    gradient = _flat(torch.autograd.grad(divergence.sum(), parameters, create_graph=True), seeds)  # (S, n)
+
+    def product(vector: Tensor) -> Tensor:
+        hessian = torch.autograd.grad((gradient * vector).sum(), parameters, retain_graph=True, materialize_grads=True)
+        return _flat(hessian, seeds) + damping * vector
+
+    return product
+
+
+@torch.no_grad()
+def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """Solve H_s x_s = b_s for symmetric positive definite H_s, from x = 0; Hestenes and Stiefel 1952.
+
+    Args:
+        product: v -> H v, (S, n) -> (S, n).
+        b: right sides, (S, n).
+        iterations: at most; a system stops on its own where its squared residual is 1e-10 of the first.
+
+    Returns:
+        x, (S, n).
+    """
+    x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
+    square = residual.square().sum(1, keepdim=True)  # (S, 1)
+    enough = RESIDUAL * square
+    for _ in range(iterations):
+        active = square > enough  # (S, 1)
+        if not active.any():
+            break
+        with torch.enable_grad():
+            image = product(direction)
+        length = torch.where(active, square / (direction * image).sum(1, keepdim=True), 0)
+        x = x + length * direction
+        residual = residual - length * image
+        after = residual.square().sum(1, keepdim=True)
+        direction = torch.where(active, residual + after / square * direction, direction)
+        square = torch.where(active, after, square)
+    return x
+
+
+def _surrogate(distribution: distributions.Distribution, batch: TensorDictBase, seeds: int) -> Tensor:
+    """L of each seed, (S,)."""
+    log_ratio = distribution.log_prob(batch["action"]) - batch["action_log_prob"]
+    return _per_seed(log_ratio.exp() * batch["advantage"].squeeze(-1), seeds)
+
+
+def _per_seed(values: Tensor, seeds: int) -> Tensor:
+    """Mean of each seed's samples: (B,) or (S, B) -> (S,)."""
+    return values.reshape(seeds, -1).mean(1)
+
+
+def _flat(tensors: Sequence[Tensor], seeds: int) -> Tensor:
+    """Gradients or parameters, each of S seeds, as (S, n)."""
+    return torch.cat([tensor.reshape(seeds, -1) for tensor in tensors], 1)
+
+
+def _set(parameters: Sequence[Tensor], values: Tensor) -> None:
+    """Write (S, n), laid out as by `_flat`, into the parameters."""
+    sizes = [parameter.numel() // len(values) for parameter in parameters]
+    for parameter, value in zip(parameters, values.split(sizes, 1), strict=True):
+        parameter.copy_(value.reshape(parameter.shape))
+
+
+def _check_trpo(delta: float, damping: float, cg_iters: int, backtrack_iters: int, backtrack_coeff: float) -> None:
+    check_setting("delta", delta, lambda v: 0 < v < math.inf, "positive and finite")
+    check_setting("damping", damping, lambda v: 0 <= v < math.inf, "at least 0 and finite")
+    check_setting("cg_iters", cg_iters, positive_whole, "a whole number, at least 1")
+    check_setting("backtrack_iters", backtrack_iters, positive_whole, "a whole number, at least 1")
+    check_setting("backtrack_coeff", backtrack_coeff, lambda v: 0 < v < 1, "between 0 and 1")

@@ -1,0 +1,399 @@
+"""A phase of training: which loss, by which optimizer, for how many epochs, every how many rollouts.
+
+    phase = Phase(loss, optimizer, epochs=3, features=model.get_features())
+    metrics = run_phase(phase, batch, generator, micro_batch=128)
+
+The one extension point of a training loop. PPO is one phase; DAAC is a policy phase and a value phase; an algorithm of
+your own is a list of phases, with no subclass. Whatever has the attributes and methods of `RolloutPhase` can stand in
+the list, also where it takes no steps by an optimizer.
+
+Several seeds of a stacked model (`decouple.networks.stacking.stack`) train at once: batches are (S, B) in place of
+(B,), and the losses keep their samples apart (`reduction="none"`), so that each seed has a mean, a gradient and a norm
+of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
+from decouple.networks.stacking import SeedNoise, clip_grad_norm_per_seed_
+from decouple.runs.performance import Captured, copy_in_place
+
+__all__ = ["Phase", "RolloutPhase", "run_phase"]
+
+# A metric: of one agent a number, of several seeds (S,) where each has its own.
+Metric = float | Tensor
+
+
+class RolloutPhase(Protocol):
+    """What a training loop asks of a phase: `Phase` has it, and so has `decouple.on_policy.algorithms.trpo.TRPOPhase`.
+
+    Attributes:
+        name: what is logged is told apart by it.
+        every: the phase runs on rollouts 0, every, 2 every, ...
+        minibatches: per epoch; a rollout must have as many frames.
+    """
+
+    name: str
+    every: int
+    minibatches: int
+
+    def run(
+        self,
+        batch: TensorDictBase,
+        shuffle: torch.Generator | SeedNoise,
+        *,
+        micro_batch: int,
+        precision: str = "fp32",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> dict[str, Metric]:
+        """Learn from a flat rollout, as `run_phase` does."""
+        ...
+
+    def state_dict(self) -> dict:
+        """What a checkpoint must hold beside the model."""
+        ...
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on from a `state_dict`."""
+        ...
+
+
+@dataclass
+class Phase:
+    """One kind of update on a rollout: what loss, by which optimizer, for how many epochs, every how many rollouts.
+
+    Attributes:
+        loss: LossModules that read features; their outputs named `loss_...` are summed, others are logged.
+        optimizer: steps once per minibatch, on gradients clipped at `max_grad_norm` over all its parameters.
+        epochs: passes over the rollout.
+        every: the phase runs on rollouts 0, every, 2 every, ...
+        minibatches: per epoch.
+        max_grad_norm: None for no clipping.
+        features: run once per minibatch before the losses, as `model.get_features()`; None where the losses read the
+            observation themselves.
+        train_features: whether gradient flows into the features.
+        prepare: called with the flat rollout (B,) before the first epoch, to add keys.
+        adversary: a phase whose loss and optimizer step first on each of this phase's minibatches; its own schedule
+            (epochs, every, prepare, adversary) stays at the defaults. It runs the features for itself, without
+            gradient, since the whole minibatch must have stepped it before the first micro-batch comes back.
+        name: prefix of what is logged.
+    """
+
+    loss: nn.Module | Sequence[nn.Module]
+    optimizer: torch.optim.Optimizer
+    epochs: int = 1
+    every: int = 1
+    minibatches: int = 8
+    max_grad_norm: float | None = 0.5
+    features: TensorDictModuleBase | None = None
+    train_features: bool = True
+    prepare: Callable[[TensorDictBase], object] | None = None
+    adversary: Phase | None = None
+    name: str = "joint"
+    captured: bool = field(default=False, init=False, repr=False)
+    _kept: TensorDictBase | None = field(default=None, init=False, repr=False)  # the rollout that the graph reads
+    _graph: Captured | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, max_grad_norm=ANY_NUMBER)
+        for name in ("epochs", "every", "minibatches"):
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
+            raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
+        if self.adversary and (self.adversary.prepare or self.adversary.adversary):
+            raise ValueError("adversary must have no prepare and no adversary of its own")
+        if self.max_grad_norm is not None:
+            check_setting("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
+
+    @property
+    def losses(self) -> list[nn.Module]:
+        return [self.loss] if isinstance(self.loss, nn.Module) else list(self.loss)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def state_dict(self) -> dict:
+        """Losses (with heads of their own), optimizer and adversary."""
+        state = {"losses": [loss.state_dict() for loss in self.losses], "optimizer": self.optimizer.state_dict()}
+        return state | ({"adversary": self.adversary.state_dict()} if self.adversary else {})
+
+    def load_state_dict(self, state: Mapping) -> None:
+        for loss, loss_state in zip(self.losses, state["losses"], strict=True):
+            loss.load_state_dict(loss_state)
+        ways = ("fused", "foreach", "capturable")  # of taking a step: as here, whatever device the state comes from
+        groups = [
+            {**saved, **{way: own[way] for way in ways if way in own}}
+            for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
+        ]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
+        for parameter, own in self.optimizer.state.items():
+            for key, value in own.items():  # strides as the parameter's here, which Adam in one kernel asks for
+                alike = isinstance(value, Tensor) and value.shape == parameter.shape
+                if alike and value.stride() != parameter.stride():
+                    own[key] = torch.empty_like(parameter).copy_(value)
+        if self.adversary:
+            self.adversary.load_state_dict(state["adversary"])
+        self.capture(self.captured)  # a graph would step the state that was
+
+    @checked()
+    def capture(self, on: bool) -> None:
+        """From here on hold an update in a CUDA graph, or do not; forgets the graph and the rollout that there were."""
+        self.captured, self._kept, self._graph = on, None, None
+
+    def run(
+        self,
+        batch: TensorDictBase,
+        shuffle: torch.Generator | SeedNoise,
+        *,
+        micro_batch: int,
+        precision: str = "fp32",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> dict[str, Metric]:
+        """`run_phase` on this phase."""
+        return run_phase(self, batch, shuffle, micro_batch=micro_batch, precision=precision, progress=progress)
+
+
+def run_phase(
+    phase: Phase,
+    batch: TensorDictBase,
+    shuffle: torch.Generator | SeedNoise,
+    *,
+    micro_batch: int,
+    precision: str = "fp32",
+    progress: Callable[[str, int, int], object] | None = None,
+) -> dict[str, Metric]:
+    """Run a phase's epochs on a flat rollout.
+
+    Args:
+        phase: what to run.
+        batch: (B,), with the keys that the phase's features and losses read; (S, B) with several seeds.
+        shuffle: draws the minibatches; with several seeds their noise, which draws minibatches for each.
+        micro_batch: samples, of each seed, per backward pass; gradients of a minibatch are accumulated over them.
+        precision: of the features, `fp32` or `bf16`.
+        progress: called after each minibatch with what is under way, how many are done, and of how many.
+
+    Returns:
+        By the name they are logged under: means over the minibatches of what the losses put out and of the gradient
+        norm, and the gradients at the cut in the first minibatch. With several seeds losses, norms, gradients and
+        what else is of each sample are (S,); what a loss itself averages is a number, over all of them.
+
+    Raises:
+        ValueError: two losses of the phase give an output of one name, or with several seeds a loss that has averaged
+            over them.
+    """
+    if phase.prepare:
+        phase.prepare(batch)
+    step = _step_on(phase, batch)
+    sums: dict[str, Tensor] = {}
+    steps = phase.epochs * phase.minibatches
+    for epoch in range(phase.epochs):
+        for number, part in enumerate(_minibatches(batch, phase.minibatches, shuffle)):
+            first = epoch == 0 and number == 0
+            found = step(part, first or phase.captured, micro_batch, precision)  # captured, one graph for all
+            for name, value in found.items():
+                if name.startswith("cut/") and not first:
+                    continue
+                sums[name] = sums[name] + value if name in sums else value.clone()
+            if progress:
+                progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
+    sums = _on_cpu(sums)
+    cuts = {name: sums.pop(name) for name in [name for name in sums if name.startswith("cut/")]}
+    means = {name: value / steps if value.ndim else (value / steps).item() for name, value in sums.items()}
+    return means | _cut_metrics(phase.name, cuts, alone=batch.ndim == 1)
+
+
+def _step_on(phase: Phase, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
+    """`_step_with_adversary` on this rollout, a function of its other arguments; in a CUDA graph where captured."""
+
+    def step(part: TensorDictBase | Tensor, at_the_cut: bool, micro_batch: int, precision: str) -> dict[str, Tensor]:
+        return _step_with_adversary(phase, batch, part, micro_batch, precision, at_the_cut)
+
+    if not phase.captured:
+        return step
+    if phase._graph is None or phase._kept is None:
+        phase._kept, phase._graph = batch, Captured(step, phase.parameters()[0].device)
+    else:
+        copy_in_place(phase._kept, batch)
+    return phase._graph
+
+
+def _minibatches(
+    batch: TensorDictBase, count: int, shuffle: torch.Generator | SeedNoise
+) -> Iterator[TensorDictBase | Tensor]:
+    """An epoch: the indices of (B,), `count` times (B / count,); of (S, B) the frames, `count` times (S, B / count)."""
+    if isinstance(shuffle, SeedNoise):
+        order = shuffle.permutations(batch.shape[1])  # (S, B)
+        rows = torch.arange(len(order), device=order.device).unsqueeze(1)
+        shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
+        yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
+    else:
+        device = batch.device or torch.device("cpu")
+        order = torch.randperm(batch.numel(), generator=shuffle, pin_memory=device.type == "cuda")
+        order = order.to(device, non_blocking=True)
+        yield from order.tensor_split(count)
+
+
+def _step_with_adversary(
+    phase: Phase,
+    batch: TensorDictBase,
+    part: TensorDictBase | Tensor,
+    micro_batch: int,
+    precision: str,
+    at_the_cut: bool,
+) -> dict[str, Tensor]:
+    """The adversary's step, where there is one, and then the phase's own."""
+    found = _step(phase.adversary, batch, part, micro_batch, precision) if phase.adversary else {}
+    return found | _step(phase, batch, part, micro_batch, precision, at_the_cut=at_the_cut)
+
+
+def _step(
+    phase: Phase,
+    batch: TensorDictBase,
+    part: TensorDictBase | Tensor,
+    micro_batch: int,
+    precision: str,
+    *,
+    at_the_cut: bool = False,
+) -> dict[str, Tensor]:
+    """One optimizer step on a minibatch, its gradient accumulated over micro-batches; what to log of it.
+
+    `part` is as from `_minibatches`: indices (b,) into `batch`, or of several seeds the frames (S, b) themselves.
+    Everything stays on the device: nothing here waits for it.
+    """
+    phase.optimizer.zero_grad(set_to_none=True)
+    device = phase.parameters()[0].device
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        sums[name] = sums[name] + value if name in sums else value
+
+    for first in range(0, part.shape[-1], micro_batch):
+        rows = slice(first, first + micro_batch)
+        # One at a time: its frames, and what the features write into it, are free again with the next.
+        micro: Any = batch[part[rows]] if isinstance(part, Tensor) else part[:, rows]  # (b,) or (S, b)
+        if phase.features is not None:
+            with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
+                phase.features(micro)
+        outputs = _run_losses(phase, micro)
+        weight = micro.numel() / part.numel()
+        losses = [value for name, value in outputs.items() if name.startswith("loss_")]
+        total = weight * torch.stack(losses).sum(0)  # () or (S,)
+        cuts = _watch_cut(micro) if at_the_cut else {}
+        total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
+        for name, value in outputs.items():
+            add(_logged_name(name, phase.name), value.detach() * weight)
+        for name, value in _cut_squares(cuts, len(part) if part.ndim == 2 else 1).items():
+            add(name, value)
+    if part.ndim == 1:
+        norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
+    else:
+        norm = clip_grad_norm_per_seed_(phase.parameters(), phase.max_grad_norm or math.inf, len(part))  # (S,)
+    phase.optimizer.step()
+    return sums | {f"grad_norm/{phase.name}": norm.detach()}
+
+
+def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
+    outputs: dict[str, Tensor] = {}
+    for loss in phase.losses:
+        for name, value in loss(minibatch).items():
+            if name in outputs:
+                raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
+            outputs[name] = value
+    return outputs if minibatch.ndim == 1 else _of_each_seed(outputs, minibatch.batch_size)
+
+
+def _of_each_seed(outputs: Mapping[str, Tensor], batch: torch.Size) -> dict[str, Tensor]:
+    """Losses (S, ...) and what else is of each sample, (S, B, 1), averaged over each seed's, (S,); numbers as they are.
+
+    What is neither is left out.
+    """
+    found: dict[str, Tensor] = {}
+    seeds = batch[0]
+    for name, value in outputs.items():
+        if name.startswith("loss_"):
+            if value.ndim == 0 or len(value) != seeds:
+                allowed = (
+                    f"its samples apart with {seeds} seeds, as reduction='none' does: {name} must be ({seeds}, ...)"
+                )
+                raise ValueError(f"loss must keep {allowed}; got {tuple(value.shape)}")
+            found[name] = value.reshape(seeds, -1).mean(1)
+        elif value.shape == (*batch, 1):
+            found[name] = value.reshape(seeds, -1).mean(1)
+        elif value.ndim == 0:  # PPO's effective sample size, over the first axis of its input, is none
+            found[name] = value
+    return found
+
+
+def _watch_cut(features: TensorDictBase) -> dict[str, Tensor]:
+    """What flows over the cut to each side (`networks.separation.Cut`), told to keep its gradient in the next pass."""
+    cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
+    live = {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
+    for cut in live.values():
+        cut.retain_grad()
+    return live
+
+
+def _cut_squares(cuts: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor]:
+    """Squared norms and inner product, (S,), of the gradients that have come to the cut; 0 where none has."""
+    if not cuts:
+        return {}
+    flat = {side: cut.grad.reshape(seeds, -1).float() for side, cut in cuts.items() if cut.grad is not None}
+    nothing = torch.zeros(seeds, device=next(iter(cuts.values())).device)
+    squares = {f"cut/{side}": flat[side].square().sum(1) if side in flat else nothing for side in ("policy", "value")}
+    product = (flat["policy"] * flat["value"]).sum(1) if len(flat) == 2 else nothing
+    return squares | {"cut/product": product}
+
+
+def _cut_metrics(name: str, cuts: Mapping[str, Tensor], *, alone: bool) -> dict[str, Metric]:
+    """Norms and cosine of a minibatch's gradients at the cut, from their squares and their product (S,)."""
+    if not cuts:
+        return {}
+    norms = {side: cuts[f"cut/{side}"].sqrt() for side in ("policy", "value")}
+    metrics: dict[str, Metric] = {f"cut/{name}_{side}_norm": norm for side, norm in norms.items()}
+    both = norms["policy"] * norms["value"]
+    if (both > 0).any():  # of a seed without gradient on both sides there is no cosine: nan
+        metrics[f"cut/{name}_cosine"] = torch.where(both > 0, cuts["cut/product"] / both, torch.nan)
+    return {key: float(value) for key, value in metrics.items()} if alone else metrics
+
+
+def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All of them fetched from the device at once: the one time that a phase waits for it."""
+    if not values or all(value.device.type == "cpu" for value in values.values()):
+        return dict(values)
+    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
+    parts = flat.split([value.numel() for value in values.values()])
+    return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bfloat16 for convolutions and matrix products at precision `bf16`; a context without effect at `fp32`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+# What losses put out beside `loss_...`, by the name it is logged under; anything else goes under the phase's name.
+METRIC_NAMES = {
+    "entropy": "policy/entropy",
+    "clip_fraction": "policy/clip_fraction",
+    "kl_approx": "policy/kl_approx",
+    "ESS": "policy/effective_sample_size",
+    "max_ratio": "policy/max_ratio",
+    "mean_ratio": "policy/mean_ratio",
+    "value_clip_fraction": "value/clip_fraction",
+    "order_accuracy": "order/accuracy",
+}
+
+
+def _logged_name(output: str, phase: str) -> str:
+    if output.startswith("loss_"):
+        return f"loss/{output.removeprefix('loss_')}"
+    return METRIC_NAMES.get(output, f"{phase}/{output}")

@@ -1,0 +1,156 @@
+"""A rollout, of one agent or of several seeds: who acts in it, what it needs before it is learned from, what it shows.
+
+    policy = SeededPolicy(model, SeedNoise(seeds))    # of a stacked model, for a Collector
+    add_next_values(rollout, model.get_value_operator())
+    normalise_advantages(rollout)                     # each seed's by its own mean and deviation
+    row = rollout_metrics(rollout[0])
+
+A rollout has the shape (N, T), N environments of T steps, or (S, N, T) with S seeds that know nothing of each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from decouple.checks import checked
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.distributions import SeedSampler
+from decouple.networks.stacking import SeedNoise, StackedLinear
+
+__all__ = [
+    "ModePolicy",
+    "SeededPolicy",
+    "add_next_values",
+    "following_values",
+    "normalise_advantages",
+    "rollout_metrics",
+    "seed_count",
+]
+
+
+@checked()
+def seed_count(model: nn.Module) -> int | None:
+    """How many seeds a model of `stack` holds; None for a model that is not stacked."""
+    return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
+
+
+class SeededPolicy(TensorDictModuleBase):
+    """A stacked model that acts: observation (S, N, ...) -> `action`, `action_log_prob` and `state_value`.
+
+    The model's own modules, without gradient, and its actions drawn from each seed's random numbers; always sampled.
+
+    Args:
+        model: a `stack` of models of `actor_value`.
+        noise: of its seeds, on its device.
+    """
+
+    @checked()
+    def __init__(self, model: ActorValue, noise: SeedNoise):
+        super().__init__()
+        parts = dict(model.module.items())
+        *layers, sampled = parts.pop("policy_head").module
+        self.layers: Any = nn.ModuleList([*parts.values(), *layers])
+        self.sampler = SeedSampler(sampled, noise)
+        self.in_keys, self.out_keys = list(model.in_keys), ["action", "action_log_prob", "state_value"]
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        # The layers pass tensors in a plain dict: as TensorDictModules they would take half of a step's time.
+        found: dict[Any, Any] = {key: tensordict.get(key) for key in self.in_keys}
+        for layer in self.layers:
+            out = layer.module(*(found[key] for key in layer.in_keys))
+            found.update(zip(layer.out_keys, out if isinstance(out, tuple) else (out,), strict=True))
+        found.update(self.sampler(TensorDict({key: found[key] for key in self.sampler.in_keys})).items())
+        return tensordict.update({key: found[key] for key in self.out_keys})
+
+
+class ModePolicy(TensorDictModuleBase):
+    """A stacked model that acts without exploration where TorchRL is told so: what it reads -> `action`.
+
+    The action of an agent whose parameters are not a number is a valid one all the same, its lower bound: it has failed
+    and its games go on beside the others'.
+
+    Args:
+        model: a `stack` of models of `actor_value`.
+    """
+
+    def __init__(self, model: ActorValue):
+        super().__init__()
+        self.policy: Any = model.get_policy_operator()
+        self.in_keys, self.out_keys = list(self.policy.in_keys), ["action"]
+        self.low = model.get_policy_head()[-1].distribution_kwargs.get("low")
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict = self.policy(tensordict)
+        if self.low is None:  # discrete: the greatest of nan is one of them
+            return tensordict
+        action = tensordict["action"]
+        return tensordict.set("action", torch.where(action.isnan(), self.low.to(action), action))
+
+
+@torch.no_grad()
+def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
+    """Write (`next`, `state_value`) (*B, T, 1) of a rollout (*B, T) that holds `state_value`, taken while acting.
+
+    The value of the next frame is the value of the frame acted on next; only the rollout's last frames, and frames
+    before a time-out that the next frame does not show, still need the network.
+    """
+    values: Tensor = rollout["state_value"]
+    following: TensorDictBase = rollout["next"]
+    keys = value_operator.in_keys
+    last = value_operator(following[..., -1].select(*keys))["state_value"]  # (*B, 1)
+    next_values = following_values(values, last)
+    cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (*B, T)
+    cut_off[..., -1] = False
+    if cut_off.any():
+        if rollout.ndim == 2:
+            next_values[cut_off] = value_operator(following[cut_off].select(*keys))["state_value"]
+        else:
+            _fill_cut_off(next_values, cut_off, following.select(*keys), value_operator)
+    following["state_value"] = next_values
+
+
+def following_values(values: Tensor, last: Tensor) -> Tensor:
+    """The values of the frames acted on next, (*B, T, 1), from those acted on and those after them, (*B, 1)."""
+    return torch.cat([values[..., 1:, :], last.unsqueeze(-2)], -2)
+
+
+def _fill_cut_off(
+    next_values: Tensor, cut_off: Tensor, following: TensorDictBase, value_operator: TensorDictModuleBase
+) -> None:
+    """The values of frames before a time-out, of several seeds; in place.
+
+    A stacked model takes equally many frames of each seed: all are shown those at which any of them is cut off.
+    """
+    where = cut_off.flatten(1).any(0)  # (N * T,)
+    unseen: Tensor = value_operator(following.reshape(len(following), -1)[:, where])["state_value"]  # (S, K, 1)
+    flat = next_values.flatten(1, 2)  # (S, N * T, 1), a view
+    flat[:, where] = torch.where(cut_off.flatten(1)[:, where].unsqueeze(-1), unseen, flat[:, where])  # (S, K, 1)
+
+
+def normalise_advantages(rollout: TensorDictBase) -> None:
+    """Standardise the `advantage` (S, N, T, 1) of each seed over its own frames, as TorchRL's GAE does for one."""
+    advantage: Tensor = rollout["advantage"]
+    own = tuple(range(1, advantage.ndim))
+    deviation = advantage.std(own, keepdim=True).clamp_min(1e-4)
+    rollout["advantage"] = (advantage - advantage.mean(own, keepdim=True)) / deviation
+
+
+def rollout_metrics(rollout: TensorDictBase) -> dict[str, float]:
+    """Returns of the episodes that ended in a rollout (N, T), and the explained variance of the values acted with."""
+    residual = rollout["value_target"] - rollout["state_value"]  # (N, T, 1)
+    variance = rollout["value_target"].var()
+    metrics = {"value/explained_variance": (1 - residual.var() / variance).item()}
+    done = rollout["next", "done"]
+    metrics["train/episodes"] = float(done.sum())
+    names = {"episode_reward": "train/episode_return", "step_count": "train/episode_length"}
+    for key, name in names.items():
+        ended = rollout["next"].get(key, None)
+        if ended is not None and done.any():
+            metrics[name] = ended[done].float().mean().item()
+    return metrics

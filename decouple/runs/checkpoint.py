@@ -1,0 +1,423 @@
+"""Checkpoints: a run's whole state in one file, that a killed process or a full disk cannot leave half-written.
+
+    save_checkpoint("runs/one/checkpoint.pt", {"settings": settings, "frames": frames, "model": model.state_dict(),
+                                               "optimizer": optimizer.state_dict(), "rng": rng_state()})
+    state = load_checkpoint("runs/one/checkpoint.pt", expect=settings)
+    set_rng_state(state["rng"])
+
+The file is one line of text (format version, SHA-256, length) and then what `torch.save` writes. It is written beside
+its destination, put on the disk, and only then given its name, so that under that name there is always the old file or
+the new one, whole. A file that is cut short or altered is refused, and so is anything but plain data: `torch.load` runs
+with `weights_only=True`, and a file from a stranger cannot run code. Within is also the version that wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decouple.checks import at_least, check_setting, checked
+from decouple.runs.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
+from decouple.runs.rules import rule_text
+from decouple.version import VERSION, written_by
+
+__all__ = [
+    "CheckpointError",
+    "checkpoint_exists",
+    "frames_to_resume",
+    "load_checkpoint",
+    "reading_checkpoint",
+    "rng_state",
+    "save_checkpoint",
+    "set_rng_state",
+]
+
+_FORMAT = 1
+_WRITTEN_BY = "decouple version"  # the key of the state under which the version that wrote it stands; none: 0.1
+_RECORD = "decouple record"  # and what it says of the files beside it
+_HEADER = re.compile(rb"decouple checkpoint (\d{4}) sha256 ([0-9a-f]{64}) bytes (\d{20})\n")
+_HEADER_BYTES = len(b"decouple checkpoint 0001 sha256 \n bytes ") + 64 + 20
+_CHUNK_BYTES = 1 << 20
+_MISSING = object()
+_NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, type(None))
+_LEAVES = (*_NUMBERS_AND_TEXT, Tensor, torch.nn.Parameter, torch.Size, torch.device, torch.dtype)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used; the message names the file, what is wrong with it and what to do."""
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
+) -> None:
+    """Write `state` to `path` so that a kill at any moment leaves the old file or the new one, whole.
+
+    One process at a time may save to a path. What earlier, killed saves to the same path left behind is removed.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        state: tensors (any device), numbers, strings, bytes, None, and lists, tuples and dicts of them; under
+            "settings" what `load_checkpoint(expect=...)` compares.
+        record: what `frames_to_resume` needs to know of the files beside it, from `Tracker.marks`; none of the state.
+
+    Raises:
+        TypeError: `state` is not a dict, or holds what `load_checkpoint` would refuse; the message says where.
+        OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
+    """
+    check_setting("path", path, lambda v: isinstance(v, str | os.PathLike), "a path")
+    check_setting("record", record, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
+    if not isinstance(state, dict):
+        raise TypeError(f"state must be a dict; got {type(state).__name__}")
+    _check_plain(state, "state")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    of_a_killed_save = re.compile(rf"\.{re.escape(path.name)}\.\d+-[0-9a-f]{{8}}\.tmp")
+    for entry in path.parent.iterdir():
+        if of_a_killed_save.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with naming_file(path), open(temporary, "xb") as file:
+            file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
+            writer = _HashingWriter(file)
+            try:
+                torch.save(
+                    {**state, _WRITTEN_BY: VERSION, _RECORD: dict(record or {})}, writer
+                )  # write and flush are all it calls
+            except RuntimeError as error:
+                raise writer.failed or error from None  # torch's own says only that bytes are missing
+            file.seek(0)
+            digest = writer.sha256.hexdigest()
+            file.write(b"decouple checkpoint %04d sha256 %s bytes %020d\n" % (_FORMAT, digest.encode(), writer.length))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@checked()
+def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, with all tensors on the CPU.
+
+    Args:
+        path: the file.
+        expect: settings that must equal `state["settings"]`, key by key in both directions. Nested dicts and dotted
+            keys (`{"env": {"game": ...}}`, `{"env.game": ...}`) are the same, and so are a list and a tuple.
+
+    Returns:
+        The state as it was saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is cut short, altered, no checkpoint or of another format; or a setting differs, in
+            which case the message lists each that does with both values.
+    """
+    return _load(Path(path), expect)[0]
+
+
+def _load(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The state, and what it says of the files beside it."""
+    with open(path, "rb") as file:
+        _check_content(path, file)
+        file.seek(_HEADER_BYTES)
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            message = f"{path}: its content is whole, but this torch ({torch.__version__}) cannot read it ({error}); "
+            raise CheckpointError(message + "load it with the version of torch that saved it") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} must hold a dict, and holds a {type(state).__name__}; save it again")
+    version, record = state.pop(_WRITTEN_BY, None), state.pop(_RECORD, {})
+    if expect is not None:
+        _check_settings(path, state, expect, version)
+    return state, record
+
+
+@checked()
+@contextlib.contextmanager
+def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
+
+    Args:
+        path: the checkpoint.
+        what: it should hold, as "agents of train_agents".
+
+    Raises:
+        CheckpointError: in place of what the content led to: a missing key, a shape that differs.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} must hold {what}, of settings that this version knows; its content gave {error!r}"
+        ) from error
+
+
+@checked(total_frames=at_least(1), frames_per_iteration=at_least(1))
+def frames_to_resume(
+    run_dir: str | os.PathLike[str],
+    expect: Mapping[str, Any],
+    *,
+    total_frames: int,
+    frames_per_iteration: int,
+) -> int | None:
+    """The frames of the run in the folder that another one goes on with, None in a fresh folder.
+
+    Args:
+        run_dir: the run's folder, with `metrics.csv` and `checkpoint.pt`, whose state holds `frames` or `iteration`.
+        expect: what the checkpoint must share with the run that goes on, as for `load_checkpoint`.
+        total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
+
+    Raises:
+        CheckpointError: a checkpoint that is damaged, or of other settings or rules, or gone although the folder's
+            table has rows; or a table that is not the one that the checkpoint was written beside.
+        ValueError: the run in the folder has already come further than `total_frames`; or a damaged metrics.csv,
+            config.yaml or record.json.
+    """
+    folder = Path(run_dir)
+    table = folder / "metrics.csv"
+    rows: list[list[str]] = []
+    if table.exists() and table.stat().st_size:
+        check_run_files(folder)
+        rows = read_table(table)[1]
+    way_out = f"or begin the run anew with restart=true, which keeps what is in {folder} beside it"
+    if not checkpoint_exists(folder / "checkpoint.pt"):
+        # The first checkpoint is written before anything is trained: a table without one has no rows.
+        if rows:
+            raise CheckpointError(
+                f"{folder / 'checkpoint.pt'} is gone, and {table} has rows up to {int(rows[-1][0]):,} frames; put the "
+                f"checkpoint back, {way_out}"
+            )
+        return 0 if table.exists() else None
+    state, record = _load(folder / "checkpoint.pt", expect)
+    done = state["frames"] if "frames" in state else state["iteration"] * frames_per_iteration
+    if done >= total_frames + frames_per_iteration:
+        raise ValueError(
+            f"total_frames must be at least {done:,}, as far as the run in {run_dir} has come (or choose another "
+            f"run_dir); got {total_frames:,}"
+        )
+    if table.exists():
+        _check_table(table, rows, done, record, way_out)
+    return done
+
+
+def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, str], way_out: str) -> None:
+    """Refuse a table that lacks rows from before the checkpoint, or has others than it had then."""
+    if done and str(done) not in (row[0] for row in rows):
+        last = f"rows up to {int(rows[-1][0]):,} frames" if rows else "no rows"
+        raise CheckpointError(
+            f"{table} was cut: it has {last}, and none of the checkpoint's {done:,}; put a whole copy of it back, "
+            f"{way_out}"
+        )
+    if done and "table" in record and table_sum(*rows_up_to(table, done)) != record["table"]:
+        raise CheckpointError(
+            f"{table} is not what it was at the checkpoint's {done:,} frames (SHA-256 differs); put a whole copy of it "
+            f"back, {way_out}"
+        )
+
+
+@checked()
+def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a checkpoint to go on from.
+
+    Raises:
+        CheckpointError: a link to a file that is gone.
+    """
+    path = Path(path)
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or begin the run "
+            "anew with restart=true, which keeps the old folder aside"
+        )
+    return path.exists()
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every global random number generator, as plain data for `save_checkpoint`.
+
+    Returns:
+        "torch": uint8 (n,), the CPU generator; "cuda": a list of uint8 (n,), one per device, empty without CUDA;
+        "python": `random.getstate()`; "numpy": the global Mersenne Twister, its key as int64 (624,).
+
+    Raises:
+        ValueError: NumPy's global generator was replaced by one that is no Mersenne Twister.
+    """
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)  # as legacy=False gives it
+    if numpy_state["bit_generator"] != "MT19937":
+        raise ValueError(f"numpy's global generator must be MT19937, its default; got {numpy_state['bit_generator']}")
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": {
+            "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+            "pos": int(numpy_state["state"]["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put every global random number generator back to where `rng_state` found it.
+
+    CUDA generators are set on the devices that both the checkpoint and this machine have.
+
+    Args:
+        state: what `rng_state` returned, before or after a checkpoint.
+
+    Raises:
+        ValueError: a generator is missing from `state`; none has been changed then.
+    """
+    missing = [name for name in ("torch", "cuda", "python", "numpy") if name not in state]
+    if missing:
+        raise ValueError(f"state must be what rng_state() returns; it lacks {missing}, and has {sorted(state)}")
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available():
+        for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(cuda_state.cpu(), device)
+    version, words, next_gauss = state["python"]
+    random.setstate((version, tuple(words), next_gauss))
+    numpy_state = state["numpy"]
+    key = numpy_state["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
+
+
+class _HashingWriter:
+    """The two methods of a file that `torch.save` calls; it sums what passes through."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+        self.length = 0
+        self.failed: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Pass `data` on to the file."""
+        self.sha256.update(data)
+        self.length += len(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def flush(self) -> None:
+        """Flush the file."""
+        try:
+            self.file.flush()
+        except OSError as error:
+            self.failed = error
+            raise
+
+
+def _check_content(path: Path, file: BinaryIO) -> None:
+    """Refuse a file whose first line, length or sum is not that of a checkpoint."""
+    advice = "go back to an older copy of it, or begin the run anew with restart=true, which keeps the old folder aside"
+    header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
+    size = os.fstat(file.fileno()).st_size
+    if header is None and size < _HEADER_BYTES:
+        raise CheckpointError(f"{path} is truncated: it has {size} bytes, less than its first line; {advice}")
+    if header is None:
+        raise CheckpointError(f"{path} is no checkpoint of decouple, or its first line is corrupt; {advice}")
+    version, digest, length = int(header[1]), header[2].decode(), int(header[3])
+    if version != _FORMAT:
+        message = f"{path} is in format {version}, and this version of decouple reads format {_FORMAT}; "
+        raise CheckpointError(message + "load it with the version of decouple that saved it")
+    if size != _HEADER_BYTES + length:
+        message = f"{path} is truncated or was appended to: it has {size} bytes"
+        raise CheckpointError(f"{message}, and {_HEADER_BYTES + length} were saved; {advice}")
+    found = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        found.update(chunk)
+    if found.hexdigest() != digest:
+        raise CheckpointError(f"{path} is corrupt: its bytes are not those that were saved (SHA-256 differs); {advice}")
+
+
+def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, Any], version: str | None) -> None:
+    """Refuse a checkpoint whose settings, or the rules among them, are not `expect`."""
+    if not isinstance(state.get("settings"), Mapping):
+        raise CheckpointError(f"{path} holds no settings to compare with; save them under state['settings']")
+    saved, wanted = dict(_flatten(state["settings"])), dict(_flatten(expect))
+    rules, settings = [], []
+    for key in sorted(saved.keys() | wanted.keys()):
+        there, here = saved.get(key, _MISSING), wanted.get(key, _MISSING)
+        if there == here or (there != there and here != here):
+            continue
+        if key.startswith("rules."):
+            numbers = [None if value is _MISSING else value for value in (there, here)]
+            rules.append(rule_text(key.removeprefix("rules."), *numbers))
+        elif here is _MISSING:
+            settings.append(f"{key}: checkpoint has {there!r}, this run has no such setting")
+        elif there is _MISSING:
+            settings.append(f"{key}: checkpoint has no such setting, this run has {here!r}")
+        else:
+            settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
+    if rules:
+        advice = f"start a new run in another folder or with restart=true, or go on with {written_by(version)}"
+        raise CheckpointError(
+            f"{path}, written by {written_by(version)}, is from a run under other rules; {advice}:\n  "
+            + "\n  ".join(rules + settings)
+        )
+    if settings:
+        advice = "go on with the checkpoint's settings, or start a new run in another folder or with restart=true"
+        raise CheckpointError(
+            f"{path}, written by {written_by(version)}, is from a run with other settings; {advice}:\n  "
+            + "\n  ".join(settings)
+        )
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting with its dotted key; an empty dict is a setting too."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _without_tuples(value)
+
+
+def _without_tuples(value: Any) -> Any:
+    """`value` with lists in place of tuples, as YAML would give it back."""
+    return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse what `torch.load(weights_only=True)` would not read back."""
+    if type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            if type(key) not in (str, int, float, bool):
+                raise TypeError(f"{where} must have strings or numbers as keys; got {key!r}")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+    elif type(value) not in _LEAVES:
+        allowed = "a tensor, number, string, bytes, None, or a list, tuple or dict of those"
+        raise TypeError(f"{where} must be {allowed}; got {type(value).__module__}.{type(value).__qualname__}")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the folder's entries on the disk, where the system knows how (not on Windows)."""
+    with contextlib.suppress(PermissionError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,142 @@
+"""A run's metrics as a picture: `plot_curves("runs/one")` draws `curves.png` from `metrics.csv` alone."""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from decouple.checks import Must, at_least, checked
+from decouple.runs.metrics import column_numbers, read_table, replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_curves", "save_figure"]
+
+_MARKERS_UP_TO = 40  # points; a longer curve is a line alone
+_Points = list[tuple[int, float]]  # (frames, value), in the order of the rows
+
+
+class _Panel(NamedTuple):
+    """One picture of `curves.png`: the metrics whose names match, unless a panel before it has them."""
+
+    title: str
+    unit: str
+    patterns: tuple[str, ...]
+
+
+_PANELS = (
+    _Panel("Episode return", "return per episode", ("train/*return", "eval/*return")),
+    _Panel("Losses", "loss", ("loss/*",)),
+    _Panel("Entropy of the policy", "entropy (nats)", ("*entropy",)),
+    _Panel("Clip fraction", "share of samples", ("*clip_fraction",)),
+    _Panel("Explained variance of the value", "share of variance", ("*explained_variance",)),
+    _Panel("Gradient norms", "L2 norm", ("grad_norm/*",)),
+    _Panel("Gradients at the cut: direction", "cosine", ("cut/*cos*",)),
+    _Panel("Gradients at the cut", "L2 norm", ("cut/*",)),
+    _Panel("Speed", "environment frames / s", ("time/frames_per_second",)),
+)
+_LABELS = {
+    "train/episode_return": "train, while collecting",
+    "eval/train_return": "train, evaluated",
+    "eval/test_return": "test, evaluated",
+}
+
+
+@checked()
+def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
+    """Draw `curves.png` from `metrics.csv`: a panel for each kind of metric that the table has.
+
+    Panels: returns (`train/*return`, `eval/*return`), losses (`loss/*`), `*entropy`, `*clip_fraction`,
+    `*explained_variance`, `grad_norm/*`, gradients at the cut (`cut/*`) and `time/frames_per_second`. Values that are
+    not finite cannot be drawn; the legend counts them.
+
+    Returns:
+        The picture's path; the file is replaced as a whole.
+
+    Raises:
+        FileNotFoundError: no metrics.csv in `run_dir`.
+        ValueError: a table that is damaged before its last line.
+    """
+    run_dir = Path(run_dir)
+    table = run_dir / "metrics.csv"
+    columns, rows = read_table(table)
+    frames = [int(at) for at in column_numbers(table, "frames", [row[0] for row in rows])]
+    panels: dict[_Panel, dict[str, _Points]] = {}
+    for index, name in enumerate(columns[1:], start=1):
+        found = [panel for panel in _PANELS if any(fnmatch.fnmatchcase(name, pattern) for pattern in panel.patterns)]
+        if found:
+            cells = [row[index] for row in rows]
+            points = zip(frames, column_numbers(table, name, cells), cells, strict=True)
+            panels.setdefault(found[0], {})[name] = [(at, value) for at, value, cell in points if cell]
+    figure = _figure(run_dir.resolve().name, {panel: panels[panel] for panel in _PANELS if panel in panels})
+    path = run_dir / "curves.png"
+    save_figure(figure, path)
+    return path
+
+
+@checked(figure=Must(lambda figure: callable(figure.savefig), "a figure of Matplotlib"), dpi=at_least(1))
+def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
+    """Write a picture as PNG; the file is replaced as a whole."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dpi)
+    replace_file(path, picture.getvalue())
+
+
+def _figure(title: str, panels: Mapping[_Panel, Mapping[str, _Points]]) -> Figure:
+    """All panels, up to three in a row, with room for the longest legend below each."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, max(1, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    legend_lines = max([math.ceil(len(series) / 2) for series in panels.values()], default=1)
+    # All in inches; matplotlib's own layouts draw everything twice, which takes twice as long.
+    width, height, across, down = 4.0, 2.5, 0.95, 1.05 + 0.2 * legend_lines
+    size = (columns * (width + across) + 0.2, rows * (height + down) + 0.3)
+    figure = Figure(figsize=size)
+    figure.subplots_adjust(
+        left=across / size[0], right=1 - 0.2 / size[0], wspace=across / width,
+        bottom=(down - 0.4) / size[1], top=1 - 0.7 / size[1], hspace=down / height,
+    )  # fmt: skip
+    figure.suptitle(title, y=1 - 0.12 / size[1], va="top")
+    if not panels:
+        figure.text(0.5, 0.5, "nothing to draw yet", ha="center", va="center")
+    last = max((points[-1][0] for series in panels.values() for points in series.values()), default=0)
+    for position, (panel, series) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        axes.set_xlim(0, 1.03 * last or 1)
+        _draw(axes, panel, series)
+    return figure
+
+
+def _draw(axes: Axes, panel: _Panel, series: Mapping[str, _Points]) -> None:
+    """Draw the curves of one panel, with its legend below it, where it hides none of them."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    magnitudes = []
+    for name, points in series.items():
+        frames = [frames for frames, _ in points]
+        values = [value if abs(value) < 1e100 else math.nan for _, value in points]  # an axis cannot hold more
+        finite = [abs(value) for value in values if not math.isnan(value)]
+        label = _LABELS.get(name, name)
+        if len(finite) < len(values):
+            label += f" ({len(values) - len(finite)} nan or inf)"
+        magnitudes += [sorted(finite)[len(finite) // 2]] if any(finite) else []
+        marker = "o" if len(finite) <= _MARKERS_UP_TO else None
+        thickness = 0.7 if len(finite) > 400 else 1.6  # many points are noisy, and few must not drown in them
+        axes.plot(frames, values, label=label, linewidth=thickness, marker=marker, markersize=3.5)
+    if len(magnitudes) > 1 and max(magnitudes) > 50 * min(magnitudes) > 0:
+        axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(min(magnitudes))))
+    axes.set_title(panel.title)
+    axes.set_xlabel("environment frames")
+    axes.set_ylabel(panel.unit)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small", frameon=False)

@@ -1,0 +1,370 @@
+"""Where metrics go: files in the run's folder, Weights & Biases if asked for, and a progress bar.
+
+    with Tracker("runs/one", settings, total_frames=25_000_000) as tracker:
+        tracker.log({"train/episode_return": 3.5, "loss/policy": 0.01}, frames=16_384)
+        tracker.plot()
+
+The folder holds `config.yaml` (the resolved settings), `record.json` (versions, commit, command line: one entry in
+"sessions" for each time the run was started), `metrics.csv` (a row per `log`, flushed at once), `curves.png` (drawn
+from the table alone) and `result.json` (what `summarise` was given). Local and offline runs need no account and never
+ask for one.
+
+While it is open no other process can work in the folder (`decouple.runs.locks`). A run that was interrupted goes on with
+`resume_frames`, the frames of its last checkpoint: later rows are dropped and logged again, and the finished table
+equals that of an unbroken run, bit for bit, columns of the clock aside.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+
+import yaml
+
+from decouple.checks import check_setting
+from decouple.runs.curves import plot_curves
+from decouple.runs.locks import FileLock, lock_folder
+from decouple.runs.metrics import MetricsTable, check_run_files, read_json, replace_file
+from decouple.runs.progress import RunProgress
+from decouple.version import VERSION
+
+if TYPE_CHECKING:
+    from torchrl.record.loggers.wandb import WandbLogger
+
+__all__ = ["Tracker", "default_tracker"]
+
+_PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
+
+
+def default_tracker() -> Literal["local", "wandb"]:
+    """The tracker of this process: "wandb" where a W&B sweep agent started it (WANDB_SWEEP_ID is set), else "local"."""
+    return "wandb" if os.environ.get("WANDB_SWEEP_ID") else "local"
+
+
+class Tracker:
+    """A run's metrics, on the disk at once; a context manager, or call `close` at the end.
+
+    Args:
+        run_dir: the run's own folder, made where it is missing.
+        config: the resolved settings: numbers, strings, booleans, None and lists and mappings of them.
+        total_frames: environment frames of the whole run.
+        tracker: "local" for files alone, "wandb" for Weights & Biases beside them.
+        mode: of "wandb": "offline" writes under `run_dir` (`wandb sync` uploads it later), "online" needs an account.
+            Under a sweep agent W&B's own environment variables decide on mode, project and run in place of these.
+        project, group, name: of "wandb"; the name is the folder's unless given.
+        progress: show progress on stderr: a bar in a terminal, else a line at most every 10 s.
+        resume_frames: None for a new run; else the frames of the checkpoint that the run goes on from: rows with more
+            frames are dropped. 0 starts over in the same folder. Log before you save, so that a checkpoint at F
+            frames never lacks the row of F.
+        facts: what else the record should say of this session, such as the environment package and its version.
+        lock: of `run_dir`, where the caller holds it (`lock_folder`); None: the tracker holds one until it is closed.
+
+    Raises:
+        ValueError, TypeError: an argument that is not as above, or a damaged metrics.csv, record.json or config.yaml of
+            the run that goes on; the message names the file, and nothing is written.
+        FileExistsError: a new run in a folder that holds one.
+        FileNotFoundError: a run to resume in a folder that holds none.
+        FolderInUseError: another process works in the folder.
+        ImportError: "wandb" without the package.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        *,
+        total_frames: int,
+        tracker: Literal["local", "wandb"] = "local",
+        mode: Literal["offline", "online"] = "offline",
+        project: str = "decouple",
+        group: str | None = None,
+        name: str | None = None,
+        progress: bool = True,
+        resume_frames: int | None = None,
+        facts: Mapping[str, str] | None = None,
+        lock: FileLock | None = None,
+    ) -> None:
+        _check_choice("tracker", tracker, ("local", "wandb"))
+        _check_choice("mode", mode, ("offline", "online"))
+        _check_count("total_frames", total_frames, at_least=1)
+        if not isinstance(config, Mapping):
+            raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
+        given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
+        if not all(isinstance(text, str) for item in given for text in item):
+            raise TypeError(f"facts must map strings to strings; got {facts!r}")
+        for label, text in (("project", project), ("group", group), ("name", name)):
+            check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
+        check_setting("progress", progress, lambda v: isinstance(v, bool), "True or False")
+        check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
+        check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
+        if resume_frames is not None:
+            _check_count("resume_frames", resume_frames, at_least=0)
+        plain_config = _plain(config, "config")
+        self.run_dir = Path(run_dir)
+        self._frames = int(resume_frames or 0)
+        self._closed = False
+        self._plot_again = 0.0  # on the monotonic clock
+        table = self.run_dir / "metrics.csv"
+        _check_resume(resume_frames, table)
+        if resume_frames is not None:
+            check_run_files(self.run_dir)
+        if tracker == "wandb":
+            _require_wandb()
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
+        table_opened = None
+        try:
+            _check_resume(resume_frames, table)  # now that nobody else works in it
+            self._table = table_opened = MetricsTable(table, resume_frames)
+            record = self._write_record(plain_config, resume_frames, dict(facts or {}))
+            self._wandb: WandbLogger | None = None
+            if tracker == "wandb":
+                run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
+                self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
+                record["wandb_id"] = self._wandb.experiment.id
+                replace_file(self.run_dir / "record.json", _json(record))
+        except BaseException:
+            if table_opened:
+                table_opened.close()
+            self._let_go()
+            raise
+        self._progress = RunProgress(total_frames, self._frames) if progress else None
+
+    def log(self, metrics: Mapping[str, float], frames: int) -> None:
+        """Write one row: the metrics at `frames` environment frames since the run began.
+
+        Args:
+            metrics: name -> number (Python, NumPy, or a tensor of one element); a name may come in some rows only, and
+                new ones at any time. What is not finite is written as nan, inf or -inf.
+            frames: environment frames so far, not fewer than in the row before.
+
+        Raises:
+            ValueError, TypeError: a name or a value that a table cannot hold; nothing is written then.
+            RuntimeError: the tracker is closed.
+        """
+        if self._closed:
+            raise RuntimeError(f"the tracker of {self.run_dir} is closed; open it again with resume_frames")
+        _check_count("frames", frames, at_least=self._frames)
+        check_setting("metrics", metrics, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
+        row = {_metric_name(key): _metric_value(key, value) for key, value in metrics.items()}
+        self._table.append(int(frames), row)
+        self._frames = int(frames)
+        if self._wandb is not None:
+            self._wandb.log_metrics(dict(row), step=self._frames, override_global_step=True)
+        if self._progress is not None:
+            self._progress.update(self._frames, row)
+
+    def marks(self) -> dict[str, str]:
+        """What a checkpoint should hold of the record, so that `frames_to_resume` sees whether it is whole."""
+        return {"table": self._table.sum()}
+
+    def plot(self) -> Path:
+        """Draw `curves.png` anew, but not so often that it takes more than a fiftieth of the time; `close` always does.
+
+        A picture takes from some tenths of a second to some seconds, as many metrics and seeds as there are.
+        """
+        path, start = self.run_dir / "curves.png", time.monotonic()
+        if not path.exists() or start > self._plot_again:
+            path = plot_curves(self.run_dir)
+            self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
+        return path
+
+    def summarise(self, result: Mapping[str, float | None], *, failed: Mapping[str, str] | None = None) -> None:
+        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary.
+
+        Args:
+            result: name -> number; None, and what is not finite, is written as null.
+            failed: under `failed`, what is said of each agent that has no return, by its name, as `seed1`.
+        """
+        check_setting("failed", failed, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
+        check_setting("result", result, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
+        row: dict[str, Any] = {}
+        for key, value in result.items():
+            number = math.nan if value is None else _metric_value(key, value)
+            row[_metric_name(key)] = number if math.isfinite(number) else None  # JSON has no nan
+        if failed:
+            row["failed"] = dict(failed)
+        replace_file(self.run_dir / "result.json", _json({"frames": self._frames, **row}))
+        if self._wandb is not None:
+            self._wandb.experiment.summary.update(row)
+
+    def close(self, *, failed: bool = False, draw: bool = True) -> None:
+        """Draw the curves a last time, unless told not to, and end the bar and the W&B run; twice is once.
+
+        Args:
+            failed: marks the W&B run so.
+            draw: a `with` that is interrupted does not, so as to end soon; what goes on with the run will.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._table.close()
+            if self._progress is not None:
+                self._progress.close()
+            if draw:
+                plot_curves(self.run_dir)
+        finally:
+            self._let_go()
+            if self._wandb is not None:
+                self._wandb.experiment.finish(exit_code=int(failed))
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(failed=kind is not None, draw=kind is None or issubclass(kind, Exception))
+
+    def _write_record(self, config: Any, resume_frames: int | None, facts: dict[str, str]) -> dict[str, Any]:
+        """Write config.yaml and record.json; settings of an earlier session that differ stay as config.<n>.yaml."""
+        record_file, config_file = self.run_dir / "record.json", self.run_dir / "config.yaml"
+        record = {"wandb_id": None, "sessions": []}
+        if resume_frames is not None:
+            record |= read_json(record_file)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
+        before = config_file.read_bytes() if config_file.exists() else text
+        if before != text:
+            replace_file(self.run_dir / f"config.{len(record['sessions'])}.yaml", before)
+        replace_file(config_file, text)
+        record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
+        replace_file(record_file, _json(record))
+        return record
+
+
+# ------------------------------------------------------------------------------------------------------- what came in
+
+
+def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{argument} must be one of {list(allowed)}; got {value!r}")
+
+
+def _check_count(argument: str, value: int, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or getattr(value, "ndim", 0):
+        raise TypeError(f"{argument} must be a whole number of frames; got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{argument} must be at least {at_least}; got {value}")
+
+
+def _check_resume(resume_frames: int | None, table: Path) -> None:
+    if resume_frames is None and table.exists():
+        advice = "choose another folder, or pass resume_frames to go on with it (0: to start it over)"
+        raise FileExistsError(f"run_dir must not hold a run already, and {table} exists; {advice}")
+    if resume_frames and not table.exists():
+        raise FileNotFoundError(f"resume_frames={resume_frames} needs a run to go on with, and there is no {table}")
+
+
+def _metric_name(name: str) -> str:
+    if not isinstance(name, str) or not name or not name.isprintable() or name == "frames":
+        raise ValueError(f"a metric's name must be printable text other than 'frames'; got {name!r}")
+    return name
+
+
+def _metric_value(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError("text is no number")
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"metric {name!r} must be one number; got {value!r}") from error
+
+
+def _plain(value: Any, where: str) -> Any:
+    """`value` as YAML and JSON hold it: dicts with text as keys, lists, numbers, text and None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value) not in (bool, int, float, str, type(None)):
+        allowed = "a number, text, a boolean, None, or a list or mapping of those"
+        raise TypeError(f"{where} must be {allowed}; got {type(value).__name__}")
+    return value
+
+
+# ----------------------------------------------------------------------------------------------------------- the record
+
+
+def _session() -> dict[str, Any]:
+    """What this process is: versions, machine, commit and command line."""
+    return {
+        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": {"decouple": VERSION, **{name: _version(name) for name in _PACKAGES}},
+        "git": _git(Path(__file__).resolve().parents[1]),
+    }
+
+
+def _version(package: str) -> str | None:
+    """The version installed, None where the package runs from a folder that was never installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(checkout: Path) -> dict[str, Any] | None:
+    """The commit of `checkout` and whether files differ from it; None where it is not a repository's top folder."""
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if Path(ask("rev-parse", "--show-toplevel")).resolve() != checkout:  # installed into another project's folder
+            return None
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+# ----------------------------------------------------------------------------------------------------- Weights & Biases
+
+
+def _require_wandb() -> None:
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise ImportError("tracker='wandb' needs the package wandb: pip install 'decouple[sweeps]'") from error
+
+
+def _wandb_logger(run_dir: Path, config: Any, run: dict[str, Any], run_id: str | None) -> WandbLogger:
+    """TorchRL's logger of a new W&B run, or of the one with `run_id`."""
+    from torchrl.record.loggers.wandb import WandbLogger
+
+    if default_tracker() == "wandb":  # the agent's variables name the project, the run and the mode
+        run, run_id = {**run, "project": None, "mode": None}, None
+    return WandbLogger(
+        exp_name=run["name"],
+        save_dir=str(run_dir),
+        id=run_id,
+        project=run["project"],
+        log_env_packages=False,  # every installed package with its local path; record.json has what matters
+        mode=run["mode"],  # not `offline`, which would leave WANDB_MODE set for the rest of the process
+        group=run["group"],
+        config=config,
+        allow_val_change=True,
+    )

@@ -1,0 +1,1 @@
+"""The actor-size study: a cell's training, the search for the smallest actor, its store, tables and figures."""

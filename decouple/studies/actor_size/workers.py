@@ -1,0 +1,376 @@
+"""Cells of the actor-size study, trained and recorded in a store, whatever happens on the way.
+
+    store = CellStore("runs/smallest_actor/cells.sqlite")
+    with Processes() as train:                                          # or RayTasks(address="auto")
+        returns = train_cells([TD3Control(actor=[4, 4], seeds=6), ...], store, train)       # per config, per seed
+
+Only seeds that the store lacks are trained, those of a cell as one batch. A batch is trained in a process of its own:
+one that is killed is started again and goes on from its last checkpoint, one that fails leaves the others alone.
+Several callers may work on the same cells; each takes what nobody has, and waits for what others train.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from decouple.checks import at_least, checked
+from decouple.runs.finite import NotFiniteError
+from decouple.runs.locks import FolderInUseError, lock_folder
+from decouple.studies.actor_size.cell import (
+    NOT_IDENTITY,
+    ControlSettings,
+    control_identity,
+    done_result,
+    sizes_name,
+    train_agents,
+)
+from decouple.studies.actor_size.store import Batch, Cell, CellStore
+
+__all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
+
+# Calls the function about once a second, and ends with GaveUpError where it says False.
+Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
+
+OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
+BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
+RENEWALS = 10  # of a claim within its lease
+PATIENCE_S = 60.0  # for another process in a batch's folder to end
+
+T = TypeVar("T")
+
+
+class CellError(RuntimeError):
+    """A cell could not be trained; the message says which and why. The other cells are done."""
+
+
+class GaveUpError(RuntimeError):
+    """Training ended because it was told not to go on: nobody wants it any more, or somebody else has it."""
+
+
+@checked()
+def cell_of(config: ControlSettings) -> Cell:
+    """What the results of these settings belong to: all that can change an agent's final return, but its seed."""
+    settings = control_identity(config, NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL)
+    text = json.dumps(settings, sort_keys=True)
+    return Cell(config.env, config.algorithm, text, tuple(config.actor), tuple(config.critic))
+
+
+@checked(parallel=at_least(1))
+def train_cells(
+    configs: Sequence[ControlSettings],
+    store: CellStore,
+    train: Train,
+    *,
+    parallel: int = 1,
+    watch: Callable[[ControlSettings], None] = lambda config: None,
+) -> list[list[float]]:
+    """The final returns of each config's agents, one per seed, those that the store has not yet trained first.
+
+    Args:
+        configs: the cells, with the seeds that are wanted. Their `run_dir` is not used: each batch has a folder below
+            the store's.
+        store: has the results, and takes the new ones.
+        train: `Processes` or `RayTasks`.
+        parallel: batches at once.
+        watch: called about once a second with what is being trained: the settings of a batch.
+
+    Raises:
+        CellError: after all that could be trained is done. The same call tries again what failed.
+    """
+    cells = [cell_of(config) for config in configs]
+    stop, failed = threading.Event(), dict[Cell, str]()
+
+    def work() -> None:
+        while not stop.is_set():
+            missing = [
+                (cell, config)
+                for cell, config in zip(cells, configs, strict=True)
+                if cell not in failed and not set(config.all_seeds) <= store.returns(cell).keys()
+            ]
+            if not missing:
+                return
+            for cell, config in missing:
+                if batch := store.claim(cell, config.all_seeds, _folder(cell)):
+                    error = _train_batch(config, batch, store, train, watch, stop)
+                    failed.update({cell: error} if error else {})
+                    break
+            else:
+                for cell, config in missing:  # which others train
+                    for batch in store.batches(cell):
+                        if batch.state == "running":
+                            watch(_of_batch(config, batch))
+                stop.wait(BEAT_S)
+
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            for worker in [pool.submit(work) for _ in range(parallel)]:
+                worker.result()
+        finally:
+            stop.set()
+    if failed:
+        raise CellError("; ".join(f"{_folder(cell)}: {error}" for cell, error in failed.items()))
+    found = [store.returns(cell) for cell in cells]
+    return [[returns[seed] for seed in config.all_seeds] for returns, config in zip(found, configs, strict=True)]
+
+
+def _train_batch(
+    config: ControlSettings,
+    batch: Batch,
+    store: CellStore,
+    train: Train,
+    watch: Callable[[ControlSettings], None],
+    stop: threading.Event,
+) -> str | None:
+    """Train, and record what came of it; the error, where it failed."""
+    restart = config.restart
+    config = _of_batch(config, batch)
+    renewed = time.monotonic()
+
+    def go_on() -> bool:
+        nonlocal renewed
+        watch(config)
+        if stop.is_set():
+            return False
+        if time.monotonic() - renewed < store.lease / RENEWALS:
+            return True
+        renewed = time.monotonic()
+        return store.renew(batch)
+
+    try:
+        if restart:  # once, not at every start of its process
+            _waited_for(lambda: lock_folder(config.run_dir, restart=True)).release()
+        report = train(config, go_on)
+    except GaveUpError:
+        store.release(batch)  # does nothing where it is somebody else's
+    except (CellError, FolderInUseError) as error:
+        store.release(batch, str(error))
+        return str(error)
+    except BaseException:
+        store.release(batch)
+        raise
+    else:
+        mean = report["final/return"]  # the agent's own where there is one
+        store.finish(batch, {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds})
+    return None
+
+
+class Processes:
+    """Trains in processes of this machine, which end with their caller however it ends; a context manager.
+
+    Args:
+        starts: how often a batch is started, at most, where its process dies.
+    """
+
+    @checked(starts=at_least(1))
+    def __init__(self, starts: int = 3) -> None:
+        self.starts = starts
+        self._idle: list[_Process] = []
+
+    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
+        codes = []
+        for _ in range(self.starts):
+            process = self._idle.pop() if self._idle else _Process()
+            try:
+                kind, answer = process.train(config, go_on)
+            except BaseException:
+                process.end()
+                raise
+            if kind == "died":
+                codes.append(answer)
+                continue
+            self._idle.append(process)
+            if kind == "error":
+                raise CellError(f"{answer} (the record is in {config.run_dir})")
+            return answer
+        died = ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
+        raise CellError(f"its process died {self.starts} times ({died}; the record is in {config.run_dir})")
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._idle:
+            self._idle.pop().end()
+
+
+class _Process:
+    """One process that trains what it is sent, one after another."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        # Not multiprocessing's own: that would run the caller's script in the new process. Nor its current folder,
+        # which Python puts first on the path and where anything may lie, is to be imported from.
+        code = f"import sys; sys.path.pop(0); from {__name__} import serve; serve(int(sys.argv[1]))"
+        command = [sys.executable, "-c", code, str(theirs.fileno())]
+        # A session of its own: a terminal's Ctrl-C is for the caller, who ends this.
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
+        theirs.close()  # so that its end is seen here
+
+    def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
+        """What came of it (done, error or died), with the report, the error or the exit code."""
+        with contextlib.suppress(OSError):  # it died since it last trained: which is seen below
+            self._connection.send(config)
+        while not self._connection.poll(BEAT_S):
+            if not go_on():
+                raise GaveUpError
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            return "died", self.end()
+
+    def end(self) -> int:
+        """Its exit code; one that still runs is killed."""
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=1)  # it ends where its connection does
+        self._process.kill()
+        return self._process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """Train what comes through the connection, until the other end is gone: then at once, whatever is under way."""
+    connection, requests = Connection(descriptor), queue.SimpleQueue()
+
+    def read() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                requests.put(connection.recv())
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        config = requests.get()
+        try:
+            answer = "done", _trained(config)
+        except Exception as error:
+            traceback.print_exc()
+            answer = "error", f"{type(error).__name__}: {error}"
+        connection.send(answer)
+
+
+class RayTasks:
+    """Trains as tasks of Ray (https://docs.ray.io), started here or a cluster's; run folders must be seen by all nodes.
+
+    Args:
+        address: of a cluster, "auto" for the one that this machine is of; None: Ray is started here.
+        cpus: that a batch takes.
+        starts: how often a batch is started, at most, where its worker dies.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+
+    def __init__(self, address: str | None = None, cpus: float = 1.0, starts: int = 3) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError("engine=ray needs Ray: pip install 'decouple[cluster]'") from error
+        self._ray = ray
+        if not ray.is_initialized():
+            with _elsewhere():
+                ray.init(address=address or "local", log_to_driver=False, logging_level="warning")
+        self._task = ray.remote(num_cpus=cpus, max_retries=starts - 1)(_trained)
+
+    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
+        errors = self._ray.exceptions
+        task = self._task.remote(dataclasses.replace(config, run_dir=str(Path(config.run_dir).absolute())))
+        try:
+            while not self._ray.wait([task], timeout=BEAT_S)[0]:
+                if not go_on():
+                    raise GaveUpError
+            return self._ray.get(task)
+        except errors.RayTaskError as error:
+            raise CellError(
+                f"{type(error.cause).__name__}: {error.cause} (the record is in {config.run_dir})"
+            ) from None
+        except errors.RayError as error:
+            raise CellError(f"{type(error).__name__} (the record is in {config.run_dir}): {error}") from None
+        except BaseException:
+            self._ray.cancel(task, force=True)
+            raise
+
+    def __enter__(self) -> RayTasks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+
+@checked()
+def frames_done(run_dir: str | os.PathLike[str]) -> int:
+    """The frames of the last row of a run's table, which another process may be writing; 0 where there is none."""
+    try:
+        with open(Path(run_dir) / "metrics.csv", "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
+            lines = file.read().splitlines(keepends=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    whole = [line for line in lines if line.endswith(b"\n")]
+    first = whole[-1].partition(b",")[0] if whole else b""
+    return int(first) if first.isdigit() else 0
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """In another folder: Ray puts the current one first on the path of its workers, and anything may lie there."""
+    before = os.getcwd()
+    os.chdir(sys.prefix)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _trained(config: ControlSettings) -> dict[str, Any]:
+    """The final evaluation; of a run that was killed after it, as it stands.
+
+    Agents that have all failed have no return, which is a result too. A process whose caller was killed may be in the
+    folder still for a moment, and is waited for.
+    """
+    try:
+        return _waited_for(lambda: done_result(config) or train_agents(config))
+    except NotFiniteError as error:
+        print(f"{config.run_dir}: {error}", file=sys.stderr)
+        return {"final/return": None}
+
+
+def _waited_for(asks: Callable[[], T]) -> T:
+    """What it gives once no other process is in the folder, such as one that a killed caller left, which soon ends."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return asks()
+        except FolderInUseError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(BEAT_S)
+
+
+def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:
+    own = {"seed": batch.first, "seeds": batch.count, "run_dir": batch.run_dir}
+    return dataclasses.replace(config, **own, show_progress=False, restart=False)
+
+
+def _folder(cell: Cell) -> str:
+    """Of a cell's runs, below the store's: readable, and another one for other settings."""
+    names = [sizes_name(size) for size in (cell.actor, cell.critic)]
+    settings = hashlib.sha256(cell.settings.encode()).hexdigest()[:8]
+    return f"{cell.task.replace('/', '_')}/{cell.algorithm}/{settings}/{names[0]}-{names[1]}"

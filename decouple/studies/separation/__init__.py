@@ -1,0 +1,1 @@
+"""The separation study: its runs read back, tables, figures, a recommendation, a page."""

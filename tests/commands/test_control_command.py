@@ -1,0 +1,258 @@
+"""experiments/control.py, toy.py and their configs: every page composes, and the real commands."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import platform
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import ROOT, Script, assert_same, checkpoint_of, environment, rows, without_clock
+from damage import damage
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+from decouple.runs.checkpoint import CheckpointError
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, load_agents, sizes_name
+
+CONTROL, TOY = Script("control.py"), Script("toy.py")
+CONFIGS = ROOT / "configs" / "control"
+TASKS = sorted(file.stem for file in (CONFIGS / "env").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def choices() -> Iterator[None]:
+    """What the scripts register with Hydra, for the tests of this file: Procgen's have another `algorithm`."""
+    for name, settings in CONTROL_ALGORITHMS.items():
+        ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
+    OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
+    yield
+    ConfigStore.instance().repo.pop("algorithm")
+    OmegaConf.clear_resolver("sizes")
+
+
+def composed(*overrides: str) -> Any:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return OmegaConf.to_object(compose("control", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_composes_with_every_algorithm(task, algorithm):
+    settings = composed(f"env={task}", f"algorithm={algorithm}", "actor=[4,4]", "critic=[16,16]", "seeds=6")
+    assert type(settings) is CONTROL_ALGORITHMS[algorithm] and settings.env == task and settings.algorithm == algorithm
+    assert settings.run_dir == f"runs/control/{task}/{algorithm}/actor4x4_critic16x16_kfull/seeds0_6"
+
+
+def test_departures_are_of_tasks_and_algorithms_that_exist():
+    departures = {file.stem for file in (CONFIGS / "departures").glob("*.yaml")}
+    assert departures <= {f"{task}_{algorithm}" for task in TASKS for algorithm in CONTROL_ALGORITHMS}
+    assert {f"toy_{algorithm}" for algorithm in CONTROL_ALGORITHMS} <= departures
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ppo_clips_values_on_the_tasks_whose_rewards_it_normalises(task):
+    normalised = task in {"acrobot", "ant", "halfcheetah", "reacher"}
+    assert composed(f"env={task}", "algorithm=ppo").clip_value == (0.2 if normalised else None)
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").clip_value is None
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").clip_value == 1.5
+
+
+def test_what_the_command_line_says_wins_over_a_departure():
+    assert composed("env=pendulum", "algorithm=td3").gamma == 0.98
+    assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").gamma == 0.9
+
+
+def test_baselines_are_those_of_the_paper():
+    sizes = {name: (settings().actor, settings().critic) for name, settings in CONTROL_ALGORITHMS.items()}
+    assert sizes["ddpg"] == sizes["td3"] == ([400, 300], [400, 300])
+    assert sizes["sac"] == ([256, 256], [256, 256]) and sizes["ppo"] == ([64, 64], [64, 64])
+
+
+def test_a_misspelt_setting_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigCompositionException):
+        composed("learnign_rate=1")
+    refused = CONTROL.run(tmp_path, "env=toy", "tau=3")
+    assert refused.returncode == 1 and "tau must be in [0, 1]; got 3" in refused.stderr
+    assert "Traceback" not in refused.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):
+    small = ["actor=[4]", "critic=[4]", "total_frames=200", "learning_starts=20", "log_every=50", "checkpoint_every=50"]
+    small += ["evaluate_every=50", "evaluate_episodes=1", "learning_rate=1e37", "run_dir=run", "show_progress=false"]
+    ended = CONTROL.run(tmp_path, "env=toy", "algorithm=td3", *small)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr and not ended.stdout
+    says, how = ended.stderr.splitlines()[-2:]
+    assert re.fullmatch(r"NotFiniteError: toy, seed 0: (loss/\w+|parameter [\w.]+) is (nan|inf) by frame 50", says)
+    assert "HYDRA_FULL_ERROR" in how
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["final/return"] is None and result["failed"]["seed0"] in says
+
+
+def test_the_table_says_which_agents_failed_and_over_how_many_the_mean_is():
+    script, settings = CONTROL.load(), composed("env=toy", "algorithm=td3", "seeds=3")
+    report = {"final/return": -2.0, "final/return_std": 1.0, "final/seeds": 2.0, "failed": {"seed1": "reward is nan"}}
+    report |= {"final/return/seed0": -1.0, "final/return/seed1": None, "final/return/seed2": -3.0}
+    lines = script.table(settings, report).splitlines()[1:]
+    assert [" ".join(line.split()) for line in lines] == [
+        *("seed 0 -1.00", "seed 1 failed: reward is nan", "seed 2 -3.00", "mean -2.00 +- 1.00 (over 2 of 3 seeds)")
+    ]
+
+
+SHORT = (
+    *("env=pendulum", "algorithm=sac", "actor=[4,4]", "critic=[8,8]", "seeds=2", "total_frames=600"),
+    *("learning_starts=100", "batch_size=16", "buffer_size=300", "log_every=50", "evaluate_every=200"),
+    *("checkpoint_every=100", "evaluate_episodes=1", "final_episodes=1"),
+)
+
+
+def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
+    unbroken, broken = tmp_path / "a", tmp_path / "b"
+    finished = CONTROL.run(tmp_path, *SHORT, f"run_dir={unbroken}")  # from a folder other than the repository's
+    assert finished.returncode == 0, finished.stderr
+    again = (*SHORT, f"run_dir={broken}")
+    CONTROL.kill_after(broken, 1, tmp_path, *again)
+    CONTROL.kill_after(broken, 9, tmp_path, *again)  # after the replay's rows have begun to be written over
+    resumed = CONTROL.run(tmp_path, *again)
+    assert resumed.returncode == 0, resumed.stderr
+
+    sessions = json.loads((broken / "record.json").read_text())["sessions"]
+    assert len(sessions) == 3 and 0 < sessions[2]["resume_frames"] < 600
+    assert rows(unbroken) == 12
+    assert without_clock(broken) == without_clock(unbroken)
+    assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
+
+    start = finished.stderr.splitlines()[0]
+    assert start.startswith("pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents; the record goes to ")
+    assert "seed 1" in finished.stdout and finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
+
+
+def test_a_second_start_in_a_folder_is_refused_while_the_first_goes_on_to_its_end(tmp_path):
+    run, output = tmp_path / "run", tmp_path / "first.txt"
+    command = (*SHORT, f"run_dir={run}", "total_frames=1000")
+    with open(output, "wb") as file:
+        options = {"cwd": tmp_path, "env": environment(), "stdout": file, "stderr": file}
+        first = subprocess.Popen(CONTROL.command(*command), **options)
+        try:
+            while rows(run) < 1 and first.poll() is None:
+                time.sleep(0.01)
+            first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
+            second = CONTROL.run(tmp_path, *command, "restart=true")
+            first.send_signal(signal.SIGCONT)
+            assert first.wait(timeout=300) == 0, output.read_text()
+        finally:
+            first.kill()
+            first.wait()
+    assert second.returncode == 1 and "Traceback" not in second.stderr
+    assert f"{run} is held by process {first.pid} on {platform.node()}" in second.stderr
+    assert rows(run) == 20 and [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["run"]
+
+
+def test_a_sweep_over_sizes(tmp_path):
+    swept = CONTROL.run(tmp_path, *SHORT, "total_frames=150", "actor=[4,4],[]", "-m")
+    assert swept.returncode == 0, swept.stderr
+    folders = sorted(folder.name for folder in (tmp_path / "runs" / "control" / "pendulum" / "sac").iterdir())
+    assert folders == ["actor4x4_critic8x8_kfull", "actorlinear_critic8x8_kfull"]
+
+
+def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
+    small = ("algorithms=[ddpg,trpo]", "seeds=2", "total_frames=1100", f"run_dir={tmp_path / 'toy'}")
+    finished = TOY.run(tmp_path, *small)
+    assert finished.returncode == 0, finished.stderr
+    for name in ("figure1.png", "figure2_ddpg.png", "figure2_trpo.png", "table.md"):
+        assert (tmp_path / "toy" / name).stat().st_size > 200
+    table = (tmp_path / "toy" / "table.md").read_text().splitlines()
+    assert len(table) == 4 and table[2].startswith("| DDPG | -") and table[3].startswith("| TRPO | -")
+    assert len(list((tmp_path / "toy").glob("*/*/seeds2/result.json"))) == 2 * 5
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "toy").glob("*/*/*/metrics.csv")}
+    rows = read_csv(tmp_path / "toy" / "agents.csv")
+    assert len(rows) == 2 * 5 * 2
+    for row in rows:
+        viable = [float(row[when]) >= -10 for when in ("start", "return")]
+        assert row["learned"] == str(viable == [False, True]).lower()
+    again = TOY.run(tmp_path, *small)
+    assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
+    assert "algorithms must be of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
+
+    few = ("algorithms=[ddpg]", *small[1:])
+    folders = sorted(file.parent for file in (tmp_path / "toy" / "ddpg").glob("*/*/metrics.csv"))
+    damages = ("truncated result", "result with a byte-order mark", "bad cell", "no UTF-8 in the table")
+    damaged = [damage(folder, what) for folder, what in zip(folders, damages, strict=False)]
+    reported = TOY.run(tmp_path, *few, "train=false")
+    assert reported.returncode == 0, reported.stderr
+    text = (tmp_path / "toy" / "table.md").read_text()
+    assert text.count("left out") == 4 and "Left out, or failed:" in text and all(str(file) in text for file in damaged)
+    assert len(read_csv(tmp_path / "toy" / "agents.csv")) == 2  # of the one cell that is left
+    stopped = TOY.run(tmp_path, *few)  # which would go on with them
+    assert stopped.returncode == 1 and any(str(file) in stopped.stderr for file in damaged)
+    assert "Traceback" not in stopped.stderr
+    for folder in folders:
+        (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
+    none = TOY.run(tmp_path, *few, "train=false")
+    assert none.returncode == 1 and "ValueError: run_dir must hold a cell that can be used" in none.stderr
+    assert all(str(folder) in none.stderr for folder in folders) and "Traceback" not in none.stderr
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_toy_report_of_nothing_says_so_in_a_line(tmp_path):
+    ran = TOY.run(tmp_path, "train=false", "algorithms=[ddpg]", f"run_dir={tmp_path / 'new'}")
+    assert ran.returncode == 1 and "ValueError: train must be true where" in ran.stderr
+    assert "Traceback" not in ran.stderr and not (tmp_path / "new").exists()
+
+
+def test_an_agent_has_learned_only_where_its_start_was_not_viable():
+    """A return from -10 on is viable: of six starts one is; of the others three end as viable, and one failed."""
+    toy = TOY.load()
+    starts = np.array([-9.8, -200.0, -10.1, -150.0, -160.0, -170.0])
+    returns = np.array([-1.0, -10.0, -2.0, -3.0, -90.0, math.nan])
+    assert toy.learned(starts, returns).tolist() == [False, True, True, True, False, False]
+    assert toy.cell_text(starts, returns) == "-21.2 ± 38.6 (3 of 5; 1 at the start; 1 failed)"
+    assert toy.cell_text(starts[:2], np.array([math.nan, math.nan])) == "no return (0 of 1; 1 at the start; 2 failed)"
+    lost = toy.cell_text(np.array([-5.0, -200.0]), np.array([-50.0, -150.0]))  # viable at its start, and not in the end
+    assert lost == "-100.0 ± 70.7 (0 of 1; 1 at the start)"
+
+
+def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
+    small = ("algorithms=[ddpg]", "total_frames=1100", f"run_dir={tmp_path / 'toy'}", "seeds=1")
+    assert TOY.run(tmp_path, *small).returncode == 0
+    folders = {folder.name for folder in (tmp_path / "toy" / "ddpg").glob("*/*")}
+    assert folders == {"seeds1"}  # six seeds would be trained anew, beside it
+    agents = load_agents(tmp_path / "toy" / "ddpg" / "linear-16x16" / "seeds1")
+    assert len(agents) == 1 and sum(p.numel() for p in agents[0].module["policy_head"].parameters()) == 2
+    refused = TOY.run(tmp_path, "algorithms=[ddpg]", "total_frames=1000", f"run_dir={tmp_path / 'toy'}", "seeds=1")
+    assert refused.returncode == 1 and "nothing would be learned" in refused.stderr
+
+
+def test_a_cell_of_the_toy_study_that_cannot_go_on_is_begun_anew_where_asked(tmp_path):
+    script = TOY.load()
+    quick = {"total_frames": 200, "learning_starts": 20, "log_every": 50}
+    quick |= {"evaluate_every": 200, "checkpoint_every": 200}
+    quick |= {"evaluate_episodes": 1, "final_episodes": 1, "show_progress": False, "run_dir": str(tmp_path / "run")}
+    old = CONTROL_ALGORITHMS["ddpg"](env="toy", actor=[], critic=[], **quick)
+    new, pair = dataclasses.replace(old, gamma=0.5), ("ddpg", "a |1|, c |1|")
+    script.run_cells({pair: old})
+    for refuses in (script.run_cells, script.read_cells):
+        with pytest.raises((CheckpointError, ValueError), match="gamma"):
+            refuses({pair: new})
+    script.run_cells({pair: dataclasses.replace(old, restart=True)})  # it is done
+    assert not (tmp_path / "run.1").exists()
+    script.run_cells({pair: dataclasses.replace(new, restart=True)})
+    assert (tmp_path / "run.1" / "result.json").exists()
+    assert script.read_cells({pair: new})[0][pair].settings == new

@@ -1,0 +1,104 @@
+"""Wrong commands: each ends in a line that names what is wrong, with exit code 1 and no trace. All of them: -m slow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bad_commands import COMMANDS
+from commands import Script
+from marks import needs_games
+from warm import Warm
+
+CONTROL = Script("control.py")
+TINY = ("env=toy", "total_frames=300", "learning_starts=100", "actor=[4,4]", "critic=[4,4]", "final_episodes=1")
+# One of each kind that ended in a trace, and one of each that Hydra refuses.
+QUICK = {
+    ("control.py", "env=1"): "ValueError: env=1: ",
+    ("control.py", "env=[[1]]"): "TypeError: env=[[1]]: ",
+    ("control.py", "separation=inf"): "; got inf",
+    ("control.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
+    ("control.py", "+nonsense=1"): "ValueError: nonsense must not be added: ",
+    ("control.py", "total_frames"): "ValueError: total_frames cannot be read ",
+    ("control.py", "env=cartpole"): "MissingConfigException: In 'control': Could not find 'env/cartpole' ",
+    ("control.py", "gamma=x"): "ConfigCompositionException: Error merging override gamma=x: Value 'x' ",
+    ("toy.py", "train=false run_dir=NONE"): "ValueError: train must be true where NONE has no cells ",
+    ("smallest_actor.py", "+search.nonsense=1"): "ValueError: search.nonsense must not be added: ",
+    ("smallest_actor.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
+}
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm() as warm:
+        yield warm
+
+
+@pytest.fixture(scope="module")
+def folder(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to give commands in, with a RUN in it and a FILE."""
+    folder = tmp_path_factory.mktemp("commands")
+    code, _, errors = warm.run(folder, "control.py", *TINY, "run_dir=RUN")
+    assert code == 0, errors
+    (folder / "FILE").write_text("x")
+    return folder
+
+
+def check(warm: Warm, folder: Path, script: str, arguments: str, says: str) -> None:
+    run = {file: file.read_bytes() for file in sorted((folder / "RUN").iterdir())}
+    soon = "import signal; signal.alarm(120)"  # what is taken for right would train
+    code, out, errors = warm.run(folder, script, *arguments.split(), before=soon)
+    assert code in (1, 2) and not out, (code, out, errors)  # 2: Hydra's own parser of options
+    assert "Traceback" not in errors and says in errors, errors
+    if code == 1:
+        assert errors.endswith("\n(HYDRA_FULL_ERROR=1 shows where)\n"), errors
+    assert {file: file.read_bytes() for file in sorted((folder / "RUN").iterdir())} == run
+
+
+@pytest.mark.parametrize("command", QUICK, ids=" ".join)
+def test_what_once_ended_in_a_trace_ends_in_a_line(warm, folder, command):
+    check(warm, folder, *command, QUICK[command])
+
+
+@pytest.mark.slow
+@needs_games
+@pytest.mark.parametrize(("script", "arguments", "says"), COMMANDS, ids=lambda part: str(part) or "nothing")
+def test_a_wrong_command_ends_in_a_line_that_names_what_is_wrong(warm, folder, script, arguments, says):
+    check(warm, folder, script, arguments, says)
+
+
+def test_a_path_with_an_equals_sign_needs_no_quotes(warm, folder):
+    for path in ("seeds0_6/gamma=0.9", "gamma=0.9,tau=1", "it's=here", "a=b\\"):
+        code, _, errors = warm.run(folder, "export.py", f"checkpoint={path}")
+        assert code == 1 and f"FileNotFoundError: [Errno 2] No such file or directory: '{path}'" in errors.replace(
+            "\\\\", "\\"
+        ).replace('"', "'"), errors
+    code, _, errors = warm.run(folder, "export.py", "checkpoint='a=b'")  # quoted for Hydra, as ever
+    assert "No such file or directory: 'a=b'" in errors
+
+
+def test_where_a_sweep_could_mean_either_the_error_says_how_to_quote(warm, folder):
+    code, _, errors = warm.run(folder, "control.py", "run_dir=a=b,c", "-m")
+    assert code == 1 and "run_dir=a=b,c cannot be read" in errors and """run_dir="'a=b'\"""" in errors
+
+
+def test_a_jobs_error_in_a_sweep_is_a_line_too(warm, folder):
+    code, _, errors = warm.run(folder, "control.py", "gamma=2,3", "-m")
+    assert code == 1 and "Traceback" not in errors
+    assert errors.splitlines()[-2] == "ValueError: gamma must be in [0, 1]; got 2.0"
+
+
+def test_a_bug_keeps_its_trace_and_the_variable_shows_that_of_any_error(warm, folder):
+    broken = "import decouple.studies.actor_size.cell\ndef train_agents(config): raise AttributeError('a bug')\n"
+    broken += "decouple.studies.actor_size.cell.train_agents = train_agents"
+    code, _, errors = warm.run(folder, "control.py", *TINY, before=broken)
+    assert code == 1 and "Traceback" in errors and errors.endswith("AttributeError: a bug\n")
+    code, _, errors = warm.run(folder, "control.py", "gamma=2", HYDRA_FULL_ERROR="1")
+    assert code == 1 and "Traceback" in errors and "ValueError: gamma must be in [0, 1]" in errors
+
+
+def test_a_command_in_a_process_of_its_own_is_answered_as_a_forked_one_is(tmp_path):
+    refused = CONTROL.run(tmp_path, "env=1")
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert refused.stderr.splitlines()[0].startswith("ValueError: env=1: ") and len(refused.stderr.splitlines()) == 2

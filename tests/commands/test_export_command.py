@@ -1,0 +1,162 @@
+"""experiments/export.py: the real command on real runs, small ones, and what it says of wrong ones."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from commands import Script
+from tensordict import TensorDict
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from decouple.envs.control.tasks import control_env
+from decouple.envs.games.batched import GAMES, games_env
+from decouple.on_policy.training import train_on_policy
+from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, load_agents, train_agents
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+EXPORT = Script("export.py")
+NETWORKS = {"actor": [4, 4], "critic": [8, 8], "seeds": 2, "seed": 3}
+QUIET = {"final_episodes": 1, "evaluate_episodes": 1, "show_progress": False, "tracker": "local"}
+FAST = ("seconds=0", "observations=20", "batch_sizes=[1,3]")
+
+
+def trained(folder: Path, algorithm: str, **settings: object) -> Path:
+    """The folder of a run that has hardly begun."""
+    run_dir = folder / algorithm
+    lengths = {
+        "ppo": {"total_frames": 200, "rollout_steps": 100, "minibatches": 2, "epochs": 1},
+        "sac": {"total_frames": 120, "learning_starts": 100, "batch_size": 8, "buffer_size": 200},
+    }
+    settings = {**NETWORKS, **QUIET, **lengths[algorithm], **settings, "run_dir": str(run_dir)}
+    train_agents(CONTROL_ALGORITHMS[algorithm](**settings))
+    return run_dir
+
+
+def actions(path: Path, observation: torch.Tensor) -> np.ndarray:
+    return onnxruntime.InferenceSession(path).run(["action"], {"observation": observation.numpy()})[0]
+
+
+def exported(folder: Path, *arguments: str) -> str:
+    ran = EXPORT.run(folder, *arguments, *FAST)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script as a module."""
+    path = list(sys.path)
+    sys.path.insert(0, str(EXPORT.path.parent))  # as Python does for the command
+    try:
+        spec = importlib.util.spec_from_file_location("export_experiment", EXPORT.path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["export_experiment"] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = path
+    return module
+
+
+def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path):
+    run_dir = trained(tmp_path, "ppo", env="pendulum", normalize_observation=True, normalize_reward=True)
+    printed = exported(tmp_path, "checkpoint=ppo", "seed=4").splitlines()
+    assert printed[0] == "pendulum, ppo, actor |4x4|, seed 4, 200 frames"
+    # 3 -> 4 -> 4 -> 1: 16 + 20 + 5 parameters, 12 + 16 + 4 multiply-adds
+    size = (run_dir / "actor_seed4.onnx").stat().st_size
+    file = "ppo/actor_seed4.onnx"
+    assert printed[1] == f"{file}: {size:,} bytes; 41 parameters, 32 multiply-adds an action"
+    assert "over 276 observations, random and recorded (allowed: 1e-04)" in printed[2]
+    assert [line.split()[:3] for line in printed[4:]] == [
+        [runtime, "batch", size] for runtime in ("eager", "exported", "onnx") for size in ("1", "3")
+    ]
+
+    # By hand, from the numbers in the checkpoint: agent 1 of 2.
+    state = load_checkpoint(run_dir / "checkpoint.pt")
+    moments = state["env"]["_extra_state"]["statistics"]["observation"]
+    raw = control_env("pendulum", [4]).rollout(50)["observation"][0, 0]
+    x = (raw.double() - moments["mean"][1]) / (moments["variance"][1] + 1e-8).sqrt()
+    x = x.clamp(-10, 10).float()
+    weights = {name: value[1] for name, value in state["model"].items() if "value" not in name}
+    for name in ("module.policy.module.0.linear", "module.policy.module.1.linear"):
+        x = torch.tanh(x @ weights[f"{name}.weight"] + weights[f"{name}.bias"])
+    head = "module.policy_head.module.0.module.0"
+    expected = 2 * torch.tanh(x @ weights[f"{head}.weight"] + weights[f"{head}.bias"])
+    np.testing.assert_allclose(actions(run_dir / "actor_seed4.onnx", raw), expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_an_agent_of_a_game_that_samples(script, tmp_path):
+    """Games multiply observations by their scale; the file takes them as they are, and noise."""
+    run_dir = trained(tmp_path, "sac", env="pong")
+    output = tmp_path / "elsewhere" / "pong.pt2"
+    settings = {"checkpoint": str(run_dir / "checkpoint.pt"), "format": "pt2", "sample": True, "output": str(output)}
+    _, _, rows = script.export(script.Export(**settings, seconds=0.0))
+    assert {row["runtime"] for row in rows} == {"eager", "exported"}  # .pt2 asks for no ONNX Runtime
+    facts = json.loads(output.with_name("pong.pt2.json").read_text())
+    expected = {"task": "pong", "algorithm": "sac", "seed": 3, "frames": 120, "run": str(run_dir), "sample": True}
+    assert facts.items() >= expected.items()
+    raw = games_env("pong", [3], scale_observations=False).rollout(5)["observation"][0, 0]
+    noise = torch.zeros(5, 3)  # the most likely action
+    model, scale = load_agents(run_dir)[0], torch.as_tensor(GAMES["pong"].observation_scale)
+    with torch.no_grad():
+        scores = model.policy_layer(model.module["policy"].module((raw * scale).float()))
+    assert torch.equal(torch.export.load(output).module()(raw, noise), scores.argmax(-1))
+
+
+def test_what_is_wrong_is_said_by_name(script, tmp_path):
+    run_dir = str(trained(tmp_path, "sac", env="toy"))
+    save_checkpoint(tmp_path / "other.pt", {"settings": {"game": "chess"}})
+    for settings, says in (
+        ({}, "checkpoint must be a run's folder, or its checkpoint; got None"),
+        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx or pt2; got 'h5'"),
+        ({"checkpoint": run_dir, "seed": 5}, r"seed must be one of the run's, \[3, 4\]; got 5"),
+        (
+            {"checkpoint": str(tmp_path / "other.pt")},
+            "checkpoint must be of a run of experiments/control",
+        ),
+    ):
+        with pytest.raises(ValueError, match=says):
+            script.export(script.Export(**settings))
+    _, report, rows = script.export(script.Export(checkpoint=run_dir, format="pt2", seconds=0.0))
+    assert report.path.name == "actor_seed3.pt2" and len(rows) == 4
+
+
+def test_the_command_says_it_in_a_line(tmp_path):
+    ran = EXPORT.run(tmp_path, "checkpoint=gone")
+    assert ran.returncode == 1 and "\nFileNotFoundError: " in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.skipif(
+    not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")), reason="no backend is installed"
+)
+def test_an_agent_of_procgen(tmp_path):
+    games = Script("procgen.py").load()
+    tiny = {"num_envs": 2, "rollout_steps": 16, "total_frames": 32, "minibatches": 1, "epochs": 1}
+    run = games.prepare(games.ProcgenExperiment(**tiny, run_dir=str(tmp_path / "run"), tracker="local"))
+    with contextlib.closing(run.env), run.tracker as tracker:  # the script's training, without its evaluations
+        train_on_policy(
+            run.env,
+            run.model,
+            run.phases,
+            run.config,
+            log=tracker.log,
+            checkpoint=run.checkpoint,
+            identity=run.identity,
+        )
+    printed = exported(tmp_path, "checkpoint=run")
+    assert printed.startswith("procgen starpilot, easy, ppo, separation late, seed 0, 32 frames\nrun/actor_seed0.onnx")
+    frames = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    policy = run.model.get_policy_operator()
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        expected = policy(TensorDict(observation=frames, batch_size=3))["action"]
+    assert (actions(tmp_path / "run" / "actor_seed0.onnx", frames) == expected.numpy()).all()

@@ -1,0 +1,561 @@
+"""experiments/procgen.py and configs/: what configurations say, and the real command: train, kill, resume, evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hydra
+import pytest
+import torch
+import yaml
+from commands import ROOT, Script, assert_same, checkpoint_of, rows, without_clock
+from hydra.errors import ConfigCompositionException
+from marks import needs_games
+from omegaconf import OmegaConf
+
+from decouple.envs.procgen.games import GAMES
+from decouple.envs.procgen.levels import first_frames, training_fingerprints
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.blocks import SqueezeExcitation
+from decouple.runs.checkpoint import CheckpointError
+from decouple.runs.locks import FolderInUseError, lock_folder
+from decouple.runs.metrics import read_metrics
+
+PROCGEN = Script("procgen.py")
+SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
+NAMES, PROTOCOLS = ("shared", "late", "early", "full"), ("as_written", "as_released", "controlled")
+
+needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
+
+
+def train(script: ModuleType, config: Any) -> dict[str, float]:
+    return script.train(script.prepare(config))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Torch's threads would spin beside those of the games."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The script as a module, with its folder off `sys.path`, where `import procgen` has to find the games."""
+    path = list(sys.path)
+    sys.path.insert(0, str(SCRIPT.parent))  # as Python does for the command
+    try:
+        spec = importlib.util.spec_from_file_location("procgen_experiment", SCRIPT)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["procgen_experiment"] = module
+        spec.loader.exec_module(module)
+        assert str(SCRIPT.parent) not in sys.path  # the script has seen to it
+    finally:
+        sys.path[:] = path
+    return module
+
+
+@pytest.fixture
+def compose(script: ModuleType):
+    """Overrides of the command line -> the settings, as the script gets them."""
+
+    def settings(*overrides: str) -> Any:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return OmegaConf.to_object(hydra.compose("procgen", list(overrides)))
+
+    return settings
+
+
+def departures(settings: Any) -> dict[str, Any]:
+    """The settings that differ from the dataclass's defaults, those that name the run aside."""
+    default = type(settings)()
+    found = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != getattr(default, field.name)
+    }
+    return {name: value for name, value in found.items() if name not in ("run_dir", "separation", "protocol", "env")}
+
+
+# --------------------------------------------------------------------------------------------------- configurations
+
+RELEASED = {"in_place_skip": True, "minibatches": 16}
+WHAT_THE_PROTOCOLS_CHANGE = {
+    ("as_written", "shared"): {},
+    ("as_written", "late"): {},
+    ("as_written", "early"): {},
+    ("as_written", "full"): {"algorithm": "daac"},
+    ("as_released", "shared"): {**RELEASED, "value_coeff": 0.25},  # 3 epochs, the default
+    ("as_released", "late"): {**RELEASED, "value_coeff": 0.25, "epochs": 1, "attention": True},
+    ("as_released", "early"): {**RELEASED, "value_coeff": 0.25, "epochs": 1, "attention": True},
+    ("as_released", "full"): {**RELEASED, "algorithm": "idaac"},  # the value phase: 0.5 on the squared error
+    **{("controlled", separation): {} for separation in NAMES},
+}
+
+
+@pytest.mark.parametrize(("protocol", "separation"), WHAT_THE_PROTOCOLS_CHANGE)
+def test_a_protocol_changes_these_settings_and_no_other(compose, protocol, separation):
+    settings = compose(f"protocol={protocol}", f"separation={separation}")
+    assert (settings.protocol, settings.separation) == (protocol, separation)
+    assert departures(settings) == WHAT_THE_PROTOCOLS_CHANGE[protocol, separation]
+    assert settings.run_dir == f"runs/procgen/{protocol}/starpilot/{separation}/seed0"
+
+
+@pytest.mark.parametrize("protocol", ["as_written", "as_released", "controlled"])
+@pytest.mark.parametrize("separation", ["shared", "late", "early", "full"])
+def test_values_are_clipped_under_every_protocol_unless_told_otherwise(compose, protocol, separation):
+    """Rewards are scaled, and the released code clips in all of its variants."""
+    pages = [f"protocol={protocol}", f"separation={separation}"]
+    assert compose(*pages).clip_value == 0.2
+    assert compose(*pages, "clip_value=null").clip_value is None
+
+
+def test_the_default_is_the_studys_easy_mode_on_200_levels(compose):
+    settings = compose()
+    assert departures(settings) == {}
+    expected = {"env": "starpilot", "separation": "late", "protocol": "as_written", "distribution_mode": "easy"}
+    expected |= {"num_envs": 64, "num_levels": 200, "start_level": 0, "evaluate_episodes": 10, "final_episodes": 100}
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+def test_on_a_gpu_halves_of_the_games_take_turns_where_there_are_two(compose):
+    assert compose("device=cuda").overlap
+    assert not compose("device=cuda", "num_envs=63").overlap
+    assert compose("device=cuda", "num_envs=63", "overlap=true").overlap  # refused by the games, by its name
+
+
+@pytest.mark.parametrize("k", range(5))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_integer_is_a_separation_without_the_departures_of_a_name(compose, k, protocol):
+    settings = compose(f"separation='{k}'", f"protocol={protocol}")
+    assert settings.separation == k
+    released = {**RELEASED, "value_coeff": 0.25} if protocol == "as_released" else {}
+    assert departures(settings) == released
+
+
+PUBLISHED = {  # per game: value epochs, rollouts between value phases, alpha_A; then the order coefficient and width
+    "plunder": ((1, 8, 0.3), (0.1, None)),
+    "chaser": ((1, 1, 0.15), (0.001, None)),
+    "bigfish": ((9, 32, 0.05), (0.01, 4)),
+    "miner": ((9, 32, 0.25), (0.1, 64)),
+    "dodgeball": ((9, 32, 0.25), (0.001, 64)),
+    "climber": ((9, 1, 0.05), (0.001, 64)),
+}
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_published_settings_per_game(compose, game):
+    of_daac, of_idaac = PUBLISHED.get(game, ((9, 1, 0.25), (0.001, None)))
+    for tuned, order in (("daac", (0.001, None)), ("idaac", of_idaac)):
+        settings = compose(f"env={game}", f"tuned={tuned}", "separation=full")
+        assert settings.env == game
+        assert (settings.value_epochs, settings.value_every, settings.advantage_coeff) == of_daac
+        assert (settings.order_coeff, settings.order_width) == order
+    names = {"algorithm", "value_epochs", "value_every", "advantage_coeff", "order_coeff", "order_width"}
+    assert departures(settings).keys() <= names
+    assert departures(compose(f"env={game}")) == {}
+
+
+def test_there_is_a_page_for_each_game_and_for_no_other():
+    assert sorted(page.stem for page in (CONFIGS / "env").iterdir()) == sorted(GAMES)
+    tuned = {page.stem for page in (CONFIGS / "tuned" / "game").rglob("*.yaml")}
+    assert tuned == PUBLISHED.keys()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("totl_frames=3", "Key 'totl_frames' not in 'ProcgenExperiment'"),
+        ("num_envs=few", "(?s)'few'.*Integer.*num_envs"),
+        ("gamma=high", "(?s)'high'.*Float.*gamma"),
+        ("attention=perhaps", "(?s)perhaps.*bool.*attention"),
+        ("env=pong", "(?s)Could not find 'env/pong'.*starpilot"),
+        ("separation='5'", "(?s)Could not find 'separation/5'.*late"),
+        ("separation=mid", "(?s)Could not find 'separation/mid'.*late"),
+        ("protocol=as_told", "(?s)Could not find 'protocol/as_told'.*as_released"),
+    ],
+)
+def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(compose, override, message):
+    with pytest.raises((ConfigCompositionException, hydra.errors.MissingConfigException)) as refusal:
+        compose(override)
+    whole = f"{refusal.value}\n{refusal.value.__cause__}"
+    assert re.search(message, whole), whole
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("gamma=2", r"gamma must be in \[0, 1\]; got 2.0"),
+        ("algorithm=a2c", r"algorithm must be one of \['daac', 'idaac', 'ppo'\]; got 'a2c'"),
+        ("num_envs=0", "num_envs must be at least 1; got 0"),
+        ("evaluate_episodes=0", "evaluate_episodes must be at least 1; got 0"),
+        ("final_episodes=-1", "final_episodes must be at least 1; got -1"),
+        ("unseen=seed", "unseen must be layout, frame or null; got 'seed'"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(compose, override, message):
+    with pytest.raises(ValueError, match=message):
+        compose(override)
+
+
+# ------------------------------------------------------------------------------------- the script's own functions
+
+TINY = (
+    *("num_envs=4", "rollout_steps=16", "total_frames=128", "num_threads=1", "evaluate_every=100"),
+    *("evaluate_episodes=1", "final_episodes=1", "unseen=null"),
+)
+GAME = {"shared": "starpilot", "late": "bossfight", "early": "dodgeball", "full": "fruitbot"}  # with short episodes
+
+
+@needs_games
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("separation", NAMES)
+def test_every_separation_trains_under_every_protocol(script, compose, tmp_path, separation, protocol):
+    config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *TINY)
+    config.run_dir = str(tmp_path / "run")
+    report = train(script, config)
+    metrics = read_metrics(config.run_dir)
+    assert metrics["frames"] == [64, 128]
+    names = {"loss/objective", "loss/critic", "policy/entropy", "policy/clip_fraction", "value/clip_fraction"}
+    names |= {"loss/advantage", "grad_norm/value"} if separation == "full" and protocol != "controlled" else set()
+    names |= {"order/accuracy", "loss/order"} if separation == "full" and protocol == "as_released" else set()
+    assert names <= metrics.keys()
+    assert ("loss/advantage" in metrics) == ("loss/advantage" in names)
+    assert ("order/accuracy" in metrics) == ("order/accuracy" in names)
+    assert any(name.startswith("cut/") for name in metrics) == (separation != "full")
+    assert all(torch.tensor(metrics[name]).isfinite().all() for name in names)
+    glossary = set(re.findall(r"`(\w+/\w+)`", (ROOT / "docs" / "procgen.md").read_text()))
+    assert metrics.keys() - {"frames"} <= glossary
+    assert report["final/generalisation_gap"] == report["final/train_return"] - report["final/test_return"]
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert kept == {"frames": 128, **report}
+    facts = json.loads((tmp_path / "run" / "record.json").read_text())["sessions"][0]["facts"]
+    k = {"shared": 4, "late": 2, "early": 1, "full": 0}[separation]
+    assert facts["separation_index"] == str(k)
+    heads = {"shared": 626_256, "late": 1_197_040, "early": 1_238_672, "full": 1_248_400}
+    if protocol != "as_released" or separation in ("shared", "full"):
+        assert json.loads(facts["parameters"])["total"] == heads[separation]
+    else:  # with attention in the separated stages
+        assert json.loads(facts["parameters"])["total"] == {"late": 1_199_088, "early": 1_242_384}[separation]
+    assert (tmp_path / "run" / "curves.png").exists()
+
+
+@needs_games
+@pytest.mark.parametrize("k", range(5))
+def test_attention_stands_in_the_separated_stages_but_never_before_three_channels(script, compose, k):
+    config = compose(f"separation='{k}'", "attention=true", "num_threads=1", "num_envs=1")
+    env = script.make_env(config, 1, 0, test=False, training=True)
+    model = script.make_model(config, env)
+    env.close()
+
+    def stages_with_attention(part: str) -> int:
+        blocks = model.module[part].module
+        return sum(any(isinstance(m, SqueezeExcitation) for m in block.modules()) for block in blocks)
+
+    assert isinstance(model, ActorValue) and model.at == k
+    assert stages_with_attention("trunk") == 0
+    assert stages_with_attention("policy") == stages_with_attention("value") == min(2, max(0, 3 - k))
+
+
+@needs_games
+def test_training_levels_test_levels_and_reward_scaling_are_where_they_belong(script, compose):
+    config = compose("num_levels=3", "start_level=50", "num_threads=1", "env=fruitbot")
+    found = {}
+    for test, training in ((False, True), (False, False), (True, False)):
+        env = script.make_env(config, 16, 5, test=test, training=training)
+        found[test, training] = set(env.reset()["level_seed"].flatten().tolist()), len(env.transform)
+        env.close()
+    assert found[False, True][0] == found[False, False][0] <= {50, 51, 52}
+    assert max(found[True, False][0]) > 1000  # of all levels
+    assert found[False, True][1] == found[False, False][1] + 1  # the scaling
+
+
+@pytest.fixture(scope="module")
+def finished(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, float]]:
+    """The settings and the final evaluation of a finished run of the tiny experiment."""
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_object(hydra.compose("procgen", [*TINY, "final_episodes=2", "checkpoint_every=1"]))
+    config.run_dir = str(tmp_path_factory.mktemp("finished") / "run")
+    return config, train(script, config)
+
+
+@needs_procgen
+def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(script, finished):
+    config, report = finished
+    folder = Path(config.run_dir)
+    before = (folder / "metrics.csv").read_bytes(), (folder / "checkpoint.pt").read_bytes()
+    assert train(script, config) == report
+    assert ((folder / "metrics.csv").read_bytes(), (folder / "checkpoint.pt").read_bytes()) == before
+
+
+@needs_procgen
+def test_more_total_frames_go_on_and_equal_a_run_of_that_length(script, finished, tmp_path):
+    config, _ = finished
+    longer = dataclasses.replace(config, total_frames=192, run_dir=str(tmp_path / "longer"))
+    train(script, longer)
+    extended = dataclasses.replace(longer, run_dir=str(tmp_path / "extended"))
+    Path(extended.run_dir).mkdir()
+    for name in ("checkpoint.pt", "metrics.csv", "record.json"):
+        (Path(extended.run_dir) / name).write_bytes((Path(config.run_dir) / name).read_bytes())
+    train(script, extended)
+    kept = [checkpoint_of(Path(c.run_dir)) for c in (longer, extended)]
+    assert kept[0]["iteration"] == 3
+    assert_same(*kept)
+
+
+@needs_procgen
+def test_evaluating_leaves_training_as_it_was(script, finished, tmp_path):
+    config, _ = finished
+    changes = {"evaluate_every": 1, "evaluate_episodes": 3, "unseen": "frame", "run_dir": str(tmp_path / "more")}
+    more = dataclasses.replace(config, **changes)
+    report = train(script, more)
+    assert_same(*(checkpoint_of(Path(c.run_dir)) for c in (config, more)))
+    metrics = read_metrics(more.run_dir)
+    assert metrics["eval/repeated_levels"] == [0, 0]  # starpilot's frames
+    assert metrics["eval/unseen_return"] == metrics["eval/test_return"]
+    assert report["final/unseen_return"] == report["final/test_return"]
+
+
+@needs_procgen
+def test_a_run_with_another_setting_is_refused_and_the_setting_named(script, finished):
+    config, _ = finished
+    for name, value, says in (
+        ("separation", "early", "separation: checkpoint has 'late', this run has 'early'"),
+        ("seed", 1, "seed: checkpoint has 0, this run has 1"),
+        ("learning_rate", 1e-3, "learning_rate: checkpoint has 0.0005, this run has 0.001"),
+    ):
+        before = (Path(config.run_dir) / "metrics.csv").read_bytes()
+        with pytest.raises(CheckpointError, match=says):
+            train(script, dataclasses.replace(config, **{name: value}))
+        assert (Path(config.run_dir) / "metrics.csv").read_bytes() == before
+
+
+@needs_procgen
+def test_a_truncated_checkpoint_is_refused(script, finished, tmp_path):
+    config, _ = finished
+    whole = (Path(config.run_dir) / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="is truncated"):
+        train(script, dataclasses.replace(config, run_dir=str(tmp_path)))
+
+
+@needs_procgen
+def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keeps_it(script, finished, tmp_path):
+    config, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(config.run_dir, run)
+    again = dataclasses.replace(config, run_dir=str(run))
+    with lock_folder(run):
+        for each in (again, dataclasses.replace(again, restart=True)):
+            with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
+                train(script, each)
+    table = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(table[: len(table) // 2])
+    with pytest.raises(CheckpointError, match=r"metrics\.csv was cut: .*restart=true"):
+        train(script, again)
+    (run / "metrics.csv").write_bytes(table)
+    (run / "checkpoint.pt").unlink()
+    for other in (again, dataclasses.replace(again, separation="early")):
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, .*restart=true"):
+            train(script, other)
+    assert (run / "metrics.csv").read_bytes() == table
+    lock_folder(run).release()  # an error lets it go
+    train(script, dataclasses.replace(again, restart=True))
+    assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
+    assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
+
+
+@needs_games
+def test_unseen_episodes_are_those_on_levels_like_none_trained_on(script, compose):
+    config = compose("env=coinrun", "num_levels=40", "start_level=7", "num_threads=1")
+    calls = []
+    unseen = script.make_unseen(config, config, lambda *call: calls.append(call))
+    assert not calls  # nothing is looked at before it is asked for
+    found = unseen(50, script.FINAL_SEED)
+    told = {"told_by": "layout", "num_threads": 1}
+    seen = training_fingerprints("coinrun", 40, 7, **told)
+    levels = itertools.islice(first_frames("coinrun", 50, seed=script.FINAL_SEED, **told), 50)
+    assert found.tolist() == [fingerprint not in seen for _, fingerprint in levels]
+    assert 0 < found.sum() < 50
+    assert calls[0] == ("looking at training levels", 1, 40) and calls[-1] == ("looking at training levels", 40, 40)
+    calls.clear()
+    assert torch.equal(unseen(50, script.FINAL_SEED), found) and not calls  # looked at once
+    for changed in ({"unseen": None}, {"env": "maze"}, {"distribution_mode": "hard"}):
+        assert script.make_unseen(dataclasses.replace(config, **changed), config, print) is None
+    assert script.make_unseen(config, dataclasses.replace(config, num_levels=0), print) is None
+
+
+@needs_games
+def test_a_checkpoint_evaluated_repeats_the_final_evaluation_and_takes_other_levels(script, compose, finished):
+    config, report = finished
+    checkpoint = f"evaluate={Path(config.run_dir) / 'checkpoint.pt'}"
+    settings = compose(checkpoint, "final_episodes=2", "num_threads=1", "unseen=null")
+    used, again = script.evaluate_checkpoint(settings, {"evaluate", "final_episodes", "num_threads", "unseen"})
+    assert again == report
+    assert (used.num_envs, used.rollout_steps) == (4, 16)  # the checkpoint's own
+
+    seen, trained_on = [], []
+    make_env, make_unseen = script.make_env, script.make_unseen
+    script.make_unseen = lambda config, trained, progress: trained_on.append((config, trained))
+    script.make_env = lambda config, *args, **options: (
+        seen.append((config, options)) or make_env(config, *args, **options)
+    )
+    try:
+        others = compose(checkpoint, "final_episodes=1", "num_threads=1", "num_levels=5", "start_level=1000")
+        overrides = {"evaluate", "final_episodes", "num_threads", "num_levels", "start_level"}
+        used, other = script.evaluate_checkpoint(others, overrides)
+    finally:
+        script.make_env, script.make_unseen = make_env, make_unseen
+    assert {(config.num_levels, config.start_level) for config, _ in seen} == {(5, 1000)}
+    assert [(c.num_levels, c.start_level) for c in trained_on[0]] == [(5, 1000), (200, 0)]  # those of the checkpoint
+    assert other["final/train_return_std"] == 0  # of one episode
+    assert "train return, levels 1000 to 1004" in script.table(used, other)
+
+
+def test_beside_evaluate_only_what_an_evaluation_has_can_be_set(script, compose):
+    with pytest.raises(ValueError, match=r"with evaluate, only these can be set: backend, .*; got gamma, separation"):
+        script.evaluate_checkpoint(compose("evaluate=x", "separation=early"), {"evaluate", "separation", "gamma"})
+
+
+def test_the_table_at_the_end_by_hand(script, compose):
+    report = {"final/train_return": 12.345, "final/train_return_median": 11, "final/train_return_std": 1.5}
+    report |= {"final/test_return": 9.0, "final/test_return_median": 8, "final/test_return_std": 2}
+    lines = script.table(compose("start_level=10"), {**report, "final/generalisation_gap": 3.345}).splitlines()
+    assert [line.split("  ", 1)[0] for line in lines] == [
+        "starpilot, 100 episodes each",
+        "train return, levels 10 to 209",
+        "test return, levels all",
+        "generalisation gap",
+    ]
+    numbers = [line[36:].split() for line in lines]
+    assert numbers == [["mean", "median", "std"], ["12.35", "11.00", "1.50"], ["9.00", "8.00", "2.00"], ["3.35"]]
+    assert len({len(line) for line in lines[:3]}) == 1
+    unseen = {"unseen_return": 7, "unseen_return_median": 6, "unseen_return_std": 1, "repeated_levels": 0.25}
+    report |= {"final/generalisation_gap": 3.345} | {f"final/{name}": number for name, number in unseen.items()}
+    told = script.table(compose("start_level=10"), report).splitlines()
+    assert told[:3] + told[4:] == lines
+    assert told[3].split("  ")[0] == "of these, 75%: unlike training"
+    assert told[3][36:].split() == ["7.00", "6.00", "1.00"]
+
+
+# ------------------------------------------------------------------------------------------------ the real command
+
+
+@needs_procgen
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(script, compose, tmp_path, capsys, precision):
+    """Whichever this machine would choose, one of the two is another."""
+    folder = tmp_path / "run"
+    script.train(script.prepare(compose(*TINY, "total_frames=64", f"precision={precision}", f"run_dir={folder}")))
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        again = hydra.compose("procgen", [*TINY])
+    run = script.prepare(script.as_begun(again, str(folder)))
+    script.train(run)
+    assert run.config.precision == run.config.computed.precision == precision
+    said = capsys.readouterr().err
+    assert "going on from 64 frames" in said and f"performance=auto: cpu, {precision}, " in said
+    other = {"fp32": "bf16", "bf16": "fp32"}[precision]
+    with pytest.raises(CheckpointError, match=f"precision: checkpoint has '{precision}', this run has '{other}'"):
+        script.prepare(compose(*TINY, f"precision={other}", f"run_dir={folder}"))
+
+
+SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is
+    *("separation=full", "protocol=as_released", "env=starpilot", "num_envs=4", "rollout_steps=16", "minibatches=4"),
+    *("value_epochs=1", "value_every=2", "total_frames=384", "checkpoint_every=2", "evaluate_every=3"),
+    *("evaluate_episodes=1", "final_episodes=1", "num_threads=1", "precision=fp32"),
+)
+
+
+@needs_procgen
+def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
+    unbroken, broken = tmp_path / "a", tmp_path / "b"
+    finished = PROCGEN.run(tmp_path, *SIX_ITERATIONS, f"run_dir={unbroken}")
+    assert finished.returncode == 0, finished.stderr
+
+    again = (*SIX_ITERATIONS, f"run_dir={broken}")
+    PROCGEN.kill_after(broken, 1, tmp_path, *again)  # before the first checkpoint
+    PROCGEN.kill_after(broken, 3, tmp_path, *again)  # between the first checkpoint and the second
+    resumed = PROCGEN.run(tmp_path, *again)
+    assert resumed.returncode == 0, resumed.stderr
+
+    sessions = json.loads((broken / "record.json").read_text())["sessions"]
+    assert len(sessions) == 3 and sessions[0]["resume_frames"] is None
+    assert 0 < sessions[2]["resume_frames"] < 384
+    assert len(without_clock(unbroken)) == 1 + 6
+    assert without_clock(broken) == without_clock(unbroken)
+    assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
+    assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
+
+    # What a person reads: what runs and where, progress, the result, and nothing of third parties.
+    start, how, *progress = finished.stderr.splitlines()
+    assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 1,248,400 parameters; the record goes to ")
+    # One thread: tests/commands.py says so.
+    chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
+    assert how == f"performance=auto: {chosen}"
+    assert progress[0] == "collecting, frames: 0 / 64"
+    assert all(line.split(":")[0].split(",")[0] in LINES or "frames/s" in line for line in progress), finished.stderr
+    assert finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
+    assert f"going on from {sessions[2]['resume_frames']} frames" in resumed.stderr
+
+    # A mismatch is refused in a few lines, without a stack.
+    refused = PROCGEN.run(tmp_path, *again, "separation=late")
+    assert refused.returncode == 1
+    assert "  separation: checkpoint has 'full', this run has 'late'" in refused.stderr.splitlines()
+    assert "Traceback" not in refused.stderr
+
+    # So are fewer frames than the run has: its folder would say what it did not do.
+    config = (broken / "config.yaml").read_text()
+    refused = PROCGEN.run(tmp_path, *again, "total_frames=320")
+    assert refused.returncode == 1 and "total_frames must be at least 384, as far as the run in" in refused.stderr
+    assert (broken / "config.yaml").read_text() == config
+
+
+LINES = {"collecting", "policy phase", "value phase", "evaluating", "looking at training levels"}
+
+
+@needs_games
+def test_a_sweep_over_two_values_and_an_evaluation_from_another_folder(tmp_path):
+    tiny = [*TINY, "num_envs=2", "total_frames=32"]
+    swept = PROCGEN.run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m")
+    assert swept.returncode == 0, swept.stderr
+    for separation, k in (("3", 3), ("late", 2)):
+        folder = tmp_path / "runs" / separation
+        assert rows(folder) == 1
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["separation"] == {"3": 3, "late": "late"}[separation]
+        facts = json.loads((folder / "record.json").read_text())["sessions"][0]["facts"]
+        assert facts["separation_index"] == str(k)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # nothing is left about in the folder
+
+    checkpoint = tmp_path / "runs" / "late" / "checkpoint.pt"
+    options = ("final_episodes=1", "num_levels=500", "start_level=1000")
+    evaluated = PROCGEN.run(tmp_path, f"evaluate={checkpoint}", *options)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "train return, levels 1000 to 1499" in evaluated.stdout
+
+
+@needs_games
+@pytest.mark.slow
+def test_the_command_logs_to_wandb_offline(tmp_path):
+    pytest.importorskip("wandb")
+    finished = PROCGEN.run(tmp_path, *TINY, "tracker=wandb", "mode=offline", f"run_dir={tmp_path / 'run'}")
+    assert finished.returncode == 0, finished.stderr
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert rows(tmp_path / "run") == 2
+
+
+def test_all_pairs_of_separation_and_protocol_are_tested():
+    assert WHAT_THE_PROTOCOLS_CHANGE.keys() == set(itertools.product(PROTOCOLS, NAMES))

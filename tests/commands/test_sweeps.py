@@ -1,0 +1,329 @@
+"""Sweeps: what W&B's sweep files and Hydra's pages say, and jobs that are killed, started again, and never mixed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from commands import ROOT, Script, environment, rows
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
+
+from decouple.runs.metrics import read_metrics
+from decouple.studies.actor_size.cell import train_agents
+
+CONTROL = Script("control.py")
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+OF_PROGRAM = {  # the page that the command composes, and where from
+    "experiments/control.py": (ROOT / "configs" / "control", "control"),
+    "experiments/procgen.py": (ROOT / "configs", "procgen"),
+}
+
+
+@contextlib.contextmanager
+def composing(program: str) -> Iterator[tuple[ModuleType, Callable[..., Any]]]:
+    """The script, and a function from overrides to settings; what it registers with Hydra is there for that long."""
+    before = dict(ConfigStore.instance().repo)
+    script = Script(Path(program).name).load()
+    folder, page = OF_PROGRAM[program]
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            yield script, lambda *overrides: OmegaConf.to_object(compose(page, overrides=list(overrides)))
+    finally:
+        ConfigStore.instance().repo = before
+        del sys.modules[script.__name__]
+
+
+def choices(parameter: dict[str, Any]) -> list[Any]:
+    """The values that a sweep file has a parameter take, or the ends of its range."""
+    for name in ("values", "value"):
+        if name in parameter:
+            assert parameter.keys() == {name}
+            return parameter[name] if name == "values" else [parameter[name]]
+    assert parameter.keys() == {"distribution", "min", "max"}
+    assert parameter["distribution"] in ("uniform", "log_uniform_values") and parameter["min"] < parameter["max"]
+    return [parameter["min"], parameter["max"]]
+
+
+def check_sweep(page: dict[str, Any]) -> int:
+    """Compose every key with every value, as the agent would write them; how many they were."""
+    assert page["command"] == ["${env}", "python", "${program}", "${args_no_hyphens}"]
+    assert page["method"] in ("grid", "bayes") and page["metric"]["goal"] == "maximize"
+    assert page.keys() - {"run_cap"} == {"program", "method", "metric", "parameters", "command"}
+    fixed = [f"{key}={each['value']}" for key, each in page["parameters"].items() if "value" in each]
+    asked = 0
+    with composing(page["program"]) as (_, settings):
+        for key, parameter in page["parameters"].items():
+            for value in choices(parameter):
+                assert getattr(settings(*fixed, f"{key}={value}"), key) == value
+                asked += 1
+    return asked
+
+
+NUMBER_OF_VALUES = {
+    "procgen": 4 + 16 + 5 + 1 + 1,
+    "sizes": 8 + 7 + 2 + 1 + 1,
+    "hyperparameters": 2 + 2 + 2 + 3 + 1 + 1 + 1,
+}
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda file: file.stem)
+def test_every_key_and_value_of_a_sweep_composes(sweep):
+    assert check_sweep(yaml.safe_load(sweep.read_text())) == NUMBER_OF_VALUES[sweep.stem]
+
+
+def planted(name: str, change: Any) -> dict[str, Any]:
+    page = copy.deepcopy(yaml.safe_load((ROOT / "configs" / "sweeps" / f"{name}.yaml").read_text()))
+    change(page["parameters"])
+    return page
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("procgen", lambda p: p.update(separaton=p.pop("separation")), "separaton"),
+        ("procgen", lambda p: p["env"]["values"].append("pong"), "env/pong"),
+        ("sizes", lambda p: p.update(crtic=p.pop("critic")), "crtic"),
+        ("sizes", lambda p: p["critic"]["values"].append([0]), "critic must be a list of positive sizes"),
+        ("hyperparameters", lambda p: p.update(gama=p.pop("gamma")), "gama"),
+        ("hyperparameters", lambda p: p["tau"].update(max=5), r"tau must be in \[0, 1\]; got 5"),
+        ("hyperparameters", lambda p: p["algorithm"].update(value="ppo"), "tau"),  # which PPO does not have
+    ],
+)
+def test_a_misspelt_key_and_a_wrong_value_in_a_copy_are_seen(name, change, message):
+    with pytest.raises((ConfigCompositionException, MissingConfigException, ValueError), match=message):
+        check_sweep(planted(name, change))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda file: file.stem)
+def test_the_metric_of_a_sweep_is_one_that_its_runs_log(sweep, tmp_path):
+    page = yaml.safe_load(sweep.read_text())
+    with composing(page["program"]) as (script, settings):
+        fixed = [f"{key}={choices(parameter)[0]}" for key, parameter in page["parameters"].items()]
+        if page["program"] == "experiments/control.py":
+            config = settings(*fixed, *SHORT, f"run_dir={tmp_path / 'run'}", "total_frames=200")
+            train_agents(dataclasses.replace(config, show_progress=False))
+        else:
+            pytest.importorskip("procgen")
+            tiny = ("num_envs=2", "rollout_steps=16", "total_frames=32", "num_threads=1", "minibatches=2")
+            config = settings(*fixed, *tiny, "evaluate_episodes=1", "final_episodes=1", f"run_dir={tmp_path / 'run'}")
+            script.train(script.prepare(config))
+    assert page["metric"]["name"] in read_metrics(tmp_path / "run")
+
+
+def test_optuna_has_the_ranges_of_the_sweep_by_bayes():
+    wandb = yaml.safe_load((ROOT / "configs" / "sweeps" / "hyperparameters.yaml").read_text())
+    page = yaml.safe_load((ROOT / "configs" / "control" / "sweep" / "hyperparameters.yaml").read_text())
+
+    def as_optuna_writes(parameter: dict[str, Any]) -> str:
+        if "values" in parameter:
+            return f"choice({', '.join(map(str, parameter['values']))})"
+        interval = f"interval({parameter['min']}, {parameter['max']})"
+        return f"tag(log, {interval})" if parameter["distribution"] == "log_uniform_values" else interval
+
+    ranges = {key: as_optuna_writes(each) for key, each in wandb["parameters"].items() if "value" not in each}
+    assert page["hydra"]["sweeper"]["params"] == ranges
+    assert page["hydra"]["sweeper"]["n_trials"] == wandb["run_cap"]
+    assert page["hydra"]["sweeper"]["direction"] == wandb["metric"]["goal"]
+
+
+# ---------------------------------------------------------------------------------------------------- the real commands
+
+SHORT = (
+    *("env=toy", "algorithm=td3", "actor=[4,4]", "critic=[8,8]", "seeds=2", "total_frames=600", "learning_starts=100"),
+    *("buffer_size=300", "log_every=50", "evaluate_every=200", "checkpoint_every=100"),
+    *("evaluate_episodes=1", "final_episodes=1"),
+)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What each run of a sweep came to, by its folder."""
+    files = sorted(folder.glob("runs/control/**/result.json"))
+    return {str(file.parent.relative_to(folder)): json.loads(file.read_text()) for file in files}
+
+
+def sessions(folder: Path) -> list[int]:
+    files = sorted(folder.glob("runs/control/**/record.json"))
+    return [len(json.loads(file.read_text())["sessions"]) for file in files]
+
+
+def folder_in_grid(actor: str, gamma: float) -> str:
+    """Of a job whose command is SHORT and these two: what the path says, and then what it does not."""
+    rest = "buffer_size=300,checkpoint_every=100,evaluate_episodes=1,evaluate_every=200,final_episodes=1"
+    rest = f"{rest},gamma={gamma},learning_starts=100,log_every=50,total_frames=600"
+    name = rest[:150] + "_" + hashlib.sha256(rest.encode()).hexdigest()[:8] if len(rest) > 150 else rest
+    return f"runs/control/toy/td3/actor{actor}_critic8x8_kfull/seeds0_2/{name}"
+
+
+def test_a_grid_by_joblib_and_a_job_that_cannot_run(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    grid = ("-m", *SHORT, "gamma=9,0.9,0.99", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    swept = CONTROL.run(tmp_path, *grid)
+    assert swept.returncode == 1 and "gamma must be in [0, 1]; got 9" in swept.stderr
+    found = results(tmp_path)  # of the others
+    assert list(found) == [folder_in_grid("4x4", gamma) for gamma in (0.9, 0.99)]
+    assert len({result["final/return"] for result in found.values()}) == 2
+    assert all(rows(tmp_path / folder) == 12 for folder in found)
+
+
+@pytest.mark.slow
+def test_a_grid_that_is_killed_goes_on_by_joblib_and_does_nothing_twice(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    unbroken, broken = tmp_path / "a", tmp_path / "b"
+    for folder in (unbroken, broken):
+        folder.mkdir()
+    grid = ("-m", *SHORT, "actor=[4,4],[8,8]", "gamma=0.9,0.99")
+    alone = CONTROL.run(unbroken, *grid)
+    assert alone.returncode == 0, alone.stderr
+    found = results(unbroken)
+    jobs = [folder_in_grid(actor, gamma) for actor in ("4x4", "8x8") for gamma in (0.9, 0.99)]
+    assert list(found) == jobs
+    assert len({result["final/return"] for result in found.values()}) == 4
+
+    CONTROL.kill_after(broken / jobs[1], 5, broken, *grid)
+    assert sessions(broken) == [1, 1]  # the first is done, the second was under way
+    again = CONTROL.run(broken, *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert again.returncode == 0, again.stderr
+    assert results(broken) == found
+    assert sessions(broken) == [1, 2, 1, 1]
+    done = CONTROL.run(broken, *grid)  # neither trained nor evaluated
+    assert done.returncode == 0 and sessions(broken) == [1, 2, 1, 1] and results(broken) == found
+    assert done.stdout.count("seed 1") == 4
+
+    other = CONTROL.run(broken, *grid, "final_episodes=2", "gamma=0.9")  # other settings, other folders
+    assert other.returncode == 0 and found.items() < results(broken).items() and len(results(broken)) == 6
+    assert all(rows(broken / job) == 12 for job in jobs)
+
+
+def test_jobs_of_different_lengths_have_a_result_each(tmp_path):
+    swept = CONTROL.run(tmp_path, "-m", *(text for text in SHORT if "total" not in text), "total_frames=400,300")
+    assert swept.returncode == 0, swept.stderr
+    assert [result["frames"] for result in results(tmp_path).values()] == [300, 400]
+
+
+def test_what_counts_as_done(tmp_path):
+    with composing("experiments/control.py") as (script, settings):
+        config = settings("env=toy", "total_frames=30000", f"run_dir={tmp_path}")
+
+        def done(mode: str = "MULTIRUN", **changes: Any) -> Any:
+            HydraConfig.instance().set_config(
+                compose("control", overrides=[f"hydra.mode={mode}"], return_hydra_config=True)
+            )
+            try:
+                return script.sweep_result(dataclasses.replace(config, **changes))
+            finally:
+                HydraConfig.instance().cfg = None
+
+        assert done() is None
+        result = {"frames": 30_000, "final/return": -1.0}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        assert done() == result
+        assert done("RUN") is None  # a run by itself evaluates again
+        assert done(final_episodes=7) is None and done(gamma=0.9) is None
+        (tmp_path / "result.json").write_text(json.dumps({**result, "frames": 20_000}))
+        assert done() is None
+        (tmp_path / "result.json").write_text(json.dumps(result))
+        os.utime(tmp_path / "result.json", (0, 0))  # older than the settings: a later session has not come to its end
+        assert done() is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["hydra.mode=MULTIRUN", "gamma=0.9"], "seeds0_1/gamma=0.9"),
+        (["hydra.mode=MULTIRUN", "tau=0.1", "gamma=0.9"], "seeds0_1/gamma=0.9,tau=0.1"),
+        (["gamma=0.9"], "seeds0_1"),  # a run by itself: its folder is as ever
+        (
+            ["hydra.mode=MULTIRUN", "actor=[4,4]", "show_progress=false"],
+            "seeds0_1",
+        ),  # nothing that the path does not say
+        (["hydra.mode=MULTIRUN", "total_frames=30000"], "seeds0_1/total_frames=30000"),  # two jobs may differ in it
+        (["hydra.mode=MULTIRUN", "gamma=0.9", "run_dir=mine/${gamma}"], "mine/0.9"),
+    ],
+)
+def test_the_folder_of_a_job(overrides, name, monkeypatch):
+    assert folder_of(overrides).endswith(name)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    assert folder_of(["gamma=0.9"]).endswith("seeds0_1/gamma=0.9")
+
+
+def test_the_folder_of_a_job_with_many_settings_has_a_name_that_a_disk_can_hold():
+    many = ["hydra.mode=MULTIRUN", "gamma=0.9", *(f"{name}_gain=0.1234567890123456789" for name in GAINS)]
+    one, other = (Path(folder_of([*many, f"tau={tau}"])).name for tau in (0.1, 0.2))
+    assert one != other and one[:100] == other[:100] and len(one) == len(other) == 150 + 9
+
+
+GAINS = ("actor", "critic", "actor_head", "critic_head")
+
+
+def folder_of(overrides: list[str]) -> str:
+    with composing("experiments/control.py") as (script, _):
+        config = compose("control", overrides=overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        try:
+            return script.run_folder(config)
+        finally:
+            HydraConfig.instance().cfg = None
+
+
+@pytest.mark.slow
+def test_optuna_finds_its_trials_again(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    sweep = ("-m", "+sweep=hyperparameters", *SHORT)
+
+    def best() -> dict[str, Any]:
+        return yaml.safe_load((tmp_path / "runs" / "optuna" / "toy_td3" / "optimization_results.yaml").read_text())
+
+    two = CONTROL.run(tmp_path, *sweep, "hydra.sweeper.n_trials=2")
+    assert two.returncode == 0, two.stderr
+    first = results(tmp_path)
+    assert len(first) == 2 and best()["best_value"] == max(result["final/return"] for result in first.values())
+    three = CONTROL.run(tmp_path, *sweep, "hydra.sweeper.n_trials=3", "hydra/launcher=joblib")
+    assert three.returncode == 0, three.stderr
+    second = results(tmp_path)
+    assert len(second) == 3 and first.items() < second.items() and sessions(tmp_path) == [1, 1, 1]
+    assert best()["best_value"] == max(result["final/return"] for result in second.values())
+    assert best()["best_params"].keys() == {"learning_rate", "gamma", "tau", "batch_size"}
+
+
+def agent_command(page: dict[str, Any], chosen: dict[str, Any]) -> list[str]:
+    """The command line that W&B's agent makes of a sweep file and the values that the server has chosen."""
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    arguments = utils.create_sweep_command_args({"args": {key: {"value": value} for key, value in chosen.items()}})
+    parts = {"${env}": ["/usr/bin/env"], "${program}": [str(ROOT / page["program"])]}
+    parts["${args_no_hyphens}"] = arguments["args_no_hyphens"]
+    return [word for part in page["command"] for word in parts.get(part, [part])]
+
+
+def test_the_command_of_a_wandb_agent_runs_offline(tmp_path):
+    page = yaml.safe_load((ROOT / "configs" / "sweeps" / "hyperparameters.yaml").read_text())
+    chosen = {key: choices(parameter)[0] for key, parameter in page["parameters"].items()}
+    short = dict(text.split("=") for text in SHORT if not text.startswith(("algorithm", "seeds", "actor", "critic")))
+    command = agent_command(page, {**chosen, **short, "actor": [4, 4], "critic": [8, 8]})
+    assert command[:3] == ["/usr/bin/env", "python", str(ROOT / "experiments/control.py")]
+    assert {"learning_rate=0.0001", "algorithm=td3", "actor=[4, 4]"} <= set(command[3:])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    agent = {**environment(), "PATH": path, "WANDB_SWEEP_ID": "abc12345", "WANDB_RUN_ID": "def67890"}
+    ran = subprocess.run(command, cwd=tmp_path, env=agent, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = results(tmp_path)
+    assert "seeds0_3/batch_size=64," in folder and "learning_rate=0.0001" in folder
+    assert list((tmp_path / folder).glob("wandb/offline-run-*/run-def67890.wandb"))
+    assert math.isfinite(results(tmp_path)[folder]["final/return"])

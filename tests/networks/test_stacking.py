@@ -1,0 +1,263 @@
+"""seeds.py: what is stacked computes what each network would alone, and what a seed draws is its own."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import AddStateIndependentNormalScale
+from torch import Tensor, nn
+from torchrl.data import Bounded
+
+from decouple.networks.actor_qvalue import actor_qvalue
+from decouple.networks.blocks import mlp_blocks
+from decouple.networks.separation import separate
+from decouple.networks.stacking import (
+    SeedNoise,
+    StackedLinear,
+    StackedNormalScale,
+    clip_grad_norm_per_seed_,
+    seed_metrics,
+    stack,
+    unstack,
+)
+
+SEEDS = 3
+
+
+def networks(sizes: tuple[int, ...] = (4, 4, 2), count: int = SEEDS) -> list[nn.Sequential]:
+    """Tanh networks with a layer (4, 4), whose weight and transpose have one shape."""
+    pairs = list(pairwise(sizes))
+    return [nn.Sequential(*(m for a, b in pairs for m in (nn.Linear(a, b), nn.Tanh()))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (5, 6), (2, 3, 4)], ids=str)
+def test_stacked_networks_compute_what_each_does_alone(batch: tuple[int, ...]) -> None:
+    models = networks()
+    x = torch.randn(SEEDS, *batch, 4)
+    out = stack(models)(x)
+    assert out.shape == (SEEDS, *batch, 2)
+    for s, model in enumerate(models):
+        torch.testing.assert_close(out[s], model(x[s]))
+
+
+def test_layers_without_bias_and_bare_layers_stack() -> None:
+    layers = [nn.Linear(3, 2, bias=False) for _ in range(SEEDS)]
+    x = torch.randn(SEEDS, 7, 3)
+    together = stack(layers)
+    assert isinstance(together, StackedLinear) and together.bias is None
+    torch.testing.assert_close(together(x), torch.stack([layer(row) for layer, row in zip(layers, x, strict=True)]))
+    assert repr(together) == f"StackedLinear(seeds={SEEDS}, in_features=3, out_features=2)"
+
+
+def test_state_independent_scales_stack() -> None:
+    modules = [AddStateIndependentNormalScale(2) for _ in range(SEEDS)]
+    for module in modules:
+        nn.init.normal_(module.state_independent_scale)
+    together = stack(modules)
+    assert isinstance(together, StackedNormalScale)
+    for batch in ((), (5,), (5, 6)):
+        x = torch.randn(SEEDS, *batch, 2)
+        loc, scale = together(x)
+        for s, module in enumerate(modules):
+            own_loc, own_scale = module(x[s])
+            torch.testing.assert_close(loc[s], own_loc)
+            torch.testing.assert_close(scale[s], own_scale)
+
+
+def test_a_whole_model_stacks() -> None:
+    def model() -> nn.Module:
+        example = {"observation": torch.zeros(3), "action": torch.zeros(1)}
+        blocks = mlp_blocks(3, [4]), mlp_blocks(3 + 1, [5])
+        network = separate(*blocks, at=0, value_keys=["action"], example=example)
+        return actor_qvalue(network, Bounded(-2.0, 2.0, (1,)), deterministic=True)
+
+    models = [model() for _ in range(SEEDS)]
+    data = TensorDict(observation=torch.randn(SEEDS, 6, 3), batch_size=[SEEDS, 6])
+    out = stack(models)(data.clone())
+    for s, alone in enumerate(models):
+        own = alone(data[s].clone())
+        for key in ("action", "state_action_value"):
+            torch.testing.assert_close(out[key][s], own[key])
+
+
+def test_the_gradient_of_the_sum_is_each_networks_own() -> None:
+    models = networks()
+    together, x = stack(models), torch.randn(SEEDS, 5, 4)
+    together(x).square().sum().backward()
+    alone = copy.deepcopy(models)
+    for model, row in zip(alone, x, strict=True):
+        model(row).square().sum().backward()
+    first = together.get_submodule("0")
+    for s, model in enumerate(alone):
+        torch.testing.assert_close(first.weight.grad[s].T, model[0].weight.grad)
+        torch.testing.assert_close(first.bias.grad[s, 0], model[0].bias.grad)
+
+
+def test_stacking_copies_and_unstacking_gives_back() -> None:
+    models = networks()
+    together = stack(models)
+    before = [copy.deepcopy(model.state_dict()) for model in models]
+    with torch.no_grad():
+        for parameter in together.parameters():
+            parameter.mul_(2)
+    for model, state in zip(models, before, strict=True):
+        torch.testing.assert_close(dict(model.state_dict()), dict(state))  # the stack had parameters of its own
+    unstack(together, models)
+    for model, state in zip(models, before, strict=True):
+        torch.testing.assert_close(dict(model.state_dict()), {name: 2 * value for name, value in state.items()})
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (1, 1), (1, 4), (4, 1)])
+def test_unstacking_keeps_square_and_single_layers_the_right_way_round(sizes: tuple[int, int]) -> None:
+    models, others = networks(sizes), networks(sizes)
+    unstack(stack(models), others)
+    for model, other in zip(models, others, strict=True):
+        torch.testing.assert_close(dict(other.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
+
+
+def test_what_cannot_be_stacked_is_refused() -> None:
+    with pytest.raises(ValueError, match="models must hold at least one model; got none"):
+        stack([])
+    with pytest.raises(ValueError, match=r"one architecture; models\[0\] and models\[1\] differ in .*\(4, 3\)"):
+        stack([nn.Linear(3, 4), nn.Linear(3, 5)])
+    with pytest.raises(ValueError, match=r"one architecture.*their length"):
+        stack([nn.Sequential(), nn.Sequential(nn.Tanh())])
+    with pytest.raises(ValueError, match=r"linear layers; model\.1 \(LayerNorm\) has \['weight', 'bias'\]"):
+        stack([nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)) for _ in range(2)])
+    with pytest.raises(ValueError, match=r"models must be those that were stacked; models\[0\]"):
+        unstack(stack(networks()), [nn.Linear(3, 3, bias=False)])
+
+
+@pytest.mark.parametrize("other", [nn.ReLU(), nn.LeakyReLU(0.3)], ids=str)
+def test_models_that_differ_in_what_has_no_parameters_are_refused(other: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"one architecture.*LeakyReLU\(negative_slope=0.1\)"):
+        stack([nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.1)), nn.Sequential(nn.Linear(3, 3), other)])
+
+
+# ---------------------------------------------------------------------------------------------------------------- noise
+
+
+def draw(noise: SeedNoise) -> list[Tensor]:
+    return [noise.normal(3, 2), noise.uniform(4), noise.integers(10, 5), noise.permutations(6)]
+
+
+def test_what_a_seed_draws_does_not_depend_on_the_others() -> None:
+    together = draw(SeedNoise([3, 11, 4]))
+    for s, seed in enumerate([3, 11, 4]):
+        for own, all_rows in zip(draw(SeedNoise([seed])), together, strict=True):
+            assert torch.equal(own[0], all_rows[s])
+    assert [x.shape for x in together] == [(3, 3, 2), (3, 4), (3, 5), (3, 6)]
+    twice = SeedNoise([5, 5]).normal(8)
+    assert torch.equal(twice[0], twice[1])
+
+
+def test_neighbouring_seeds_draw_independently() -> None:
+    normal = SeedNoise(range(20)).normal(2000)
+    correlation = torch.corrcoef(normal) - torch.eye(20)
+    assert correlation.abs().max() < 5 / 2000**0.5
+    torch.testing.assert_close(normal.mean(1), torch.zeros(20), rtol=0, atol=5 / 2000**0.5)
+    torch.testing.assert_close(normal.std(1), torch.ones(20), rtol=0, atol=0.1)
+
+
+def test_ranges() -> None:
+    noise = SeedNoise([0, 1])
+    uniform, integers = noise.uniform(10_000), noise.integers(4, 10_000)
+    assert uniform.min() >= 0 and uniform.max() < 1 and uniform.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert integers.dtype == torch.int64 and integers.unique().tolist() == [0, 1, 2, 3]
+    permutations = noise.permutations(7)
+    assert permutations.sort(-1).values.tolist() == [list(range(7))] * 2
+    assert (permutations[0] != permutations[1]).any()
+
+
+def test_the_global_generator_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = draw(SeedNoise([1]))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, draw(SeedNoise([1])), strict=True))
+
+
+def test_noise_goes_on_from_its_state() -> None:
+    noise = SeedNoise([1, 2])
+    draw(noise)
+    state = noise.state_dict()
+    expected = draw(noise)
+    fresh = SeedNoise([8, 9])
+    fresh.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(draw(fresh), expected, strict=True))
+    with pytest.raises(ValueError, match="zip"):
+        SeedNoise([1]).load_state_dict(state)
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63, 2**64 - 1])
+def test_any_integer_is_a_seed(seed: int) -> None:
+    assert SeedNoise([seed]).normal(2).isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------------------------- clipping
+
+
+@pytest.mark.parametrize("critics", [1, 2])
+def test_each_seed_is_clipped_as_torch_clips_it_alone(critics: int) -> None:
+    # Row q * S + s is critic q of seed s. Seeds of gradient norms below and far above the bound.
+    models = networks(count=critics * SEEDS)
+    together = stack(models)
+    x = torch.randn(critics * SEEDS, 5, 4) * torch.tensor([0.01, 1.0, 100.0] * critics)[:, None, None]
+    scale = torch.tensor([0.001, 1.0, 100.0] * critics)[:, None, None]
+    (together(x) * scale).sum().backward()
+    norms = clip_grad_norm_per_seed_(list(together.parameters()), 0.5, SEEDS)
+    assert norms.shape == (SEEDS,)
+    first = together.get_submodule("0")
+    for s in range(SEEDS):
+        own = [models[q * SEEDS + s] for q in range(critics)]
+        for q, model in enumerate(own):
+            row = q * SEEDS + s
+            (model(x[row]) * scale[row]).sum().backward()
+        expected = nn.utils.clip_grad_norm_([p for model in own for p in model.parameters()], 0.5)
+        torch.testing.assert_close(norms[s], expected, rtol=1e-4, atol=0)
+        for q, model in enumerate(own):
+            torch.testing.assert_close(first.weight.grad[q * SEEDS + s].T, model[0].weight.grad, rtol=1e-4, atol=1e-6)
+    assert norms[0] < 0.5 < norms[2]
+
+
+def test_an_infinite_bound_measures_only() -> None:
+    # Seed 0 has gradient (3, 4), seed 1 (5, 12): norms 5 and 13.
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.tensor([[3.0, 4.0], [5.0, 12.0]])
+    without = nn.Parameter(torch.zeros(2, 1))
+    assert clip_grad_norm_per_seed_([parameter, without], float("inf"), 2).tolist() == [5.0, 13.0]
+    assert parameter.grad.tolist() == [[3.0, 4.0], [5.0, 12.0]] and without.grad is None
+    clip_grad_norm_per_seed_([parameter, without], 6.5, 2)
+    torch.testing.assert_close(parameter.grad, torch.tensor([[3.0, 4.0], [2.5, 6.0]]))
+
+
+def test_what_is_drawn_ahead_is_part_of_the_state_and_never_handed_out_twice():
+    noise = SeedNoise([1, 2])
+    drawn = [noise.normal(3).clone() for _ in range(70)]  # more than are drawn ahead
+    assert len({tuple(row.tolist()) for rows in drawn for row in rows}) == 140
+    state = noise.state_dict()
+    expected = [noise.normal(3).clone(), noise.integers(1000, 5), noise.uniform(2).clone(), noise.normal(3).clone()]
+    noise.load_state_dict(state)
+    noise.ahead["normal", (3,)][0][:6].zero_()  # what is gone does not matter
+    again = [noise.normal(3), noise.integers(1000, 5), noise.uniform(2), noise.normal(3)]
+    for one, other in zip(again, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_whole_numbers_are_even():
+    drawn = SeedNoise([0]).integers(5, 100_000)
+    assert drawn.min() == 0 and drawn.max() == 4
+    assert (torch.bincount(drawn[0]) / 100_000 - 0.2).abs().max() < 0.01
+
+
+def test_nan_is_no_number_that_a_mean_could_take_in():
+    """Neither are the metrics that a seed lacks."""
+    rows = [{"a": 1.0, "b": math.nan}, {"a": math.nan, "b": math.nan}, {"a": 4.0}]
+    found = seed_metrics(rows, [5, 6, 7])
+    assert found["a"] == 2.5 and math.isnan(found["b"]) and math.isnan(found["a/seed6"]) and "b/seed7" not in found
