@@ -15,7 +15,7 @@ from decouple.networks.separation import (
     separate,
     separation_index,
 )
-from decouple.networks.stacking import SeedNoise, stack, unstack
+from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
@@ -33,6 +33,7 @@ from decouple.on_policy.losses import (
 from decouple.on_policy.phases import Phase, run_phase
 from decouple.on_policy.training import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from decouple.seeding import SeedNoise
 from decouple.version import VERSION
 
 __version__ = VERSION

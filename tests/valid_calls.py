@@ -72,8 +72,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["rollouts.normalise_advantages", "phases.run_phase", "performance.copy_in_place"], "PER_STEP"),
     **dict.fromkeys(["seeds.clip_per_seed", "seeds.clip_grad_norm_per_seed_", "trpo.conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["trpo.fisher_vector_product", "losses.same_level_partners", "fused.fuse"], "PER_STEP"),
-    **dict.fromkeys(["seeds.seed_metrics", "progress.RunProgress.update", "checks.shown"], "PER_STEP"),
-    **dict.fromkeys(["acting.Acting", "checkpoint.set_rng_state", "control.agents_in"], "STATE"),
+    **dict.fromkeys(["seeding.seed_metrics", "progress.RunProgress.update", "checks.shown"], "PER_STEP"),
+    **dict.fromkeys(["acting.Acting", "seeding.set_rng_state", "control.agents_in"], "STATE"),
     "trained_actor.trained_actor": "STATE",
     "cell_store.CellStore.record_search": "STATE",
     **dict.fromkeys(
@@ -168,7 +168,7 @@ def stacked(number: int = 2) -> Any:
 
 
 def noise(seeds: int = 2) -> Any:
-    from decouple.networks.stacking import SeedNoise
+    from decouple.seeding import SeedNoise
 
     return SeedNoise(range(seeds))
 
@@ -514,7 +514,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "losses.OrderClassifierLoss": lambda: {"classifier_network": head(["order_logits"])},
     "losses.OrderLoss": lambda: {"classifier_network": head(["order_logits"])},
     "losses.ValueLoss": lambda: {"value_network": head(["state_value"])},
-    "seeds.SeedNoise": lambda: {"seeds": [0, 1]},
+    "seeding.SeedNoise": lambda: {"seeds": [0, 1]},
+    "seeding.splitmix64": lambda: {"state": 0},
     "seeds.StackedLinear": lambda: {"layers": [nn.Linear(3, 4), nn.Linear(3, 4)]},
     "seeds.StackedNormalScale": lambda: {"modules": [AddStateIndependentNormalScale(2) for _ in range(2)]},
     "seeds.stack": lambda: {"models": [network(), network()]},
@@ -576,7 +577,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "progress.RunProgress": lambda: {"total": 10, "initial": 0},
     "replay.Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "rollouts.SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
-    "rollouts.seed_count": lambda: {"model": model()},
+    "stacking.seed_count": lambda: {"model": model()},
     "torchrl_learner.TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
     "trpo.TRPOPhase": lambda: {"model": model()},
     "trpo.TRPOSettings": dict,

@@ -25,8 +25,9 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
-from decouple.networks.stacking import SeedNoise, clip_grad_norm_per_seed_
+from decouple.networks.stacking import clip_grad_norm_per_seed_
 from decouple.runs.performance import Captured, copy_in_place
+from decouple.seeding import SeedNoise
 
 __all__ = ["Phase", "RolloutPhase", "run_phase"]
 

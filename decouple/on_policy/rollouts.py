@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from decouple.checks import checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import SeedSampler
-from decouple.networks.stacking import SeedNoise, StackedLinear
+from decouple.seeding import SeedNoise
 
 __all__ = [
     "ModePolicy",
@@ -29,14 +29,7 @@ __all__ = [
     "following_values",
     "normalise_advantages",
     "rollout_metrics",
-    "seed_count",
 ]
-
-
-@checked()
-def seed_count(model: nn.Module) -> int | None:
-    """How many seeds a model of `stack` holds; None for a model that is not stacked."""
-    return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
 
 
 class SeededPolicy(TensorDictModuleBase):

@@ -35,7 +35,7 @@ from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, po
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import integrated_entropy
 from decouple.networks.heads import action_space
-from decouple.networks.stacking import SeedNoise, seed_metrics
+from decouple.networks.stacking import seed_count
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.losses import (
     AdvantageHead,
@@ -47,16 +47,11 @@ from decouple.on_policy.losses import (
     same_level_partners,
 )
 from decouple.on_policy.phases import Metric, Phase, RolloutPhase, autocast
-from decouple.on_policy.rollouts import (
-    SeededPolicy,
-    add_next_values,
-    normalise_advantages,
-    rollout_metrics,
-    seed_count,
-)
-from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.on_policy.rollouts import SeededPolicy, add_next_values, normalise_advantages, rollout_metrics
+from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
 from decouple.runs.performance import Performance
+from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
 
 __all__ = [
     "ALGORITHMS",

@@ -26,11 +26,11 @@ from torch import Tensor, distributions, nn
 from decouple.checks import at_least, check_setting, checked, positive_whole
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
-from decouple.networks.stacking import SeedNoise
+from decouple.networks.stacking import seed_count
 from decouple.on_policy.losses import ValueLoss
 from decouple.on_policy.phases import Metric, Phase, RolloutPhase, autocast
-from decouple.on_policy.rollouts import seed_count
 from decouple.on_policy.training import OnPolicySettings
+from decouple.seeding import SeedNoise
 
 __all__ = ["TRPOPhase", "TRPOSettings", "conjugate_gradient", "fisher_vector_product", "trpo_phases"]
 

@@ -39,7 +39,7 @@ from decouple.networks.blocks import Concatenate, mlp_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.heads import action_space
 from decouple.networks.separation import separate, separation_index
-from decouple.networks.stacking import SeedNoise, seed_metrics, stack, unstack
+from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
@@ -56,6 +56,7 @@ from decouple.runs.performance import keep_memory
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.runs.tracking import Tracker, default_tracker
+from decouple.seeding import SeedNoise, seed_metrics
 
 __all__ = [
     "CONTROL_ALGORITHMS",
