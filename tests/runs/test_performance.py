@@ -18,7 +18,7 @@ import torch
 from marks import needs_games
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
-from test_on_policy import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
+from test_on_policy_training import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import Categorical
