@@ -86,6 +86,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents"], "RECORD"),
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
@@ -580,6 +581,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "RunProgress": lambda: {"total": 10, "initial": 0},
     "Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
+    "agents_in": lambda: {"model": model()},
     "seed_count": lambda: {"model": model()},
     "TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
     "TRPOPhase": lambda: {"model": model()},
