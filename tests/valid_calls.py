@@ -71,7 +71,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
     **dict.fromkeys(["IntegratedTanhNormal"], "TORCH"),
     **dict.fromkeys(["add_next_values", "following_values", "rollout_metrics"], "PER_STEP"),
-    **dict.fromkeys(["normalise_advantages", "run_phase", "copy_in_place"], "PER_STEP"),
+    **dict.fromkeys(
+        ["normalise_advantages", "run_phase", "copy_in_place", "live_cuts", "cut_squares", "norms_and_cosine"],
+        "PER_STEP",
+    ),
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
     **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),

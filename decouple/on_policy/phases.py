@@ -25,6 +25,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
+from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
 from decouple.runs.performance import Performance, autocast
@@ -214,9 +215,10 @@ def run_phase(
             if progress:
                 progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
     sums = _on_cpu(sums)
-    cuts = {name: sums.pop(name) for name in [name for name in sums if name.startswith("cut/")]}
+    squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
     means = {name: metric(value / steps) for name, value in sums.items()}
-    return means | _cut_metrics(phase.name, cuts, batch.shape[:-1])
+    cuts = norms_and_cosine(squares)
+    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(batch.shape[:-1])) for name, value in cuts.items()}
 
 
 def _step_on(phase: Phase, agents: Agents, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
@@ -281,12 +283,15 @@ def _step(
         weight = micro.numel() / part.numel()
         losses = [value for name, value in outputs.items() if name.startswith("loss_")]
         total = weight * torch.stack(losses).sum(0)  # () or (S,)
-        cuts = _watch_cut(micro) if at_the_cut else {}
+        cuts = live_cuts(micro) if at_the_cut else {}
+        for cut in cuts.values():
+            cut.retain_grad()
         total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
         for name, value in outputs.items():
             add(_logged_name(name, phase.name), value.detach() * weight)
-        for name, value in _cut_squares(cuts, micro.batch_size[:-1].numel()).items():
-            add(name, value)
+        squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[:-1].numel())
+        for name, value in squares.items():
+            add(f"cut/{name}", value)
     norm = agents.clip_grad_norm(phase.parameters(), phase.max_grad_norm or math.inf)  # () or (S,)
     phase.optimizer.step()
     return sums | {f"grad_norm/{phase.name}": norm.detach()}
@@ -300,41 +305,6 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
                 raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
             outputs[name] = value
     return outputs
-
-
-def _watch_cut(features: TensorDictBase) -> dict[str, Tensor]:
-    """What flows over the cut to each side (`networks.separation.Cut`), told to keep its gradient in the next pass."""
-    cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
-    live = {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
-    for cut in live.values():
-        cut.retain_grad()
-    return live
-
-
-def _cut_squares(cuts: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor]:
-    """Squared norms and inner product, (S,), of the gradients that have come to the cut; 0 where none has."""
-    if not cuts:
-        return {}
-    flat = {side: cut.grad.reshape(seeds, -1).float() for side, cut in cuts.items() if cut.grad is not None}
-    nothing = torch.zeros(seeds, device=next(iter(cuts.values())).device)
-    squares = {f"cut/{side}": flat[side].square().sum(1) if side in flat else nothing for side in ("policy", "value")}
-    product = (flat["policy"] * flat["value"]).sum(1) if len(flat) == 2 else nothing
-    return squares | {"cut/product": product}
-
-
-def _cut_metrics(name: str, cuts: Mapping[str, Tensor], agents: torch.Size) -> dict[str, Metric]:
-    """Norms and cosine of a minibatch's gradients at the cut, from their squares and their product (S,).
-
-    `agents`: the agents' axes, () or (S,).
-    """
-    if not cuts:
-        return {}
-    norms = {side: cuts[f"cut/{side}"].sqrt() for side in ("policy", "value")}
-    metrics = {f"cut/{name}_{side}_norm": norm for side, norm in norms.items()}
-    both = norms["policy"] * norms["value"]
-    if (both > 0).any():  # of a seed without gradient on both sides there is no cosine: nan
-        metrics[f"cut/{name}_cosine"] = torch.where(both > 0, cuts["cut/product"] / both, torch.nan)
-    return {key: metric(value.reshape(agents)) for key, value in metrics.items()}
 
 
 def metric(value: Tensor) -> Metric:
