@@ -17,12 +17,21 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Bounded, Categorical, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds
 from decouple.envs.control.backends import Task, make_games
 from decouple.envs.control.running_normalization import RunningMoments
+from decouple.envs.lockstep import (
+    ENDED,
+    check_settings,
+    check_shape,
+    episode_specs,
+    following_seeds,
+    set_specs,
+    to_begin,
+)
 
 __all__ = ["TASKS", "ControlEnv", "control_env"]
 
@@ -193,16 +202,8 @@ class ControlEnv(EnvBase):
                 f"in each component the lower below the upper; got {acts}"
             )
         self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
-        column = torch.Size([*batch, 1])
-        self.observation_spec = Composite(
-            observation=Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32),
-            episode_reward=Unbounded(column, dtype=torch.float32),
-            step_count=Unbounded(column, dtype=torch.int64),
-            shape=batch,
-        )
-        self.reward_spec = Unbounded(column, dtype=torch.float32)
-        end = Binary(shape=column, dtype=torch.bool)
-        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=batch)
+        observation = Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32)
+        set_specs(self, observation=observation, **episode_specs(self))
 
     def _start(self) -> None:
         """Every game is due for its first, seeded, reset."""
@@ -239,8 +240,7 @@ class ControlEnv(EnvBase):
 
     def _actions(self, action: Tensor) -> np.ndarray:
         """One row per game, checked: (S N, A), or (S N,) where they are discrete."""
-        if action.shape != self._action_shape:
-            raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
+        check_shape(action, self._action_shape)
         values = action.numpy(force=True)
         if self._num_actions is None and values.dtype != self._action_dtype:
             with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
@@ -257,7 +257,7 @@ class ControlEnv(EnvBase):
         now = self._episodes
         actions = self._actions(tensordict.get("action"))
         if now.due:
-            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+            raise RuntimeError(ENDED)
         observation, reward, terminated, truncated = self._games.step(actions)
         column = now.step_count.shape
         reward = reward.reshape(column)
@@ -287,13 +287,8 @@ class ControlEnv(EnvBase):
         return observation if statistics is None else statistics.standardize(observation)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is not None:
-            self._begin(mask.reshape(self.batch_size).cpu().numpy())
-        elif self._episodes.just_loaded:
-            self._begin(self._episodes.done[..., 0])
-        else:
-            self._begin(np.ones(tuple(self.batch_size), dtype=np.bool_))
+        ended = torch.from_numpy(self._episodes.done[..., 0])  # (S, N)
+        self._begin(to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded).cpu().numpy())
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: np.ndarray) -> None:
@@ -314,8 +309,7 @@ class ControlEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
-        self.seeds = list(range(first, first + len(self.seeds)))
+        self.seeds = following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -341,11 +335,7 @@ class ControlEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
-        here, there = self._settings(), state["settings"]
-        keys = [key for key in here | there if there.get(key) != here.get(key)]
-        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
-        if differ:
-            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        check_settings(self._settings(), state["settings"], "games")
         self._games.load_state(state["games"])
         arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
         arrays = {key: value if key == "observation" else value[..., None] for key, value in arrays.items()}

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
-from decouple.checks import PROBABILITY, check_setting, checked
+from decouple.checks import INT32_MAX, PROBABILITY, check_integer, check_setting, checked
+from decouple.envs.lockstep import check_settings, check_shape, reset_mask, set_specs
 from decouple.envs.procgen.backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.procgen.reward_scaling import RewardScaling
 
@@ -42,14 +43,7 @@ EXPLORATION_LEVELS = {  # the one hard level of each that the games' authors cho
     **{"coinrun": 1949448038, "caveflyer": 1259048185, "leaper": 1318677581, "jumper": 1434825276},
     **{"maze": 158988835, "heist": 876640971, "climber": 1561126160, "ninja": 1123500215},
 }
-INT32_MAX = 2**31 - 1
 INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
-    return int(value)
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -60,8 +54,7 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _check_actions(action: Tensor, number: int) -> None:
     if action.dtype not in INTEGERS:
         raise ValueError(f"action must be integers in [0, {NUM_ACTIONS}); got {action.dtype}")
-    if action.shape != (number,):
-        raise ValueError(f"action must have the shape ({number},); got {tuple(action.shape)}")
+    check_shape(action, torch.Size([number]))
 
 
 def distribution_modes(game: str) -> tuple[str, ...]:
@@ -141,10 +134,10 @@ class ProcgenEnv(EnvBase):
         if backend is not None:
             _check_choice("backend", backend, ("procgen", "envpool"))
         check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
-        self._seed = _check_integer("seed", seed, 0, INT32_MAX)
-        _check_integer("groups", groups, 1, 2)
+        self._seed = check_integer("seed", seed, 0, INT32_MAX)
+        check_integer("groups", groups, 1, 2)
         threads = min(os.cpu_count() or 1, 4 * groups) if num_threads is None else num_threads
-        self._num_threads = _check_integer("num_threads", threads, 1, 1024)
+        self._num_threads = check_integer("num_threads", threads, 1, 1024)
         switches = {
             "use_backgrounds": use_backgrounds,
             "center_agent": center_agent,
@@ -156,9 +149,9 @@ class ProcgenEnv(EnvBase):
         for name, value in switches.items():
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be True or False; got {value!r}")
-        num_levels = _check_integer("num_levels", num_levels, 0, INT32_MAX)
-        start_level = _check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
-        num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
+        num_levels = check_integer("num_levels", num_levels, 0, INT32_MAX)
+        start_level = check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
+        num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
         if num_envs % groups:
             raise ValueError(f"num_envs must be even with groups=2; got {num_envs}")
         self.groups = [slice(first, first + num_envs // groups) for first in range(0, num_envs, num_envs // groups)]
@@ -180,16 +173,13 @@ class ProcgenEnv(EnvBase):
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
         column = torch.Size([*batch, 1])
-        self.observation_spec = Composite(
+        set_specs(
+            self,
             observation=Bounded(0, 255, torch.Size([*batch, 3, 64, 64]), dtype=torch.uint8, device=device),
             level_seed=Unbounded(column, dtype=torch.int64, device=device),
             prev_level_complete=Binary(shape=column, dtype=torch.bool, device=device),
-            shape=batch,
         )
         self.action_spec = Categorical(NUM_ACTIONS, shape=batch, dtype=torch.int64, device=device)
-        self.reward_spec = Unbounded(column, dtype=torch.float32, device=device)
-        end = Binary(shape=column, dtype=torch.bool, device=device)
-        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=batch)
 
     def _start(self) -> None:
         """Build the games; they stand at the first frame of their first episodes."""
@@ -276,7 +266,7 @@ class ProcgenEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         self._games[0].games  # noqa: B018  (RuntimeError where they are closed, or another process's)
-        mask = None if tensordict is None else tensordict.get("_reset", None)
+        mask = reset_mask(tensordict)
         abandoned = self._elapsed > 0
         if mask is not None:
             abandoned &= mask.reshape(-1).cpu().numpy()
@@ -295,7 +285,7 @@ class ProcgenEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with this seed."""
-        self._seed = _check_integer("seed", seed, 0, INT32_MAX)
+        self._seed = check_integer("seed", seed, 0, INT32_MAX)
         self._close_games()
         self._start()
 
@@ -317,11 +307,7 @@ class ProcgenEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the games. Raises ValueError, naming what differs, if they were saved under other settings."""
-        here, there = self._settings(), state["settings"]
-        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in here | there]
-        differ = [text for key, text in zip(here | there, differ, strict=True) if there.get(key) != here.get(key)]
-        if differ:
-            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        check_settings(self._settings(), state["settings"], "games")
         if self.resumable:
             states = [game.numpy().tobytes() for game in state["games"]]
             for rows, group in zip(self.groups, self._games, strict=True):
