@@ -32,6 +32,8 @@ def test_some_hundred_bad_arguments_are_refused_by_name():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of what was made and never closed
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_bad_argument_is_accepted_or_leads_into_torch():
     found = fuzz()
     print(shares(found))

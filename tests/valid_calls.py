@@ -862,9 +862,10 @@ def _train_on_policy() -> dict[str, Any]:
 
 
 def _collector() -> Any:
+    """A collector with an environment of its own, which it may close."""
     from decouple.on_policy.collector import RolloutCollector
 
-    return RolloutCollector(flat_env(), procgen_model(), 2)
+    return RolloutCollector(flat_env.__wrapped__(), procgen_model(), 2)
 
 
 def _performance() -> Any:
