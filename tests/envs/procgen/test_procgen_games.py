@@ -44,7 +44,7 @@ from decouple.runs.checkpoint import load_checkpoint
 BACKENDS = [name for name in ("procgen", "envpool") if importlib.util.find_spec(name) is not None]
 needs_procgen = pytest.mark.skipif("procgen" not in BACKENDS, reason="envpool cannot save or serialise its games")
 needs_envpool = pytest.mark.skipif("envpool" not in BACKENDS, reason="envpool is not installed")
-TRACE = Path(__file__).parent / "data" / "procgen_trace.npz"
+TRACE = Path(__file__).parents[2] / "data" / "procgen_trace.npz"
 TRACE_GAMES = ("starpilot", "miner", "bossfight", "chaser")
 TRACE_STEPS, TRACE_ENVS, TRACE_SEED = 300, 4, 7
 KEYS = ("observation", "reward", "done", "terminated", "truncated", "level_seed", "prev_level_complete")
