@@ -201,9 +201,9 @@ def toy_env(seeds: int = 1, steps: int = 5) -> Any:
 @functools.cache
 def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
-    from decouple.envs.procgen.games import ProcgenEnv
+    from decouple.envs.procgen.games import ProcgenGamesEnv
 
-    return ProcgenEnv("leaper", 2, num_threads=1)
+    return ProcgenGamesEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -433,9 +433,9 @@ def stream() -> Any:
 
 @functools.cache
 def pendulum_task() -> Any:
-    from decouple.envs.control.tasks import _find_task
+    from decouple.envs.control.catalogue import find_task
 
-    return _find_task("pendulum")
+    return find_task("pendulum")
 
 
 def gram(seed: int = 0) -> torch.Tensor:
@@ -704,7 +704,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "procgen_levels.first_frames": lambda: {"game": "coinrun", "num_envs": 1},
     "procgen_levels.training_fingerprints": lambda: {"game": "coinrun", "num_levels": 1},
     "procgen_levels.unseen_episodes": lambda: {"game": "coinrun", "num_envs": 1, "seed": 0, "seen": []},
-    "reward_scaling.RewardScaling": dict,
+    "reward_scaling.RunningRewardScaling": dict,
     "running_normalization.RunningMoments": lambda: {"num_seeds": 1, "size": (2,)},
     "streams.Stream": lambda: {"seed": 0},
     "streams.Streams": lambda: {"seeds": torch.arange(2)},

@@ -41,11 +41,11 @@ class Empty(EnvBase):
 def test_specs_lie_over_the_batch_and_on_the_device() -> None:
     env = Empty()
     keys = {"height": (2, 3, 4), "episode_reward": (2, 3, 1), "step_count": (2, 3, 1)}
-    assert {key: tuple(env.observation_spec[key].shape) for key in env.observation_spec.keys()} == keys  # noqa: SIM118
+    assert {key: tuple(env.observation_spec[key].shape) for key in env.observation_spec.keys()} == keys
     assert env.observation_spec["step_count"].dtype == torch.int64
     assert tuple(env.reward_spec.shape) == (2, 3, 1)
     ends = env.full_done_spec
-    assert {key: tuple(ends[key].shape) for key in ends.keys()} == dict.fromkeys(  # noqa: SIM118
+    assert {key: tuple(ends[key].shape) for key in ends.keys()} == dict.fromkeys(
         ("done", "terminated", "truncated"), (2, 3, 1)
     )
     assert ends["done"].dtype == torch.bool
@@ -70,7 +70,7 @@ def test_the_seeds_that_follow_end_at_the_largest() -> None:
     assert following_seeds(2**31 - 2, 2) == [2**31 - 2, 2**31 - 1]
     with pytest.raises(ValueError, match=r"seed must be an integer in \[0, 2147483646\]; got 2147483647"):
         following_seeds(2**31 - 1, 2)
-    with pytest.raises(ValueError, match="seed must be an integer in .*; got None"):
+    with pytest.raises(ValueError, match=r"seed must be an integer in .*; got None"):
         following_seeds(None, 1)
 
 
@@ -78,7 +78,7 @@ def test_other_settings_are_refused_by_name() -> None:
     check_settings({"seeds": [0], "frame_skip": 2}, {"frame_skip": 2, "seeds": [0]}, "games")
     with pytest.raises(ValueError, match=r"saved games .*; got frame_skip 3 there, 2 here, wind None there, 0.5 here"):
         check_settings({"seeds": [0], "frame_skip": 2, "wind": 0.5}, {"seeds": [0], "frame_skip": 3}, "games")
-    with pytest.raises(ValueError, match="got wind 0.5 there, None here"):
+    with pytest.raises(ValueError, match=r"got wind 0.5 there, None here"):
         check_settings({"seeds": [0]}, {"seeds": [0], "wind": 0.5}, "build")
 
 

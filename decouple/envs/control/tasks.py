@@ -1,13 +1,13 @@
 """Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
 
 ``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped in this
-process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mysore et al. 2021) with the
-dimensions it prints; any other task that Gymnasium knows goes by its id, as in "Hopper-v5".
+process. The five names of ``TASKS`` (``decouple.envs.control.catalogue``) are the tasks of "Honey, I Shrunk The Actor"
+(Mysore et al. 2021) with the dimensions it prints; any other task that Gymnasium knows goes by its id, as in
+"Hopper-v5".
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds
-from decouple.envs.control.backends import Task, make_games
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switches
+from decouple.envs.control.backends import make_games
+from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.running_normalization import RunningMoments
 from decouple.envs.lockstep import (
     ENDED,
@@ -33,43 +34,7 @@ from decouple.envs.lockstep import (
     to_begin,
 )
 
-__all__ = ["TASKS", "ControlEnv", "control_env"]
-
-TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its options, the extra that installs it
-    "pendulum": ("Pendulum-v1", {}, "games"),
-    "acrobot": ("Acrobot-v1", {}, "games"),
-    "reacher": ("Reacher-v4", {}, "mujoco"),
-    "halfcheetah": ("HalfCheetah-v4", {}, "mujoco"),
-    # With the contact forces it has the paper's 111 numbers; v4 leaves them out (27) unless asked.
-    "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
-}
-
-
-def _find_task(name: str) -> Task:
-    """The task of this name, or id; a module before a colon is imported, as ``gymnasium.make`` does."""
-    is_id = isinstance(name, str) and ("-v" in name or ":" in name)
-    says = f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5 or my_package:Env-v0"
-    if not is_id and (not isinstance(name, str) or name not in TASKS):
-        raise ValueError(f"{says}; got {name!r}")
-    task, options, extra = (name, {}, "games") if is_id else TASKS[name]
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
-    module, colon, task = task.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # a module that it imports
-            raise ValueError(f"name must have a module before its colon that can be imported; got {name!r}") from error
-        except (TypeError, ValueError) as error:  # no module's name
-            raise ValueError(f"{says}; got {name!r}") from error
-    try:
-        return Task(name, gymnasium.spec(task), options)
-    except gymnasium.error.Error as error:
-        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's own words name the nearest
+__all__ = ["ControlEnv", "control_env"]
 
 
 def _fits(actions: Any) -> bool:
@@ -159,7 +124,7 @@ class ControlEnv(EnvBase):
         backend: str,
     ) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        task = _find_task(name)
+        task = find_task(name)
         self._games, self.backend = make_games(task, len(seeds) * num_envs, backend)
         self.name, self.seeds, self.gamma = name, seeds, gamma
         self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
@@ -402,9 +367,7 @@ def control_env(
     >>> env.rollout(5)["next", "observation"].shape
     torch.Size([2, 3, 5, 3])
     """
-    for key, value in (("normalize_observation", normalize_observation), ("normalize_reward", normalize_reward)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{key} must be True or False; got {value!r}")
+    check_switches(normalize_observation=normalize_observation, normalize_reward=normalize_reward)
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma <= 1 or math.isnan(gamma):
         raise ValueError(f"gamma must lie in [0, 1]; got {gamma!r}")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):

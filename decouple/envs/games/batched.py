@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs.games.food_collector import ACTION_FORMS
 from decouple.envs.games.food_collector_games import FoodCollectorGames
 from decouple.envs.games.pixelcopter import PixelcopterGames
@@ -325,9 +325,7 @@ def games_env(
     if action_form not in (None, *forms):
         raise ValueError(f"action_form of {name} must be {' or '.join((*forms, 'None'))}; got {action_form!r}")
     flags = {"scale_observations": scale_observations, "scale_rewards": scale_rewards, "check_actions": check_actions}
-    for key, value in flags.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{key} must be True or False; got {value!r}")
+    check_switches(**flags)
     frame_skip = check_integer("frame_skip", frame_skip, 1, INT32_MAX)
     limit = -(-GAMES[name].max_episode_steps // frame_skip) if max_episode_steps is None else max_episode_steps
     return GamesEnv(
