@@ -8,9 +8,9 @@ import valid_calls
 from fuzz_arguments import Tried, classify, fuzz, left_out, public_names, shares, suits
 
 SOON = (  # what takes no time to make
-    *("statistics.pareto", "search.", "separation.", "blocks.", "seeds.SeedNoise", "representation.dormant"),
-    *("off_policy_settings.SACSettings", "on_policy.OnPolicySettings", "performance.Performance", "streams."),
-    *("running_normalization.", "reward_scaling.", "size_study.csv", "scripts.toy", "scripts.export"),
+    *("statistics.pareto", "search.", "separation.", "blocks.", "stacking.SeedNoise", "representation.dormant"),
+    *("SACSettings", "OnPolicySettings", "performance.Performance", "streams."),
+    *("running_normalization.", "reward_scaling.", "study.csv", "scripts.toy", "scripts.export"),
 )
 
 

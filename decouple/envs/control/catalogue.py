@@ -1,4 +1,4 @@
-"""Control tasks by name: five of "Honey, I Shrunk The Actor" (Mysore et al. 2021), and all of Gymnasium by their ids."""
+"""Control tasks by name: five of "Honey, I Shrunk The Actor" (Mysore et al. 2021), and all of Gymnasium's by id."""
 
 from __future__ import annotations
 

@@ -376,8 +376,9 @@ def procgen_env(
     """The games as the Procgen studies train on them: raw episode statistics, scaled rewards.
 
     Adds to the keys of ``ProcgenGamesEnv`` ``episode_reward`` float32 (N, 1), the raw return so far, and ``step_count``
-    int64 (N, 1); next to a done both belong to the episode that ended. ``state_dict`` carries the games, these two, and the
-    scaling's statistics. To resume: build, ``load_state_dict``, and only then hand it to a collector, which resets it.
+    int64 (N, 1); next to a done both belong to the episode that ended. ``state_dict`` carries the games, these two, and
+    the scaling's statistics. To resume: build, ``load_state_dict``, and only then hand it to a collector, which resets
+    it.
 
     Args:
         game: one of ``GAMES``.
