@@ -80,7 +80,10 @@ NAMES_LEFT_OUT = {
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
-    **dict.fromkeys(["check_integer", "check_setting", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
+    **dict.fromkeys(["reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
@@ -201,9 +204,9 @@ def toy_env(seeds: int = 1, steps: int = 5) -> Any:
 @functools.cache
 def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
-    from decouple.envs.procgen.games import ProcgenEnv
+    from decouple.envs.procgen.games import ProcgenGamesEnv
 
-    return ProcgenEnv("leaper", 2, num_threads=1)
+    return ProcgenGamesEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -433,9 +436,9 @@ def stream() -> Any:
 
 @functools.cache
 def pendulum_task() -> Any:
-    from decouple.envs.control.tasks import _find_task
+    from decouple.envs.control.catalogue import find_task
 
-    return _find_task("pendulum")
+    return find_task("pendulum")
 
 
 def gram(seed: int = 0) -> torch.Tensor:
@@ -697,13 +700,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "PixelcopterGames": lambda: {"streams": streams()},
     "Pong": lambda: {"stream": stream()},
     "PongGames": lambda: {"streams": streams()},
-    "ProcgenEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
+    "ProcgenGamesEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
     "distribution_modes": lambda: {"game": "coinrun"},
+    "find_task": lambda: {"name": "pendulum"},
+    "level_options": lambda: {"game": "coinrun", "distribution_mode": "hard", "num_levels": 200, "start_level": 5},
     "procgen_env": lambda: {"game": "coinrun", "num_envs": 1},
     "first_frames": lambda: {"game": "coinrun", "num_envs": 1},
     "training_fingerprints": lambda: {"game": "coinrun", "num_levels": 1},
     "unseen_episodes": lambda: {"game": "coinrun", "num_envs": 1, "seed": 0, "seen": []},
-    "RewardScaling": dict,
+    "RunningRewardScaling": dict,
     "RunningMoments": lambda: {"num_seeds": 1, "size": (2,)},
     "Stream": lambda: {"seed": 0},
     "Streams": lambda: {"seeds": torch.arange(2)},

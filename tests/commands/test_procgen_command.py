@@ -24,8 +24,8 @@ from hydra.errors import ConfigCompositionException
 from marks import needs_games
 from omegaconf import OmegaConf
 
-from decouple.envs.procgen.games import GAMES
 from decouple.envs.procgen.levels import first_frames, training_fingerprints
+from decouple.envs.procgen.options import GAMES
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.blocks import SqueezeExcitation
 from decouple.runs.checkpoint import CheckpointError
