@@ -318,7 +318,7 @@ def profile() -> Any:
 def paper() -> Any:
     from decouple.studies.actor_size.study import read_paper
 
-    return read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv")
+    return read_paper()
 
 
 @functools.cache
@@ -782,7 +782,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "separation_tables.curve_table": lambda: {"study": study()},
     "separation_tables.generalisation_table": lambda: {"study": study()},
     "separation_tables.profile_table": lambda: {"profiles": {"late": profile()}},
-    "separation_tables.read_published": lambda: {"path": ROOT / "docs" / "results" / "procgen" / "scores.csv"},
+    "separation_tables.read_published": lambda: {"path": ROOT / "decouple" / "studies" / "separation" / "published" / "scores.csv"},
     "separation_tables.run_table": lambda: {"study": study()},
     "separation_tables.score_table": lambda: {"study": study(), "published": _published()},
     "separation_tables.setting_table": lambda: {"study": study()},
@@ -806,8 +806,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_study.csv_size": lambda: {"text": "4,4"},
     "size_study.csv_table": lambda: {"rows": rows()},
     "size_study.markdown_table": lambda: {"rows": rows()},
-    "size_study.read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
-    "size_study.read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "size_study.read_paper": lambda: {"path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_1.csv"},
+    "size_study.read_paper_parameters": lambda: {"path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_a2.csv"},
     "size_study.old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "size_study.old_searches": lambda: {"searches": searches()},
     "size_study.reduction_percent": lambda: {"small": 41, "large": 353},
@@ -910,7 +910,7 @@ def _run() -> Any:
 def _published() -> Any:
     from decouple.studies.separation.tables import read_published
 
-    return read_published(ROOT / "docs" / "results" / "procgen" / "scores.csv")
+    return read_published()
 
 
 def _found() -> Any:
@@ -922,7 +922,7 @@ def _found() -> Any:
 def _paper_parameters() -> Any:
     from decouple.studies.actor_size.study import read_paper_parameters
 
-    return read_paper_parameters(ROOT / "docs" / "results" / "honey" / "table_a2.csv")
+    return read_paper_parameters()
 
 
 _ = dataclasses, np

@@ -1,37 +1,21 @@
-"""Actor and critic of different sizes on control tasks: a cell of the actor-size study, all its seeds at once.
+"""The command of experiments/control.py: a cell of the actor-size study."""
 
-    python experiments/control.py algorithm=sac env=pendulum actor=[4,4] critic=[16,16] seeds=6
-    python experiments/control.py algorithm=td3 env=halfcheetah actor=[64,64] critic=[64,64] seeds=2 total_frames=100000
-    python experiments/control.py algorithm=sac,td3,ddpg actor=[4,4],[16,16] critic=[16,16] -m
-    python experiments/control.py +sweep=hyperparameters algorithm=td3 env=pendulum -m   # docs/sweeps.md
-    python experiments/control.py algorithm=td3 --help
-
-`separation=1` shares the first hidden layer. The same command started again goes on from its last checkpoint. After
-Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
-"""
-
-# First: it takes this folder off the path.
-from _script import (  # noqa: I001
-    register_control,
-    run_command,
-    run_folder,
-    run_goes_on,
-    says_what_goes_on,
-    settings_of,
-    sweep_result,
-)
+from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import hydra
 
+from decouple.commands.interrupts import run_goes_on, says_what_goes_on
+from decouple.commands.running import run_command
+from decouple.commands.settings import CONFIGS, register_algorithms, settings_of
+from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.studies.actor_size.cell import ControlSettings, train_agents
 
-register_control()
-# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
-del sys.modules["_script"]
+__all__ = ["main", "register"]
+
+register = register_algorithms
 
 
 def table(config: ControlSettings, report: dict[str, Any]) -> str:
@@ -49,8 +33,8 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
-def main(config: Any) -> float:
+@hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
+def command(config: Any) -> float:
     """Returns what a sweeper maximises: the final return, the mean over agents; -inf where an agent has failed."""
     settings: ControlSettings = settings_of(config)
     settings.run_dir = run_folder(config)
@@ -61,5 +45,7 @@ def main(config: Any) -> float:
     return -math.inf if report.get("failed") else report["final/return"]
 
 
-if __name__ == "__main__":
-    run_command(main)
+def main() -> None:
+    """`python experiments/control.py ...`."""
+    register()
+    run_command(command)

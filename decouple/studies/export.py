@@ -1,38 +1,39 @@
-"""An actor that ships: one agent of a run as a file, checked against the run, with its size and its latency.
+"""An actor that ships: one agent of a run of either study as a file, checked, with its size and its latency.
 
-    python experiments/export.py checkpoint=runs/control/pendulum/td3/actor4x4_critic16x16_kfull/seeds0_6 seed=2
-    python experiments/export.py checkpoint=runs/procgen/as_written/starpilot/late/seed0 format=pt2 sample=true
+    source, report, rows = export(Export(checkpoint="runs/procgen/as_written/starpilot/late/seed0", format="pt2"))
 
 The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. What the run did to observations
 and what bounds its actions have is in the file, and no critic is: see docs/export.md.
 """
 
-# First: it keeps `import procgen` from finding a script.
-from _script import frames_of, procgen_agent, run_checkpoint, run_command, settings_of  # noqa: I001
+from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import all_of, at_least, check_fields, check_setting, positive_whole
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env, sizes_name
-from decouple.envs.games.batched import GAMES, games_env
 from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
+from decouple.envs.games.batched import GAMES, games_env
+from decouple.runs.finished import frames_of, run_checkpoint
+from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env
 from decouple.studies.actor_size.trained_actor import trained_actor
+from decouple.studies.separation.experiment import load_agent
+from decouple.studies.separation.experiment import make_env as make_procgen_env
+
+__all__ = ["Export", "Source", "export"]
 
 
 @dataclass
 class Export:
-    """Settings of this script."""
+    """What is exported, and how the file is checked."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
     format: str = "onnx"  # onnx or pt2 (torch.export)
@@ -91,10 +92,10 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
     """The agent of experiments/procgen.py."""
     settings = state["settings"]
     check_setting("seed", seed, (None, settings["seed"]).__contains__, f"the run's, {settings['seed']}")
-    script, config, model, frames = procgen_agent(state)
+    config, model, frames = load_agent(state)
 
     def games() -> EnvBase:
-        return script.make_env(config, 4, config.seed, test=False, training=False)
+        return make_procgen_env(config, 4, config.seed, test=False, training=False)
 
     facts = {
         "task": f"procgen {config.env}, {config.distribution_mode}",
@@ -142,34 +143,3 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
             source.model, runtimes=runtimes, batch_sizes=config.batch_sizes, seconds=config.seconds, **options
         ),
     )
-
-
-def table(source: Source, report: ExportReport, rows: Sequence[dict[str, Any]]) -> str:
-    """What was written, how far it is from the model, and how fast it is, as lines to read."""
-    facts = report.metadata
-    sizes = f"actor |{sizes_name(facts['actor'])}|" if "actor" in facts else f"separation {facts['separation']}"
-    lines = [
-        f"{facts['task']}, {facts['algorithm']}, {sizes}, seed {facts['seed']}, {facts['frames']:,} frames",
-        f"{report.path}: {report.bytes:,} bytes; "
-        f"{facts['parameters']:,} parameters, {facts['multiply_adds']:,} multiply-adds an action",
-        f"from the model's own actions at most {report.difference:.1e} over {report.observations} observations, "
-        f"random and recorded (allowed: {report.tolerance:.0e})",
-        f"{'one thread, microseconds a call':32}{'median':>12}{'99%':>12}",
-    ]
-    for row in rows:
-        case = f"{row['runtime']:12}batch {row['batch']}"
-        lines.append(f"{case:32}{row['median_us']:12,.1f}{row['p99_us']:12,.1f}")
-    return "\n".join(lines)
-
-
-ConfigStore.instance().store(name="export_schema", node=Export)
-
-
-@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="export")
-def main(config: Any) -> None:
-    source, report, rows = export(settings_of(config))
-    print(table(source, report, rows))
-
-
-if __name__ == "__main__":
-    run_command(main)

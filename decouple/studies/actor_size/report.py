@@ -1,15 +1,15 @@
 """The report of the actor-size study: what experiments/smallest_actor.py has found so far, as tables and pictures.
 
-    python experiments/size_report.py run_dir=runs/smallest_actor
-    python experiments/size_report.py run_dir=runs/smallest_actor latency=again          # on a machine that is idle
+    path = report(SizeReport(run_dir="runs/smallest_actor", latency="again"))  # on a machine that is idle
 
 Reads the store and the runs' folders, and writes to `<run_dir>/report`: report.md, which shows and explains the rest;
 Table I and figure 4 beside the paper's numbers; and of each task and algorithm figure 5, returns against costs, and the
-diagnoses. Latencies are measured once. A study in progress is reported as far as it is. After Mysore et al., *Honey, I
+diagnoses. Latencies are measured once. A study in progress is reported as far as it is. As a command:
+experiments/size_report.py. After Mysore et al., *Honey, I
 Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-from _script import run_command, settings_of  # noqa: I001  (first: it takes this folder off the path)
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,18 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
-
-from decouple.studies.actor_size.store import CellStore
 from decouple.checks import all_of, at_least, check_fields, check_setting
-from decouple.runs.curves import save_figure
 from decouple.deploy.export import A_WHILE
+from decouple.runs.curves import save_figure
 from decouple.runs.metrics import replace_file
-from decouple.studies.actor_size.search import return_text, size_name
-from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
 from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
 from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
+from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
+from decouple.studies.actor_size.search import return_text, size_name
+from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
     csv_table,
     markdown_table,
@@ -39,7 +36,8 @@ from decouple.studies.actor_size.study import (
 )
 from decouple.studies.actor_size.table_figures import relative_figure, table_figure
 
-PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey"
+__all__ = ["SizeReport", "report"]
+
 DPI = 110
 PICTURES = {  # of a study: what draws it, and what is to be said of it
     "training": (training_figure, "Figure 5: value loss and return over training"),
@@ -51,7 +49,7 @@ PICTURES = {  # of a study: what draws it, and what is to be said of it
 
 @dataclass
 class SizeReport:
-    """Settings of this script."""
+    """Which study is reported, and which latencies are measured."""
 
     run_dir: str = "runs/smallest_actor"  # of the study: the folder that cells.sqlite is in
     output: str | None = None  # the report's folder; None: report in run_dir
@@ -76,7 +74,7 @@ def report(config: SizeReport) -> Path:
         raise FileNotFoundError(f"{store_path} is not there: no search has run in {config.run_dir}")
     store, folder = CellStore(store_path), Path(config.output or f"{config.run_dir}/report")
     folder.mkdir(parents=True, exist_ok=True)
-    rows, studies = table_rows(store.searches(), read_paper(PAPER / "table_1.csv")), read_studies(store)
+    rows, studies = table_rows(store.searches(), read_paper()), read_studies(store)
     left_out: list[str] = []
     latency = latencies(config, studies, folder / "latency.csv", left_out)
 
@@ -86,7 +84,7 @@ def report(config: SizeReport) -> Path:
     save_figure(table_figure(rows), folder / "table_1.png", DPI)
     found = any(row["source"] == "here" for row in rows)
     if found:
-        save_figure(relative_figure(rows, read_paper_parameters(PAPER / "table_a2.csv")), folder / "figure_4.png", DPI)
+        save_figure(relative_figure(rows, read_paper_parameters()), folder / "figure_4.png", DPI)
     sections = ["\n".join(f"- {text}" for text in old)] if (old := old_searches(store.searches())) else []
     sections += [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
     path = folder / "report.md"
@@ -160,16 +158,3 @@ def outcome(study: SizeStudy) -> str:
         text
         + f"The smallest actor: `{actor}` beside a critic `{critic}`, with a return of {return_text(best['mean'])}."
     )
-
-
-ConfigStore.instance().store(name="size_report_schema", node=SizeReport)
-
-
-@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="size_report")
-def main(config: Any) -> None:
-    path = report(settings_of(config))
-    print(f"the report is {path}, with its tables and pictures beside it")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,24 +1,21 @@
 """The smallest actor that still does the job on a task, with an algorithm: a search over sizes, six seeds each.
 
-    python experiments/smallest_actor.py env=pendulum algorithm=td3
-    python experiments/smallest_actor.py env=pendulum,reacher algorithm=td3,sac -m        # one search after another
-    python experiments/smallest_actor.py env=pendulum,reacher algorithm=td3,sac hydra/launcher=joblib -m # all at once
-    python experiments/smallest_actor.py search.exhaustive=true search.engine=ray search.parallel=9      # cells at once
-    python experiments/smallest_actor.py search.train=false                   # the table of all that has been found
+    counts = actor_parameters(settings, options.sizes)  # of TD3Control(env="pendulum", ...) and SearchSettings()
+    found = search(settings, options, counts)
+    print(report(settings, counts, found))
 
 Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/studies/actor_size/search.py. Each size
 is trained as by `experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in
-`run_dir`, which any number of these commands may share. Started again, after a kill or with more seeds or sizes, it
-trains what is missing. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893),
-section IV and Table I.
+`run_dir`, which any number of searches may share. Started again, after a kill or with more seeds or sizes, it
+trains what is missing. As a command: experiments/smallest_actor.py. After Mysore et al., *Honey, I Shrunk The Actor*
+(CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
 """
 
-from _script import refuse_added, run_command, says_what_goes_on  # noqa: I001  (first: it takes this folder off the path)
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,17 +23,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
-
-from decouple.studies.actor_size.store import CellStore
-from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
 from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
 from decouple.networks.counting import parameter_count
 from decouple.runs.metrics import replace_file
 from decouple.runs.progress import StepProgress
+from decouple.studies.actor_size.cell import ControlSettings, make_model, make_small_env
+from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import (
     SIZES,
     SmallestActor,
@@ -47,7 +39,7 @@ from decouple.studies.actor_size.search import (
     search_steps,
     size_name,
 )
-from decouple.studies.actor_size.results import training_maxima
+from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
     AT_ITS_BEST,
     csv_table,
@@ -58,8 +50,18 @@ from decouple.studies.actor_size.study import (
     search_record,
     table_rows,
 )
+from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
 
-PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey" / "table_1.csv"
+__all__ = [
+    "SearchProgress",
+    "SearchSettings",
+    "actor_parameters",
+    "report",
+    "search",
+    "search_goes_on",
+    "write_table",
+]
+
 Size = tuple[int, ...]
 
 
@@ -121,7 +123,7 @@ class SearchSettings:
         """The search, as decouple/studies/actor_size/search.py does it."""
         threshold = {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
         if threshold == "paper":
-            threshold = read_paper(PAPER).get((settings.env, settings.algorithm), {}).get("threshold")
+            threshold = read_paper().get((settings.env, settings.algorithm), {}).get("threshold")
             allowed = f"a number, baseline or rounded for {_name(settings)}, which Table I has no threshold for"
             check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
         sizes = settings.actor, settings.critic
@@ -234,7 +236,7 @@ def write_table(run_dir: str) -> str:
     if not store.exists():
         raise FileNotFoundError(f"{store} is not there: no search has run in {run_dir}")
     searches = CellStore(store).searches()
-    rows = table_rows(searches, read_paper(PAPER))
+    rows = table_rows(searches, read_paper())
     text = "\n".join([markdown_table(rows), *(f"\n{note}" for note in old_searches(searches))])
     replace_file(Path(run_dir) / "table.md", text.encode() + b"\n")
     replace_file(Path(run_dir) / "table.csv", csv_table(rows))
@@ -274,35 +276,3 @@ def _name(settings: ControlSettings) -> str:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
-
-
-# An algorithm's settings, with those of the search beside them.
-for name, kind in CONTROL_ALGORITHMS.items():
-    beside = ("search", SearchSettings, field(default_factory=SearchSettings))
-    both = dataclasses.make_dataclass(kind.__name__, [beside], bases=(kind,))
-    ConfigStore.instance().store(group="algorithm", name=name, node=both, package="_global_")
-# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
-del sys.modules["_script"]
-
-
-@hydra.main(version_base="1.3", config_path="../configs/control", config_name="smallest_actor")
-def main(config: Any) -> None:
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    given = plain.pop("search")
-    check_setting("search", given, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
-    check_setting("algorithm", plain["algorithm"], CONTROL_ALGORITHMS.__contains__, f"of {list(CONTROL_ALGORITHMS)}")
-    kind = CONTROL_ALGORITHMS[plain["algorithm"]]
-    refuse_added(SearchSettings, given, "search.")
-    refuse_added(kind, plain)
-    options, settings = SearchSettings(**given), kind(**plain)
-    if not options.train:
-        print(write_table(settings.run_dir))
-        return
-    counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
-    with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
-        found = search(settings, options, counts)
-    print(report(settings, counts, found, options.measured(settings)))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,55 +1,43 @@
 """The toy problem: one neuron could solve it, but only a larger critic lets it learn to.
 
-    python experiments/toy.py                                   # the whole study: 5 algorithms x 5 pairs x 6 seeds
-    python experiments/toy.py algorithms=[ddpg] seeds=2         # a part of it
-    python experiments/toy.py train=false                       # figures and table alone, from what is there
+    runs, left_out = read_cells({("ddpg", "a |1|, c |16,16,1|"): DDPGControl(env="toy", ...), ...})
+    print(write_report("runs/toy", ["ddpg"], runs, left_out))
 
-Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. Each cell is
-`experiments/control.py env=toy algorithm=... actor=[...] critic=[...]`, all its seeds one batch; cells that are done
-are left alone, one that was interrupted goes on. An agent has learned where its policy is viable in the end and was not
-at its start: a neuron may be initialised near the solution. A cell whose files are damaged is named and left out.
+Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. An agent has learned where
+its policy is viable in the end and was not at its start: a neuron may be initialised near the solution. A cell whose
+files are damaged is named and left out. As a command, which trains the cells as well: experiments/toy.py.
 Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
 https://arxiv.org/abs/2102.11893).
 """
 
-# First: it takes this folder off the path.
-from _script import register_control, run_command, run_goes_on, says_what_goes_on, settings_of  # noqa: I001
+from __future__ import annotations
 
-import contextlib
 import math
-import time
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
+from decouple.checks import at_least, check_fields
 from decouple.runs.checkpoint import CheckpointError
+from decouple.runs.curves import save_figure
+from decouple.runs.metrics import csv_lines, markdown_lines, read_metrics, replace_file
 from decouple.studies.actor_size.cell import (
     ControlSettings,
-    done_result,
     final_returns,
     initial_agents,
     load_agents,
     make_env,
     run_result,
-    sizes_name,
-    train_agents,
 )
-from decouple.checks import at_least, check_fields, check_setting
-from decouple.runs.curves import save_figure
-from decouple.runs.finite import NotFiniteError
-from decouple.runs.metrics import csv_lines, markdown_lines, read_metrics, replace_file
+
+__all__ = ["PAIRS", "TITLES", "VIABLE", "CellRun", "ToyStudy", "read_cells", "write_report"]
 
 PAIRS = {
     "a |1|, c |1|": ([], []),
@@ -60,7 +48,8 @@ PAIRS = {
 }
 TITLES = {"trpo": "TRPO", "ppo": "PPO", "ddpg": "DDPG", "sac": "SAC", "td3": "TD3"}
 VIABLE = -10.0  # a return from here on is a viable policy: 0.05 off the goal, on the mean over 200 steps
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "control"
+
+Key = tuple[str, str]  # algorithm and pair
 
 
 @dataclass
@@ -79,40 +68,6 @@ class ToyStudy:
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
             raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")
-
-
-def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
-    """The settings of one cell, as `experiments/control.py` would compose them."""
-    actor, critic = PAIRS[pair]
-    folder = f"{algorithm}/{sizes_name(actor)}-{sizes_name(critic)}/seeds{study.seeds}"
-    overrides = ["env=toy", f"algorithm={algorithm}", f"actor={actor}", f"critic={critic}", f"seeds={study.seeds}"]
-    overrides.append(f"run_dir={study.run_dir}/{folder}")
-    overrides.append(f"restart={study.restart}")
-    if study.total_frames is not None:
-        overrides.append(f"total_frames={study.total_frames}")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = OmegaConf.to_object(compose("control", [text.replace(" ", "") for text in overrides]))
-    return settings  # pyright: ignore[reportReturnType]
-
-
-def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
-    """Train what is not done yet, and say how long each cell took."""
-    for (algorithm, pair), settings in cells.items():
-        # One that restarts does so as well where the cell cannot go on: it is damaged, or under old rules.
-        refused = (CheckpointError, ValueError) if settings.restart else ()
-        with contextlib.suppress(*refused):
-            if done_result(settings) is not None:
-                continue
-        start = time.perf_counter()
-        with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
-            try:
-                mean = f"{train_agents(settings)['final/return']:.2f}"
-            except NotFiniteError as error:  # of all agents: the other cells go on
-                mean = f"failed, {error}"
-        print(f"{TITLES[algorithm]}, {pair}: {mean} in {time.perf_counter() - start:.0f} s")
-
-
-Key = tuple[str, str]  # algorithm and pair
 
 
 @dataclass
@@ -165,6 +120,8 @@ def read_cells(cells: Mapping[Key, ControlSettings]) -> tuple[dict[Key, CellRun]
 
 def draw_training(runs: Mapping[Key, CellRun], path: Path) -> None:
     """Figure 1: returns and value losses over training, the median over seeds and the range of their middle half."""
+    import matplotlib.pyplot as plt
+
     algorithms = list(dict.fromkeys(algorithm for algorithm, _ in runs))
     figure, axes = plt.subplots(2, len(algorithms), figsize=(3.6 * len(algorithms), 6.4), squeeze=False)
     for (algorithm, pair), run in runs.items():
@@ -221,6 +178,8 @@ def policy_line(run: CellRun, agent: int) -> tuple[np.ndarray, np.ndarray]:
 
 def draw_policies(runs: Mapping[Key, CellRun], algorithm: str, path: Path) -> None:
     """Figure 2: how the agent of median return tracks a goal, and its action against what it observes."""
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(2, len(PAIRS), figsize=(3.2 * len(PAIRS), 6), squeeze=False)
     for column, pair in enumerate(PAIRS):
         axes[0, column].set_title(pair)
@@ -290,31 +249,18 @@ def table(algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[
     )
 
 
-ConfigStore.instance().store(name="toy_schema", node=ToyStudy)
-register_control()
+def write_report(
+    folder: str | os.PathLike[str], algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[Key, str]
+) -> str:
+    """Figures 1 and 2, the table and the returns of each agent, of what `read_cells` has read; returns the table.
 
-
-@hydra.main(version_base="1.3", config_path="../configs", config_name="toy")
-def main(config: Any) -> None:
-    study: ToyStudy = settings_of(config)
-    GlobalHydra.instance().clear()  # this script is composed; what follows composes each cell
-    cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
-    if study.train:
-        run_cells(cells)
-    folder, (runs, left_out) = Path(study.run_dir), read_cells(cells)
-    check_setting("train", study.train, lambda _: bool(runs), f"true where {folder} has no cells of the study")
+    Written are `figure1.png`, `figure2_<algorithm>.png`, `table.md` and `agents.csv`.
+    """
+    folder = Path(folder)
     draw_training(runs, folder / "figure1.png")
-    for algorithm in study.algorithms:
+    for algorithm in algorithms:
         draw_policies(runs, algorithm, folder / f"figure2_{algorithm}.png")
-    text, agents = table(study.algorithms, runs, left_out)
+    text, agents = table(algorithms, runs, left_out)
     replace_file(folder / "table.md", text.encode() + b"\n")
     replace_file(folder / "agents.csv", agents)
-    print(text)
-    print(
-        f"in brackets: agents that learned, a return of at least {VIABLE:.0f}, of those whose start had less; then how "
-        f"many starts had as much\nfigures, table and returns of each agent are in {folder}"
-    )
-
-
-if __name__ == "__main__":
-    run_command(main)
+    return text

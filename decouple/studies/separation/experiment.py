@@ -1,56 +1,62 @@
-"""Separation points on Procgen: train on 200 levels of a game, test on all of them.
+"""The separation study's experiment: train on 200 levels of a Procgen game, test on all of them.
 
-    python experiments/procgen.py separation=late env=starpilot protocol=as_written total_frames=1000000 seed=0
-    python experiments/procgen.py separation=late env=starpilot,plunder seed=0,1,2 -m                # docs/sweeps.md
-    python experiments/procgen.py separation=late env=starpilot performance=fastest micro_batch=64
-    python experiments/procgen.py evaluate=runs/demo/checkpoint.pt num_levels=500 start_level=1000
-    python experiments/procgen.py --help
+    run = prepare(ProcgenExperiment(env="starpilot", separation="late", total_frames=1_000_000, run_dir="runs/one"))
+    report = train(run)  # {"final/train_return": ..., "final/test_return": ..., ...}
 
-`separation` is shared, late, early, full or an integer k: the value network uses the policy's first k blocks. The same
-command started again goes on from its last checkpoint. After Nafi, Ali and Hsu, *Analyzing the Sensitivity to
-Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
+The value network uses the policy's first k blocks. The same settings started again go on from the last checkpoint in
+`run_dir`. As a command: experiments/procgen.py. After Nafi, Ali and Hsu, *Analyzing the Sensitivity to Policy-Value
+Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-# First: else `import procgen` finds this script.
-from _script import run_checkpoint, run_command, run_folder, run_goes_on, says_what_goes_on, settings_of, sweep_result  # noqa: I001
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
 import random
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.networks.actor_value import ActorValue, actor_value
-from decouple.networks.blocks import impala_blocks
-from decouple.runs.checkpoint import frames_to_resume
+from decouple.analysis.evaluation import evaluate
 from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
-from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.envs.procgen.games import procgen_env
 from decouple.envs.procgen.levels import LOOKS, training_fingerprints, unseen_episodes
-from decouple.analysis.evaluation import evaluate
+from decouple.networks.actor_value import ActorValue, actor_value
+from decouple.networks.blocks import impala_blocks
+from decouple.networks.counting import multiply_adds, parameter_count
+from decouple.networks.separation import separate, separation_index
+from decouple.on_policy.phases import Phase
+from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.runs.checkpoint import frames_to_resume
+from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
-from decouple.runs.metrics import check_run_files, read_yaml
-from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
 from decouple.runs.performance import Performance, choose_performance
-from decouple.on_policy.phases import Phase
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
-from decouple.networks.separation import separate, separation_index
 from decouple.runs.tracking import Tracker, default_tracker
+
+__all__ = [
+    "FINAL_SEED",
+    "ProcgenExperiment",
+    "Run",
+    "evaluate_checkpoint",
+    "load_agent",
+    "make_env",
+    "make_evaluation",
+    "make_model",
+    "make_unseen",
+    "prepare",
+    "train",
+]
 
 
 @dataclass
@@ -78,7 +84,7 @@ class ProcgenExperiment(OnPolicySettings):
     final_episodes: int = 100  # the same, after training
     unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
     evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it for final_episodes, train nothing
-    run_dir: str = "runs/procgen/${protocol}/${env}/${separation}/seed${seed}"  # the run's folder
+    run_dir: str = "runs/procgen"  # the run's folder
     restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
     mode: str = "offline"  # of wandb: offline or online
@@ -361,63 +367,16 @@ def describe(env: EnvBase, model: ActorValue) -> dict[str, str]:
     }
 
 
-def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
-    """The final evaluation, as lines to read."""
-    last_level = config.start_level + config.num_levels - 1
-    levels = {"train": f"{config.start_level} to {last_level}" if config.num_levels else "all", "test": "all"}
-    lines = [f"{f'{config.env}, {config.final_episodes} episodes each':36}    mean  median     std"]
-    for name, which in levels.items():
-        numbers = (report[f"final/{name}_return{suffix}"] for suffix in ("", "_median", "_std"))
-        lines.append(f"{f'{name} return, levels {which}':36}" + "".join(f"{number:8.2f}" for number in numbers))
-    if "final/unseen_return" in report:
-        numbers = (report[f"final/unseen_return{suffix}"] for suffix in ("", "_median", "_std"))
-        what = f"of these, {1 - report['final/repeated_levels']:.0%}: unlike training"
-        lines.append(f"{what:36}" + "".join(f"{number:8.2f}" for number in numbers))
-    lines.append(f"{'generalisation gap':36}{report['final/generalisation_gap']:8.2f}")
-    return "\n".join(lines)
+def load_agent(state: Mapping[str, Any]) -> tuple[ProcgenExperiment, ActorValue, int]:
+    """Settings, model and frames of training of a run's checkpoint; the model on the CPU, in full precision.
 
-
-def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
-    """The settings of a run in `run_dir`, in the precision that it was begun in where the command names none.
-
-    Another machine, or another version, would choose another, which is another run. One that restarts chooses anew.
+    Args:
+        state: what `run_checkpoint` has read.
     """
-    begun = Path(run_dir) / "config.yaml"
-    if config.precision is None and not config.restart and begun.exists():
-        check_run_files(run_dir)
-        config.precision = read_yaml(begun).get("precision")
-    experiment: ProcgenExperiment = settings_of(config)
-    experiment.run_dir = run_dir
-    return experiment
-
-
-ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
-# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
-del sys.modules["_script"]
-
-
-@hydra.main(version_base="1.3", config_path="../configs", config_name="procgen")
-def main(config: Any) -> float:
-    """Returns what a sweeper maximises: the final mean return on test levels."""
-    if config.evaluate:
-        overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-        experiment, report = evaluate_checkpoint(settings_of(config), overrides)
-        print(table(experiment, report))
-        return report["final/test_return"]
-    experiment = as_begun(config, run_folder(config))
-    done = sweep_result(experiment)
-    run = None if done else prepare(experiment)
-    with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
-        report = done or train(run)
-    print(table(experiment, report))
-    print(f"the record is in {experiment.run_dir}")
-    return report["final/test_return"]
-
-
-if __name__ == "__main__":
-    # Hydra reads a bare integer as a number, but names groups by strings: separation=3 becomes separation='3'.
-    sys.argv[1:] = [
-        re.sub(r"(?<=[=,(])\d+(?=[,)]|$)", r"'\g<0>'", argument) if argument.startswith("separation=") else argument
-        for argument in sys.argv[1:]
-    ]
-    run_command(main)
+    fields = {field.name for field in dataclasses.fields(ProcgenExperiment)}
+    here = state["settings"] | {"device": "cpu", "precision": "fp32"}  # whatever the run was computed with
+    config = ProcgenExperiment(**{key: value for key, value in here.items() if key in fields})
+    with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
+        model = make_model(config, env)
+    model.load_state_dict(state["model"])
+    return config, model, frames_of(state)

@@ -1,15 +1,14 @@
 """The report of the separation study on Procgen: from run folders to figures, tables and a recommendation.
 
-    python experiments/report.py runs=runs/procgen
-    python experiments/report.py runs='runs/procgen/controlled/*' protocol=controlled out=reports/controlled
+    page, study, advice = report(Report(runs="runs/procgen", protocol="controlled", out="reports/controlled"))
 
 Runs are folders of experiments/procgen.py. Written to `out`: `report.html`, one page with its pictures in it, and
-beside it each table as CSV and Markdown and each picture as PNG. See docs/report.md. After Nafi, Ali and Hsu,
+beside it each table as CSV and Markdown and each picture as PNG. As a command: experiments/report.py. See
+docs/report.md. After Nafi, Ali and Hsu,
 *Analyzing the Sensitivity to Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-# First: it keeps `import procgen` from finding a script.
-from _script import run_command, settings_of  # noqa: I001
+from __future__ import annotations
 
 import itertools
 import sys
@@ -18,16 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import numpy as np
-from hydra.core.config_store import ConfigStore
 
+from decouple.analysis.statistics import (
+    Estimate,
+    Profile,
+    aggregate_metrics,
+    normalise_by_range,
+    normalise_by_reference,
+    performance_profile,
+)
 from decouple.checks import check_fields, check_setting, positive_whole
 from decouple.runs.curves import save_figure
 from decouple.runs.metrics import replace_file
+from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
 from decouple.studies.separation.page import HTMLTable, Picture, Section, write_page
 from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
-from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
 from decouple.studies.separation.results import Study, find_runs, read_study
 from decouple.studies.separation.tables import (
     Table,
@@ -42,25 +47,18 @@ from decouple.studies.separation.tables import (
     score_table,
     setting_table,
 )
-from decouple.analysis.statistics import (
-    Estimate,
-    Profile,
-    aggregate_metrics,
-    normalise_by_range,
-    normalise_by_reference,
-    performance_profile,
-)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "results" / "procgen" / "scores.csv"
+__all__ = ["Report", "report"]
+
 PPO = "shared"  # what the paper divides by: PPO on the shared network
 
 
 @dataclass
 class Report:
-    """Settings of this script."""
+    """Which runs are reported, and where the report goes."""
 
     runs: Any = None  # a folder, a glob or a list of them, with runs at any depth; must be given
     out: str = "runs/report"  # the folder to write to; what it holds under the same names is replaced
@@ -142,7 +140,7 @@ class Output:
         """Write a table that is too long to be read, as CSV alone."""
         replace_file(self.folder / f"{table.name}.csv", table.csv())
 
-    def picture(self, name: str, figure: "Figure", caption: str) -> Picture:
+    def picture(self, name: str, figure: Figure, caption: str) -> Picture:
         """Write a picture as PNG; returns it for the page."""
         path = self.folder / f"{name}.png"
         save_figure(figure, path, dpi=110)
@@ -279,7 +277,8 @@ def final_scores(study: Study, published: Mapping[str, Mapping[str, float]], out
     text = (
         "Published are mean test returns after 25,000,000 frames on 200 easy levels, with settings of their own and, "
         "for DAAC and IDAAC, tuned by game. Columns with (figure) were measured off a figure, to ±0.25, no printed "
-        "numbers; the others are as printed, or constants of public code (docs/results/procgen/SOURCE.txt says which). "
+        "numbers; the others are as printed, or constants of public code; SOURCE.txt in "
+        "decouple/studies/separation/published says which. "
         "The three PPO baselines disagree (starpilot: 24.7, 36.1, 22.6), so none is a number to be reached. "
         f"These runs had {frames:,} frames"
         + (
@@ -335,7 +334,7 @@ def relative_cost(study: Study) -> str:
 
 def report(config: Report) -> tuple[Path, Study, Advice]:
     """Read, compute, write; returns the page, what was read, and the advice."""
-    published = read_published(PUBLISHED)
+    published = read_published()
     study = read_study(find_runs(config.runs if isinstance(config.runs, str) else list(config.runs)), config.protocol)
     print(f"{sum(map(len, study.runs.values()))} runs read; resampling them for the intervals", file=sys.stderr)
     analysis = analyse(study, published, config.repetitions)
@@ -357,18 +356,3 @@ def report(config: Report) -> tuple[Path, Study, Advice]:
         out.folder / "report.html", f"Separation study on Procgen, protocol {study.protocol}", sections, introduction
     )
     return page, study, analysis.advice
-
-
-ConfigStore.instance().store(name="report_schema", node=Report)
-
-
-@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="report")
-def main(config: Any) -> None:
-    page, study, advice = report(settings_of(config))
-    print(*study.notes, sep="\n", file=sys.stderr)
-    print(advice.conclusion)
-    print(f"the report is {page}")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,15 +1,13 @@
 """What policy and value have learned on Procgen, block by block, on levels trained on and on others.
 
-    python experiments/representation.py checkpoint=runs/procgen/controlled/plunder/late/seed0
-    python experiments/representation.py checkpoint=runs/one other=runs/two frames=1024 output=compared
+    folder, text = analyse(Representation(checkpoint="runs/procgen/controlled/plunder/late/seed0", frames=1024))
 
 The run is one of experiments/procgen.py: its folder, or its checkpoint. Writes one folder: `measures.csv`, `cka.csv`,
 `representation.md` and pictures. `other`: a second run of the same game, whose features are compared with the first's
 on the same frames. What each measure means: docs/representation.md.
 """
 
-# First: it keeps `import procgen` from finding a script.
-from _script import procgen_agent, run_checkpoint, run_command, settings_of  # noqa: I001
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -18,17 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
 from tensordict import TensorDict
 from torch import Tensor
 
-from decouple.networks.actor_value import ActorValue
-from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
-from decouple.checks import SEED, at_least, check_fields, check_setting, positive_whole
-from decouple.runs.metrics import csv_lines, markdown_lines, replace_file
-from decouple.runs.progress import StepProgress
 from decouple.analysis.recording import record_episodes
 from decouple.analysis.representation import (
     block_outputs,
@@ -43,12 +34,21 @@ from decouple.analysis.representation import (
     mutual_information,
     perturbation_saliency,
 )
+from decouple.checks import SEED, at_least, check_fields, check_setting, positive_whole
+from decouple.networks.actor_value import ActorValue
+from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
+from decouple.runs.finished import run_checkpoint
+from decouple.runs.metrics import csv_lines, markdown_lines, replace_file
+from decouple.runs.progress import StepProgress
+from decouple.studies.separation.experiment import ProcgenExperiment, load_agent, make_env
 from decouple.studies.separation.representation_pictures import draw_measures, draw_saliency, draw_similarity
+
+__all__ = ["Agent", "Representation", "analyse", "levels_of", "load", "load_other", "record"]
 
 
 @dataclass
 class Representation:
-    """Settings of this script."""
+    """What is measured, of which run."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
     other: str | None = None  # another run of the same game, to compare features with
@@ -75,8 +75,7 @@ class Agent:
     """What a checkpoint of experiments/procgen.py holds."""
 
     path: Path
-    script: Any  # experiments/procgen.py
-    settings: Any  # ProcgenExperiment
+    settings: ProcgenExperiment
     model: ActorValue
     frames: int  # that it was trained for
 
@@ -100,7 +99,7 @@ def load(name: str, given: str) -> Agent:
     settings = state.get("settings", {})
     check_setting(name, given, lambda _: "protocol" in settings, "a run of experiments/procgen.py")
     with reading_checkpoint(path, "an agent of experiments/procgen.py"):
-        return Agent(path, *procgen_agent(state))
+        return Agent(path, *load_agent(state))
 
 
 def load_other(given: str | None) -> tuple[Agent | None, str | None]:
@@ -119,6 +118,13 @@ def load_other(given: str | None) -> tuple[Agent | None, str | None]:
         return None, str(error)
 
 
+def check_same_levels(agent: Agent, other: Agent) -> None:
+    """Refuse a run to compare with that was not trained on the same levels of the same game."""
+    for name in ("env", "distribution_mode", "start_level", "num_levels"):
+        own, its = getattr(agent.settings, name), getattr(other.settings, name)
+        check_setting("other", its, lambda value, own=own: value == own, f"a run with the checkpoint's {name}, {own}")
+
+
 def levels_of(agent: Agent, levels: int) -> dict[str, tuple[int, int]]:
     """First level and number of levels: some of those trained on, and as many right behind them."""
     trained = agent.settings.num_levels
@@ -135,7 +141,7 @@ def record(
     """Frames of the agent's own play on these levels, with the agent's values of them."""
     settings = dataclasses.replace(agent.settings, start_level=start, num_levels=count)
     torch.manual_seed(config.seed)
-    games = agent.script.make_env(settings, config.episodes, config.seed, test=False, training=False)
+    games = make_env(settings, config.episodes, config.seed, test=False, training=False)
     with contextlib.closing(games) as env:
         recording = record_episodes(
             env,
@@ -232,11 +238,7 @@ def analyse(config: Representation) -> tuple[Path, str]:
     agent = load("checkpoint", str(config.checkpoint))
     other, left_out = load_other(config.other)
     if other:
-        for name in ("env", "distribution_mode", "start_level", "num_levels"):
-            own, its = getattr(agent.settings, name), getattr(other.settings, name)
-            check_setting(
-                "other", its, lambda value, own=own: value == own, f"a run with the checkpoint's {name}, {own}"
-            )
+        check_same_levels(agent, other)
     sets = levels_of(agent, config.levels)
     folder = Path(config.output) if config.output else agent.path.with_name("representation")
     folder.mkdir(parents=True, exist_ok=True)
@@ -364,17 +366,3 @@ def summary(head: str, rows: dict[str, list[dict[str, Any]]], cka: Any) -> str:
             lines.append(f"{says:32}" + "".join(f"{last[branch][key]:12.3f}" for branch in last))
         lines += [f"{'CKA between them':32}{similar:12.3f}", ""]
     return "\n".join(lines[:-1])
-
-
-ConfigStore.instance().store(name="representation_schema", node=Representation)
-
-
-@hydra.main(version_base="1.3", config_path="../configs/readers", config_name="representation")
-def main(config: Any) -> None:
-    folder, says = analyse(settings_of(config))
-    print(says)
-    print(f"\nthe tables and the pictures are in {folder}")
-
-
-if __name__ == "__main__":
-    run_command(main)

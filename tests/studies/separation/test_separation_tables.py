@@ -29,7 +29,7 @@ from decouple.studies.separation.tables import (
     setting_table,
 )
 
-PUBLISHED = read_published(Path(__file__).parents[3] / "docs" / "results" / "procgen" / "scores.csv")
+PUBLISHED = read_published()
 
 
 @pytest.fixture(scope="module")

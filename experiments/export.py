@@ -1,0 +1,16 @@
+"""An actor that ships: one agent of a run as a file, checked against the run, with its size and its latency.
+
+    python experiments/export.py checkpoint=runs/control/pendulum/td3/actor4x4_critic16x16_kfull/seeds0_6 seed=2
+    python experiments/export.py checkpoint=runs/procgen/as_written/starpilot/late/seed0 format=pt2 sample=true
+
+The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. What the run did to observations
+and what bounds its actions have is in the file, and no critic is: see docs/export.md.
+"""
+
+# First: signals, and this folder off the path.
+import _script  # noqa: F401, I001
+
+from decouple.commands.export import main
+
+if __name__ == "__main__":
+    main()
