@@ -9,7 +9,7 @@ runs with), `track` (`track_task.py`, ours alone, four units). Both systems trai
 Stable-Baselines3 are read off ours. Each system has a process of its own with one thread; ours trains all seeds of a
 cell as one batch, Stable-Baselines3 one after another. Each agent is evaluated without exploration on 100 episodes, the
 same 100 for both systems. A row per agent goes into `returns.csv`; what is there is not trained again, and `table.md`
-is made of all rows. Results: docs/control.md.
+is made of all rows. Results: docs/control_results.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HalfCheetah-v4 with Stable-Baselines3, |64,64|: what `docs/control.md` sets beside ours.
+"""HalfCheetah-v4 with Stable-Baselines3, |64,64|: what `docs/control_results.md` sets beside ours.
 
     pip install -c constraints.txt stable-baselines3
     python benchmarks/halfcheetah_sb3.py --algorithm td3 --seed 0 --steps 100000 --out sb3_td3_seed0.csv

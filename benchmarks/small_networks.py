@@ -6,7 +6,7 @@
 Both act, step Gymnasium's Pendulum-v1, remember and update once a step, with the same settings (batch 256, ReLU, a
 replay in memory, nothing evaluated or written), each in a process of its own, since how memory is kept is a process's
 (`keep_memory`, as in `train_agents`). A rate is the steps per second of one agent times the agents trained at once;
-systems alternate within a repeat, and medians over repeats are compared. Results: docs/control.md.
+systems alternate within a repeat, and medians over repeats are compared. Results: docs/control_results.md.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_what_an_example_prints_takes_the_place_of_dots():
 
 def modules() -> list[str]:
     files = [file.relative_to(ROOT).with_suffix("") for file in sorted((ROOT / "decouple").rglob("*.py"))]
-    return [".".join(file.parts) for file in files if file.name != "__init__"]
+    return [".".join(file.parts) for file in files if not file.name.startswith("_")]
 
 
 def public_names(module: str) -> list[str]:

@@ -4,7 +4,7 @@ A small library (tests/kill_at.c) counts each call that changes a file of the fo
 process at the n-th: before it, or in the middle of what it writes. Between two such calls nothing on the disk changes
 but the replay's mapped rows; there the process is killed at the n-th step, before its row or with half of it written.
 So a kill at any moment leaves what one of these kills leaves. Two at most are taken that are alike, a file's writes one
-after another; KILLS=all takes every one. The figures are in docs/control.md.
+after another; KILLS=all takes every one. The figures are in docs/resuming.md.
 """
 
 from __future__ import annotations
