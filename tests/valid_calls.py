@@ -23,6 +23,7 @@ from torch import nn
 from torchrl.data import Bounded, Categorical
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "decouple" / "studies"
 
 # Names that are not called with bad arguments, each with its reason.
 LEFT_OUT = {
@@ -782,7 +783,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "separation_tables.curve_table": lambda: {"study": study()},
     "separation_tables.generalisation_table": lambda: {"study": study()},
     "separation_tables.profile_table": lambda: {"profiles": {"late": profile()}},
-    "separation_tables.read_published": lambda: {"path": ROOT / "decouple" / "studies" / "separation" / "published" / "scores.csv"},
+    "separation_tables.read_published": lambda: {"path": STUDIES / "separation" / "published" / "scores.csv"},
     "separation_tables.run_table": lambda: {"study": study()},
     "separation_tables.score_table": lambda: {"study": study(), "published": _published()},
     "separation_tables.setting_table": lambda: {"study": study()},
@@ -806,8 +807,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "size_study.csv_size": lambda: {"text": "4,4"},
     "size_study.csv_table": lambda: {"rows": rows()},
     "size_study.markdown_table": lambda: {"rows": rows()},
-    "size_study.read_paper": lambda: {"path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_1.csv"},
-    "size_study.read_paper_parameters": lambda: {"path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_a2.csv"},
+    "size_study.read_paper": lambda: {"path": STUDIES / "actor_size" / "published" / "table_1.csv"},
+    "size_study.read_paper_parameters": lambda: {"path": STUDIES / "actor_size" / "published" / "table_a2.csv"},
     "size_study.old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "size_study.old_searches": lambda: {"searches": searches()},
     "size_study.reduction_percent": lambda: {"small": 41, "large": 353},
