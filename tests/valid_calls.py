@@ -271,7 +271,7 @@ def study() -> Any:
 
 @functools.cache
 def size_study() -> Any:
-    from test_size_cells import RETURNS, cell, search_of, train
+    from size_studies import RETURNS, cell, search_of, train
 
     from decouple.studies.actor_size.results import read_studies
     from decouple.studies.actor_size.store import CellStore
@@ -291,7 +291,7 @@ SCORES = {
 
 
 def size_cell() -> Any:
-    from test_size_cells import cell
+    from size_studies import cell
 
     return cell((4, 4), (4, 4))
 
