@@ -23,6 +23,7 @@ from torch import nn
 from torchrl.data import Bounded, Categorical
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "decouple" / "studies"
 
 # Names that are not called with bad arguments, each with its reason.
 LEFT_OUT = {
@@ -83,7 +84,10 @@ NAMES_LEFT_OUT = {
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
-    **dict.fromkeys(["check_integer", "check_setting", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
+    **dict.fromkeys(["reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
@@ -205,9 +209,9 @@ def toy_env(seeds: int = 1, steps: int = 5) -> Any:
 @functools.cache
 def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
-    from decouple.envs.procgen.games import ProcgenEnv
+    from decouple.envs.procgen.games import ProcgenGamesEnv
 
-    return ProcgenEnv("leaper", 2, num_threads=1)
+    return ProcgenGamesEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -271,7 +275,7 @@ def study() -> Any:
 
 @functools.cache
 def size_study() -> Any:
-    from test_size_cells import RETURNS, cell, search_of, train
+    from size_studies import RETURNS, cell, search_of, train
 
     from decouple.studies.actor_size.results import read_studies
     from decouple.studies.actor_size.store import CellStore
@@ -291,7 +295,7 @@ SCORES = {
 
 
 def size_cell() -> Any:
-    from test_size_cells import cell
+    from size_studies import cell
 
     return cell((4, 4), (4, 4))
 
@@ -325,7 +329,7 @@ def profile() -> Any:
 def paper() -> Any:
     from decouple.studies.actor_size.study import read_paper
 
-    return read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv")
+    return read_paper()
 
 
 @functools.cache
@@ -437,9 +441,9 @@ def stream() -> Any:
 
 @functools.cache
 def pendulum_task() -> Any:
-    from decouple.envs.control.tasks import _find_task
+    from decouple.envs.control.catalogue import find_task
 
-    return _find_task("pendulum")
+    return find_task("pendulum")
 
 
 def gram(seed: int = 0) -> torch.Tensor:
@@ -702,13 +706,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "PixelcopterGames": lambda: {"streams": streams()},
     "Pong": lambda: {"stream": stream()},
     "PongGames": lambda: {"streams": streams()},
-    "ProcgenEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
+    "ProcgenGamesEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
     "distribution_modes": lambda: {"game": "coinrun"},
+    "find_task": lambda: {"name": "pendulum"},
+    "level_options": lambda: {"game": "coinrun", "distribution_mode": "hard", "num_levels": 200, "start_level": 5},
     "procgen_env": lambda: {"game": "coinrun", "num_envs": 1},
     "first_frames": lambda: {"game": "coinrun", "num_envs": 1},
     "training_fingerprints": lambda: {"game": "coinrun", "num_levels": 1},
     "unseen_episodes": lambda: {"game": "coinrun", "num_envs": 1, "seed": 0, "seen": []},
-    "RewardScaling": dict,
+    "RunningRewardScaling": dict,
     "RunningMoments": lambda: {"num_seeds": 1, "size": (2,)},
     "Stream": lambda: {"seed": 0},
     "Streams": lambda: {"seeds": torch.arange(2)},
@@ -789,7 +795,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "curve_table": lambda: {"study": study()},
     "generalisation_table": lambda: {"study": study()},
     "profile_table": lambda: {"profiles": {"late": profile()}},
-    "read_published": lambda: {"path": ROOT / "docs" / "results" / "procgen" / "scores.csv"},
+    "read_published": lambda: {"path": STUDIES / "separation" / "published" / "scores.csv"},
     "run_table": lambda: {"study": study()},
     "score_table": lambda: {"study": study(), "published": _published()},
     "setting_table": lambda: {"study": study()},
@@ -813,8 +819,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "csv_size": lambda: {"text": "4,4"},
     "csv_table": lambda: {"rows": rows()},
     "markdown_table": lambda: {"rows": rows()},
-    "read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
-    "read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "read_paper": lambda: {"path": STUDIES / "actor_size" / "published" / "table_1.csv"},
+    "read_paper_parameters": lambda: {"path": STUDIES / "actor_size" / "published" / "table_a2.csv"},
     "old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "old_searches": lambda: {"searches": searches()},
     "reduction_percent": lambda: {"small": 41, "large": 353},
@@ -918,7 +924,7 @@ def _run() -> Any:
 def _published() -> Any:
     from decouple.studies.separation.tables import read_published
 
-    return read_published(ROOT / "docs" / "results" / "procgen" / "scores.csv")
+    return read_published()
 
 
 def _found() -> Any:
@@ -930,7 +936,7 @@ def _found() -> Any:
 def _paper_parameters() -> Any:
     from decouple.studies.actor_size.study import read_paper_parameters
 
-    return read_paper_parameters(ROOT / "docs" / "results" / "honey" / "table_a2.csv")
+    return read_paper_parameters()
 
 
 _ = dataclasses, np
