@@ -67,8 +67,7 @@ def block_outputs(
         blocks but the trunk's.
     """
     check_setting("batch_size", batch_size, positive_whole, "a whole number, at least 1")
-    parts = {part: model.module[part].module for part in ("trunk", "policy", "value")}
-    extra = [*parts["policy"].keys, *parts["value"].keys]
+    extra = [*model.policy.keys, *model.value.keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
 
     def outputs(block: nn.Module, inputs: Tensor) -> Tensor:
@@ -78,12 +77,12 @@ def block_outputs(
             return torch.cat([block(batch) for batch in inputs.split(batch_size)])
 
     hidden = observation
-    for index, block in enumerate(parts["trunk"]):
+    for index, block in enumerate(model.trunk):
         hidden = outputs(block, hidden)
         yield "trunk", index, hidden
-    for branch in ("policy", "value"):
+    for branch, blocks in (("policy", model.policy), ("value", model.value)):
         features = hidden
-        for index, block in enumerate(parts[branch], start=model.at):
+        for index, block in enumerate(blocks, start=model.at):
             features = outputs(block, features)
             yield branch, index, features
 

@@ -292,6 +292,11 @@ def norms_and_cosine(squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found | ({"cosine": torch.where(both > 0, squares["product"] / both, torch.nan)} if (both > 0).any() else {})
 
 
+def part(name: str) -> Any:
+    """A property of a model: the module of its part of this name, `trunk`, `cut`, `policy` or `value`, without keys."""
+    return property(lambda model: model.module[name].module)
+
+
 def _reads_extra(block: nn.Module, count: int) -> bool:
     """Whether the block's forward takes `count` positional arguments beside its input."""
     if count == 0:
