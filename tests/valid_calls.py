@@ -82,7 +82,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
     **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
     **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
-    **dict.fromkeys(["reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),

@@ -53,7 +53,7 @@ def stream_seed(seed: int, index: int) -> int:
         seed: in [0, 2^32).
         index: in [0, 2^32).
     """
-    return _signed(_mix(((seed << 32 | index) + GAMMA) & MASK))
+    return _signed(_mix(((int(seed) << 32 | int(index)) + GAMMA) & MASK))
 
 
 class Stream:
@@ -68,7 +68,7 @@ class Stream:
     @checked(seed=WIDE)
     def __init__(self, seed: int) -> None:
         """``seed``: any integer; its lowest 64 bits count."""
-        self.state = seed & MASK
+        self.state = int(seed) & MASK
 
     def uniform(self) -> float:
         """The next number in [0, 1), a multiple of 2^-53."""
