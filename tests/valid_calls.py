@@ -74,7 +74,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["normalise_advantages", "run_phase", "copy_in_place"], "PER_STEP"),
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
-    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown"], "PER_STEP"),
+    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
@@ -87,7 +87,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
-    **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy"], "RECORD"),
+    **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
+    **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress"], "PLAIN"),
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
@@ -171,7 +174,7 @@ def stacked(number: int = 2) -> Any:
 
 
 def noise(seeds: int = 2) -> Any:
-    from decouple.networks.stacking import SeedNoise
+    from decouple.seeding import SeedNoise
 
     return SeedNoise(range(seeds))
 
@@ -244,7 +247,7 @@ def toy_model(seeds: int = 1) -> Any:
 
 
 def on_policy(**settings: Any) -> Any:
-    from decouple.on_policy.training import OnPolicySettings
+    from decouple.on_policy.settings import OnPolicySettings
 
     own = {"total_frames": 10, "rollout_steps": 5, "minibatches": 1, "epochs": 1}
     return OnPolicySettings(**{**own, **settings})
@@ -469,7 +472,7 @@ def linears() -> list[nn.Linear]:
 
 
 def phase() -> Any:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     return ppo_phases(model(), on_policy())[0]
 
@@ -518,6 +521,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "OrderLoss": lambda: {"classifier_network": head(["order_logits"])},
     "ValueLoss": lambda: {"value_network": head(["state_value"])},
     "SeedNoise": lambda: {"seeds": [0, 1]},
+    "splitmix64": lambda: {"state": 0},
     "StackedLinear": lambda: {"layers": [nn.Linear(3, 4), nn.Linear(3, 4)]},
     "StackedNormalScale": lambda: {"modules": [AddStateIndependentNormalScale(2) for _ in range(2)]},
     "stack": lambda: {"models": [network(), network()]},
@@ -857,7 +861,7 @@ def _td3_model() -> Any:
 
 
 def _train_on_policy() -> dict[str, Any]:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     own, settings = toy_model(), on_policy(total_frames=5)
     phases = ppo_phases(own, settings)
