@@ -311,7 +311,8 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
 
     CheckpointError where it was done under other rules.
     """
-    from decouple.runs.metrics import read_result, read_yaml
+    from decouple.runs.files import read_yaml
+    from decouple.runs.metrics import read_result
     from decouple.runs.rules import defaults_of
     from decouple.studies.actor_size.cell import ControlSettings, run_result
 

@@ -43,7 +43,8 @@ from decouple.envs.procgen.levels import LOOKS, training_fingerprints, unseen_ep
 from decouple.analysis.evaluation import evaluate
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
-from decouple.runs.metrics import check_run_files, read_yaml
+from decouple.runs.files import read_yaml
+from decouple.runs.metrics import check_run_files
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.training import train_on_policy

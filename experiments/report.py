@@ -24,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 
 from decouple.checks import check_fields, check_setting, positive_whole
 from decouple.runs.curves import save_figure
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 from decouple.studies.separation.page import HTMLTable, Picture, Section, write_page
 from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure

@@ -27,7 +27,7 @@ from torch import Tensor
 from decouple.networks.actor_value import ActorValue
 from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
 from decouple.checks import SEED, at_least, check_fields, check_setting, positive_whole
-from decouple.runs.metrics import csv_lines, markdown_lines, replace_file
+from decouple.runs.files import csv_lines, markdown_lines, replace_file
 from decouple.runs.progress import StepProgress
 from decouple.analysis.recording import record_episodes
 from decouple.analysis.representation import (

@@ -24,7 +24,7 @@ from decouple.studies.actor_size.store import CellStore
 from decouple.checks import all_of, at_least, check_fields, check_setting
 from decouple.runs.curves import save_figure
 from decouple.deploy.export import A_WHILE
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 from decouple.studies.actor_size.search import return_text, size_name
 from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
 from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure

@@ -35,7 +35,7 @@ from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, 
 from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
 from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
 from decouple.networks.counting import parameter_count
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
 from decouple.studies.actor_size.search import (
     SIZES,

@@ -49,7 +49,8 @@ from decouple.studies.actor_size.cell import (
 from decouple.checks import at_least, check_fields, check_setting
 from decouple.runs.curves import save_figure
 from decouple.runs.finite import NotFiniteError
-from decouple.runs.metrics import csv_lines, markdown_lines, read_metrics, replace_file
+from decouple.runs.files import csv_lines, markdown_lines, replace_file
+from decouple.runs.metrics import read_metrics
 
 PAIRS = {
     "a |1|, c |1|": ([], []),

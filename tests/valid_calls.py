@@ -634,6 +634,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "csv_rows": lambda: {"path": write_text("rows.csv", "a,b\n1,2\n")},
     "csv_lines": lambda: {"rows": [["a", "b"]]},
     "markdown_lines": lambda: {"rows": [["a", "b"]]},
+    "file_text": lambda: {"path": folder() / "file", "content": b"x"},
+    "json_bytes": lambda: {"record": {"frames": 1000}},
     "read_json": lambda: {"path": write_text("result.json", "{}")},
     "read_metrics": lambda: {"run_dir": run_folder()},
     "read_table": lambda: {"path": run_folder() / "metrics.csv"},

@@ -17,7 +17,6 @@ equals that of an unbroken run, bit for bit, columns of the clock aside.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -35,7 +34,8 @@ import yaml
 from decouple.checks import check_setting
 from decouple.runs.curves import plot_curves
 from decouple.runs.locks import FileLock, lock_folder
-from decouple.runs.metrics import MetricsTable, check_run_files, read_json, replace_file
+from decouple.runs.files import json_bytes, read_json, replace_file
+from decouple.runs.metrics import MetricsTable, check_run_files
 from decouple.runs.progress import RunProgress
 from decouple.version import VERSION
 
@@ -133,7 +133,7 @@ class Tracker:
                 run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
                 self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
                 record["wandb_id"] = self._wandb.experiment.id
-                replace_file(self.run_dir / "record.json", _json(record))
+                replace_file(self.run_dir / "record.json", json_bytes(record))
         except BaseException:
             if table_opened:
                 table_opened.close()
@@ -195,7 +195,7 @@ class Tracker:
             row[_metric_name(key)] = number if math.isfinite(number) else None  # JSON has no nan
         if failed:
             row["failed"] = dict(failed)
-        replace_file(self.run_dir / "result.json", _json({"frames": self._frames, **row}))
+        replace_file(self.run_dir / "result.json", json_bytes({"frames": self._frames, **row}))
         if self._wandb is not None:
             self._wandb.experiment.summary.update(row)
 
@@ -242,7 +242,7 @@ class Tracker:
             replace_file(self.run_dir / f"config.{len(record['sessions'])}.yaml", before)
         replace_file(config_file, text)
         record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
-        replace_file(record_file, _json(record))
+        replace_file(record_file, json_bytes(record))
         return record
 
 
@@ -335,10 +335,6 @@ def _git(checkout: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _json(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 # ----------------------------------------------------------------------------------------------------- Weights & Biases
