@@ -23,6 +23,7 @@ from torch import nn
 from torchrl.data import Bounded, Categorical
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "decouple" / "studies"
 
 # Names that are not called with bad arguments, each with its reason.
 LEFT_OUT = {
@@ -270,7 +271,7 @@ def study() -> Any:
 
 @functools.cache
 def size_study() -> Any:
-    from test_size_cells import RETURNS, cell, search_of, train
+    from size_studies import RETURNS, cell, search_of, train
 
     from decouple.studies.actor_size.results import read_studies
     from decouple.studies.actor_size.store import CellStore
@@ -290,7 +291,7 @@ SCORES = {
 
 
 def size_cell() -> Any:
-    from test_size_cells import cell
+    from size_studies import cell
 
     return cell((4, 4), (4, 4))
 
@@ -324,7 +325,7 @@ def profile() -> Any:
 def paper() -> Any:
     from decouple.studies.actor_size.study import read_paper
 
-    return read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv")
+    return read_paper()
 
 
 @functools.cache
@@ -791,7 +792,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "curve_table": lambda: {"study": study()},
     "generalisation_table": lambda: {"study": study()},
     "profile_table": lambda: {"profiles": {"late": profile()}},
-    "read_published": lambda: {"path": ROOT / "docs" / "results" / "procgen" / "scores.csv"},
+    "read_published": lambda: {"path": STUDIES / "separation" / "published" / "scores.csv"},
     "run_table": lambda: {"study": study()},
     "score_table": lambda: {"study": study(), "published": _published()},
     "setting_table": lambda: {"study": study()},
@@ -815,8 +816,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "csv_size": lambda: {"text": "4,4"},
     "csv_table": lambda: {"rows": rows()},
     "markdown_table": lambda: {"rows": rows()},
-    "read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
-    "read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "read_paper": lambda: {"path": STUDIES / "actor_size" / "published" / "table_1.csv"},
+    "read_paper_parameters": lambda: {"path": STUDIES / "actor_size" / "published" / "table_a2.csv"},
     "old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "old_searches": lambda: {"searches": searches()},
     "reduction_percent": lambda: {"small": 41, "large": 353},
@@ -920,7 +921,7 @@ def _run() -> Any:
 def _published() -> Any:
     from decouple.studies.separation.tables import read_published
 
-    return read_published(ROOT / "docs" / "results" / "procgen" / "scores.csv")
+    return read_published()
 
 
 def _found() -> Any:
@@ -932,7 +933,7 @@ def _found() -> Any:
 def _paper_parameters() -> Any:
     from decouple.studies.actor_size.study import read_paper_parameters
 
-    return read_paper_parameters(ROOT / "docs" / "results" / "honey" / "table_a2.csv")
+    return read_paper_parameters()
 
 
 _ = dataclasses, np
