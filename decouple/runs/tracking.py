@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import yaml
 
-from decouple.checks import check_setting
+from decouple.checks import check_setting, check_switches
 from decouple.runs.curves import plot_curves
 from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.files import json_bytes, read_json, replace_file
@@ -98,14 +98,10 @@ class Tracker:
         _check_choice("tracker", tracker, ("local", "wandb"))
         _check_choice("mode", mode, ("offline", "online"))
         _check_count("total_frames", total_frames, at_least=1)
-        if not isinstance(config, Mapping):
-            raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
-        given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
-        if not all(isinstance(text, str) for item in given for text in item):
-            raise TypeError(f"facts must map strings to strings; got {facts!r}")
+        _check_mappings(config, facts)
         for label, text in (("project", project), ("group", group), ("name", name)):
             check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
-        check_setting("progress", progress, lambda v: isinstance(v, bool), "True or False")
+        check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
         check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
         if resume_frames is not None:
@@ -115,31 +111,38 @@ class Tracker:
         self._frames = int(resume_frames or 0)
         self._closed = False
         self._plot_again = 0.0  # on the monotonic clock
-        table = self.run_dir / "metrics.csv"
-        _check_resume(resume_frames, table)
+        _check_resume(resume_frames, self.run_dir)
         if resume_frames is not None:
             check_run_files(self.run_dir)
+        run = None
         if tracker == "wandb":
             _require_wandb()
+            run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
-        table_opened = None
+        self._wandb: WandbLogger | None = None
         try:
-            _check_resume(resume_frames, table)  # now that nobody else works in it
-            self._table = table_opened = MetricsTable(table, resume_frames)
-            record = self._write_record(plain_config, resume_frames, dict(facts or {}))
-            self._wandb: WandbLogger | None = None
-            if tracker == "wandb":
-                run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
-                self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
-                record["wandb_id"] = self._wandb.experiment.id
-                replace_file(self.run_dir / "record.json", json_bytes(record))
+            self._begin(plain_config, resume_frames, dict(facts or {}), run)
         except BaseException:
-            if table_opened:
-                table_opened.close()
             self._let_go()
             raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None
+
+    def _begin(
+        self, config: Any, resume_frames: int | None, facts: dict[str, str], run: dict[str, Any] | None
+    ) -> None:
+        """Open the table, write the record and begin or go on with the W&B run, None where there is to be none."""
+        _check_resume(resume_frames, self.run_dir)  # now that nobody else works in it
+        self._table = MetricsTable(self.run_dir / "metrics.csv", resume_frames)
+        try:
+            record = self._write_record(config, resume_frames, facts)
+            if run is not None:
+                self._wandb = _wandb_logger(self.run_dir, config, run, record["wandb_id"])
+                record["wandb_id"] = self._wandb.experiment.id
+                replace_file(self.run_dir / "record.json", json_bytes(record))
+        except BaseException:
+            self._table.close()
+            raise
 
     def log(self, metrics: Mapping[str, float], frames: int) -> None:
         """Write one row: the metrics at `frames` environment frames since the run began.
@@ -261,7 +264,16 @@ def _check_count(argument: str, value: int, *, at_least: int) -> None:
         raise ValueError(f"{argument} must be at least {at_least}; got {value}")
 
 
-def _check_resume(resume_frames: int | None, table: Path) -> None:
+def _check_mappings(config: Any, facts: Any) -> None:
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
+    given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
+    if not all(isinstance(text, str) for item in given for text in item):
+        raise TypeError(f"facts must map strings to strings; got {facts!r}")
+
+
+def _check_resume(resume_frames: int | None, run_dir: Path) -> None:
+    table = run_dir / "metrics.csv"
     if resume_frames is None and table.exists():
         advice = "choose another folder, or pass resume_frames to go on with it (0: to start it over)"
         raise FileExistsError(f"run_dir must not hold a run already, and {table} exists; {advice}")
