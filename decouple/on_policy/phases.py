@@ -24,7 +24,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, check_fields, check_setting, checked
+from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
 from decouple.networks.stacking import clip_grad_norm_per_seed_
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
 from decouple.runs.performance import autocast
@@ -109,7 +109,7 @@ class Phase:
     def __post_init__(self) -> None:
         check_fields(self, max_grad_norm=ANY_NUMBER)
         for name in ("epochs", "every", "minibatches"):
-            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
             raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
         if self.adversary and (self.adversary.prepare or self.adversary.adversary):

@@ -28,16 +28,7 @@ from torch import nn
 from torchrl.envs import EnvBase
 
 from decouple.analysis.evaluation import episode_returns
-from decouple.checks import (
-    POSITIVE_WHOLE,
-    PROBABILITY,
-    SOME,
-    at_least,
-    check_fields,
-    check_setting,
-    checked,
-    positive_whole,
-)
+from decouple.checks import PROBABILITY, SOME, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.envs.toy import goal_tracking_env
@@ -151,7 +142,7 @@ class ControlSettings:
         most = 2**31 - EVALUATION_SEED - self.seeds - getattr(self, "total_frames", 0)
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
-            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
         if isinstance(self, OnPolicySettings):
             self.check_rollout(self.num_envs)
         if self.num_threads is not None:
