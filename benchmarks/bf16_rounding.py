@@ -26,8 +26,8 @@ from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, run_phase
+from decouple.runs.files import markdown_lines
 from decouple.runs.finished import run_checkpoint
-from decouple.runs.metrics import markdown_lines
 from decouple.runs.performance import MICRO_BATCH, autocast, choose_performance
 from decouple.seeding import set_rng_state
 from decouple.studies.separation.experiment import load_agent, make_env

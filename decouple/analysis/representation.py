@@ -66,7 +66,6 @@ def block_outputs(
         `trunk`, `policy` or `value`; the block's index in its stack; its output (N, ...). The shared model has no
         blocks but the trunk's.
     """
-    check_setting("batch_size", batch_size, positive_whole, "a whole number, at least 1")
     extra = [*model.policy.keys, *model.value.keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
 
@@ -302,7 +301,6 @@ def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 
     Returns:
         At least 0: a negative estimate is one of 0. nan where no label comes twice.
     """
-    check_setting("neighbours", neighbours, positive_whole, "a whole number, at least 1")
     check_setting("label", len(label), lambda n: n == len(distance), f"as long as distance, {len(distance)}")
     same = label.unsqueeze(0) == label.unsqueeze(1)  # (N, N)
     kept = same.sum(1) > 1
@@ -338,7 +336,6 @@ def perturbation_saliency(
         (H, W), at least 0, linear between the places tried.
     """
     check_setting("frame", frame.ndim, lambda axes: axes == 3, "of three axes, (C, H, W)")
-    check_setting("stride", stride, positive_whole, "a whole number, at least 1")
     check_setting("sigma", sigma, lambda pixels: pixels > 0, "positive")
     height, width = frame.shape[-2:]
     image = frame.double()

@@ -15,7 +15,8 @@ from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
 from decouple.commands.settings import CONFIGS, settings_of
 from decouple.commands.sweeps import run_folder, sweep_result
-from decouple.runs.metrics import check_run_files, read_yaml
+from decouple.runs.files import read_yaml
+from decouple.runs.metrics import check_run_files
 from decouple.studies.separation.experiment import ProcgenExperiment, evaluate_checkpoint, prepare, train
 
 __all__ = ["main", "register"]

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import DEVICE, check_fields, check_setting, checked, positive_whole
+from decouple.checks import DEVICE, check_fields, check_setting, checked, positive_whole, POSITIVE_WHOLE
 
 __all__ = [
     "PERFORMANCES",
@@ -66,7 +66,7 @@ class Performance:
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
         formats = ("contiguous", "channels_last")
         check_setting("memory_format", self.memory_format, formats.__contains__, "contiguous or channels_last")
-        check_setting("micro_batch", self.micro_batch, positive_whole, "a whole number, at least 1")
+        check_setting("micro_batch", self.micro_batch, POSITIVE_WHOLE)
         if self.torch_threads is not None:
             check_setting("torch_threads", self.torch_threads, positive_whole, "a whole number, at least 1, or None")
         collectors = ("torchrl", "preallocated")

@@ -23,7 +23,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, distributions, nn
 
-from decouple.checks import at_least, check_setting, checked, positive_whole
+from decouple.checks import POSITIVE_WHOLE, at_least, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
 from decouple.on_policy.agents import Metric
@@ -138,7 +138,7 @@ class TRPOPhase:
         if model.at != 0:
             raise ValueError(f"model must be separated at k = 0 for TRPO, with no trunk; got k = {model.at}")
         _check_trpo(delta, damping, cg_iters, backtrack_iters, backtrack_coeff)
-        check_setting("every", every, positive_whole, "a whole number, at least 1")
+        check_setting("every", every, POSITIVE_WHOLE)
         self.delta, self.damping, self.cg_iters = delta, damping, cg_iters
         self.backtrack_iters, self.backtrack_coeff, self.every = backtrack_iters, backtrack_coeff, every
         features = model.get_features(["policy_hidden"])
@@ -305,6 +305,6 @@ def _set(parameters: Sequence[Tensor], values: Tensor) -> None:
 def _check_trpo(delta: float, damping: float, cg_iters: int, backtrack_iters: int, backtrack_coeff: float) -> None:
     check_setting("delta", delta, lambda v: 0 < v < math.inf, "positive and finite")
     check_setting("damping", damping, lambda v: 0 <= v < math.inf, "at least 0 and finite")
-    check_setting("cg_iters", cg_iters, positive_whole, "a whole number, at least 1")
-    check_setting("backtrack_iters", backtrack_iters, positive_whole, "a whole number, at least 1")
+    check_setting("cg_iters", cg_iters, POSITIVE_WHOLE)
+    check_setting("backtrack_iters", backtrack_iters, POSITIVE_WHOLE)
     check_setting("backtrack_coeff", backtrack_coeff, lambda v: 0 < v < 1, "between 0 and 1")

@@ -24,7 +24,8 @@ from typing import Any
 
 from decouple.checks import Must, checked
 from decouple.networks.separation import separation_index
-from decouple.runs.metrics import read_json, read_metrics, read_result, read_yaml
+from decouple.runs.files import read_json, read_yaml
+from decouple.runs.metrics import read_metrics, read_result
 from decouple.runs.performance import Performance
 
 __all__ = ["Cost", "Run", "Study", "find_runs", "read_run", "read_study"]
