@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-MOVED = {  # each below `decouple`
+MOVED = {  # each below `decouple`; where a module's names have gone to two, both
     "blocks": "networks.blocks",
     "separation": "networks.separation",
     "fitting": "networks.fitting",
@@ -17,19 +17,19 @@ MOVED = {  # each below `decouple`
     "distributions": "networks.distributions",
     "actor_critic": "networks.actor_value",
     "actor_qvalue": "networks.actor_qvalue",
-    "seeds": "networks.stacking",
-    "checkpoint": "runs.checkpoint",
+    "seeds": "networks.stacking and seeding",
+    "checkpoint": "runs.checkpoint and seeding",
     "tracking": "runs.tracking",
     "metrics": "runs.metrics",
     "curves": "runs.curves",
     "progress": "runs.progress",
-    "performance": "runs.performance",
+    "performance": "runs.performance and on_policy.cuda_graph",
     "locks": "runs.locks",
     "rules": "runs.rules",
     "finite": "runs.finite",
     "phases": "on_policy.phases",
     "losses": "on_policy.losses",
-    "rollouts": "on_policy.rollouts",
+    "rollouts": "on_policy.rollouts and networks.stacking",
     "collector": "on_policy.collector",
     "trpo": "on_policy.algorithms.trpo",
     "off_policy_settings": "off_policy.settings",
@@ -88,9 +88,13 @@ class OldPaths(importlib.abc.MetaPathFinder):
         old = fullname.removeprefix("decouple.")
         moved = {name: new for name, new in MOVED.items() if name == old or name.startswith(f"{old}.")}
         if old != fullname and moved:  # without its name: `from decouple import old` would swallow the error
-            found = ", ".join(f"decouple.{name} is decouple.{new}" for name, new in moved.items())
+            found = ", ".join(f"decouple.{name} is {_whole(new)}" for name, new in moved.items())
             raise ModuleNotFoundError(f"{found} since version 0.2; the names in `decouple` itself are as they were")
         return None
+
+
+def _whole(new: str) -> str:
+    return " and ".join(f"decouple.{module}" for module in new.split(" and "))
 
 
 def refuse_old_paths() -> None:

@@ -8,7 +8,7 @@ and what bounds its actions have is in the file, and no critic is: see docs/expo
 """
 
 # First: signals, and this folder off the path.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.export import main
 

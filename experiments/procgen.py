@@ -12,7 +12,7 @@ Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 20
 """
 
 # First: else `import procgen` finds this script.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.procgen import main
 

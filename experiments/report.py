@@ -9,7 +9,7 @@ beside it each table as CSV and Markdown and each picture as PNG. See docs/repor
 """
 
 # First: signals, and this folder off the path.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.report import main
 

@@ -9,7 +9,7 @@ on the same frames. What each measure means: docs/representation.md.
 """
 
 # First: signals, and this folder off the path.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.representation import main
 

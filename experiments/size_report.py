@@ -10,7 +10,7 @@ Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see 
 """
 
 # First: signals, and this folder off the path.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.size_report import main
 

@@ -14,7 +14,7 @@ section IV and Table I.
 """
 
 # First: signals, and this folder off the path.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.smallest_actor import main
 

@@ -13,7 +13,7 @@ https://arxiv.org/abs/2102.11893).
 """
 
 # First: signals, and this folder off the path.
-import _script  # noqa: F401, I001
+import _script  # noqa: F401
 
 from decouple.commands.toy import main
 

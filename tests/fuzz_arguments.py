@@ -135,7 +135,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "seconds": _not_negative,
     "value_bias.tail": lambda v: 0 <= v < 1,
     "dormant_share.tau": _not_negative,
-    "RewardScaling.epsilon": _not_negative,
+    "RunningRewardScaling.epsilon": _not_negative,
     "threshold": lambda v: True,
     "baseline": lambda v: True,
     "target_entropy": lambda v: True,
@@ -169,7 +169,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
 }
 NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("return_text", "value"), ("spread_text", "spread"), ("csv_cell", "value"), ("rounded_threshold", "baseline")),
-    *(("RewardScaling", "clip"), ("is", "max_norm")),
+    *(("RunningRewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
     *("cells", "rules", "always", "leave_out", "make_envs"),

@@ -77,17 +77,23 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["normalise_advantages", "run_phase", "copy_in_place"], "PER_STEP"),
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
-    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown"], "PER_STEP"),
+    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
-    **dict.fromkeys(["check_integer", "check_setting", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
+    **dict.fromkeys(["reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
-    **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy"], "RECORD"),
+    **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
+    **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress"], "PLAIN"),
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
@@ -180,7 +186,7 @@ def stacked(number: int = 2) -> Any:
 
 
 def noise(seeds: int = 2) -> Any:
-    from decouple.networks.stacking import SeedNoise
+    from decouple.seeding import SeedNoise
 
     return SeedNoise(range(seeds))
 
@@ -210,9 +216,9 @@ def toy_env(seeds: int = 1, steps: int = 5) -> Any:
 @functools.cache
 def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
-    from decouple.envs.procgen.games import ProcgenEnv
+    from decouple.envs.procgen.games import ProcgenGamesEnv
 
-    return ProcgenEnv("leaper", 2, num_threads=1)
+    return ProcgenGamesEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -253,7 +259,7 @@ def toy_model(seeds: int = 1) -> Any:
 
 
 def on_policy(**settings: Any) -> Any:
-    from decouple.on_policy.training import OnPolicySettings
+    from decouple.on_policy.settings import OnPolicySettings
 
     own = {"total_frames": 10, "rollout_steps": 5, "minibatches": 1, "epochs": 1}
     return OnPolicySettings(**{**own, **settings})
@@ -276,7 +282,7 @@ def study() -> Any:
 
 @functools.cache
 def size_study() -> Any:
-    from test_size_cells import RETURNS, cell, search_of, train
+    from size_studies import RETURNS, cell, search_of, train
 
     from decouple.studies.actor_size.results import read_studies
     from decouple.studies.actor_size.store import CellStore
@@ -296,7 +302,7 @@ SCORES = {
 
 
 def size_cell() -> Any:
-    from test_size_cells import cell
+    from size_studies import cell
 
     return cell((4, 4), (4, 4))
 
@@ -442,9 +448,9 @@ def stream() -> Any:
 
 @functools.cache
 def pendulum_task() -> Any:
-    from decouple.envs.control.tasks import _find_task
+    from decouple.envs.control.catalogue import find_task
 
-    return _find_task("pendulum")
+    return find_task("pendulum")
 
 
 def gram(seed: int = 0) -> torch.Tensor:
@@ -478,7 +484,7 @@ def linears() -> list[nn.Linear]:
 
 
 def phase() -> Any:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     return ppo_phases(model(), on_policy())[0]
 
@@ -527,6 +533,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "OrderLoss": lambda: {"classifier_network": head(["order_logits"])},
     "ValueLoss": lambda: {"value_network": head(["state_value"])},
     "SeedNoise": lambda: {"seeds": [0, 1]},
+    "splitmix64": lambda: {"state": 0},
     "StackedLinear": lambda: {"layers": [nn.Linear(3, 4), nn.Linear(3, 4)]},
     "StackedNormalScale": lambda: {"modules": [AddStateIndependentNormalScale(2) for _ in range(2)]},
     "stack": lambda: {"models": [network(), network()]},
@@ -713,13 +720,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "PixelcopterGames": lambda: {"streams": streams()},
     "Pong": lambda: {"stream": stream()},
     "PongGames": lambda: {"streams": streams()},
-    "ProcgenEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
+    "ProcgenGamesEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
     "distribution_modes": lambda: {"game": "coinrun"},
+    "find_task": lambda: {"name": "pendulum"},
+    "level_options": lambda: {"game": "coinrun", "distribution_mode": "hard", "num_levels": 200, "start_level": 5},
     "procgen_env": lambda: {"game": "coinrun", "num_envs": 1},
     "first_frames": lambda: {"game": "coinrun", "num_envs": 1},
     "training_fingerprints": lambda: {"game": "coinrun", "num_levels": 1},
     "unseen_episodes": lambda: {"game": "coinrun", "num_envs": 1, "seed": 0, "seen": []},
-    "RewardScaling": dict,
+    "RunningRewardScaling": dict,
     "RunningMoments": lambda: {"num_seeds": 1, "size": (2,)},
     "Stream": lambda: {"seed": 0},
     "Streams": lambda: {"seeds": torch.arange(2)},
@@ -872,7 +881,7 @@ def _td3_model() -> Any:
 
 
 def _train_on_policy() -> dict[str, Any]:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     own, settings = toy_model(), on_policy(total_frames=5)
     phases = ppo_phases(own, settings)

@@ -23,9 +23,9 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import at_least, checked, one_of
 from decouple.networks.actor_value import ActorValue
-from decouple.on_policy.phases import autocast
+from decouple.on_policy.cuda_graph import Captured
 from decouple.on_policy.rollouts import following_values
-from decouple.runs.performance import Captured
+from decouple.runs.performance import autocast
 
 __all__ = ["RolloutCollector"]
 
@@ -43,7 +43,7 @@ class RolloutCollector:
         steps: T, of each environment.
         precision: of trunk and branches, `fp32` or `bf16`.
         overlap: act on one half of the games while the other half steps. The environment under `env`'s transforms must
-            have two groups to begin and to wait for, as `ProcgenEnv` has with `groups=2`.
+            have two groups to begin and to wait for, as `ProcgenGamesEnv` has with `groups=2`.
         captured: on a GPU, act by a CUDA graph.
 
     Raises:

@@ -22,8 +22,8 @@ from hydra.errors import ConfigCompositionException
 from marks import needs_games
 
 from decouple.commands.procgen import as_begun, table
-from decouple.envs.procgen.games import GAMES
 from decouple.envs.procgen.levels import first_frames, training_fingerprints
+from decouple.envs.procgen.options import GAMES
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.blocks import SqueezeExcitation
 from decouple.runs.checkpoint import CheckpointError

@@ -153,7 +153,9 @@ def test_a_return_that_is_not_finite_is_none(tmp_path, monkeypatch, algorithm):
     with pytest.warns(UserWarning, match="seed 1: the return is inf after training; it has failed"):
         report = train_agents(cell(algorithm, tmp_path / "three", "toy", seeds=3, evaluate_episodes=2))
     assert [report[f"final/return{name}"] for name in ("", "/seed0", "/seed1", "/seed2")] == [3.5, 2.0, None, 5.0]
-    monkeypatch.setattr("decouple.studies.actor_size.cell.episode_returns", lambda *_, **__: torch.tensor([math.nan, 1.0]).double())
+    monkeypatch.setattr(
+        "decouple.studies.actor_size.cell.episode_returns", lambda *_, **__: torch.tensor([math.nan, 1.0]).double()
+    )
     with pytest.raises(NotFiniteError, match="toy, seed 0: the return is nan after training"):
         train_agents(cell(algorithm, tmp_path / "one", "toy"))
     assert read_result(tmp_path / "one" / "result.json")["final/return"] is None

@@ -39,15 +39,17 @@ from decouple.networks.blocks import Concatenate, mlp_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.heads import action_space
 from decouple.networks.separation import separate, separation_index
-from decouple.networks.stacking import SeedNoise, seed_metrics, stack, unstack
+from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
 from decouple.on_policy.rollouts import ModePolicy
-from decouple.on_policy.training import OnPolicySettings, ppo_phases, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
@@ -56,6 +58,7 @@ from decouple.runs.performance import keep_memory
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of, rule_text, rules_of
 from decouple.runs.tracking import Tracker, default_tracker
+from decouple.seeding import SeedNoise, seed_metrics
 
 __all__ = [
     "CONTROL_ALGORITHMS",
