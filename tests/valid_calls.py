@@ -275,7 +275,8 @@ def control(**settings: Any) -> Any:
 
 @functools.cache
 def study() -> Any:
-    from decouple.studies.separation.results import find_runs, read_study
+    from decouple.studies.separation.results import read_study
+    from decouple.studies.separation.run_folders import find_runs
 
     return read_study(find_runs(write_study(folder())))
 

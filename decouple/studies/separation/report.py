@@ -33,7 +33,8 @@ from decouple.runs.metrics import replace_file
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
 from decouple.studies.separation.page import HTMLTable, Picture, Section, write_page
 from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
-from decouple.studies.separation.results import Study, find_runs, read_study
+from decouple.studies.separation.results import Study, read_study
+from decouple.studies.separation.run_folders import find_runs
 from decouple.studies.separation.tables import (
     Table,
     aggregate_table,
