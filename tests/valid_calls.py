@@ -687,6 +687,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "FileLock": lambda: {"path": folder() / ".lock"},
     "lock_folder": lambda: {"folder": folder()},
     "defaults_of": lambda: {"settings": control()},
+    "flat": lambda: {"settings": control()},
+    "changed": lambda: {"settings": control()},
     "load_agents": lambda: {"run_dir": finished_run()},
     "actor_size.cell.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
     "actor_size.cell.make_model": lambda: {"config": control(), "env": toy_env()},
