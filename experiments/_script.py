@@ -312,7 +312,7 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     CheckpointError where it was done under other rules.
     """
     from decouple.runs.metrics import read_result, read_yaml
-    from decouple.runs.rules import defaults_of
+    from decouple.runs.settings import defaults_of
     from decouple.studies.actor_size.cell import ControlSettings, run_result
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]

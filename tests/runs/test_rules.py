@@ -41,7 +41,7 @@ from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, o
 from decouple.studies.actor_size.trained_actor import trained_actor
 from decouple.version import VERSION
 
-OF_0_1 = Path(__file__).parent / "data" / "decouple_0_1"  # written by its generate.py
+OF_0_1 = Path(__file__).parents[1] / "data" / "decouple_0_1"  # written by its generate.py
 SMALL: dict[str, Any] = {
     **{"actor": [4], "critic": [4], "show_progress": False, "evaluate_episodes": 1, "final_episodes": 1},
 }
