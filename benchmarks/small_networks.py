@@ -23,7 +23,8 @@ import torch
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.training import train_off_policy
 from decouple.runs.performance import keep_memory
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env, make_model
+from decouple.studies.actor_size.build import make_env, make_model
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS
 
 WARM_UP = 200  # steps before the clock starts; the first 100 have random actions and no updates
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-MOVED = {  # each below `decouple`
+MOVED = {  # each below `decouple`; where a module's names have gone to two, both
     "blocks": "networks.blocks",
     "separation": "networks.separation",
     "fitting": "networks.fitting",
@@ -52,15 +52,15 @@ MOVED = {  # each below `decouple`
     "reports.representation_pictures": "studies.separation.representation_pictures",
     "reports.recommendation": "studies.separation.recommendation",
     "reports.page": "studies.separation.page",
-    "control": "studies.actor_size.cell",
+    "control": " and ".join(f"studies.actor_size.{file}" for file in ("settings", "build", "cell", "load")),
     "search": "studies.actor_size.search",
     "cells": "studies.actor_size.workers",
     "cell_store": "studies.actor_size.store",
-    "trained_actor": "studies.actor_size.trained_actor",
+    "trained_actor": "studies.actor_size.load",
     "reports.size_study": "studies.actor_size.study",
     "reports.size_cells": "studies.actor_size.results",
     "reports.size_figures": "studies.actor_size.figures",
-    "reports.size_table_figures": "studies.actor_size.table_figures",
+    "reports.size_table_figures": "studies.actor_size.table_one_figures",
     "reports.size_latency": "studies.actor_size.latency",
     "envs.procgen_backends": "envs.procgen.backends",
     "envs.procgen_levels": "envs.procgen.levels",
@@ -88,9 +88,13 @@ class OldPaths(importlib.abc.MetaPathFinder):
         old = fullname.removeprefix("decouple.")
         moved = {name: new for name, new in MOVED.items() if name == old or name.startswith(f"{old}.")}
         if old != fullname and moved:  # without its name: `from decouple import old` would swallow the error
-            found = ", ".join(f"decouple.{name} is decouple.{new}" for name, new in moved.items())
+            found = ", ".join(f"decouple.{name} is {_whole(new)}" for name, new in moved.items())
             raise ModuleNotFoundError(f"{found} since version 0.2; the names in `decouple` itself are as they were")
         return None
+
+
+def _whole(new: str) -> str:
+    return " and ".join(f"decouple.{module}" for module in new.split(" and "))
 
 
 def refuse_old_paths() -> None:

@@ -232,7 +232,7 @@ def register_control() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, sizes_name
+    from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, sizes_name
 
     for name, settings in CONTROL_ALGORITHMS.items():
         ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
@@ -313,7 +313,8 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     """
     from decouple.runs.metrics import read_result, read_yaml
     from decouple.runs.settings import defaults_of
-    from decouple.studies.actor_size.cell import ControlSettings, run_result
+    from decouple.studies.actor_size.cell import run_result
+    from decouple.studies.actor_size.settings import ControlSettings
 
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
     if not in_sweep() or settings.restart or not all(file.exists() for file in files):

@@ -27,7 +27,8 @@ from typing import Any
 
 import hydra
 
-from decouple.studies.actor_size.cell import ControlSettings, train_agents
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.settings import ControlSettings
 
 register_control()
 # A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.

@@ -23,11 +23,12 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import all_of, at_least, check_fields, check_setting, positive_whole
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env, sizes_name
+from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.load import trained_actor
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, sizes_name
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
-from decouple.studies.actor_size.trained_actor import trained_actor
 
 
 @dataclass

@@ -37,7 +37,7 @@ from decouple.studies.actor_size.study import (
     read_paper_parameters,
     table_rows,
 )
-from decouple.studies.actor_size.table_figures import relative_figure, table_figure
+from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
 
 PAPER = Path(__file__).resolve().parents[1] / "docs" / "results" / "honey"
 DPI = 110

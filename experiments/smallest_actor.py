@@ -33,7 +33,8 @@ from omegaconf import OmegaConf
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
 from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, ControlSettings, make_model, make_small_env
+from decouple.studies.actor_size.build import make_model, make_small_env
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, ControlSettings
 from decouple.networks.counting import parameter_count
 from decouple.runs.metrics import replace_file
 from decouple.runs.progress import StepProgress

@@ -35,17 +35,10 @@ from tensordict import TensorDict
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from decouple.runs.checkpoint import CheckpointError
-from decouple.studies.actor_size.cell import (
-    ControlSettings,
-    done_result,
-    final_returns,
-    initial_agents,
-    load_agents,
-    make_env,
-    run_result,
-    sizes_name,
-    train_agents,
-)
+from decouple.studies.actor_size.build import initial_agents, make_env
+from decouple.studies.actor_size.cell import done_result, final_returns, run_result, train_agents
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 from decouple.checks import at_least, check_fields, check_setting
 from decouple.runs.curves import save_figure
 from decouple.runs.finite import NotFiniteError

@@ -25,7 +25,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from decouple.runs.checkpoint import CheckpointError
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, load_agents, sizes_name
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, sizes_name
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
 CONFIGS = ROOT / "configs" / "control"

@@ -11,7 +11,8 @@ from torch import nn
 from decouple.networks.stacking import SeedNoise
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.value_bias import discounted_returns, value_bias
-from decouple.studies.actor_size.cell import SACControl, TD3Control, make_env, make_model
+from decouple.studies.actor_size.build import make_env, make_model
+from decouple.studies.actor_size.settings import SACControl, TD3Control
 
 
 def test_discounted_returns_by_hand():

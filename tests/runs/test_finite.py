@@ -13,7 +13,9 @@ from odd_tasks import AT, register
 from playing import play
 
 from decouple.runs.checkpoint import load_checkpoint
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, ControlSettings, load_agents, train_agents
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, ControlSettings
 from decouple.envs.control.tasks import control_env
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.metrics import read_metrics, read_result
@@ -153,7 +155,9 @@ def test_a_return_that_is_not_finite_is_none(tmp_path, monkeypatch, algorithm):
     with pytest.warns(UserWarning, match="seed 1: the return is inf after training; it has failed"):
         report = train_agents(cell(algorithm, tmp_path / "three", "toy", seeds=3, evaluate_episodes=2))
     assert [report[f"final/return{name}"] for name in ("", "/seed0", "/seed1", "/seed2")] == [3.5, 2.0, None, 5.0]
-    monkeypatch.setattr("decouple.studies.actor_size.cell.episode_returns", lambda *_, **__: torch.tensor([math.nan, 1.0]).double())
+    monkeypatch.setattr(
+        "decouple.studies.actor_size.cell.episode_returns", lambda *_, **__: torch.tensor([math.nan, 1.0]).double()
+    )
     with pytest.raises(NotFiniteError, match="toy, seed 0: the return is nan after training"):
         train_agents(cell(algorithm, tmp_path / "one", "toy"))
     assert read_result(tmp_path / "one" / "result.json")["final/return"] is None

@@ -20,25 +20,22 @@ from commands import ROOT
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import cell_of, train_cells
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint
-from decouple.studies.actor_size.cell import (
+from decouple.studies.actor_size.build import control_identity, unit_actions
+from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.load import load_agents, trained_actor
+from decouple.studies.actor_size.settings import (
     CONTROL_ALGORITHMS,
-    NOT_IDENTITY,
     ControlSettings,
     DDPGControl,
+    NOT_IDENTITY,
     PPOControl,
     SACControl,
     TD3Control,
     TRPOControl,
-    control_identity,
-    done_result,
-    load_agents,
-    train_agents,
-    unit_actions,
 )
 from decouple.runs.metrics import read_metrics
 from decouple.studies.actor_size.results import read_studies
 from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
-from decouple.studies.actor_size.trained_actor import trained_actor
 from decouple.version import VERSION
 
 OF_0_1 = Path(__file__).parents[1] / "data" / "decouple_0_1"  # written by its generate.py

@@ -27,8 +27,8 @@ import numpy as np
 from decouple.checks import ANY_NUMBER, SOME, all_of, at_least, check_setting, checked, one_of
 from decouple.off_policy.settings import OffPolicySettings
 from decouple.runs.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.search import return_text, size_name, t_interval
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 from decouple.studies.actor_size.study import csv_cell, old_rules, spread_text
 from decouple.version import VERSION

@@ -23,20 +23,10 @@ from decouple.off_policy.settings import OffPolicySettings
 from decouple.runs.checkpoint import CheckpointError, save_checkpoint
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics
-from decouple.studies.actor_size.cell import (
-    CONTROL_ALGORITHMS,
-    ControlSettings,
-    PPOControl,
-    SACControl,
-    done_result,
-    final_returns,
-    initial_agents,
-    load_agents,
-    make_env,
-    make_model,
-    make_small_env,
-    train_agents,
-)
+from decouple.studies.actor_size.build import initial_agents, make_env, make_model, make_small_env
+from decouple.studies.actor_size.cell import done_result, final_returns, train_agents
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, ControlSettings, PPOControl, SACControl
 
 gymnasium = pytest.importorskip("gymnasium")
 import odd_spaces  # noqa: E402  (needs Gymnasium)
