@@ -272,23 +272,30 @@ def _of_type(value: Any, kind: Any) -> bool:
 # -------------------------------------------------------------------------------------------------------- public names
 
 
-def public_names() -> Iterator[tuple[str, Any]]:
-    """`module.name` and `module.Class.method` of all that the package's modules say is public."""
+@functools.cache
+def public_names() -> list[tuple[str, Any]]:
+    """`name` and `Class.method` of all that the modules say is public; `room.file.name` where two share a name."""
+    found = []
     for info in sorted(pkgutil.walk_packages([str(PACKAGE)], "decouple."), key=lambda info: info.name):
+        if info.ispkg or info.name.rpartition(".")[2].startswith("_"):
+            continue
         module = importlib.import_module(info.name)
-        short = info.name.rpartition(".")[2]
+        place = ".".join(info.name.split(".")[-2:])
         own = [
             n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == info.name
         ]
         for name in getattr(module, "__all__", own):
             value = getattr(module, name)
             if inspect.isclass(value):
-                yield f"{short}.{name}", value
+                found.append((place, name, value))
                 for method, of in vars(value).items():
                     if inspect.isfunction(of) and not method.startswith("_") and len(parameters(of)) > 1:
-                        yield f"{short}.{name}.{method}", of
+                        found.append((place, f"{name}.{method}", of))
             elif inspect.isfunction(value) and (parameters(value)):
-                yield f"{short}.{name}", value
+                found.append((place, name, value))
+    times = collections.Counter(name for _, name, _ in found)
+    shared = {name for name in times if times[name.partition(".")[0]] > 1}
+    return [(f"{place}.{name}" if name in shared else name, value) for place, name, value in found]
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -302,13 +309,10 @@ def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def left_out(name: str) -> bool:
     """By a rule of `valid_calls`."""
-    return name in valid_calls.NAMES_LEFT_OUT or (
-        name.count(".") == 2
-        and (
-            (name not in valid_calls.CALLS and name.rpartition(".")[2] in valid_calls.METHODS_LEFT_OUT)
-            or (name.rpartition(".")[0] in valid_calls.NAMES_LEFT_OUT and name not in valid_calls.CALLS)
-        )
-    )
+    of, _, method = name.rpartition(".")
+    if name in valid_calls.NAMES_LEFT_OUT or not of or name in valid_calls.CALLS:
+        return name in valid_calls.NAMES_LEFT_OUT
+    return method in valid_calls.METHODS_LEFT_OUT or of in valid_calls.NAMES_LEFT_OUT
 
 
 def kinds(function: Callable[..., Any]) -> dict[str, Any]:
@@ -462,7 +466,7 @@ def all_trials(only: Sequence[str] = ()) -> list[tuple[str, Callable[..., Any], 
     return [
         (name, function, argument, index)
         for name, function in public_names()
-        if not left_out(name) and _wanted(name, only)
+        if not left_out(name) and _wanted(f"{function.__module__}.{name}", only)
         for argument, index in trials(name, function)
     ]
 

@@ -28,8 +28,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
 from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, DDPGControl
+from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import read_paper
 from decouple.studies.actor_size.workers import frames_done
