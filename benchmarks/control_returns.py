@@ -35,7 +35,7 @@ import yaml
 from scipy.stats import t as student
 
 from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, ControlSettings, FINAL_SEED
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, FINAL_SEED, ControlSettings
 
 ALGORITHMS = ["ppo", "sac", "td3", "ddpg"]
 FAILED = -400.0  # on Pendulum: an agent below has not learned to swing up; those that have are near -150

@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=1, help="searches at once")
     parser.add_argument("--record", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
-    cells = [cell for cell in read_paper(ROOT / "docs/results/honey/table_1.csv") if cell[0] in (options.only or cell)]
+    cells = [cell for cell in read_paper() if cell[0] in (options.only or cell)]
     print("| cell | baseline | steps of each agent | steps/s | hours: this pair | hours: search, at most |")
     print("|---|---|---|---|---|---|", flush=True)
     names = ["date", "task", "algorithm", "actor", "frames", "frames_per_second", "hours"]

@@ -10,57 +10,10 @@
 Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
-# First: it takes this folder off the path.
-from _script import (  # noqa: I001
-    register_control,
-    run_command,
-    run_folder,
-    run_goes_on,
-    says_what_goes_on,
-    settings_of,
-    sweep_result,
-)
+# First: signals, and this folder off the path.
+import _script  # noqa: F401
 
-import math
-import sys
-from typing import Any
-
-import hydra
-
-from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.settings import ControlSettings
-
-register_control()
-# A launcher sends `main` to processes where this folder is not on the path: it takes along what comes from no module.
-del sys.modules["_script"]
-
-
-def table(config: ControlSettings, report: dict[str, Any]) -> str:
-    """The final evaluation, as lines to read."""
-    lines = [f"{config.env}, {config.algorithm}, {config.final_episodes} episodes of each agent, without exploration"]
-    failed = report.get("failed", {})
-    for seed in config.all_seeds:
-        value = report.get(f"final/return/seed{seed}", report["final/return"])
-        lines.append(
-            f"{f'seed {seed}':12}" + (f"failed: {failed[f'seed{seed}']}" if value is None else f"{value:12.2f}")
-        )
-    if config.seeds > 1:
-        over = f"over {config.seeds - len(failed)} of {config.seeds} seeds" if failed else "over seeds"
-        lines.append(f"{'mean':12}{report['final/return']:12.2f} +- {report['final/return_std']:.2f} ({over})")
-    return "\n".join(lines)
-
-
-@hydra.main(version_base="1.3", config_path="../configs/control", config_name="control")
-def main(config: Any) -> float:
-    """Returns what a sweeper maximises: the final return, the mean over agents; -inf where an agent has failed."""
-    settings: ControlSettings = settings_of(config)
-    settings.run_dir = run_folder(config)
-    with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
-        report = sweep_result(settings) or train_agents(settings)
-    print(table(settings, report))
-    print(f"the record is in {settings.run_dir}")
-    return -math.inf if report.get("failed") else report["final/return"]
-
+from decouple.commands.control import main
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -318,7 +318,7 @@ def profile() -> Any:
 def paper() -> Any:
     from decouple.studies.actor_size.study import read_paper
 
-    return read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv")
+    return read_paper()
 
 
 @functools.cache
@@ -782,7 +782,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "curve_table": lambda: {"study": study()},
     "generalisation_table": lambda: {"study": study()},
     "profile_table": lambda: {"profiles": {"late": profile()}},
-    "read_published": lambda: {"path": ROOT / "docs" / "results" / "procgen" / "scores.csv"},
+    "read_published": lambda: {"path": ROOT / "decouple" / "studies" / "separation" / "published" / "scores.csv"},
     "run_table": lambda: {"study": study()},
     "score_table": lambda: {"study": study(), "published": _published()},
     "setting_table": lambda: {"study": study()},
@@ -806,8 +806,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "csv_size": lambda: {"text": "4,4"},
     "csv_table": lambda: {"rows": rows()},
     "markdown_table": lambda: {"rows": rows()},
-    "read_paper": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_1.csv"},
-    "read_paper_parameters": lambda: {"path": ROOT / "docs" / "results" / "honey" / "table_a2.csv"},
+    "read_paper": lambda: {"path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_1.csv"},
+    "read_paper_parameters": lambda: {
+        "path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_a2.csv"
+    },
     "old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "old_searches": lambda: {"searches": searches()},
     "reduction_percent": lambda: {"small": 41, "large": 353},
@@ -911,7 +913,7 @@ def _run() -> Any:
 def _published() -> Any:
     from decouple.studies.separation.tables import read_published
 
-    return read_published(ROOT / "docs" / "results" / "procgen" / "scores.csv")
+    return read_published()
 
 
 def _found() -> Any:
@@ -923,7 +925,7 @@ def _found() -> Any:
 def _paper_parameters() -> Any:
     from decouple.studies.actor_size.study import read_paper_parameters
 
-    return read_paper_parameters(ROOT / "docs" / "results" / "honey" / "table_a2.csv")
+    return read_paper_parameters()
 
 
 _ = dataclasses, np

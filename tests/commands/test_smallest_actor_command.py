@@ -28,8 +28,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import read_paper
 from decouple.studies.actor_size.workers import frames_done
@@ -119,7 +119,7 @@ def test_every_task_composes_with_every_algorithm_at_its_published_size(script, 
             assert [tuple(size) for size in search.sizes] == list(SIZES) and search.threshold == "baseline"
 
 
-@pytest.mark.parametrize(("task", "algorithm"), read_paper(ROOT / "docs" / "results" / "honey" / "table_1.csv"))
+@pytest.mark.parametrize(("task", "algorithm"), read_paper())
 def test_every_cell_of_table_one_can_be_made_and_its_sizes_rise(script, task, algorithm):
     settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
     counts = script.actor_parameters(settings, search.sizes)  # raises where not
@@ -203,7 +203,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(script, t
 def test_reductions_are_of_the_parameters_of_the_model_that_is_trained(script):
     settings, search = composed(script, "env=pendulum", "algorithm=td3")
     counts = script.actor_parameters(settings, search.sizes)
-    with open(ROOT / "docs" / "results" / "honey" / "table_a2.csv", newline="") as file:
+    with open(TABLE_A2, newline="") as file:
         paper = {tuple(map(int, row["hidden"].split(","))): int(row["Pendulum"]) for row in csv.DictReader(file)}
     assert counts == paper
     gaussian = script.actor_parameters(*(lambda s, o: (s, o.sizes))(*composed(script, "env=pendulum", "algorithm=sac")))

@@ -47,7 +47,7 @@ from decouple.runs.performance import keep_memory
 from decouple.runs.progress import StepProgress
 from decouple.runs.tracking import Tracker, default_tracker
 from decouple.studies.actor_size.build import control_identity, make_env, seeded_model
-from decouple.studies.actor_size.settings import ControlSettings, EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, sizes_name
+from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, ControlSettings, sizes_name
 
 __all__ = ["done_result", "final_returns", "run_result", "train_agents"]
 

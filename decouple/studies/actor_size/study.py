@@ -1,6 +1,6 @@
 """Table I of the actor-size study: what our searches found, beside the paper's numbers.
 
-    rows = table_rows(store.searches(), read_paper("docs/results/honey/table_1.csv"))
+    rows = table_rows(store.searches(), read_paper())
     print(markdown_table(rows))
 
 A search's result is what `search_record` makes of it. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
@@ -43,6 +43,10 @@ __all__ = [
     "table_rows",
     "table_texts",
 ]
+
+# The paper's numbers; SOURCE.txt beside them says where they are from.
+TABLE_1 = Path(__file__).with_name("published") / "table_1.csv"
+TABLE_A2 = TABLE_1.with_name("table_a2.csv")
 
 # Of a row, after task, algorithm and source; the paper's file has those among them that the paper prints.
 COLUMNS = (
@@ -125,14 +129,14 @@ def reduction_percent(small: int, large: int) -> float:
 
 
 @checked()
-def read_paper(path: str | os.PathLike[str]) -> dict[tuple[str, str], dict[str, Any]]:
+def read_paper(path: str | os.PathLike[str] = TABLE_1) -> dict[tuple[str, str], dict[str, Any]]:
     """(task, algorithm), both in lower case -> the row of Table I: sizes as tuples, numbers, None where it has none."""
     rows = csv_rows(Path(path), "environment", "algorithm")
     return {(row["environment"].lower(), row["algorithm"].lower()): _numbers(row) for row in rows}
 
 
 @checked()
-def read_paper_parameters(path: str | os.PathLike[str]) -> dict[str, dict[tuple[int, ...], int]]:
+def read_paper_parameters(path: str | os.PathLike[str] = TABLE_A2) -> dict[str, dict[tuple[int, ...], int]]:
     """Task, in lower case -> hidden layers -> the parameters of an actor, from Table A.2; sizes that it has none of are
     left out."""
     counts: dict[str, dict[tuple[int, ...], int]] = {}

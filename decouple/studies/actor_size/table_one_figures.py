@@ -1,6 +1,6 @@
 """Table I of the actor-size study as pictures: as a table, and as the bars of figure 4.
 
-    rows = table_rows(store.searches(), read_paper("docs/results/honey/table_1.csv"))
+    rows = table_rows(store.searches(), read_paper())
     save_figure(table_figure(rows), Path("table_1.png"))
 
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV. Its figure 4

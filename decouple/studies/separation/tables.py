@@ -1,6 +1,6 @@
 """The tables of the separation study's report, each to be read as text, as CSV or as Markdown.
 
-    table = score_table(study, read_published("docs/results/procgen/scores.csv"))
+    table = score_table(study, read_published())
     table.csv(), table.markdown(), table.cells()
 
 A cell holds text, a number, nothing, an `Estimate` (as text `value [low, high]`, in CSV three columns) or a `Spread`
@@ -39,6 +39,7 @@ __all__ = [
     "setting_table",
 ]
 
+SCORES = Path(__file__).with_name("published") / "scores.csv"  # SOURCE.txt beside it says where they are from
 # Column of the published scores -> method. Those measured off a figure (+-0.25) are no printed numbers, and say so.
 PUBLISHED = {
     "ppo_test_figure": "PPO (figure)",
@@ -87,7 +88,7 @@ class Table:
 
 
 @checked()
-def read_published(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
+def read_published(path: str | os.PathLike[str] = SCORES) -> dict[str, dict[str, float]]:
     """Game -> `min_easy`, `max_easy` and the published scores, under the names of the file's columns: those in
     `PUBLISHED`, and beside them scores on training levels and standard deviations."""
     rows = csv_rows(Path(path), "game", *PUBLISHED)

@@ -23,7 +23,7 @@ from decouple.studies.actor_size.search import (
     t_interval,
 )
 
-HONEY = Path(__file__).parents[3] / "docs" / "results" / "honey"
+HONEY = Path(__file__).parents[3] / "decouple" / "studies" / "actor_size" / "published"
 with open(HONEY / "table_1.csv", newline="") as file:
     TABLE = [row for row in csv.DictReader(file) if row["threshold"]]  # all but DDPG on Ant
 LINE = tuple((n, n) for n in range(1, 40))

@@ -29,7 +29,7 @@ from decouple.studies.actor_size.study import (
 )
 from decouple.version import VERSION
 
-HONEY = Path(__file__).parents[3] / "docs" / "results" / "honey"
+HONEY = Path(__file__).parents[3] / "decouple" / "studies" / "actor_size" / "published"
 PAPER = read_paper(HONEY / "table_1.csv")
 PARAMETERS = {(4, 4): 41, (16, 16): 353, (400, 300): 122_201}  # Table A.2, Pendulum
 

@@ -14,7 +14,7 @@ from decouple.studies.actor_size.study import read_paper, read_paper_parameters,
 from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
 from decouple.version import VERSION
 
-HONEY = Path(__file__).parents[3] / "docs" / "results" / "honey"
+HONEY = Path(__file__).parents[3] / "decouple" / "studies" / "actor_size" / "published"
 COUNTS = read_paper_parameters(HONEY / "table_a2.csv")
 SIZES = [(4, 4), (16, 16), (400, 300)]
 

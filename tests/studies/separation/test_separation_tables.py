@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from pathlib import Path
 
 import pytest
 from study_folders import write_run, write_study
@@ -29,7 +28,7 @@ from decouple.studies.separation.tables import (
     setting_table,
 )
 
-PUBLISHED = read_published(Path(__file__).parents[3] / "docs" / "results" / "procgen" / "scores.csv")
+PUBLISHED = read_published()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,52 @@
+"""The command of experiments/control.py: a cell of the actor-size study."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import hydra
+
+from decouple.commands.interrupts import run_goes_on, says_what_goes_on
+from decouple.commands.running import run_command
+from decouple.commands.settings import CONFIGS, register_algorithms, settings_of
+from decouple.commands.sweeps import run_folder, sweep_result
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.settings import ControlSettings
+
+__all__ = ["main", "register"]
+
+register = register_algorithms
+
+
+def table(config: ControlSettings, report: dict[str, Any]) -> str:
+    """The final evaluation, as lines to read."""
+    lines = [f"{config.env}, {config.algorithm}, {config.final_episodes} episodes of each agent, without exploration"]
+    failed = report.get("failed", {})
+    for seed in config.all_seeds:
+        value = report.get(f"final/return/seed{seed}", report["final/return"])
+        lines.append(
+            f"{f'seed {seed}':12}" + (f"failed: {failed[f'seed{seed}']}" if value is None else f"{value:12.2f}")
+        )
+    if config.seeds > 1:
+        over = f"over {config.seeds - len(failed)} of {config.seeds} seeds" if failed else "over seeds"
+        lines.append(f"{'mean':12}{report['final/return']:12.2f} +- {report['final/return_std']:.2f} ({over})")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
+def command(config: Any) -> float:
+    """Returns what a sweeper maximises: the final return, the mean over agents; -inf where an agent has failed."""
+    settings: ControlSettings = settings_of(config)
+    settings.run_dir = run_folder(config)
+    with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
+        report = sweep_result(settings) or train_agents(settings)
+    print(table(settings, report))
+    print(f"the record is in {settings.run_dir}")
+    return -math.inf if report.get("failed") else report["final/return"]
+
+
+def main() -> None:
+    """`python experiments/control.py ...`."""
+    register()
+    run_command(command)

@@ -1,0 +1,52 @@
+"""The command of experiments/export.py: one agent of a run as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+
+from decouple.commands.running import run_command
+from decouple.commands.settings import CONFIGS, settings_of
+from decouple.deploy.export import ExportReport
+from decouple.studies.actor_size.settings import sizes_name
+from decouple.studies.export import Export, Source, export
+
+__all__ = ["main", "register"]
+
+
+def register() -> None:
+    """Make the command's settings those of configs/readers/export.yaml."""
+    ConfigStore.instance().store(name="export_schema", node=Export)
+
+
+def table(source: Source, report: ExportReport, rows: Sequence[dict[str, Any]]) -> str:
+    """What was written, how far it is from the model, and how fast it is, as lines to read."""
+    facts = report.metadata
+    sizes = f"actor |{sizes_name(facts['actor'])}|" if "actor" in facts else f"separation {facts['separation']}"
+    lines = [
+        f"{facts['task']}, {facts['algorithm']}, {sizes}, seed {facts['seed']}, {facts['frames']:,} frames",
+        f"{report.path}: {report.bytes:,} bytes; "
+        f"{facts['parameters']:,} parameters, {facts['multiply_adds']:,} multiply-adds an action",
+        f"from the model's own actions at most {report.difference:.1e} over {report.observations} observations, "
+        f"random and recorded (allowed: {report.tolerance:.0e})",
+        f"{'one thread, microseconds a call':32}{'median':>12}{'99%':>12}",
+    ]
+    for row in rows:
+        case = f"{row['runtime']:12}batch {row['batch']}"
+        lines.append(f"{case:32}{row['median_us']:12,.1f}{row['p99_us']:12,.1f}")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="export")
+def command(config: Any) -> None:
+    source, report, rows = export(settings_of(config))
+    print(table(source, report, rows))
+
+
+def main() -> None:
+    """`python experiments/export.py ...`."""
+    register()
+    run_command(command)

@@ -1,0 +1,86 @@
+"""The command of experiments/procgen.py: separation points on Procgen."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+
+from decouple.commands.interrupts import run_goes_on, says_what_goes_on
+from decouple.commands.running import run_command
+from decouple.commands.settings import CONFIGS, settings_of
+from decouple.commands.sweeps import run_folder, sweep_result
+from decouple.runs.metrics import check_run_files, read_yaml
+from decouple.studies.separation.experiment import ProcgenExperiment, evaluate_checkpoint, prepare, train
+
+__all__ = ["main", "register"]
+
+
+def register() -> None:
+    """Make the experiment's settings those of configs/procgen.yaml."""
+    ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
+
+
+def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
+    """The final evaluation, as lines to read."""
+    last_level = config.start_level + config.num_levels - 1
+    levels = {"train": f"{config.start_level} to {last_level}" if config.num_levels else "all", "test": "all"}
+    lines = [f"{f'{config.env}, {config.final_episodes} episodes each':36}    mean  median     std"]
+    for name, which in levels.items():
+        numbers = (report[f"final/{name}_return{suffix}"] for suffix in ("", "_median", "_std"))
+        lines.append(f"{f'{name} return, levels {which}':36}" + "".join(f"{number:8.2f}" for number in numbers))
+    if "final/unseen_return" in report:
+        numbers = (report[f"final/unseen_return{suffix}"] for suffix in ("", "_median", "_std"))
+        what = f"of these, {1 - report['final/repeated_levels']:.0%}: unlike training"
+        lines.append(f"{what:36}" + "".join(f"{number:8.2f}" for number in numbers))
+    lines.append(f"{'generalisation gap':36}{report['final/generalisation_gap']:8.2f}")
+    return "\n".join(lines)
+
+
+def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
+    """The settings of a run in `run_dir`, in the precision that it was begun in where the command names none.
+
+    Another machine, or another version, would choose another, which is another run. One that restarts chooses anew.
+    """
+    begun = Path(run_dir) / "config.yaml"
+    if config.precision is None and not config.restart and begun.exists():
+        check_run_files(run_dir)
+        config.precision = read_yaml(begun).get("precision")
+    experiment: ProcgenExperiment = settings_of(config)
+    experiment.run_dir = run_dir
+    return experiment
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="procgen")
+def command(config: Any) -> float:
+    """Returns what a sweeper maximises: the final mean return on test levels."""
+    if config.evaluate:
+        overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+        experiment, report = evaluate_checkpoint(settings_of(config), overrides)
+        print(table(experiment, report))
+        return report["final/test_return"]
+    experiment = as_begun(config, run_folder(config))
+    report = sweep_result(experiment)
+    if report is None:
+        run = prepare(experiment)
+        with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
+            report = train(run)
+    print(table(experiment, report))
+    print(f"the record is in {experiment.run_dir}")
+    return report["final/test_return"]
+
+
+def main() -> None:
+    """`python experiments/procgen.py ...`."""
+    register()
+    # Hydra reads a bare integer as a number, but names groups by strings: separation=3 becomes separation='3'.
+    sys.argv[1:] = [
+        re.sub(r"(?<=[=,(])\d+(?=[,)]|$)", r"'\g<0>'", argument) if argument.startswith("separation=") else argument
+        for argument in sys.argv[1:]
+    ]
+    run_command(command)

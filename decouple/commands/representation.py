@@ -1,0 +1,32 @@
+"""The command of experiments/representation.py: what policy and value have learned, block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+
+from decouple.commands.running import run_command
+from decouple.commands.settings import CONFIGS, settings_of
+from decouple.studies.separation.representation import Representation, analyse
+
+__all__ = ["main", "register"]
+
+
+def register() -> None:
+    """Make the command's settings those of configs/readers/representation.yaml."""
+    ConfigStore.instance().store(name="representation_schema", node=Representation)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="representation")
+def command(config: Any) -> None:
+    folder, says = analyse(settings_of(config))
+    print(says)
+    print(f"\nthe tables and the pictures are in {folder}")
+
+
+def main() -> None:
+    """`python experiments/representation.py ...`."""
+    register()
+    run_command(command)

@@ -1,0 +1,49 @@
+"""A command's settings: where their pages are, and the dataclass that Hydra's configuration becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, sizes_name
+
+__all__ = ["CONFIGS", "refuse_added", "register_algorithms", "settings_of"]
+
+
+def _configs() -> Path:
+    """The folder configs/ of the clone: that of the package, or of the script where the package is installed apart."""
+    clones = [Path(__file__).resolve().parents[2], *Path(sys.argv[0]).resolve().parents[1:2]]
+    return next((clone / "configs" for clone in clones if (clone / "configs").is_dir()), clones[0] / "configs")
+
+
+CONFIGS = _configs()
+
+
+def settings_of(config: Any) -> Any:
+    """What Hydra composed, as the dataclass that it is of.
+
+    Raises:
+        ValueError: a setting was added (`+name=...`) that the dataclass does not have.
+    """
+    refuse_added(OmegaConf.get_type(config), config)
+    return OmegaConf.to_object(config)
+
+
+def refuse_added(kind: Any, given: Mapping[Any, Any], group: str = "") -> None:
+    """Refuse settings that the dataclass `kind` does not have; `group` is what stands before their names."""
+    added = [f"{group}{name}" for name in given if name not in {setting.name for setting in dataclasses.fields(kind)}]
+    if added:
+        raise ValueError(f"{', '.join(added)} must not be added: {kind.__name__} has no such setting")
+
+
+def register_algorithms(kinds: Mapping[str, Any] = CONTROL_ALGORITHMS) -> None:
+    """Make the algorithms of control tasks, with all their settings, choices of Hydra's group `algorithm`."""
+    for name, settings in kinds.items():
+        ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
+    OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)

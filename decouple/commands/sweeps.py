@@ -1,0 +1,67 @@
+"""Sweeps, Hydra's `-m` and W&B's agents: a folder for each job, and the results of jobs that are done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from decouple.runs.metrics import read_result, read_yaml
+from decouple.runs.rules import defaults_of
+from decouple.studies.actor_size.cell import run_result
+from decouple.studies.actor_size.settings import ControlSettings
+
+__all__ = ["in_sweep", "run_folder", "sweep_result"]
+
+# Settings that a sweep does not sweep over.
+OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a sweep, Hydra's `-m`."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def run_folder(config: Any) -> str:
+    """`config.run_dir`; in a sweep with one more level, of the command's settings that the path does not say.
+
+    `seeds0_6/gamma=0.9,learning_rate=0.001`: no two jobs share a folder, and the same sweep started again finds each
+    job's own. A W&B agent's commands are jobs too. A `run_dir` given on the command line stands as it is, and so does
+    one that says everything.
+    """
+    given = dict(text.lstrip("+~").partition("=")[::2] for text in HydraConfig.get().overrides.task)
+    if "run_dir" in given or not (in_sweep() or os.environ.get("WANDB_SWEEP_ID")):
+        return config.run_dir
+    template: Any = OmegaConf.to_container(config, resolve=False)
+    said = {*re.findall(r"\$\{(\w+)\}", template["run_dir"]), *OF_THE_RECORD}
+    name = ",".join(f"{key}={value}" for key, value in sorted(given.items()) if key not in said)
+    plain = re.sub(r"[^\w.,=+-]", "_", name)[:150]
+    if plain != name:  # a path as a value, or too many settings for a folder's name
+        plain += "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{config.run_dir}/{plain}" if name else config.run_dir
+
+
+def sweep_result(settings: Any) -> dict[str, float] | None:
+    """The result of a sweep's job that has been done with the very same settings; None: it is to be run.
+
+    CheckpointError where it was done under other rules.
+    """
+    files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
+    if not in_sweep() or settings.restart or not all(file.exists() for file in files):
+        return None
+    config, result = files
+    before = defaults_of(settings) | read_yaml(config) | {"restart": False}  # which an older version did not have
+    if isinstance(settings, ControlSettings):
+        run_result(settings)
+    same = before == dataclasses.asdict(settings)
+    if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
+        return None
+    report = read_result(result)
+    return report if report["frames"] >= settings.total_frames else None

@@ -1,0 +1,160 @@
+"""The report of the actor-size study: what experiments/smallest_actor.py has found so far, as tables and pictures.
+
+    path = report(SizeReport(run_dir="runs/smallest_actor", latency="again"))  # on a machine that is idle
+
+Reads the store and the runs' folders, and writes to `<run_dir>/report`: report.md, which shows and explains the rest;
+Table I and figure 4 beside the paper's numbers; and of each task and algorithm figure 5, returns against costs, and the
+diagnoses. Latencies are measured once. A study in progress is reported as far as it is. As a command:
+experiments/size_report.py. After Mysore et al., *Honey, I
+Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decouple.checks import all_of, at_least, check_fields, check_setting
+from decouple.deploy.export import A_WHILE
+from decouple.runs.curves import save_figure
+from decouple.runs.metrics import replace_file
+from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
+from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
+from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
+from decouple.studies.actor_size.search import return_text, size_name
+from decouple.studies.actor_size.store import CellStore
+from decouple.studies.actor_size.study import (
+    csv_table,
+    markdown_table,
+    old_searches,
+    read_paper,
+    read_paper_parameters,
+    table_rows,
+)
+from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
+
+__all__ = ["SizeReport", "report"]
+
+DPI = 110
+PICTURES = {  # of a study: what draws it, and what is to be said of it
+    "training": (training_figure, "Figure 5: value loss and return over training"),
+    "sizes": (sizes_figure, "The same against the size of the critic, then of the actor"),
+    "pareto": (pareto_figure, "What a return costs"),
+    "diagnosis": (diagnosis_figure, "Bias of the critics, and their overfit"),
+}
+
+
+@dataclass
+class SizeReport:
+    """Which study is reported, and which latencies are measured."""
+
+    run_dir: str = "runs/smallest_actor"  # of the study: the folder that cells.sqlite is in
+    output: str | None = None  # the report's folder; None: report in run_dir
+    latency: str = "missing"  # missing: measure what latency.csv lacks; again: all anew; none: what it has
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # observations in a call whose latency is taken
+    seconds: float = 1.0  # of calls that each latency is taken from
+
+    def __post_init__(self) -> None:
+        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
+        allowed = ("missing", "again", "none")
+        check_setting("latency", self.latency, allowed.__contains__, "missing, again or none")
+
+
+def report(config: SizeReport) -> Path:
+    """Write the report, and return its text's path.
+
+    Raises:
+        FileNotFoundError: no store in `run_dir`.
+    """
+    store_path = Path(config.run_dir) / "cells.sqlite"
+    if not store_path.exists():
+        raise FileNotFoundError(f"{store_path} is not there: no search has run in {config.run_dir}")
+    store, folder = CellStore(store_path), Path(config.output or f"{config.run_dir}/report")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, studies = table_rows(store.searches(), read_paper()), read_studies(store)
+    left_out: list[str] = []
+    latency = latencies(config, studies, folder / "latency.csv", left_out)
+
+    replace_file(folder / "table_1.md", f"{markdown_table(rows)}\n".encode())
+    replace_file(folder / "table_1.csv", csv_table(rows))
+    replace_file(folder / "cells.csv", cells_csv(studies))
+    save_figure(table_figure(rows), folder / "table_1.png", DPI)
+    found = any(row["source"] == "here" for row in rows)
+    if found:
+        save_figure(relative_figure(rows, read_paper_parameters()), folder / "figure_4.png", DPI)
+    sections = ["\n".join(f"- {text}" for text in old)] if (old := old_searches(store.searches())) else []
+    sections += [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
+    path = folder / "report.md"
+    replace_file(path, "\n\n".join([head_section(found, left_out), *sections, ""]).encode())
+    return path
+
+
+def latencies(
+    config: SizeReport, studies: Sequence[SizeStudy], path: Path, left_out: list[str]
+) -> list[dict[str, Any]]:
+    """Those in the file, after what the settings ask for has been measured; adds what is damaged to `left_out`."""
+    if config.latency == "none":
+        return read_latency(path)
+    options: dict[str, Any] = {"batch_sizes": config.batch_sizes, "seconds": config.seconds}
+    options["left_out"] = left_out.append
+    return study_latency(studies, path, runtimes=available_runtimes(), again=config.latency == "again", **options)
+
+
+def names_of(studies: Sequence[SizeStudy]) -> dict[str, SizeStudy]:
+    """Of their files: pendulum_td3; where several have that, their settings' key as well."""
+    plain = [f"{study.task.replace('/', '_')}_{study.algorithm}" for study in studies]
+    several = {name for name, count in Counter(plain).items() if count > 1}
+    return {f"{n}_{s.key}" if n in several else n: s for n, s in zip(plain, studies, strict=True)}
+
+
+def head_section(found: bool, left_out: Sequence[str]) -> str:
+    """Table I and figure 4, and the checkpoints whose latency could not be taken."""
+    lines = ["# Actor sizes", "## Table I, ours beside the paper's", "![Table I](table_1.png)"]
+    lines.append("As text: [table_1.md](table_1.md), [table_1.csv](table_1.csv). Every cell: [cells.csv](cells.csv).")
+    if left_out:
+        lines.append("Damaged checkpoints, whose latency could not be taken:")
+        lines.append("\n".join(f"- {text}" for text in left_out))
+    if not found:
+        return "\n\n".join(
+            [*lines, "No search is done yet: Table I has the paper's rows alone, and there is no figure 4."]
+        )
+    return "\n\n".join([*lines, "## Figure 4: sizes and returns, ours and the paper's", "![Figure 4](figure_4.png)"])
+
+
+def study_section(study: SizeStudy, name: str, latency: Sequence[dict[str, Any]], folder: Path) -> str:
+    """The pictures of a task and an algorithm, written to the folder, and the text around them."""
+    lines = [f"## {study.task}, {study.algorithm.upper()}"]
+    if study.search is not None:
+        lines.append(outcome(study))
+    for kind, (draw, text) in PICTURES.items():
+        figure, path = draw(study, latency) if kind == "pareto" else draw(study), folder / f"{kind}_{name}.png"
+        if figure is None:
+            path.unlink(missing_ok=True)
+            continue
+        save_figure(figure, path, DPI)
+        lines.append(f"### {text}\n\n![{text}]({path.name})")
+    lines.append(f"### Its cells\n\n{cells_markdown(study)}")
+    notes = [*(study.search["notes"] if study.search else ()), *study.missing()]
+    return "\n\n".join([*lines, "### What to know of it, and what is not there", "\n".join(f"- {n}" for n in notes)])
+
+
+def outcome(study: SizeStudy) -> str:
+    """What the search found, in a sentence or two."""
+    search = study.search or {}
+    text = f"Threshold {return_text(search['threshold'])}, accepted from {return_text(search['bound'])} on. "
+    if search.get("measure") == "maximum":
+        text += (
+            "What was compared is the largest return that each seed reached in training, as in Table I's footnote d; "
+            "the pictures and the table of cells have returns after training. "
+        )
+    best = search["asymmetric"]
+    if best is None:
+        return text + "No size that was tried is accepted."
+    actor, critic = size_name(best["actor"]), size_name(best["critic"])
+    return (
+        text
+        + f"The smallest actor: `{actor}` beside a critic `{critic}`, with a return of {return_text(best['mean'])}."
+    )

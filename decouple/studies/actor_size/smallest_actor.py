@@ -1,0 +1,279 @@
+"""The smallest actor that still does the job on a task, with an algorithm: a search over sizes, six seeds each.
+
+    counts = actor_parameters(settings, options.sizes)  # of TD3Control(env="pendulum", ...) and SearchSettings()
+    found = search(settings, options, counts)
+    print(report(settings, counts, found))
+
+Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/studies/actor_size/search.py. Each size
+is trained as by `experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in
+`run_dir`, which any number of searches may share. Started again, after a kill or with more seeds or sizes, it
+trains what is missing. As a command: experiments/smallest_actor.py. After Mysore et al., *Honey, I Shrunk The Actor*
+(CoG 2021, https://arxiv.org/abs/2102.11893), section IV and Table I.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
+from decouple.networks.counting import parameter_count
+from decouple.runs.metrics import replace_file
+from decouple.runs.progress import StepProgress
+from decouple.studies.actor_size.build import make_model, make_small_env
+from decouple.studies.actor_size.results import training_maxima
+from decouple.studies.actor_size.search import (
+    SIZES,
+    SmallestActor,
+    Step,
+    Trial,
+    return_text,
+    rounded_threshold,
+    search_steps,
+    size_name,
+)
+from decouple.studies.actor_size.settings import ControlSettings
+from decouple.studies.actor_size.store import CellStore
+from decouple.studies.actor_size.study import (
+    AT_ITS_BEST,
+    csv_table,
+    markdown_table,
+    old_searches,
+    read_paper,
+    reduction_percent,
+    search_record,
+    table_rows,
+)
+from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
+
+__all__ = [
+    "SearchProgress",
+    "SearchSettings",
+    "actor_parameters",
+    "report",
+    "search",
+    "search_goes_on",
+    "write_table",
+]
+
+Size = tuple[int, ...]
+
+
+POSITIVE = all_of(at_least(1))
+SEVERAL_SIZES = Must(
+    lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
+)
+
+
+@dataclass
+class SearchSettings:
+    """What is searched for, and where it is trained.
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    threshold: Any = "baseline"  # the return to reach: a number, or as below
+    tolerance: float = 0.1  # share of the threshold by which a mean return may lie below it (the paper's)
+    sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # from the smallest on
+    confidence: float = 0.95  # of the intervals
+    power: float = 0.8  # how often as many seeds as the notes ask for would tell
+    exhaustive: bool = False  # every size of both stages, rather than a bisection
+    # What is compared: final, returns after training; maximum, the largest reached in training; auto: as in Table I,
+    # whose footnote d has the maximum for SAC on Food Collector alone
+    measure: str = "auto"
+    engine: str = "local"  # local: processes of this machine; ray
+    parallel: int = 1  # batches at once: of use where exhaustive, since a bisection wants one cell at a time
+    address: str | None = None  # of a Ray cluster, auto for the one that this machine is of; None: started here
+    cpus: float = 1.0  # that Ray reserves for a batch
+    lease: float = 300.0  # seconds after which a worker of another machine that is not heard of counts as dead
+    train: bool = True  # false: the table alone, of what is there
+
+    def __post_init__(self) -> None:
+        shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": inside(0, 1)}
+        check_fields(self, "search.", sizes=SEVERAL_SIZES, cpus=above(0), lease=above(0), **shares)
+
+        def known(value: Any) -> bool:  # the mean of our baseline, that rounded down to one digit, or Table I's
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return (number and math.isfinite(value)) or value in ("baseline", "rounded", "paper")
+
+        check_setting("search.threshold", self.threshold, known, "a finite number, baseline, rounded or paper")
+        check_setting(
+            "search.measure", self.measure, ("auto", "final", "maximum").__contains__, "auto, final or maximum"
+        )
+        check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
+        check_setting("search.parallel", self.parallel, positive_whole, "a whole number, at least 1")
+
+    def told(self) -> dict[str, Any]:
+        """What decides the outcome."""
+        return {name: getattr(self, name) for name in ("threshold", "tolerance", "sizes", "confidence", "exhaustive")}
+
+    def measured(self, settings: ControlSettings) -> str:
+        """What is compared: final or maximum."""
+        at_its_best = (settings.env, settings.algorithm) in AT_ITS_BEST
+        return ("maximum" if at_its_best else "final") if self.measure == "auto" else self.measure
+
+    def steps(self, settings: ControlSettings) -> Any:
+        """The search, as decouple/studies/actor_size/search.py does it."""
+        threshold = {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
+        if threshold == "paper":
+            threshold = read_paper().get((settings.env, settings.algorithm), {}).get("threshold")
+            allowed = f"a number, baseline or rounded for {_name(settings)}, which Table I has no threshold for"
+            check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
+        sizes = settings.actor, settings.critic
+        check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
+        return search_steps(**{**self.told(), "threshold": threshold}, power=self.power, baseline=settings.actor)
+
+
+class SearchProgress:
+    """What of the search is done and how long the rest may take, on stderr."""
+
+    def __init__(self, settings: ControlSettings, parallel: int) -> None:
+        self.name, self.parallel = _name(settings), parallel
+        self.lines = StepProgress()
+        self.done: list[float] = []  # seconds of each cell
+
+    def begin(self, step: Step, pairs: int) -> None:
+        """A step of the search, `pairs` of which are to be trained."""
+        self.step, self.pairs = step, pairs
+        self.first: dict[str, tuple[float, int]] = {}  # of each batch: when it was first seen, and at how many frames
+
+    def watch(self, config: ControlSettings) -> None:
+        """Show what is being trained."""
+        now, frames = time.monotonic(), min(frames_done(config.run_dir), config.total_frames)
+        since, before = self.first.setdefault(config.run_dir, (now, frames))
+        others = max(0, self.pairs - len(self.first)) + self.step.more
+        left = "?"
+        if frames > before:
+            rest = (config.total_frames - frames) * (now - since) / (frames - before)
+            typical = sum(self.done) / len(self.done) if self.done else now - since + rest
+            left = _clock(rest + others * typical / self.parallel)
+        cell = len(self.done) + len(self.first)
+        sizes = f"a {size_name(config.actor)}, c {size_name(config.critic)}"
+        text = f"{self.name}, cell {cell} of at most {cell + others}, {sizes}; about {left} left; frames"
+        self.lines(text, frames, config.total_frames)
+
+    def close(self) -> None:
+        self.lines.close()
+
+
+def search(settings: ControlSettings, options: SearchSettings, parameters: dict[Size, int]) -> SmallestActor:
+    """Run the search, training what the store lacks, and record it there; started again, it goes on."""
+    steps = options.steps(settings)
+    step = next(steps)
+    store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
+    told = options.told() | {"baseline": settings.actor, "seed": settings.seed, "seeds": settings.seeds}
+    measure = options.measured(settings)
+    told |= {"measure": measure} if measure != "final" else {}  # 0.1 knew no other
+    key = settings.env, settings.algorithm, cell_of(settings).settings, told
+    progress = SearchProgress(settings, options.parallel)
+    watch = progress.watch if settings.show_progress else lambda config: None
+    engine = Processes() if options.engine == "local" else RayTasks(options.address, options.cpus)
+    try:
+        with engine as train, contextlib.closing(progress):
+            while True:
+                configs = [_pair(settings, *pair) for pair in step.pairs]
+                progress.begin(step, sum(not _trained(store, config) for config in configs))
+                returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch)
+                if measure == "maximum":
+                    maxima = [training_maxima(store, cell_of(config), config.all_seeds) for config in configs]
+                    returns = [list(of_cell.values()) for of_cell in maxima]
+                progress.done += [_seconds(store, config) for config in configs]
+                try:
+                    step = steps.send(dict(zip(step.pairs, returns, strict=True)))
+                except StopIteration as end:
+                    found = end.value
+                    break
+    except CellError as error:
+        store.record_search(*key, "failed", {"error": str(error)})
+        raise
+    store.record_search(*key, "done", search_record(found, parameters, sum(progress.done), measure))
+    return found
+
+
+def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) -> dict[Size, int]:
+    """The parameters of an actor of each size and of the baseline's, counted on the model that is trained.
+
+    Raises:
+        ValueError: the sizes do not go from the smallest to the largest, or a model cannot be made.
+    """
+    counts = {}
+    with contextlib.closing(make_small_env(settings)) as env:
+        for size in (*sizes, settings.actor):
+            parts = parameter_count(make_model(_pair(settings, size, size), env))
+            counts[tuple(size)] = parts["trunk"] + parts["policy"]
+    for small, large in pairwise(sizes):
+        if counts[tuple(small)] >= counts[tuple(large)]:
+            raise ValueError(f"search.sizes must go from the smallest to the largest; got {small} before {large}")
+    return counts
+
+
+def report(settings: ControlSettings, counts: dict[Size, int], found: SmallestActor, measure: str = "final") -> str:
+    """What was tried and what it comes to, to read."""
+    bound = "the largest returns in training; " if measure == "maximum" else ""
+    bound += f"threshold {return_text(found.threshold)}, accepted from {return_text(found.bound)} on"
+    lines = [f"{_name(settings)}: {bound}; {settings.seeds} seeds", _line("baseline", found.baseline, counts)]
+    lines += [_line("symmetric", trial, counts) for trial in found.symmetric_trials]
+    lines += [_line("actor", trial, counts) for trial in found.actor_trials]
+    if found.symmetric is not None and found.asymmetric is not None:
+        best, symmetric, baseline = (counts[t.actor] for t in (found.asymmetric, found.symmetric, found.baseline))
+        names = f"{size_name(found.asymmetric.actor)} beside a critic {size_name(found.asymmetric.critic)}"
+        fewer = f"{reduction_percent(best, symmetric):.2f} % fewer than the symmetric actor's {symmetric:,}"
+        than_baseline = f"{reduction_percent(best, baseline):.2f} % than the baseline's {baseline:,}"
+        lines.append(f"the smallest actor: {names}; {best:,} parameters, {fewer}, {than_baseline}")
+    return "\n".join([*lines, *found.notes])
+
+
+def write_table(run_dir: str) -> str:
+    """Table I from all searches of the study, beside the paper's: `table.md` and `table.csv`."""
+    store = Path(run_dir) / "cells.sqlite"
+    if not store.exists():
+        raise FileNotFoundError(f"{store} is not there: no search has run in {run_dir}")
+    searches = CellStore(store).searches()
+    rows = table_rows(searches, read_paper())
+    text = "\n".join([markdown_table(rows), *(f"\n{note}" for note in old_searches(searches))])
+    replace_file(Path(run_dir) / "table.md", text.encode() + b"\n")
+    replace_file(Path(run_dir) / "table.csv", csv_table(rows))
+    return text
+
+
+def search_goes_on(run_dir: str) -> str:
+    """Where a study stands whose search was interrupted, and what the same command does when it is started again."""
+    path = Path(run_dir) / "cells.sqlite"
+    store = CellStore(path) if path.exists() else None
+    done = sum(bool(store.returns(cell)) for cell in store.cells()) if store else 0
+    return f"{done} cells have results in {path}: the same command goes on from the last checkpoints of the others"
+
+
+def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:
+    verdict = ("accepted" if trial.accepted else "rejected") + ("" if trial.decided else "?")
+    sizes = f"actor {size_name(trial.actor):11} ({counts[trial.actor]:>7,})  critic {size_name(trial.critic):11}"
+    interval = f"[{return_text(trial.low)}, {return_text(trial.high)}]"
+    return f"{stage:10}{sizes}{return_text(trial.mean):>10} +- {trial.std:<8.2g}{interval:18} {verdict}"
+
+
+def _pair(settings: ControlSettings, actor: Sequence[int], critic: Sequence[int]) -> ControlSettings:
+    return dataclasses.replace(settings, actor=list(actor), critic=list(critic))
+
+
+def _trained(store: CellStore, config: ControlSettings) -> bool:
+    return set(config.all_seeds) <= store.returns(cell_of(config)).keys()
+
+
+def _seconds(store: CellStore, config: ControlSettings) -> float:
+    return sum(batch.seconds for batch in store.batches(cell_of(config)))
+
+
+def _name(settings: ControlSettings) -> str:
+    return f"{settings.env}, {settings.algorithm}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"

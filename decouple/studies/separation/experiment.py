@@ -1,0 +1,382 @@
+"""The separation study's experiment: train on 200 levels of a Procgen game, test on all of them.
+
+    run = prepare(ProcgenExperiment(env="starpilot", separation="late", total_frames=1_000_000, run_dir="runs/one"))
+    report = train(run)  # {"final/train_return": ..., "final/test_return": ..., ...}
+
+The value network uses the policy's first k blocks. The same settings started again go on from the last checkpoint in
+`run_dir`. As a command: experiments/procgen.py. After Nafi, Ali and Hsu, *Analyzing the Sensitivity to Policy-Value
+Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from decouple.analysis.evaluation import evaluate
+from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
+from decouple.envs.procgen.games import procgen_env
+from decouple.envs.procgen.levels import LOOKS, training_fingerprints, unseen_episodes
+from decouple.networks.actor_value import ActorValue, actor_value
+from decouple.networks.blocks import impala_blocks
+from decouple.networks.counting import multiply_adds, parameter_count
+from decouple.networks.separation import separate, separation_index
+from decouple.on_policy.phases import Phase
+from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.runs.checkpoint import frames_to_resume
+from decouple.runs.finished import frames_of, run_checkpoint
+from decouple.runs.finite import FailedSeeds, NotFiniteError
+from decouple.runs.locks import FileLock, lock_folder
+from decouple.runs.performance import Performance, choose_performance
+from decouple.runs.progress import StepProgress
+from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
+from decouple.runs.tracking import Tracker, default_tracker
+
+__all__ = [
+    "FINAL_SEED",
+    "ProcgenExperiment",
+    "Run",
+    "evaluate_checkpoint",
+    "load_agent",
+    "make_env",
+    "make_evaluation",
+    "make_model",
+    "make_unseen",
+    "prepare",
+    "train",
+]
+
+
+@dataclass
+class ProcgenExperiment(OnPolicySettings):
+    """Settings of this experiment beside those of the loop; defaults are the easy protocol of the Procgen paper.
+
+    What `Performance` has, and is None here, is as `performance` chooses it; it holds the choice from then on.
+    """
+
+    env: str = "starpilot"  # one of the 16 games
+    separation: Any = "late"  # shared, late, early, full, or an integer in [0, 4]
+    protocol: str = "as_written"  # as_written, as_released or controlled; see docs/procgen.md
+    seed: int = 0  # of parameters, actions, minibatches and the order of levels
+    num_envs: int = 64  # games in lockstep
+    num_levels: int = 200  # training levels
+    start_level: int = 0  # first training level
+    distribution_mode: str = "easy"  # easy, hard, extreme, memory or exploration, as the game has them
+    num_threads: int | None = None  # of the games; None: chosen by the number of processors
+    backend: str | None = None  # procgen or envpool; None: the one installed
+    attention: bool = False  # squeeze-and-excitation in the separated stages but the first
+    in_place_skip: bool = False  # skip connections carry ReLU(x), as in the released code
+    policy_gradient: float = 1.0  # scale of the policy's gradient into the trunk
+    value_gradient: float = 1.0  # scale of the value's gradient into the trunk
+    evaluate_episodes: int = 10  # on training and on test levels each, during training
+    final_episodes: int = 100  # the same, after training
+    unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
+    evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it for final_episodes, train nothing
+    run_dir: str = "runs/procgen"  # the run's folder
+    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
+    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
+    mode: str = "offline"  # of wandb: offline or online
+    performance: str = "auto"  # auto, fastest or reference; the settings below, each by name, are of Performance
+    device: str | None = None  # cpu, cuda or cuda:<n>
+    precision: Any = None  # fp32 or bf16
+    memory_format: str | None = None  # contiguous or channels_last
+    micro_batch: Any = None  # frames per backward pass
+    torch_threads: int | None = None  # of the network on the CPU; None: torch's own choice
+    keep_memory: bool | None = None  # freed memory stays with the process
+    collector: str | None = None  # torchrl or preallocated
+    overlap: bool | None = None  # half of the games step while the network acts on the other half
+    compile: bool | None = None  # torch.compile
+    cuda_graphs: bool | None = None  # of acting and of a minibatch's update
+
+    def __post_init__(self) -> None:
+        if self.overlap is None and self.num_envs % 2:
+            self.overlap = False  # there are no two halves
+        names = [field.name for field in dataclasses.fields(Performance)]
+        self.computed = choose_performance(self.performance, **{name: getattr(self, name) for name in names})
+        for name in names:
+            setattr(self, name, getattr(self.computed, name))
+        super().__post_init__()
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
+        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
+        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
+        for name in ("num_envs", "evaluate_episodes", "final_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        self.check_rollout(self.num_envs)
+        check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
+
+
+# What a checkpoint need not share with the run that continues it.
+NOT_IDENTITY = {
+    *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
+    *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
+    *({field.name for field in dataclasses.fields(Performance)} - {"precision"}),
+}
+# What may be said beside `evaluate`; all else is the checkpoint's.
+OF_EVALUATION = {
+    *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
+    *("final_episodes", "unseen", "num_threads", "backend", "device", "torch_threads"),
+}
+
+
+FINAL_SEED = 2_000_000  # of the final evaluation; those in training have 1,000,000 + the iteration
+
+
+def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool, training: bool) -> EnvBase:
+    """Games on the training levels or, with `test`, on all levels; rewards scaled only where they are trained on."""
+    return procgen_env(
+        config.env,
+        num_envs,
+        scale_rewards=training,
+        num_levels=0 if test else config.num_levels,
+        start_level=0 if test else config.start_level,
+        distribution_mode=config.distribution_mode,
+        seed=seed,
+        num_threads=config.num_threads,
+        groups=2 if training and config.overlap else 1,
+        backend=config.backend,
+        device=None if training or config.device == "cpu" else config.device,
+    )
+
+
+def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
+    """The IMPALA-CNN of the study, separated."""
+    depth = len(impala_blocks())
+    k = separation_index(config.separation, depth)
+    options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
+    if config.attention:
+        # None on the frame's three channels, and the dense block, last, has none.
+        options["attention_from"] = min(max(k, 1), depth - 1)
+    network = separate(
+        impala_blocks(**options),
+        impala_blocks(**options),
+        at=k,
+        policy_gradient=config.policy_gradient,
+        value_gradient=config.value_gradient,
+    )
+    return actor_value(network, env.action_spec)
+
+
+def make_unseen(
+    config: ProcgenExperiment, trained: ProcgenExperiment, progress: Callable[[str, int, int], object]
+) -> Callable[[int, int], Tensor] | None:
+    """A function of (episodes, seed): which test episodes are on a level like none trained on; None where not asked.
+
+    The levels trained on are looked at once, when the first evaluation asks. None also where all levels were trained
+    on, and for another game or mode than the one trained on.
+    """
+    same = (config.env, config.distribution_mode) == (trained.env, trained.distribution_mode)
+    if not (config.unseen and trained.num_levels and same):
+        return None
+    options: dict[str, Any] = {key: getattr(config, key) for key in ("distribution_mode", "num_threads", "backend")}
+    options["told_by"] = config.unseen
+    seen: list[frozenset[bytes]] = []
+
+    def unseen(episodes: int, seed: int) -> Tensor:
+        if not seen:
+            found = training_fingerprints(
+                config.env,
+                trained.num_levels,
+                trained.start_level,
+                progress=lambda done, wanted: progress("looking at training levels", done, wanted),
+                **options,
+            )
+            seen.append(found)
+        return unseen_episodes(config.env, episodes, seed, seen[0], **options)
+
+    return unseen
+
+
+def make_evaluation(
+    config: ProcgenExperiment,
+    model: ActorValue,
+    progress: Callable[[str, int, int], object],
+    trained: ProcgenExperiment | None = None,
+) -> Callable[..., dict[str, float]]:
+    """A function of (seed, episodes): returns on training and on test levels, on fresh environments.
+
+    trained: the settings that the model was trained with, where they are not `config`.
+    """
+    unseen = make_unseen(config, trained or config, progress)
+    environments = {
+        name: lambda num_envs, seed, test=test: make_env(config, num_envs, seed, test=test, training=False)
+        for name, test in (("train", False), ("test", True))
+    }
+    policy = model.get_policy_operator()
+    return lambda seed, episodes: evaluate(
+        policy,
+        environments,
+        episodes=episodes,
+        seed=seed,
+        unseen=unseen,
+        progress=lambda done, wanted: progress("evaluating, episodes", done, wanted),
+    )
+
+
+def final_report(config: ProcgenExperiment, evaluation: Callable[..., dict[str, float]]) -> dict[str, float]:
+    """The evaluation after training, `final/...`, of an evaluation that `make_evaluation` gave."""
+    report = {
+        key.replace("eval/", "final/"): value for key, value in evaluation(FINAL_SEED, config.final_episodes).items()
+    }
+    return {"final/episodes": config.final_episodes, **report}
+
+
+@dataclass
+class Run:
+    """A run that is ready to train; whatever is wrong with its settings has been said."""
+
+    config: ProcgenExperiment
+    env: EnvBase
+    model: ActorValue
+    phases: list[Phase]
+    checkpoint: Path
+    identity: dict[str, Any]  # what the checkpoint must share with the run
+    lock: FileLock  # of the run's folder
+    tracker: Tracker
+
+
+def prepare(config: ProcgenExperiment) -> Run:
+    """Build environment, model and phases, and open the record in `run_dir`, or that of the run to go on with."""
+    for seed_global in (random.seed, np.random.seed, torch.manual_seed):
+        seed_global(config.seed)
+    env = make_env(config, config.num_envs, config.seed, test=False, training=True)
+    try:
+        return prepare_in(env, config)
+    except BaseException:
+        env.close()
+        raise
+
+
+def prepare_in(env: EnvBase, config: ProcgenExperiment) -> Run:
+    """`prepare` in this environment."""
+    model = make_model(config, env)
+    config.computed.prepare(model)
+    phases = ALGORITHMS[config.algorithm](model, config)
+    identity = identity_of(config, SETTINGS_OF_PROCGEN, leave_out=NOT_IDENTITY, unit_actions=lambda: True)
+    identity["backend"] = env.base_env.backend
+    checkpoint = Path(config.run_dir) / "checkpoint.pt"
+    lock = lock_folder(config.run_dir, restart=config.restart)
+    if lock.aside:
+        print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
+    try:
+        resume_frames = frames_to_resume(
+            config.run_dir,
+            identity,
+            total_frames=config.total_frames,
+            frames_per_iteration=config.num_envs * config.rollout_steps,
+        )
+        tracker = Tracker(
+            config.run_dir,
+            asdict(config),
+            total_frames=config.total_frames,
+            tracker=config.tracker or default_tracker(),
+            mode=config.mode,
+            group=f"{config.protocol}/{config.env}/{config.separation}",
+            resume_frames=resume_frames,
+            facts=describe(env, model),
+            lock=lock,
+        )
+    except BaseException:
+        lock.release()
+        raise
+    print(
+        f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
+        f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
+        + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
+        + f"\nperformance={config.performance}: {config.computed.describe()}",
+        file=sys.stderr,
+    )
+    return Run(config, env, model, phases, checkpoint, identity, lock, tracker)
+
+
+def train(run: Run) -> dict[str, float]:
+    """Train, and evaluate at the end; returns the final evaluation."""
+    config, tracker = run.config, run.tracker
+    with contextlib.closing(run.env), run.lock, contextlib.closing(StepProgress()) as progress, tracker:
+        evaluation = make_evaluation(config, run.model, progress)
+        failed = FailedSeeds([config.seed], config.env)
+        try:
+            train_on_policy(
+                run.env,
+                run.model,
+                run.phases,
+                config,
+                log=tracker.log,
+                evaluate=lambda iteration: evaluation(1_000_000 + iteration, config.evaluate_episodes),
+                checkpoint=run.checkpoint,
+                identity=run.identity,
+                on_checkpoint=tracker.plot,
+                record=tracker.marks,
+                progress=progress,
+                performance=config.computed,
+                failed=failed,
+            )
+        except NotFiniteError as error:  # in place of an earlier result, too
+            reasons = {f"seed{config.seed}": str(error)}
+            tracker.summarise({"final/train_return": None, "final/test_return": None}, failed=reasons)
+            raise
+        report = final_report(config, evaluation)
+        tracker.summarise(report)
+    return report
+
+
+def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple[ProcgenExperiment, dict[str, float]]:
+    """Evaluate a checkpoint's policy with its own settings, but for those overridden on the command line.
+
+    Returns those settings and the evaluation.
+    """
+    if overrides - OF_EVALUATION:
+        allowed, got = ", ".join(sorted(OF_EVALUATION)), ", ".join(sorted(overrides - OF_EVALUATION))
+        raise ValueError(f"with evaluate, only these can be set: {allowed}; got {got}")
+    _, state = run_checkpoint(str(config.evaluate))
+    says = "a run of experiments/procgen.py: its folder, or its checkpoint"
+    check_setting("evaluate", config.evaluate, lambda _: "protocol" in state.get("settings", {}), says)
+    fields = {field.name for field in dataclasses.fields(config)}
+    saved = {key: value for key, value in state["settings"].items() if key in fields}
+    trained = dataclasses.replace(config, **saved)
+    config = dataclasses.replace(config, **{key: value for key, value in saved.items() if key not in overrides})
+    with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
+        model = make_model(config, env)
+    config.computed.prepare(model)
+    model.load_state_dict(state["model"])
+    parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
+    FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
+    with contextlib.closing(StepProgress()) as progress:
+        return config, final_report(config, make_evaluation(config, model, progress, trained))
+
+
+def describe(env: EnvBase, model: ActorValue) -> dict[str, str]:
+    """Facts of the run for its record."""
+    return {
+        "backend": str(env.base_env.backend_version),
+        "separation_index": str(model.at),
+        "parameters": json.dumps(parameter_count(model)),
+        "multiply_adds_per_frame": json.dumps(multiply_adds(model)),
+    }
+
+
+def load_agent(state: Mapping[str, Any]) -> tuple[ProcgenExperiment, ActorValue, int]:
+    """Settings, model and frames of training of a run's checkpoint; the model on the CPU, in full precision.
+
+    Args:
+        state: what `run_checkpoint` has read.
+    """
+    fields = {field.name for field in dataclasses.fields(ProcgenExperiment)}
+    here = state["settings"] | {"device": "cpu", "precision": "fp32"}  # whatever the run was computed with
+    config = ProcgenExperiment(**{key: value for key, value in here.items() if key in fields})
+    with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
+        model = make_model(config, env)
+    model.load_state_dict(state["model"])
+    return config, model, frames_of(state)
