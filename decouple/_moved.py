@@ -23,7 +23,7 @@ MOVED = {  # each below `decouple`; where a module's names have gone to two, bot
     "metrics": "runs.metrics",
     "curves": "runs.curves",
     "progress": "runs.progress",
-    "performance": "runs.performance",
+    "performance": "runs.performance and on_policy.cuda_graph",
     "locks": "runs.locks",
     "rules": "runs.rules",
     "finite": "runs.finite",

@@ -44,7 +44,9 @@ from decouple.analysis.evaluation import evaluate
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.metrics import check_run_files, read_yaml
-from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.performance import Performance, choose_performance
 from decouple.on_policy.phases import Phase
 from decouple.runs.progress import StepProgress

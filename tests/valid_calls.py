@@ -69,7 +69,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["distributions.squashed_normal", "distributions.kl_divergence"], "PER_STEP"),
     **dict.fromkeys(["distributions.IntegratedTanhNormal"], "TORCH"),
     **dict.fromkeys(["rollouts.add_next_values", "rollouts.following_values", "rollouts.rollout_metrics"], "PER_STEP"),
-    **dict.fromkeys(["rollouts.normalise_advantages", "phases.run_phase", "performance.copy_in_place"], "PER_STEP"),
+    **dict.fromkeys(["rollouts.normalise_advantages", "phases.run_phase", "cuda_graph.copy_in_place"], "PER_STEP"),
     **dict.fromkeys(["seeds.clip_per_seed", "seeds.clip_grad_norm_per_seed_", "trpo.conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["trpo.fisher_vector_product", "losses.same_level_partners", "fused.fuse"], "PER_STEP"),
     **dict.fromkeys(["seeding.seed_metrics", "progress.RunProgress.update", "checks.shown"], "PER_STEP"),
@@ -85,7 +85,12 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["locks.FolderInUseError", "locks.FileLock.release"], "PLAIN"),
     **dict.fromkeys(["metrics.append_whole", "heads.ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["finite.FailedSeeds", "finite.NotFiniteError", "rollouts.ModePolicy"], "RECORD"),
-    **dict.fromkeys(["on_policy.OnPolicySettings.check_rollout", "replay.Replay.since"], "PER_STEP"),
+    **dict.fromkeys(["settings.OnPolicySettings.check_rollout", "watching.check_weights", "replay.Replay.since"], "PER_STEP"),
+    **dict.fromkeys(["watching.ClipWatch", "watching.WatchedRollouts", "rollouts.WatchedPolicy"], "RECORD"),
+    # Parts of `ppo_phases`, `daac_phases` and `idaac_phases`, which check model and settings.
+    **dict.fromkeys(["phase_parts.adam", "phase_parts.advantage_loss", "phase_parts.policy_loss"], "RECORD"),
+    **dict.fromkeys(["phase_parts.policy_phase", "phase_parts.value_loss", "phase_parts.value_phase"], "RECORD"),
+    **dict.fromkeys(["performance.autocast"], "PER_STEP"),
     **dict.fromkeys(["procgen.EpisodesInState", "progress.StepProgress"], "PLAIN"),
     **dict.fromkeys(["procgen_backends.Frames", "procgen_backends.ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen_backends.EnvpoolGames", "procgen_backends.start_games"], "RECORD"),
@@ -241,7 +246,7 @@ def toy_model(seeds: int = 1) -> Any:
 
 
 def on_policy(**settings: Any) -> Any:
-    from decouple.on_policy.training import OnPolicySettings
+    from decouple.on_policy.settings import OnPolicySettings
 
     own = {"total_frames": 10, "rollout_steps": 5, "minibatches": 1, "epochs": 1}
     return OnPolicySettings(**{**own, **settings})
@@ -466,7 +471,7 @@ def linears() -> list[nn.Linear]:
 
 
 def phase() -> Any:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     return ppo_phases(model(), on_policy())[0]
 
@@ -559,12 +564,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "off_policy_settings.OffPolicySettings.check_model": lambda: {"self": _base(), "model": q_model()},
     "off_policy_settings.SACSettings.check_model": lambda: {"self": sac(), "model": q_model()},
     "off_policy_settings.SACSettings.entropy_target": lambda: {"self": sac(), "space": q_model().action_space},
-    "on_policy.OnPolicySettings": dict,
-    "on_policy.daac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="daac")},
-    "on_policy.idaac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="idaac")},
-    "on_policy.ppo_phases": lambda: {"model": model(), "settings": on_policy()},
-    "on_policy.train_on_policy": lambda: _train_on_policy(),
-    "performance.Captured": lambda: {"function": ignore, "device": None},
+    "settings.OnPolicySettings": dict,
+    "daac.daac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="daac")},
+    "idaac.idaac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="idaac")},
+    "ppo.ppo_phases": lambda: {"model": model(), "settings": on_policy()},
+    "training.train_on_policy": lambda: _train_on_policy(),
+    "cuda_graph.Captured": lambda: {"function": ignore, "device": None},
     "performance.Performance": dict,
     "performance.Performance.prepare": lambda: {"self": _performance(), "model": model()},
     "performance.Performance.prepare_optimizer": lambda: {"self": _performance(), "optimizer": phase().optimizer},
@@ -855,7 +860,7 @@ def _td3_model() -> Any:
 
 
 def _train_on_policy() -> dict[str, Any]:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     own, settings = toy_model(), on_policy(total_frames=5)
     phases = ppo_phases(own, settings)

@@ -17,10 +17,14 @@ from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
 from decouple.networks.stacking import stack, unstack
+from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.idaac import idaac_phases
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.losses import ValueLoss
 from decouple.on_policy.phases import Phase, RolloutPhase, run_phase
 from decouple.on_policy.rollouts import add_next_values, normalise_advantages
-from decouple.on_policy.training import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.seeding import SeedNoise
 
 # Raw rewards at a clip of 0.2, on purpose.

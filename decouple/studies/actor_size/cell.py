@@ -45,9 +45,11 @@ from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
 from decouple.on_policy.rollouts import ModePolicy
-from decouple.on_policy.training import OnPolicySettings, ppo_phases, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import CheckpointError, frames_to_resume, load_checkpoint, reading_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
