@@ -27,12 +27,12 @@ from torch import Tensor
 from torchrl.objectives.value import GAE
 
 from decouple.networks.actor_value import ActorValue
+from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.collector import RolloutCollector
-from decouple.on_policy.phases import Phase, autocast, run_phase
-from decouple.on_policy.training import ALGORITHMS
-from decouple.runs.checkpoint import set_rng_state
+from decouple.on_policy.phases import Phase, run_phase
 from decouple.runs.metrics import markdown_lines
-from decouple.runs.performance import MICRO_BATCH, choose_performance
+from decouple.runs.performance import MICRO_BATCH, autocast, choose_performance
+from decouple.seeding import set_rng_state
 
 
 def centred_values(model: ActorValue, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:

@@ -113,7 +113,7 @@ def run_library(options: argparse.Namespace) -> None:
 
     from decouple import OnPolicySettings, actor_value, evaluate, impala_blocks, separate, train_on_policy
     from decouple.envs.procgen.games import procgen_env
-    from decouple.on_policy.training import ALGORITHMS
+    from decouple.on_policy.algorithms import ALGORITHMS
     from decouple.runs.performance import choose_performance
 
     named = {"precision": options.precision, "micro_batch": options.micro_batch, "torch_threads": options.threads}

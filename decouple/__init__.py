@@ -15,11 +15,14 @@ from decouple.networks.separation import (
     separate,
     separation_index,
 )
-from decouple.networks.stacking import SeedNoise, stack, unstack
+from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.off_policy.training import train_off_policy
+from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.idaac import idaac_phases
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
 from decouple.on_policy.losses import (
     AdvantageHead,
@@ -31,8 +34,10 @@ from decouple.on_policy.losses import (
     same_level_partners,
 )
 from decouple.on_policy.phases import Phase, run_phase
-from decouple.on_policy.training import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from decouple.seeding import SeedNoise
 from decouple.version import VERSION
 
 __version__ = VERSION

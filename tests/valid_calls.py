@@ -85,7 +85,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy"], "RECORD"),
-    **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
+    **dict.fromkeys(["OnPolicySettings.check_rollout", "check_weights", "Replay.since", "autocast"], "PER_STEP"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "WatchedPolicy"], "RECORD"),
+    # Parts of `ppo_phases`, `daac_phases` and `idaac_phases`, which check model and settings.
+    **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["EpisodesInState", "StepProgress"], "PLAIN"),
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
@@ -168,7 +171,7 @@ def stacked(number: int = 2) -> Any:
 
 
 def noise(seeds: int = 2) -> Any:
-    from decouple.networks.stacking import SeedNoise
+    from decouple.seeding import SeedNoise
 
     return SeedNoise(range(seeds))
 
@@ -241,7 +244,7 @@ def toy_model(seeds: int = 1) -> Any:
 
 
 def on_policy(**settings: Any) -> Any:
-    from decouple.on_policy.training import OnPolicySettings
+    from decouple.on_policy.settings import OnPolicySettings
 
     own = {"total_frames": 10, "rollout_steps": 5, "minibatches": 1, "epochs": 1}
     return OnPolicySettings(**{**own, **settings})
@@ -466,7 +469,7 @@ def linears() -> list[nn.Linear]:
 
 
 def phase() -> Any:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     return ppo_phases(model(), on_policy())[0]
 
@@ -515,6 +518,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "OrderLoss": lambda: {"classifier_network": head(["order_logits"])},
     "ValueLoss": lambda: {"value_network": head(["state_value"])},
     "SeedNoise": lambda: {"seeds": [0, 1]},
+    "splitmix64": lambda: {"state": 0},
     "StackedLinear": lambda: {"layers": [nn.Linear(3, 4), nn.Linear(3, 4)]},
     "StackedNormalScale": lambda: {"modules": [AddStateIndependentNormalScale(2) for _ in range(2)]},
     "stack": lambda: {"models": [network(), network()]},
@@ -856,7 +860,7 @@ def _td3_model() -> Any:
 
 
 def _train_on_policy() -> dict[str, Any]:
-    from decouple.on_policy.training import ppo_phases
+    from decouple.on_policy.algorithms.ppo import ppo_phases
 
     own, settings = toy_model(), on_policy(total_frames=5)
     phases = ppo_phases(own, settings)

@@ -17,7 +17,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import SEED, at_least, checked
 from decouple.networks.fitting import evaluating
-from decouple.runs.checkpoint import rng_state, set_rng_state
+from decouple.seeding import rng_state, set_rng_state
 
 __all__ = ["episode_returns", "evaluate"]
 

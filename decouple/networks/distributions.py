@@ -22,7 +22,7 @@ from torch.nn import functional
 from torchrl.modules import OneHotCategorical, TanhNormal
 
 from decouple.checks import checked
-from decouple.networks.stacking import SeedNoise
+from decouple.seeding import SeedNoise
 
 __all__ = [
     "IntegratedTanhNormal",

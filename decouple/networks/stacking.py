@@ -3,7 +3,6 @@
     models = [make_model(seed) for seed in range(6)]       # each as it would be made alone
     together = stack(models)                               # (S, *B, ...) -> (S, *B, ...), one matrix product per layer
     unstack(together, models)                              # and each model back, with its parameters
-    noise = SeedNoise(range(6))                            # each seed's random numbers, from its own generator
 
 Small networks cost launches, not arithmetic: six together cost little more than one. Nothing is mixed between seeds, so
 the sum of their losses has, for each of them, the gradient of its own. Wide networks gain nothing.
@@ -13,24 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from tensordict.nn import AddStateIndependentNormalScale
 from tensordict.nn.utils import mappings
 from torch import Tensor, nn
 
-from decouple.checks import ANY_NUMBER, DEVICE, SOME, Must, all_of, check_setting, checked
+from decouple.checks import SOME, Must, check_setting, checked
 
 __all__ = [
-    "SeedNoise",
     "StackedLinear",
     "StackedNormalScale",
     "clip_grad_norm_per_seed_",
     "clip_per_seed",
-    "seed_metrics",
+    "seed_count",
     "stack",
     "unstack",
 ]
@@ -38,7 +35,6 @@ __all__ = [
 Network = TypeVar("Network", bound=nn.Module)
 
 ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in models), "a sequence of modules")
-DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
 
 
 @checked(models=ALL_MODULES)
@@ -85,6 +81,12 @@ def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
                 parameter.copy_(_as_alone(together[name][index], parameter))
 
 
+@checked()
+def seed_count(model: nn.Module) -> int | None:
+    """How many seeds a model of `stack` holds; None for a model that is not stacked."""
+    return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
+
+
 class StackedLinear(nn.Module):
     """S linear layers as one batched product: y_s = x_s W_s + b_s, (S, *B, in) -> (S, *B, out)."""
 
@@ -129,69 +131,6 @@ class StackedNormalScale(nn.Module):
         return loc, mappings(self.scale_mapping)(raw).clamp_min(self.scale_lb)
 
 
-class SeedNoise:
-    """Random numbers (S, ...), row s from a generator of seed s alone: what a seed draws does not depend on the others.
-
-    Small draws are cut from larger ones, made ahead, for a draw's time is its S calls. What is handed out may be
-    changed in place.
-
-    Args:
-        seeds: one per row; equal seeds draw equal numbers.
-        device: of the generators and the numbers.
-    """
-
-    @checked(seeds=all_of(ANY_NUMBER, least=1), device=DEVICE)
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
-        self.device = torch.device(device)
-        self.generators = [torch.Generator(self.device).manual_seed(_spread(seed)) for seed in seeds]
-        # Per kind and shape: n draws (n, S, *shape), and how many of them are gone.
-        self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, int]] = {}
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal, (S, *shape)."""
-        return self._next("normal", shape)
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform in [0, 1), (S, *shape)."""
-        return self._next("uniform", shape)
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        """Uniform whole numbers in [0, high), (S, *shape)."""
-        return (self._next("double", shape) * high).long()
-
-    def permutations(self, count: int) -> Tensor:
-        """One permutation of 0 ... count - 1 per seed, (S, count)."""
-        return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
-
-    def state_dict(self) -> dict[str, Any]:
-        ahead = [[kind, list(shape), pool.clone(), gone] for (kind, shape), (pool, gone) in self.ahead.items()]
-        return {"generators": [generator.get_state() for generator in self.generators], "ahead": ahead}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for generator, generator_state in zip(self.generators, state["generators"], strict=True):
-            generator.set_state(generator_state)
-        self.ahead = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in state["ahead"]}
-
-    def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        pool, gone = self.ahead.get((kind, shape), (None, 0))
-        if pool is None or gone == len(pool):
-            pool, gone = self._draw(kind, shape), 0
-        self.ahead[kind, shape] = (pool, gone + 1)
-        return pool[gone]
-
-    def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """As many draws (n, S, *shape) as make some thousands of numbers of a seed, at least one."""
-        count = max(1, min(64, DRAWN_AHEAD // max(1, math.prod(shape))))
-        dtype = torch.float64 if kind == "double" else torch.float32
-        out = torch.empty(len(self.generators), count, *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(out.unbind(0), self.generators, strict=True):
-            if kind == "normal":
-                row.normal_(generator=generator)
-            else:
-                row.uniform_(generator=generator)
-        return out.transpose(0, 1).contiguous()
-
-
 def clip_per_seed(gradients: Sequence[Tensor], max_norm: float, seeds: int) -> tuple[list[Tensor], Tensor]:
     """Gradients of stacked parameters, scaled so that each seed's own norm is at most `max_norm`.
 
@@ -220,25 +159,6 @@ def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seed
     return norms
 
 
-def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
-    """One row of the metrics of several seeds: their mean under `<name>`, each seed's under `<name>/seed<seed>`.
-
-    Where only some seeds have a metric, or have a number and not nan, the mean is theirs. A single seed's metrics are
-    the row.
-
-    >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
-    {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
-    """
-    merged: dict[str, float] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
-        numbers = [value for value in own.values() if value == value]
-        merged[name] = sum(numbers) / len(numbers) if numbers else math.nan
-        if len(seeds) > 1:
-            merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
-    return merged
-
-
 def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Module:
     """The template, a copy of the first module, its linear layers replaced by ones that hold those of all modules."""
     if isinstance(template, nn.Linear):
@@ -262,11 +182,3 @@ def _as_alone(row: Tensor, like: Tensor) -> Tensor:
     if row.ndim == 2 and like.ndim == 2:
         return row.T  # a linear layer's weight (in, out) -> (out, in)
     return row.reshape(like.shape)  # a bias (1, out)
-
-
-def _spread(seed: int) -> int:
-    """A seed for a generator: neighbouring seeds of a Mersenne Twister draw alike at first, hashed ones do not."""
-    mixed = (int(seed) + 0x9E3779B97F4A7C15) % 2**64
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) % 2**64
-    return (mixed ^ (mixed >> 31)) % 2**63

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decouple.networks.distributions import draw_categories
 from decouple.networks.heads import ActionSpace, ActionUnit
-from decouple.networks.stacking import SeedNoise
+from decouple.seeding import SeedNoise
 
 __all__ = ["Acting"]
 

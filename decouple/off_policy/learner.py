@@ -37,12 +37,13 @@ from torch.nn import functional
 from decouple.checks import checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.distributions import squashed_normal
-from decouple.networks.stacking import SeedNoise, clip_per_seed, stack, unstack
+from decouple.networks.stacking import clip_per_seed, stack, unstack
 from decouple.off_policy.acting import Acting
 from decouple.off_policy.flat_adam import FlatAdam, FlatParameters
 from decouple.off_policy.replay import Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
 from decouple.off_policy.stacked_mlp import PullBack, fuse
+from decouple.seeding import SeedNoise
 
 __all__ = ["Learner"]
 

@@ -26,10 +26,10 @@ from torchrl.objectives import DDPGLoss, DiscreteSACLoss, LossModule, SACLoss, S
 
 from decouple.checks import checked
 from decouple.networks.actor_qvalue import ActorQValue
-from decouple.networks.stacking import SeedNoise
 from decouple.off_policy.acting import Acting
 from decouple.off_policy.replay import Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
+from decouple.seeding import SeedNoise
 
 __all__ = ["TorchRLLearner"]
 

@@ -22,11 +22,11 @@ from torchrl.envs import EnvBase
 
 from decouple.checks import ANY_NUMBER, checked
 from decouple.networks.heads import ActionSpace, action_space
-from decouple.networks.stacking import SeedNoise, seed_metrics
 from decouple.off_policy.replay import Replay, Transition, Widths
 from decouple.off_policy.settings import OffPolicySettings
-from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
+from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
 

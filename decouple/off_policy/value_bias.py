@@ -15,8 +15,8 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import PROBABILITY, axes, checked
-from decouple.networks.stacking import SeedNoise
 from decouple.off_policy.learner import Learner
+from decouple.seeding import SeedNoise
 
 __all__ = ["discounted_returns", "value_bias"]
 

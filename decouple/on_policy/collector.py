@@ -23,9 +23,9 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import at_least, checked, one_of
 from decouple.networks.actor_value import ActorValue
-from decouple.on_policy.phases import autocast
+from decouple.on_policy.cuda_graph import Captured
 from decouple.on_policy.rollouts import following_values
-from decouple.runs.performance import Captured
+from decouple.runs.performance import autocast
 
 __all__ = ["RolloutCollector"]
 

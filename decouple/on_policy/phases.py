@@ -25,8 +25,10 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
-from decouple.networks.stacking import SeedNoise, clip_grad_norm_per_seed_
-from decouple.runs.performance import Captured, copy_in_place
+from decouple.networks.stacking import clip_grad_norm_per_seed_
+from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.runs.performance import autocast
+from decouple.seeding import SeedNoise
 
 __all__ = ["Phase", "RolloutPhase", "run_phase"]
 
@@ -373,11 +375,6 @@ def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
     parts = flat.split([value.numel() for value in values.values()])
     return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 for convolutions and matrix products at precision `bf16`; a context without effect at `fp32`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 # What losses put out beside `loss_...`, by the name it is logged under; anything else goes under the phase's name.

@@ -20,23 +20,17 @@ from torch import Tensor, nn
 from decouple.checks import checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import SeedSampler
-from decouple.networks.stacking import SeedNoise, StackedLinear
+from decouple.seeding import SeedNoise
 
 __all__ = [
     "ModePolicy",
     "SeededPolicy",
+    "WatchedPolicy",
     "add_next_values",
     "following_values",
     "normalise_advantages",
     "rollout_metrics",
-    "seed_count",
 ]
-
-
-@checked()
-def seed_count(model: nn.Module) -> int | None:
-    """How many seeds a model of `stack` holds; None for a model that is not stacked."""
-    return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
 
 
 class SeededPolicy(TensorDictModuleBase):
@@ -67,6 +61,19 @@ class SeededPolicy(TensorDictModuleBase):
             found.update(zip(layer.out_keys, out if isinstance(out, tuple) else (out,), strict=True))
         found.update(self.sampler(TensorDict({key: found[key] for key in self.sampler.in_keys})).items())
         return tensordict.update({key: found[key] for key in self.out_keys})
+
+
+class WatchedPolicy(TensorDictModuleBase):
+    """A model as a policy that keeps what it was shown last, to be looked at where collecting breaks off."""
+
+    def __init__(self, model: ActorValue):
+        super().__init__()
+        self.model, self.in_keys, self.out_keys = model, list(model.in_keys), list(model.out_keys)
+        self.shown: TensorDictBase | None = None
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self.shown = tensordict
+        return self.model(tensordict)
 
 
 class ModePolicy(TensorDictModuleBase):

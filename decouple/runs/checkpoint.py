@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import random
 import re
 import secrets
 from collections import OrderedDict
@@ -24,7 +23,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,9 +37,7 @@ __all__ = [
     "frames_to_resume",
     "load_checkpoint",
     "reading_checkpoint",
-    "rng_state",
     "save_checkpoint",
-    "set_rng_state",
 ]
 
 _FORMAT = 1
@@ -246,58 +242,6 @@ def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
             "anew with restart=true, which keeps the old folder aside"
         )
     return path.exists()
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of every global random number generator, as plain data for `save_checkpoint`.
-
-    Returns:
-        "torch": uint8 (n,), the CPU generator; "cuda": a list of uint8 (n,), one per device, empty without CUDA;
-        "python": `random.getstate()`; "numpy": the global Mersenne Twister, its key as int64 (624,).
-
-    Raises:
-        ValueError: NumPy's global generator was replaced by one that is no Mersenne Twister.
-    """
-    numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)  # as legacy=False gives it
-    if numpy_state["bit_generator"] != "MT19937":
-        raise ValueError(f"numpy's global generator must be MT19937, its default; got {numpy_state['bit_generator']}")
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": random.getstate(),
-        "numpy": {
-            "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
-            "pos": int(numpy_state["state"]["pos"]),
-            "has_gauss": int(numpy_state["has_gauss"]),
-            "gauss": float(numpy_state["gauss"]),
-        },
-    }
-
-
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put every global random number generator back to where `rng_state` found it.
-
-    CUDA generators are set on the devices that both the checkpoint and this machine have.
-
-    Args:
-        state: what `rng_state` returned, before or after a checkpoint.
-
-    Raises:
-        ValueError: a generator is missing from `state`; none has been changed then.
-    """
-    missing = [name for name in ("torch", "cuda", "python", "numpy") if name not in state]
-    if missing:
-        raise ValueError(f"state must be what rng_state() returns; it lacks {missing}, and has {sorted(state)}")
-    torch.set_rng_state(state["torch"].cpu())
-    if torch.cuda.is_available():
-        for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(cuda_state.cpu(), device)
-    version, words, next_gauss = state["python"]
-    random.setstate((version, tuple(words), next_gauss))
-    numpy_state = state["numpy"]
-    key = numpy_state["key"].cpu().numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
 
 
 class _HashingWriter:

@@ -16,7 +16,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
 
 from decouple.analysis.evaluation import episode_returns, evaluate
-from decouple.runs.checkpoint import rng_state
+from decouple.seeding import rng_state
 
 
 class Countdown(EnvBase):

@@ -16,7 +16,7 @@ from decouple.networks.actor_value import actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.distributions import IntegratedTanhNormal, SeedSampler, integrated_entropy, kl_divergence
 from decouple.networks.separation import separate
-from decouple.networks.stacking import SeedNoise
+from decouple.seeding import SeedNoise
 
 LOW, HIGH = torch.tensor([-1.0, -3.0]).double(), torch.tensor([1.0, 2.0]).double()
 BOUNDS = {"low": LOW, "high": HIGH}

@@ -1,30 +1,21 @@
-"""seeds.py: what is stacked computes what each network would alone, and what a seed draws is its own."""
+"""What is stacked computes what each network would alone."""
 
 from __future__ import annotations
 
 import copy
-import math
 from itertools import pairwise
 
 import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import AddStateIndependentNormalScale
-from torch import Tensor, nn
+from torch import nn
 from torchrl.data import Bounded
 
 from decouple.networks.actor_qvalue import actor_qvalue
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
-from decouple.networks.stacking import (
-    SeedNoise,
-    StackedLinear,
-    StackedNormalScale,
-    clip_grad_norm_per_seed_,
-    seed_metrics,
-    stack,
-    unstack,
-)
+from decouple.networks.stacking import StackedLinear, StackedNormalScale, clip_grad_norm_per_seed_, stack, unstack
 
 SEEDS = 3
 
@@ -139,67 +130,6 @@ def test_models_that_differ_in_what_has_no_parameters_are_refused(other: nn.Modu
         stack([nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.1)), nn.Sequential(nn.Linear(3, 3), other)])
 
 
-# ---------------------------------------------------------------------------------------------------------------- noise
-
-
-def draw(noise: SeedNoise) -> list[Tensor]:
-    return [noise.normal(3, 2), noise.uniform(4), noise.integers(10, 5), noise.permutations(6)]
-
-
-def test_what_a_seed_draws_does_not_depend_on_the_others() -> None:
-    together = draw(SeedNoise([3, 11, 4]))
-    for s, seed in enumerate([3, 11, 4]):
-        for own, all_rows in zip(draw(SeedNoise([seed])), together, strict=True):
-            assert torch.equal(own[0], all_rows[s])
-    assert [x.shape for x in together] == [(3, 3, 2), (3, 4), (3, 5), (3, 6)]
-    twice = SeedNoise([5, 5]).normal(8)
-    assert torch.equal(twice[0], twice[1])
-
-
-def test_neighbouring_seeds_draw_independently() -> None:
-    normal = SeedNoise(range(20)).normal(2000)
-    correlation = torch.corrcoef(normal) - torch.eye(20)
-    assert correlation.abs().max() < 5 / 2000**0.5
-    torch.testing.assert_close(normal.mean(1), torch.zeros(20), rtol=0, atol=5 / 2000**0.5)
-    torch.testing.assert_close(normal.std(1), torch.ones(20), rtol=0, atol=0.1)
-
-
-def test_ranges() -> None:
-    noise = SeedNoise([0, 1])
-    uniform, integers = noise.uniform(10_000), noise.integers(4, 10_000)
-    assert uniform.min() >= 0 and uniform.max() < 1 and uniform.mean().item() == pytest.approx(0.5, abs=0.02)
-    assert integers.dtype == torch.int64 and integers.unique().tolist() == [0, 1, 2, 3]
-    permutations = noise.permutations(7)
-    assert permutations.sort(-1).values.tolist() == [list(range(7))] * 2
-    assert (permutations[0] != permutations[1]).any()
-
-
-def test_the_global_generator_is_neither_read_nor_moved() -> None:
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    first = draw(SeedNoise([1]))
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(1)
-    assert all(torch.equal(a, b) for a, b in zip(first, draw(SeedNoise([1])), strict=True))
-
-
-def test_noise_goes_on_from_its_state() -> None:
-    noise = SeedNoise([1, 2])
-    draw(noise)
-    state = noise.state_dict()
-    expected = draw(noise)
-    fresh = SeedNoise([8, 9])
-    fresh.load_state_dict(state)
-    assert all(torch.equal(a, b) for a, b in zip(draw(fresh), expected, strict=True))
-    with pytest.raises(ValueError, match="zip"):
-        SeedNoise([1]).load_state_dict(state)
-
-
-@pytest.mark.parametrize("seed", [0, -1, 2**63, 2**64 - 1])
-def test_any_integer_is_a_seed(seed: int) -> None:
-    assert SeedNoise([seed]).normal(2).isfinite().all()
-
-
 # ------------------------------------------------------------------------------------------------------------- clipping
 
 
@@ -235,29 +165,3 @@ def test_an_infinite_bound_measures_only() -> None:
     assert parameter.grad.tolist() == [[3.0, 4.0], [5.0, 12.0]] and without.grad is None
     clip_grad_norm_per_seed_([parameter, without], 6.5, 2)
     torch.testing.assert_close(parameter.grad, torch.tensor([[3.0, 4.0], [2.5, 6.0]]))
-
-
-def test_what_is_drawn_ahead_is_part_of_the_state_and_never_handed_out_twice():
-    noise = SeedNoise([1, 2])
-    drawn = [noise.normal(3).clone() for _ in range(70)]  # more than are drawn ahead
-    assert len({tuple(row.tolist()) for rows in drawn for row in rows}) == 140
-    state = noise.state_dict()
-    expected = [noise.normal(3).clone(), noise.integers(1000, 5), noise.uniform(2).clone(), noise.normal(3).clone()]
-    noise.load_state_dict(state)
-    noise.ahead["normal", (3,)][0][:6].zero_()  # what is gone does not matter
-    again = [noise.normal(3), noise.integers(1000, 5), noise.uniform(2), noise.normal(3)]
-    for one, other in zip(again, expected, strict=True):
-        assert torch.equal(one, other)
-
-
-def test_whole_numbers_are_even():
-    drawn = SeedNoise([0]).integers(5, 100_000)
-    assert drawn.min() == 0 and drawn.max() == 4
-    assert (torch.bincount(drawn[0]) / 100_000 - 0.2).abs().max() < 0.01
-
-
-def test_nan_is_no_number_that_a_mean_could_take_in():
-    """Neither are the metrics that a seed lacks."""
-    rows = [{"a": 1.0, "b": math.nan}, {"a": math.nan, "b": math.nan}, {"a": 4.0}]
-    found = seed_metrics(rows, [5, 6, 7])
-    assert found["a"] == 2.5 and math.isnan(found["b"]) and math.isnan(found["a/seed6"]) and "b/seed7" not in found

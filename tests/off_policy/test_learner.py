@@ -21,12 +21,12 @@ from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.distributions import squashed_normal
 from decouple.networks.separation import separate
-from decouple.networks.stacking import SeedNoise
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.replay import Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
+from decouple.seeding import SeedNoise
 
 OBSERVATION, ACTION, ACTIONS, BATCH, WIDTH = 3, 2, 4, 16, 4
 LOW, HIGH = torch.tensor([-2.0, 1.0]), torch.tensor([2.0, 5.0])  # half the range is 2 in both, the middle 0 and 3

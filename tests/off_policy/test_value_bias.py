@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from decouple.networks.stacking import SeedNoise
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.value_bias import discounted_returns, value_bias
+from decouple.seeding import SeedNoise
 from decouple.studies.actor_size.build import make_env, make_model
 from decouple.studies.actor_size.settings import SACControl, TD3Control
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from marks import needs_games
 from tensordict import TensorDictBase
-from test_on_policy import Corridor, corridor, make_model
+from test_on_policy_training import Corridor, corridor, make_model
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 

@@ -16,11 +16,16 @@ from torchrl.envs import EnvBase
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
-from decouple.networks.stacking import SeedNoise, seed_metrics, stack, unstack
+from decouple.networks.stacking import stack, unstack
+from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.idaac import idaac_phases
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.losses import ValueLoss
 from decouple.on_policy.phases import Phase, RolloutPhase, run_phase
 from decouple.on_policy.rollouts import add_next_values, normalise_advantages
-from decouple.on_policy.training import OnPolicySettings, daac_phases, idaac_phases, ppo_phases, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
+from decouple.seeding import SeedNoise
 
 # Raw rewards at a clip of 0.2, on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:clip_value clips most of a rollout's values")
@@ -264,14 +269,6 @@ def test_advantages_are_normalised_over_each_seeds_frames():
     half = 0.5**0.5  # (1 - 2) / sqrt 2
     expected = torch.tensor([[[-half, half]], [[-half, half]], [[0.0, 0.0]]]).unsqueeze(-1)
     torch.testing.assert_close(rollout["advantage"], expected)
-
-
-def test_seeds_metrics_are_their_own_and_the_mean_is_of_those_that_have_one():
-    rows = [{"loss": 1.0, "return": 5.0}, {"loss": 4.0}]
-    assert seed_metrics(rows, [7, 9]) == {
-        **{"loss": 2.5, "loss/seed7": 1.0, "loss/seed9": 4.0},
-        **{"return": 5.0, "return/seed7": 5.0},
-    }
 
 
 def test_what_is_logged_of_each_seed_and_nothing_where_no_episode_ended():

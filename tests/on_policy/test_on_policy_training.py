@@ -20,16 +20,14 @@ from decouple.analysis.evaluation import evaluate
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
+from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.idaac import idaac_phases
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.losses import AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
-from decouple.on_policy.training import (
-    ALGORITHMS,
-    OnPolicySettings,
-    daac_phases,
-    idaac_phases,
-    ppo_phases,
-    train_on_policy,
-)
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_on_policy
+import test_on_policy_training
 import torch
 from tensordict import TensorDict, TensorDictBase
 from test_on_policy_seeds import SEEDS, SIZE, N, T, assert_close, make_model, parameters_of, train
@@ -226,14 +226,14 @@ def test_each_of_three_agents_trained_at_once_becomes_what_it_becomes_alone(kind
 def test_a_learned_corridor_pays_more_than_chance():
     """Action 2 pays 1 a step, action 0 nothing: TRPO finds it, with one agent that is not stacked."""
     torch.manual_seed(0)
-    model = test_on_policy.make_model(0)
-    frames_each = test_on_policy.N * 32
+    model = test_on_policy_training.make_model(0)
+    frames_each = test_on_policy_training.N * 32
     small = {"total_frames": 20 * frames_each, "rollout_steps": 32, "value_epochs": 3}
     settings = TRPOSettings(**small, gamma=0.5, delta=0.1)
     rows: list[dict[str, float]] = []
     log = lambda row, _: rows.append(row)  # noqa: E731
-    train_on_policy(test_on_policy.corridor(), model, trpo_phases(model, settings), settings, log=log)
-    actions = test_on_policy.corridor().rollout(50, model, break_when_any_done=False)["action"]
+    train_on_policy(test_on_policy_training.corridor(), model, trpo_phases(model, settings), settings, log=log)
+    actions = test_on_policy_training.corridor().rollout(50, model, break_when_any_done=False)["action"]
     assert (actions == 2).double().mean() > 0.9
     assert all(row["policy/kl"] <= 0.1 for row in rows)
     assert rows[-1]["policy/entropy"] < 0.4 < rows[0]["policy/entropy"]

@@ -20,10 +20,9 @@ from decouple.runs.checkpoint import (
     checkpoint_exists,
     frames_to_resume,
     load_checkpoint,
-    rng_state,
     save_checkpoint,
-    set_rng_state,
 )
+from decouple.seeding import rng_state, set_rng_state
 from decouple.runs.metrics import rows_up_to, table_sum
 
 SETTINGS = {"separation": "late", "env": {"game": "coinrun", "levels": 200}, "channels": [16, 32, 32]}
@@ -376,38 +375,3 @@ def test_nan_and_empty_settings_equal_themselves(tmp_path):
     settings = {"limit": float("nan"), "wrappers": {}, "names": []}
     save_checkpoint(tmp_path / "checkpoint.pt", {"settings": settings})
     load_checkpoint(tmp_path / "checkpoint.pt", expect={"limit": float("nan"), "wrappers": {}, "names": ()})
-
-
-# ------------------------------------------------------------------------------------------------------ random numbers
-
-
-def draw():
-    cuda = torch.rand(3, device="cuda").tolist() if torch.cuda.is_available() else []
-    return [torch.randn(3).tolist(), cuda, random.gauss(0, 1), random.random(), np.random.randn(3).tolist()]
-
-
-def test_random_numbers_go_on_where_they_were_saved(tmp_path):
-    draw()  # an odd number of normals: both gauss caches are full
-    save_checkpoint(tmp_path / "checkpoint.pt", {"rng": rng_state()})
-    expected = draw()
-    torch.manual_seed(1), random.seed(1), np.random.seed(1)
-    assert draw() != expected
-    set_rng_state(load_checkpoint(tmp_path / "checkpoint.pt")["rng"])
-    assert draw() == expected
-
-
-def test_an_incomplete_random_state_changes_nothing():
-    before = rng_state()
-    with pytest.raises(ValueError, match=r"it lacks \['cuda', 'python', 'numpy'\], and has \['torch'\]"):
-        set_rng_state({"torch": torch.get_rng_state()})
-    assert torch.equal(rng_state()["torch"], before["torch"])
-
-
-def test_another_numpy_generator_is_refused():
-    default = np.random.get_bit_generator()
-    np.random.set_bit_generator(np.random.PCG64(0))
-    try:
-        with pytest.raises(ValueError, match="must be MT19937, its default; got PCG64"):
-            rng_state()
-    finally:
-        np.random.set_bit_generator(default)

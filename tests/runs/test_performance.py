@@ -18,7 +18,7 @@ import torch
 from marks import needs_games
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
-from test_on_policy import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
+from test_on_policy_training import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import Categorical
@@ -27,8 +27,12 @@ import decouple.runs.performance
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
 from decouple.envs.procgen.games import procgen_env
-from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, ppo_phases, train_on_policy
-from decouple.runs.performance import Captured, Performance, choose_performance, copy_in_place, fast_bf16
+from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.training import train_on_policy
+from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.runs.performance import Performance, choose_performance, fast_bf16
 from decouple.on_policy.phases import Phase, _step_with_adversary, run_phase
 from decouple.networks.separation import separate
 

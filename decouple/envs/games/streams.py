@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from decouple.checks import Must, checked
+from decouple.seeding import FIRST, GAMMA, SECOND, splitmix64
 
 __all__ = ["Stream", "Streams", "stream_seed"]
 
 WIDE = Must(lambda number: -(2**63) <= number < 2**64, "of 64 bits", any_number=True)
 
-GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK = 2**64 - 1
 UNIT = 2.0**-53
 
@@ -35,12 +35,6 @@ UNIT = 2.0**-53
 def _signed(value: int) -> int:
     """The same 64 bits as torch's int64 reads them."""
     return value - 2**64 if value >= 2**63 else value
-
-
-def _mix(z: int) -> int:
-    z = (z ^ z >> 30) * FIRST & MASK
-    z = (z ^ z >> 27) * SECOND & MASK
-    return z ^ z >> 31
 
 
 @checked(seed=WIDE, index=WIDE)
@@ -53,7 +47,7 @@ def stream_seed(seed: int, index: int) -> int:
         seed: in [0, 2^32).
         index: in [0, 2^32).
     """
-    return _signed(_mix(((seed << 32 | index) + GAMMA) & MASK))
+    return _signed(splitmix64(seed << 32 | index))
 
 
 class Stream:
@@ -73,7 +67,7 @@ class Stream:
     def uniform(self) -> float:
         """The next number in [0, 1), a multiple of 2^-53."""
         self.state = z = self.state + GAMMA & MASK
-        z = (z ^ z >> 30) * FIRST & MASK  # as in _mix: a call would take a fifth of the time
+        z = (z ^ z >> 30) * FIRST & MASK  # as in splitmix64: a call would take a fifth of the time
         z = (z ^ z >> 27) * SECOND & MASK
         return ((z ^ z >> 31) >> 11) * UNIT
 

@@ -1,1 +1,19 @@
-"""One file for each on-policy algorithm: a function from a model to its phases."""
+"""Algorithms as phases, one file each: PPO, DAAC, IDAAC and TRPO, which do not know each other."""
+
+from collections.abc import Callable
+
+from decouple.networks.actor_value import ActorValue
+from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.idaac import idaac_phases
+from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.phases import Phase
+from decouple.on_policy.settings import OnPolicySettings
+
+__all__ = ["ALGORITHMS"]
+
+# The one place where the name of an algorithm of `OnPolicySettings` becomes phases.
+ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
+    "ppo": ppo_phases,
+    "daac": daac_phases,
+    "idaac": idaac_phases,
+}

@@ -15,7 +15,7 @@ where the line search of one seed fails it keeps its old parameters while the ot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,11 +26,12 @@ from torch import Tensor, distributions, nn
 from decouple.checks import at_least, check_setting, checked, positive_whole
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
-from decouple.networks.stacking import SeedNoise
+from decouple.networks.stacking import seed_count
 from decouple.on_policy.losses import ValueLoss
-from decouple.on_policy.phases import Metric, Phase, RolloutPhase, autocast
-from decouple.on_policy.rollouts import seed_count
-from decouple.on_policy.training import OnPolicySettings
+from decouple.on_policy.phases import Metric, Phase, RolloutPhase
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.performance import autocast
+from decouple.seeding import SeedNoise
 
 __all__ = ["TRPOPhase", "TRPOSettings", "conjugate_gradient", "fisher_vector_product", "trpo_phases"]
 
@@ -70,9 +71,9 @@ class TRPOSettings(OnPolicySettings):
         _check_trpo(self.delta, self.damping, self.cg_iters, self.backtrack_iters, self.backtrack_coeff)
 
     @staticmethod
-    def algorithms() -> Mapping[str, Callable[..., Sequence[RolloutPhase]]]:
+    def algorithms() -> Collection[str]:
         """TRPO alone."""
-        return {"trpo": trpo_phases}
+        return ("trpo",)
 
 
 @checked()

@@ -31,14 +31,16 @@ from decouple.checks import SOME, check_setting, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds, parameter_count
-from decouple.networks.stacking import SeedNoise, seed_metrics, stack
+from decouple.networks.stacking import stack
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
 from decouple.on_policy.rollouts import ModePolicy
-from decouple.on_policy.training import OnPolicySettings, ppo_phases, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume, load_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
@@ -46,6 +48,7 @@ from decouple.runs.metrics import read_result
 from decouple.runs.performance import keep_memory
 from decouple.runs.progress import StepProgress
 from decouple.runs.tracking import Tracker, default_tracker
+from decouple.seeding import SeedNoise, seed_metrics
 from decouple.studies.actor_size.build import control_identity, make_env, seeded_model
 from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, ControlSettings, sizes_name
 

@@ -21,7 +21,7 @@ from decouple.envs.games.batched import GAMES
 from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.torchrl_learner import TorchRLLearner
-from decouple.on_policy.training import OnPolicySettings
+from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
 from decouple.runs.rules import rule_text, rules_of
 from decouple.studies.actor_size.build import make_model, make_small_env, unit_actions

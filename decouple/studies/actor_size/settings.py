@@ -17,8 +17,9 @@ from torch import nn
 
 from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
+from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings
-from decouple.on_policy.training import OnPolicySettings, ppo_phases
+from decouple.on_policy.settings import OnPolicySettings
 
 __all__ = [
     "CONTROL_ALGORITHMS",

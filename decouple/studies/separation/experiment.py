@@ -33,8 +33,10 @@ from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.separation import separate, separation_index
+from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.phases import Phase
-from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume
 from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError

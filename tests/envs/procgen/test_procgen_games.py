@@ -38,7 +38,9 @@ from decouple.envs.procgen.games import GAMES, TIME_LIMIT, ProcgenEnv, distribut
 from decouple.envs.procgen.levels import training_fingerprints
 from decouple.networks.actor_value import actor_value
 from decouple.networks.separation import separate
-from decouple.on_policy.training import ALGORITHMS, OnPolicySettings, train_on_policy
+from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint
 
 BACKENDS = [name for name in ("procgen", "envpool") if importlib.util.find_spec(name) is not None]

@@ -1,0 +1,41 @@
+"""PPO: the clipped objective of the policy and the value's squared error, in one phase over the whole model.
+
+    train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
+
+Source: Schulman et al. 2017, Proximal Policy Optimization Algorithms (https://arxiv.org/abs/1707.06347).
+"""
+
+from __future__ import annotations
+
+from decouple.checks import checked
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.stacking import seed_count
+from decouple.on_policy.phase_parts import adam, policy_loss, value_loss
+from decouple.on_policy.phases import Phase
+from decouple.on_policy.settings import OnPolicySettings
+
+__all__ = ["ppo_phases"]
+
+
+@checked()
+def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
+    """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
+
+    Source: Schulman et al. 2017, with the value clipped as in OpenAI Baselines unless `clip_value` is None. The phase
+    reads what a rollout of `model` holds, flat (B,), with `advantage` and `value_target` (B, 1); of a stacked model
+    (S, B). The entropy of a stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where
+    TorchRL's loss samples it.
+    """
+    losses = [policy_loss(model, settings), value_loss(model, settings)]
+    if seed_count(model) is not None:
+        for loss in losses:
+            loss.reduction = "none"
+    phase = Phase(
+        loss=losses,
+        optimizer=adam(model.parameters(), settings),
+        epochs=settings.epochs,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm,
+        features=model.get_features(),
+    )
+    return [phase]

@@ -1,0 +1,116 @@
+"""What the algorithms build their phases from: the losses on a model's heads, and the phases that two of them share.
+
+losses = [policy_loss(model, settings), value_loss(model, settings)]
+phases = [policy_phase(losses, features, parameters, settings), value_phase(model, settings)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torch import Tensor, distributions, nn
+from torchrl.objectives import ClipPPOLoss, LossModule
+
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.distributions import integrated_entropy
+from decouple.networks.stacking import seed_count
+from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
+from decouple.on_policy.phases import Phase
+from decouple.on_policy.settings import OnPolicySettings
+
+__all__ = ["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"]
+
+
+class _PolicyLoss(ClipPPOLoss):
+    """TorchRL's, without the question to the device whether a categorical's entropy is finite."""
+
+    def _get_entropy(self, dist: distributions.Distribution, adv_shape: torch.Size) -> Tensor:
+        if isinstance(dist, distributions.Categorical):
+            return dist.entropy().unsqueeze(-1)
+        return super()._get_entropy(dist, adv_shape)
+
+
+def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
+    """`-J_pi - entropy_coeff S`. The value's loss is apart: TorchRL's clips it after a question to the device."""
+    head = model.get_policy_head()
+    return _PolicyLoss(
+        head if seed_count(model) is None else integrated_entropy(head),
+        None,
+        clip_epsilon=settings.clip_epsilon,
+        critic_coeff=0.0,
+        entropy_coeff=settings.entropy_coeff,
+        normalize_advantage=False,  # once over the rollout, by GAE
+    )
+
+
+def value_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
+    """`value_coeff L_V` of the value head, clipped unless `clip_value` is None."""
+    return ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=settings.clip_value)
+
+
+def advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
+    """DAAC's `advantage_coeff L_A`, with an advantage head of its own on the policy's features."""
+    sizes = model.policy_size, model.action_size
+    advantage_head = AdvantageHead(*sizes, discrete=model.discrete, space=model.action_space)
+    head = TensorDictModule(like(model, advantage_head), ["policy_hidden", "action"], ["action_advantage"])
+    return AdvantageLoss(head, coeff=settings.advantage_coeff)
+
+
+def policy_phase(
+    losses: list[nn.Module],
+    features: TensorDictModuleBase,
+    parameters: list[nn.Parameter],
+    settings: OnPolicySettings,
+    **pairing: Any,
+) -> Phase:
+    """DAAC's policy phase; `pairing`: the further fields of the `Phase` that IDAAC's pairs of frames need."""
+    return Phase(
+        loss=losses,
+        optimizer=adam(parameters, settings),
+        epochs=settings.policy_epochs,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm,
+        features=features,
+        name="policy",
+        **pairing,
+    )
+
+
+def value_phase(model: ActorValue, settings: OnPolicySettings) -> Phase:
+    """DAAC's value phase, over trunk, value branch and value head, with an Adam of its own."""
+    features = model.get_features(["value_hidden"])
+    loss = value_loss(model, settings)
+    return Phase(
+        loss=loss,
+        optimizer=adam(unique(features, loss), settings),
+        epochs=settings.value_epochs,
+        every=settings.value_every,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm,
+        features=features,
+        name="value",
+    )
+
+
+def like(model: nn.Module, module: nn.Module) -> nn.Module:
+    """The module on the model's device and in its type."""
+    return module.to(next(model.parameters()))
+
+
+def unique(*modules: nn.Module) -> list[nn.Parameter]:
+    return list({id(p): p for module in modules for p in module.parameters()}.values())
+
+
+def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
+    """Adam by the settings."""
+    return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
+
+
+def check_alone(model: ActorValue, algorithm: str) -> None:
+    if seed_count(model) is not None:
+        raise ValueError(
+            f"model must not be stacked for {algorithm}: of several seeds at once PPO and TRPO are capable"
+        )

@@ -1,0 +1,81 @@
+"""Settings of on-policy training: those of the loop, and those of PPO's, DAAC's and IDAAC's losses.
+
+settings = OnPolicySettings(total_frames=1_000_000, learning_rate=3e-4)
+train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from decouple.checks import check_fields, check_setting, positive_whole
+
+__all__ = ["OnPolicySettings"]
+
+
+@dataclass
+class OnPolicySettings:
+    """Settings of PPO, DAAC and IDAAC; defaults are the Procgen study's (Cobbe et al. 2020, Raileanu and Fergus 2021).
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    algorithm: str = "ppo"  # ppo, daac or idaac
+    total_frames: int = 25_000_000  # frames of an agent, all its environments together; rounded up to whole iterations
+    rollout_steps: int = 256  # steps of each environment per iteration
+    gamma: float = 0.999  # discount
+    gae_lambda: float = 0.95  # lambda of the generalised advantage estimate
+    learning_rate: float = 5e-4  # Adam
+    adam_epsilon: float = 1e-5  # Adam
+    max_grad_norm: float = 0.5  # over all parameters of an optimizer
+    clip_epsilon: float = 0.2  # of the probability ratio
+    # The value's change since the rollout beyond which nothing is gained; None: no clipping. It is in the unit of
+    # returns: 0.2 is for rewards that are scaled, as the study's are (RewardScaling); of raw ones take None.
+    clip_value: float | None = 0.2
+    value_coeff: float = 0.5  # on the squared error, alpha_v
+    entropy_coeff: float = 0.01  # alpha_s
+    minibatches: int = 8  # per epoch
+    epochs: int = 3  # of PPO's joint phase
+    policy_epochs: int = 1  # of DAAC's policy phase, E_pi
+    value_epochs: int = 9  # of DAAC's value phase, E_V
+    value_every: int = 1  # rollouts between DAAC's value phases, N_pi
+    advantage_coeff: float = 0.25  # of DAAC's advantage loss, alpha_A
+    order_coeff: float = 0.001  # of IDAAC's adversarial order loss
+    order_width: int | None = None  # hidden units of IDAAC's order classifier; None: linear
+    micro_batch: int = 128  # frames of an agent per backward pass; gradients of a minibatch are accumulated over them
+    precision: str = "fp32"  # of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
+    evaluate_every: int = 10  # iterations between evaluations
+    checkpoint_every: int = 10  # iterations between checkpoints
+
+    def __post_init__(self) -> None:
+        for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if self.order_width is not None:
+            check_setting("order_width", self.order_width, positive_whole, "a whole number, at least 1, or None")
+        for name in ("gamma", "gae_lambda"):
+            check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon"):
+            check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+        if self.clip_value is not None:
+            check_setting("clip_value", self.clip_value, lambda v: 0 < v < math.inf, "positive and finite, or None")
+        for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff"):
+            check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
+        allowed = self.algorithms()
+        check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
+        check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
+        check_fields(self)
+
+    def check_rollout(self, num_envs: int) -> None:
+        """Refuse a rollout of one frame, whose advantages have no standard deviation that they could be divided by."""
+        allowed = "at least 2 with one environment: advantages are divided by their standard deviation over a rollout"
+        check_setting("rollout_steps", self.rollout_steps, lambda steps: steps * num_envs > 1, allowed)
+
+    @staticmethod
+    def algorithms() -> Collection[str]:
+        """What `algorithm` may name; `decouple.on_policy.algorithms.ALGORITHMS` has the phases of each."""
+        return "ppo", "daac", "idaac"

@@ -1,0 +1,125 @@
+"""What training looks at while it runs: what is not finite, and values of which most are clipped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.collectors import Collector
+
+from decouple.networks.actor_value import ActorValue
+from decouple.on_policy.collector import RolloutCollector
+from decouple.on_policy.rollouts import add_next_values
+from decouple.runs.finite import FailedSeeds
+from decouple.runs.performance import Performance, autocast
+
+__all__ = ["ClipWatch", "WatchedRollouts", "check_weights"]
+
+
+class WatchedRollouts:
+    """Rollouts with the values of the frames that follow, looked through for what is not finite.
+
+    Args:
+        collector: of the training loop.
+        frames: of each agent's rollouts.
+        model, how: what acts, and how it is computed.
+        failed: takes note.
+    """
+
+    def __init__(
+        self,
+        collector: Collector | RolloutCollector,
+        frames: int,
+        model: ActorValue,
+        how: Performance,
+        failed: FailedSeeds,
+    ):
+        self.collector, self.frames, self.model, self.how, self.failed = collector, frames, model, how, failed
+        self.rollouts = iter(collector)
+
+    def next(self, iteration: int) -> TensorDictBase:
+        """The rollout of this iteration, (N, T) or (S, N, T).
+
+        Raises:
+            NotFiniteError: all agents have failed.
+        """
+        before = iteration * self.frames
+        try:
+            rollout = self._collect()
+        except Exception:
+            self._blame(before)
+            raise
+        games = rollout.batch_size[-2]
+        frames = range(before + games, before + self.frames + 1, games)
+        following = [("next", key) for key in self.model.in_keys if rollout.get(("next", key), None) is not None]
+        for keys in ([("next", "reward"), *following], self.model.in_keys):
+            self.failed.check_steps({_last(key): _by_step(rollout, key) for key in keys}, frames)
+        return rollout
+
+    def _collect(self) -> TensorDictBase:
+        if isinstance(self.collector, RolloutCollector):
+            return next(self.rollouts)
+        with autocast(next(self.model.parameters()).device, self.how.precision):
+            rollout = next(self.rollouts)
+            add_next_values(rollout, self.model.get_value_operator())
+        return rollout
+
+    def _blame(self, before: int) -> None:
+        """Where collecting broke off: NotFiniteError if the observation shown last is not finite, of which sampling, or
+        a game, may have broken."""
+        collector = self.collector
+        at = collector.carrier if isinstance(collector, RolloutCollector) else getattr(collector.policy, "shown", None)
+        if at is not None:
+            shown = {_last(key): at.get(key) for key in self.model.in_keys}
+            self.failed.check(shown, f"after frame {before:,}")
+
+
+def _by_step(rollout: TensorDictBase, key: NestedKey) -> Tensor:
+    """What a rollout (N, T) or (S, N, T) has, as (S, T, N, ...)."""
+    values: Tensor = rollout.get(key)
+    return (values.unsqueeze(0) if rollout.ndim == 2 else values).transpose(1, 2)
+
+
+def _last(key: NestedKey) -> str:
+    return key if isinstance(key, str) else str(key[-1])
+
+
+def check_weights(model: ActorValue, failed: FailedSeeds, when: str) -> None:
+    """Fail the agents of which a parameter is not finite; NotFiniteError where all have failed."""
+    failed.check({f"parameter {name}": parameter for name, parameter in model.named_parameters()}, when)
+
+
+class ClipWatch:
+    """Warns once where `clip_value` has clipped more than half of the values in LASTING rollouts in a row.
+
+    In the first rollouts it does so where rewards are scaled, too: the first values are far from any return.
+    """
+
+    LASTING = 5
+
+    def __init__(self, seeds: Sequence[int] | None):
+        name = "value/clip_fraction"
+        if seeds is None or len(seeds) == 1:  # as `seed_metrics` names them
+            self.names = {name: f" of seed {seeds[0]}" if seeds else ""}
+        else:
+            self.names = {f"{name}/seed{seed}": f" of seed {seed}" for seed in seeds}
+        self.rollouts = dict.fromkeys(self.names, 0)
+        self.warned = False
+
+    def see(self, metrics: Mapping[str, float]) -> None:
+        """Look at a rollout's metrics; one without a phase of the value says nothing."""
+        shares = {name: metrics[name] for name in self.names if name in metrics}
+        for name, share in shares.items():
+            self.rollouts[name] = self.rollouts[name] + 1 if share > 0.5 else 0
+        lasting = [name for name in shares if self.rollouts[name] >= self.LASTING]
+        if lasting and not self.warned:
+            self.warned = True
+            found = ", ".join(f"{shares[name]:.0%}{self.names[name]}" for name in lasting)
+            warnings.warn(
+                f"clip_value clips most of a rollout's values ({found}), for {self.LASTING} rollouts in a row: they "
+                "learn little then. Set clip_value to None (null on the command line) or larger; 0.2 is for "
+                "rewards that are scaled (normalize_reward=true on control tasks, RewardScaling)",
+                stacklevel=3,
+            )

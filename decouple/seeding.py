@@ -1,0 +1,192 @@
+"""Seeds and random numbers: what each seed draws, what it measures, and where the global generators stand.
+
+    noise = SeedNoise(range(6))                            # each seed's random numbers, from its own generator
+    noise.normal(3)                                        # (6, 3)
+    row = seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
+    state = rng_state()                                    # of torch, CUDA, Python and NumPy, for a checkpoint
+    set_rng_state(state)
+
+A seed's numbers do not depend on the seeds beside it, so that an agent trained with others becomes what it would become
+alone.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decouple.checks import ANY_NUMBER, DEVICE, all_of, checked
+
+__all__ = ["SeedNoise", "rng_state", "seed_metrics", "set_rng_state", "splitmix64"]
+
+DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
+
+# splitmix64's constants: the step of its state, and the two factors that mix it.
+GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+@checked(state=ANY_NUMBER)
+def splitmix64(state: int) -> int:
+    """The first output of a splitmix64 generator in this state: 64 mixed bits, different for different states.
+
+        z <- state + 0x9E3779B97F4A7C15                  z <- (z ^ z >> 30) * 0xBF58476D1CE4E5B9
+        z <- (z ^ z >> 27) * 0x94D049BB133111EB          output = z ^ z >> 31
+
+    Neighbouring seeds of a Mersenne Twister draw alike at first; seeds mixed by this do not.
+
+    Args:
+        state: any integer; its lowest 64 bits count.
+
+    Returns:
+        An integer in [0, 2^64).
+
+    Source: Steele, Lea and Flood, *Fast splittable pseudorandom number generators* (OOPSLA 2014), with the constants of
+    Java's SplittableRandom.
+
+    >>> hex(splitmix64(0))
+    '0xe220a8397b1dcdaf'
+    """
+    z = (state + GAMMA) % 2**64
+    z = ((z ^ z >> 30) * FIRST) % 2**64
+    z = ((z ^ z >> 27) * SECOND) % 2**64
+    return z ^ z >> 31
+
+
+class SeedNoise:
+    """Random numbers (S, ...), row s from a generator of seed s alone: what a seed draws does not depend on the others.
+
+    Small draws are cut from larger ones, made ahead, for a draw's time is its S calls. What is handed out may be
+    changed in place.
+
+    Args:
+        seeds: one per row; equal seeds draw equal numbers.
+        device: of the generators and the numbers.
+    """
+
+    @checked(seeds=all_of(ANY_NUMBER, least=1), device=DEVICE)
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.generators = [torch.Generator(self.device).manual_seed(splitmix64(int(seed)) % 2**63) for seed in seeds]
+        # Per kind and shape: n draws (n, S, *shape), and how many of them are gone.
+        self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, int]] = {}
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, (S, *shape)."""
+        return self._next("normal", shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1), (S, *shape)."""
+        return self._next("uniform", shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform whole numbers in [0, high), (S, *shape)."""
+        return (self._next("double", shape) * high).long()
+
+    def permutations(self, count: int) -> Tensor:
+        """One permutation of 0 ... count - 1 per seed, (S, count)."""
+        return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
+
+    def state_dict(self) -> dict[str, Any]:
+        ahead = [[kind, list(shape), pool.clone(), gone] for (kind, shape), (pool, gone) in self.ahead.items()]
+        return {"generators": [generator.get_state() for generator in self.generators], "ahead": ahead}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for generator, generator_state in zip(self.generators, state["generators"], strict=True):
+            generator.set_state(generator_state)
+        self.ahead = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in state["ahead"]}
+
+    def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        pool, gone = self.ahead.get((kind, shape), (None, 0))
+        if pool is None or gone == len(pool):
+            pool, gone = self._draw(kind, shape), 0
+        self.ahead[kind, shape] = (pool, gone + 1)
+        return pool[gone]
+
+    def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        """As many draws (n, S, *shape) as make some thousands of numbers of a seed, at least one."""
+        count = max(1, min(64, DRAWN_AHEAD // max(1, math.prod(shape))))
+        dtype = torch.float64 if kind == "double" else torch.float32
+        out = torch.empty(len(self.generators), count, *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(out.unbind(0), self.generators, strict=True):
+            if kind == "normal":
+                row.normal_(generator=generator)
+            else:
+                row.uniform_(generator=generator)
+        return out.transpose(0, 1).contiguous()
+
+
+def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
+    """One row of the metrics of several seeds: their mean under `<name>`, each seed's under `<name>/seed<seed>`.
+
+    Where only some seeds have a metric, or have a number and not nan, the mean is theirs. A single seed's metrics are
+    the row.
+
+    >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
+    {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
+    """
+    merged: dict[str, float] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        own = {seed: row[name] for seed, row in zip(seeds, rows, strict=True) if name in row}
+        numbers = [value for value in own.values() if value == value]
+        merged[name] = sum(numbers) / len(numbers) if numbers else math.nan
+        if len(seeds) > 1:
+            merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
+    return merged
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every global random number generator, as plain data for `save_checkpoint`.
+
+    Returns:
+        "torch": uint8 (n,), the CPU generator; "cuda": a list of uint8 (n,), one per device, empty without CUDA;
+        "python": `random.getstate()`; "numpy": the global Mersenne Twister, its key as int64 (624,).
+
+    Raises:
+        ValueError: NumPy's global generator was replaced by one that is no Mersenne Twister.
+    """
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)  # as legacy=False gives it
+    if numpy_state["bit_generator"] != "MT19937":
+        raise ValueError(f"numpy's global generator must be MT19937, its default; got {numpy_state['bit_generator']}")
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": {
+            "key": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+            "pos": int(numpy_state["state"]["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put every global random number generator back to where `rng_state` found it.
+
+    CUDA generators are set on the devices that both the checkpoint and this machine have.
+
+    Args:
+        state: what `rng_state` returned, before or after a checkpoint.
+
+    Raises:
+        ValueError: a generator is missing from `state`; none has been changed then.
+    """
+    missing = [name for name in ("torch", "cuda", "python", "numpy") if name not in state]
+    if missing:
+        raise ValueError(f"state must be what rng_state() returns; it lacks {missing}, and has {sorted(state)}")
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available():
+        for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(cuda_state.cpu(), device)
+    version, words, next_gauss = state["python"]
+    random.setstate((version, tuple(words), next_gauss))
+    numpy_state = state["numpy"]
+    key = numpy_state["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
