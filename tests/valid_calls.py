@@ -89,7 +89,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "WatchedPolicy"], "RECORD"),
     # Parts of `ppo_phases`, `daac_phases` and `idaac_phases`, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
-    **dict.fromkeys(["EpisodesInState", "StepProgress"], "PLAIN"),
+    **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents"], "PLAIN"),
+    **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
@@ -550,6 +551,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         | {"policy": toy_q().get_policy_operator()}
     ),
     "Learner": lambda: {"models": [q_model()], "settings": sac()},
+    "make_learner": lambda: {"models": [q_model()], "settings": sac()},
     "GreedyPolicy": lambda: {"learner": learner()},
     "replay_for": lambda: {"env": toy_env(), "learner": learner()},
     "train_off_policy": lambda: {"env": toy_env(), "learner": learner(), "seeds": [0], "log": ignore},

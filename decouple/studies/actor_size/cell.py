@@ -32,8 +32,7 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.stacking import stack
-from decouple.off_policy.learner import Learner
-from decouple.off_policy.torchrl_learner import TorchRLLearner
+from decouple.off_policy.learners import OffPolicyLearner, make_learner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
 from decouple.on_policy.algorithms.ppo import ppo_phases
@@ -168,7 +167,7 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 
 
 def _off_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> dict[str, Any]:
-    learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
+    learner = make_learner(models, config, config.update)
     checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
     replay_file = Path(config.run_dir) / "replay.bin"
     evaluation = _evaluation(config, GreedyPolicy(learner), env, failed)
@@ -298,10 +297,12 @@ def _final(
     return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
 
 
-def _value_bias(config: ControlSettings, learner: Any, like: EnvBase, failed: FailedSeeds) -> dict[str, float]:
+def _value_bias(
+    config: ControlSettings, learner: OffPolicyLearner, like: EnvBase, failed: FailedSeeds
+) -> dict[str, float]:
     """How far the critics are off at the end; nothing where that cannot be told (see `value_bias`), or where they
     learned from rewards that only `like` can scale."""
-    if config.normalize_reward or not isinstance(learner, Learner):
+    if config.normalize_reward:
         return {}
     seeds = [FINAL_SEED + agent for agent in config.all_seeds]
     with contextlib.closing(make_env(config, config.evaluate_episodes, seeds, like)) as env:

@@ -19,8 +19,7 @@ from decouple.deploy.plain_actor import ObservationScaling
 from decouple.envs.control.running_normalization import CLIP, EPSILON
 from decouple.envs.games.batched import GAMES
 from decouple.networks.stacking import stack, unstack
-from decouple.off_policy.learner import Learner
-from decouple.off_policy.torchrl_learner import TorchRLLearner
+from decouple.off_policy.learners import make_learner
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
 from decouple.runs.rules import rule_text, rules_of
@@ -68,7 +67,7 @@ def agents_in(state: Mapping[str, Any]) -> list[Any]:
         stacked.load_state_dict(state["model"])
         unstack(stacked, models)
         return models
-    learner = TorchRLLearner(models[0], config) if config.update == "torchrl" else Learner(models, config)
+    learner = make_learner(models, config, config.update)
     learner.load_state_dict(state["learner"])
     return learner.models()
 

@@ -145,7 +145,11 @@ def test_a_finished_run_goes_on_to_more_frames_where_its_replay_was_kept(tmp_pat
 
 def test_torchrls_own_losses_are_a_setting(tmp_path):
     report = train_agents(cell("td3", tmp_path / "run", update="torchrl"))
-    assert set(report) == {"final/return", "final/return_std"}
+    assert set(report) == {
+        "final/return",
+        "final/return_std",
+        *(f"final/value_{what}" for what in ("predicted", "monte_carlo", "bias")),
+    }
     assert len(load_agents(tmp_path / "run")) == 1
 
 
