@@ -48,6 +48,8 @@ import valid_calls
 from torch import nn
 
 import decouple
+from decouple.commands.settings import control_settings
+from decouple.runs.settings import flat
 
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
@@ -552,10 +554,9 @@ def settings_of(script: str, key: str, text: str) -> Any:
         OmegaConf.update(config, key, OverridesParser.create().parse_override(f"{key}={text}").value())
     if name == "smallest_actor":
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        module = script_module(name)
-        options = module.SearchSettings(**plain.pop("search"))
-        return options, module.CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
-    return OmegaConf.to_object(config)
+        options = script_module(name).SearchSettings(**plain.pop("search"))
+        return options, control_settings(plain)
+    return control_settings(config) if name == "control" else OmegaConf.to_object(config)
 
 
 @functools.cache
@@ -600,8 +601,9 @@ def attempt_setting(script: str, key: str, text: str) -> Tried:
     name = key.rpartition(".")[2]
     if error is None:
         owner = settings[not key.startswith("search.")] if isinstance(settings, tuple) else settings
-        value = getattr(owner, name, None)
-        meant = suits(f"{script}.{type(owner).__name__}", name, kinds(type(owner)).get(name, Any), value)
+        value, of_parts = flat(owner).get(name), getattr(owner, "learning", None)
+        own = kinds(type(owner)) | (kinds(type(of_parts)) if of_parts else {})
+        meant = suits(f"{script}.{type(owner).__name__}", name, own.get(name, Any), value)
         kind = "meant" if meant else "meaningless"
     else:
         kind = classify(error, name, text)

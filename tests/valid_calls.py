@@ -252,7 +252,7 @@ def on_policy(**settings: Any) -> Any:
 
 
 def control(**settings: Any) -> Any:
-    from decouple.studies.actor_size.settings import SACControl
+    from decouple.studies.actor_size.algorithms import SACControl
 
     own = {"env": "toy", "total_frames": 40, "learning_starts": 10, "batch_size": 4, "actor": [4], "critic": [4]}
     own |= {"log_every": 20, "evaluate_every": 20, "checkpoint_every": 20, "evaluate_episodes": 1}
@@ -294,7 +294,7 @@ def size_cell() -> Any:
 
 
 def initial() -> Any:
-    from decouple.studies.actor_size.build import initial_agents
+    from decouple.studies.actor_size.algorithms import initial_agents
 
     return initial_agents(control())
 

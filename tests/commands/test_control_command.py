@@ -24,9 +24,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from decouple.commands.settings import control_settings, register_algorithms
 from decouple.runs.checkpoint import CheckpointError
+from decouple.runs.settings import changed
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.load import load_agents
-from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, sizes_name
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
 CONFIGS = ROOT / "configs" / "control"
@@ -36,9 +38,7 @@ TASKS = sorted(file.stem for file in (CONFIGS / "env").glob("*.yaml"))
 @pytest.fixture(scope="module", autouse=True)
 def choices() -> Iterator[None]:
     """What the scripts register with Hydra, for the tests of this file: Procgen's have another `algorithm`."""
-    for name, settings in CONTROL_ALGORITHMS.items():
-        ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
-    OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
+    register_algorithms()
     yield
     ConfigStore.instance().repo.pop("algorithm")
     OmegaConf.clear_resolver("sizes")
@@ -46,14 +46,18 @@ def choices() -> Iterator[None]:
 
 def composed(*overrides: str) -> Any:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return OmegaConf.to_object(compose("control", overrides=list(overrides)))
+        return control_settings(compose("control", overrides=list(overrides)))
 
 
 @pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_composes_with_every_algorithm(task, algorithm):
     settings = composed(f"env={task}", f"algorithm={algorithm}", "actor=[4,4]", "critic=[16,16]", "seeds=6")
-    assert type(settings) is CONTROL_ALGORITHMS[algorithm] and settings.env == task and settings.algorithm == algorithm
+    assert (
+        type(settings.learning) is CONTROL_ALGORITHMS[algorithm].keys.parts["learning"]
+        and settings.env == task
+        and settings.algorithm == algorithm
+    )
     assert settings.run_dir == f"runs/control/{task}/{algorithm}/actor4x4_critic16x16_kfull/seeds0_6"
 
 
@@ -66,14 +70,14 @@ def test_departures_are_of_tasks_and_algorithms_that_exist():
 @pytest.mark.parametrize("task", TASKS)
 def test_ppo_clips_values_on_the_tasks_whose_rewards_it_normalises(task):
     normalised = task in {"acrobot", "ant", "halfcheetah", "reacher"}
-    assert composed(f"env={task}", "algorithm=ppo").clip_value == (0.2 if normalised else None)
-    assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").clip_value is None
-    assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").clip_value == 1.5
+    assert composed(f"env={task}", "algorithm=ppo").learning.clip_value == (0.2 if normalised else None)
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").learning.clip_value is None
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").learning.clip_value == 1.5
 
 
 def test_what_the_command_line_says_wins_over_a_departure():
-    assert composed("env=pendulum", "algorithm=td3").gamma == 0.98
-    assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").gamma == 0.9
+    assert composed("env=pendulum", "algorithm=td3").learning.gamma == 0.98
+    assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").learning.gamma == 0.9
 
 
 def test_baselines_are_those_of_the_paper():
@@ -247,7 +251,7 @@ def test_a_cell_of_the_toy_study_that_cannot_go_on_is_begun_anew_where_asked(tmp
     quick |= {"evaluate_every": 200, "checkpoint_every": 200}
     quick |= {"evaluate_episodes": 1, "final_episodes": 1, "show_progress": False, "run_dir": str(tmp_path / "run")}
     old = CONTROL_ALGORITHMS["ddpg"](env="toy", actor=[], critic=[], **quick)
-    new, pair = dataclasses.replace(old, gamma=0.5), ("ddpg", "a |1|, c |1|")
+    new, pair = changed(old, gamma=0.5), ("ddpg", "a |1|, c |1|")
     script.run_cells({pair: old})
     for refuses in (script.run_cells, script.read_cells):
         with pytest.raises((CheckpointError, ValueError), match="gamma"):

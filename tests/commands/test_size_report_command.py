@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from commands import Script
 
+from decouple.studies.actor_size.algorithms import TD3Control
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.search import SmallestActor, smallest_actor
-from decouple.studies.actor_size.settings import TD3Control
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import search_record
 from decouple.studies.actor_size.workers import cell_of, train_cells

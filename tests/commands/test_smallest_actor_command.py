@@ -27,9 +27,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
-from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import read_paper
 from decouple.studies.actor_size.workers import frames_done
@@ -111,7 +111,11 @@ def stored(run_dir: Path) -> dict[str, Any]:
 def test_every_task_composes_with_every_algorithm_at_its_published_size(script, algorithm):
     for task in TASKS:
         settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
-        assert type(settings) is CONTROL_ALGORITHMS[algorithm] and settings.env == task and settings.seeds == 6
+        assert (
+            type(settings.learning) is CONTROL_ALGORITHMS[algorithm].keys.parts["learning"]
+            and settings.env == task
+            and settings.seeds == 6
+        )
         if task != "toy":
             published = {"sac": [256, 256], "td3": [400, 300], "ddpg": [400, 300], "ppo": [64, 64], "trpo": [64, 64]}
             ml_agents = task == "foodcollector" and algorithm in ("sac", "ppo")  # whose |128,128| Table I prints
@@ -128,7 +132,7 @@ def test_every_cell_of_table_one_can_be_made_and_its_sizes_rise(script, task, al
 
 def test_the_toy_problem_has_the_papers_sizes_and_a_threshold_of_its_own(script):
     settings, search = composed(script, "env=toy", "algorithm=td3", "search.tolerance=0")
-    assert settings.actor == settings.critic == [16, 16] and settings.total_frames == 20_000
+    assert settings.actor == settings.critic == [16, 16] and settings.learning.total_frames == 20_000
     assert search.sizes == [[], [4, 4], [8, 8], [16, 16]] and search.threshold == -10 and search.tolerance == 0
     assert composed(script, "env=toy", "search.threshold=-20")[1].threshold == -20
 

@@ -25,7 +25,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 
+from decouple.commands.settings import control_settings
 from decouple.runs.metrics import read_metrics
+from decouple.runs.settings import changed, flat
 from decouple.studies.actor_size.cell import train_agents
 
 CONTROL = Script("control.py")
@@ -42,9 +44,10 @@ def composing(program: str) -> Iterator[tuple[ModuleType, Callable[..., Any]]]:
     before = dict(ConfigStore.instance().repo)
     script = Script(Path(program).name).load()
     folder, page = OF_PROGRAM[program]
+    made = control_settings if page == "control" else OmegaConf.to_object
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            yield script, lambda *overrides: OmegaConf.to_object(compose(page, overrides=list(overrides)))
+            yield script, lambda *overrides: made(compose(page, overrides=list(overrides)))
     finally:
         ConfigStore.instance().repo = before
         del sys.modules[script.__name__]
@@ -226,13 +229,13 @@ def test_what_counts_as_done(tmp_path):
                 compose("control", overrides=[f"hydra.mode={mode}"], return_hydra_config=True)
             )
             try:
-                return script.sweep_result(dataclasses.replace(config, **changes))
+                return script.sweep_result(changed(config, **changes))
             finally:
                 HydraConfig.instance().cfg = None
 
         assert done() is None
         result = {"frames": 30_000, "final/return": -1.0}
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(flat(config)))
         (tmp_path / "result.json").write_text(json.dumps(result))
         assert done() == result
         assert done("RUN") is None  # a run by itself evaluates again

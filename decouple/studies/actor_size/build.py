@@ -1,15 +1,14 @@
-"""What a cell of the actor-size study is built of: its task and its networks.
+"""What a cell of the actor-size study is built of: its task, and the networks of an agent.
 
 env = make_env(config, config.num_envs, config.all_seeds)
-model = make_model(config, env)                                 # one agent's actor and critic
+agent = action_value_model(config, env, deterministic=True, twin=True)      # of TD3
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -24,20 +23,10 @@ from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import Concatenate, mlp_blocks
 from decouple.networks.heads import action_space
-from decouple.networks.separation import separate, separation_index
-from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, TD3Settings
-from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
-from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings, SACControl
+from decouple.networks.separation import SeparatedNetwork, separate, separation_index
+from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings
 
-__all__ = [
-    "control_identity",
-    "initial_agents",
-    "make_env",
-    "make_model",
-    "make_small_env",
-    "seeded_model",
-    "unit_actions",
-]
+__all__ = ["action_value_model", "make_env", "make_small_env", "state_value_model", "unit_actions"]
 
 
 @checked(num_envs=at_least(1))
@@ -70,7 +59,7 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
         num_envs,
         normalize_observation=config.normalize_observation,
         normalize_reward=config.normalize_reward and like is None,
-        gamma=config.gamma,
+        gamma=config.learning.gamma,
         statistics=None if like is None else like.observation_statistics,
         backend=config.backend,
     )
@@ -82,17 +71,57 @@ def make_small_env(config: ControlSettings) -> EnvBase:
     return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
 
 
-@checked()
-def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
-    """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
+@functools.cache
+def unit_actions(env: str, backend: str = "auto") -> bool:
+    """Whether a task's actions are all discrete or bounded by -1 and 1, asked of its action spec.
 
     Raises:
-        ValueError: a separation beyond the shorter network, or an algorithm that the task's actions do not allow.
+        ValueError, ImportError: there is no such task, or its package is not installed.
     """
+    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
+        return True
+    with contextlib.closing(make_small_env(ControlSettings(env=env, backend=backend))) as made:
+        return action_space(made.action_spec).in_unit
+
+
+@checked()
+def state_value_model(config: ControlSettings, env: EnvBase) -> ActorValue:
+    """One agent of PPO or TRPO: an actor and a value network of the sizes asked for, separated at k.
+
+    Raises:
+        ValueError: a separation beyond the shorter network.
+    """
+    network, _ = _separated(config, env, critic_reads_action=False)
+    return actor_value(network, env.action_spec, **_head_gains(config))
+
+
+@checked()
+def action_value_model(config: ControlSettings, env: EnvBase, *, deterministic: bool, twin: bool) -> ActorQValue:
+    """One agent of SAC, TD3 or DDPG: an actor and critics of the sizes asked for, separated at k.
+
+    Args:
+        config: the run's settings.
+        env: the task.
+        deterministic: whether the policy is, as TD3's and DDPG's; SAC's is a distribution.
+        twin: whether there is a second critic.
+
+    Raises:
+        ValueError: a separation beyond the shorter network, or a policy that the task's actions do not allow.
+    """
+    network, critic = _separated(config, env, critic_reads_action=True)
+    twin_blocks = critic() if twin else None
+    return actor_qvalue(
+        network, env.action_spec, twin_blocks=twin_blocks, deterministic=deterministic, **_head_gains(config)
+    )
+
+
+def _separated(
+    config: ControlSettings, env: EnvBase, *, critic_reads_action: bool
+) -> tuple[SeparatedNetwork, Callable[[], list[nn.Module]]]:
+    """The actor and a critic, separated at k, and the function that makes another critic's blocks."""
     observations = env.observation_spec["observation"].shape[-1]
     space = action_space(env.action_spec, env.batch_size)
-    off_policy = isinstance(config, OffPolicySettings)
-    reads = space.size if off_policy and not space.discrete else 0  # numbers of the action that the critic reads
+    reads = space.size if critic_reads_action and not space.discrete else 0  # numbers of the action
     k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
     actor = _mlp(observations, config.actor, config.actor_activation, config.actor_gain)
 
@@ -103,7 +132,6 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
             own = [Concatenate()]
         return [*actor[:k], *own]  # the first k are dropped
 
-    example = {"observation": torch.zeros(observations)} | ({"action": torch.zeros(reads)} if reads else {})
     network = separate(
         actor,
         critic(),
@@ -111,51 +139,13 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
         policy_gradient=config.policy_gradient,
         value_gradient=config.value_gradient,
         value_keys=["action"] if reads else [],
-        example=example,
+        example={"observation": torch.zeros(observations)} | ({"action": torch.zeros(reads)} if reads else {}),
     )
-    gains = {"policy_gain": config.actor_head_gain, "value_gain": config.critic_head_gain}
-    if not off_policy:
-        return actor_value(network, env.action_spec, **gains)
-    deterministic = isinstance(config, DDPGSettings)
-    twin = None if deterministic and not isinstance(config, TD3Settings) else critic()
-    return actor_qvalue(network, env.action_spec, twin_blocks=twin, deterministic=deterministic, **gains)
+    return network, critic
 
 
-@checked()
-def initial_agents(config: ControlSettings) -> list[Any]:
-    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
-    with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
-        return [seeded_model(config, env, seed) for seed in config.all_seeds]
-
-
-def seeded_model(config: ControlSettings, env: EnvBase, seed: int) -> Any:
-    """The model that this seed alone gives, whatever other agents there are."""
-    torch.manual_seed(seed)
-    return make_model(config, env)
-
-
-@checked()
-def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
-    """What the results of these settings rest on, without those left out; see `decouple.runs.rules`."""
-    return identity_of(
-        config,
-        SETTINGS_OF_CONTROL,
-        leave_out=leave_out,
-        unit_actions=lambda: unit_actions(config.env, config.backend),
-    )
-
-
-@functools.cache
-def unit_actions(env: str, backend: str = "auto") -> bool:
-    """Whether a task's actions are all discrete or bounded by -1 and 1, asked of its action spec.
-
-    Raises:
-        ValueError, ImportError: there is no such task, or its package is not installed.
-    """
-    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
-        return True
-    with contextlib.closing(make_small_env(SACControl(env=env, backend=backend))) as made:
-        return action_space(made.action_spec).in_unit
+def _head_gains(config: ControlSettings) -> dict[str, float | None]:
+    return {"policy_gain": config.actor_head_gain, "value_gain": config.critic_head_gain}
 
 
 def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None) -> list[nn.Module]:

@@ -15,7 +15,6 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from tensordict.nn import TensorDictModuleBase
-from torch import nn
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from decouple.analysis.evaluation import episode_returns
@@ -31,24 +30,16 @@ from decouple.checks import SOME, check_setting, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds, parameter_count
-from decouple.networks.stacking import stack
-from decouple.off_policy.learners import OffPolicyLearner, make_learner
-from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
-from decouple.off_policy.value_bias import value_bias
-from decouple.on_policy.algorithms.ppo import ppo_phases
-from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
-from decouple.on_policy.rollouts import ModePolicy
-from decouple.on_policy.settings import OnPolicySettings
-from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume, load_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.metrics import read_result
 from decouple.runs.performance import keep_memory
-from decouple.runs.progress import StepProgress
+from decouple.runs.settings import flat
 from decouple.runs.tracking import Tracker, default_tracker
-from decouple.seeding import SeedNoise, seed_metrics
-from decouple.studies.actor_size.build import control_identity, make_env, seeded_model
+from decouple.seeding import seed_metrics
+from decouple.studies.actor_size.algorithms import algorithm_of, control_identity, seeded_model
+from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, ControlSettings, sizes_name
 
 __all__ = ["done_result", "final_returns", "run_result", "train_agents"]
@@ -84,13 +75,8 @@ def done_result(config: ControlSettings) -> dict[str, float] | None:
         ValueError: a result.json that is damaged.
     """
     report = run_result(config)
-    done = report is not None and 0 <= report["frames"] - config.total_frames < _frames_per_iteration(config)
-    return report if done else None
-
-
-def _frames_per_iteration(config: ControlSettings) -> int:
-    """By how much a run goes on at once, of each agent; off policy it is a step."""
-    return config.num_envs * (config.rollout_steps if isinstance(config, OnPolicySettings) else 1)
+    beyond = -1 if report is None else report["frames"] - config.learning.total_frames
+    return report if 0 <= beyond < config.frames_per_iteration else None
 
 
 def _frames_to_resume(config: ControlSettings) -> int | None:
@@ -98,8 +84,8 @@ def _frames_to_resume(config: ControlSettings) -> int | None:
     return frames_to_resume(
         config.run_dir,
         _identity(config),
-        total_frames=config.total_frames,
-        frames_per_iteration=_frames_per_iteration(config),
+        total_frames=config.learning.total_frames,
+        frames_per_iteration=config.frames_per_iteration,
     )
 
 
@@ -130,8 +116,7 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
         for seed_global in (random.seed, np.random.seed, torch.manual_seed):
             seed_global(config.seed)
-        train = _on_policy if isinstance(config, OnPolicySettings) else _off_policy
-        return train(config, env, models, FailedSeeds(config.all_seeds, config.env))
+        return _train(config, env, models, FailedSeeds(config.all_seeds, config.env))
 
 
 @checked(agents=SOME)
@@ -147,11 +132,8 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
     for agent in agents:
         fits = isinstance(agent, ActorValue | ActorQValue)
         check_setting("agents", type(agent), lambda _, fits=fits: fits, "models of actor_value or actor_qvalue")
-    returns = []
-    for seed, agent in zip(config.all_seeds, agents, strict=True):
-        with contextlib.closing(make_env(config, config.final_episodes, [FINAL_SEED + seed])) as env:
-            returns.append(episode_returns(env, agent.get_policy_operator(), stochastic=False).mean().item())
-    return returns
+    policy = algorithm_of(config).make_agents(config, list(agents)).policy
+    return _returns(config, policy, FINAL_SEED, config.final_episodes).mean(1).tolist()
 
 
 @contextlib.contextmanager
@@ -166,74 +148,29 @@ def _threads(config: ControlSettings) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _off_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> dict[str, Any]:
-    learner = make_learner(models, config, config.update)
-    checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    replay_file = Path(config.run_dir) / "replay.bin"
-    evaluation = _evaluation(config, GreedyPolicy(learner), env, failed)
+def _train(config: ControlSettings, env: EnvBase, models: list[Any], failed: FailedSeeds) -> dict[str, Any]:
+    """Train and evaluate, with all that stands in the run's folder."""
+    agents, identity = algorithm_of(config).make_agents(config, models), _identity(config)
+    evaluation = _evaluation(config, agents.policy, env, failed)
     with _locked(config) as lock:
         resume = _frames_to_resume(config)
-        if resume and resume < config.total_frames and not replay_file.exists():
-            raise FileNotFoundError(
-                f"{replay_file} is gone, and the run cannot go on without it (see keep_replay); put it back, or begin "
-                "anew with restart=true, which keeps the old folder aside"
-            )
+        agents.check_files(resume)
         with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
-            if resume is None or resume < config.total_frames:
-                train_off_policy(
-                    env,
-                    learner,
-                    seeds=config.all_seeds,
-                    log=tracker.log,
-                    evaluate=lambda frames: evaluation(EVALUATION_SEED + frames, config.evaluate_episodes),
-                    replay=replay_for(env, learner, replay_file),
-                    checkpoint=checkpoint,
-                    identity=identity,
-                    on_checkpoint=tracker.plot,
-                    record=tracker.marks,
-                    failed=failed,
-                )
-            else:  # done already; what it has seen scales what its evaluation sees
-                state = load_checkpoint(checkpoint, expect=identity)
-                learner.load_state_dict(state["learner"])
-                env.load_state_dict(state["env"])
-                failed.load_state_dict(state.get("failed", {}))
-                failed.check(learner.weights(), f"in {checkpoint}")
-            report = _final(config, evaluation, failed) | _value_bias(config, learner, env, failed)
-            tracker.summarise(report, failed=_reasons(failed))
-        if not config.keep_replay:
-            replay_file.unlink(missing_ok=True)
-    return report | ({"failed": _reasons(failed)} if failed.reasons else {})
-
-
-def _on_policy(config: Any, env: EnvBase, models: list, failed: FailedSeeds) -> dict[str, Any]:
-    model = stack(models)
-    phases = (trpo_phases if isinstance(config, TRPOSettings) else ppo_phases)(model, config)
-    checkpoint, identity = Path(config.run_dir) / "checkpoint.pt", _identity(config)
-    evaluation = _evaluation(config, ModePolicy(model), env, failed)
-    steps = StepProgress() if config.show_progress else None
-    with _locked(config) as lock:
-        resume = _frames_to_resume(config)
-        with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
-            train_on_policy(
+            agents.train(
                 env,
-                model,
-                phases,
-                config,
+                failed,
+                resume,
                 seeds=config.all_seeds,
                 log=tracker.log,
-                evaluate=lambda iteration: evaluation(EVALUATION_SEED + iteration, config.evaluate_episodes),
-                checkpoint=checkpoint,
+                evaluate=lambda number: evaluation(EVALUATION_SEED + number, config.evaluate_episodes),
+                checkpoint=Path(config.run_dir) / "checkpoint.pt",
                 identity=identity,
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
-                failed=failed,
-                progress=steps,
             )
-            report = _final(config, evaluation, failed)
+            report = _final(config, evaluation, failed) | agents.diagnosis(env, failed)
             tracker.summarise(report, failed=_reasons(failed))
-    if steps:
-        steps.close()
+        agents.close()
     return report | ({"failed": _reasons(failed)} if failed.reasons else {})
 
 
@@ -268,15 +205,22 @@ def _evaluation(
     environments."""
 
     def evaluate(seed: int, episodes: int) -> dict[str, float]:
-        env = make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)
-        with contextlib.closing(env):
-            rounds = -(-episodes // env.batch_size[1])  # one, but where a Unity build has fewer agents
-            parts = [episode_returns(env, policy, stochastic=False).view(config.seeds, -1) for _ in range(rounds)]
-        returns = torch.cat(parts, 1)[:, :episodes]  # (S, E)
+        returns = _returns(config, policy, seed, episodes, like)
         rows = [{"eval/return": each} for each in returns.mean(1).tolist()]
         return seed_metrics(failed.kept(rows), config.all_seeds)
 
     return evaluate
+
+
+def _returns(
+    config: ControlSettings, policy: TensorDictModuleBase, seed: int, episodes: int, like: EnvBase | None = None
+) -> Tensor:
+    """Raw returns of all agents without exploration, (S, episodes), on fresh environments whose seeds count from
+    `seed` and each agent's own."""
+    with contextlib.closing(make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)) as env:
+        rounds = -(-episodes // env.batch_size[1])  # one, but where a Unity build has fewer agents
+        parts = [episode_returns(env, policy, stochastic=False).view(config.seeds, -1) for _ in range(rounds)]
+    return torch.cat(parts, 1)[:, :episodes]
 
 
 def _final(
@@ -297,23 +241,6 @@ def _final(
     return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
 
 
-def _value_bias(
-    config: ControlSettings, learner: OffPolicyLearner, like: EnvBase, failed: FailedSeeds
-) -> dict[str, float]:
-    """How far the critics are off at the end; nothing where that cannot be told (see `value_bias`), or where they
-    learned from rewards that only `like` can scale."""
-    if config.normalize_reward:
-        return {}
-    seeds = [FINAL_SEED + agent for agent in config.all_seeds]
-    with contextlib.closing(make_env(config, config.evaluate_episodes, seeds, like)) as env:
-        found = value_bias(env, learner, SeedNoise(seeds, learner.device))
-    rows: list[dict[str, float]] = []
-    for agent in range(config.seeds):
-        of_agent = {name.replace("value/", "final/value_"): each[agent].item() for name, each in found.items()}
-        rows.append({name: value for name, value in of_agent.items() if np.isfinite(value)})
-    return seed_metrics(failed.kept(rows), config.all_seeds)
-
-
 def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock) -> Tracker:
     names = sizes_name(config.actor), sizes_name(config.critic)
     counts = parameter_count(model)
@@ -328,8 +255,8 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
     facts = {"parameters": json.dumps(counts), "multiply_adds": json.dumps(multiply_adds(model))}
     return Tracker(
         config.run_dir,
-        asdict(config),
-        total_frames=config.total_frames,
+        flat(config),
+        total_frames=config.learning.total_frames,
         tracker=config.tracker or default_tracker(),
         mode=config.mode,
         group=f"{config.env}/{config.algorithm}/{names[0]}-{names[1]}",

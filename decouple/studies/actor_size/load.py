@@ -18,13 +18,10 @@ from decouple.checks import checked
 from decouple.deploy.plain_actor import ObservationScaling
 from decouple.envs.control.running_normalization import CLIP, EPSILON
 from decouple.envs.games.batched import GAMES
-from decouple.networks.stacking import stack, unstack
-from decouple.off_policy.learners import make_learner
-from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
 from decouple.runs.rules import rule_text, rules_of
-from decouple.studies.actor_size.build import make_model, make_small_env, unit_actions
-from decouple.studies.actor_size.settings import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, algorithm_of, make_model
+from decouple.studies.actor_size.build import make_small_env, unit_actions
 
 __all__ = ["agents_in", "load_agents", "trained_actor"]
 
@@ -62,14 +59,9 @@ def agents_in(state: Mapping[str, Any]) -> list[Any]:
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
     with contextlib.closing(make_small_env(config)) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
-    if isinstance(config, OnPolicySettings):
-        stacked = stack(models)
-        stacked.load_state_dict(state["model"])
-        unstack(stacked, models)
-        return models
-    learner = make_learner(models, config, config.update)
-    learner.load_state_dict(state["learner"])
-    return learner.models()
+    agents = algorithm_of(config).make_agents(config, models)
+    agents.load(state)
+    return agents.models()
 
 
 def trained_actor(state: Mapping[str, Any], agent: int) -> tuple[Any, ObservationScaling | None]:

@@ -1,14 +1,15 @@
-"""Settings of the actor-size study: the task, the two networks, the record, and an algorithm's own.
+"""Settings of a run of the actor-size study: the task, the two networks, the record, and the algorithm's own as a part.
 
-    TD3Control(env="pendulum", actor=[4, 4], critic=[16, 16], seeds=6, gamma=0.98)
-    CONTROL_ALGORITHMS["td3"]               # the same by its name
+    config = TD3Control(env="pendulum", actor=[4, 4], gamma=0.98)       # decouple.studies.actor_size.algorithms
+    config.env, config.actor                                            # the run's own settings
+    config.learning.gamma                                               # the algorithm's
 
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,35 +17,34 @@ import numpy as np
 from torch import nn
 
 from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
-from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
-from decouple.on_policy.algorithms.ppo import ppo_phases
-from decouple.on_policy.algorithms.trpo import TRPOSettings
+from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.settings import part
 
-__all__ = [
-    "CONTROL_ALGORITHMS",
-    "ControlSettings",
-    "DDPGControl",
-    "PPOControl",
-    "SACControl",
-    "TD3Control",
-    "TRPOControl",
-    "sizes_name",
-]
+__all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
 # Added to an agent's seed: episodes that it does not train on, after training and during it.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
+
+# What a checkpoint need not share with the run that continues it.
+NOT_IDENTITY = {
+    *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
+    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+}
 
 
 @dataclass
 class ControlSettings:
     """The task, the two networks and the record, beside the settings of an algorithm.
 
+    An algorithm has departures from the defaults here: `decouple.studies.actor_size.algorithms`.
+
     Raises:
         ValueError: naming the setting, what is allowed and what came.
     """
 
+    learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # the algorithm's own
     # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
     env: str = "pendulum"
     file_name: str | None = None  # of env=unity: the executable of a Unity build (docs/unity.md)
@@ -79,23 +79,23 @@ class ControlSettings:
     show_progress: bool = True  # on stderr
 
     def __post_init__(self) -> None:
-        own = type(self) is not ControlSettings  # an algorithm's, with settings of its own to check
-        if own:
-            super().__post_init__()
         gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
         check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
-        names = [name for name, kind in CONTROL_ALGORITHMS.items() if type(self) is kind]
-        check_setting(
-            "algorithm", self.algorithm, lambda v: not own or v in names, f"{names} for {type(self).__name__}"
-        )
-        most = 2**31 - EVALUATION_SEED - self.seeds - getattr(self, "total_frames", 0)
+        most = 2**31 - EVALUATION_SEED - self.seeds - self.learning.total_frames
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
-        if isinstance(self, OnPolicySettings):
-            self.check_rollout(self.num_envs)
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
+        self._check_networks()
+        check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
+        check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
+        if isinstance(self.learning, OnPolicySettings):
+            self.learning.check_rollout(self.num_envs)
+        if self.update == "torchrl" and (self.seeds > 1 or isinstance(self.learning, OnPolicySettings)):
+            raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
+
+    def _check_networks(self) -> None:
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
         depth = min(len(self.actor), len(self.critic))
@@ -105,105 +105,15 @@ class ControlSettings:
         check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
-        check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
-        check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
-        if self.update == "torchrl" and (self.seeds > 1 or not isinstance(self, OffPolicySettings)):
-            raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
 
     @property
     def all_seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.seeds))
 
-
-@dataclass
-class SACControl(ControlSettings, SACSettings):
-    """SAC on a control task."""
-
-    algorithm: str = "sac"
-
-
-@dataclass
-class TD3Control(ControlSettings, TD3Settings):
-    """TD3 on a control task."""
-
-    algorithm: str = "td3"
-    actor: list[int] = field(default_factory=lambda: [400, 300])
-    critic: list[int] = field(default_factory=lambda: [400, 300])
-
-
-@dataclass
-class DDPGControl(ControlSettings, DDPGSettings):
-    """DDPG on a control task."""
-
-    algorithm: str = "ddpg"
-    actor: list[int] = field(default_factory=lambda: [400, 300])
-    critic: list[int] = field(default_factory=lambda: [400, 300])
-
-
-@dataclass
-class PPOControl(ControlSettings, OnPolicySettings):
-    """PPO on a control task; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate.
-
-    Values are clipped where rewards are normalised, as there: with `clip_value` left at `auto` it becomes 0.2 with
-    `normalize_reward` and None without, and holds that from then on.
-    """
-
-    algorithm: str = "ppo"
-    actor: list[int] = field(default_factory=lambda: [64, 64])
-    critic: list[int] = field(default_factory=lambda: [64, 64])
-    policy_gradient: float = 1.0
-    actor_activation: str = "tanh"
-    critic_activation: str = "tanh"
-    actor_gain: float | None = 2**0.5
-    critic_gain: float | None = 2**0.5
-    actor_head_gain: float | None = 0.01
-    critic_head_gain: float | None = 1.0
-    total_frames: int = 1_000_000
-    rollout_steps: int = 2048
-    gamma: float = 0.99
-    learning_rate: float = 3e-4
-    clip_value: Any = "auto"  # of the value's change since the rollout; None: no clipping
-    entropy_coeff: float = 0.0
-    minibatches: int = 32
-    epochs: int = 10
-    micro_batch: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        if isinstance(self.clip_value, str) and self.clip_value == "auto":
-            self.clip_value = 0.2 if self.normalize_reward is True else None
-        super().__post_init__()
-
-    @staticmethod
-    def algorithms() -> Mapping[str, Any]:
-        """PPO alone: the other algorithms of `OnPolicySettings` train one agent that is not stacked."""
-        return {"ppo": ppo_phases}
-
-
-@dataclass
-class TRPOControl(ControlSettings, TRPOSettings):
-    """TRPO on a control task."""
-
-    algorithm: str = "trpo"
-    actor: list[int] = field(default_factory=lambda: [64, 64])
-    critic: list[int] = field(default_factory=lambda: [64, 64])
-    actor_activation: str = "tanh"
-    critic_activation: str = "tanh"
-
-
-# The one place where an algorithm's name becomes settings.
-CONTROL_ALGORITHMS: dict[str, type[ControlSettings]] = {
-    "sac": SACControl,
-    "td3": TD3Control,
-    "ddpg": DDPGControl,
-    "ppo": PPOControl,
-    "trpo": TRPOControl,
-}
-
-# What a checkpoint need not share with the run that continues it.
-NOT_IDENTITY = {
-    *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
-    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
-}
+    @property
+    def frames_per_iteration(self) -> int:
+        """By how much a run goes on at once, of each agent: off policy a step, on policy a rollout."""
+        return self.num_envs * getattr(self.learning, "rollout_steps", 1)
 
 
 @checked()

@@ -28,7 +28,8 @@ from decouple.checks import at_least, check_fields
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.curves import save_figure
 from decouple.runs.metrics import csv_lines, markdown_lines, read_metrics, replace_file
-from decouple.studies.actor_size.build import initial_agents, make_env
+from decouple.studies.actor_size.algorithms import initial_agents
+from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.cell import final_returns, run_result
 from decouple.studies.actor_size.load import load_agents
 from decouple.studies.actor_size.settings import ControlSettings

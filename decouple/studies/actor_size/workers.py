@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 from decouple.checks import at_least, checked
 from decouple.runs.finite import NotFiniteError
 from decouple.runs.locks import FolderInUseError, lock_folder
-from decouple.studies.actor_size.build import control_identity
+from decouple.studies.actor_size.algorithms import control_identity
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
