@@ -14,14 +14,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import torch
-from _script import procgen_agent, run_checkpoint  # first of those that import gym
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.objectives.value import GAE
@@ -30,9 +26,11 @@ from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, run_phase
+from decouple.runs.finished import run_checkpoint
 from decouple.runs.metrics import markdown_lines
 from decouple.runs.performance import MICRO_BATCH, autocast, choose_performance
 from decouple.seeding import set_rng_state
+from decouple.studies.separation.experiment import load_agent, make_env
 
 
 def centred_values(model: ActorValue, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:
@@ -73,13 +71,13 @@ def main() -> None:
     options = parser.parse_args()
 
     _, state = run_checkpoint(options.run)
-    script, config, model, _ = procgen_agent(state)
+    config, model, _ = load_agent(state)
     precision = state["settings"]["precision"]
     choose_performance("auto", device="cpu", torch_threads=options.threads).prepare(model)
     phases = ALGORITHMS[config.algorithm](model, config)
     for phase, saved in zip(phases, state["phases"], strict=True):
         phase.load_state_dict(saved)
-    with contextlib.closing(script.make_env(config, config.num_envs, config.seed, test=False, training=True)) as env:
+    with contextlib.closing(make_env(config, config.num_envs, config.seed, test=False, training=True)) as env:
         env.load_state_dict(state["env"])
         set_rng_state(state["rng"])
         rollout = next(RolloutCollector(env, model, config.rollout_steps, precision=precision))

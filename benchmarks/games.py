@@ -21,7 +21,7 @@ import torch
 from torchrl.envs import EnvBase
 
 import decouple.envs.games.gymnasium_env  # noqa: F401  (registers the games)
-from decouple.envs.control.tasks import TASKS, control_env
+from decouple.envs.control import TASKS, control_env
 from decouple.envs.games.batched import GAMES, games_env
 
 SINGLE = {

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from itertools import islice
 
-from decouple.envs.procgen.games import GAMES
 from decouple.envs.procgen.levels import LOOKS, first_frames, training_fingerprints
+from decouple.envs.procgen.options import GAMES
 
 
 def repeated(game: str, trained: int, others: int, mode: str, told_by: str) -> float:

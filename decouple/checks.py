@@ -43,6 +43,7 @@ __all__ = [
     "check_integer",
     "check_seeds",
     "check_setting",
+    "check_switches",
     "checked",
     "distinct",
     "has",
@@ -157,6 +158,12 @@ def check_integer(name: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {shown(value)}")
     return int(value)
+
+
+def check_switches(**switches: object) -> None:
+    """Refuse by name what is not True or False; ValueError."""
+    for name, value in switches.items():
+        check_setting(name, value, lambda v: isinstance(v, bool), "True or False")
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
+import importlib
+import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
+from decouple.commands.settings import CONFIGS, control_settings
 from decouple.runs.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -25,18 +31,6 @@ class Script:
 
     def __init__(self, name: str):
         self.path = ROOT / "experiments" / name
-
-    def load(self) -> ModuleType:
-        """The script as a module, with its folder off `sys.path`, where `import procgen` has to find the games."""
-        name, path = f"{self.path.stem}_experiment", list(sys.path)
-        sys.path.insert(0, str(self.path.parent))  # as Python does for the command
-        try:
-            spec = importlib.util.spec_from_file_location(name, self.path)
-            sys.modules[name] = module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        finally:
-            sys.path[:] = path
-        return module
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-W", "error::FutureWarning", str(self.path), *arguments]
@@ -60,6 +54,34 @@ class Script:
                 process.kill()
                 code = process.wait()
         assert code == -signal.SIGKILL, (folder / "output.txt").read_text()
+
+
+def page_of(name: str) -> tuple[Path, str]:
+    """The folder and the name of the page that a command composes."""
+    text = inspect.getsource(importlib.import_module(f"decouple.commands.{name}"))
+    [(folder, page)] = re.findall(r'config_path=str\(CONFIGS(?: / "(\w+)")?\), config_name="(\w+)"', text)
+    return CONFIGS / folder, page
+
+
+@contextlib.contextmanager
+def composing(name: str) -> Iterator[Callable[..., Any]]:
+    """A function from arguments of a command to its configuration; what it registers with Hydra is there that long."""
+    folder, page = page_of(name)
+    with initialize_config_dir(str(folder), version_base="1.3"):  # where Hydra's plugins register, once
+        repo = ConfigStore.instance().repo
+        before = {group: dict(pages) if isinstance(pages, dict) else pages for group, pages in repo.items()}
+        importlib.import_module(f"decouple.commands.{name}").register()
+        try:
+            yield lambda *arguments: compose(page, overrides=list(arguments))
+        finally:
+            ConfigStore.instance().repo = before
+
+
+def composed(name: str, *arguments: str) -> Any:
+    """The settings that arguments of a command give."""
+    with composing(name) as configuration:
+        made = configuration(*arguments)
+        return control_settings(made) if name == "control" else OmegaConf.to_object(made)
 
 
 def interrupt(command: list[str], folder: Path, number: int, ready: Callable[[], bool]) -> tuple[int, list[str], float]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+collect_ignore = ["data"]  # its scripts run with the versions that they record
+
 torch.set_num_threads(1)  # most networks here are tiny, and lose by a second thread
 
 

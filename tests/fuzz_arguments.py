@@ -45,11 +45,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import valid_calls
+from commands import composing
 from torch import nn
 
 import decouple
-from decouple.commands.settings import control_settings
+from decouple.commands.settings import CONFIGS, control_settings
 from decouple.runs.settings import flat
+from decouple.studies.actor_size.smallest_actor import SearchSettings
 
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
@@ -59,7 +61,6 @@ OTHER_NAMES = {
 KINDS = ("clear", "meant", "meaningless", "unnamed", "inside")
 SECONDS = 10.0
 PACKAGE = Path(decouple.__file__).parent
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 class Tried(NamedTuple):
@@ -134,7 +135,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "seconds": _not_negative,
     "value_bias.tail": lambda v: 0 <= v < 1,
     "dormant_share.tau": _not_negative,
-    "RewardScaling.epsilon": _not_negative,
+    "RunningRewardScaling.epsilon": _not_negative,
     "threshold": lambda v: True,
     "baseline": lambda v: True,
     "target_entropy": lambda v: True,
@@ -168,7 +169,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
 }
 NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("return_text", "value"), ("spread_text", "spread"), ("csv_cell", "value"), ("rounded_threshold", "baseline")),
-    *(("RewardScaling", "clip"), ("is", "max_norm")),
+    *(("RunningRewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
     *("cells", "rules", "always", "leave_out", "make_envs"),
@@ -390,7 +391,7 @@ def classify(error: BaseException, argument: str, value: Any) -> str:
     if type(error).__module__.startswith(("omegaconf", "hydra")):
         return "clear" if named or argument in text else "unnamed"
     file = Path(frame.f_code.co_filename)
-    ours = PACKAGE in file.parents or EXPERIMENTS in file.parents
+    ours = PACKAGE in file.parents
     if not ours:
         # A file that is not there is said so by the system, with its name.
         says_file = isinstance(error, OSError) and error.filename is not None and isinstance(value, str | Path)
@@ -498,49 +499,29 @@ TEXTS += ["[-1]", "[x]", "[[1]]", "{x:1}", "???"]
 
 
 class Script(NamedTuple):
-    """A script of experiments/: its folder of configurations, its configuration, and what is given in each call."""
+    """A script of experiments/: its folder of configurations, and what is given in each call."""
 
     configs: str
-    config: str
     given: tuple[str, ...] = ()
 
 
 SCRIPTS = {
-    **{
-        f"control {a}": Script("control", "control", (f"algorithm={a}",)) for a in ("sac", "td3", "ddpg", "ppo", "trpo")
-    },
-    "smallest_actor": Script("control", "smallest_actor", ("algorithm=td3",)),
-    "toy": Script("", "toy"),
-    "procgen": Script("", "procgen"),
-    "export": Script("readers", "export", ("checkpoint=x",)),
-    "report": Script("readers", "report", ("runs=x",)),
-    "representation": Script("readers", "representation", ("checkpoint=x",)),
-    "size_report": Script("readers", "size_report"),
+    **{f"control {a}": Script("control", (f"algorithm={a}",)) for a in ("sac", "td3", "ddpg", "ppo", "trpo")},
+    "smallest_actor": Script("control", ("algorithm=td3",)),
+    "toy": Script(""),
+    "procgen": Script(""),
+    "export": Script("readers", ("checkpoint=x",)),
+    "report": Script("readers", ("runs=x",)),
+    "representation": Script("readers", ("checkpoint=x",)),
+    "size_report": Script("readers"),
 }
-
-
-@functools.lru_cache(maxsize=1)  # a script's settings replace those of another in Hydra's store
-def script_module(name: str) -> types.ModuleType:
-    """A script as a module; it stores its settings in Hydra's store."""
-    if str(EXPERIMENTS) not in sys.path:
-        sys.path.insert(0, str(EXPERIMENTS))
-    spec = importlib.util.spec_from_file_location(f"fuzzed_{name}", EXPERIMENTS / f"{name}.py")
-    assert spec and spec.loader
-    sys.modules[f"fuzzed_{name}"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.modules.pop("_script", None)
-    return module
 
 
 @functools.lru_cache(maxsize=1)
 def composed(script: str) -> Any:
     """The configuration of a script as Hydra composes it."""
-    from hydra import compose, initialize_config_dir
-
-    of = SCRIPTS[script]
-    script_module(script.partition(" ")[0])
-    with initialize_config_dir(str(EXPERIMENTS.parent / "configs" / of.configs), version_base="1.3"):
-        return compose(of.config, list(of.given))
+    with composing(script.partition(" ")[0]) as configuration:
+        return configuration(*SCRIPTS[script].given)
 
 
 def settings_of(script: str, key: str, text: str) -> Any:
@@ -554,8 +535,7 @@ def settings_of(script: str, key: str, text: str) -> Any:
         OmegaConf.update(config, key, OverridesParser.create().parse_override(f"{key}={text}").value())
     if name == "smallest_actor":
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        options = script_module(name).SearchSettings(**plain.pop("search"))
-        return options, control_settings(plain)
+        return SearchSettings(**plain.pop("search")), control_settings(plain)
     return control_settings(config) if name == "control" else OmegaConf.to_object(config)
 
 
@@ -564,7 +544,7 @@ def script_settings(script: str) -> tuple[str, ...]:
     """Every setting of a script, as one writes it on the command line; not those that choose a file of Hydra's."""
     from omegaconf import DictConfig, OmegaConf
 
-    folder = EXPERIMENTS.parent / "configs" / SCRIPTS[script].configs
+    folder = CONFIGS / SCRIPTS[script].configs
     with quiet():
         config = composed(script)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(1, str(Path(__file__).parents[1]))
+sys.path[1:1] = [str(Path(__file__).parent / "envs" / "procgen"), str(Path(__file__).parents[1])]
 
-from test_envs_procgen import TRACE, TRACE_GAMES, play_trace
+from test_procgen_games import TRACE, TRACE_GAMES, play_trace  # noqa: E402
 
 if __name__ == "__main__":
     columns = {f"{game}_{key}": column for game in TRACE_GAMES for key, column in play_trace(game).items()}

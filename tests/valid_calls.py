@@ -23,6 +23,7 @@ from torch import nn
 from torchrl.data import Bounded, Categorical
 
 ROOT = Path(__file__).parents[1]
+STUDIES = ROOT / "decouple" / "studies"
 
 # Names that are not called with bad arguments, each with its reason.
 LEFT_OUT = {
@@ -33,6 +34,8 @@ LEFT_OUT = {
     "MACHINE": "needs a program, a device or processes that are not there",
     "CHECK": "is itself a check, of a value by the name that it is given",
     "RULE": "makes a rule of `checked`, when the package is imported",
+    "WHOLE": "trains or reports on a whole run of settings that are checked where they are made",
+    "COMMAND": "is called by a command with what Hydra has composed, or with what a run has raised",
     "PLAIN": "an exception, a constant, a type, or takes no arguments",
 }
 METHODS_LEFT_OUT = {
@@ -74,26 +77,38 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["normalise_advantages", "run_phase", "copy_in_place"], "PER_STEP"),
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
-    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown"], "PER_STEP"),
+    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
-    **dict.fromkeys(["check_integer", "check_setting", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
+    **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
+    **dict.fromkeys(["reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
-    **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy"], "RECORD"),
-    **dict.fromkeys(["OnPolicySettings.check_rollout", "check_weights", "Replay.since", "autocast"], "PER_STEP"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "WatchedPolicy"], "RECORD"),
-    # Parts of `ppo_phases`, `daac_phases` and `idaac_phases`, which check model and settings.
+    **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
+    **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents"], "PLAIN"),
     **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
+    **dict.fromkeys(["CellRun", "PreparedRun", "Source", "SearchProgress"], "RECORD"),
+    **dict.fromkeys(["frames_of", "load_agent"], "STATE"),
+    **dict.fromkeys(["prepare", "train", "evaluate_checkpoint", "make_evaluation", "make_unseen"], "WHOLE"),
+    **dict.fromkeys(["separation.experiment.make_env", "separation.experiment.make_model"], "WHOLE"),
+    **dict.fromkeys(["analyse", "export", "separation_report", "size_report", "read_cells", "toy_report"], "WHOLE"),
+    **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
+    **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps"], "WHOLE"),
+    **dict.fromkeys(["interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"], "COMMAND"),
+    **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),
 }
 
 
@@ -202,9 +217,9 @@ def toy_env(seeds: int = 1, steps: int = 5) -> Any:
 @functools.cache
 def flat_env() -> Any:
     """One agent's environment (N,), for what plays or trains one that is not stacked."""
-    from decouple.envs.procgen.games import ProcgenEnv
+    from decouple.envs.procgen.games import ProcgenGamesEnv
 
-    return ProcgenEnv("leaper", 2, num_threads=1)
+    return ProcgenGamesEnv("leaper", 2, num_threads=1)
 
 
 @functools.cache
@@ -261,14 +276,15 @@ def control(**settings: Any) -> Any:
 
 @functools.cache
 def study() -> Any:
-    from decouple.studies.separation.results import find_runs, read_study
+    from decouple.studies.separation.results import read_study
+    from decouple.studies.separation.run_folders import find_runs
 
     return read_study(find_runs(write_study(folder())))
 
 
 @functools.cache
 def size_study() -> Any:
-    from test_size_cells import RETURNS, cell, search_of, train
+    from size_studies import RETURNS, cell, search_of, train
 
     from decouple.studies.actor_size.results import read_studies
     from decouple.studies.actor_size.store import CellStore
@@ -288,7 +304,7 @@ SCORES = {
 
 
 def size_cell() -> Any:
-    from test_size_cells import cell
+    from size_studies import cell
 
     return cell((4, 4), (4, 4))
 
@@ -434,9 +450,9 @@ def stream() -> Any:
 
 @functools.cache
 def pendulum_task() -> Any:
-    from decouple.envs.control.tasks import _find_task
+    from decouple.envs.control.catalogue import find_task
 
-    return _find_task("pendulum")
+    return find_task("pendulum")
 
 
 def gram(seed: int = 0) -> torch.Tensor:
@@ -618,6 +634,14 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "checkpoint_exists": lambda: {"path": checkpoint()},
     "load_checkpoint": lambda: {"path": checkpoint()},
+    "run_checkpoint": lambda: {"given": checkpoint()},
+    "ProcgenExperiment": dict,
+    "Report": lambda: {"runs": "x"},
+    "Representation": lambda: {"checkpoint": "x"},
+    "Export": lambda: {"checkpoint": "x"},
+    "SearchSettings": dict,
+    "SizeReport": dict,
+    "ToyStudy": dict,
     "reading_checkpoint": lambda: {"path": checkpoint(), "what": "agents"},
     "save_checkpoint": lambda: {"path": folder() / "pt", "state": {"settings": {"a": 1}}},
     "plot_curves": lambda: {"run_dir": run_folder()},
@@ -668,8 +692,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "flat": lambda: {"settings": control()},
     "changed": lambda: {"settings": control()},
     "load_agents": lambda: {"run_dir": finished_run()},
-    "make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
-    "make_model": lambda: {"config": control(), "env": toy_env()},
+    "actor_size.cell.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
+    "actor_size.cell.make_model": lambda: {"config": control(), "env": toy_env()},
     "make_small_env": lambda: {"config": control()},
     "sizes_name": lambda: {"sizes": [4, 4]},
     "train_agents": lambda: {"config": control(run_dir=str(finished_run()))},
@@ -701,13 +725,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "PixelcopterGames": lambda: {"streams": streams()},
     "Pong": lambda: {"stream": stream()},
     "PongGames": lambda: {"streams": streams()},
-    "ProcgenEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
+    "ProcgenGamesEnv": lambda: {"game": "coinrun", "num_envs": 1, "num_threads": 1},
     "distribution_modes": lambda: {"game": "coinrun"},
+    "find_task": lambda: {"name": "pendulum"},
+    "level_options": lambda: {"game": "coinrun", "distribution_mode": "hard", "num_levels": 200, "start_level": 5},
     "procgen_env": lambda: {"game": "coinrun", "num_envs": 1},
     "first_frames": lambda: {"game": "coinrun", "num_envs": 1},
     "training_fingerprints": lambda: {"game": "coinrun", "num_levels": 1},
     "unseen_episodes": lambda: {"game": "coinrun", "num_envs": 1, "seed": 0, "seen": []},
-    "RewardScaling": dict,
+    "RunningRewardScaling": dict,
     "RunningMoments": lambda: {"num_seeds": 1, "size": (2,)},
     "Stream": lambda: {"seed": 0},
     "Streams": lambda: {"seeds": torch.arange(2)},
@@ -788,7 +814,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "curve_table": lambda: {"study": study()},
     "generalisation_table": lambda: {"study": study()},
     "profile_table": lambda: {"profiles": {"late": profile()}},
-    "read_published": lambda: {"path": ROOT / "decouple" / "studies" / "separation" / "published" / "scores.csv"},
+    "read_published": lambda: {"path": STUDIES / "separation" / "published" / "scores.csv"},
     "run_table": lambda: {"study": study()},
     "score_table": lambda: {"study": study(), "published": _published()},
     "setting_table": lambda: {"study": study()},
@@ -812,10 +838,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "csv_size": lambda: {"text": "4,4"},
     "csv_table": lambda: {"rows": rows()},
     "markdown_table": lambda: {"rows": rows()},
-    "read_paper": lambda: {"path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_1.csv"},
-    "read_paper_parameters": lambda: {
-        "path": ROOT / "decouple" / "studies" / "actor_size" / "published" / "table_a2.csv"
-    },
+    "read_paper": lambda: {"path": STUDIES / "actor_size" / "published" / "table_1.csv"},
+    "read_paper_parameters": lambda: {"path": STUDIES / "actor_size" / "published" / "table_a2.csv"},
     "old_rules": lambda: {"task": "toy", "algorithm": "td3", "settings": SETTINGS, "version": None},
     "old_searches": lambda: {"searches": searches()},
     "reduction_percent": lambda: {"small": 41, "large": 353},

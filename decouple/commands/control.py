@@ -14,9 +14,12 @@ from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
-register = register_algorithms
+
+def register() -> None:
+    """Make the algorithms' settings choices of Hydra's group `algorithm`."""
+    register_algorithms()
 
 
 def table(config: ControlSettings, report: dict[str, Any]) -> str:

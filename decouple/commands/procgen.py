@@ -18,7 +18,7 @@ from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.runs.metrics import check_run_files, read_yaml
 from decouple.studies.separation.experiment import ProcgenExperiment, evaluate_checkpoint, prepare, train
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:

@@ -23,10 +23,19 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Composite, Unbounded
+from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_seeds
+from decouple.envs.lockstep import (
+    ENDED,
+    check_settings,
+    check_shape,
+    episode_specs,
+    following_seeds,
+    set_specs,
+    to_begin,
+)
 from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
@@ -94,18 +103,9 @@ class GoalTrackingEnv(EnvBase):
         self.seeds, self.episode_steps, self.frequency, self._made_at = seeds, episode_steps, frequency, forks()
         column = torch.Size([*self.batch_size, 1])
         place = Bounded(-1, 1, column, dtype=torch.float32)
-        self.observation_spec = Composite(
-            observation=Bounded(-2, 2, column, dtype=torch.float32),
-            goal=place,
-            state=place.clone(),
-            episode_reward=Unbounded(column, dtype=torch.float32),
-            step_count=Unbounded(column, dtype=torch.int64),
-            shape=self.batch_size,
-        )
+        seen = Bounded(-2, 2, column, dtype=torch.float32)
+        set_specs(self, observation=seen, goal=place, state=place.clone(), **episode_specs(self))
         self.action_spec = Bounded(-ACTION_LIMIT, ACTION_LIMIT, column, dtype=torch.float32)
-        self.reward_spec = Unbounded(column, dtype=torch.float32)
-        end = Binary(shape=column, dtype=torch.bool)
-        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=self.batch_size)
         self._start()
 
     def _start(self) -> None:
@@ -140,12 +140,11 @@ class GoalTrackingEnv(EnvBase):
         check_threads(self._made_at)
         episodes = self._episodes
         action = tensordict.get("action").detach().float()  # (S, N, 1)
-        if action.shape != episodes.state.shape:
-            raise ValueError(f"action must have the shape {tuple(episodes.state.shape)}; got {tuple(action.shape)}")
+        check_shape(action, episodes.state.shape)
         if math.isnan(action.min().item()):
             raise ValueError(f"action must be a number everywhere; got {action.flatten().tolist()}")
         if episodes.steps_left == 0:
-            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+            raise RuntimeError(ENDED)
         episodes.state = (episodes.state + action).clamp(-1, 1)
         reward = -(episodes.goal - episodes.state).abs()
         episodes.position = episodes.position + 1
@@ -158,13 +157,8 @@ class GoalTrackingEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         check_threads(self._made_at)
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is not None:
-            self._begin(mask.reshape(self.batch_size))
-        elif self._episodes.just_loaded:
-            self._begin(self._episodes.step_count[..., 0] >= self.episode_steps)
-        else:
-            self._begin(torch.ones(self.batch_size, dtype=torch.bool))
+        ended = self._episodes.step_count[..., 0] >= self.episode_steps  # (S, N)
+        self._begin(to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded))
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: Tensor) -> None:
@@ -192,8 +186,7 @@ class GoalTrackingEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
-        self.seeds = list(range(first, first + len(self.seeds)))
+        self.seeds = following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -215,10 +208,7 @@ class GoalTrackingEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the episodes. Raises ValueError, naming what differs, if they were saved under other settings."""
-        here, there = self._settings(), state["settings"]
-        differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
-        if differ:
-            raise ValueError("the saved episodes must have this environment's settings; got " + ", ".join(differ))
+        check_settings(self._settings(), state["settings"], "episodes")
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
         self._goals = state["goals"].clone()

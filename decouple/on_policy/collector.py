@@ -43,7 +43,7 @@ class RolloutCollector:
         steps: T, of each environment.
         precision: of trunk and branches, `fp32` or `bf16`.
         overlap: act on one half of the games while the other half steps. The environment under `env`'s transforms must
-            have two groups to begin and to wait for, as `ProcgenEnv` has with `groups=2`.
+            have two groups to begin and to wait for, as `ProcgenGamesEnv` has with `groups=2`.
         captured: on a GPU, act by a CUDA graph.
 
     Raises:

@@ -11,22 +11,21 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 from commands import ROOT, Script, assert_same, checkpoint_of, environment, rows, without_clock
 from damage import damage
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
-from omegaconf import OmegaConf
 
-from decouple.commands.settings import control_settings, register_algorithms
+from decouple.commands.control import table
+from decouple.commands.toy import run_cells
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.settings import changed
+from decouple.studies.actor_size import toy
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.load import load_agents
 
@@ -35,18 +34,8 @@ CONFIGS = ROOT / "configs" / "control"
 TASKS = sorted(file.stem for file in (CONFIGS / "env").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def choices() -> Iterator[None]:
-    """What the scripts register with Hydra, for the tests of this file: Procgen's have another `algorithm`."""
-    register_algorithms()
-    yield
-    ConfigStore.instance().repo.pop("algorithm")
-    OmegaConf.clear_resolver("sizes")
-
-
 def composed(*overrides: str) -> Any:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return control_settings(compose("control", overrides=list(overrides)))
+    return commands.composed("control", *overrides)
 
 
 @pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
@@ -107,10 +96,10 @@ def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):
 
 
 def test_the_table_says_which_agents_failed_and_over_how_many_the_mean_is():
-    script, settings = CONTROL.load(), composed("env=toy", "algorithm=td3", "seeds=3")
+    settings = composed("env=toy", "algorithm=td3", "seeds=3")
     report = {"final/return": -2.0, "final/return_std": 1.0, "final/seeds": 2.0, "failed": {"seed1": "reward is nan"}}
     report |= {"final/return/seed0": -1.0, "final/return/seed1": None, "final/return/seed2": -3.0}
-    lines = script.table(settings, report).splitlines()[1:]
+    lines = table(settings, report).splitlines()[1:]
     assert [" ".join(line.split()) for line in lines] == [
         *("seed 0 -1.00", "seed 1 failed: reward is nan", "seed 2 -3.00", "mean -2.00 +- 1.00 (over 2 of 3 seeds)")
     ]
@@ -224,7 +213,6 @@ def test_the_toy_report_of_nothing_says_so_in_a_line(tmp_path):
 
 def test_an_agent_has_learned_only_where_its_start_was_not_viable():
     """A return from -10 on is viable: of six starts one is; of the others three end as viable, and one failed."""
-    toy = TOY.load()
     starts = np.array([-9.8, -200.0, -10.1, -150.0, -160.0, -170.0])
     returns = np.array([-1.0, -10.0, -2.0, -3.0, -90.0, math.nan])
     assert toy.learned(starts, returns).tolist() == [False, True, True, True, False, False]
@@ -246,18 +234,17 @@ def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
 
 
 def test_a_cell_of_the_toy_study_that_cannot_go_on_is_begun_anew_where_asked(tmp_path):
-    script = TOY.load()
     quick = {"total_frames": 200, "learning_starts": 20, "log_every": 50}
     quick |= {"evaluate_every": 200, "checkpoint_every": 200}
     quick |= {"evaluate_episodes": 1, "final_episodes": 1, "show_progress": False, "run_dir": str(tmp_path / "run")}
     old = CONTROL_ALGORITHMS["ddpg"](env="toy", actor=[], critic=[], **quick)
     new, pair = changed(old, gamma=0.5), ("ddpg", "a |1|, c |1|")
-    script.run_cells({pair: old})
-    for refuses in (script.run_cells, script.read_cells):
+    run_cells({pair: old})
+    for refuses in (run_cells, toy.read_cells):
         with pytest.raises((CheckpointError, ValueError), match="gamma"):
             refuses({pair: new})
-    script.run_cells({pair: dataclasses.replace(old, restart=True)})  # it is done
+    run_cells({pair: dataclasses.replace(old, restart=True)})  # it is done
     assert not (tmp_path / "run.1").exists()
-    script.run_cells({pair: dataclasses.replace(new, restart=True)})
+    run_cells({pair: dataclasses.replace(new, restart=True)})
     assert (tmp_path / "run.1" / "result.json").exists()
-    assert script.read_cells({pair: new})[0][pair].settings == new
+    assert toy.read_cells({pair: new})[0][pair].settings == new

@@ -90,8 +90,8 @@ def test_a_jobs_error_in_a_sweep_is_a_line_too(warm, folder):
 
 
 def test_a_bug_keeps_its_trace_and_the_variable_shows_that_of_any_error(warm, folder):
-    broken = "import decouple.studies.actor_size.cell\ndef train_agents(config): raise AttributeError('a bug')\n"
-    broken += "decouple.studies.actor_size.cell.train_agents = train_agents"
+    broken = "import decouple.commands.control\ndef train_agents(config): raise AttributeError('a bug')\n"
+    broken += "decouple.commands.control.train_agents = train_agents"
     code, _, errors = warm.run(folder, "control.py", *TINY, before=broken)
     assert code == 1 and "Traceback" in errors and errors.endswith("AttributeError: a bug\n")
     code, _, errors = warm.run(folder, "control.py", "gamma=2", HYDRA_FULL_ERROR="1")

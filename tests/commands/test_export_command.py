@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -23,6 +21,8 @@ from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
+from decouple.studies.export import Export, export
+from decouple.studies.separation.experiment import ProcgenExperiment, prepare
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -55,21 +55,6 @@ def exported(folder: Path, *arguments: str) -> str:
     return ran.stdout
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """The script as a module."""
-    path = list(sys.path)
-    sys.path.insert(0, str(EXPORT.path.parent))  # as Python does for the command
-    try:
-        spec = importlib.util.spec_from_file_location("export_experiment", EXPORT.path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["export_experiment"] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = path
-    return module
-
-
 def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path):
     run_dir = trained(tmp_path, "ppo", env="pendulum", normalize_observation=True, normalize_reward=True)
     printed = exported(tmp_path, "checkpoint=ppo", "seed=4").splitlines()
@@ -97,12 +82,12 @@ def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path)
     np.testing.assert_allclose(actions(run_dir / "actor_seed4.onnx", raw), expected.numpy(), rtol=0, atol=1e-5)
 
 
-def test_an_agent_of_a_game_that_samples(script, tmp_path):
+def test_an_agent_of_a_game_that_samples(tmp_path):
     """Games multiply observations by their scale; the file takes them as they are, and noise."""
     run_dir = trained(tmp_path, "sac", env="pong")
     output = tmp_path / "elsewhere" / "pong.pt2"
     settings = {"checkpoint": str(run_dir / "checkpoint.pt"), "format": "pt2", "sample": True, "output": str(output)}
-    _, _, rows = script.export(script.Export(**settings, seconds=0.0))
+    _, _, rows = export(Export(**settings, seconds=0.0))
     assert {row["runtime"] for row in rows} == {"eager", "exported"}  # .pt2 asks for no ONNX Runtime
     facts = json.loads(output.with_name("pong.pt2.json").read_text())
     expected = {"task": "pong", "algorithm": "sac", "seed": 3, "frames": 120, "run": str(run_dir), "sample": True}
@@ -115,7 +100,7 @@ def test_an_agent_of_a_game_that_samples(script, tmp_path):
     assert torch.equal(torch.export.load(output).module()(raw, noise), scores.argmax(-1))
 
 
-def test_what_is_wrong_is_said_by_name(script, tmp_path):
+def test_what_is_wrong_is_said_by_name(tmp_path):
     run_dir = str(trained(tmp_path, "sac", env="toy"))
     save_checkpoint(tmp_path / "other.pt", {"settings": {"game": "chess"}})
     for settings, says in (
@@ -128,8 +113,8 @@ def test_what_is_wrong_is_said_by_name(script, tmp_path):
         ),
     ):
         with pytest.raises(ValueError, match=says):
-            script.export(script.Export(**settings))
-    _, report, rows = script.export(script.Export(checkpoint=run_dir, format="pt2", seconds=0.0))
+            export(Export(**settings))
+    _, report, rows = export(Export(checkpoint=run_dir, format="pt2", seconds=0.0))
     assert report.path.name == "actor_seed3.pt2" and len(rows) == 4
 
 
@@ -142,10 +127,9 @@ def test_the_command_says_it_in_a_line(tmp_path):
     not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")), reason="no backend is installed"
 )
 def test_an_agent_of_procgen(tmp_path):
-    games = Script("procgen.py").load()
     tiny = {"num_envs": 2, "rollout_steps": 16, "total_frames": 32, "minibatches": 1, "epochs": 1}
-    run = games.prepare(games.ProcgenExperiment(**tiny, run_dir=str(tmp_path / "run"), tracker="local"))
-    with contextlib.closing(run.env), run.tracker as tracker:  # the script's training, without its evaluations
+    run = prepare(ProcgenExperiment(**tiny, run_dir=str(tmp_path / "run"), tracker="local"))
+    with contextlib.closing(run.env), run.tracker as tracker:  # the command's training, without its evaluations
         train_on_policy(
             run.env,
             run.model,

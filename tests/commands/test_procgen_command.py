@@ -9,28 +9,27 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import hydra
 import pytest
 import torch
 import yaml
-from commands import ROOT, Script, assert_same, checkpoint_of, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, composed, composing, rows, without_clock
 from hydra.errors import ConfigCompositionException
 from marks import needs_games
-from omegaconf import OmegaConf
 
-from decouple.envs.procgen.games import GAMES
+from decouple.commands.procgen import as_begun, table
 from decouple.envs.procgen.levels import first_frames, training_fingerprints
+from decouple.envs.procgen.options import GAMES
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.blocks import SqueezeExcitation
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics
+from decouple.studies.separation import experiment
 
 PROCGEN = Script("procgen.py")
 SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
@@ -39,8 +38,8 @@ NAMES, PROTOCOLS = ("shared", "late", "early", "full"), ("as_written", "as_relea
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 
 
-def train(script: ModuleType, config: Any) -> dict[str, float]:
-    return script.train(script.prepare(config))
+def train(config: Any) -> dict[str, float]:
+    return experiment.train(experiment.prepare(config))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,31 +51,9 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """The script as a module, with its folder off `sys.path`, where `import procgen` has to find the games."""
-    path = list(sys.path)
-    sys.path.insert(0, str(SCRIPT.parent))  # as Python does for the command
-    try:
-        spec = importlib.util.spec_from_file_location("procgen_experiment", SCRIPT)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["procgen_experiment"] = module
-        spec.loader.exec_module(module)
-        assert str(SCRIPT.parent) not in sys.path  # the script has seen to it
-    finally:
-        sys.path[:] = path
-    return module
-
-
-@pytest.fixture
-def compose(script: ModuleType):
-    """Overrides of the command line -> the settings, as the script gets them."""
-
-    def settings(*overrides: str) -> Any:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return OmegaConf.to_object(hydra.compose("procgen", list(overrides)))
-
-    return settings
+def compose(*overrides: str) -> Any:
+    """Overrides of the command line -> the settings, as the command gets them."""
+    return composed("procgen", *overrides)
 
 
 def departures(settings: Any) -> dict[str, Any]:
@@ -107,7 +84,7 @@ WHAT_THE_PROTOCOLS_CHANGE = {
 
 
 @pytest.mark.parametrize(("protocol", "separation"), WHAT_THE_PROTOCOLS_CHANGE)
-def test_a_protocol_changes_these_settings_and_no_other(compose, protocol, separation):
+def test_a_protocol_changes_these_settings_and_no_other(protocol, separation):
     settings = compose(f"protocol={protocol}", f"separation={separation}")
     assert (settings.protocol, settings.separation) == (protocol, separation)
     assert departures(settings) == WHAT_THE_PROTOCOLS_CHANGE[protocol, separation]
@@ -116,14 +93,14 @@ def test_a_protocol_changes_these_settings_and_no_other(compose, protocol, separ
 
 @pytest.mark.parametrize("protocol", ["as_written", "as_released", "controlled"])
 @pytest.mark.parametrize("separation", ["shared", "late", "early", "full"])
-def test_values_are_clipped_under_every_protocol_unless_told_otherwise(compose, protocol, separation):
+def test_values_are_clipped_under_every_protocol_unless_told_otherwise(protocol, separation):
     """Rewards are scaled, and the released code clips in all of its variants."""
     pages = [f"protocol={protocol}", f"separation={separation}"]
     assert compose(*pages).clip_value == 0.2
     assert compose(*pages, "clip_value=null").clip_value is None
 
 
-def test_the_default_is_the_studys_easy_mode_on_200_levels(compose):
+def test_the_default_is_the_studys_easy_mode_on_200_levels():
     settings = compose()
     assert departures(settings) == {}
     expected = {"env": "starpilot", "separation": "late", "protocol": "as_written", "distribution_mode": "easy"}
@@ -131,7 +108,7 @@ def test_the_default_is_the_studys_easy_mode_on_200_levels(compose):
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
-def test_on_a_gpu_halves_of_the_games_take_turns_where_there_are_two(compose):
+def test_on_a_gpu_halves_of_the_games_take_turns_where_there_are_two():
     assert compose("device=cuda").overlap
     assert not compose("device=cuda", "num_envs=63").overlap
     assert compose("device=cuda", "num_envs=63", "overlap=true").overlap  # refused by the games, by its name
@@ -139,7 +116,7 @@ def test_on_a_gpu_halves_of_the_games_take_turns_where_there_are_two(compose):
 
 @pytest.mark.parametrize("k", range(5))
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_integer_is_a_separation_without_the_departures_of_a_name(compose, k, protocol):
+def test_an_integer_is_a_separation_without_the_departures_of_a_name(k, protocol):
     settings = compose(f"separation='{k}'", f"protocol={protocol}")
     assert settings.separation == k
     released = {**RELEASED, "value_coeff": 0.25} if protocol == "as_released" else {}
@@ -157,7 +134,7 @@ PUBLISHED = {  # per game: value epochs, rollouts between value phases, alpha_A;
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_the_published_settings_per_game(compose, game):
+def test_the_published_settings_per_game(game):
     of_daac, of_idaac = PUBLISHED.get(game, ((9, 1, 0.25), (0.001, None)))
     for tuned, order in (("daac", (0.001, None)), ("idaac", of_idaac)):
         settings = compose(f"env={game}", f"tuned={tuned}", "separation=full")
@@ -188,7 +165,7 @@ def test_there_is_a_page_for_each_game_and_for_no_other():
         ("protocol=as_told", "(?s)Could not find 'protocol/as_told'.*as_released"),
     ],
 )
-def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(compose, override, message):
+def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(override, message):
     with pytest.raises((ConfigCompositionException, hydra.errors.MissingConfigException)) as refusal:
         compose(override)
     whole = f"{refusal.value}\n{refusal.value.__cause__}"
@@ -206,12 +183,12 @@ def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(compose, ov
         ("unseen=seed", "unseen must be layout, frame or null; got 'seed'"),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(compose, override, message):
+def test_a_value_out_of_range_is_refused_by_name(override, message):
     with pytest.raises(ValueError, match=message):
         compose(override)
 
 
-# ------------------------------------------------------------------------------------- the script's own functions
+# ------------------------------------------------------------------------------------- the experiment's own functions
 
 TINY = (
     *("num_envs=4", "rollout_steps=16", "total_frames=128", "num_threads=1", "evaluate_every=100"),
@@ -223,10 +200,10 @@ GAME = {"shared": "starpilot", "late": "bossfight", "early": "dodgeball", "full"
 @needs_games
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("separation", NAMES)
-def test_every_separation_trains_under_every_protocol(script, compose, tmp_path, separation, protocol):
+def test_every_separation_trains_under_every_protocol(tmp_path, separation, protocol):
     config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *TINY)
     config.run_dir = str(tmp_path / "run")
-    report = train(script, config)
+    report = train(config)
     metrics = read_metrics(config.run_dir)
     assert metrics["frames"] == [64, 128]
     names = {"loss/objective", "loss/critic", "policy/entropy", "policy/clip_fraction", "value/clip_fraction"}
@@ -255,10 +232,10 @@ def test_every_separation_trains_under_every_protocol(script, compose, tmp_path,
 
 @needs_games
 @pytest.mark.parametrize("k", range(5))
-def test_attention_stands_in_the_separated_stages_but_never_before_three_channels(script, compose, k):
+def test_attention_stands_in_the_separated_stages_but_never_before_three_channels(k):
     config = compose(f"separation='{k}'", "attention=true", "num_threads=1", "num_envs=1")
-    env = script.make_env(config, 1, 0, test=False, training=True)
-    model = script.make_model(config, env)
+    env = experiment.make_env(config, 1, 0, test=False, training=True)
+    model = experiment.make_model(config, env)
     env.close()
 
     def stages_with_attention(part: str) -> int:
@@ -271,11 +248,11 @@ def test_attention_stands_in_the_separated_stages_but_never_before_three_channel
 
 
 @needs_games
-def test_training_levels_test_levels_and_reward_scaling_are_where_they_belong(script, compose):
+def test_training_levels_test_levels_and_reward_scaling_are_where_they_belong():
     config = compose("num_levels=3", "start_level=50", "num_threads=1", "env=fruitbot")
     found = {}
     for test, training in ((False, True), (False, False), (True, False)):
-        env = script.make_env(config, 16, 5, test=test, training=training)
+        env = experiment.make_env(config, 16, 5, test=test, training=training)
         found[test, training] = set(env.reset()["level_seed"].flatten().tolist()), len(env.transform)
         env.close()
     assert found[False, True][0] == found[False, False][0] <= {50, 51, 52}
@@ -284,44 +261,43 @@ def test_training_levels_test_levels_and_reward_scaling_are_where_they_belong(sc
 
 
 @pytest.fixture(scope="module")
-def finished(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, float]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, float]]:
     """The settings and the final evaluation of a finished run of the tiny experiment."""
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = OmegaConf.to_object(hydra.compose("procgen", [*TINY, "final_episodes=2", "checkpoint_every=1"]))
+    config = compose(*TINY, "final_episodes=2", "checkpoint_every=1")
     config.run_dir = str(tmp_path_factory.mktemp("finished") / "run")
-    return config, train(script, config)
+    return config, train(config)
 
 
 @needs_procgen
-def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(script, finished):
+def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(finished):
     config, report = finished
     folder = Path(config.run_dir)
     before = (folder / "metrics.csv").read_bytes(), (folder / "checkpoint.pt").read_bytes()
-    assert train(script, config) == report
+    assert train(config) == report
     assert ((folder / "metrics.csv").read_bytes(), (folder / "checkpoint.pt").read_bytes()) == before
 
 
 @needs_procgen
-def test_more_total_frames_go_on_and_equal_a_run_of_that_length(script, finished, tmp_path):
+def test_more_total_frames_go_on_and_equal_a_run_of_that_length(finished, tmp_path):
     config, _ = finished
     longer = dataclasses.replace(config, total_frames=192, run_dir=str(tmp_path / "longer"))
-    train(script, longer)
+    train(longer)
     extended = dataclasses.replace(longer, run_dir=str(tmp_path / "extended"))
     Path(extended.run_dir).mkdir()
     for name in ("checkpoint.pt", "metrics.csv", "record.json"):
         (Path(extended.run_dir) / name).write_bytes((Path(config.run_dir) / name).read_bytes())
-    train(script, extended)
+    train(extended)
     kept = [checkpoint_of(Path(c.run_dir)) for c in (longer, extended)]
     assert kept[0]["iteration"] == 3
     assert_same(*kept)
 
 
 @needs_procgen
-def test_evaluating_leaves_training_as_it_was(script, finished, tmp_path):
+def test_evaluating_leaves_training_as_it_was(finished, tmp_path):
     config, _ = finished
     changes = {"evaluate_every": 1, "evaluate_episodes": 3, "unseen": "frame", "run_dir": str(tmp_path / "more")}
     more = dataclasses.replace(config, **changes)
-    report = train(script, more)
+    report = train(more)
     assert_same(*(checkpoint_of(Path(c.run_dir)) for c in (config, more)))
     metrics = read_metrics(more.run_dir)
     assert metrics["eval/repeated_levels"] == [0, 0]  # starpilot's frames
@@ -330,7 +306,7 @@ def test_evaluating_leaves_training_as_it_was(script, finished, tmp_path):
 
 
 @needs_procgen
-def test_a_run_with_another_setting_is_refused_and_the_setting_named(script, finished):
+def test_a_run_with_another_setting_is_refused_and_the_setting_named(finished):
     config, _ = finished
     for name, value, says in (
         ("separation", "early", "separation: checkpoint has 'late', this run has 'early'"),
@@ -339,21 +315,21 @@ def test_a_run_with_another_setting_is_refused_and_the_setting_named(script, fin
     ):
         before = (Path(config.run_dir) / "metrics.csv").read_bytes()
         with pytest.raises(CheckpointError, match=says):
-            train(script, dataclasses.replace(config, **{name: value}))
+            train(dataclasses.replace(config, **{name: value}))
         assert (Path(config.run_dir) / "metrics.csv").read_bytes() == before
 
 
 @needs_procgen
-def test_a_truncated_checkpoint_is_refused(script, finished, tmp_path):
+def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
     config, _ = finished
     whole = (Path(config.run_dir) / "checkpoint.pt").read_bytes()
     (tmp_path / "checkpoint.pt").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="is truncated"):
-        train(script, dataclasses.replace(config, run_dir=str(tmp_path)))
+        train(dataclasses.replace(config, run_dir=str(tmp_path)))
 
 
 @needs_procgen
-def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keeps_it(script, finished, tmp_path):
+def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keeps_it(finished, tmp_path):
     config, _ = finished
     run = tmp_path / "run"
     shutil.copytree(config.run_dir, run)
@@ -361,79 +337,79 @@ def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keep
     with lock_folder(run):
         for each in (again, dataclasses.replace(again, restart=True)):
             with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
-                train(script, each)
+                train(each)
     table = (run / "metrics.csv").read_bytes()
     (run / "metrics.csv").write_bytes(table[: len(table) // 2])
     with pytest.raises(CheckpointError, match=r"metrics\.csv was cut: .*restart=true"):
-        train(script, again)
+        train(again)
     (run / "metrics.csv").write_bytes(table)
     (run / "checkpoint.pt").unlink()
     for other in (again, dataclasses.replace(again, separation="early")):
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, .*restart=true"):
-            train(script, other)
+            train(other)
     assert (run / "metrics.csv").read_bytes() == table
     lock_folder(run).release()  # an error lets it go
-    train(script, dataclasses.replace(again, restart=True))
+    train(dataclasses.replace(again, restart=True))
     assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
     assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
 
 
 @needs_games
-def test_unseen_episodes_are_those_on_levels_like_none_trained_on(script, compose):
+def test_unseen_episodes_are_those_on_levels_like_none_trained_on():
     config = compose("env=coinrun", "num_levels=40", "start_level=7", "num_threads=1")
     calls = []
-    unseen = script.make_unseen(config, config, lambda *call: calls.append(call))
+    unseen = experiment.make_unseen(config, config, lambda *call: calls.append(call))
     assert not calls  # nothing is looked at before it is asked for
-    found = unseen(50, script.FINAL_SEED)
+    found = unseen(50, experiment.FINAL_SEED)
     told = {"told_by": "layout", "num_threads": 1}
     seen = training_fingerprints("coinrun", 40, 7, **told)
-    levels = itertools.islice(first_frames("coinrun", 50, seed=script.FINAL_SEED, **told), 50)
+    levels = itertools.islice(first_frames("coinrun", 50, seed=experiment.FINAL_SEED, **told), 50)
     assert found.tolist() == [fingerprint not in seen for _, fingerprint in levels]
     assert 0 < found.sum() < 50
     assert calls[0] == ("looking at training levels", 1, 40) and calls[-1] == ("looking at training levels", 40, 40)
     calls.clear()
-    assert torch.equal(unseen(50, script.FINAL_SEED), found) and not calls  # looked at once
+    assert torch.equal(unseen(50, experiment.FINAL_SEED), found) and not calls  # looked at once
     for changed in ({"unseen": None}, {"env": "maze"}, {"distribution_mode": "hard"}):
-        assert script.make_unseen(dataclasses.replace(config, **changed), config, print) is None
-    assert script.make_unseen(config, dataclasses.replace(config, num_levels=0), print) is None
+        assert experiment.make_unseen(dataclasses.replace(config, **changed), config, print) is None
+    assert experiment.make_unseen(config, dataclasses.replace(config, num_levels=0), print) is None
 
 
 @needs_games
-def test_a_checkpoint_evaluated_repeats_the_final_evaluation_and_takes_other_levels(script, compose, finished):
+def test_a_checkpoint_evaluated_repeats_the_final_evaluation_and_takes_other_levels(finished):
     config, report = finished
     checkpoint = f"evaluate={Path(config.run_dir) / 'checkpoint.pt'}"
     settings = compose(checkpoint, "final_episodes=2", "num_threads=1", "unseen=null")
-    used, again = script.evaluate_checkpoint(settings, {"evaluate", "final_episodes", "num_threads", "unseen"})
+    used, again = experiment.evaluate_checkpoint(settings, {"evaluate", "final_episodes", "num_threads", "unseen"})
     assert again == report
     assert (used.num_envs, used.rollout_steps) == (4, 16)  # the checkpoint's own
 
     seen, trained_on = [], []
-    make_env, make_unseen = script.make_env, script.make_unseen
-    script.make_unseen = lambda config, trained, progress: trained_on.append((config, trained))
-    script.make_env = lambda config, *args, **options: (
+    make_env, make_unseen = experiment.make_env, experiment.make_unseen
+    experiment.make_unseen = lambda config, trained, progress: trained_on.append((config, trained))
+    experiment.make_env = lambda config, *args, **options: (
         seen.append((config, options)) or make_env(config, *args, **options)
     )
     try:
         others = compose(checkpoint, "final_episodes=1", "num_threads=1", "num_levels=5", "start_level=1000")
         overrides = {"evaluate", "final_episodes", "num_threads", "num_levels", "start_level"}
-        used, other = script.evaluate_checkpoint(others, overrides)
+        used, other = experiment.evaluate_checkpoint(others, overrides)
     finally:
-        script.make_env, script.make_unseen = make_env, make_unseen
+        experiment.make_env, experiment.make_unseen = make_env, make_unseen
     assert {(config.num_levels, config.start_level) for config, _ in seen} == {(5, 1000)}
     assert [(c.num_levels, c.start_level) for c in trained_on[0]] == [(5, 1000), (200, 0)]  # those of the checkpoint
     assert other["final/train_return_std"] == 0  # of one episode
-    assert "train return, levels 1000 to 1004" in script.table(used, other)
+    assert "train return, levels 1000 to 1004" in table(used, other)
 
 
-def test_beside_evaluate_only_what_an_evaluation_has_can_be_set(script, compose):
+def test_beside_evaluate_only_what_an_evaluation_has_can_be_set():
     with pytest.raises(ValueError, match=r"with evaluate, only these can be set: backend, .*; got gamma, separation"):
-        script.evaluate_checkpoint(compose("evaluate=x", "separation=early"), {"evaluate", "separation", "gamma"})
+        experiment.evaluate_checkpoint(compose("evaluate=x", "separation=early"), {"evaluate", "separation", "gamma"})
 
 
-def test_the_table_at_the_end_by_hand(script, compose):
+def test_the_table_at_the_end_by_hand():
     report = {"final/train_return": 12.345, "final/train_return_median": 11, "final/train_return_std": 1.5}
     report |= {"final/test_return": 9.0, "final/test_return_median": 8, "final/test_return_std": 2}
-    lines = script.table(compose("start_level=10"), {**report, "final/generalisation_gap": 3.345}).splitlines()
+    lines = table(compose("start_level=10"), {**report, "final/generalisation_gap": 3.345}).splitlines()
     assert [line.split("  ", 1)[0] for line in lines] == [
         "starpilot, 100 episodes each",
         "train return, levels 10 to 209",
@@ -445,7 +421,7 @@ def test_the_table_at_the_end_by_hand(script, compose):
     assert len({len(line) for line in lines[:3]}) == 1
     unseen = {"unseen_return": 7, "unseen_return_median": 6, "unseen_return_std": 1, "repeated_levels": 0.25}
     report |= {"final/generalisation_gap": 3.345} | {f"final/{name}": number for name, number in unseen.items()}
-    told = script.table(compose("start_level=10"), report).splitlines()
+    told = table(compose("start_level=10"), report).splitlines()
     assert told[:3] + told[4:] == lines
     assert told[3].split("  ")[0] == "of these, 75%: unlike training"
     assert told[3][36:].split() == ["7.00", "6.00", "1.00"]
@@ -456,20 +432,22 @@ def test_the_table_at_the_end_by_hand(script, compose):
 
 @needs_procgen
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(script, compose, tmp_path, capsys, precision):
+def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path, capsys, precision):
     """Whichever this machine would choose, one of the two is another."""
     folder = tmp_path / "run"
-    script.train(script.prepare(compose(*TINY, "total_frames=64", f"precision={precision}", f"run_dir={folder}")))
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        again = hydra.compose("procgen", [*TINY])
-    run = script.prepare(script.as_begun(again, str(folder)))
-    script.train(run)
+    experiment.train(
+        experiment.prepare(compose(*TINY, "total_frames=64", f"precision={precision}", f"run_dir={folder}"))
+    )
+    with composing("procgen") as configuration:
+        again = configuration(*TINY)
+    run = experiment.prepare(as_begun(again, str(folder)))
+    experiment.train(run)
     assert run.config.precision == run.config.computed.precision == precision
     said = capsys.readouterr().err
     assert "going on from 64 frames" in said and f"performance=auto: cpu, {precision}, " in said
     other = {"fp32": "bf16", "bf16": "fp32"}[precision]
     with pytest.raises(CheckpointError, match=f"precision: checkpoint has '{precision}', this run has '{other}'"):
-        script.prepare(compose(*TINY, f"precision={other}", f"run_dir={folder}"))
+        experiment.prepare(compose(*TINY, f"precision={other}", f"run_dir={folder}"))
 
 
 SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is

@@ -14,6 +14,8 @@ from commands import Script
 from damage import damage
 from study_folders import write_run, write_study
 
+from decouple.studies.separation.report import Report, separation_report
+
 pytest.importorskip("rliable")
 
 REPORT = Script("report.py")
@@ -36,8 +38,7 @@ def report(tmp_path_factory):
 
 def made(folder, **settings):
     """The report of the runs in a folder, written in this process."""
-    script = REPORT.load()
-    page, _, advice = script.report(script.Report(runs=str(folder / "runs"), out=str(folder / "out"), **settings))
+    page, _, advice = separation_report(Report(runs=str(folder / "runs"), out=str(folder / "out"), **settings))
     return page, advice
 
 

@@ -7,7 +7,6 @@ import csv
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -16,6 +15,9 @@ from tensordict import TensorDict
 
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import CheckpointError, save_checkpoint
+from decouple.studies.separation import representation
+from decouple.studies.separation.experiment import ProcgenExperiment, prepare
+from decouple.studies.separation.representation import Representation
 
 pytestmark = pytest.mark.skipif(
     not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")), reason="no backend is installed"
@@ -25,17 +27,12 @@ FEW = {"frames": 48, "episodes": 12, "levels": 2, "saliency_frames": 2}
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return REPRESENTATION.load()
-
-
-@pytest.fixture(scope="module")
-def run(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has hardly begun, of a game with short episodes."""
-    games, folder = script.procgen_agent.__globals__["procgen_script"](), tmp_path_factory.mktemp("run")
+    folder = tmp_path_factory.mktemp("run")
     tiny = {"num_envs": 2, "rollout_steps": 16, "total_frames": 32, "minibatches": 1, "epochs": 1, "num_threads": 1}
-    settings = games.ProcgenExperiment(**tiny, env="bossfight", num_levels=9, run_dir=str(folder), tracker="local")
-    ready = games.prepare(settings)
+    settings = ProcgenExperiment(**tiny, env="bossfight", num_levels=9, run_dir=str(folder), tracker="local")
+    ready = prepare(settings)
     with contextlib.closing(ready.env), ready.tracker as tracker:
         names = {"log": tracker.log, "checkpoint": ready.checkpoint, "identity": ready.identity}
         train_on_policy(ready.env, ready.model, ready.phases, ready.config, **names)
@@ -88,20 +85,20 @@ def test_the_command_writes_its_folder(run: Path, tmp_path: Path):
                 assert pairs[frames, a, "other", b] == pytest.approx(pairs[frames, a, "checkpoint", b], abs=1e-4)
 
 
-def test_what_is_recorded_is_the_agents_own_play(script: ModuleType, run: Path):
-    agent = script.load("checkpoint", str(run))
-    config = script.Representation(checkpoint=str(run), **FEW)
-    sets = script.levels_of(agent, levels=2)
+def test_what_is_recorded_is_the_agents_own_play(run: Path):
+    agent = representation.load("checkpoint", str(run))
+    config = Representation(checkpoint=str(run), **FEW)
+    sets = representation.levels_of(agent, levels=2)
     assert sets == {"train": (0, 2), "test": (9, 2)}
-    assert script.levels_of(agent, levels=50) == {"train": (0, 9), "test": (9, 9)}
+    assert representation.levels_of(agent, levels=50) == {"train": (0, 9), "test": (9, 9)}
     calls = []
-    found = script.record(config, agent, *sets["test"], lambda *call: calls.append(call))
+    found = representation.record(config, agent, *sets["test"], lambda *call: calls.append(call))
     assert set(found["level_seed"].tolist()) == {9, 10} and calls[-1] == (12, 12)
     values = agent.model.get_value_operator()(TensorDict(observation=found["observation"], batch_size=len(found)))
     torch.testing.assert_close(found["value"], values["state_value"][:, 0].double())
 
 
-def test_what_is_wrong_is_said_by_name(script: ModuleType, run: Path, tmp_path: Path):
+def test_what_is_wrong_is_said_by_name(run: Path, tmp_path: Path):
     given = str(run)
     save_checkpoint(tmp_path / "other.pt", {"settings": {"game": "chess"}})
     for settings, says in (
@@ -114,10 +111,10 @@ def test_what_is_wrong_is_said_by_name(script: ModuleType, run: Path, tmp_path: 
         ({"checkpoint": given, "episodes": 2, "frames": 8}, "episode must be such that some level has at least 4"),
     ):
         with pytest.raises(ValueError, match=says):
-            script.analyse(script.Representation(**settings))
+            representation.analyse(Representation(**settings))
 
 
-def test_another_run_that_is_damaged_is_named_and_left_out(script: ModuleType, run: Path, tmp_path: Path):
+def test_another_run_that_is_damaged_is_named_and_left_out(run: Path, tmp_path: Path):
     whole = (run / "checkpoint.pt").read_bytes()
     few = {"frames": 48, "episodes": 12, "levels": 2, "saliency_frames": 1}
     for name, content in (("cut", whole[: len(whole) // 2]), ("none", b"no checkpoint"), ("empty", None)):
@@ -125,25 +122,25 @@ def test_another_run_that_is_damaged_is_named_and_left_out(script: ModuleType, r
         other.mkdir()
         if content is not None:
             (other / "checkpoint.pt").write_bytes(content)
-        agent, says = script.load_other(str(other))
+        agent, says = representation.load_other(str(other))
         assert agent is None and str(other) in says
         with pytest.raises((CheckpointError, FileNotFoundError), match=str(other)):
-            script.load("checkpoint", str(other))
-    folder, printed = script.analyse(
-        script.Representation(checkpoint=str(run), other=str(tmp_path / "cut"), output=str(tmp_path / "out"), **few)
+            representation.load("checkpoint", str(other))
+    folder, printed = representation.analyse(
+        Representation(checkpoint=str(run), other=str(tmp_path / "cut"), output=str(tmp_path / "out"), **few)
     )
     for text in (printed, (folder / "representation.md").read_text()):
         assert "the one given is damaged, and left out" in text and str(tmp_path / "cut") in text
     assert not (folder / "cka_other.png").exists()
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        script.load_other(str(tmp_path / "nowhere"))
+        representation.load_other(str(tmp_path / "nowhere"))
 
 
-def test_a_checkpoint_that_holds_no_agent_is_named(script: ModuleType, tmp_path: Path):
+def test_a_checkpoint_that_holds_no_agent_is_named(tmp_path: Path):
     for settings in ({"protocol": "controlled"}, {"protocol": "controlled", "env": "chess"}):
         save_checkpoint(tmp_path / "other.pt", {"settings": settings})
         with pytest.raises(CheckpointError, match=r"other.pt must hold an agent of experiments/procgen.py"):
-            script.load("checkpoint", str(tmp_path / "other.pt"))
+            representation.load("checkpoint", str(tmp_path / "other.pt"))
 
 
 def test_the_command_says_it_in_a_line(tmp_path: Path):

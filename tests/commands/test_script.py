@@ -1,4 +1,4 @@
-"""experiments/_script.py: how a command ends that is interrupted, or wrong.
+"""experiments/_script.py and decouple/commands/interrupts.py: how a command ends that is interrupted, or wrong.
 
 With -m slow: five moments of three scripts, each then started again, and sweeps.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import ROOT, Script, assert_same, checkpoint_of, interrupt, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, environment, interrupt, rows, without_clock
 from marks import needs_games
 
 from decouple.runs.checkpoint import load_checkpoint
@@ -28,11 +28,12 @@ def plain(body: str) -> tuple[int, list[str]]:
 import signal, sys, time
 sys.path.insert(0, {str(ROOT / "experiments")!r})
 import _script
-with _script.plain_interrupts():
+from decouple.commands.interrupts import plain_interrupts, says_what_goes_on
+with plain_interrupts():
 {body}
 print("went on", file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment())
     return done.returncode, done.stderr.splitlines()
 
 
@@ -40,13 +41,13 @@ print("went on", file=sys.stderr)
 def test_a_signal_is_one_line_and_its_own_exit_code(number):
     code, says = CODES[number]
     assert plain(f"    signal.raise_signal({number:d})") == (code, [says + "the same command starts over"])
-    told = f"    with _script.says_what_goes_on(lambda: 'at 3 frames'):\n        signal.raise_signal({number:d})"
+    told = f"    with says_what_goes_on(lambda: 'at 3 frames'):\n        signal.raise_signal({number:d})"
     assert plain(told) == (code, [says + "at 3 frames"])
 
 
 def test_what_fails_because_of_the_signal_does_not_hide_it():
     failing = """
-    with _script.says_what_goes_on(lambda: "at 3 frames"):
+    with says_what_goes_on(lambda: "at 3 frames"):
         try:
             signal.raise_signal(signal.SIGINT)
         finally:
@@ -81,7 +82,7 @@ def test_a_second_signal_waits_for_nothing():
 def test_a_signal_that_somebody_else_handles_or_ignores_is_left_to_them():
     for handler in ("signal.SIG_IGN", "lambda *_: None"):
         code = f"    pass\nsignal.signal(signal.SIGTERM, {handler})\n"
-        assert plain(code + "with _script.plain_interrupts():\n    signal.raise_signal(signal.SIGTERM)") == (
+        assert plain(code + "with plain_interrupts():\n    signal.raise_signal(signal.SIGTERM)") == (
             0,
             ["went on"],
         )

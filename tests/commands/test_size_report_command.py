@@ -11,6 +11,7 @@ from commands import Script
 
 from decouple.studies.actor_size.algorithms import TD3Control
 from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.report import SizeReport, size_report
 from decouple.studies.actor_size.search import SmallestActor, smallest_actor
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import search_record
@@ -80,10 +81,9 @@ def test_the_report_of_a_real_search(tmp_path):
 
 
 def test_what_cannot_be_reported_is_refused(tmp_path, monkeypatch):
-    script = REPORT.load()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no search has run in nowhere"):
-        script.report(script.SizeReport(run_dir="nowhere"))
+        size_report(SizeReport(run_dir="nowhere"))
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(ValueError, match="latency must be missing, again or none; got 'maybe'"):
-        script.SizeReport(latency="maybe")
+        SizeReport(latency="maybe")

@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from commands import ROOT, Script, environment
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from commands import ROOT, Script, composing, environment
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from decouple.studies.actor_size import smallest_actor as searching
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
 from decouple.studies.actor_size.store import CellStore
-from decouple.studies.actor_size.study import read_paper
+from decouple.studies.actor_size.study import TABLE_A2, read_paper
 from decouple.studies.actor_size.workers import frames_done
 
 SEARCH = Script("smallest_actor.py")
@@ -55,24 +50,11 @@ COMMAND = (
 )
 
 
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    """The script as a module, with what it registers with Hydra for the tests of this file alone."""
-    spec = importlib.util.spec_from_file_location("smallest_actor_script", SEARCH.path)
-    assert spec and spec.loader
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(SEARCH.path.parent))  # its first import takes it away
-    spec.loader.exec_module(module)
-    yield module
-    ConfigStore.instance().repo.pop("algorithm")
-    del sys.modules[spec.name]
-
-
-def composed(script: ModuleType, *overrides: str) -> tuple[Any, Any]:
+def composed(*overrides: str) -> tuple[Any, Any]:
     """The settings of what is trained, and those of the search."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        plain: Any = OmegaConf.to_container(compose("smallest_actor", overrides=list(overrides)), resolve=True)
-    search = script.SearchSettings(**plain.pop("search"))
+    with composing("smallest_actor") as configuration:
+        plain: Any = OmegaConf.to_container(configuration(*overrides), resolve=True)
+    search = searching.SearchSettings(**plain.pop("search"))
     return CONTROL_ALGORITHMS[plain["algorithm"]](**plain), search
 
 
@@ -108,14 +90,11 @@ def stored(run_dir: Path) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------------- settings
 @pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
-def test_every_task_composes_with_every_algorithm_at_its_published_size(script, algorithm):
+def test_every_task_composes_with_every_algorithm_at_its_published_size(algorithm):
     for task in TASKS:
-        settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
-        assert (
-            type(settings.learning) is CONTROL_ALGORITHMS[algorithm].keys.parts["learning"]
-            and settings.env == task
-            and settings.seeds == 6
-        )
+        settings, search = composed(f"env={task}", f"algorithm={algorithm}")
+        assert isinstance(settings.learning, CONTROL_ALGORITHMS[algorithm].keys.parts["learning"])
+        assert settings.env == task and settings.seeds == 6
         if task != "toy":
             published = {"sac": [256, 256], "td3": [400, 300], "ddpg": [400, 300], "ppo": [64, 64], "trpo": [64, 64]}
             ml_agents = task == "foodcollector" and algorithm in ("sac", "ppo")  # whose |128,128| Table I prints
@@ -124,55 +103,55 @@ def test_every_task_composes_with_every_algorithm_at_its_published_size(script, 
 
 
 @pytest.mark.parametrize(("task", "algorithm"), read_paper())
-def test_every_cell_of_table_one_can_be_made_and_its_sizes_rise(script, task, algorithm):
-    settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
-    counts = script.actor_parameters(settings, search.sizes)  # raises where not
+def test_every_cell_of_table_one_can_be_made_and_its_sizes_rise(task, algorithm):
+    settings, search = composed(f"env={task}", f"algorithm={algorithm}")
+    counts = searching.actor_parameters(settings, search.sizes)  # raises where not
     assert set(counts) == {*map(tuple, search.sizes), tuple(settings.actor)}
 
 
-def test_the_toy_problem_has_the_papers_sizes_and_a_threshold_of_its_own(script):
-    settings, search = composed(script, "env=toy", "algorithm=td3", "search.tolerance=0")
+def test_the_toy_problem_has_the_papers_sizes_and_a_threshold_of_its_own():
+    settings, search = composed("env=toy", "algorithm=td3", "search.tolerance=0")
     assert settings.actor == settings.critic == [16, 16] and settings.learning.total_frames == 20_000
     assert search.sizes == [[], [4, 4], [8, 8], [16, 16]] and search.threshold == -10 and search.tolerance == 0
-    assert composed(script, "env=toy", "search.threshold=-20")[1].threshold == -20
+    assert composed("env=toy", "search.threshold=-20")[1].threshold == -20
 
 
-def test_what_is_compared_is_as_in_table_one(script):
+def test_what_is_compared_is_as_in_table_one():
     for task, algorithm, measure in (
         ("foodcollector", "sac", "maximum"),
         ("foodcollector", "ppo", "final"),
         ("pendulum", "sac", "final"),
     ):
-        settings, search = composed(script, f"env={task}", f"algorithm={algorithm}")
+        settings, search = composed(f"env={task}", f"algorithm={algorithm}")
         assert search.measured(settings) == measure
         assert dataclasses.replace(search, measure="maximum").measured(settings) == "maximum"
     with pytest.raises(ValueError, match=r"search.measure must be auto, final or maximum; got 'best'"):
-        script.SearchSettings(measure="best")
+        searching.SearchSettings(measure="best")
 
 
-def test_a_search_by_the_maximum_in_training_compares_and_records_it(script, tmp_path, monkeypatch):
+def test_a_search_by_the_maximum_in_training_compares_and_records_it(tmp_path, monkeypatch):
     """Of |4,4| the maxima are -5 and -7 in training, whatever the returns after it."""
     settings, search = composed(
-        script, "env=toy", "algorithm=sac", "seeds=2", f"run_dir={tmp_path}", "actor=[4,4]", "critic=[4,4]",
+        "env=toy", "algorithm=sac", "seeds=2", f"run_dir={tmp_path}", "actor=[4,4]", "critic=[4,4]",
         "search.sizes=[[4,4]]", "search.threshold=-6", "search.measure=maximum",
     )  # fmt: skip
     settings.show_progress = False
-    monkeypatch.setattr(script, "train_cells", lambda configs, *_, **__: [[-50.0, -60.0]] * len(configs))
+    monkeypatch.setattr(searching, "train_cells", lambda configs, *_, **__: [[-50.0, -60.0]] * len(configs))
     monkeypatch.setattr(
-        script, "training_maxima", lambda store, cell, seeds: dict(zip(seeds, (-5.0, -7.0), strict=True))
+        searching, "training_maxima", lambda store, cell, seeds: dict(zip(seeds, (-5.0, -7.0), strict=True))
     )
-    found = script.search(settings, search, {(4, 4): 33})
+    found = searching.run_search(settings, search, {(4, 4): 33})
     assert found.baseline.returns == (-5.0, -7.0) and found.baseline.accepted
-    (recorded,) = script.CellStore(tmp_path / "cells.sqlite").searches()
+    (recorded,) = CellStore(tmp_path / "cells.sqlite").searches()
     assert recorded["result"]["measure"] == recorded["options"]["measure"] == "maximum"
-    assert "the largest returns in training" in script.report(settings, {(4, 4): 33}, found, "maximum")
+    assert "the largest returns in training" in searching.search_text(settings, {(4, 4): 33}, found, "maximum")
 
 
-def test_thresholds_by_name(script):
+def test_thresholds_by_name():
     returns = {((400, 300), (400, 300)): [-152.71]}
     for name, bound in (("baseline", -167.981), ("rounded", -220), ("paper", -176), ("-150", -165)):
         settings, search = composed(
-            script, "env=pendulum", "algorithm=td3", f"search.threshold={name}", "search.sizes=[[400,300]]"
+            "env=pendulum", "algorithm=td3", f"search.threshold={name}", "search.sizes=[[400,300]]"
         )
         steps = search.steps(settings)
         next(steps)
@@ -181,13 +160,13 @@ def test_thresholds_by_name(script):
         assert end.value.value.bound == pytest.approx(bound)
 
 
-def test_what_cannot_be_searched_is_refused_before_anything_is_written(script, tmp_path, monkeypatch):
+def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def refused(match: str, *overrides: str) -> None:
         with pytest.raises(ValueError, match=match):
-            settings, search = composed(script, "env=toy", "algorithm=td3", *overrides)
-            script.search(settings, search, script.actor_parameters(settings, search.sizes))
+            settings, search = composed("env=toy", "algorithm=td3", *overrides)
+            searching.run_search(settings, search, searching.actor_parameters(settings, search.sizes))
 
     refused("search.threshold must be a finite number, baseline, rounded or paper; got 'best'", "search.threshold=best")
     refused("a number, baseline or rounded for toy, td3, which Table I has no", "search.threshold=paper")
@@ -198,19 +177,19 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(script, t
     refused("search.lease must be positive", "search.lease=0")
     refused("normalize_observation .* must be false on env=toy", "normalize_observation=true")
     with pytest.raises(ConfigCompositionException):
-        composed(script, "search.treshold=-160")
+        composed("search.treshold=-160")
     with pytest.raises(FileNotFoundError, match="no search has run in nowhere"):
-        script.write_table("nowhere")
+        searching.write_table("nowhere")
     assert not list(tmp_path.iterdir())
 
 
-def test_reductions_are_of_the_parameters_of_the_model_that_is_trained(script):
-    settings, search = composed(script, "env=pendulum", "algorithm=td3")
-    counts = script.actor_parameters(settings, search.sizes)
+def test_reductions_are_of_the_parameters_of_the_model_that_is_trained():
+    settings, search = composed("env=pendulum", "algorithm=td3")
+    counts = searching.actor_parameters(settings, search.sizes)
     with open(TABLE_A2, newline="") as file:
         paper = {tuple(map(int, row["hidden"].split(","))): int(row["Pendulum"]) for row in csv.DictReader(file)}
     assert counts == paper
-    gaussian = script.actor_parameters(*(lambda s, o: (s, o.sizes))(*composed(script, "env=pendulum", "algorithm=sac")))
+    gaussian = searching.actor_parameters(*(lambda s, o: (s, o.sizes))(*composed("env=pendulum", "algorithm=sac")))
     assert gaussian[4, 4] == paper[4, 4] + 5  # a standard deviation beside the mean
 
 
@@ -238,7 +217,7 @@ def runs(pid: int) -> bool:
     return bool(shown.strip()) and not shown.startswith("Z")
 
 
-def test_a_search_that_is_killed_finds_what_one_left_alone_does_and_trains_nothing_twice(script, tmp_path, direct):
+def test_a_search_that_is_killed_finds_what_one_left_alone_does_and_trains_nothing_twice(tmp_path, direct):
     study = tmp_path / "study"
     command = (*COMMAND, f"run_dir={study}")
     process, deadline = start(tmp_path, *command), time.monotonic() + 300
@@ -263,7 +242,7 @@ def test_a_search_that_is_killed_finds_what_one_left_alone_does_and_trains_nothi
     assert lines[1].startswith("baseline  actor |4,4|       (     33)  critic |4,4| ")
     assert "toy, ddpg, cell 2 of at most 5, " in finished.stderr and " left; frames: " in finished.stderr
 
-    table = script.write_table(str(study))
+    table = searching.write_table(str(study))
     assert (study / "table.md").read_text() == table + "\n"
     ours = [line for line in table.splitlines() if "| here |" in line]
     assert len(ours) == 1 and ours[0].startswith(r"| toy, DDPG | here | -175 | \|4,4\| -")

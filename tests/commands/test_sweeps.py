@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -11,46 +10,25 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
-from commands import ROOT, Script, environment, rows
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from commands import ROOT, Script, composed, composing, environment, rows
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
 
-from decouple.commands.settings import control_settings
+from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.runs.metrics import read_metrics
 from decouple.runs.settings import changed, flat
 from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.separation.experiment import prepare, train
 
 CONTROL = Script("control.py")
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
-OF_PROGRAM = {  # the page that the command composes, and where from
-    "experiments/control.py": (ROOT / "configs" / "control", "control"),
-    "experiments/procgen.py": (ROOT / "configs", "procgen"),
-}
-
-
-@contextlib.contextmanager
-def composing(program: str) -> Iterator[tuple[ModuleType, Callable[..., Any]]]:
-    """The script, and a function from overrides to settings; what it registers with Hydra is there for that long."""
-    before = dict(ConfigStore.instance().repo)
-    script = Script(Path(program).name).load()
-    folder, page = OF_PROGRAM[program]
-    made = control_settings if page == "control" else OmegaConf.to_object
-    try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
-            yield script, lambda *overrides: made(compose(page, overrides=list(overrides)))
-    finally:
-        ConfigStore.instance().repo = before
-        del sys.modules[script.__name__]
 
 
 def choices(parameter: dict[str, Any]) -> list[Any]:
@@ -71,10 +49,10 @@ def check_sweep(page: dict[str, Any]) -> int:
     assert page.keys() - {"run_cap"} == {"program", "method", "metric", "parameters", "command"}
     fixed = [f"{key}={each['value']}" for key, each in page["parameters"].items() if "value" in each]
     asked = 0
-    with composing(page["program"]) as (_, settings):
+    with composing(Path(page["program"]).stem) as configuration:
         for key, parameter in page["parameters"].items():
             for value in choices(parameter):
-                assert getattr(settings(*fixed, f"{key}={value}"), key) == value
+                assert getattr(OmegaConf.to_object(configuration(*fixed, f"{key}={value}")), key) == value
                 asked += 1
     return asked
 
@@ -117,16 +95,15 @@ def test_a_misspelt_key_and_a_wrong_value_in_a_copy_are_seen(name, change, messa
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda file: file.stem)
 def test_the_metric_of_a_sweep_is_one_that_its_runs_log(sweep, tmp_path):
     page = yaml.safe_load(sweep.read_text())
-    with composing(page["program"]) as (script, settings):
-        fixed = [f"{key}={choices(parameter)[0]}" for key, parameter in page["parameters"].items()]
-        if page["program"] == "experiments/control.py":
-            config = settings(*fixed, *SHORT, f"run_dir={tmp_path / 'run'}", "total_frames=200")
-            train_agents(dataclasses.replace(config, show_progress=False))
-        else:
-            pytest.importorskip("procgen")
-            tiny = ("num_envs=2", "rollout_steps=16", "total_frames=32", "num_threads=1", "minibatches=2")
-            config = settings(*fixed, *tiny, "evaluate_episodes=1", "final_episodes=1", f"run_dir={tmp_path / 'run'}")
-            script.train(script.prepare(config))
+    program, run_dir = Path(page["program"]).stem, f"run_dir={tmp_path / 'run'}"
+    fixed = [f"{key}={choices(parameter)[0]}" for key, parameter in page["parameters"].items()]
+    if program == "control":
+        config = composed(program, *fixed, *SHORT, run_dir, "total_frames=200")
+        train_agents(dataclasses.replace(config, show_progress=False))
+    else:
+        pytest.importorskip("procgen")
+        tiny = ("num_envs=2", "rollout_steps=16", "total_frames=32", "num_threads=1", "minibatches=2")
+        train(prepare(composed(program, *fixed, *tiny, "evaluate_episodes=1", "final_episodes=1", run_dir)))
     assert page["metric"]["name"] in read_metrics(tmp_path / "run")
 
 
@@ -221,15 +198,15 @@ def test_jobs_of_different_lengths_have_a_result_each(tmp_path):
 
 
 def test_what_counts_as_done(tmp_path):
-    with composing("experiments/control.py") as (script, settings):
-        config = settings("env=toy", "total_frames=30000", f"run_dir={tmp_path}")
+    with composing("control") as configuration:
+        config = OmegaConf.to_object(configuration("env=toy", "total_frames=30000", f"run_dir={tmp_path}"))
 
         def done(mode: str = "MULTIRUN", **changes: Any) -> Any:
             HydraConfig.instance().set_config(
                 compose("control", overrides=[f"hydra.mode={mode}"], return_hydra_config=True)
             )
             try:
-                return script.sweep_result(changed(config, **changes))
+                return sweep_result(changed(config, **changes))
             finally:
                 HydraConfig.instance().cfg = None
 
@@ -277,11 +254,11 @@ GAINS = ("actor", "critic", "actor_head", "critic_head")
 
 
 def folder_of(overrides: list[str]) -> str:
-    with composing("experiments/control.py") as (script, _):
+    with composing("control"):
         config = compose("control", overrides=overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         try:
-            return script.run_folder(config)
+            return run_folder(config)
         finally:
             HydraConfig.instance().cfg = None
 

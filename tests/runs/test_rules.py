@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pytest
 import torch
 from commands import ROOT
 
+from decouple.commands import sweeps
 from decouple.runs.settings import FlatKeys, changed
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import cell_of, train_cells
@@ -282,19 +282,13 @@ def test_new_settings_at_their_defaults_refuse_no_checkpoint_and_lose_no_cell(of
 
 
 def sweep_result(monkeypatch: pytest.MonkeyPatch, config: ControlSettings) -> dict[str, float] | None:
-    """That of experiments/_script.py, as in a sweep, of a run in whose config.yaml `run_dir` is where it now lies."""
-    path, before = ROOT / "experiments" / "_script.py", list(sys.path)
-    spec = importlib.util.spec_from_file_location("script_shared", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = before
-    monkeypatch.setattr(module, "in_sweep", lambda: True)
+    """The result of a job in a sweep, of a run in whose config.yaml `run_dir` is where it now lies."""
+    monkeypatch.setattr(sweeps, "in_sweep", lambda: True)
     folder = Path(config.run_dir)
     text = (folder / "config.yaml").read_text().replace(f"run_dir: {folder.name}\n", f"run_dir: {folder}\n")
     (folder / "config.yaml").write_text(text)
     os.utime(folder / "result.json", (time.time() + 10,) * 2)  # written last
-    return module.sweep_result(config)
+    return sweeps.sweep_result(config)
 
 
 def test_a_sweeps_job_of_0_1_that_is_done_is_read_though_there_are_new_settings(

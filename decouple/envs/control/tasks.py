@@ -1,13 +1,13 @@
 """Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
 
 ``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped in this
-process. The five names of ``TASKS`` are the tasks of "Honey, I Shrunk The Actor" (Mysore et al. 2021) with the
-dimensions it prints; any other task that Gymnasium knows goes by its id, as in "Hopper-v5".
+process. The five names of ``TASKS`` (``decouple.envs.control.catalogue``) are the tasks of "Honey, I Shrunk The Actor"
+(Mysore et al. 2021) with the dimensions it prints; any other task that Gymnasium knows goes by its id, as in
+"Hopper-v5".
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,50 +17,24 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Bounded, Categorical, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds
-from decouple.envs.control.backends import Task, make_games
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switches
+from decouple.envs.control.backends import make_games
+from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.running_normalization import RunningMoments
+from decouple.envs.lockstep import (
+    ENDED,
+    check_settings,
+    check_shape,
+    episode_specs,
+    following_seeds,
+    set_specs,
+    to_begin,
+)
 
-__all__ = ["TASKS", "ControlEnv", "control_env"]
-
-TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its options, the extra that installs it
-    "pendulum": ("Pendulum-v1", {}, "games"),
-    "acrobot": ("Acrobot-v1", {}, "games"),
-    "reacher": ("Reacher-v4", {}, "mujoco"),
-    "halfcheetah": ("HalfCheetah-v4", {}, "mujoco"),
-    # With the contact forces it has the paper's 111 numbers; v4 leaves them out (27) unless asked.
-    "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
-}
-
-
-def _find_task(name: str) -> Task:
-    """The task of this name, or id; a module before a colon is imported, as ``gymnasium.make`` does."""
-    is_id = isinstance(name, str) and ("-v" in name or ":" in name)
-    says = f"name must be one of {', '.join(TASKS)}, or an id of Gymnasium like Hopper-v5 or my_package:Env-v0"
-    if not is_id and (not isinstance(name, str) or name not in TASKS):
-        raise ValueError(f"{says}; got {name!r}")
-    task, options, extra = (name, {}, "games") if is_id else TASKS[name]
-    try:
-        import gymnasium
-    except ImportError as error:
-        raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
-    module, colon, task = task.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # a module that it imports
-            raise ValueError(f"name must have a module before its colon that can be imported; got {name!r}") from error
-        except (TypeError, ValueError) as error:  # no module's name
-            raise ValueError(f"{says}; got {name!r}") from error
-    try:
-        return Task(name, gymnasium.spec(task), options)
-    except gymnasium.error.Error as error:
-        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's own words name the nearest
+__all__ = ["ControlEnv", "control_env"]
 
 
 def _fits(actions: Any) -> bool:
@@ -150,7 +124,7 @@ class ControlEnv(EnvBase):
         backend: str,
     ) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        task = _find_task(name)
+        task = find_task(name)
         self._games, self.backend = make_games(task, len(seeds) * num_envs, backend)
         self.name, self.seeds, self.gamma = name, seeds, gamma
         self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
@@ -193,16 +167,8 @@ class ControlEnv(EnvBase):
                 f"in each component the lower below the upper; got {acts}"
             )
         self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
-        column = torch.Size([*batch, 1])
-        self.observation_spec = Composite(
-            observation=Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32),
-            episode_reward=Unbounded(column, dtype=torch.float32),
-            step_count=Unbounded(column, dtype=torch.int64),
-            shape=batch,
-        )
-        self.reward_spec = Unbounded(column, dtype=torch.float32)
-        end = Binary(shape=column, dtype=torch.bool)
-        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=batch)
+        observation = Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32)
+        set_specs(self, observation=observation, **episode_specs(self))
 
     def _start(self) -> None:
         """Every game is due for its first, seeded, reset."""
@@ -239,8 +205,7 @@ class ControlEnv(EnvBase):
 
     def _actions(self, action: Tensor) -> np.ndarray:
         """One row per game, checked: (S N, A), or (S N,) where they are discrete."""
-        if action.shape != self._action_shape:
-            raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
+        check_shape(action, self._action_shape)
         values = action.numpy(force=True)
         if self._num_actions is None and values.dtype != self._action_dtype:
             with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
@@ -257,7 +222,7 @@ class ControlEnv(EnvBase):
         now = self._episodes
         actions = self._actions(tensordict.get("action"))
         if now.due:
-            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+            raise RuntimeError(ENDED)
         observation, reward, terminated, truncated = self._games.step(actions)
         column = now.step_count.shape
         reward = reward.reshape(column)
@@ -287,13 +252,8 @@ class ControlEnv(EnvBase):
         return observation if statistics is None else statistics.standardize(observation)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is not None:
-            self._begin(mask.reshape(self.batch_size).cpu().numpy())
-        elif self._episodes.just_loaded:
-            self._begin(self._episodes.done[..., 0])
-        else:
-            self._begin(np.ones(tuple(self.batch_size), dtype=np.bool_))
+        ended = torch.from_numpy(self._episodes.done[..., 0])  # (S, N)
+        self._begin(to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded).cpu().numpy())
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: np.ndarray) -> None:
@@ -314,8 +274,7 @@ class ControlEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
-        self.seeds = list(range(first, first + len(self.seeds)))
+        self.seeds = following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -341,11 +300,7 @@ class ControlEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
-        here, there = self._settings(), state["settings"]
-        keys = [key for key in here | there if there.get(key) != here.get(key)]
-        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]
-        if differ:
-            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        check_settings(self._settings(), state["settings"], "games")
         self._games.load_state(state["games"])
         arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
         arrays = {key: value if key == "observation" else value[..., None] for key, value in arrays.items()}
@@ -412,9 +367,7 @@ def control_env(
     >>> env.rollout(5)["next", "observation"].shape
     torch.Size([2, 3, 5, 3])
     """
-    for key, value in (("normalize_observation", normalize_observation), ("normalize_reward", normalize_reward)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{key} must be True or False; got {value!r}")
+    check_switches(normalize_observation=normalize_observation, normalize_reward=normalize_reward)
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma <= 1 or math.isnan(gamma):
         raise ValueError(f"gamma must lie in [0, 1]; got {gamma!r}")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):

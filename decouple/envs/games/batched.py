@@ -14,15 +14,24 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
+from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs.games.food_collector import ACTION_FORMS
 from decouple.envs.games.food_collector_games import FoodCollectorGames
 from decouple.envs.games.pixelcopter import PixelcopterGames
 from decouple.envs.games.pong import PongGames
 from decouple.envs.games.streams import Streams, stream_seed
+from decouple.envs.lockstep import (
+    ENDED,
+    check_settings,
+    check_shape,
+    episode_specs,
+    following_seeds,
+    set_specs,
+    to_begin,
+)
 from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GAMES", "GamesEnv", "games_env"]
@@ -83,20 +92,10 @@ class GamesEnv(EnvBase):
 
     def _make_specs(self) -> None:
         batch, games, device = self.batch_size, self.games, self.device
-        column = torch.Size([*batch, 1])
         self._action_specs = _action_specs(games.num_actions, self.action_form, batch, device)
         self.full_action_spec = Composite(self._action_specs, shape=batch, device=device)
-        self.observation_spec = Composite(
-            observation=Unbounded(torch.Size([*batch, games.observation_size]), dtype=torch.float32, device=device),
-            episode_reward=Unbounded(column, dtype=torch.float32, device=device),
-            step_count=Unbounded(column, dtype=torch.int64, device=device),
-            shape=batch,
-            device=device,
-        )
-        self.reward_spec = Unbounded(column, dtype=torch.float32, device=device)
-        end = Binary(shape=column, dtype=torch.bool, device=device)
-        done = {"done": end, "terminated": end.clone(), "truncated": end.clone()}
-        self.done_spec = Composite(done, shape=batch, device=device)
+        seen = Unbounded(torch.Size([*batch, games.observation_size]), dtype=torch.float32, device=device)
+        set_specs(self, observation=seen, **episode_specs(self))
 
     def _start(self) -> None:
         """Every game is due for its first reset."""
@@ -136,9 +135,7 @@ class GamesEnv(EnvBase):
         check_threads(self._made_at)
         actions = {key: tensordict.get(key).detach() for key in self._action_specs}
         for key, action in actions.items():
-            shape = self._action_specs[key].shape
-            if action.shape != shape:
-                raise ValueError(f"{_named(key)} must have the shape {tuple(shape)}; got {tuple(action.shape)}")
+            check_shape(action, self._action_specs[key].shape, _named(key))
         if self._check_actions:
             self._check(actions)
         rows = [action.flatten(0, 1).to(self._action_specs[key].dtype) for key, action in actions.items()]
@@ -180,7 +177,7 @@ class GamesEnv(EnvBase):
                 allowed, got = _allowed(self._action_specs[key]), actions[key][wrong[key]].tolist()
                 raise ValueError(f"{_named(key)} must be {allowed}; got {got} among them")
         if over:
-            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+            raise RuntimeError(ENDED)
 
     def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """``frame_skip`` steps of the rules: the sum of the rewards, and where a game is over. Both (S N,)."""
@@ -200,14 +197,8 @@ class GamesEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         check_threads(self._made_at)
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        running = self._running
-        if mask is not None:
-            self._begin(mask.flatten())
-        elif self._just_loaded:
-            self._begin(running["terminated"] | running["truncated"])
-        else:
-            self._begin(torch.ones_like(running["terminated"]))
+        ended = self._running["terminated"] | self._running["truncated"]  # (S N,)
+        self._begin(to_begin(tensordict, ended, just_loaded=self._just_loaded))
         self._just_loaded = False
         return TensorDict(self._shown(), self.batch_size, device=self.device)
 
@@ -218,8 +209,7 @@ class GamesEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        first = check_integer("seed", seed, 0, INT32_MAX - len(self.seeds) + 1)
-        self.seeds = list(range(first, first + len(self.seeds)))
+        self.seeds = following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -237,10 +227,8 @@ class GamesEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
-        here, there = self._settings(), {"action_form": self.action_form, **state["settings"]}  # older states have none
-        differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
-        if differ:
-            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        saved = {"action_form": self.action_form, **state["settings"]}  # older states have none
+        check_settings(self._settings(), saved, "games")
         for key, value in self._game_state().items():
             value.copy_(state["games"][key])
         self._running = {key: state["running"][key].to(value.device, copy=True) for key, value in self._running.items()}
@@ -337,9 +325,7 @@ def games_env(
     if action_form not in (None, *forms):
         raise ValueError(f"action_form of {name} must be {' or '.join((*forms, 'None'))}; got {action_form!r}")
     flags = {"scale_observations": scale_observations, "scale_rewards": scale_rewards, "check_actions": check_actions}
-    for key, value in flags.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{key} must be True or False; got {value!r}")
+    check_switches(**flags)
     frame_skip = check_integer("frame_skip", frame_skip, 1, INT32_MAX)
     limit = -(-GAMES[name].max_episode_steps // frame_skip) if max_episode_steps is None else max_episode_steps
     return GamesEnv(

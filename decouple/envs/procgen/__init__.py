@@ -1,5 +1,6 @@
 """Procgen: the games of either package, their levels, and the scaling of their rewards."""
 
-from decouple.envs.procgen.games import EpisodesInState, ProcgenEnv, distribution_modes, procgen_env
+from decouple.envs.procgen.games import EpisodesInState, ProcgenEnv, ProcgenGamesEnv, procgen_env
+from decouple.envs.procgen.options import distribution_modes
 
-__all__ = ["EpisodesInState", "ProcgenEnv", "distribution_modes", "procgen_env"]
+__all__ = ["EpisodesInState", "ProcgenEnv", "ProcgenGamesEnv", "distribution_modes", "procgen_env"]

@@ -153,7 +153,14 @@ def start_games(
 
 
 def import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
-    """Name, version and module of the asked, or of the first installed backend; ImportError if there is none."""
+    """Name, version and module of the asked, or of the first installed backend.
+
+    Raises:
+        ValueError: a backend that is neither.
+        ImportError: it is not installed, or none is.
+    """
+    if backend not in (None, "procgen", "envpool"):
+        raise ValueError(f"backend must be one of procgen, envpool; got {backend!r}")
     for name in ("procgen", "envpool") if backend is None else (backend,):
         try:
             module = importlib.import_module(name)

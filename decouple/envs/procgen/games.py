@@ -1,8 +1,9 @@
 """The 16 Procgen games (Cobbe et al., 2020, https://arxiv.org/abs/1912.01588) as a batched TorchRL environment.
 
-``procgen_env("coinrun", 64, num_levels=200)`` is what a training run wants, ``ProcgenEnv`` the bare games. Two packages
-hold the games: ``procgen`` (from OpenAI, or the re-upload procgen-mirror), and ``envpool`` >= 1.2.5. Rewards, ends and
-levels are the same in both for the same seed and actions; frames differ by a pixel or two, so one run keeps to one.
+``procgen_env("coinrun", 64, num_levels=200)`` is what a training run wants, ``ProcgenGamesEnv`` the bare games. Two
+packages hold the games: ``procgen`` (from OpenAI, or the re-upload procgen-mirror), and ``envpool`` >= 1.2.5. Rewards,
+ends and levels are the same in both for the same seed and actions; frames differ by a pixel or two, so one run keeps to
+one.
 
 Procgen starts the next episode by itself: the observation that comes with ``done`` is the next episode's first frame
 and the true last frame is never shown. So every end is ``terminated``, time-outs too, and nothing bootstraps through a
@@ -18,60 +19,37 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
-from decouple.checks import PROBABILITY, check_setting, checked
+from decouple.checks import INT32_MAX, PROBABILITY, check_integer, check_setting, check_switches, checked
+from decouple.envs.lockstep import check_settings, check_shape, reset_mask, set_specs
 from decouple.envs.procgen.backends import Frames, ProcgenGames, import_backend, start_games
-from decouple.envs.procgen.reward_scaling import RewardScaling
+from decouple.envs.procgen.options import TIME_LIMIT, level_options
+from decouple.envs.procgen.reward_scaling import RunningRewardScaling
 
-# fmt: off
-GAMES: tuple[str, ...] = (
-    "bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot",
-    "heist", "jumper", "leaper", "maze", "miner", "ninja", "plunder", "starpilot",
-)
-# fmt: on
-TIME_LIMIT: dict[str, int] = dict.fromkeys(GAMES, 1000) | {
-    **{"bigfish": 6000, "bossfight": 4000, "plunder": 4000},  # steps per episode; the games' own `timeout`
-    **{"leaper": 500, "maze": 500},
-}
-EXTREME_GAMES = ("chaser", "dodgeball", "leaper", "starpilot")
-MEMORY_GAMES = ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner")
+__all__ = ["EpisodesInState", "ProcgenGamesEnv", "procgen_env"]
+
 NUM_ACTIONS = 15
-EXPLORATION_LEVELS = {  # the one hard level of each that the games' authors chose for exploration
-    **{"coinrun": 1949448038, "caveflyer": 1259048185, "leaper": 1318677581, "jumper": 1434825276},
-    **{"maze": 158988835, "heist": 876640971, "climber": 1561126160, "ninja": 1123500215},
-}
-INT32_MAX = 2**31 - 1
 INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {value!r}")
-    return int(value)
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def _check_actions(action: Tensor, number: int) -> None:
     if action.dtype not in INTEGERS:
         raise ValueError(f"action must be integers in [0, {NUM_ACTIONS}); got {action.dtype}")
-    if action.shape != (number,):
-        raise ValueError(f"action must have the shape ({number},); got {tuple(action.shape)}")
+    check_shape(action, torch.Size([number]))
 
 
-def distribution_modes(game: str) -> tuple[str, ...]:
-    """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
-    _check_choice("game", game, GAMES)
-    games_of = {"extreme": EXTREME_GAMES, "memory": MEMORY_GAMES, "exploration": EXPLORATION_LEVELS}
-    return ("easy", "hard", *(mode for mode, games in games_of.items() if game in games))
+def _group_rows(num_envs: int, groups: int) -> list[slice]:
+    """The rows of each group of games, all of one size."""
+    check_integer("groups", groups, 1, 2)
+    if num_envs % groups:
+        raise ValueError(f"num_envs must be even with groups=2; got {num_envs}")
+    size = num_envs // groups
+    return [slice(first, first + size) for first in range(0, num_envs, size)]
 
 
-class ProcgenEnv(EnvBase):
+class ProcgenGamesEnv(EnvBase):
     """``num_envs`` copies of one Procgen game in lockstep; batch size (N,) with N = num_envs.
 
     Keys: ``action`` int64 (N,) in [0, 15); ``observation`` uint8 (N, 3, 64, 64), never overwritten by a later step;
@@ -137,14 +115,7 @@ class ProcgenEnv(EnvBase):
         use_monochrome_assets: bool = False,
         paint_vel_info: bool = False,
     ) -> None:
-        _check_choice("distribution_mode", distribution_mode, distribution_modes(game))
-        if backend is not None:
-            _check_choice("backend", backend, ("procgen", "envpool"))
-        check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
-        self._seed = _check_integer("seed", seed, 0, INT32_MAX)
-        _check_integer("groups", groups, 1, 2)
-        threads = min(os.cpu_count() or 1, 4 * groups) if num_threads is None else num_threads
-        self._num_threads = _check_integer("num_threads", threads, 1, 1024)
+        levels = level_options(game, distribution_mode, num_levels, start_level)
         switches = {
             "use_backgrounds": use_backgrounds,
             "center_agent": center_agent,
@@ -153,25 +124,18 @@ class ProcgenEnv(EnvBase):
             "use_monochrome_assets": use_monochrome_assets,
             "paint_vel_info": paint_vel_info,
         }
-        for name, value in switches.items():
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} must be True or False; got {value!r}")
-        num_levels = _check_integer("num_levels", num_levels, 0, INT32_MAX)
-        start_level = _check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
-        num_envs = _check_integer("num_envs", num_envs, 1, INT32_MAX)
-        if num_envs % groups:
-            raise ValueError(f"num_envs must be even with groups=2; got {num_envs}")
-        self.groups = [slice(first, first + num_envs // groups) for first in range(0, num_envs, num_envs // groups)]
+        check_switches(**switches)
+        check_setting("device", device, lambda d: d is None or torch.device(d), "None or a device that torch knows")
+        self._seed = check_integer("seed", seed, 0, INT32_MAX)
+        num_envs = check_integer("num_envs", num_envs, 1, INT32_MAX)
+        self.groups = _group_rows(num_envs, groups)
+        threads = min(os.cpu_count() or 1, 4 * groups) if num_threads is None else num_threads
+        self._num_threads = check_integer("num_threads", threads, 1, 1024)
         self.backend, self.backend_version, self._package = import_backend(backend)
         if self.backend == "envpool" and use_sequential_levels:
             raise ValueError("use_sequential_levels must be False with backend envpool; got True")
         self.game, self.resumable = game, self.backend == "procgen"
-        if distribution_mode == "exploration":
-            if num_levels:
-                raise ValueError(f"num_levels must be 0 with distribution_mode exploration; got {num_levels}")
-            distribution_mode, num_levels, start_level = "hard", 1, EXPLORATION_LEVELS[game]
-        levels = {"num_levels": num_levels, "start_level": start_level, "distribution_mode": distribution_mode}
-        self._options: dict[str, Any] = {**levels, **switches}
+        self._options: dict[str, Any] = levels | switches
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
         self._make_specs()
         self._start()
@@ -180,16 +144,13 @@ class ProcgenEnv(EnvBase):
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
         column = torch.Size([*batch, 1])
-        self.observation_spec = Composite(
+        set_specs(
+            self,
             observation=Bounded(0, 255, torch.Size([*batch, 3, 64, 64]), dtype=torch.uint8, device=device),
             level_seed=Unbounded(column, dtype=torch.int64, device=device),
             prev_level_complete=Binary(shape=column, dtype=torch.bool, device=device),
-            shape=batch,
         )
         self.action_spec = Categorical(NUM_ACTIONS, shape=batch, dtype=torch.int64, device=device)
-        self.reward_spec = Unbounded(column, dtype=torch.float32, device=device)
-        end = Binary(shape=column, dtype=torch.bool, device=device)
-        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=batch)
 
     def _start(self) -> None:
         """Build the games; they stand at the first frame of their first episodes."""
@@ -276,7 +237,7 @@ class ProcgenEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         self._games[0].games  # noqa: B018  (RuntimeError where they are closed, or another process's)
-        mask = None if tensordict is None else tensordict.get("_reset", None)
+        mask = reset_mask(tensordict)
         abandoned = self._elapsed > 0
         if mask is not None:
             abandoned &= mask.reshape(-1).cpu().numpy()
@@ -295,7 +256,7 @@ class ProcgenEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with this seed."""
-        self._seed = _check_integer("seed", seed, 0, INT32_MAX)
+        self._seed = check_integer("seed", seed, 0, INT32_MAX)
         self._close_games()
         self._start()
 
@@ -317,11 +278,7 @@ class ProcgenEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the games. Raises ValueError, naming what differs, if they were saved under other settings."""
-        here, there = self._settings(), state["settings"]
-        differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in here | there]
-        differ = [text for key, text in zip(here | there, differ, strict=True) if there.get(key) != here.get(key)]
-        if differ:
-            raise ValueError("the saved games must have this environment's settings; got " + ", ".join(differ))
+        check_settings(self._settings(), state["settings"], "games")
         if self.resumable:
             states = [game.numpy().tobytes() for game in state["games"]]
             for rows, group in zip(self.groups, self._games, strict=True):
@@ -351,6 +308,9 @@ class ProcgenEnv(EnvBase):
         if not self.is_closed:
             self._close_games()
         super().close(raise_if_closed=raise_if_closed)
+
+
+ProcgenEnv = ProcgenGamesEnv  # its name in decouple 0.1, which TorchRL has too
 
 
 class EpisodesInState(Transform):
@@ -387,7 +347,7 @@ class EpisodesInState(Transform):
         return tensordict_reset.update(self._running)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The games' state (see ``ProcgenEnv.get_extra_state``) and the running return and length, (N, 1) each."""
+        """The games' state (see ``ProcgenGamesEnv.get_extra_state``) and the running return and length, (N, 1) each."""
         running = {key: value.clone() for key, value in self._running.items()}
         return {"games": self._game_env().get_extra_state(), "running": running}
 
@@ -399,11 +359,13 @@ class EpisodesInState(Transform):
             self._running = {key: value.to(env.device or "cpu") for key, value in state["running"].items()}
             self._just_loaded = bool(self._running)  # nothing runs before the first step
 
-    def _game_env(self) -> ProcgenEnv:
+    def _game_env(self) -> ProcgenGamesEnv:
         container = self.container
         env = container.base_env if isinstance(container, TransformedEnv) else None
-        if not isinstance(env, ProcgenEnv):
-            raise RuntimeError(f"EpisodesInState needs a TransformedEnv around ProcgenEnv; got {type(env).__name__}")
+        if not isinstance(env, ProcgenGamesEnv):
+            raise RuntimeError(
+                f"EpisodesInState needs a TransformedEnv around ProcgenGamesEnv; got {type(env).__name__}"
+            )
         return env
 
 
@@ -413,21 +375,24 @@ def procgen_env(
 ) -> TransformedEnv:
     """The games as the Procgen studies train on them: raw episode statistics, scaled rewards.
 
-    Adds to ``ProcgenEnv``'s keys ``episode_reward`` float32 (N, 1), the raw return so far, and ``step_count`` int64
-    (N, 1); next to a done both belong to the episode that ended. ``state_dict`` carries the games, these two, and the
-    scaling's statistics. To resume: build, ``load_state_dict``, and only then hand it to a collector, which resets it.
+    Adds to the keys of ``ProcgenGamesEnv`` ``episode_reward`` float32 (N, 1), the raw return so far, and ``step_count``
+    int64 (N, 1); next to a done both belong to the episode that ended. ``state_dict`` carries the games, these two, and
+    the scaling's statistics. To resume: build, ``load_state_dict``, and only then hand it to a collector, which resets
+    it.
 
     Args:
         game: one of ``GAMES``.
         num_envs: N >= 1.
-        scale_rewards: put ``RewardScaling`` last; False for evaluation.
+        scale_rewards: put ``RunningRewardScaling`` last; False for evaluation.
         gamma: the scaling's discount, in [0, 1].
-        **options: the other arguments of ``ProcgenEnv``.
+        **options: the other arguments of ``ProcgenGamesEnv``.
 
     >>> env = procgen_env("coinrun", 2, num_levels=200)
     >>> env.rollout(3)["next", "episode_reward"].shape
     torch.Size([2, 3, 1])
     """
-    scaling = [RewardScaling(gamma=gamma)] if scale_rewards else []  # before there are games: it may refuse gamma
+    scaling = (
+        [RunningRewardScaling(gamma=gamma)] if scale_rewards else []
+    )  # before there are games: it may refuse gamma
     transforms = Compose(RewardSum(), StepCounter(), EpisodesInState(), *scaling)
-    return TransformedEnv(ProcgenEnv(game, num_envs, **options), transforms)
+    return TransformedEnv(ProcgenGamesEnv(game, num_envs, **options), transforms)

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decouple.checks import SEED, at_least, check_setting, checked, positive_whole
-from decouple.envs.procgen.games import ProcgenEnv
+from decouple.checks import SEED, at_least, check_setting, checked
+from decouple.envs.procgen.games import ProcgenGamesEnv
 
 __all__ = ["LOOKS", "first_frames", "training_fingerprints", "unseen_episodes"]
 
@@ -41,19 +41,19 @@ def first_frames(
 ) -> Generator[tuple[int, bytes], None, None]:
     """Level seed and fingerprint of one episode's start after another, of all games in turn, without end.
 
-    The first `num_envs` are the levels that the first episodes of `ProcgenEnv(game, num_envs, **options)` play.
+    The first `num_envs` are the levels that the first episodes of `ProcgenGamesEnv(game, num_envs, **options)` play.
 
     Args:
         game: one of `GAMES`.
         num_envs: games in lockstep.
         told_by: `layout` or `frame`: what is to be equal where fingerprints are.
-        **options: those of `ProcgenEnv` that choose levels, and `num_threads`, `backend`.
+        **options: those of `ProcgenGamesEnv` that choose levels, and `num_threads`, `backend`.
 
     Yields:
         The level's seed, and 16 bytes that are equal for equal levels.
     """
     check_setting("told_by", told_by, LOOKS.__contains__, " or ".join(LOOKS))
-    env = ProcgenEnv(game, num_envs, center_agent=False, **LOOKS[told_by], **options)
+    env = ProcgenGamesEnv(game, num_envs, center_agent=False, **LOOKS[told_by], **options)
     try:
         while True:
             shown = env.reset()
@@ -88,7 +88,6 @@ def training_fingerprints(
     Returns:
         At most `num_levels`: training levels may repeat one another.
     """
-    check_setting("num_levels", num_levels, positive_whole, "a whole number, at least 1")
     levels = {"num_levels": num_levels, "start_level": start_level}
     found: dict[int, bytes] = {}
     with contextlib.closing(first_frames(game, min(num_levels, 64), **levels, **options)) as starts:
@@ -112,7 +111,7 @@ def unseen_episodes(game: str, num_envs: int, seed: int, seen: Collection[bytes]
         **options: as for `training_fingerprints`.
 
     Returns:
-        Bool (N,), for the first episode of each game of `ProcgenEnv(game, num_envs, seed=seed)`.
+        Bool (N,), for the first episode of each game of `ProcgenGamesEnv(game, num_envs, seed=seed)`.
     """
     with contextlib.closing(first_frames(game, num_envs, seed=seed, **options)) as starts:
         return torch.tensor([fingerprint not in seen for _, fingerprint in islice(starts, num_envs)])

@@ -1,6 +1,6 @@
 """Rewards divided by the running standard deviation of the discounted return, as in OpenAI Baselines.
 
-``TransformedEnv(env, RewardScaling())``; put ``RewardSum`` before it to keep the raw episode return. Source:
+``TransformedEnv(env, RunningRewardScaling())``; put ``RewardSum`` before it to keep the raw episode return. Source:
 ``VecNormalize`` and ``RunningMeanStd`` in https://github.com/openai/baselines, files
 ``baselines/common/vec_env/vec_normalize.py`` and ``baselines/common/running_mean_std.py``; the published Procgen
 results are trained with it.
@@ -19,8 +19,10 @@ from torchrl.envs.transforms import Transform
 
 from decouple.checks import ANY_NUMBER, checked
 
+__all__ = ["RunningRewardScaling"]
 
-class RewardScaling(Transform):
+
+class RunningRewardScaling(Transform):
     """Scale the reward by the running standard deviation of the discounted return.
 
     With r the rewards of one step, one per game, and R each game's discounted return, every step does, in float64::
@@ -121,3 +123,6 @@ class RewardScaling(Transform):
         if isinstance(loaded, Tensor) and loaded.shape != self.discounted_return.shape:
             self.discounted_return = self.discounted_return.new_zeros(loaded.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+RewardScaling = RunningRewardScaling  # its name in decouple 0.1, which TorchRL has too

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Binary, Composite, Unbounded
+from torchrl.data import Unbounded
 from torchrl.envs import EnvBase, MarlGroupMapType, UnityMLAgentsEnv
 
 from decouple.checks import INT32_MAX, above, at_least, between, check_integer, check_seeds, checked
+from decouple.envs.lockstep import ENDED, check_settings, check_shape, episode_specs, reset_mask, set_specs
 from decouple.envs.processes import Owned
 from decouple.envs.unity.conversion import AgentActions, Turn, observation_size
 
@@ -101,18 +102,10 @@ class UnityEnv(EnvBase):
         return self._owned.use
 
     def _make_specs(self, size: int) -> None:
-        column = torch.Size([*self.batch_size, 1])
         self.action_spec = self.actions.spec(self.batch_size)
         self._action_shape = self.action_spec.shape
-        self.observation_spec = Composite(
-            observation=Unbounded(torch.Size([*self.batch_size, size]), dtype=torch.float32),
-            episode_reward=Unbounded(column, dtype=torch.float32),
-            step_count=Unbounded(column, dtype=torch.int64),
-            shape=self.batch_size,
-        )
-        self.reward_spec = Unbounded(column, dtype=torch.float32)
-        end = Binary(shape=column, dtype=torch.bool)
-        self.done_spec = Composite(done=end, terminated=end.clone(), truncated=end.clone(), shape=self.batch_size)
+        observation = Unbounded(torch.Size([*self.batch_size, size]), dtype=torch.float32)
+        set_specs(self, observation=observation, **episode_specs(self))
 
     def _start(self) -> None:
         """All agents are due for a reset, and the scene with them."""
@@ -138,8 +131,7 @@ class UnityEnv(EnvBase):
 
     def _checked(self, action: Tensor) -> np.ndarray:
         """One row per agent, (N, A), or (N,) where actions are discrete."""
-        if action.shape != self._action_shape:
-            raise ValueError(f"action must have the shape {tuple(self._action_shape)}; got {tuple(action.shape)}")
+        check_shape(action, self._action_shape)
         values = action.detach().cpu().numpy()[0]
         if self.actions.continuous:
             with np.errstate(over="ignore"):
@@ -174,7 +166,7 @@ class UnityEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict.get("action"))
         if (self._terminated | self._truncated).any():
-            raise RuntimeError("an episode that has ended, or not begun, must be reset before the next step")
+            raise RuntimeError(ENDED)
         message = self._message(action)
         self._build.step(message.copy())
         turn = self._turn(message)
@@ -186,7 +178,7 @@ class UnityEnv(EnvBase):
         return TensorDict(self._shown() | {"reward": reward}, self.batch_size)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
+        mask = reset_mask(tensordict)
         which = np.ones(len(self.agents), dtype=np.bool_) if mask is None else mask.reshape(-1).cpu().numpy()
         running = ~(self._terminated | self._truncated)
         if mask is None or self._first is None or (which & running).any():
@@ -222,10 +214,7 @@ class UnityEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """All episodes begin anew. Raises ValueError, naming what differs, if saved under other settings."""
-        here, there = self._settings(), state["settings"]
-        differ = [f"{key} {there.get(key)!r} there, {here[key]!r} here" for key in here if there.get(key) != here[key]]
-        if differ:
-            raise ValueError("the saved build must have this environment's settings; got " + ", ".join(differ))
+        check_settings(self._settings(), state["settings"], "build")
         self._start()
 
     def close(self, *, raise_if_closed: bool = True) -> None:

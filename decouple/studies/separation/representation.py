@@ -43,7 +43,7 @@ from decouple.runs.progress import StepProgress
 from decouple.studies.separation.experiment import ProcgenExperiment, load_agent, make_env
 from decouple.studies.separation.representation_pictures import draw_measures, draw_saliency, draw_similarity
 
-__all__ = ["Agent", "Representation", "analyse", "levels_of", "load", "load_other", "record"]
+__all__ = ["Representation", "analyse"]
 
 
 @dataclass

@@ -19,8 +19,9 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
+from decouple.envs.control.catalogue import TASKS
 from decouple.envs.control.running_normalization import RunningMoments
-from decouple.envs.control.tasks import TASKS, control_env
+from decouple.envs.control.tasks import control_env
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 
 gymnasium = pytest.importorskip("gymnasium")

@@ -247,5 +247,5 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     assert file is not None and file.origin is not None and file.loader is not None
     spec = importlib.util.spec_from_file_location("without_gymnasium", file.origin)
     assert spec is not None and spec.loader is not None
-    with pytest.raises(ImportError, match=r"gymnasium_games needs Gymnasium: pip install 'decouple\[games\]'"):
+    with pytest.raises(ImportError, match=r"gymnasium_env needs Gymnasium: pip install 'decouple\[games\]'"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -1,4 +1,4 @@
-"""ProcgenEnv and procgen_env, with whichever backend is installed; the golden trace was recorded with procgen."""
+"""ProcgenGamesEnv and procgen_env, with whichever backend is installed; the golden trace was recorded with procgen."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ from torchrl.envs.utils import RandomPolicy, check_env_specs
 
 from decouple.analysis.evaluation import evaluate
 from decouple.envs.procgen import backends
-from decouple.envs.procgen.games import GAMES, TIME_LIMIT, ProcgenEnv, distribution_modes, procgen_env
+from decouple.envs.procgen.games import ProcgenGamesEnv, procgen_env
 from decouple.envs.procgen.levels import training_fingerprints
+from decouple.envs.procgen.options import GAMES, TIME_LIMIT, distribution_modes
 from decouple.networks.actor_value import actor_value
 from decouple.networks.separation import separate
 from decouple.on_policy.algorithms import ALGORITHMS
@@ -46,7 +47,7 @@ from decouple.runs.checkpoint import load_checkpoint
 BACKENDS = [name for name in ("procgen", "envpool") if importlib.util.find_spec(name) is not None]
 needs_procgen = pytest.mark.skipif("procgen" not in BACKENDS, reason="envpool cannot save or serialise its games")
 needs_envpool = pytest.mark.skipif("envpool" not in BACKENDS, reason="envpool is not installed")
-TRACE = Path(__file__).parent / "data" / "procgen_trace.npz"
+TRACE = Path(__file__).parents[2] / "data" / "procgen_trace.npz"
 TRACE_GAMES = ("starpilot", "miner", "bossfight", "chaser")
 TRACE_STEPS, TRACE_ENVS, TRACE_SEED = 300, 4, 7
 KEYS = ("observation", "reward", "done", "terminated", "truncated", "level_seed", "prev_level_complete")
@@ -77,7 +78,7 @@ def play(env: EnvBase, action: Tensor) -> TensorDict:
 
 def play_trace(game: str) -> dict[str, np.ndarray]:
     """The columns of the golden trace for one game, each (T, N)."""
-    env = ProcgenEnv(game, TRACE_ENVS, num_levels=3, start_level=10, seed=TRACE_SEED)
+    env = ProcgenGamesEnv(game, TRACE_ENVS, num_levels=3, start_level=10, seed=TRACE_SEED)
     steps = play(env, actions(TRACE_STEPS, TRACE_ENVS, seed=TRACE_SEED))
     env.close()
     columns = {"reward": np.float32, "done": np.bool_, "level_seed": np.int32}
@@ -97,14 +98,14 @@ class Pixels(Module):
 
 @needs_games
 def test_specs() -> None:
-    check_env_specs(ProcgenEnv("bigfish", 3))
+    check_env_specs(ProcgenGamesEnv("bigfish", 3))
     check_env_specs(procgen_env("bigfish", 3, num_levels=2))
 
 
 @needs_games
 @pytest.mark.parametrize("game", GAMES)
 def test_every_game_makes_and_steps(game: str) -> None:
-    env = ProcgenEnv(game, 2, num_threads=1)
+    env = ProcgenGamesEnv(game, 2, num_threads=1)
     steps = play(env, actions(5, 2))
     assert steps["observation"].shape == (5, 2, 3, 64, 64) and steps["observation"].dtype == torch.uint8
     assert steps["reward"].shape == (5, 2, 1) and steps["level_seed"].dtype == torch.int64
@@ -116,27 +117,27 @@ def test_every_game_makes_and_steps(game: str) -> None:
 @needs_games
 def test_seed_decides_the_trajectory() -> None:
     action = actions(60, 4)
-    first = play(ProcgenEnv("starpilot", 4, seed=1), action)
-    again = play(ProcgenEnv("starpilot", 4, seed=1), action)
-    other = play(ProcgenEnv("starpilot", 4, seed=2), action)
+    first = play(ProcgenGamesEnv("starpilot", 4, seed=1), action)
+    again = play(ProcgenGamesEnv("starpilot", 4, seed=1), action)
+    other = play(ProcgenGamesEnv("starpilot", 4, seed=2), action)
     assert same(first, again)
     assert not torch.equal(first["level_seed"], other["level_seed"])
-    reseeded = ProcgenEnv("starpilot", 4, seed=2)
+    reseeded = ProcgenGamesEnv("starpilot", 4, seed=2)
     reseeded.set_seed(1)
     assert same(first, play(reseeded, action))
 
 
 @needs_games
 def test_levels_come_from_the_asked_range_only() -> None:
-    steps = play(ProcgenEnv("bossfight", 16, num_levels=3, start_level=100), actions(200, 16))
+    steps = play(ProcgenGamesEnv("bossfight", 16, num_levels=3, start_level=100), actions(200, 16))
     assert set(steps["level_seed"].unique().tolist()) == {100, 101, 102}
-    unlimited = play(ProcgenEnv("bossfight", 16), actions(100, 16))
+    unlimited = play(ProcgenGamesEnv("bossfight", 16), actions(100, 16))
     assert unlimited["level_seed"].unique().numel() > 30
 
 
 @needs_games
 def test_exploration_is_one_chosen_level() -> None:
-    steps = play(ProcgenEnv("ninja", 2, distribution_mode="exploration"), actions(20, 2))
+    steps = play(ProcgenGamesEnv("ninja", 2, distribution_mode="exploration"), actions(20, 2))
     assert steps["level_seed"].unique().tolist() == [1123500215]
 
 
@@ -150,7 +151,7 @@ def test_reproduces_the_trace_recorded_with_procgen(game: str) -> None:
 
 @needs_games
 def test_done_shows_the_next_episode_and_reset_returns_that_frame() -> None:
-    env = ProcgenEnv("bossfight", 8, num_levels=4)
+    env = ProcgenGamesEnv("bossfight", 8, num_levels=4)
     state: TensorDictBase = env.reset()
     ends = 0
     for now in actions(120, 8):
@@ -166,20 +167,20 @@ def test_done_shows_the_next_episode_and_reset_returns_that_frame() -> None:
 @needs_games
 def test_time_out_is_terminated_and_truncated() -> None:
     # Leaper's frog that never moves is never hit: every episode runs to the limit of 500 steps.
-    steps = play(ProcgenEnv("leaper", 2), torch.full((1001, 2), 4))
+    steps = play(ProcgenGamesEnv("leaper", 2), torch.full((1001, 2), 4))
     expected = torch.zeros(1001, 2, 1, dtype=torch.bool)
     expected[[499, 999]] = True
     for key in ("done", "terminated", "truncated"):
         assert torch.equal(steps[key], expected), key
     # Bossfight's random player is shot long before its 4000 steps.
-    shot = play(ProcgenEnv("bossfight", 8), actions(100, 8))
+    shot = play(ProcgenGamesEnv("bossfight", 8), actions(100, 8))
     assert shot["terminated"].any() and not shot["truncated"].any()
 
 
 @needs_procgen
 @pytest.mark.parametrize("game", GAMES)
 def test_time_limits_are_those_in_the_games_own_state(game: str) -> None:
-    env = ProcgenEnv(game, 1, num_threads=1, backend="procgen")
+    env = ProcgenGamesEnv(game, 1, num_threads=1, backend="procgen")
     state, position = env.get_extra_state()["games"][0].numpy().tobytes(), 4  # version, then as Game::serialize writes
 
     def integers(count: int) -> tuple[int, ...]:
@@ -210,7 +211,7 @@ def test_time_limits_are_those_that_envpool_registers() -> None:
 def test_episode_statistics_belong_to_the_episode_that_ended() -> None:
     env = procgen_env("starpilot", 8, num_levels=3)
     steps = play(env, actions(300, 8))
-    raw = play(ProcgenEnv("starpilot", 8, num_levels=3), actions(300, 8))["reward"]
+    raw = play(ProcgenGamesEnv("starpilot", 8, num_levels=3), actions(300, 8))["reward"]
     total, length = torch.zeros(8, 1), torch.zeros(8, 1, dtype=torch.int64)
     for t in range(300):
         total, length = total + raw[t], length + 1
@@ -236,7 +237,7 @@ def test_reset_is_silent_and_changes_nothing_at_first_frames(capfd: pytest.Captu
 @needs_games
 def test_reset_in_mid_episode_restarts_the_asked_games_only() -> None:
     action = actions(40, 4)
-    left, right = ProcgenEnv("coinrun", 4, seed=5), ProcgenEnv("coinrun", 4, seed=5)
+    left, right = ProcgenGamesEnv("coinrun", 4, seed=5), ProcgenGamesEnv("coinrun", 4, seed=5)
     before = play(left, action[:20])[-1]
     play(right, action[:20])
     mask = torch.tensor([[False], [True], [False], [False]])
@@ -255,7 +256,7 @@ def test_reset_in_mid_episode_restarts_the_asked_games_only() -> None:
 
 @needs_games
 def test_an_observation_is_not_overwritten_by_later_steps() -> None:
-    env = ProcgenEnv("starpilot", 4)
+    env = ProcgenGamesEnv("starpilot", 4)
     first = env.reset()["observation"]
     kept = first.clone()
     play(env, actions(20, 4))
@@ -265,7 +266,7 @@ def test_an_observation_is_not_overwritten_by_later_steps() -> None:
 @needs_procgen
 def test_games_can_be_freed_while_others_are_built() -> None:
     # The garbage collector may free games inside cffi's lock, where their destructor must not wait for that lock.
-    games = ProcgenEnv("coinrun", 1, backend="procgen")._games[0].games
+    games = ProcgenGamesEnv("coinrun", 1, backend="procgen")._games[0].games
     freeing = threading.Thread(target=games.close, daemon=True)
     with games._ffi._lock:
         freeing.start()
@@ -277,7 +278,7 @@ def test_games_can_be_freed_while_others_are_built() -> None:
 @pytest.mark.parametrize("game", ["starpilot", "coinrun"])
 def test_two_groups_play_what_one_plays_also_where_games_are_given_up(game: str) -> None:
     action = actions(200, 6, seed=3)
-    plain, grouped = (ProcgenEnv(game, 6, num_levels=9, groups=groups) for groups in (1, 2))
+    plain, grouped = (ProcgenGamesEnv(game, 6, num_levels=9, groups=groups) for groups in (1, 2))
     assert grouped.groups == [slice(0, 3), slice(3, 6)]
     some = torch.tensor([[False], [True], [False], [False], [True], [True]])
     for part in (action[:100], action[100:]):
@@ -289,7 +290,7 @@ def test_two_groups_play_what_one_plays_also_where_games_are_given_up(game: str)
 @needs_games
 def test_a_group_can_be_sent_off_before_the_step_before_is_dealt_with() -> None:
     action = actions(60, 4, seed=3)
-    plain, grouped = (ProcgenEnv("starpilot", 4, num_levels=9, groups=groups) for groups in (1, 2))
+    plain, grouped = (ProcgenGamesEnv("starpilot", 4, num_levels=9, groups=groups) for groups in (1, 2))
     expected = play(plain, action)
     state: TensorDictBase = grouped.reset()
     for group, rows in enumerate(grouped.groups):
@@ -307,7 +308,7 @@ def test_a_group_can_be_sent_off_before_the_step_before_is_dealt_with() -> None:
 @needs_procgen
 def test_a_state_goes_from_one_group_to_two() -> None:
     action = actions(60, 4)
-    plain, grouped = (ProcgenEnv("starpilot", 4, groups=groups, seed=groups) for groups in (1, 2))
+    plain, grouped = (ProcgenGamesEnv("starpilot", 4, groups=groups, seed=groups) for groups in (1, 2))
     play(plain, action[:30])
     grouped.set_extra_state(plain.get_extra_state())
     plain.set_extra_state(plain.get_extra_state())  # so that neither gives up its episodes at the next reset
@@ -453,7 +454,10 @@ def test_a_collector_resumes_at_the_restored_frames() -> None:
 
 @needs_games
 def test_a_state_of_other_settings_is_refused_by_name() -> None:
-    env, other = ProcgenEnv("coinrun", 2, num_levels=5), ProcgenEnv("coinrun", 2, num_levels=6, use_backgrounds=False)
+    env, other = (
+        ProcgenGamesEnv("coinrun", 2, num_levels=5),
+        ProcgenGamesEnv("coinrun", 2, num_levels=6, use_backgrounds=False),
+    )
     with pytest.raises(ValueError, match="num_levels 5 there, 6 here, use_backgrounds True there, False here"):
         other.load_state_dict(env.state_dict())
 
@@ -471,7 +475,7 @@ def test_envpool_says_that_it_cannot_save_and_starts_fresh() -> None:
 
 @needs_procgen
 def test_sequential_levels_go_on_without_a_done_and_restart_the_clock() -> None:
-    env = ProcgenEnv("maze", 16, use_sequential_levels=True, num_levels=1, backend="procgen")
+    env = ProcgenGamesEnv("maze", 16, use_sequential_levels=True, num_levels=1, backend="procgen")
     steps = play(env, actions(400, 16))
     won = steps["prev_level_complete"]
     assert won.sum() > 5 and not (won & steps["done"]).any()
@@ -510,7 +514,7 @@ def test_closed_games_do_not_wait_for_the_collector() -> None:
 
 @needs_procgen
 def test_games_dropped_in_a_cycle_are_closed_and_never_the_collectors_garbage() -> None:
-    env = ProcgenEnv("coinrun", 2, num_threads=1, backend="procgen")
+    env = ProcgenGamesEnv("coinrun", 2, num_threads=1, backend="procgen")
     env.itself = env
     handle = weakref.ref(env._games[0].games)
     gc.collect()
@@ -523,7 +527,7 @@ def test_games_dropped_in_a_cycle_are_closed_and_never_the_collectors_garbage() 
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-    assert "ProcgenEnv" in garbage and "ProcgenGym3Env" not in garbage
+    assert "ProcgenGamesEnv" in garbage and "ProcgenGym3Env" not in garbage
 
 
 @needs_procgen
@@ -538,7 +542,7 @@ def test_an_error_while_groups_are_built_closes_those_that_are(monkeypatch: pyte
 
     monkeypatch.setattr(backends, "ProcgenGames", build_one)
     with pytest.raises(MemoryError):
-        ProcgenEnv("coinrun", 4, groups=2, backend="procgen")
+        ProcgenGamesEnv("coinrun", 4, groups=2, backend="procgen")
     with pytest.raises(RuntimeError, match="closed"):
         built[0].games  # noqa: B018
 
@@ -636,12 +640,12 @@ BAD_ARGUMENTS = [
 @pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ProcgenEnv(**({"game": "coinrun", "num_envs": 2} | arguments))
+        ProcgenGamesEnv(**({"game": "coinrun", "num_envs": 2} | arguments))
 
 
 @needs_games
 def test_bad_actions_are_refused() -> None:
-    env = ProcgenEnv("coinrun", 2)
+    env = ProcgenGamesEnv("coinrun", 2)
     with pytest.raises(ValueError, match=r"action must lie in \[0, 15\); got -1 to 4"):
         env.step(env.reset().set("action", torch.tensor([-1, 4])))
 
@@ -660,7 +664,7 @@ def test_bad_actions_are_refused() -> None:
     ],
 )
 def test_what_is_no_action_is_not_played(action: Tensor, message: str, groups: int) -> None:
-    env = ProcgenEnv("coinrun", 2, groups=groups, num_threads=1)
+    env = ProcgenGamesEnv("coinrun", 2, groups=groups, num_threads=1)
     state = env.reset()
     with pytest.raises(ValueError, match=message):
         env._step({"action": action})  # past TorchRL's own checks, which come and go
@@ -672,9 +676,9 @@ def test_a_missing_backend_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "procgen", None)
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(ImportError, match=r"pip install 'decouple\[procgen\]' or pip install 'decouple\[envpool\]'"):
-        ProcgenEnv("coinrun", 2)
+        ProcgenGamesEnv("coinrun", 2)
     with pytest.raises(ImportError, match=r"found: pip install 'decouple\[envpool\]'$"):
-        ProcgenEnv("coinrun", 2, backend="envpool")
+        ProcgenGamesEnv("coinrun", 2, backend="envpool")
 
 
 def test_a_script_called_procgen_is_not_taken_for_the_games(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -682,4 +686,29 @@ def test_a_script_called_procgen_is_not_taken_for_the_games(monkeypatch: pytest.
     script.__file__ = "/somewhere/experiments/procgen.py"
     monkeypatch.setitem(sys.modules, "procgen", script)
     with pytest.raises(ImportError, match=r"must find the games; got /somewhere/experiments/procgen.py"):
-        ProcgenEnv("coinrun", 2)
+        ProcgenGamesEnv("coinrun", 2)
+
+
+def test_the_names_of_version_0_1_go_on() -> None:
+    from decouple.envs.procgen import ProcgenEnv
+    from decouple.envs.procgen.reward_scaling import RewardScaling, RunningRewardScaling
+
+    assert ProcgenEnv is ProcgenGamesEnv
+    assert RewardScaling is RunningRewardScaling
+
+
+def test_no_class_of_the_environments_has_a_name_of_torchrls() -> None:
+    import pkgutil
+
+    import torchrl.envs
+
+    import decouple.envs
+
+    modules = [m.name for m in pkgutil.walk_packages(decouple.envs.__path__, "decouple.envs.")]
+    own = {
+        name
+        for module in modules
+        for name, value in vars(importlib.import_module(module)).items()
+        if isinstance(value, type) and value.__name__ == name and value.__module__ == module
+    }
+    assert own and not own & set(dir(torchrl.envs))

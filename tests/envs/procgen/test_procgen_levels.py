@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from decouple.envs.procgen.games import ProcgenEnv
+from decouple.envs.procgen.games import ProcgenGamesEnv
 from decouple.envs.procgen.levels import LOOKS, first_frames, training_fingerprints, unseen_episodes
 
 pytestmark = pytest.mark.skipif(
@@ -32,7 +32,7 @@ def test_frames_that_are_equal_have_equal_fingerprints_and_no_others():
     # In maze some of the first 200 levels show one picture.
     pictures, fingerprints = {}, {}
     for level in range(200):
-        env = ProcgenEnv("maze", 1, num_levels=1, start_level=level, num_threads=1, center_agent=False)
+        env = ProcgenGamesEnv("maze", 1, num_levels=1, start_level=level, num_threads=1, center_agent=False)
         pictures[level] = env.reset()["observation"].numpy().tobytes()
         env.close()
     starts = first_frames("maze", 64, num_levels=200, num_threads=1, told_by="frame")
@@ -46,7 +46,7 @@ def test_frames_that_are_equal_have_equal_fingerprints_and_no_others():
 
 def test_the_levels_are_those_that_the_episodes_play():
     levels = [level for level, _ in islice(first_frames("ninja", 7, seed=11, num_threads=1), 7)]
-    env = ProcgenEnv("ninja", 7, seed=11, num_threads=1)
+    env = ProcgenGamesEnv("ninja", 7, seed=11, num_threads=1)
     assert env.reset()["level_seed"][:, 0].tolist() == levels
     env.close()
 
@@ -73,7 +73,7 @@ def test_a_layout_repeats_at_least_where_the_frame_does_and_in_coinrun_often():
 def test_plain_looks_leave_the_game_as_it_is(game: str):
     played = []
     for looks in LOOKS.values():
-        env = ProcgenEnv(game, 8, seed=3, num_threads=1, center_agent=False, **looks)
+        env = ProcgenGamesEnv(game, 8, seed=3, num_threads=1, center_agent=False, **looks)
         generator, state, steps = torch.Generator().manual_seed(0), env.reset(), []
         for _ in range(150):
             action = torch.randint(15, (8,), generator=generator)

@@ -1,4 +1,4 @@
-"""RewardScaling against a plain numpy copy of Baselines' arithmetic."""
+"""RunningRewardScaling against a plain numpy copy of Baselines' arithmetic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase, RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
-from decouple.envs.procgen.reward_scaling import RewardScaling
+from decouple.envs.procgen.reward_scaling import RunningRewardScaling
 
 
 class NumpyVecNormalize:
@@ -68,7 +68,7 @@ def rewards_and_dones(steps: int, shape: tuple[int, ...]) -> tuple[torch.Tensor,
 @pytest.mark.parametrize(("gamma", "clip", "epsilon"), [(0.99, 10.0, 1e-8), (0.9, 0.5, 1e-2), (0.0, 10.0, 1e-8)])
 def test_equals_baselines_over_many_episodes(gamma: float, clip: float, epsilon: float) -> None:
     rewards, dones = rewards_and_dones(400, (6, 1))
-    transform, reference = RewardScaling(gamma, clip, epsilon), NumpyVecNormalize(6, gamma, clip, epsilon)
+    transform, reference = RunningRewardScaling(gamma, clip, epsilon), NumpyVecNormalize(6, gamma, clip, epsilon)
     for reward, done in zip(rewards, dones, strict=True):
         scaled = transform.scale(reward, done)
         expected = reference.step(reward[:, 0].double().numpy(), done[:, 0].numpy())
@@ -82,7 +82,7 @@ def test_equals_baselines_over_many_episodes(gamma: float, clip: float, epsilon:
 def test_first_step_worked_by_hand() -> None:
     # R = (1, 3): mean 2, variance 1. Merged with mean 0, variance 1, count 1e-4:
     # (1e-4 + 2 + 2^2 * 1e-4 * 2 / 2.0001) / 2.0001 = 1.00019998.
-    transform = RewardScaling(gamma=0.5, epsilon=0.0)
+    transform = RunningRewardScaling(gamma=0.5, epsilon=0.0)
     scaled = transform.scale(torch.tensor([[1.0], [3.0]]), torch.tensor([[False], [True]]))
     variance = (1e-4 + 2 + 4 * 1e-4 * 2 / 2.0001) / 2.0001
     torch.testing.assert_close(scaled, torch.tensor([[1.0], [3.0]]) / math.sqrt(variance))
@@ -91,7 +91,7 @@ def test_first_step_worked_by_hand() -> None:
 
 def test_any_leading_batch_counts_every_element() -> None:
     rewards, dones = rewards_and_dones(50, (2, 3, 1))
-    grid, flat = RewardScaling(), RewardScaling()
+    grid, flat = RunningRewardScaling(), RunningRewardScaling()
     for reward, done in zip(rewards, dones, strict=True):
         torch.testing.assert_close(
             grid.scale(reward, done), flat.scale(reward.reshape(6, 1), done.reshape(6, 1)).reshape(2, 3, 1)
@@ -100,9 +100,9 @@ def test_any_leading_batch_counts_every_element() -> None:
 
 def test_state_dict_continues_in_a_fresh_transform() -> None:
     rewards, dones = rewards_and_dones(100, (5, 1))
-    whole = RewardScaling()
+    whole = RunningRewardScaling()
     expected = [whole.scale(reward, done) for reward, done in zip(rewards, dones, strict=True)]
-    first, second = RewardScaling(), RewardScaling()
+    first, second = RunningRewardScaling(), RunningRewardScaling()
     for t in range(60):
         first.scale(rewards[t], dones[t])
     second.load_state_dict(first.state_dict())
@@ -113,7 +113,7 @@ def test_state_dict_continues_in_a_fresh_transform() -> None:
 
 
 def test_state_dict_of_an_unused_transform_loads_into_a_used_one() -> None:
-    used, fresh = RewardScaling(), RewardScaling()
+    used, fresh = RunningRewardScaling(), RunningRewardScaling()
     used.scale(torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.bool))
     used.load_state_dict(fresh.state_dict())
     assert used.count.item() == 1e-4 and used.discounted_return.numel() == 0
@@ -121,7 +121,7 @@ def test_state_dict_of_an_unused_transform_loads_into_a_used_one() -> None:
 
 def test_in_an_environment_reset_leaves_the_statistics_and_the_raw_sum_stays_raw() -> None:
     env = TransformedEnv(NoisyRewards(), RewardSum())
-    env.append_transform(RewardScaling())
+    env.append_transform(RunningRewardScaling())
     check_env_specs(env)
     env.rollout(30, break_when_any_done=False)
     before = {key: value.clone() for key, value in env.state_dict().items()}
@@ -136,14 +136,14 @@ def test_in_an_environment_reset_leaves_the_statistics_and_the_raw_sum_stays_raw
 
 
 def test_a_reset_of_some_games_begins_their_discounted_return_and_leaves_the_others() -> None:
-    transform = RewardScaling(gamma=0.5)
+    transform = RunningRewardScaling(gamma=0.5)
     transform.scale(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[False], [False], [True]]))
     nothing, some = TensorDict(batch_size=[3]), torch.tensor([[False], [True], [True]])
     transform._reset(nothing, nothing.clone())
     assert transform.discounted_return.flatten().tolist() == [1, 2, 0]
     transform._reset(TensorDict({"_reset": some}, [3]), nothing.clone())
     assert transform.discounted_return.flatten().tolist() == [1, 0, 0]
-    RewardScaling()._reset(TensorDict({"_reset": some}, [3]), nothing.clone())  # before the first step
+    RunningRewardScaling()._reset(TensorDict({"_reset": some}, [3]), nothing.clone())  # before the first step
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ def test_a_reset_of_some_games_begins_their_discounted_return_and_leaves_the_oth
 )
 def test_bad_arguments_are_refused(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RewardScaling(**arguments)
+        RunningRewardScaling(**arguments)
 
 
 def test_changed_shapes_are_refused() -> None:
-    transform = RewardScaling()
+    transform = RunningRewardScaling()
     transform.scale(torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"reward must keep the shape \(4, 1\)"):
         transform.scale(torch.ones(3, 1), torch.zeros(3, 1, dtype=torch.bool))
