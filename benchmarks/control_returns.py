@@ -34,7 +34,9 @@ import track_task
 import yaml
 from scipy.stats import t as student
 
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, FINAL_SEED, ControlSettings, train_agents
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.settings import FINAL_SEED, ControlSettings
 
 ALGORITHMS = ["ppo", "sac", "td3", "ddpg"]
 FAILED = -400.0  # on Pendulum: an agent below has not learned to swing up; those that have are near -150
@@ -101,7 +103,7 @@ def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> l
     settings: Any = make_settings(case, algorithm, seed=seed)
     env = make_vec_env("Pendulum-v1", settings.num_envs, seed=seed)
     model = stable_baselines(settings, env)
-    model.learn(settings.total_frames)
+    model.learn(settings.learning.total_frames)
 
     def act(observation: np.ndarray) -> np.ndarray:
         return model.predict(observation, deterministic=True)[0]
@@ -115,44 +117,45 @@ def stable_baselines(settings: Any, env: Any) -> Any:
     from stable_baselines3 import DDPG, PPO, SAC, TD3
     from stable_baselines3.common.noise import NormalActionNoise
 
-    common = {"learning_rate": settings.learning_rate, "gamma": settings.gamma, "seed": settings.seed, "device": "cpu"}
+    learning = settings.learning
+    common = {"learning_rate": learning.learning_rate, "gamma": learning.gamma, "seed": settings.seed, "device": "cpu"}
     if settings.algorithm == "ppo":  # tanh, orthogonal with gains sqrt 2, .01 and 1, Adam's epsilon 1e-5: as ours
         return PPO(
             "MlpPolicy",
             env,
-            n_steps=settings.rollout_steps,
-            batch_size=settings.num_envs * settings.rollout_steps // settings.minibatches,
-            n_epochs=settings.epochs,
-            gae_lambda=settings.gae_lambda,
-            clip_range=settings.clip_epsilon,
-            ent_coef=settings.entropy_coeff,
-            vf_coef=settings.value_coeff,
-            max_grad_norm=settings.max_grad_norm,
+            n_steps=learning.rollout_steps,
+            batch_size=settings.num_envs * learning.rollout_steps // learning.minibatches,
+            n_epochs=learning.epochs,
+            gae_lambda=learning.gae_lambda,
+            clip_range=learning.clip_epsilon,
+            ent_coef=learning.entropy_coeff,
+            vf_coef=learning.value_coeff,
+            max_grad_norm=learning.max_grad_norm,
             policy_kwargs={"net_arch": {"pi": settings.actor, "vf": settings.critic}},
             **common,
         )
     common |= {
         "policy_kwargs": {"net_arch": {"pi": settings.actor, "qf": settings.critic}},
-        "learning_starts": settings.learning_starts,
-        "batch_size": settings.batch_size,
-        "buffer_size": min(settings.buffer_size, settings.total_frames),
-        "tau": settings.tau,
-        "train_freq": settings.train_every,
-        "gradient_steps": settings.updates,
+        "learning_starts": learning.learning_starts,
+        "batch_size": learning.batch_size,
+        "buffer_size": min(learning.buffer_size, learning.total_frames),
+        "tau": learning.tau,
+        "train_freq": learning.train_every,
+        "gradient_steps": learning.updates,
     }
     if settings.algorithm == "sac":
         return SAC("MlpPolicy", env, **common)
     actions = env.action_space.shape[0]
-    noise = NormalActionNoise(np.zeros(actions), settings.exploration_noise * np.ones(actions))  # in [-1, 1], as ours
+    noise = NormalActionNoise(np.zeros(actions), learning.exploration_noise * np.ones(actions))  # in [-1, 1], as ours
     if settings.algorithm == "ddpg":
         return DDPG("MlpPolicy", env, action_noise=noise, **common)
     return TD3(
         "MlpPolicy",
         env,
         action_noise=noise,
-        policy_delay=settings.policy_delay,
-        target_policy_noise=settings.target_noise,
-        target_noise_clip=settings.target_noise_clip,
+        policy_delay=learning.policy_delay,
+        target_policy_noise=learning.target_noise,
+        target_noise_clip=learning.target_noise_clip,
         **common,
     )
 

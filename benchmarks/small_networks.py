@@ -23,7 +23,8 @@ import torch
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.training import train_off_policy
 from decouple.runs.performance import keep_memory
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env, make_model
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, make_model
+from decouple.studies.actor_size.build import make_env
 
 WARM_UP = 200  # steps before the clock starts; the first 100 have random actions and no updates
 
@@ -61,7 +62,7 @@ def ours(threads: int, algorithm: str, actor: list[int], critic: list[int], agen
     times: dict[int, float] = {}
     train_off_policy(
         env,
-        Learner(models, config),
+        Learner(models, config.learning),
         seeds=config.all_seeds,
         log=lambda _, frames: times.__setitem__(frames, time.perf_counter()),
     )

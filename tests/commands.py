@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from decouple.commands.settings import CONFIGS
+from decouple.commands.settings import CONFIGS, control_settings
 from decouple.runs.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,8 @@ def composing(name: str) -> Iterator[Callable[..., Any]]:
 def composed(name: str, *arguments: str) -> Any:
     """The settings that arguments of a command give."""
     with composing(name) as configuration:
-        return OmegaConf.to_object(configuration(*arguments))
+        made = configuration(*arguments)
+        return control_settings(made) if name == "control" else OmegaConf.to_object(made)
 
 
 def interrupt(command: list[str], folder: Path, number: int, ready: Callable[[], bool]) -> tuple[int, list[str], float]:

@@ -49,8 +49,8 @@ from commands import composing
 from torch import nn
 
 import decouple
-from decouple.commands.settings import CONFIGS
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS
+from decouple.commands.settings import CONFIGS, control_settings
+from decouple.runs.settings import flat
 from decouple.studies.actor_size.smallest_actor import SearchSettings
 
 # Arguments that a message may call by the word which the docstring uses.
@@ -535,9 +535,8 @@ def settings_of(script: str, key: str, text: str) -> Any:
         OmegaConf.update(config, key, OverridesParser.create().parse_override(f"{key}={text}").value())
     if name == "smallest_actor":
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        options = SearchSettings(**plain.pop("search"))
-        return options, CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
-    return OmegaConf.to_object(config)
+        return SearchSettings(**plain.pop("search")), control_settings(plain)
+    return control_settings(config) if name == "control" else OmegaConf.to_object(config)
 
 
 @functools.cache
@@ -582,8 +581,9 @@ def attempt_setting(script: str, key: str, text: str) -> Tried:
     name = key.rpartition(".")[2]
     if error is None:
         owner = settings[not key.startswith("search.")] if isinstance(settings, tuple) else settings
-        value = getattr(owner, name, None)
-        meant = suits(f"{script}.{type(owner).__name__}", name, kinds(type(owner)).get(name, Any), value)
+        value, of_parts = flat(owner).get(name), getattr(owner, "learning", None)
+        own = kinds(type(owner)) | (kinds(type(of_parts)) if of_parts else {})
+        meant = suits(f"{script}.{type(owner).__name__}", name, own.get(name, Any), value)
         kind = "meant" if meant else "meaningless"
     else:
         kind = classify(error, name, text)

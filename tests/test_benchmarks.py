@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, FINAL_SEED, make_env
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.settings import FINAL_SEED
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("scipy")

@@ -99,7 +99,8 @@ NAMES_LEFT_OUT = {
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
-    **dict.fromkeys(["EpisodesInState", "StepProgress"], "PLAIN"),
+    **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents"], "PLAIN"),
+    **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
@@ -270,7 +271,7 @@ def on_policy(**settings: Any) -> Any:
 
 
 def control(**settings: Any) -> Any:
-    from decouple.studies.actor_size.cell import SACControl
+    from decouple.studies.actor_size.algorithms import SACControl
 
     own = {"env": "toy", "total_frames": 40, "learning_starts": 10, "batch_size": 4, "actor": [4], "critic": [4]}
     own |= {"log_every": 20, "evaluate_every": 20, "checkpoint_every": 20, "evaluate_episodes": 1}
@@ -313,7 +314,7 @@ def size_cell() -> Any:
 
 
 def initial() -> Any:
-    from decouple.studies.actor_size.cell import initial_agents
+    from decouple.studies.actor_size.algorithms import initial_agents
 
     return initial_agents(control())
 
@@ -570,6 +571,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         | {"policy": toy_q().get_policy_operator()}
     ),
     "Learner": lambda: {"models": [q_model()], "settings": sac()},
+    "make_learner": lambda: {"models": [q_model()], "settings": sac()},
     "GreedyPolicy": lambda: {"learner": learner()},
     "replay_for": lambda: {"env": toy_env(), "learner": learner()},
     "train_off_policy": lambda: {"env": toy_env(), "learner": learner(), "seeds": [0], "log": ignore},

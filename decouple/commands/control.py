@@ -9,9 +9,10 @@ import hydra
 
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, register_algorithms, settings_of
+from decouple.commands.settings import CONFIGS, control_settings, register_algorithms
 from decouple.commands.sweeps import run_folder, sweep_result
-from decouple.studies.actor_size.cell import ControlSettings, train_agents
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.settings import ControlSettings
 
 __all__ = ["main"]
 
@@ -39,7 +40,7 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
 def command(config: Any) -> float:
     """Returns what a sweeper maximises: the final return, the mean over agents; -inf where an agent has failed."""
-    settings: ControlSettings = settings_of(config)
+    settings = control_settings(config)
     settings.run_dir = run_folder(config)
     with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
         report = sweep_result(settings) or train_agents(settings)

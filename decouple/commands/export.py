@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from decouple.commands.running import run_command
 from decouple.commands.settings import CONFIGS, settings_of
 from decouple.deploy.export import ExportReport
-from decouple.studies.actor_size.cell import sizes_name
+from decouple.studies.actor_size.settings import sizes_name
 from decouple.studies.export import Export, Source, export
 
 __all__ = ["main"]

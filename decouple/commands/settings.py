@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, sizes_name
+from decouple.checks import check_setting
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
-__all__ = ["CONFIGS", "refuse_added", "register_algorithms", "settings_of"]
+__all__ = ["CONFIGS", "control_settings", "refuse_added", "register_algorithms", "settings_of"]
 
 
 def _configs() -> Path:
@@ -42,8 +44,29 @@ def refuse_added(kind: Any, given: Mapping[Any, Any], group: str = "") -> None:
         raise ValueError(f"{', '.join(added)} must not be added: {kind.__name__} has no such setting")
 
 
-def register_algorithms(kinds: Mapping[str, Any] = CONTROL_ALGORITHMS) -> None:
-    """Make the algorithms of control tasks, with all their settings, choices of Hydra's group `algorithm`."""
-    for name, settings in kinds.items():
-        ConfigStore.instance().store(group="algorithm", name=name, node=settings, package="_global_")
+def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
+    """The settings of a run on a control task, from what Hydra composed, or from plain values by their flat keys.
+
+    Raises:
+        ValueError: no algorithm of this name, a setting that it does not have, or a value that is not allowed.
+    """
+    plain: Any = config
+    if OmegaConf.is_config(config):
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    known = f"of {list(CONTROL_ALGORITHMS)}"
+    check_setting("algorithm", plain.get("algorithm"), CONTROL_ALGORITHMS.__contains__, known)
+    return CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
+
+
+def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
+    """Make the algorithms of control tasks, with all their settings, choices of Hydra's group `algorithm`.
+
+    Args:
+        beside: groups of settings that stand beside them: each a name and a dataclass.
+    """
+    groups = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in beside]
+    for name, algorithm in CONTROL_ALGORITHMS.items():
+        own = algorithm.keys.structured()
+        node = dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own
+        ConfigStore.instance().store(group="algorithm", name=name, node=node, package="_global_")
     OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import hydra
@@ -11,8 +10,7 @@ from omegaconf import OmegaConf
 from decouple.checks import check_setting
 from decouple.commands.interrupts import says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, refuse_added, register_algorithms
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS
+from decouple.commands.settings import CONFIGS, control_settings, refuse_added, register_algorithms
 from decouple.studies.actor_size.smallest_actor import (
     SearchSettings,
     actor_parameters,
@@ -27,13 +25,7 @@ __all__ = ["main"]
 
 def register() -> None:
     """Make the algorithms' settings, with those of the search beside them, choices of Hydra's group `algorithm`."""
-    beside = ("search", SearchSettings, dataclasses.field(default_factory=SearchSettings))
-    register_algorithms(
-        {
-            name: dataclasses.make_dataclass(kind.__name__, [beside], bases=(kind,))
-            for name, kind in CONTROL_ALGORITHMS.items()
-        }
-    )
+    register_algorithms([("search", SearchSettings)])
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="smallest_actor")
@@ -41,11 +33,8 @@ def command(config: Any) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     given = plain.pop("search")
     check_setting("search", given, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
-    check_setting("algorithm", plain["algorithm"], CONTROL_ALGORITHMS.__contains__, f"of {list(CONTROL_ALGORITHMS)}")
-    kind = CONTROL_ALGORITHMS[plain["algorithm"]]
     refuse_added(SearchSettings, given, "search.")
-    refuse_added(kind, plain)
-    options, settings = SearchSettings(**given), kind(**plain)
+    options, settings = SearchSettings(**given), control_settings(plain)
     if not options.train:
         print(write_table(settings.run_dir))
         return

@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import read_result
 from decouple.runs.settings import defaults_of, flat
-from decouple.studies.actor_size.cell import ControlSettings, run_result
+from decouple.studies.actor_size.algorithms import algorithm_of
+from decouple.studies.actor_size.cell import run_result
+from decouple.studies.actor_size.settings import ControlSettings
 
 __all__ = ["in_sweep", "run_folder", "sweep_result"]
 
@@ -56,11 +58,13 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     if not in_sweep() or settings.restart or not all(file.exists() for file in files):
         return None
     config, result = files
-    before = defaults_of(settings) | read_yaml(config) | {"restart": False}  # which an older version did not have
-    if isinstance(settings, ControlSettings):
+    control = isinstance(settings, ControlSettings)
+    defaults = algorithm_of(settings).keys.defaults if control else defaults_of(settings)
+    before = defaults | read_yaml(config) | {"restart": False}  # which an older version did not have
+    if control:
         run_result(settings)
     same = before == flat(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
     report = read_result(result)
-    return report if report["frames"] >= settings.total_frames else None
+    return report if report["frames"] >= flat(settings)["total_frames"] else None

@@ -10,15 +10,15 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
 from decouple.checks import check_setting
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, register_algorithms, settings_of
+from decouple.commands.settings import CONFIGS, control_settings, register_algorithms, settings_of
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.finite import NotFiniteError
-from decouple.studies.actor_size.cell import ControlSettings, done_result, sizes_name, train_agents
+from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 from decouple.studies.actor_size.toy import PAIRS, TITLES, VIABLE, ToyStudy, read_cells, toy_report
 
 __all__ = ["main"]
@@ -40,8 +40,7 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
     if study.total_frames is not None:
         overrides.append(f"total_frames={study.total_frames}")
     with initialize_config_dir(str(CONFIGS / "control"), version_base="1.3"):
-        settings = OmegaConf.to_object(compose("control", [text.replace(" ", "") for text in overrides]))
-    return settings  # pyright: ignore[reportReturnType]
+        return control_settings(compose("control", [text.replace(" ", "") for text in overrides]))
 
 
 def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:

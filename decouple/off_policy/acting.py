@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from decouple.networks.distributions import draw_categories
+from decouple.networks.distributions import draw_categories, squashed_normal
 from decouple.networks.heads import ActionSpace, ActionUnit
 from decouple.seeding import SeedNoise
 
@@ -63,6 +64,22 @@ class Acting:
         if noise is not None:
             action = torch.clamp(action + self.exploration_noise * noise.normal(*action.shape[1:]), -1, 1)
         return self.to_task(action)
+
+    def draw(self, parameters: Any, noise: SeedNoise) -> tuple[Tensor, Tensor]:
+        """Actions without exploration as critics read them, (S, N, A) in [-1, 1] or indices (S, N, 1), and the
+        logarithm of their probability, (S, N, 1); 0 of a deterministic policy.
+
+        Args:
+            parameters: as for `choose`.
+            noise: of the S seeds; not read for a deterministic policy.
+        """
+        if self.space.discrete:
+            action = self.choose(parameters, noise)
+            return action, functional.log_softmax(parameters, -1).gather(-1, action)
+        if self.exploration_noise is None:
+            return squashed_normal(*parameters, noise.normal(*parameters[0].shape[1:]))
+        action = torch.tanh(parameters)
+        return action, torch.zeros_like(action[..., :1])
 
     def uniform(self, count: int, noise: SeedNoise) -> Tensor:
         """Uniform actions (S, count, A) in the task's units, or indices (S, count, 1)."""

@@ -39,10 +39,10 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.distributions import squashed_normal
 from decouple.networks.stacking import clip_per_seed, stack, unstack
 from decouple.off_policy.acting import Acting
+from decouple.off_policy.critics import Critics, frozen_rows, policy_network
 from decouple.off_policy.flat_adam import FlatAdam, FlatParameters
 from decouple.off_policy.replay import Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
-from decouple.off_policy.stacked_mlp import PullBack, fuse
 from decouple.seeding import SeedNoise
 
 __all__ = ["Learner"]
@@ -73,31 +73,31 @@ class Learner:
             raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
         self.cut = self.like.module["cut"].module
         first = next(self.like.parameters())
-        self.device = first.device
+        self.device, self.dtype = first.device, first.dtype
+        self._make_networks(models)
+        self._make_temperature()
+        explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
+        self.acting = Acting(self.space, explores, self.device)
+        self.ones = torch.ones(self.seeds, device=self.device)
+        self.updates = 0
+
+    def _make_networks(self, models: Sequence[ActorQValue]) -> None:
+        """Stack the models, copy the targets, and lay the parameters flat, each group with its optimizer."""
         self.online = nn.ModuleDict({name: stack(alike) for name, alike in _parts(models).items()})
         self.trunk, self.policy = self.online["trunk"], self.online["policy"]
         self.critic_body, self.critic_head = self.online["body"], self.online["head"]
         self.target = copy.deepcopy(self.online).requires_grad_(False)
-        groups = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
-        flat, lagging = (
-            {
-                group: FlatParameters(p for name in names for p in nets[name].parameters())
-                for group, names in groups.items()
-            }
-            for nets in (self.online, self.target)
-        )
+        flat, lagging = _flat_groups(self.online), _flat_groups(self.target)
         # The policy's target is read by TD3 and DDPG; SAC evaluates the policy of today.
-        followed = [group for group in groups if group != "policy" or self.like.deterministic]
-        self.follow = [
-            (lagging[group].values.detach(), flat[group].values.detach()) for group in followed if len(flat[group])
-        ]
-        self.act_on = _policy_network(self.policy)
-        self.target_policy = _policy_network(self.target["policy"])
-        self.critic = _Critics(self.critic_body, self.critic_head, self.critics, self.seeds)
-        self.target_critic = _Critics(self.target["body"], self.target["head"], self.critics, self.seeds)
+        followed = [group for group in flat if len(flat[group]) and (group != "policy" or self.like.deterministic)]
+        self.follow = [(lagging[group].values.detach(), flat[group].values.detach()) for group in followed]
+        self.act_on = policy_network(self.policy)
+        self.target_policy = policy_network(self.target["policy"])
+        self.critic = Critics(self.critic_body, self.critic_head, self.critics, self.seeds)
+        self.target_critic = Critics(self.target["body"], self.target["head"], self.critics, self.seeds)
         climbed = 1 if self.like.deterministic else self.critics  # TD3's policy climbs its first critic
-        frozen = (_frozen_rows(part, climbed * self.seeds) for part in (self.critic_body, self.critic_head))
-        self.frozen_critic = _Critics(*frozen, climbed, self.seeds)
+        frozen = (frozen_rows(part, climbed * self.seeds) for part in (self.critic_body, self.critic_head))
+        self.frozen_critic = Critics(*frozen, climbed, self.seeds)
         trunk = [flat["trunk"]] if self.at else []
         self.critic_optimizer = self._adam(flat["critic"], *(trunk if self.cut.value_gradient > 0 else []))
         self.policy_optimizer = self._adam(flat["policy"], *(trunk if self.cut.policy_gradient > 0 else []))
@@ -105,18 +105,18 @@ class Learner:
         fused = self.critic.fused
         own = not self.at and not self.space.discrete
         self.traces_critic = own and fused is not None and _same(fused.parameters, self.critic_optimizer.parameters)
+
+    def _make_temperature(self) -> None:
+        """SAC's temperature of each agent, and the Adam that learns it where it is not given."""
         self.log_alpha = self.alpha_optimizer = None
-        if isinstance(settings, SACSettings):
-            start = math.log(settings.alpha_init if settings.alpha is None else settings.alpha)
-            each = torch.full((self.seeds, 1, 1), start, device=first.device, dtype=first.dtype)  # one of each agent
-            self.log_alpha = nn.Parameter(each)
-            if settings.alpha is None:
-                self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
-            self.target_entropy = settings.entropy_target(self.space)
-        explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
-        self.acting = Acting(self.space, explores, self.device)
-        self.ones = torch.ones(self.seeds, device=self.device)
-        self.updates = 0
+        settings = self.settings
+        if not isinstance(settings, SACSettings):
+            return
+        start = math.log(settings.alpha_init if settings.alpha is None else settings.alpha)
+        self.log_alpha = nn.Parameter(torch.full((self.seeds, 1, 1), start, device=self.device, dtype=self.dtype))
+        if settings.alpha is None:
+            self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
+        self.target_entropy = settings.entropy_target(self.space)
 
     # ------------------------------------------------------------------------------------------------------- acting
 
@@ -136,19 +136,12 @@ class Learner:
         say of it, aggregated as the targets are; and what its entropy adds, `-alpha log pi` for SAC and else 0, both
         (S, N, 1)."""
         to_policy, to_value = self.cut(self.trunk(observation))
-        out = self.act_on(to_policy)
-        if self.like.deterministic:
-            action = torch.tanh(out)
-            value = self._aggregated(self.critic(to_value, action))
-            return self.acting.to_task(action), value, torch.zeros_like(value)
-        alpha = self.log_alpha.exp()  # pyright: ignore[reportOptionalMemberAccess]
+        action, log_prob = self.acting.draw(self.act_on(to_policy), noise)
+        value = self._aggregated(self.critic(to_value, action))
         if self.space.discrete:
-            action = self.acting.choose(out, noise)
-            value = self._aggregated(self.critic(to_value)).gather(-1, action)
-            return action, value, -alpha * functional.log_softmax(out, -1).gather(-1, action)
-        eps = noise.normal(*out[0].shape[1:])
-        action, log_prob = squashed_normal(*out, eps)
-        return self.acting.to_task(action), self._aggregated(self.critic(to_value, action)), -alpha * log_prob
+            value = value.gather(-1, action)
+        entropy = torch.zeros_like(value) if self.log_alpha is None else -self.log_alpha.exp() * log_prob
+        return self.acting.to_task(action), value, entropy
 
     # ------------------------------------------------------------------------------------------------------ learning
 
@@ -340,6 +333,14 @@ def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
     }
 
 
+def _flat_groups(networks: nn.ModuleDict) -> dict[str, FlatParameters]:
+    """The parameters that one optimizer steps, and one target follows, each group flat."""
+    groups = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
+    return {
+        group: FlatParameters(p for n in names for p in networks[n].parameters()) for group, names in groups.items()
+    }
+
+
 def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
@@ -347,56 +348,3 @@ def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 def _squared(errors: Tensor) -> Tensor:
     """Means of the squares over the batch, summed over critics: (Q, S, B, 1) -> (S,)."""
     return errors.square().sum((0, 2, 3)) / errors.shape[2]
-
-
-class _Critics:
-    """Q critics of S agents, stacked critic by critic: hidden (S, B, H), action (S, B, A) -> values (Q, S, B, n)."""
-
-    def __init__(self, body: nn.Module, head: nn.Module, count: int, seeds: int):
-        self.body, self.head, self.count, self.seeds = body, head, count, seeds
-        self.reads_action = bool(body.keys)
-        self.fused = fuse(body, head) if body.reader in (None, 0) else None
-
-    def __call__(self, hidden: Tensor, action: Tensor | None = None) -> Tensor:
-        inputs = self._inputs(hidden, action)
-        if self.fused is not None:
-            out = self.fused(self._joined(inputs))
-        else:
-            out = self.head(self.body(*(x.repeat(self.count, 1, 1) for x in inputs)))
-        return out.view(self.count, *hidden.shape[:2], -1)
-
-    def traced(self, hidden: Tensor, action: Tensor | None = None) -> tuple[Tensor, PullBack]:
-        """The values, and the way back as `FusedMLP.traced` gives it, with respect to (Q S, B, H + A)."""
-        assert self.fused is not None  # asked for by the learner
-        out, pull_back = self.fused.traced(self._joined(self._inputs(hidden, action)))
-
-        def from_values(gradient: Tensor, **wanted: bool) -> tuple[Any, list[Any]]:
-            return pull_back(gradient.reshape(out.shape), **wanted)
-
-        return out.view(self.count, *hidden.shape[:2], -1), from_values
-
-    def _inputs(self, hidden: Tensor, action: Tensor | None) -> list[Tensor]:
-        return [hidden, action] if self.reads_action and action is not None else [hidden]
-
-    def _joined(self, inputs: Sequence[Tensor]) -> Tensor:
-        """(Q S, B, H + A), the same for each of the Q critics."""
-        return torch.cat([x.expand(self.count, *x.shape) for x in inputs], -1).flatten(0, 1)
-
-
-def _policy_network(policy: nn.Sequential) -> Callable[[Tensor], Any]:
-    """The policy's branch and head as one operation, where they are a plain perceptron, and what follows it."""
-    branch, layer = policy
-    linear, *after = layer if isinstance(layer, nn.Sequential) else [layer]
-    network = fuse(branch, linear)
-    if network is None:
-        return policy
-    return network if not after else lambda x: after[0](network(x))
-
-
-def _frozen_rows(module: nn.Module, count: int) -> nn.Module:
-    """A copy of a stacked module that sees the first `count` rows of its parameters, without gradient."""
-    frozen = copy.deepcopy(module)
-    for name, parameter in module.named_parameters():
-        owner, _, leaf = name.rpartition(".")
-        frozen.get_submodule(owner)._parameters[leaf] = nn.Parameter(parameter.detach()[:count], requires_grad=False)
-    return frozen

@@ -89,13 +89,28 @@ class TorchRLLearner:
     @torch.no_grad()
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
         """Actions for the environment (1, N, A), or indices (1, N, 1); sampled with `noise`, the mode without."""
-        out = self.policy(self.cut(self.trunk(self._shaped(observation)))[0])  # (N, parameters)
-        alone = tuple(part[None] for part in out) if isinstance(out, tuple) else out[None]  # (1, N, parameters)
-        return self.acting.choose(alone, noise)
+        return self.acting.choose(self._policy(self.cut(self.trunk(self._shaped(observation)))[0]), noise)
 
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
         """Uniform actions for the environment (1, count, A), or indices (1, count, 1)."""
         return self.acting.uniform(count, noise)
+
+    @torch.no_grad()
+    def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Learner.judge`, of one agent: an action, the least of the critics' values of it, and what its entropy
+        adds, each (1, N, width)."""
+        to_policy, to_value = self.cut(self.trunk(self._shaped(observation)))
+        action, log_prob = self.acting.draw(self._policy(to_policy), noise)
+        read = action[0, :, 0] if self.space.discrete else action[0]
+        data = TensorDict(action=read, cut=TensorDict(value=to_value), batch_size=[len(read)]).auto_batch_size_(1)
+        value = self._values(data).amin(0)[None]  # (1, N, 1)
+        sac = isinstance(self.settings, SACSettings)
+        return self.acting.to_task(action), value, -self.loss.log_alpha.exp() * log_prob if sac else log_prob
+
+    def _policy(self, features: Tensor) -> Any:
+        """What the policy's layers put out, (N, H) -> (1, N, parameters)."""
+        out = self.policy(features)
+        return tuple(part[None] for part in out) if isinstance(out, tuple) else out[None]
 
     # ------------------------------------------------------------------------------------------------------ learning
 
@@ -168,16 +183,19 @@ class TorchRLLearner:
             loss, metadata = self.loss.value_loss(data)
             return loss, metadata["pred_value"]
         loss, _ = self.loss.qvalue_loss(data) if self.space.discrete else self.loss.qvalue_v2_loss(data)
-        return loss, self._values(data)
+        return loss, self._values(data)  # SACLoss does not say them
 
     @torch.no_grad()
     def _values(self, data: TensorDict) -> Tensor:
-        """Values of the actions in `data` by each critic, (Q, B, 1): SACLoss does not say them."""
+        """Values of the actions in `data` by each critic, (Q, B, 1)."""
+        if isinstance(self.loss, DDPGLoss):
+            network, parameters = self.loss.value_network, [self.loss.value_network_params.data]
+        else:
+            network, parameters = self.loss.qvalue_network, self.loss.qvalue_network_params.data.unbind(0)
         values = []
-        for parameters in self.loss.qvalue_network_params.data.unbind(0):
-            with parameters.to_module(self.loss.qvalue_network):
-                read = data.select(*self.loss.qvalue_network.in_keys)
-                values.append(self.loss.qvalue_network(read)[self.model.value_key])
+        for each in parameters:
+            with each.to_module(network):
+                values.append(network(data.select(*network.in_keys))[self.model.value_key])
         if self.space.discrete:
             return torch.stack([value.gather(-1, data["action"][:, None]) for value in values])
         return torch.stack(values)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -21,9 +21,9 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import ANY_NUMBER, checked
-from decouple.networks.heads import ActionSpace, action_space
+from decouple.networks.heads import action_space
+from decouple.off_policy.learners import TrainedAgents
 from decouple.off_policy.replay import Replay, Transition, Widths
-from decouple.off_policy.settings import OffPolicySettings
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
 from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
@@ -33,30 +33,8 @@ __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
 HELD_OUT_BATCH = 1024  # transitions of each agent that were kept from training, to measure the critic on
 
 
-class Agents(Protocol):
-    """What the loop asks of a learner: `Learner`, or `TorchRLLearner` for one agent of any blocks."""
-
-    settings: OffPolicySettings
-    seeds: int
-    space: ActionSpace
-
-    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
-
-    def random_actions(self, count: int, noise: SeedNoise) -> Tensor: ...
-
-    def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
-
-    def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor: ...
-
-    def weights(self) -> dict[str, Tensor]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
 @checked()
-def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) -> Replay:
+def replay_for(env: EnvBase, learner: TrainedAgents, path: str | Path | None = None) -> Replay:
     """The replay that the learner's settings ask for, in memory or in the file at `path`."""
     settings, per_step = learner.settings, env.batch_size[1]
     widths = Widths(env.observation_spec["observation"].shape[-1], 1 if learner.space.discrete else learner.space.size)
@@ -68,7 +46,7 @@ def replay_for(env: EnvBase, learner: Agents, path: str | Path | None = None) ->
 @checked(seeds=ANY_NUMBER)
 def train_off_policy(
     env: EnvBase,
-    learner: Agents,
+    learner: TrainedAgents,
     *,
     seeds: Sequence[int],
     log: Callable[[dict[str, float], int], object],
@@ -107,17 +85,12 @@ def train_off_policy(
             `action_space` allows; or seeds that are not one per agent.
         CheckpointError: a checkpoint that is damaged or of other settings.
     """
-    if len(env.batch_size) != 2 or env.batch_size[0] != learner.seeds:
-        raise ValueError(f"env must have the batch size ({learner.seeds}, N); got {tuple(env.batch_size)}")
-    if len(seeds) != learner.seeds:
-        raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
-    action_space(env.action_spec, env.batch_size)
+    _check_env(env, learner, seeds)
     replay = replay_for(env, learner) if replay is None else replay
     run = _Run(env, learner, seeds, replay, failed or FailedSeeds(seeds))
     if checkpoint and checkpoint_exists(checkpoint):
         run.load_state_dict(load_checkpoint(checkpoint, expect=identity))
         run.check_weights(f"in {checkpoint}")
-    settings = learner.settings
 
     def save() -> None:
         if checkpoint:
@@ -127,14 +100,14 @@ def train_off_policy(
     if run.frames == 0:
         save()  # from here on the folder says what run it belongs to
     run.begin()
+    settings, before = learner.settings, run.frames
+
+    def due(every: int) -> bool:
+        return run.frames >= settings.total_frames or run.frames // every > before // every
+
     while run.frames < settings.total_frames:
         before = run.frames
         run.step()
-        last = run.frames >= settings.total_frames
-
-        def due(every: int, before: int = before, last: bool = last) -> bool:
-            return last or run.frames // every > before // every
-
         if due(settings.log_every):
             metrics = run.metrics()
             if evaluate and due(settings.evaluate_every):
@@ -147,11 +120,19 @@ def train_off_policy(
     return run.frames
 
 
+def _check_env(env: EnvBase, learner: TrainedAgents, seeds: Sequence[int]) -> None:
+    if len(env.batch_size) != 2 or env.batch_size[0] != learner.seeds:
+        raise ValueError(f"env must have the batch size ({learner.seeds}, N); got {tuple(env.batch_size)}")
+    if len(seeds) != learner.seeds:
+        raise ValueError(f"seeds must be one per agent, {learner.seeds}; got {list(seeds)}")
+    action_space(env.action_spec, env.batch_size)
+
+
 class GreedyPolicy(TensorDictModuleBase):
     """The agents' policies without exploration: `observation` (S, N, O) -> `action`; for `episode_returns`."""
 
     @checked()
-    def __init__(self, learner: Agents):
+    def __init__(self, learner: TrainedAgents):
         super().__init__()
         self.in_keys, self.out_keys = ["observation"], ["action"]
         self.learner = learner
@@ -164,7 +145,7 @@ class GreedyPolicy(TensorDictModuleBase):
 class _Run:
     """Where a run stands: frames done, the environments' last step, random numbers, and sums of what is logged."""
 
-    def __init__(self, env: EnvBase, learner: Agents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
+    def __init__(self, env: EnvBase, learner: TrainedAgents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
         self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
         self.noise = SeedNoise(seeds)
         self.per_step = env.batch_size[1]  # transitions of each agent

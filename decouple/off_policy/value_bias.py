@@ -15,7 +15,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import PROBABILITY, axes, checked
-from decouple.off_policy.learner import Learner
+from decouple.off_policy.learners import OffPolicyLearner
 from decouple.seeding import SeedNoise
 
 __all__ = ["discounted_returns", "value_bias"]
@@ -54,7 +54,7 @@ def _discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Te
 
 @checked()
 @torch.no_grad()
-def value_bias(env: EnvBase, learner: Learner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
+def value_bias(env: EnvBase, learner: OffPolicyLearner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
     """The critics' values of the agents' own actions against the discounted returns that follow, one episode a game.
 
     Actions are those that the critics' targets assume: SAC's sampled ones, whose entropy counts, and without noise

@@ -208,7 +208,7 @@ def _sorted(values: Mapping[str, Any], keys: Mapping[str, Key]) -> tuple[dict[st
 def _known(values: Collection[str], keys: Collection[str], of: str) -> None:
     unknown = [str(name) for name in values if name not in keys]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)} must not be given: {of} has no such setting")
+        raise ValueError(f"{', '.join(unknown)} must not be added: {of} has no such setting")
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -23,8 +23,9 @@ from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.runs.finished import frames_of, run_checkpoint
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, make_env
-from decouple.studies.actor_size.trained_actor import trained_actor
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 

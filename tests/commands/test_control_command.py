@@ -24,8 +24,10 @@ from hydra.errors import ConfigCompositionException
 from decouple.commands.control import table
 from decouple.commands.toy import run_cells
 from decouple.runs.checkpoint import CheckpointError
+from decouple.runs.settings import changed
 from decouple.studies.actor_size import toy
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, load_agents
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.load import load_agents
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
 CONFIGS = ROOT / "configs" / "control"
@@ -40,7 +42,11 @@ def composed(*overrides: str) -> Any:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_composes_with_every_algorithm(task, algorithm):
     settings = composed(f"env={task}", f"algorithm={algorithm}", "actor=[4,4]", "critic=[16,16]", "seeds=6")
-    assert type(settings) is CONTROL_ALGORITHMS[algorithm] and settings.env == task and settings.algorithm == algorithm
+    assert (
+        type(settings.learning) is CONTROL_ALGORITHMS[algorithm].keys.parts["learning"]
+        and settings.env == task
+        and settings.algorithm == algorithm
+    )
     assert settings.run_dir == f"runs/control/{task}/{algorithm}/actor4x4_critic16x16_kfull/seeds0_6"
 
 
@@ -53,14 +59,14 @@ def test_departures_are_of_tasks_and_algorithms_that_exist():
 @pytest.mark.parametrize("task", TASKS)
 def test_ppo_clips_values_on_the_tasks_whose_rewards_it_normalises(task):
     normalised = task in {"acrobot", "ant", "halfcheetah", "reacher"}
-    assert composed(f"env={task}", "algorithm=ppo").clip_value == (0.2 if normalised else None)
-    assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").clip_value is None
-    assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").clip_value == 1.5
+    assert composed(f"env={task}", "algorithm=ppo").learning.clip_value == (0.2 if normalised else None)
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").learning.clip_value is None
+    assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").learning.clip_value == 1.5
 
 
 def test_what_the_command_line_says_wins_over_a_departure():
-    assert composed("env=pendulum", "algorithm=td3").gamma == 0.98
-    assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").gamma == 0.9
+    assert composed("env=pendulum", "algorithm=td3").learning.gamma == 0.98
+    assert composed("env=pendulum", "algorithm=td3", "gamma=0.9").learning.gamma == 0.9
 
 
 def test_baselines_are_those_of_the_paper():
@@ -232,7 +238,7 @@ def test_a_cell_of_the_toy_study_that_cannot_go_on_is_begun_anew_where_asked(tmp
     quick |= {"evaluate_every": 200, "checkpoint_every": 200}
     quick |= {"evaluate_episodes": 1, "final_episodes": 1, "show_progress": False, "run_dir": str(tmp_path / "run")}
     old = CONTROL_ALGORITHMS["ddpg"](env="toy", actor=[], critic=[], **quick)
-    new, pair = dataclasses.replace(old, gamma=0.5), ("ddpg", "a |1|, c |1|")
+    new, pair = changed(old, gamma=0.5), ("ddpg", "a |1|, c |1|")
     run_cells({pair: old})
     for refuses in (run_cells, toy.read_cells):
         with pytest.raises((CheckpointError, ValueError), match="gamma"):

@@ -18,7 +18,9 @@ from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, load_agents, train_agents
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.load import load_agents
 from decouple.studies.export import Export, export
 from decouple.studies.separation.experiment import ProcgenExperiment, prepare
 

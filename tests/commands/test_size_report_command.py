@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from commands import Script
 
-from decouple.studies.actor_size.cell import TD3Control, train_agents
+from decouple.studies.actor_size.algorithms import TD3Control
+from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.report import SizeReport, size_report
 from decouple.studies.actor_size.search import SmallestActor, smallest_actor
 from decouple.studies.actor_size.store import CellStore

@@ -22,7 +22,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from decouple.studies.actor_size import smallest_actor as searching
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, DDPGControl, train_agents
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
+from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import TABLE_A2, read_paper
@@ -92,7 +93,8 @@ def stored(run_dir: Path) -> dict[str, Any]:
 def test_every_task_composes_with_every_algorithm_at_its_published_size(algorithm):
     for task in TASKS:
         settings, search = composed(f"env={task}", f"algorithm={algorithm}")
-        assert type(settings) is CONTROL_ALGORITHMS[algorithm] and settings.env == task and settings.seeds == 6
+        assert isinstance(settings.learning, CONTROL_ALGORITHMS[algorithm].keys.parts["learning"])
+        assert settings.env == task and settings.seeds == 6
         if task != "toy":
             published = {"sac": [256, 256], "td3": [400, 300], "ddpg": [400, 300], "ppo": [64, 64], "trpo": [64, 64]}
             ml_agents = task == "foodcollector" and algorithm in ("sac", "ppo")  # whose |128,128| Table I prints
@@ -109,7 +111,7 @@ def test_every_cell_of_table_one_can_be_made_and_its_sizes_rise(task, algorithm)
 
 def test_the_toy_problem_has_the_papers_sizes_and_a_threshold_of_its_own():
     settings, search = composed("env=toy", "algorithm=td3", "search.tolerance=0")
-    assert settings.actor == settings.critic == [16, 16] and settings.total_frames == 20_000
+    assert settings.actor == settings.critic == [16, 16] and settings.learning.total_frames == 20_000
     assert search.sizes == [[], [4, 4], [8, 8], [16, 16]] and search.threshold == -10 and search.tolerance == 0
     assert composed("env=toy", "search.threshold=-20")[1].threshold == -20
 

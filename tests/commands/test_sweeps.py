@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.runs.metrics import read_metrics
+from decouple.runs.settings import changed, flat
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.separation.experiment import prepare, train
 
@@ -205,13 +206,13 @@ def test_what_counts_as_done(tmp_path):
                 compose("control", overrides=[f"hydra.mode={mode}"], return_hydra_config=True)
             )
             try:
-                return sweep_result(dataclasses.replace(config, **changes))
+                return sweep_result(changed(config, **changes))
             finally:
                 HydraConfig.instance().cfg = None
 
         assert done() is None
         result = {"frames": 30_000, "final/return": -1.0}
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(flat(config)))
         (tmp_path / "result.json").write_text(json.dumps(result))
         assert done() == result
         assert done("RUN") is None  # a run by itself evaluates again

@@ -11,7 +11,8 @@ from torch import nn
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.value_bias import discounted_returns, value_bias
 from decouple.seeding import SeedNoise
-from decouple.studies.actor_size.cell import SACControl, TD3Control, make_env, make_model
+from decouple.studies.actor_size.algorithms import SACControl, TD3Control, make_model
+from decouple.studies.actor_size.build import make_env
 
 
 def test_discounted_returns_by_hand():
@@ -38,7 +39,7 @@ def learner(kind, constants: list[float], **departures) -> tuple[Learner, object
     env = make_env(config, 3, config.all_seeds)
     torch.manual_seed(0)
     models = [constant_critic(make_model(config, env), constant) for constant in constants]
-    return Learner(models, config), env
+    return Learner(models, config.learning), env
 
 
 @pytest.mark.parametrize("aggregation", ["min", "mean", 0.75])

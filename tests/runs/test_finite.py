@@ -13,7 +13,10 @@ from odd_tasks import AT, register
 from playing import play
 
 from decouple.runs.checkpoint import load_checkpoint
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS, ControlSettings, load_agents, train_agents
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import ControlSettings
 from decouple.envs.control.tasks import control_env
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.metrics import read_metrics, read_result

@@ -17,28 +17,27 @@ import torch
 from commands import ROOT
 
 from decouple.commands import sweeps
+from decouple.runs.settings import FlatKeys, changed
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import cell_of, train_cells
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint
-from decouple.studies.actor_size.cell import (
+from decouple.studies.actor_size.algorithms import (
     CONTROL_ALGORITHMS,
-    NOT_IDENTITY,
-    ControlSettings,
     DDPGControl,
     PPOControl,
     SACControl,
     TD3Control,
     TRPOControl,
     control_identity,
-    done_result,
-    load_agents,
-    train_agents,
-    unit_actions,
 )
+from decouple.studies.actor_size.build import unit_actions
+from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.load import load_agents, trained_actor
+from decouple.studies.actor_size.settings import ControlSettings, NOT_IDENTITY
 from decouple.runs.metrics import read_metrics
 from decouple.studies.actor_size.results import read_studies
+from decouple.off_policy.settings import SACSettings
 from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
-from decouple.studies.actor_size.trained_actor import trained_actor
 from decouple.version import VERSION
 
 OF_0_1 = Path(__file__).parents[1] / "data" / "decouple_0_1"  # written by its generate.py
@@ -151,8 +150,8 @@ def test_a_setting_at_its_default_enters_only_where_it_always_has():
 @pytest.mark.parametrize(("algorithm", "run"), [("sac", "sac_pixelcopter"), ("td3", "td3_toy"), ("ppo", "ppo_acrobot")])
 def test_what_was_in_an_identity_of_0_1_is_in_it_still(algorithm, run):
     saved = load_checkpoint(OF_0_1 / run / "checkpoint.pt")["settings"]
-    fields = {field.name for field in dataclasses.fields(CONTROL_ALGORITHMS[algorithm])}
-    assert set(saved) == fields & SETTINGS_OF_CONTROL - NOT_IDENTITY
+    keys = CONTROL_ALGORITHMS[algorithm].keys.defaults.keys()
+    assert set(saved) == keys & SETTINGS_OF_CONTROL - NOT_IDENTITY
 
 
 # --------------------------------------------------------------------------------------------- what decouple 0.1 wrote
@@ -163,7 +162,7 @@ def test_a_run_of_0_1_goes_on(of_0_1):
     before = json.loads((of_0_1 / "sac_pixelcopter" / "result.json").read_text())
     assert done_result(config) == before
     assert len(load_agents(config.run_dir)) == 1
-    longer = dataclasses.replace(config, total_frames=400, keep_replay=True)
+    longer = changed(config, total_frames=400, keep_replay=True)
     assert done_result(longer) is None
     rows = read_metrics(config.run_dir)
     train_agents(longer)
@@ -210,7 +209,7 @@ def test_a_run_of_this_version_in_the_unit_goes_on_and_gives_its_agents(tmp_path
     config = TD3Control(env="toy", run_dir=str(tmp_path / "run"), **OFF | {"keep_replay": True})
     train_agents(config)
     assert done_result(config) is not None and len(load_agents(config.run_dir)) == 1
-    train_agents(dataclasses.replace(config, total_frames=300))
+    train_agents(changed(config, total_frames=300))
 
 
 def test_a_checkpoint_of_this_version_is_named_by_it(tmp_path):
@@ -218,7 +217,7 @@ def test_a_checkpoint_of_this_version_is_named_by_it(tmp_path):
     train_agents(config)
     refused = rf"written by decouple {VERSION}, is from a run with other settings; .*\n  gamma: .*0\.99.*0\.5"
     with pytest.raises(CheckpointError, match=refused):
-        done_result(dataclasses.replace(config, gamma=0.5))
+        done_result(changed(config, gamma=0.5))
 
 
 def test_a_store_of_0_1_goes_on_and_a_cell_under_a_rule_that_has_changed_is_another_one(of_0_1):
@@ -249,26 +248,37 @@ def test_a_report_does_not_mix_cells_of_0_1_with_those_of_new_rules(of_0_1):
 
 
 @pytest.fixture
-def with_a_setting_that_is_new(monkeypatch):
-    """SAC with a setting that 0.1 did not have."""
+def with_settings_that_are_new(monkeypatch):
+    """SAC with a setting of its own and one of the run that 0.1 did not have."""
 
     @dataclass
-    class Later(SACControl):
+    class Momentum(SACSettings):
         momentum: float = 0.5
 
-    monkeypatch.setitem(CONTROL_ALGORITHMS, "sac", Later)
-    return Later
+    @dataclass
+    class Noted(ControlSettings):
+        note: str = ""
+
+    keys = FlatKeys("SACControl", Noted, {"learning": Momentum}, {**SACControl.keys.departures, "momentum": 0.7})
+    monkeypatch.setitem(CONTROL_ALGORITHMS, "sac", dataclasses.replace(SACControl, keys=keys))
+    return CONTROL_ALGORITHMS["sac"]
 
 
-def test_a_new_setting_at_its_default_refuses_no_checkpoint_and_loses_no_cell(of_0_1, with_a_setting_that_is_new):
-    new = with_a_setting_that_is_new
+def test_new_settings_at_their_defaults_refuse_no_checkpoint_and_lose_no_cell(of_0_1, with_settings_that_are_new):
+    new = with_settings_that_are_new
     config = new(env="pixelcopter", run_dir=str(of_0_1 / "sac_pixelcopter"), **OFF)
+    assert config.learning.momentum == 0.7 and config.note == ""
     assert done_result(config) is not None
     with pytest.raises(CheckpointError, match=r"momentum: checkpoint has no such setting, this run has 0\.1"):
-        done_result(dataclasses.replace(config, momentum=0.1))
+        done_result(changed(config, momentum=0.1))
+    with pytest.raises(CheckpointError, match=r"note: checkpoint has no such setting, this run has 'other'"):
+        done_result(changed(config, note="other"))
     store = CellStore(of_0_1 / "study" / "cells.sqlite")
     assert len(store.returns(cell_of(new(env="pixelcopter", seeds=2, **OFF)))) == 2
-    assert store.returns(cell_of(new(env="pixelcopter", seeds=2, momentum=0.1, **OFF))) == {}
+    for other in ({"momentum": 0.1}, {"note": "other"}):
+        assert store.returns(cell_of(new(env="pixelcopter", seeds=2, **other, **OFF))) == {}
+    train_agents(changed(config, total_frames=400, keep_replay=True))  # the kept checkpoint goes on
+    assert read_metrics(config.run_dir)["frames"][-1] == 400
 
 
 def sweep_result(monkeypatch: pytest.MonkeyPatch, config: ControlSettings) -> dict[str, float] | None:
@@ -282,9 +292,9 @@ def sweep_result(monkeypatch: pytest.MonkeyPatch, config: ControlSettings) -> di
 
 
 def test_a_sweeps_job_of_0_1_that_is_done_is_read_though_there_are_new_settings(
-    of_0_1, with_a_setting_that_is_new, monkeypatch
+    of_0_1, with_settings_that_are_new, monkeypatch
 ):
-    new, run_dir = with_a_setting_that_is_new, str(of_0_1 / "sac_pixelcopter")
+    new, run_dir = with_settings_that_are_new, str(of_0_1 / "sac_pixelcopter")
     config = new(env="pixelcopter", run_dir=run_dir, keep_replay=True, **OFF)
     assert sweep_result(monkeypatch, config) == json.loads((of_0_1 / "sac_pixelcopter" / "result.json").read_text())
     assert sweep_result(monkeypatch, dataclasses.replace(config, restart=True)) is None

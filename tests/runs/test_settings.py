@@ -95,11 +95,11 @@ def test_a_part_may_be_of_another_class_with_departures_from_its_defaults():
 
 def test_a_key_that_there_is_not_is_refused_by_name():
     for unknown in ("gama", "learning", "jumps"):
-        with pytest.raises(ValueError, match=f"{unknown} must not be given: SlowExperiment has no such setting"):
+        with pytest.raises(ValueError, match=f"{unknown} must not be added: SlowExperiment has no such setting"):
             SLOW.compose({"gamma": 0.8, unknown: 1})
-        with pytest.raises(ValueError, match=f"{unknown} must not be given: Experiment has no such setting"):
+        with pytest.raises(ValueError, match=f"{unknown} must not be added: Experiment has no such setting"):
             changed(SLOW.compose({}), **{unknown: 1})
-    with pytest.raises(ValueError, match="jumps must not be given: SlowExperiment"):
+    with pytest.raises(ValueError, match="jumps must not be added: SlowExperiment"):
         FlatKeys("SlowExperiment", Experiment, departures={"jumps": 3})
 
 
@@ -164,7 +164,7 @@ def test_defaults_that_are_inherited_may_be_others():
     assert [each.name for each in dataclasses.fields(Fast)] == ["gamma", "steps", "clip", "algorithm", "jumps"]
     with pytest.raises(ValueError, match=r"gamma must be a finite number; got 'much'"):
         Fast(gamma="much")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="gama must not be given: Slower has no such setting"):
+    with pytest.raises(ValueError, match="gama must not be added: Slower has no such setting"):
 
         @with_defaults(gama=1)
         class Slower(Slow):

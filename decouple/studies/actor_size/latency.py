@@ -21,9 +21,9 @@ from decouple.deploy.export import A_WHILE, RUNTIMES, actor_latency
 from decouple.deploy.plain_actor import ObservationScaling
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
 from decouple.runs.files import csv_lines, replace_file
+from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.actor_size.results import SizeStudy
 from decouple.studies.actor_size.study import csv_cell, csv_size
-from decouple.studies.actor_size.trained_actor import trained_actor
 
 __all__ = ["available_runtimes", "read_latency", "study_latency"]
 

@@ -34,7 +34,7 @@ from decouple.studies.actor_size.study import (
     read_paper_parameters,
     table_rows,
 )
-from decouple.studies.actor_size.table_figures import relative_figure, table_figure
+from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
 
 __all__ = ["SizeReport", "size_report"]
 

@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 
 from decouple.checks import ANY_NUMBER, SOME, all_of, at_least, check_setting, checked, one_of
-from decouple.off_policy.settings import OffPolicySettings
 from decouple.runs.files import csv_lines, markdown_lines, read_json
 from decouple.runs.metrics import read_metrics, read_result
-from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.search import return_text, size_name, t_interval
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 from decouple.studies.actor_size.study import csv_cell, old_rules, spread_text
@@ -176,7 +175,7 @@ class SizeStudy:
             notes += [f"Damaged, and left out but for the returns in the store: {text}." for text in cell.damaged]
         notes += self._without("No record of a run", [cell for cell in self.cells if cell.parameters is None])
         wanted = {"value_loss": "No value loss"}
-        if issubclass(CONTROL_ALGORITHMS[self.algorithm], OffPolicySettings):
+        if not CONTROL_ALGORITHMS[self.algorithm].on_policy:
             wanted |= {
                 "overfit": "No held-out loss (held_out_every was not set)",
                 "value_bias": "No bias of the critics",

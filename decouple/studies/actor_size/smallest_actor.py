@@ -27,7 +27,8 @@ from decouple.checks import POSITIVE_WHOLE, Must, above, all_of, at_least, check
 from decouple.networks.counting import parameter_count
 from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
-from decouple.studies.actor_size.cell import ControlSettings, make_model, make_small_env
+from decouple.studies.actor_size.algorithms import make_model
+from decouple.studies.actor_size.build import make_small_env
 from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import (
     SIZES,
@@ -39,6 +40,7 @@ from decouple.studies.actor_size.search import (
     search_steps,
     size_name,
 )
+from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
     AT_ITS_BEST,
@@ -146,18 +148,18 @@ class SearchProgress:
 
     def watch(self, config: ControlSettings) -> None:
         """Show what is being trained."""
-        now, frames = time.monotonic(), min(frames_done(config.run_dir), config.total_frames)
+        now, frames = time.monotonic(), min(frames_done(config.run_dir), config.learning.total_frames)
         since, before = self.first.setdefault(config.run_dir, (now, frames))
         others = max(0, self.pairs - len(self.first)) + self.step.more
         left = "?"
         if frames > before:
-            rest = (config.total_frames - frames) * (now - since) / (frames - before)
+            rest = (config.learning.total_frames - frames) * (now - since) / (frames - before)
             typical = sum(self.done) / len(self.done) if self.done else now - since + rest
             left = _clock(rest + others * typical / self.parallel)
         cell = len(self.done) + len(self.first)
         sizes = f"a {size_name(config.actor)}, c {size_name(config.critic)}"
         text = f"{self.name}, cell {cell} of at most {cell + others}, {sizes}; about {left} left; frames"
-        self.lines(text, frames, config.total_frames)
+        self.lines(text, frames, config.learning.total_frames)
 
     def close(self) -> None:
         self.lines.close()

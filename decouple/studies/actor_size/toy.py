@@ -29,14 +29,11 @@ from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.curves import save_figure
 from decouple.runs.files import csv_lines, markdown_lines, replace_file
 from decouple.runs.metrics import read_metrics
-from decouple.studies.actor_size.cell import (
-    ControlSettings,
-    final_returns,
-    initial_agents,
-    load_agents,
-    make_env,
-    run_result,
-)
+from decouple.studies.actor_size.algorithms import initial_agents
+from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.cell import final_returns, run_result
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import ControlSettings
 
 __all__ = ["PAIRS", "TITLES", "VIABLE", "CellRun", "ToyStudy", "read_cells", "toy_report"]
 

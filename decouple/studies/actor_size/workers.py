@@ -33,14 +33,9 @@ from typing import Any, TypeVar
 from decouple.checks import at_least, checked
 from decouple.runs.finite import NotFiniteError
 from decouple.runs.locks import FolderInUseError, lock_folder
-from decouple.studies.actor_size.cell import (
-    NOT_IDENTITY,
-    ControlSettings,
-    control_identity,
-    done_result,
-    sizes_name,
-    train_agents,
-)
+from decouple.studies.actor_size.algorithms import control_identity
+from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]

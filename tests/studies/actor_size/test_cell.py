@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -19,24 +18,21 @@ from torch import nn
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import parameter_count
-from decouple.off_policy.settings import OffPolicySettings
 from decouple.runs.checkpoint import CheckpointError, save_checkpoint
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics
-from decouple.studies.actor_size.cell import (
+from decouple.runs.settings import changed
+from decouple.studies.actor_size.algorithms import (
     CONTROL_ALGORITHMS,
-    ControlSettings,
     PPOControl,
     SACControl,
-    done_result,
-    final_returns,
     initial_agents,
-    load_agents,
-    make_env,
     make_model,
-    make_small_env,
-    train_agents,
 )
+from decouple.studies.actor_size.build import make_env, make_small_env
+from decouple.studies.actor_size.cell import done_result, final_returns, train_agents
+from decouple.studies.actor_size.load import load_agents
+from decouple.studies.actor_size.settings import ControlSettings
 
 gymnasium = pytest.importorskip("gymnasium")
 import odd_spaces  # noqa: E402  (needs Gymnasium)
@@ -126,7 +122,7 @@ def test_every_algorithm_trains_records_and_gives_its_agents_back(tmp_path, algo
     assert len(agents) == 2 and type(agents[0]) is type(fresh[0])
     assert not torch.equal(next(agents[0].parameters()), next(agents[1].parameters()))
     assert train_agents(config) == report  # done already: evaluated again, and the same
-    assert ("final/value_bias/seed1" in report) == isinstance(config, OffPolicySettings)  # by the critics of actions
+    assert ("final/value_bias/seed1" in report) == (algorithm in OFF)  # by the critics of actions
 
 
 def test_what_critics_foretell_is_told_beside_what_comes(tmp_path):
@@ -155,7 +151,11 @@ def test_a_finished_run_goes_on_to_more_frames_where_its_replay_was_kept(tmp_pat
 
 def test_torchrls_own_losses_are_a_setting(tmp_path):
     report = train_agents(cell("td3", tmp_path / "run", update="torchrl"))
-    assert set(report) == {"final/return", "final/return_std"}
+    assert set(report) == {
+        "final/return",
+        "final/return_std",
+        *(f"final/value_{what}" for what in ("predicted", "monte_carlo", "bias")),
+    }
     assert len(load_agents(tmp_path / "run")) == 1
 
 
@@ -297,7 +297,7 @@ def test_a_run_with_a_damaged_file_does_not_go_on_and_says_which(tmp_path, what)
     train_agents(config)
     file = damage(tmp_path / "run", what)
     with pytest.raises((ValueError, CheckpointError), match=r"restart=true|older copy") as error:
-        train_agents(dataclasses.replace(config, total_frames=150))
+        train_agents(changed(config, total_frames=150))
     assert str(file) in str(error.value)
 
 
@@ -330,11 +330,11 @@ def test_bad_settings_are_refused_by_name(algorithm, setting, says):
 
 
 def test_ppo_clips_values_where_rewards_are_normalised_unless_told_otherwise():
-    assert cell("ppo").clip_value is None
-    assert cell("ppo", normalize_reward=True).clip_value == 0.2
-    assert cell("ppo", clip_value=0.3).clip_value == 0.3
-    assert cell("ppo", normalize_reward=True, clip_value=None).clip_value is None
-    assert cell("trpo").clip_value == 0.2  # plays no part there, and is what its checkpoints have
+    assert cell("ppo").learning.clip_value is None
+    assert cell("ppo", normalize_reward=True).learning.clip_value == 0.2
+    assert cell("ppo", clip_value=0.3).learning.clip_value == 0.3
+    assert cell("ppo", normalize_reward=True, clip_value=None).learning.clip_value is None
+    assert cell("trpo").learning.clip_value == 0.2  # plays no part there, and is what its checkpoints have
     with pytest.raises(ValueError, match="clip_value must be positive and finite, or None; got 'on'"):
         cell("ppo", clip_value="on")
 
@@ -352,7 +352,7 @@ def test_a_run_begun_with_the_clip_goes_on_with_it_alone(tmp_path):
 def test_an_algorithms_settings_have_its_name():
     with pytest.raises(ValueError, match=r"algorithm must be \['sac'\] for SACControl; got 'td3'"):
         SACControl(algorithm="td3")
-    with pytest.raises(ValueError, match=r"algorithm must be one of \['ppo'\]; got 'daac'"):
+    with pytest.raises(ValueError, match=r"algorithm must be \['ppo'\] for PPOControl; got 'daac'"):
         PPOControl(algorithm="daac")
 
 
@@ -401,7 +401,7 @@ def test_threads_are_for_many_weights(monkeypatch, sizes, seeds, num_threads, ex
     """64 * 64 * 6 = 24,576 weights between hidden layers are many, 4,096 are not."""
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
-    monkeypatch.setattr("decouple.studies.actor_size.cell._off_policy", lambda *_: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr("decouple.studies.actor_size.cell._train", lambda *_: seen.append(torch.get_num_threads()))
     train_agents(cell("sac", actor=[4], critic=sizes, seeds=seeds, num_threads=num_threads))
     assert seen == [expected] and torch.get_num_threads() == 2
     torch.set_num_threads(before)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
-from decouple.studies.actor_size.cell import DDPGControl, PPOControl, train_agents
+from decouple.studies.actor_size.algorithms import DDPGControl, PPOControl
+from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
+from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.actor_size.results import MEASURES, SizeCell, SizeStudy
-from decouple.studies.actor_size.trained_actor import trained_actor
 
 FAST = {"runtimes": ("eager",), "seconds": 0.0}
 QUIET = {"final_episodes": 1, "evaluate_episodes": 1, "show_progress": False, "tracker": "local"}

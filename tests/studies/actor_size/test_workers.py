@@ -19,8 +19,10 @@ from odd_tasks import register
 import decouple.studies.actor_size.store
 import decouple.studies.actor_size.workers
 from decouple.runs.locks import FolderInUseError, lock_folder
-from decouple.studies.actor_size.cell import ControlSettings, DDPGControl, PPOControl, train_agents
+from decouple.studies.actor_size.algorithms import DDPGControl, PPOControl
+from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.search import smallest_actor
+from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import (
     CellError,

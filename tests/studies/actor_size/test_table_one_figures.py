@@ -11,7 +11,7 @@ import pytest
 from decouple.runs.curves import save_figure
 from decouple.studies.actor_size.search import smallest_actor
 from decouple.studies.actor_size.study import read_paper, read_paper_parameters, search_record, table_rows, table_texts
-from decouple.studies.actor_size.table_figures import relative_figure, table_figure
+from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
 from decouple.version import VERSION
 
 HONEY = Path(__file__).parents[3] / "decouple" / "studies" / "actor_size" / "published"

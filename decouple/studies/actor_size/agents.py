@@ -1,0 +1,158 @@
+"""The S agents of a cell, trained as one batch: what trains them, acts for them, and takes them from a checkpoint.
+
+agents = OffPolicyAgents(config, models)                # SAC, TD3, DDPG
+agents = OnPolicyAgents(config, models, ppo_phases)     # PPO, TRPO
+agents.train(env, failed, resume=None, log=print, ...)
+agents.models()                                         # each agent as a model of its own
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tensordict.nn import TensorDictModuleBase
+from torchrl.envs import EnvBase
+
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.stacking import stack, unstack
+from decouple.off_policy.learners import make_learner
+from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
+from decouple.off_policy.value_bias import value_bias
+from decouple.on_policy.phases import RolloutPhase
+from decouple.on_policy.rollouts import ModePolicy
+from decouple.on_policy.training import train_on_policy
+from decouple.runs.checkpoint import load_checkpoint
+from decouple.runs.finite import FailedSeeds
+from decouple.runs.progress import StepProgress
+from decouple.seeding import SeedNoise, seed_metrics
+from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.settings import FINAL_SEED, ControlSettings
+
+__all__ = ["Agents", "OffPolicyAgents", "OnPolicyAgents"]
+
+
+class Agents(Protocol):
+    """What a cell asks of its agents.
+
+    Attributes:
+        policy: all agents' policies without exploration, for `episode_returns`.
+    """
+
+    policy: TensorDictModuleBase
+
+    def check_files(self, resume: int | None) -> None:
+        """Refuse to go on from `resume` frames where a file that is needed for it is gone."""
+        ...
+
+    def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
+        """Train to the end; `loop` are arguments that both training loops have. A run that is done is read back."""
+        ...
+
+    def diagnosis(self, env: EnvBase, failed: FailedSeeds) -> dict[str, float]:
+        """What is told of trained agents beside their returns."""
+        ...
+
+    def close(self) -> None:
+        """Remove what a run that is done does not need any more."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take the parameters from what a checkpoint holds."""
+        ...
+
+    def models(self) -> list[Any]:
+        """Each agent as a model of its own."""
+        ...
+
+
+class OffPolicyAgents:
+    """Agents of SAC, TD3 or DDPG: a learner, and a replay in the run's folder."""
+
+    def __init__(self, config: ControlSettings, models: Sequence[Any]):
+        self.config, self.learner = config, make_learner(models, config.learning, config.update)
+        self.policy = GreedyPolicy(self.learner)
+        self.replay_file = Path(config.run_dir) / "replay.bin"
+
+    def check_files(self, resume: int | None) -> None:
+        if resume and resume < self.config.learning.total_frames and not self.replay_file.exists():
+            raise FileNotFoundError(
+                f"{self.replay_file} is gone, and the run cannot go on without it (see keep_replay); put it back, or "
+                "begin anew with restart=true, which keeps the old folder aside"
+            )
+
+    def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
+        if resume is None or resume < self.config.learning.total_frames:
+            replay = replay_for(env, self.learner, self.replay_file)
+            train_off_policy(env, self.learner, replay=replay, failed=failed, **loop)
+            return
+        state = load_checkpoint(loop["checkpoint"], expect=loop["identity"])
+        self.load(state)
+        env.load_state_dict(state["env"])  # what it has seen scales what its evaluation sees
+        failed.load_state_dict(state.get("failed", {}))
+        failed.check(self.learner.weights(), f"in {loop['checkpoint']}")
+
+    def diagnosis(self, env: EnvBase, failed: FailedSeeds) -> dict[str, float]:
+        """How far the critics are off at the end; nothing where that cannot be told (see `value_bias`), or where they
+        learned from rewards that only `env` can scale."""
+        config = self.config
+        if config.normalize_reward:
+            return {}
+        seeds = [FINAL_SEED + seed for seed in config.all_seeds]
+        with contextlib.closing(make_env(config, config.evaluate_episodes, seeds, env)) as fresh:
+            found = value_bias(fresh, self.learner, SeedNoise(seeds, self.learner.device))
+        rows: list[dict[str, float]] = []
+        for agent in range(config.seeds):
+            of_agent = {name.replace("value/", "final/value_"): each[agent].item() for name, each in found.items()}
+            rows.append({name: value for name, value in of_agent.items() if np.isfinite(value)})
+        return seed_metrics(failed.kept(rows), config.all_seeds)
+
+    def close(self) -> None:
+        if not self.config.keep_replay:
+            self.replay_file.unlink(missing_ok=True)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+
+    def models(self) -> list[Any]:
+        return self.learner.models()
+
+
+class OnPolicyAgents:
+    """Agents of an algorithm that learns from rollouts: a stacked model, and the phases of a rollout."""
+
+    def __init__(
+        self,
+        config: ControlSettings,
+        models: Sequence[Any],
+        phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]],
+    ):
+        self.config, self.alone, self.model = config, list(models), stack(models)
+        self.phases = phases_of(self.model, config.learning)
+        self.policy = ModePolicy(self.model)
+
+    def check_files(self, resume: int | None) -> None:
+        """A rollout is not kept: nothing beside the checkpoint is needed."""
+
+    def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
+        steps = StepProgress() if self.config.show_progress else None
+        train_on_policy(env, self.model, self.phases, self.config.learning, failed=failed, progress=steps, **loop)
+        if steps:
+            steps.close()
+
+    def diagnosis(self, env: EnvBase, failed: FailedSeeds) -> dict[str, float]:
+        """Nothing: the critic's values are not those of actions."""
+        return {}
+
+    def close(self) -> None:
+        """A run leaves nothing that it does not need."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+
+    def models(self) -> list[Any]:
+        unstack(self.model, self.alone)
+        return self.alone

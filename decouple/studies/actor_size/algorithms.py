@@ -1,0 +1,206 @@
+"""The algorithms of the actor-size study, each in one entry of a table: its settings, its model and its training.
+
+config = TD3Control(env="pendulum", actor=[4, 4], critic=[16, 16], seeds=6, gamma=0.98)
+config = CONTROL_ALGORITHMS["td3"](env="pendulum")      # the same by its name
+model = make_model(config, env)                         # one agent
+agents = algorithm_of(config).make_agents(config, models)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torchrl.envs import EnvBase
+
+from decouple.checks import check_setting, checked
+from decouple.networks.actor_qvalue import ActorQValue
+from decouple.networks.actor_value import ActorValue
+from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
+from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
+from decouple.runs.settings import FlatKeys
+from decouple.studies.actor_size.agents import Agents, OffPolicyAgents, OnPolicyAgents
+from decouple.studies.actor_size.build import action_value_model, make_small_env, state_value_model, unit_actions
+from decouple.studies.actor_size.settings import ControlSettings
+
+__all__ = [
+    "CONTROL_ALGORITHMS",
+    "Algorithm",
+    "DDPGControl",
+    "PPOControl",
+    "SACControl",
+    "TD3Control",
+    "TRPOControl",
+    "algorithm_of",
+    "control_identity",
+    "initial_agents",
+    "make_model",
+    "seeded_model",
+]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm: called with settings by their flat keys, it gives the settings of a run.
+
+    Attributes:
+        keys: its flat keys, with the class of its own settings and its departures from the classes' defaults.
+        make_model: (settings, environment) -> one agent's networks.
+        make_agents: (settings, one model for each seed) -> the agents that are trained.
+    """
+
+    keys: FlatKeys
+    make_model: Callable[[ControlSettings, EnvBase], Any]
+    make_agents: Callable[[ControlSettings, list[Any]], Agents]
+
+    def __call__(self, **settings: Any) -> ControlSettings:
+        name = self.keys.departures["algorithm"]
+        given = settings.get("algorithm", name)
+        check_setting("algorithm", given, name.__eq__, f"{[name]} for {self.keys.name}")
+        return self.keys.compose(settings)
+
+    @property
+    def on_policy(self) -> bool:
+        return issubclass(self.keys.parts["learning"], OnPolicySettings)
+
+
+def _clipping(settings: dict[str, Any]) -> Mapping[str, Any]:
+    """PPO's `clip_value`, left at `auto`: 0.2 where rewards are normalised, as in Baselines, and no clipping else."""
+    if not isinstance(settings["clip_value"], str) or settings["clip_value"] != "auto":
+        return settings
+    return settings | {"clip_value": 0.2 if settings["normalize_reward"] is True else None}
+
+
+# SAC on a control task.
+SACControl = Algorithm(
+    FlatKeys("SACControl", ControlSettings, {"learning": SACSettings}, {"algorithm": "sac"}),
+    partial(action_value_model, deterministic=False, twin=True),
+    OffPolicyAgents,
+)
+
+# TD3, with the paper's layers.
+TD3Control = Algorithm(
+    FlatKeys(
+        "TD3Control",
+        ControlSettings,
+        {"learning": TD3Settings},
+        {"algorithm": "td3", "actor": [400, 300], "critic": [400, 300]},
+    ),
+    partial(action_value_model, deterministic=True, twin=True),
+    OffPolicyAgents,
+)
+
+# DDPG, with the paper's layers.
+DDPGControl = Algorithm(
+    FlatKeys(
+        "DDPGControl",
+        ControlSettings,
+        {"learning": DDPGSettings},
+        {"algorithm": "ddpg", "actor": [400, 300], "critic": [400, 300]},
+    ),
+    partial(action_value_model, deterministic=True, twin=False),
+    OffPolicyAgents,
+)
+
+# PPO; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate. Values are clipped where rewards
+# are normalised, as there.
+PPOControl = Algorithm(
+    FlatKeys(
+        "PPOControl",
+        ControlSettings,
+        {"learning": OnPolicySettings},
+        {
+            **{"algorithm": "ppo", "actor": [64, 64], "critic": [64, 64], "policy_gradient": 1.0},
+            **{"actor_activation": "tanh", "critic_activation": "tanh"},
+            **{"actor_gain": 2**0.5, "critic_gain": 2**0.5, "actor_head_gain": 0.01, "critic_head_gain": 1.0},
+            **{"total_frames": 1_000_000, "rollout_steps": 2048, "gamma": 0.99, "learning_rate": 3e-4},
+            "clip_value": "auto",  # 0.2 with normalize_reward, None (no clipping) without
+            **{"entropy_coeff": 0.0, "minibatches": 32, "epochs": 10, "micro_batch": 1_000_000},
+        },
+        settle=_clipping,
+    ),
+    state_value_model,
+    partial(OnPolicyAgents, phases_of=ppo_phases),
+)
+
+# TRPO; its own settings are OpenAI Spinning Up's.
+TRPOControl = Algorithm(
+    FlatKeys(
+        "TRPOControl",
+        ControlSettings,
+        {"learning": TRPOSettings},
+        {
+            **{"algorithm": "trpo", "actor": [64, 64], "critic": [64, 64]},
+            **{"actor_activation": "tanh", "critic_activation": "tanh"},
+        },
+    ),
+    state_value_model,
+    partial(OnPolicyAgents, phases_of=trpo_phases),
+)
+
+# The one place where an algorithm's name becomes an algorithm.
+CONTROL_ALGORITHMS: dict[str, Algorithm] = {
+    "sac": SACControl,
+    "td3": TD3Control,
+    "ddpg": DDPGControl,
+    "ppo": PPOControl,
+    "trpo": TRPOControl,
+}
+
+
+@checked()
+def algorithm_of(config: ControlSettings) -> Algorithm:
+    """The algorithm of a run's settings.
+
+    Raises:
+        ValueError: there is none of that name, or the settings in `learning` are another one's.
+    """
+    check_setting("algorithm", config.algorithm, CONTROL_ALGORITHMS.__contains__, f"one of {list(CONTROL_ALGORITHMS)}")
+    algorithm = CONTROL_ALGORITHMS[config.algorithm]
+    own = algorithm.keys.parts["learning"]
+    allowed = f"{own.__name__} for algorithm={config.algorithm}"
+    check_setting("learning", config.learning, lambda v: isinstance(v, own), allowed)
+    return algorithm
+
+
+@checked()
+def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValue:
+    """One agent's networks: an actor and a critic of the sizes asked for, separated at k.
+
+    Raises:
+        ValueError: a separation beyond the shorter network, or an algorithm that the task's actions do not allow.
+    """
+    return algorithm_of(config).make_model(config, env)
+
+
+@checked()
+def seeded_model(config: ControlSettings, env: EnvBase, seed: int) -> Any:
+    """The model that this seed alone gives, whatever other agents there are."""
+    torch.manual_seed(seed)
+    return make_model(config, env)
+
+
+@checked()
+def initial_agents(config: ControlSettings) -> list[Any]:
+    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
+    with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
+        return [seeded_model(config, env, seed) for seed in config.all_seeds]
+
+
+@checked()
+def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
+    """What the results of these settings rest on, without those left out; see `decouple.runs.rules`."""
+    return identity_of(
+        config,
+        SETTINGS_OF_CONTROL,
+        leave_out=leave_out,
+        unit_actions=lambda: unit_actions(config.env, config.backend),
+        defaults=algorithm_of(config).keys.defaults,
+    )

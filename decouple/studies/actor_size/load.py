@@ -1,0 +1,84 @@
+"""Agents of a run, taken back from its checkpoint.
+
+agents = load_agents("runs/one")                                # one model for each seed
+model, scaling = trained_actor(load_checkpoint("runs/one/checkpoint.pt"), agent=2)
+export_actor(model, "actor.onnx", observation_scaling=scaling)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decouple.checks import checked
+from decouple.deploy.plain_actor import ObservationScaling
+from decouple.envs.control.running_normalization import CLIP, EPSILON
+from decouple.envs.games.batched import GAMES
+from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
+from decouple.runs.rules import rule_text, rules_of
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, algorithm_of, make_model
+from decouple.studies.actor_size.build import make_small_env, unit_actions
+
+__all__ = ["agents_in", "load_agents", "trained_actor"]
+
+
+@checked()
+def load_agents(run_dir: str | Path) -> list[Any]:
+    """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
+
+    Raises:
+        FileNotFoundError: no checkpoint in `run_dir`.
+        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (0.1, on
+            bounds other than +-1), where `trained_actor` gives its actors.
+        ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
+    """
+    path = Path(run_dir) / "checkpoint.pt"
+    state = load_checkpoint(path)
+    with reading_checkpoint(path, "agents of train_agents"):
+        settings = state["settings"]
+        scaled, agents = settings["normalize_observation"], agents_in(state)
+        here = rules_of(settings, lambda: unit_actions(settings["env"], settings["backend"]))
+    there, unit = settings.get("rules", {}).get("action_unit"), here.get("action_unit")
+    if there != unit:
+        rule = rule_text("action_unit", there, unit)
+        raise CheckpointError(f"{path} holds critics of {rule}; trained_actor() gives its actors alone")
+    if scaled:
+        raise ValueError("run_dir must be of a run without normalize_observation: its agents read scaled observations")
+    return agents
+
+
+def agents_in(state: Mapping[str, Any]) -> list[Any]:
+    """The agents in what `load_checkpoint` gives of a run; with `normalize_observation` they read scaled numbers."""
+    settings = {name: value for name, value in state["settings"].items() if name != "rules"}
+    if "log_every" in settings:
+        settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
+    config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
+    with contextlib.closing(make_small_env(config)) as env:
+        models = [make_model(config, env) for _ in config.all_seeds]
+    agents = algorithm_of(config).make_agents(config, models)
+    agents.load(state)
+    return agents.models()
+
+
+def trained_actor(state: Mapping[str, Any], agent: int) -> tuple[Any, ObservationScaling | None]:
+    """One agent's model, from `actor_qvalue` or `actor_value`, and the scaling of the observations that it reads.
+
+    Args:
+        state: what `load_checkpoint` gives of a run of `train_agents`.
+        agent: its place among the run's seeds.
+    """
+    return agents_in(state)[agent], _scaling(state, agent)
+
+
+def _scaling(state: Mapping[str, Any], agent: int) -> ObservationScaling | None:
+    settings = state["settings"]
+    if settings["env"] in GAMES:
+        return ObservationScaling(std=1 / torch.as_tensor(GAMES[settings["env"]].observation_scale))
+    if not settings["normalize_observation"]:
+        return None
+    moments = state["env"]["_extra_state"]["statistics"]["observation"]
+    return ObservationScaling(moments["mean"][agent], (moments["variance"][agent] + EPSILON).sqrt(), CLIP)

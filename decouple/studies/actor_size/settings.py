@@ -1,0 +1,122 @@
+"""Settings of a run of the actor-size study: the task, the two networks, the record, and the algorithm's own as a part.
+
+    config = TD3Control(env="pendulum", actor=[4, 4], gamma=0.98)       # decouple.studies.actor_size.algorithms
+    config.env, config.actor                                            # the run's own settings
+    config.learning.gamma                                               # the algorithm's
+
+After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
+from decouple.off_policy.settings import OffPolicySettings, SACSettings
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.settings import part
+
+__all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
+# Added to an agent's seed: episodes that it does not train on, after training and during it.
+FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
+
+# What a checkpoint need not share with the run that continues it.
+NOT_IDENTITY = {
+    *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
+    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+}
+
+
+@dataclass
+class ControlSettings:
+    """The task, the two networks and the record, beside the settings of an algorithm.
+
+    An algorithm has departures from the defaults here: `decouple.studies.actor_size.algorithms`.
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # the algorithm's own
+    # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
+    env: str = "pendulum"
+    file_name: str | None = None  # of env=unity: the executable of a Unity build (docs/unity.md)
+    algorithm: str = "sac"  # sac, td3, ddpg, ppo or trpo
+    actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
+    critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
+    separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
+    policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
+    value_gradient: float = 1.0  # scale of the value's gradient into it
+    actor_activation: str = "relu"  # relu, tanh, elu, silu or leaky_relu
+    critic_activation: str = "relu"
+    actor_gain: float | None = None  # of hidden layers' orthogonal initialisation; None: PyTorch's own
+    critic_gain: float | None = None
+    actor_head_gain: float | None = None  # the same for the last layer
+    critic_head_gain: float | None = None
+    seeds: int = 1  # agents, trained as one batch
+    seed: int = 0  # of the first agent; the others have the next numbers
+    num_envs: int = 1  # environments of each agent
+    frame_skip: int = 1  # of pong, pixelcopter and foodcollector: steps of the game in one
+    backend: str = "auto"  # of Gymnasium's tasks: auto, gymnasium, batched or envpool; see `control_env`
+    normalize_observation: bool = False  # by each agent's running mean and standard deviation
+    normalize_reward: bool = False  # by the running standard deviation of each agent's discounted return
+    num_threads: int | None = None  # of PyTorch; None: 1 for networks as small as these, all where they are wide
+    update: str = "batched"  # batched, or torchrl: TorchRL's own losses, for one agent
+    evaluate_episodes: int = 10  # of each agent, during training
+    final_episodes: int = 100  # of each agent, after training
+    keep_replay: bool = False  # whether the replay file outlives the run, so that a longer total_frames can go on
+    run_dir: str = "runs/control"  # the run's folder
+    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
+    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
+    mode: str = "offline"  # of wandb: offline or online
+    show_progress: bool = True  # on stderr
+
+    def __post_init__(self) -> None:
+        gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
+        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
+        most = 2**31 - EVALUATION_SEED - self.seeds - self.learning.total_frames
+        check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
+        for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
+            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+        if self.num_threads is not None:
+            check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
+        self._check_networks()
+        check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
+        check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
+        if isinstance(self.learning, OnPolicySettings):
+            self.learning.check_rollout(self.num_envs)
+        if self.update == "torchrl" and (self.seeds > 1 or isinstance(self.learning, OnPolicySettings)):
+            raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
+
+    def _check_networks(self) -> None:
+        for name in ("actor", "critic"):
+            check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
+        depth = min(len(self.actor), len(self.critic))
+        whole = isinstance(self.separation, int | np.integer) and not isinstance(self.separation, bool)
+        known = isinstance(self.separation, str) or (whole and 0 <= self.separation <= depth)
+        allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
+        check_setting("separation", self.separation, lambda _: known, allowed)
+        for name in ("actor_activation", "critic_activation"):
+            check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
+
+    @property
+    def all_seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def frames_per_iteration(self) -> int:
+        """By how much a run goes on at once, of each agent: off policy a step, on policy a rollout."""
+        return self.num_envs * getattr(self.learning, "rollout_steps", 1)
+
+
+@checked()
+def sizes_name(sizes: Sequence[int]) -> str:
+    """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
+    return "x".join(map(str, sizes)) or "linear"
