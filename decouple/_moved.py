@@ -46,7 +46,7 @@ MOVED = {  # each below `decouple`; where a module's names have gone to two, bot
     "statistics": "analysis.statistics",
     "plain_actor": "deploy.plain_actor",
     "export": "deploy.export",
-    "reports.separation_study": "studies.separation.results",
+    "reports.separation_study": "studies.separation.results and studies.separation.run_folders",
     "reports.separation_tables": "studies.separation.tables",
     "reports.separation_figures": "studies.separation.figures",
     "reports.representation_pictures": "studies.separation.representation_pictures",

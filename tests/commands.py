@@ -66,15 +66,15 @@ def page_of(name: str) -> tuple[Path, str]:
 @contextlib.contextmanager
 def composing(name: str) -> Iterator[Callable[..., Any]]:
     """A function from arguments of a command to its configuration; what it registers with Hydra is there that long."""
-    repo = ConfigStore.instance().repo
-    before = {group: dict(pages) if isinstance(pages, dict) else pages for group, pages in repo.items()}
-    importlib.import_module(f"decouple.commands.{name}").register()
     folder, page = page_of(name)
-    try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(folder), version_base="1.3"):  # where Hydra's plugins register, once
+        repo = ConfigStore.instance().repo
+        before = {group: dict(pages) if isinstance(pages, dict) else pages for group, pages in repo.items()}
+        importlib.import_module(f"decouple.commands.{name}").register()
+        try:
             yield lambda *arguments: compose(page, overrides=list(arguments))
-    finally:
-        ConfigStore.instance().repo = before
+        finally:
+            ConfigStore.instance().repo = before
 
 
 def composed(name: str, *arguments: str) -> Any:

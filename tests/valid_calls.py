@@ -34,6 +34,8 @@ LEFT_OUT = {
     "MACHINE": "needs a program, a device or processes that are not there",
     "CHECK": "is itself a check, of a value by the name that it is given",
     "RULE": "makes a rule of `checked`, when the package is imported",
+    "WHOLE": "trains or reports on a whole run of settings that are checked where they are made",
+    "COMMAND": "is called by a command with what Hydra has composed, or with what a run has raised",
     "PLAIN": "an exception, a constant, a type, or takes no arguments",
 }
 METHODS_LEFT_OUT = {
@@ -72,7 +74,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
     **dict.fromkeys(["IntegratedTanhNormal"], "TORCH"),
     **dict.fromkeys(["add_next_values", "following_values", "rollout_metrics"], "PER_STEP"),
-    **dict.fromkeys(["normalise_advantages", "run_phase", "copy_in_place"], "PER_STEP"),
+    **dict.fromkeys(
+        ["normalise_advantages", "run_phase", "copy_in_place", "live_cuts", "cut_squares", "norms_and_cosine"],
+        "PER_STEP",
+    ),
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
     **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
@@ -90,6 +95,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents"], "RECORD"),
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
@@ -97,6 +103,15 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
+    **dict.fromkeys(["CellRun", "PreparedRun", "Source", "SearchProgress"], "RECORD"),
+    **dict.fromkeys(["frames_of", "load_agent"], "STATE"),
+    **dict.fromkeys(["prepare", "train", "evaluate_checkpoint", "make_evaluation", "make_unseen"], "WHOLE"),
+    **dict.fromkeys(["separation.experiment.make_env", "separation.experiment.make_model"], "WHOLE"),
+    **dict.fromkeys(["analyse", "export", "separation_report", "size_report", "read_cells", "toy_report"], "WHOLE"),
+    **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
+    **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps"], "WHOLE"),
+    **dict.fromkeys(["interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"], "COMMAND"),
+    **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),
 }
 
 
@@ -264,7 +279,8 @@ def control(**settings: Any) -> Any:
 
 @functools.cache
 def study() -> Any:
-    from decouple.studies.separation.results import find_runs, read_study
+    from decouple.studies.separation.results import read_study
+    from decouple.studies.separation.run_folders import find_runs
 
     return read_study(find_runs(write_study(folder())))
 
@@ -584,6 +600,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "RunProgress": lambda: {"total": 10, "initial": 0},
     "Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
+    "agents_in": lambda: {"model": model()},
     "seed_count": lambda: {"model": model()},
     "TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
     "TRPOPhase": lambda: {"model": model()},
@@ -620,6 +637,14 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "checkpoint_exists": lambda: {"path": checkpoint()},
     "load_checkpoint": lambda: {"path": checkpoint()},
+    "run_checkpoint": lambda: {"given": checkpoint()},
+    "ProcgenExperiment": dict,
+    "Report": lambda: {"runs": "x"},
+    "Representation": lambda: {"checkpoint": "x"},
+    "Export": lambda: {"checkpoint": "x"},
+    "SearchSettings": dict,
+    "SizeReport": dict,
+    "ToyStudy": dict,
     "reading_checkpoint": lambda: {"path": checkpoint(), "what": "agents"},
     "save_checkpoint": lambda: {"path": folder() / "pt", "state": {"settings": {"a": 1}}},
     "plot_curves": lambda: {"run_dir": run_folder()},
@@ -669,9 +694,11 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "FileLock": lambda: {"path": folder() / ".lock"},
     "lock_folder": lambda: {"folder": folder()},
     "defaults_of": lambda: {"settings": control()},
+    "flat": lambda: {"settings": control()},
+    "changed": lambda: {"settings": control()},
     "load_agents": lambda: {"run_dir": finished_run()},
-    "make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
-    "make_model": lambda: {"config": control(), "env": toy_env()},
+    "actor_size.cell.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
+    "actor_size.cell.make_model": lambda: {"config": control(), "env": toy_env()},
     "make_small_env": lambda: {"config": control()},
     "sizes_name": lambda: {"sizes": [4, 4]},
     "train_agents": lambda: {"config": control(run_dir=str(finished_run()))},

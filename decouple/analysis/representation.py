@@ -66,8 +66,7 @@ def block_outputs(
         `trunk`, `policy` or `value`; the block's index in its stack; its output (N, ...). The shared model has no
         blocks but the trunk's.
     """
-    parts = {part: model.module[part].module for part in ("trunk", "policy", "value")}
-    extra = [*parts["policy"].keys, *parts["value"].keys]
+    extra = [*model.policy.keys, *model.value.keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
 
     def outputs(block: nn.Module, inputs: Tensor) -> Tensor:
@@ -77,12 +76,12 @@ def block_outputs(
             return torch.cat([block(batch) for batch in inputs.split(batch_size)])
 
     hidden = observation
-    for index, block in enumerate(parts["trunk"]):
+    for index, block in enumerate(model.trunk):
         hidden = outputs(block, hidden)
         yield "trunk", index, hidden
-    for branch in ("policy", "value"):
+    for branch, blocks in (("policy", model.policy), ("value", model.value)):
         features = hidden
-        for index, block in enumerate(parts[branch], start=model.at):
+        for index, block in enumerate(blocks, start=model.at):
             features = outputs(block, features)
             yield branch, index, features
 

@@ -13,9 +13,12 @@ from decouple.commands.settings import CONFIGS, register_algorithms, settings_of
 from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.studies.actor_size.cell import ControlSettings, train_agents
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
-register = register_algorithms
+
+def register() -> None:
+    """Make the algorithms' settings choices of Hydra's group `algorithm`."""
+    register_algorithms()
 
 
 def table(config: ControlSettings, report: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from decouple.deploy.export import ExportReport
 from decouple.studies.actor_size.cell import sizes_name
 from decouple.studies.export import Export, Source, export
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:

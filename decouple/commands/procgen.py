@@ -19,7 +19,7 @@ from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
 from decouple.studies.separation.experiment import ProcgenExperiment, evaluate_checkpoint, prepare, train
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:

@@ -10,9 +10,9 @@ from hydra.core.config_store import ConfigStore
 
 from decouple.commands.running import run_command
 from decouple.commands.settings import CONFIGS, settings_of
-from decouple.studies.separation.report import Report, report
+from decouple.studies.separation.report import Report, separation_report
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:
@@ -22,7 +22,7 @@ def register() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="report")
 def command(config: Any) -> None:
-    page, study, advice = report(settings_of(config))
+    page, study, advice = separation_report(settings_of(config))
     print(*study.notes, sep="\n", file=sys.stderr)
     print(advice.conclusion)
     print(f"the report is {page}")

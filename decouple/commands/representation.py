@@ -11,7 +11,7 @@ from decouple.commands.running import run_command
 from decouple.commands.settings import CONFIGS, settings_of
 from decouple.studies.separation.representation import Representation, analyse
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:

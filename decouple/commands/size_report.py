@@ -9,9 +9,9 @@ from hydra.core.config_store import ConfigStore
 
 from decouple.commands.running import run_command
 from decouple.commands.settings import CONFIGS, settings_of
-from decouple.studies.actor_size.report import SizeReport, report
+from decouple.studies.actor_size.report import SizeReport, size_report
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:
@@ -21,7 +21,7 @@ def register() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="size_report")
 def command(config: Any) -> None:
-    path = report(settings_of(config))
+    path = size_report(settings_of(config))
     print(f"the report is {path}, with its tables and pictures beside it")
 
 

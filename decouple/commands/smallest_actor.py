@@ -16,13 +16,13 @@ from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.smallest_actor import (
     SearchSettings,
     actor_parameters,
-    report,
-    search,
+    run_search,
     search_goes_on,
+    search_text,
     write_table,
 )
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:
@@ -51,8 +51,8 @@ def command(config: Any) -> None:
         return
     counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
     with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
-        found = search(settings, options, counts)
-    print(report(settings, counts, found, options.measured(settings)))
+        found = run_search(settings, options, counts)
+    print(search_text(settings, counts, found, options.measured(settings)))
 
 
 def main() -> None:

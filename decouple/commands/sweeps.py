@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import re
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import read_result
-from decouple.runs.rules import defaults_of
+from decouple.runs.settings import defaults_of, flat
 from decouple.studies.actor_size.cell import ControlSettings, run_result
 
 __all__ = ["in_sweep", "run_folder", "sweep_result"]
@@ -60,7 +59,7 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     before = defaults_of(settings) | read_yaml(config) | {"restart": False}  # which an older version did not have
     if isinstance(settings, ControlSettings):
         run_result(settings)
-    same = before == dataclasses.asdict(settings)
+    same = before == flat(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
     report = read_result(result)

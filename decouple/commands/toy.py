@@ -19,9 +19,9 @@ from decouple.commands.settings import CONFIGS, register_algorithms, settings_of
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.finite import NotFiniteError
 from decouple.studies.actor_size.cell import ControlSettings, done_result, sizes_name, train_agents
-from decouple.studies.actor_size.toy import PAIRS, TITLES, VIABLE, ToyStudy, read_cells, write_report
+from decouple.studies.actor_size.toy import PAIRS, TITLES, VIABLE, ToyStudy, read_cells, toy_report
 
-__all__ = ["main", "register"]
+__all__ = ["main"]
 
 
 def register() -> None:
@@ -70,7 +70,7 @@ def command(config: Any) -> None:
         run_cells(cells)
     folder, (runs, left_out) = study.run_dir, read_cells(cells)
     check_setting("train", study.train, lambda _: bool(runs), f"true where {folder} has no cells of the study")
-    print(write_report(folder, study.algorithms, runs, left_out))
+    print(toy_report(folder, study.algorithms, runs, left_out))
     print(
         f"in brackets: agents that learned, a return of at least {VIABLE:.0f}, of those whose start had less; then how "
         f"many starts had as much\nfigures, table and returns of each agent are in {folder}"

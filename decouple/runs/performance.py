@@ -109,8 +109,8 @@ class Performance:
         elif self.device != "cpu":  # on a CPU oneDNN orders the weights for itself
             model.to(memory_format=torch.channels_last)
         if self.compile:
-            for part in ("trunk", "policy", "value"):
-                model.module[part].module.compile()  # pyright: ignore[reportIndexIssue]
+            for part in (model.trunk, model.policy, model.value):
+                part.compile()
 
     @checked()
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decouple.checks import Must, checked, has
+from decouple.runs.settings import defaults_of, flat
 from decouple.version import VERSION, written_by
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "SETTINGS_OF_CONTROL",
     "SETTINGS_OF_PROCGEN",
     "Rule",
-    "defaults_of",
     "identity_of",
     "outdated",
     "rule_text",
@@ -97,17 +97,23 @@ SETTINGS_OF_PROCGEN = frozenset(
 
 @checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
 def identity_of(
-    settings: Any, always: Collection[str], *, leave_out: Collection[str], unit_actions: Callable[[], bool]
+    settings: Any,
+    always: Collection[str],
+    *,
+    leave_out: Collection[str],
+    unit_actions: Callable[[], bool],
+    defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings that a result rests on, and under "rules" the versions of rules that have changed, if any.
 
     Args:
-        settings: a dataclass, of a run.
+        settings: a run's, a dataclass; those of its parts enter by their flat keys (`decouple.runs.settings`).
         always: names that enter whatever their value; the others enter where they are not at their default.
         leave_out: names that never enter.
         unit_actions: asks the task whether all its actions are discrete or bounded by -1 and 1.
+        defaults: the default of each flat key, as `FlatKeys.defaults`; None: those of the dataclasses.
     """
-    values, defaults = dataclasses.asdict(settings), defaults_of(settings)
+    values, defaults = flat(settings), defaults_of(settings) if defaults is None else defaults
     kept = {
         name: value
         for name, value in values.items()
@@ -144,13 +150,3 @@ def rule_text(name: str, there: int | None, here: int | None) -> str:
     """What a rule was where a file was written, and what it is here; None: version 1."""
     now = f" ({RULES[name].now})" if name in RULES else ""
     return f"rule {name}: version {there or 1} there, and {here or 1} in {written_by(VERSION)}{now}"
-
-
-@checked(settings=Must(dataclasses.is_dataclass, "a dataclass"))
-def defaults_of(settings: Any) -> dict[str, Any]:
-    """The default of each setting of a dataclass that has one."""
-    found = {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        for field in dataclasses.fields(settings)
-    }
-    return {name: value for name, value in found.items() if value is not dataclasses.MISSING}

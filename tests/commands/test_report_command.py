@@ -14,8 +14,7 @@ from commands import Script
 from damage import damage
 from study_folders import write_run, write_study
 
-from decouple.studies.separation.report import Report
-from decouple.studies.separation.report import report as write_report
+from decouple.studies.separation.report import Report, separation_report
 
 pytest.importorskip("rliable")
 
@@ -39,7 +38,7 @@ def report(tmp_path_factory):
 
 def made(folder, **settings):
     """The report of the runs in a folder, written in this process."""
-    page, _, advice = write_report(Report(runs=str(folder / "runs"), out=str(folder / "out"), **settings))
+    page, _, advice = separation_report(Report(runs=str(folder / "runs"), out=str(folder / "out"), **settings))
     return page, advice
 
 

@@ -10,7 +10,7 @@ import pytest
 from commands import Script
 
 from decouple.studies.actor_size.cell import TD3Control, train_agents
-from decouple.studies.actor_size.report import SizeReport, report
+from decouple.studies.actor_size.report import SizeReport, size_report
 from decouple.studies.actor_size.search import SmallestActor, smallest_actor
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import search_record
@@ -82,7 +82,7 @@ def test_the_report_of_a_real_search(tmp_path):
 def test_what_cannot_be_reported_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="no search has run in nowhere"):
-        report(SizeReport(run_dir="nowhere"))
+        size_report(SizeReport(run_dir="nowhere"))
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(ValueError, match="latency must be missing, again or none; got 'maybe'"):
         SizeReport(latency="maybe")

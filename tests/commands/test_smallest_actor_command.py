@@ -138,11 +138,11 @@ def test_a_search_by_the_maximum_in_training_compares_and_records_it(tmp_path, m
     monkeypatch.setattr(
         searching, "training_maxima", lambda store, cell, seeds: dict(zip(seeds, (-5.0, -7.0), strict=True))
     )
-    found = searching.search(settings, search, {(4, 4): 33})
+    found = searching.run_search(settings, search, {(4, 4): 33})
     assert found.baseline.returns == (-5.0, -7.0) and found.baseline.accepted
     (recorded,) = CellStore(tmp_path / "cells.sqlite").searches()
     assert recorded["result"]["measure"] == recorded["options"]["measure"] == "maximum"
-    assert "the largest returns in training" in searching.report(settings, {(4, 4): 33}, found, "maximum")
+    assert "the largest returns in training" in searching.search_text(settings, {(4, 4): 33}, found, "maximum")
 
 
 def test_thresholds_by_name():
@@ -164,7 +164,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path,
     def refused(match: str, *overrides: str) -> None:
         with pytest.raises(ValueError, match=match):
             settings, search = composed("env=toy", "algorithm=td3", *overrides)
-            searching.search(settings, search, searching.actor_parameters(settings, search.sizes))
+            searching.run_search(settings, search, searching.actor_parameters(settings, search.sizes))
 
     refused("search.threshold must be a finite number, baseline, rounded or paper; got 'best'", "search.threshold=best")
     refused("a number, baseline or rounded for toy, td3, which Table I has no", "search.threshold=paper")

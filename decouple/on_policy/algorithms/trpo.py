@@ -26,9 +26,9 @@ from torch import Tensor, distributions, nn
 from decouple.checks import POSITIVE_WHOLE, at_least, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
-from decouple.networks.stacking import seed_count
-from decouple.on_policy.losses import ValueLoss
-from decouple.on_policy.phases import Metric, Phase, RolloutPhase
+from decouple.on_policy.agents import Metric
+from decouple.on_policy.phase_parts import value_phase
+from decouple.on_policy.phases import RolloutPhase, metric
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import autocast
 from decouple.seeding import SeedNoise
@@ -98,22 +98,7 @@ def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]
         backtrack_iters=settings.backtrack_iters,
         backtrack_coeff=settings.backtrack_coeff,
     )
-    features = model.get_features(["value_hidden"])
-    loss = ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=None)
-    if seed_count(model) is not None:
-        loss.reduction = "none"
-    parameters = [*features.parameters(), *loss.parameters()]
-    value = Phase(
-        loss=loss,
-        optimizer=torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon),
-        epochs=settings.value_epochs,
-        every=settings.value_every,
-        minibatches=settings.minibatches,
-        max_grad_norm=None,
-        features=features,
-        name="value",
-    )
-    return [policy, value]
+    return [policy, value_phase(model, settings, clip_value=None, max_grad_norm=None)]
 
 
 class TRPOPhase:
@@ -185,7 +170,8 @@ class TRPOPhase:
             `policy/step_fraction` of the largest step (0: none was taken), `policy/entropy` before it (estimated on the
             rollout's actions) and `grad_norm/policy`.
         """
-        seeds = len(batch) if batch.ndim == 2 else 1
+        agents = batch.shape[:-1]  # () or (S,)
+        seeds = agents.numel()
         with torch.no_grad():
             old = self._distribution(batch, precision)
         distribution = self._distribution(batch, precision)
@@ -201,7 +187,7 @@ class TRPOPhase:
         found["grad_norm/policy"] = gradient.norm(dim=1)
         if progress:
             progress(f"{self.name} phase, minibatches", 1, 1)
-        return {name: value if batch.ndim == 2 else value.item() for name, value in found.items()}
+        return {name: metric(value.reshape(agents)) for name, value in found.items()}
 
     @torch.no_grad()
     def _line_search(

@@ -1,6 +1,6 @@
 """The report of the actor-size study: what experiments/smallest_actor.py has found so far, as tables and pictures.
 
-    path = report(SizeReport(run_dir="runs/smallest_actor", latency="again"))  # on a machine that is idle
+    path = size_report(SizeReport(run_dir="runs/smallest_actor", latency="again"))  # on a machine that is idle
 
 Reads the store and the runs' folders, and writes to `<run_dir>/report`: report.md, which shows and explains the rest;
 Table I and figure 4 beside the paper's numbers; and of each task and algorithm figure 5, returns against costs, and the
@@ -36,7 +36,7 @@ from decouple.studies.actor_size.study import (
 )
 from decouple.studies.actor_size.table_figures import relative_figure, table_figure
 
-__all__ = ["SizeReport", "report"]
+__all__ = ["SizeReport", "size_report"]
 
 DPI = 110
 PICTURES = {  # of a study: what draws it, and what is to be said of it
@@ -63,7 +63,7 @@ class SizeReport:
         check_setting("latency", self.latency, allowed.__contains__, "missing, again or none")
 
 
-def report(config: SizeReport) -> Path:
+def size_report(config: SizeReport) -> Path:
     """Write the report, and return its text's path.
 
     Raises:

@@ -1,8 +1,8 @@
 """The smallest actor that still does the job on a task, with an algorithm: a search over sizes, six seeds each.
 
     counts = actor_parameters(settings, options.sizes)  # of TD3Control(env="pendulum", ...) and SearchSettings()
-    found = search(settings, options, counts)
-    print(report(settings, counts, found))
+    found = run_search(settings, options, counts)
+    print(search_text(settings, counts, found))
 
 Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/studies/actor_size/search.py. Each size
 is trained as by `experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in
@@ -56,9 +56,9 @@ __all__ = [
     "SearchProgress",
     "SearchSettings",
     "actor_parameters",
-    "report",
-    "search",
+    "run_search",
     "search_goes_on",
+    "search_text",
     "write_table",
 ]
 
@@ -163,7 +163,7 @@ class SearchProgress:
         self.lines.close()
 
 
-def search(settings: ControlSettings, options: SearchSettings, parameters: dict[Size, int]) -> SmallestActor:
+def run_search(settings: ControlSettings, options: SearchSettings, parameters: dict[Size, int]) -> SmallestActor:
     """Run the search, training what the store lacks, and record it there; started again, it goes on."""
     steps = options.steps(settings)
     step = next(steps)
@@ -214,7 +214,9 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
     return counts
 
 
-def report(settings: ControlSettings, counts: dict[Size, int], found: SmallestActor, measure: str = "final") -> str:
+def search_text(
+    settings: ControlSettings, counts: dict[Size, int], found: SmallestActor, measure: str = "final"
+) -> str:
     """What was tried and what it comes to, to read."""
     bound = "the largest returns in training; " if measure == "maximum" else ""
     bound += f"threshold {return_text(found.threshold)}, accepted from {return_text(found.bound)} on"

@@ -1,7 +1,7 @@
 """The toy problem: one neuron could solve it, but only a larger critic lets it learn to.
 
     runs, left_out = read_cells({("ddpg", "a |1|, c |16,16,1|"): DDPGControl(env="toy", ...), ...})
-    print(write_report("runs/toy", ["ddpg"], runs, left_out))
+    print(toy_report("runs/toy", ["ddpg"], runs, left_out))
 
 Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. An agent has learned where
 its policy is viable in the end and was not at its start: a neuron may be initialised near the solution. A cell whose
@@ -38,7 +38,7 @@ from decouple.studies.actor_size.cell import (
     run_result,
 )
 
-__all__ = ["PAIRS", "TITLES", "VIABLE", "CellRun", "ToyStudy", "read_cells", "write_report"]
+__all__ = ["PAIRS", "TITLES", "VIABLE", "CellRun", "ToyStudy", "read_cells", "toy_report"]
 
 PAIRS = {
     "a |1|, c |1|": ([], []),
@@ -250,7 +250,7 @@ def table(algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[
     )
 
 
-def write_report(
+def toy_report(
     folder: str | os.PathLike[str], algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[Key, str]
 ) -> str:
     """Figures 1 and 2, the table and the returns of each agent, of what `read_cells` has read; returns the table.

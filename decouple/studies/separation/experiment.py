@@ -48,8 +48,8 @@ from decouple.runs.tracking import Tracker, default_tracker
 
 __all__ = [
     "FINAL_SEED",
+    "PreparedRun",
     "ProcgenExperiment",
-    "Run",
     "evaluate_checkpoint",
     "load_agent",
     "make_env",
@@ -236,7 +236,7 @@ def final_report(config: ProcgenExperiment, evaluation: Callable[..., dict[str, 
 
 
 @dataclass
-class Run:
+class PreparedRun:
     """A run that is ready to train; whatever is wrong with its settings has been said."""
 
     config: ProcgenExperiment
@@ -249,7 +249,7 @@ class Run:
     tracker: Tracker
 
 
-def prepare(config: ProcgenExperiment) -> Run:
+def prepare(config: ProcgenExperiment) -> PreparedRun:
     """Build environment, model and phases, and open the record in `run_dir`, or that of the run to go on with."""
     for seed_global in (random.seed, np.random.seed, torch.manual_seed):
         seed_global(config.seed)
@@ -261,7 +261,7 @@ def prepare(config: ProcgenExperiment) -> Run:
         raise
 
 
-def prepare_in(env: EnvBase, config: ProcgenExperiment) -> Run:
+def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
     """`prepare` in this environment."""
     model = make_model(config, env)
     config.computed.prepare(model)
@@ -300,10 +300,10 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> Run:
         + f"\nperformance={config.performance}: {config.computed.describe()}",
         file=sys.stderr,
     )
-    return Run(config, env, model, phases, checkpoint, identity, lock, tracker)
+    return PreparedRun(config, env, model, phases, checkpoint, identity, lock, tracker)
 
 
-def train(run: Run) -> dict[str, float]:
+def train(run: PreparedRun) -> dict[str, float]:
     """Train, and evaluate at the end; returns the final evaluation."""
     config, tracker = run.config, run.tracker
     with contextlib.closing(run.env), run.lock, contextlib.closing(StepProgress()) as progress, tracker:

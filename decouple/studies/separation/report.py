@@ -1,6 +1,6 @@
 """The report of the separation study on Procgen: from run folders to figures, tables and a recommendation.
 
-    page, study, advice = report(Report(runs="runs/procgen", protocol="controlled", out="reports/controlled"))
+    page, study, advice = separation_report(Report(runs="runs/procgen", out="reports/controlled"))
 
 Runs are folders of experiments/procgen.py. Written to `out`: `report.html`, one page with its pictures in it, and
 beside it each table as CSV and Markdown and each picture as PNG. As a command: experiments/report.py. See
@@ -33,7 +33,8 @@ from decouple.runs.files import replace_file
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
 from decouple.studies.separation.page import HTMLTable, Picture, Section, write_page
 from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
-from decouple.studies.separation.results import Study, find_runs, read_study
+from decouple.studies.separation.results import Study, read_study
+from decouple.studies.separation.run_folders import find_runs
 from decouple.studies.separation.tables import (
     Table,
     aggregate_table,
@@ -51,7 +52,7 @@ from decouple.studies.separation.tables import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "report"]
+__all__ = ["Report", "separation_report"]
 
 PPO = "shared"  # what the paper divides by: PPO on the shared network
 
@@ -332,7 +333,7 @@ def relative_cost(study: Study) -> str:
     return f"Beside {PPO}, {DEFAULT} has {', '.join(ratios)}." if ratios else ""
 
 
-def report(config: Report) -> tuple[Path, Study, Advice]:
+def separation_report(config: Report) -> tuple[Path, Study, Advice]:
     """Read, compute, write; returns the page, what was read, and the advice."""
     published = read_published()
     study = read_study(find_runs(config.runs if isinstance(config.runs, str) else list(config.runs)), config.protocol)

@@ -43,7 +43,7 @@ from decouple.runs.progress import StepProgress
 from decouple.studies.separation.experiment import ProcgenExperiment, load_agent, make_env
 from decouple.studies.separation.representation_pictures import draw_measures, draw_saliency, draw_similarity
 
-__all__ = ["Agent", "Representation", "analyse", "levels_of", "load", "load_other", "record"]
+__all__ = ["Representation", "analyse"]
 
 
 @dataclass
@@ -160,9 +160,8 @@ def record(
 
 def block_names(model: ActorValue) -> list[str]:
     """As in tables and pictures: `trunk 1`, `policy 2` ...; blocks counted from 1, branches go on after the trunk."""
-    branches = [
-        f"{part} {model.at + i + 1}" for part in ("policy", "value") for i in range(len(model.module[part].module))
-    ]
+    own = {"policy": model.policy, "value": model.value}
+    branches = [f"{part} {model.at + i + 1}" for part, blocks in own.items() for i in range(len(blocks))]
     return ["frame", *(f"trunk {index + 1}" for index in range(model.at)), *branches]
 
 

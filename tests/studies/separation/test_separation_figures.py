@@ -17,7 +17,8 @@ from decouple.studies.separation.figures import (
     profile_figure,
 )
 from decouple.studies.separation.recommendation import Comparison
-from decouple.studies.separation.results import find_runs, read_study
+from decouple.studies.separation.results import read_study
+from decouple.studies.separation.run_folders import find_runs
 
 
 @pytest.fixture(scope="module")

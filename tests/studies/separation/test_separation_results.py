@@ -11,7 +11,8 @@ import yaml
 from damage import DAMAGES, damage
 from study_folders import write_run, write_study
 
-from decouple.studies.separation.results import find_runs, read_run, read_study
+from decouple.studies.separation.results import read_study
+from decouple.studies.separation.run_folders import find_runs, read_run
 from decouple.studies.separation.tables import run_table
 
 

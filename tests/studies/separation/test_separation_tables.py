@@ -11,7 +11,8 @@ from study_folders import write_run, write_study
 
 from decouple.analysis.statistics import Estimate, Profile
 from decouple.studies.separation.recommendation import Comparison
-from decouple.studies.separation.results import find_runs, read_study
+from decouple.studies.separation.results import read_study
+from decouple.studies.separation.run_folders import find_runs
 from decouple.studies.separation.tables import PUBLISHED as METHODS
 from decouple.studies.separation.tables import (
     Spread,

@@ -1,0 +1,191 @@
+"""A run of the separation study, as its folder holds it.
+
+    for folder in find_runs("runs/procgen"):
+        run = read_run(folder)
+        run.game, run.k, run.seed, run.unfinished, run.final("test_return")
+
+A run is a folder that `experiments/procgen.py` wrote (docs/procgen.md).
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decouple.checks import Must, checked
+from decouple.networks.separation import separation_index
+from decouple.runs.files import read_json, read_yaml
+from decouple.runs.metrics import read_metrics, read_result
+
+__all__ = ["Run", "find_runs", "read_run"]
+
+DEPTH = 4  # of the IMPALA-CNN's list of blocks
+FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # of a run's folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as its folder holds it."""
+
+    folder: Path
+    config: Mapping[str, Any]  # its settings
+    curves: Mapping[str, list[float]]  # of metrics.csv: column -> values, nan where a row has none
+    result: Mapping[str, Any]  # of result.json, None for what failed; empty where there is none
+    session: Mapping[str, Any]  # of record.json: the last start of the run; empty where there is none
+
+    @property
+    def game(self) -> str:
+        """The game it was trained on."""
+        return str(self.config["env"])
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.config["seed"])
+
+    @property
+    def k(self) -> int:
+        """How many of the policy's blocks the value network uses."""
+        return separation_index(self.config["separation"], DEPTH)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the run said of itself: backend, parameters, multiply-adds."""
+        return self.session.get("facts", {})
+
+    @property
+    def frames(self) -> int:
+        """How far it came, in environment frames."""
+        return int(self.curves["frames"][-1]) if self.curves["frames"] else 0
+
+    @property
+    def unfinished(self) -> str | None:
+        """Why it counts as not finished; None for one that is."""
+        wanted = self.config["total_frames"]
+        if self.failed:
+            return self.failed
+        if self.frames < wanted:
+            return f"stopped at {self.frames:,} of {wanted:,} frames"
+        if not self.result:
+            return f"no result.json: its final evaluation is missing, at {self.frames:,} frames"
+        if self.result["frames"] < wanted:
+            return f"its result.json is of {int(self.result['frames']):,} of {wanted:,} frames"
+        episodes = self.config.get("final_episodes")
+        measured = self.result.get("final/episodes")
+        if None not in (episodes, measured) and measured != episodes:
+            return f"its result.json is of {int(measured):,} episodes, its settings of {episodes:,}"
+        # The last iteration may go beyond what was asked for; a run that was longer once is another one.
+        iteration = self.config.get("num_envs", 1) * self.config.get("rollout_steps", wanted)
+        if max(self.frames, self.result["frames"]) >= wanted + iteration:
+            return f"trained for {self.frames:,} frames, where its settings say {wanted:,}"
+        return None
+
+    @property
+    def failed(self) -> str | None:
+        """Why it has no score, where its result.json says that it failed; None for any other."""
+        if self.result.get("final/test_return", 0) is not None:
+            return None
+        reasons = self.result.get("failed")
+        why = "; ".join(map(str, reasons.values())) if isinstance(reasons, dict) else ""
+        return f"failed after {self.frames:,} frames: {why or 'the return in its result.json is null or not finite'}"
+
+    @checked()
+    def final(self, metric: str) -> float | None:
+        """A metric of the final evaluation, as `test_return`; None where it was not measured."""
+        return self.result.get(f"final/{metric}", self.result.get(f"eval/{metric}"))
+
+    @checked()
+    def curve(self, metric: str) -> dict[int, float]:
+        """frames -> a metric of `metrics.csv`, where it was measured."""
+        values = self.curves.get(metric, [])
+        frames = map(int, self.curves["frames"])
+        return {at: value for at, value in zip(frames, values, strict=False) if not math.isnan(value)}
+
+
+@checked(where=Must(lambda where: isinstance(where, Path) or len(where), "not empty"))
+def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The folders of runs in a folder or by a glob, at any depth: those that hold a config.yaml and a metrics.csv.
+
+    What may be left of a run is found too, so that it is missed by name: a folder with another of a run's files, and
+    an empty one. Hidden folders, and what a run keeps below its own folder, are not.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    patterns = [where] if isinstance(where, str | os.PathLike) else list(where)
+    roots = [Path(found) for pattern in patterns for found in glob.glob(str(pattern), recursive=True)]
+    folders = {folder.resolve(): folder for root in roots for folder in _folders(root)}
+    if not folders:
+        raise FileNotFoundError(f"runs must be a folder or a glob with runs in it; none in {list(map(str, patterns))}")
+    return sorted(folders.values())
+
+
+def _folders(folder: Path, below_a_run: bool = False) -> Iterator[Path]:
+    """The folders of runs, whole or not, from this one on."""
+    if not folder.is_dir():
+        return
+    entries = sorted(folder.iterdir())
+    has = {entry.name for entry in entries} & set(FILES)
+    if {"config.yaml", "metrics.csv"} <= has or (not below_a_run and (has or not entries)):
+        yield folder
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            yield from _folders(entry, below_a_run or bool(has))
+
+
+@checked()
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """A run's folder, finished or not.
+
+    Raises:
+        FileNotFoundError: no config.yaml or no metrics.csv in it.
+        ValueError: not written by `experiments/procgen.py`, or damaged; the message names the file.
+    """
+    folder = Path(folder)
+    config = read_yaml(folder / "config.yaml")
+    needed = "env", "separation", "protocol", "seed", "total_frames"
+    if any(name not in config for name in needed):
+        raise ValueError(f"{folder} must be a run of experiments/procgen.py, with the settings {', '.join(needed)}")
+    _check_config(folder / "config.yaml", config)
+    result = read_result(folder / "result.json")
+    if result and "final/test_return" not in result:
+        raise ValueError(f"{folder / 'result.json'} must hold final/test_return; got {', '.join(result)}")
+    return Run(folder, config, read_metrics(folder), result, _last_session(folder / "record.json"))
+
+
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse settings that no run can have had, so that nothing stumbles over them later."""
+    for name in ("seed", "total_frames", "num_envs", "rollout_steps", "final_episodes"):
+        value = config.get(name)
+        if name in config and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{path} must hold a whole number as {name}; got {value!r}")
+    try:
+        separation_index(config["separation"], DEPTH)
+    except ValueError as error:
+        raise ValueError(f"{path} must hold a degree of separation; {error}") from error
+
+
+def _last_session(path: Path) -> Mapping[str, Any]:
+    """What record.json says of the last start; empty where there is none."""
+    sessions = read_json(path).get("sessions", [])
+    session = sessions[-1] if isinstance(sessions, list) and sessions else {}
+    if not isinstance(sessions, list) or not isinstance(session, dict):
+        raise ValueError(f"{path} must hold a list of sessions; got {str(sessions)[:40]}")
+    facts = session.get("facts", {})
+    if not isinstance(facts, dict) or not all(isinstance(text, str) for text in facts.values()):
+        raise ValueError(f"{path} must hold facts as texts; got {str(facts)[:40]}")
+    for name, parts in (("parameters", ["total"]), ("multiply_adds_per_frame", ["trunk", "policy", "total"])):
+        try:
+            counts = json.loads(facts.get(name, "{}"))
+            whole = name not in facts or all(isinstance(counts[part], int) for part in parts)
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{path} must hold {name} with counts of {', '.join(parts)}; got {facts[name]!r}")
+    return session
