@@ -348,8 +348,6 @@ def unity_env(
     (seed, *others) = check_seeds(seeds)
     if others:
         raise ValueError(f"seeds must be a single one: a Unity build is one simulation; got {list(seeds)}")
-    if isinstance(time_scale, bool) or not isinstance(time_scale, int | float) or not 0 < time_scale < math.inf:
-        raise ValueError(f"time_scale must be a finite number > 0; got {time_scale!r}")
     if num_envs is not None:
         check_integer("num_envs", num_envs, 1, INT32_MAX)
     base_port = check_integer("base_port", base_port, 1024, LAST_PORT)
