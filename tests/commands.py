@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from decouple.commands.procgen import experiment_of
 from decouple.commands.settings import CONFIGS
 from decouple.runs.checkpoint import load_checkpoint
 
@@ -80,7 +81,8 @@ def composing(name: str) -> Iterator[Callable[..., Any]]:
 def composed(name: str, *arguments: str) -> Any:
     """The settings that arguments of a command give."""
     with composing(name) as configuration:
-        return OmegaConf.to_object(configuration(*arguments))
+        config = configuration(*arguments)
+        return experiment_of(config) if name == "procgen" else OmegaConf.to_object(config)
 
 
 def interrupt(command: list[str], folder: Path, number: int, ready: Callable[[], bool]) -> tuple[int, list[str], float]:

@@ -49,6 +49,7 @@ from commands import composing
 from torch import nn
 
 import decouple
+from decouple.commands.procgen import experiment_of
 from decouple.commands.settings import CONFIGS
 from decouple.studies.actor_size.cell import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.smallest_actor import SearchSettings
@@ -537,7 +538,7 @@ def settings_of(script: str, key: str, text: str) -> Any:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         options = SearchSettings(**plain.pop("search"))
         return options, CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
-    return OmegaConf.to_object(config)
+    return experiment_of(config) if name == "procgen" else OmegaConf.to_object(config)
 
 
 @functools.cache

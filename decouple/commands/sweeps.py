@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import re
@@ -63,4 +62,4 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
         return None
     report = read_result(result)
-    return report if report["frames"] >= settings.total_frames else None
+    return report if report["frames"] >= flat(settings)["total_frames"] else None
