@@ -62,8 +62,7 @@ class Performance:
     cuda_graphs: bool = False  # acting and a minibatch's update each as one CUDA graph; without effect on a CPU
 
     def __post_init__(self) -> None:
-        check_setting("device", self.device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
-        check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
+        _check_device_and_precision(self.device, self.precision)
         formats = ("contiguous", "channels_last")
         check_setting("memory_format", self.memory_format, formats.__contains__, "contiguous or channels_last")
         check_setting("micro_batch", self.micro_batch, POSITIVE_WHOLE)
@@ -141,12 +140,13 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     check_setting("performance", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
     given = {key: value for key, value in by_name.items() if value is not None}
     check_setting("performance", set(given) - {field.name for field in fields(Performance)}, lambda v: not v, "known")
+    _check_device_and_precision(given.get("device", "cpu"), given.get("precision", "fp32"))
     if name == "reference":
         return replace(Performance(), **{"collector": _collector(given), **given})
-    device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = given["device"] if "device" in given else ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device == "cpu"
     captured = name == "fastest" and not on_cpu
-    precision = given.get("precision") or ("bf16" if fast_bf16(device) else "fp32")
+    precision = given["precision"] if "precision" in given else ("bf16" if fast_bf16(device) else "fp32")
     chosen = {
         "device": device,
         "precision": precision,
@@ -192,6 +192,11 @@ def keep_memory() -> None:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bfloat16 for convolutions and matrix products at precision `bf16`; a context without effect at `fp32`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _check_device_and_precision(device: Any, precision: Any) -> None:
+    check_setting("device", device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
+    check_setting("precision", precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
 
 
 def _contiguous(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

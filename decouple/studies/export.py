@@ -100,7 +100,7 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
 
     facts = {
         "task": f"procgen {config.env}, {config.distribution_mode}",
-        "algorithm": config.algorithm,
+        "algorithm": config.learning.algorithm,
         "protocol": config.protocol,
         "separation": config.separation,
         "seed": config.seed,

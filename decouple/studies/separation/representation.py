@@ -40,8 +40,9 @@ from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
 from decouple.runs.files import csv_lines, markdown_lines, replace_file
 from decouple.runs.finished import run_checkpoint
 from decouple.runs.progress import StepProgress
-from decouple.studies.separation.experiment import ProcgenExperiment, load_agent, make_env
+from decouple.studies.separation.experiment import load_agent, make_env
 from decouple.studies.separation.representation_pictures import draw_measures, draw_saliency, draw_similarity
+from decouple.studies.separation.settings import ProcgenExperiment
 
 __all__ = ["Representation", "analyse"]
 
@@ -147,7 +148,7 @@ def record(
             env,
             agent.model.get_policy_operator(),
             frames=config.frames,
-            gamma=settings.gamma,
+            gamma=settings.learning.gamma,
             seed=config.seed,
             keys=["level_seed"],
             progress=progress,
