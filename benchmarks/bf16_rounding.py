@@ -26,8 +26,8 @@ from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, run_phase
+from decouple.runs.files import markdown_lines
 from decouple.runs.finished import run_checkpoint
-from decouple.runs.metrics import markdown_lines
 from decouple.runs.performance import MICRO_BATCH, autocast, choose_performance
 from decouple.seeding import set_rng_state
 from decouple.studies.separation.experiment import load_agent, make_env
@@ -74,19 +74,19 @@ def main() -> None:
     config, model, _ = load_agent(state)
     precision = state["settings"]["precision"]
     choose_performance("auto", device="cpu", torch_threads=options.threads).prepare(model)
-    phases = ALGORITHMS[config.algorithm](model, config)
+    phases = ALGORITHMS[config.learning.algorithm](model, config.learning)
     for phase, saved in zip(phases, state["phases"], strict=True):
         phase.load_state_dict(saved)
     with contextlib.closing(make_env(config, config.num_envs, config.seed, test=False, training=True)) as env:
         env.load_state_dict(state["env"])
         set_rng_state(state["rng"])
-        rollout = next(RolloutCollector(env, model, config.rollout_steps, precision=precision))
-    GAE(gamma=config.gamma, lmbda=config.gae_lambda, value_network=None, average_gae=True)(rollout)
+        rollout = next(RolloutCollector(env, model, config.learning.rollout_steps, precision=precision))
+    GAE(gamma=config.learning.gamma, lmbda=config.learning.gae_lambda, value_network=None, average_gae=True)(rollout)
     batch = rollout.exclude("next").reshape(-1)
     for phase in phases:
         if phase.prepare:
             phase.prepare(batch)
-    minibatches = [batch[rows] for rows in torch.randperm(batch.numel()).tensor_split(config.minibatches)]
+    minibatches = [batch[rows] for rows in torch.randperm(batch.numel()).tensor_split(config.learning.minibatches)]
 
     exact, rounded = (centred_values(model, minibatches, precision) for precision in ("fp32", "bf16"))
     table = [["", "rounding", "sampling", "rounding of the mean"]]

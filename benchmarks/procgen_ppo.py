@@ -366,7 +366,7 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    from decouple.runs.metrics import markdown_lines
+    from decouple.runs.files import markdown_lines
 
     columns = [column for column in (*SHOWN, "envs", "steps", "width") if len({row.get(column) for row in rows}) > 1]
     columns = [column for column in (*SHOWN, "envs", "width") if column in columns or column in SHOWN]

@@ -20,7 +20,7 @@ MOVED = {  # each below `decouple`; where a module's names have gone to two, bot
     "seeds": "networks.stacking and seeding",
     "checkpoint": "runs.checkpoint and seeding",
     "tracking": "runs.tracking",
-    "metrics": "runs.metrics",
+    "metrics": "runs.metrics and runs.files",
     "curves": "runs.curves",
     "progress": "runs.progress",
     "performance": "runs.performance and on_policy.cuda_graph",

@@ -30,6 +30,7 @@ __all__ = [
     "DEVICE",
     "FLOAT32_MAX",
     "INT32_MAX",
+    "POSITIVE_WHOLE",
     "PROBABILITY",
     "SEED",
     "SOME",
@@ -144,11 +145,21 @@ def positive_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def check_setting(name: str, value: object, allowed: Callable[..., Any], says: str) -> None:
+POSITIVE_WHOLE = Must(positive_whole, "a whole number, at least 1")
+
+
+def check_setting(name: str, value: object, allowed: Must | Callable[..., Any], says: str = "") -> None:
     """Refuse a setting by name: ValueError with what is allowed, in words, and what came.
 
     An array or a tensor is no setting, and NaN none that `allowed` could compare.
+
+    Args:
+        name: of the setting. value: what it is set to.
+        allowed: a rule, or a predicate with its words.
+        says: what a predicate allows, after `must be`.
     """
+    if isinstance(allowed, Must):
+        allowed, says = allowed.allowed, allowed.says
     if isinstance(value, np.ndarray | torch.Tensor) or not _holds(allowed, value):
         raise ValueError(f"{name} must be {says}; got {shown(value)}")
 

@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from decouple.commands.procgen import experiment_of
 from decouple.commands.settings import CONFIGS, control_settings
 from decouple.runs.checkpoint import load_checkpoint
 
@@ -80,8 +81,9 @@ def composing(name: str) -> Iterator[Callable[..., Any]]:
 def composed(name: str, *arguments: str) -> Any:
     """The settings that arguments of a command give."""
     with composing(name) as configuration:
-        made = configuration(*arguments)
-        return control_settings(made) if name == "control" else OmegaConf.to_object(made)
+        config = configuration(*arguments)
+        made = {"control": control_settings, "procgen": experiment_of}.get(name, OmegaConf.to_object)
+        return made(config)
 
 
 def interrupt(command: list[str], folder: Path, number: int, ready: Callable[[], bool]) -> tuple[int, list[str], float]:

@@ -49,6 +49,7 @@ from commands import composing
 from torch import nn
 
 import decouple
+from decouple.commands.procgen import experiment_of
 from decouple.commands.settings import CONFIGS, control_settings
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.smallest_actor import SearchSettings
@@ -536,7 +537,7 @@ def settings_of(script: str, key: str, text: str) -> Any:
     if name == "smallest_actor":
         plain: Any = OmegaConf.to_container(config, resolve=True)
         return SearchSettings(**plain.pop("search")), control_settings(plain)
-    return control_settings(config) if name == "control" else OmegaConf.to_object(config)
+    return {"control": control_settings, "procgen": experiment_of}.get(name, OmegaConf.to_object)(config)
 
 
 @functools.cache

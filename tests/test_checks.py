@@ -19,6 +19,7 @@ from torch import Tensor
 from decouple.checks import (
     ANY_NUMBER,
     DEVICE,
+    POSITIVE_WHOLE,
     PROBABILITY,
     SOME,
     above,
@@ -29,6 +30,7 @@ from decouple.checks import (
     check_fields,
     check_seeds,
     check_setting,
+    check_switches,
     checked,
     distinct,
     has,
@@ -189,3 +191,17 @@ def test_a_whole_number_that_is_too_large_is_told_how_large_it_may_be():
 
     with pytest.raises(ValueError, match="frames must be a whole number of 32 bits; got 3000000000"):
         take(3_000_000_000)
+
+
+def test_a_rule_stands_for_a_predicate_and_its_words():
+    check_setting("window", 3, POSITIVE_WHOLE)
+    for value in (0, -1, 2.5, True, "3", None, float("nan")):
+        with pytest.raises(ValueError, match=rf"window must be a whole number, at least 1; got {value!r}"):
+            check_setting("window", value, POSITIVE_WHOLE)
+
+
+def test_a_switch_is_true_or_false_by_name():
+    check_switches(overlap=True, compile=False)
+    for value in (1, 0, None, "yes", np.True_):
+        with pytest.raises(ValueError, match=rf"compile must be True or False; got {value!r}"):
+            check_switches(overlap=True, compile=value)

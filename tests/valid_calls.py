@@ -74,7 +74,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
     **dict.fromkeys(["IntegratedTanhNormal"], "TORCH"),
     **dict.fromkeys(["add_next_values", "following_values", "rollout_metrics"], "PER_STEP"),
-    **dict.fromkeys(["normalise_advantages", "run_phase", "copy_in_place"], "PER_STEP"),
+    **dict.fromkeys(
+        ["normalise_advantages", "run_phase", "copy_in_place", "live_cuts", "cut_squares", "norms_and_cosine"],
+        "PER_STEP",
+    ),
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
     **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
@@ -85,13 +88,14 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
     **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
     **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
-    **dict.fromkeys(["reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents"], "RECORD"),
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
@@ -104,6 +108,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
     **dict.fromkeys(["CellRun", "PreparedRun", "Source", "SearchProgress"], "RECORD"),
+    **dict.fromkeys(["FlatKeys", "part"], "RECORD"),
     **dict.fromkeys(["frames_of", "load_agent"], "STATE"),
     **dict.fromkeys(["prepare", "train", "evaluate_checkpoint", "make_evaluation", "make_unseen"], "WHOLE"),
     **dict.fromkeys(["separation.experiment.make_env", "separation.experiment.make_model"], "WHOLE"),
@@ -610,6 +615,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "RunProgress": lambda: {"total": 10, "initial": 0},
     "Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
+    "agents_in": lambda: {"model": model()},
     "seed_count": lambda: {"model": model()},
     "TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
     "TRPOPhase": lambda: {"model": model()},
@@ -648,6 +654,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "load_checkpoint": lambda: {"path": checkpoint()},
     "run_checkpoint": lambda: {"given": checkpoint()},
     "ProcgenExperiment": dict,
+    "procgen_experiment": dict,
+    "FlatKeys.compose": lambda: {"self": _procgen_keys(), "values": {"gamma": 0.9}},
     "Report": lambda: {"runs": "x"},
     "Representation": lambda: {"checkpoint": "x"},
     "Export": lambda: {"checkpoint": "x"},
@@ -669,6 +677,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "csv_rows": lambda: {"path": write_text("rows.csv", "a,b\n1,2\n")},
     "csv_lines": lambda: {"rows": [["a", "b"]]},
     "markdown_lines": lambda: {"rows": [["a", "b"]]},
+    "file_text": lambda: {"path": folder() / "file", "content": b"x"},
+    "json_bytes": lambda: {"record": {"frames": 1000}},
     "read_json": lambda: {"path": write_text("result.json", "{}")},
     "read_metrics": lambda: {"run_dir": run_folder()},
     "read_table": lambda: {"path": run_folder() / "metrics.csv"},
@@ -956,6 +966,12 @@ def _published() -> Any:
     from decouple.studies.separation.tables import read_published
 
     return read_published()
+
+
+def _procgen_keys() -> Any:
+    from decouple.studies.separation.settings import PROCGEN_KEYS
+
+    return PROCGEN_KEYS
 
 
 def _found() -> Any:

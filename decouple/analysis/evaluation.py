@@ -98,8 +98,6 @@ def evaluate(
         share of test episodes whose level repeats one trained on, and the three numbers of the others as
         `eval/unseen_return` and so on, left out where there are none.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be at least 1; got {episodes}")
     before = rng_state()
     report: dict[str, float] = {}
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
@@ -60,41 +60,62 @@ def record_episodes(
     shown = [key for key in keys if key not in env.observation_spec.keys()]
     check_setting("keys", shown, lambda unknown: not unknown, f"of what env shows, {list(env.observation_spec.keys())}")
     check_setting("frames", frames, lambda n: positive_whole(n) and n >= count, f"at least {count}, one per episode")
-    check_setting("gamma", gamma, lambda discount: 0 <= discount <= 1, "in [0, 1]")
-    kept: list[list[dict[str, Tensor]]] = [[] for _ in range(count)]
-    rewards: list[list[float]] = [[] for _ in range(count)]
-    draw, share, running = np.random.default_rng(seed), frames // count, np.ones(count, dtype=bool)
+    drawn = _Drawn(count, frames // count, keys, seed)
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM), evaluating(policy):
         state = env.reset()
         for step in range(max_steps):
             transition, following = env.step_and_maybe_reset(policy(state))
-            transition = transition.cpu()
-            reward, done = (transition["next", key].reshape(-1).numpy() for key in ("reward", "done"))
-            for index in np.flatnonzero(running):
-                rewards[index].append(float(reward[index]))
-                place = step if step < share else int(draw.integers(step + 1))
-                if place < share and not done[index]:  # in place of an earlier one, once there are enough
-                    kept[index][place : place + 1] = [_frame(transition[int(index)], int(index), step, keys)]
-            running &= ~done
+            drawn.see(step, transition.cpu())
+            running = int(drawn.running.sum())
             if progress:
-                progress(int((~running).sum()), count)
-            if not running.any():
-                break
+                progress(count - running, count)
+            if not running:
+                return drawn.recording(gamma)
             state = following
-        else:
-            raise RuntimeError(f"{running.sum()} of {count} episodes did not end within max_steps={max_steps}")
-    to_go = [_returns_to_go(of_episode, gamma) for of_episode in rewards]
-    rows = [
-        frame | {"return": torch.tensor(to_go[index][int(frame["step"])], dtype=torch.float64)}
-        for index, own in enumerate(kept)
-        for frame in own
-    ]
-    if not rows:
-        raise RuntimeError("no frame was recorded: no episode went on beyond its first step")
-    return TensorDict({key: torch.stack([row[key] for row in rows]) for key in rows[0]}, [len(rows)])
+    raise RuntimeError(f"{int(drawn.running.sum())} of {count} episodes did not end within max_steps={max_steps}")
 
 
-def _frame(transition: TensorDict, episode: int, step: int, keys: Sequence[str]) -> dict[str, Tensor]:
+class _Drawn:
+    """The frames drawn from each environment's first episode, and all of its rewards.
+
+    Args:
+        episodes: environments.
+        share: frames to draw from each episode.
+        keys: further keys to keep.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, episodes: int, share: int, keys: Sequence[str], seed: int):
+        self.share, self.keys, self.draw = share, keys, np.random.default_rng(seed)
+        self.kept: list[list[dict[str, Tensor]]] = [[] for _ in range(episodes)]
+        self.rewards: list[list[float]] = [[] for _ in range(episodes)]
+        self.running = np.ones(episodes, dtype=bool)
+
+    def see(self, step: int, transition: TensorDictBase) -> None:
+        """Take note of one step (N,) of the episodes that still run."""
+        reward, done = (transition["next", key].reshape(-1).numpy() for key in ("reward", "done"))
+        for index in np.flatnonzero(self.running):
+            self.rewards[index].append(float(reward[index]))
+            place = step if step < self.share else int(self.draw.integers(step + 1))
+            if place < self.share and not done[index]:  # in place of an earlier one, once there are enough
+                frame = _frame(transition[int(index)], int(index), step, self.keys)
+                self.kept[index][place : place + 1] = [frame]
+        self.running &= ~done
+
+    def recording(self, gamma: float) -> TensorDict:
+        """The frames (n,), episode by episode, each with its return to go."""
+        to_go = [_returns_to_go(of_episode, gamma) for of_episode in self.rewards]
+        rows = [
+            frame | {"return": torch.tensor(to_go[index][int(frame["step"])], dtype=torch.float64)}
+            for index, own in enumerate(self.kept)
+            for frame in own
+        ]
+        if not rows:
+            raise RuntimeError("no frame was recorded: no episode went on beyond its first step")
+        return TensorDict({key: torch.stack([row[key] for row in rows]) for key in rows[0]}, [len(rows)])
+
+
+def _frame(transition: TensorDictBase, episode: int, step: int, keys: Sequence[str]) -> dict[str, Tensor]:
     """What is kept of one step of one environment."""
     return {
         "observation": transition["observation"].clone(),

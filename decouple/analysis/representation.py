@@ -66,9 +66,7 @@ def block_outputs(
         `trunk`, `policy` or `value`; the block's index in its stack; its output (N, ...). The shared model has no
         blocks but the trunk's.
     """
-    check_setting("batch_size", batch_size, positive_whole, "a whole number, at least 1")
-    parts = {part: model.module[part].module for part in ("trunk", "policy", "value")}
-    extra = [*parts["policy"].keys, *parts["value"].keys]
+    extra = [*model.policy.keys, *model.value.keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
 
     def outputs(block: nn.Module, inputs: Tensor) -> Tensor:
@@ -78,12 +76,12 @@ def block_outputs(
             return torch.cat([block(batch) for batch in inputs.split(batch_size)])
 
     hidden = observation
-    for index, block in enumerate(parts["trunk"]):
+    for index, block in enumerate(model.trunk):
         hidden = outputs(block, hidden)
         yield "trunk", index, hidden
-    for branch in ("policy", "value"):
+    for branch, blocks in (("policy", model.policy), ("value", model.value)):
         features = hidden
-        for index, block in enumerate(parts[branch], start=model.at):
+        for index, block in enumerate(blocks, start=model.at):
             features = outputs(block, features)
             yield branch, index, features
 
@@ -303,7 +301,6 @@ def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 
     Returns:
         At least 0: a negative estimate is one of 0. nan where no label comes twice.
     """
-    check_setting("neighbours", neighbours, positive_whole, "a whole number, at least 1")
     check_setting("label", len(label), lambda n: n == len(distance), f"as long as distance, {len(distance)}")
     same = label.unsqueeze(0) == label.unsqueeze(1)  # (N, N)
     kept = same.sum(1) > 1
@@ -339,7 +336,6 @@ def perturbation_saliency(
         (H, W), at least 0, linear between the places tried.
     """
     check_setting("frame", frame.ndim, lambda axes: axes == 3, "of three axes, (C, H, W)")
-    check_setting("stride", stride, positive_whole, "a whole number, at least 1")
     check_setting("sigma", sigma, lambda pixels: pixels > 0, "positive")
     height, width = frame.shape[-2:]
     image = frame.double()

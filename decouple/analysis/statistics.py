@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked, positive_whole
+from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked
 
 __all__ = [
     "Estimate",
@@ -297,7 +297,6 @@ def _bootstrap(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A statistic of (runs, games) matrices, one for each table, and the ends of its interval."""
     library = _rliable("library")
-    check_setting("repetitions", repetitions, positive_whole, "a whole number, at least 1")
     matrices = [_matrix(runs) for runs in tables]
     point = np.asarray(statistic(*matrices))
     counts = [[len(scores) for scores in runs.values()] for runs in tables]

@@ -10,20 +10,30 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, settings_of
+from decouple.commands.settings import CONFIGS, refuse_added
 from decouple.commands.sweeps import run_folder, sweep_result
-from decouple.runs.metrics import check_run_files, read_yaml
-from decouple.studies.separation.experiment import ProcgenExperiment, evaluate_checkpoint, prepare, train
+from decouple.runs.files import read_yaml
+from decouple.runs.metrics import check_run_files
+from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
+from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
 
 __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the experiment's settings those of configs/procgen.yaml."""
-    ConfigStore.instance().store(name="procgen_schema", node=ProcgenExperiment)
+    """Make the experiment's settings, by their flat keys, those of configs/procgen.yaml."""
+    ConfigStore.instance().store(name="procgen_schema", node=PROCGEN_KEYS.structured())
+
+
+def experiment_of(config: Any) -> ProcgenExperiment:
+    """The experiment's settings, of what Hydra composed."""
+    refuse_added(OmegaConf.get_type(config), config)
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return procgen_experiment(**plain)
 
 
 def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
@@ -51,7 +61,7 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     if config.precision is None and not config.restart and begun.exists():
         check_run_files(run_dir)
         config.precision = read_yaml(begun).get("precision")
-    experiment: ProcgenExperiment = settings_of(config)
+    experiment = experiment_of(config)
     experiment.run_dir = run_dir
     return experiment
 
@@ -61,7 +71,7 @@ def command(config: Any) -> float:
     """Returns what a sweeper maximises: the final mean return on test levels."""
     if config.evaluate:
         overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-        experiment, report = evaluate_checkpoint(settings_of(config), overrides)
+        experiment, report = evaluate_checkpoint(experiment_of(config), overrides)
         print(table(experiment, report))
         return report["final/test_return"]
     experiment = as_begun(config, run_folder(config))

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from decouple.runs.metrics import read_result, read_yaml
+from decouple.runs.files import read_yaml
+from decouple.runs.metrics import read_result
 from decouple.runs.settings import defaults_of, flat
 from decouple.studies.actor_size.algorithms import algorithm_of
 from decouple.studies.actor_size.cell import run_result

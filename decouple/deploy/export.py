@@ -37,7 +37,7 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds
 from decouple.networks.fitting import evaluating
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import json_bytes, replace_file
 
 __all__ = ["ExportReport", "actor_latency", "export_actor"]
 
@@ -109,7 +109,7 @@ def export_actor(
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, content)
     if path.suffix == ".pt2":
-        replace_file(path.with_name(f"{path.name}.json"), (json.dumps(facts, indent=2) + "\n").encode())
+        replace_file(path.with_name(f"{path.name}.json"), json_bytes(facts))
     return ExportReport(path, len(content), len(inputs[0]), difference, tolerance, facts)
 
 

@@ -156,7 +156,7 @@ def _check_model(model: ActorValue | ActorQValue, sample: bool) -> None:
         raise ValueError("model must be of one agent; got several that were stacked: unstack() them first")
     if "observation" not in model.example:
         raise ValueError("model must know its observation's shape: pass separate(..., example=<one observation>)")
-    if keys := list(model.module["policy"].module.keys):
+    if keys := list(model.policy.keys):
         raise ValueError(f"model must have a policy that reads the observation alone; it reads {keys} too")
     if not all(p.isfinite().all() for module in _modules(model) for p in module.parameters()):
         raise ValueError("model must have finite parameters; some of the actor's are infinite or no numbers")

@@ -27,15 +27,7 @@ from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_seeds
-from decouple.envs.lockstep import (
-    ENDED,
-    check_settings,
-    check_shape,
-    episode_specs,
-    following_seeds,
-    set_specs,
-    to_begin,
-)
+from decouple.envs import lockstep
 from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
@@ -104,7 +96,7 @@ class GoalTrackingEnv(EnvBase):
         column = torch.Size([*self.batch_size, 1])
         place = Bounded(-1, 1, column, dtype=torch.float32)
         seen = Bounded(-2, 2, column, dtype=torch.float32)
-        set_specs(self, observation=seen, goal=place, state=place.clone(), **episode_specs(self))
+        lockstep.set_specs(self, observation=seen, goal=place, state=place.clone(), **lockstep.episode_specs(self))
         self.action_spec = Bounded(-ACTION_LIMIT, ACTION_LIMIT, column, dtype=torch.float32)
         self._start()
 
@@ -140,11 +132,11 @@ class GoalTrackingEnv(EnvBase):
         check_threads(self._made_at)
         episodes = self._episodes
         action = tensordict.get("action").detach().float()  # (S, N, 1)
-        check_shape(action, episodes.state.shape)
+        lockstep.check_shape(action, episodes.state.shape)
         if math.isnan(action.min().item()):
             raise ValueError(f"action must be a number everywhere; got {action.flatten().tolist()}")
         if episodes.steps_left == 0:
-            raise RuntimeError(ENDED)
+            raise RuntimeError(lockstep.ENDED)
         episodes.state = (episodes.state + action).clamp(-1, 1)
         reward = -(episodes.goal - episodes.state).abs()
         episodes.position = episodes.position + 1
@@ -158,7 +150,7 @@ class GoalTrackingEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         check_threads(self._made_at)
         ended = self._episodes.step_count[..., 0] >= self.episode_steps  # (S, N)
-        self._begin(to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded))
+        self._begin(lockstep.to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded))
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: Tensor) -> None:
@@ -186,7 +178,7 @@ class GoalTrackingEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        self.seeds = following_seeds(seed, len(self.seeds))
+        self.seeds = lockstep.following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -208,7 +200,7 @@ class GoalTrackingEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the episodes. Raises ValueError, naming what differs, if they were saved under other settings."""
-        check_settings(self._settings(), state["settings"], "episodes")
+        lockstep.check_settings(self._settings(), state["settings"], "episodes")
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
         self._goals = state["goals"].clone()

@@ -43,7 +43,7 @@ from decouple.networks.heads import (
     stochastic_head,
     tanh_actor,
 )
-from decouple.networks.separation import SeparatedNetwork, separate
+from decouple.networks.separation import SeparatedNetwork, part, separate
 
 __all__ = ["ActorQValue", "actor_qvalue"]
 
@@ -111,16 +111,19 @@ class ActorQValue(TensorDictSequential):
     """A separated network with a policy head and action values; made by `actor_qvalue`.
 
     Attributes:
+        trunk, cut, policy, value: the network's parts, without keys; the twin critic is no part of it.
         example: shape and type of one observation and of every further key, as tensors on the device `meta`.
         action_space: what the policy chooses from.
         deterministic: whether the policy is a function of the observation alone.
     """
 
+    trunk, cut, policy, value = map(part, ("trunk", "cut", "policy", "value"))
+
     def __init__(
         self,
         network: SeparatedNetwork,
         policy_head: TensorDictModuleBase,
-        critics: Sequence[tuple[nn.Module, Head]],
+        critics: Sequence[Sequence[nn.Module]],
         *,
         action_spec: TensorSpec,
         observation_key: str = "observation",
@@ -152,12 +155,15 @@ class ActorQValue(TensorDictSequential):
     @property
     def at(self) -> int:
         """The separation point k."""
-        return len(self.module["trunk"].module)
+        return len(self.trunk)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules that make the features of each part, and then its heads' modules; the twin critic is its own."""
-        parts = {"trunk": [self.module["trunk"].module], "policy": [self.module["policy"].module, self.policy_layer]}
-        return parts | {name: [self.module[name].module, self.module[f"{name}_head"].module] for name in self._names()}
+        return {"trunk": [self.trunk], "policy": [self.policy, self.policy_layer], **self.critic_parts()}
+
+    def critic_parts(self) -> dict[str, list[nn.Module]]:
+        """Branch and head of each critic: of `value` and, with two critics, of `twin`."""
+        return {name: [self.module[name].module, self.module[f"{name}_head"].module] for name in self._names()}
 
     def unit(self) -> ActorQValue:
         """The same networks, with their parameters, for a task whose actions lie in [-1, 1]; a discrete model itself.
@@ -169,14 +175,13 @@ class ActorQValue(TensorDictSequential):
         space = self.action_space.unit()
         if space.low is None or space.high is None:
             return self
-        trunk, cut, policy, value = (self.module[name].module for name in ("trunk", "cut", "policy", "value"))
-        network = SeparatedNetwork(trunk, cut, policy, value)
+        network = SeparatedNetwork(self.trunk, self.cut, self.policy, self.value)
         network.example = self.example
         bounded = tanh_actor if self.deterministic else squashed_actor
         return ActorQValue(
             network,
             bounded(self.module["policy_head"][0], space),
-            [(self.module[name].module, self.module[f"{name}_head"].module) for name in self._names()],
+            list(self.critic_parts().values()),
             action_spec=Bounded(space.low, space.high),
             observation_key=self.module["trunk"].in_keys[0],
             deterministic=self.deterministic,

@@ -23,7 +23,7 @@ from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
 
 from decouple.checks import at_least, checked
 from decouple.networks.heads import ActionSpace, Head, stochastic_head
-from decouple.networks.separation import SeparatedNetwork
+from decouple.networks.separation import SeparatedNetwork, part
 
 __all__ = ["ActorValue", "actor_value"]
 
@@ -75,11 +75,14 @@ class ActorValue(TensorDictSequential):
     `ActorValueOperator`, share its parameters and run no more than they need.
 
     Attributes:
+        trunk, cut, policy, value: the network's parts, without keys.
         policy_size: features of `policy_hidden`.
         action_size: number of discrete actions, or of an action's components.
         discrete: whether actions are discrete.
         action_space: what the policy chooses from.
     """
+
+    trunk, cut, policy, value = map(part, ("trunk", "cut", "policy", "value"))
 
     def __init__(
         self,
@@ -107,7 +110,7 @@ class ActorValue(TensorDictSequential):
     @property
     def at(self) -> int:
         """The separation point k."""
-        return len(self.module["trunk"].module)
+        return len(self.trunk)
 
     @property
     def action_space(self) -> ActionSpace:
@@ -118,11 +121,10 @@ class ActorValue(TensorDictSequential):
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules that make the features of each part, and then its heads' modules."""
-        trunk, policy, value = (self.module[part].module for part in ("trunk", "policy", "value"))
         return {
-            "trunk": [trunk],
-            "policy": [policy, self.module["policy_head"][0].module],
-            "value": [value, self.module["value_head"].module],
+            "trunk": [self.trunk],
+            "policy": [self.policy, self.module["policy_head"][0].module],
+            "value": [self.value, self.module["value_head"].module],
         }
 
     def select_subsequence(

@@ -27,6 +27,9 @@ from decouple.networks.fitting import check_fit
 __all__ = [
     "SeparatedNetwork",
     "cut_gradients",
+    "cut_squares",
+    "live_cuts",
+    "norms_and_cosine",
     "scale_gradient",
     "separate",
     "separation_index",
@@ -245,17 +248,53 @@ def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
         `policy_norm`, `value_norm` (0 where a branch got no gradient, or the cut stops it) and `cosine` (absent unless
         both got one); an empty dict at k = 0, where there is no trunk, and where the cut stops both.
     """
+    cuts = live_cuts(features)
+    gradients = torch.autograd.grad(loss, list(cuts.values()), retain_graph=True, allow_unused=True) if cuts else ()
+    return {name: value.item() for name, value in norms_and_cosine(cut_squares(cuts, gradients)).items()}
+
+
+def live_cuts(features: TensorDictBase) -> dict[str, Tensor]:
+    """What flows over the cut to `policy` and to `value`, of the sides that a gradient comes back from."""
     cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
-    live = {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
-    if not live:
+    return {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
+
+
+def cut_squares(cuts: Mapping[str, Tensor], gradients: Sequence[Tensor | None], agents: int = 1) -> dict[str, Tensor]:
+    """Squared norms and inner product of the gradients at the cut, which add up over the parts of a batch.
+
+    Args:
+        cuts: from `live_cuts`.
+        gradients: of each of them, (agents, ...) where there are several; None where none has come.
+        agents: S of a stack, 1 of one agent.
+
+    Returns:
+        `policy`, `value` and `product`, each (S,), 0 where no gradient has come; an empty dict without cuts.
+    """
+    if not cuts:
         return {}
-    gradients = torch.autograd.grad(loss, list(live.values()), retain_graph=True, allow_unused=True)
-    flat = {side: g.flatten().float() for side, g in zip(live, gradients, strict=True) if g is not None}
-    norms = {side: g.norm() for side, g in flat.items()}
-    report = {f"{side}_norm": norms[side].item() if side in norms else 0.0 for side in ("policy", "value")}
-    if len(flat) == 2 and min(norms.values()) > 0:
-        report["cosine"] = (flat["policy"] @ flat["value"] / (norms["policy"] * norms["value"])).item()
-    return report
+    given = zip(cuts, gradients, strict=True)
+    flat = {side: gradient.reshape(agents, -1).float() for side, gradient in given if gradient is not None}
+    nothing = torch.zeros(agents, device=next(iter(cuts.values())).device)
+    squares = {side: flat[side].square().sum(1) if side in flat else nothing for side in ("policy", "value")}
+    return squares | {"product": (flat["policy"] * flat["value"]).sum(1) if len(flat) == 2 else nothing}
+
+
+def norms_and_cosine(squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`policy_norm`, `value_norm` and `cosine`, each (S,), from `cut_squares`.
+
+    Of an agent without gradient on both sides the cosine is NaN; where none has both, it is absent.
+    """
+    if not squares:
+        return {}
+    norms = {side: squares[side].sqrt() for side in ("policy", "value")}
+    both = norms["policy"] * norms["value"]
+    found = {f"{side}_norm": norm for side, norm in norms.items()}
+    return found | ({"cosine": torch.where(both > 0, squares["product"] / both, torch.nan)} if (both > 0).any() else {})
+
+
+def part(name: str) -> Any:
+    """A property of a model: the module of its part of this name, `trunk`, `cut`, `policy` or `value`, without keys."""
+    return property(lambda model: model.module[name].module)
 
 
 def _reads_extra(block: nn.Module, count: int) -> bool:

@@ -3,11 +3,9 @@
 The features are computed once per minibatch, outside of the losses, and stand in the TensorDict as `policy_hidden` and
 `value_hidden`, carrying gradient; a loss holds a head only. The policy's own part is TorchRL's `ClipPPOLoss` on heads.
 
-- policy phase: ClipPPOLoss + `AdvantageLoss` (DAAC), and `OrderLoss` after a step on `OrderClassifierLoss` (IDAAC);
-- value phase: `ValueLoss`.
-
-IDAAC gives every sample a partner of its level, under the nested key `partner`: draw it with `same_level_partners` and
-run trunk and policy branch on the partner's observation too.
+A policy phase has ClipPPOLoss and `AdvantageLoss` (DAAC), and `OrderLoss` after a step on `OrderClassifierLoss`
+(IDAAC); a value phase has `ValueLoss`. IDAAC gives every sample a partner of its level, under the nested key `partner`:
+draw it with `same_level_partners` and run trunk and policy branch on the partner's observation too.
 
 >>> head = TensorDictModule(AdvantageHead(256, 15), ["policy_hidden", "action"], ["action_advantage"])
 >>> sum(parameter.numel() for parameter in head.parameters())
@@ -39,7 +37,7 @@ from torch.nn import functional
 from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
-from decouple.checks import FLOAT32_MAX, INT32_MAX, check_setting
+from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_setting
 from decouple.networks.blocks import orthogonal_
 from decouple.networks.heads import ActionSpace, ActionUnit
 
@@ -72,8 +70,8 @@ class AdvantageHead(nn.Module):
         if space is not None and (space.discrete, space.size) != (discrete, num_actions):
             raise ValueError(f"space must be {'discrete' if discrete else 'continuous'}, of {num_actions}; got {space}")
         self.unit = None if space is None or space.in_unit else ActionUnit(space)
-        self.hidden_size = _positive_integer("hidden_size", hidden_size)
-        self.num_actions = _positive_integer("num_actions", num_actions)
+        self.hidden_size = check_integer("hidden_size", hidden_size, 1, INT32_MAX)
+        self.num_actions = check_integer("num_actions", num_actions, 1, INT32_MAX)
         check_setting("discrete", discrete, lambda v: isinstance(v, bool), "True or False")
         self.discrete = discrete
         self.linear = orthogonal_(nn.Linear(hidden_size + num_actions, 1))
@@ -109,11 +107,12 @@ class OrderClassifier(nn.Module):
 
     def __init__(self, hidden_size: int, width: int | None = None) -> None:
         super().__init__()
-        self.hidden_size = _positive_integer("hidden_size", hidden_size)
+        self.hidden_size = check_integer("hidden_size", hidden_size, 1, INT32_MAX)
         if width is None:
             self.layers = nn.Sequential(orthogonal_(nn.Linear(2 * hidden_size, 2)))
         else:
-            first = orthogonal_(nn.Linear(2 * hidden_size, _positive_integer("width", width)), gain=math.sqrt(2))
+            width = check_integer("width", width, 1, INT32_MAX)
+            first = orthogonal_(nn.Linear(2 * hidden_size, width), gain=math.sqrt(2))
             self.layers = nn.Sequential(first, nn.ReLU(), orthogonal_(nn.Linear(width, 2)))
 
     def forward(self, policy_hidden: Tensor, partner_policy_hidden: Tensor) -> Tensor:
@@ -390,12 +389,6 @@ def _integer(name: str, tensor: Tensor) -> Tensor:
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise ValueError(f"{name} must be of an integer type; got {tensor.dtype}")
     return tensor
-
-
-def _positive_integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= INT32_MAX:
-        raise ValueError(f"{name} must be an integer >= 1; got {value!r}")
-    return value
 
 
 def _nonnegative(name: str, value: Any) -> float:

@@ -1,7 +1,9 @@
-"""What the algorithms build their phases from: the losses on a model's heads, and the phases that two of them share.
+"""What the algorithms build their phases from: losses on a model's heads, and the phases that two of them share.
 
-losses = [policy_loss(model, settings), value_loss(model, settings)]
-phases = [policy_phase(losses, features, parameters, settings), value_phase(model, settings)]
+    losses = [policy_loss(model, settings), value_loss(model, settings.value_coeff, settings.clip_value)]
+    policy = policy_phase(losses, features, parameters, settings)
+
+A loss of a stack keeps its samples apart, so that each agent has a mean of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ from torch import Tensor, distributions, nn
 from torchrl.objectives import ClipPPOLoss, LossModule
 
 from decouple.networks.actor_value import ActorValue
-from decouple.networks.distributions import integrated_entropy
-from decouple.networks.stacking import seed_count
+from decouple.on_policy.agents import OneAgent, agents_in
 from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
@@ -35,20 +36,23 @@ class _PolicyLoss(ClipPPOLoss):
 
 def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
     """`-J_pi - entropy_coeff S`. The value's loss is apart: TorchRL's clips it after a question to the device."""
-    head = model.get_policy_head()
+    agents = agents_in(model)
     return _PolicyLoss(
-        head if seed_count(model) is None else integrated_entropy(head),
+        agents.head_for_loss(model.get_policy_head()),
         None,
         clip_epsilon=settings.clip_epsilon,
         critic_coeff=0.0,
         entropy_coeff=settings.entropy_coeff,
         normalize_advantage=False,  # once over the rollout, by GAE
+        reduction=agents.reduction,
     )
 
 
-def value_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
-    """`value_coeff L_V` of the value head, clipped unless `clip_value` is None."""
-    return ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=settings.clip_value)
+def value_loss(model: ActorValue, coeff: float, clip_value: float | None) -> LossModule:
+    """`coeff L_V` of the value head, clipped unless `clip_value` is None."""
+    loss = ValueLoss(model.get_value_head(), coeff=coeff, clip_value=clip_value)
+    loss.reduction = agents_in(model).reduction
+    return loss
 
 
 def advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
@@ -79,17 +83,19 @@ def policy_phase(
     )
 
 
-def value_phase(model: ActorValue, settings: OnPolicySettings) -> Phase:
-    """DAAC's value phase, over trunk, value branch and value head, with an Adam of its own."""
+def value_phase(
+    model: ActorValue, settings: OnPolicySettings, *, clip_value: float | None, max_grad_norm: float | None
+) -> Phase:
+    """A phase of the value alone, over trunk, value branch and value head, with an Adam of its own."""
     features = model.get_features(["value_hidden"])
-    loss = value_loss(model, settings)
+    loss = value_loss(model, settings.value_coeff, clip_value)
     return Phase(
         loss=loss,
         optimizer=adam(unique(features, loss), settings),
         epochs=settings.value_epochs,
         every=settings.value_every,
         minibatches=settings.minibatches,
-        max_grad_norm=settings.max_grad_norm,
+        max_grad_norm=max_grad_norm,
         features=features,
         name="value",
     )
@@ -110,7 +116,7 @@ def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: 
 
 
 def check_alone(model: ActorValue, algorithm: str) -> None:
-    if seed_count(model) is not None:
+    if agents_in(model) is not OneAgent:
         raise ValueError(
             f"model must not be stacked for {algorithm}: of several seeds at once PPO and TRPO are capable"
         )

@@ -15,9 +15,9 @@ of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from tensordict import TensorDictBase
@@ -25,15 +25,13 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
-from decouple.networks.stacking import clip_grad_norm_per_seed_
+from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
+from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
-from decouple.runs.performance import autocast
+from decouple.runs.performance import Performance, autocast
 from decouple.seeding import SeedNoise
 
 __all__ = ["Phase", "RolloutPhase", "run_phase"]
-
-# A metric: of one agent a number, of several seeds (S,) where each has its own.
-Metric = float | Tensor
 
 
 class RolloutPhase(Protocol):
@@ -147,6 +145,13 @@ class Phase:
             self.adversary.load_state_dict(state["adversary"])
         self.capture(self.captured)  # a graph would step the state that was
 
+    def prepare_for(self, how: Performance) -> None:
+        """Take steps as a performance says: by one kernel on a GPU, in a CUDA graph."""
+        self.capture(how.cuda_graphs)
+        how.prepare_optimizer(self.optimizer)
+        if self.adversary:
+            how.prepare_optimizer(self.adversary.optimizer)
+
     @checked()
     def capture(self, on: bool) -> None:
         """From here on hold an update in a CUDA graph, or do not; forgets the graph and the rollout that there were."""
@@ -179,7 +184,7 @@ def run_phase(
     Args:
         phase: what to run.
         batch: (B,), with the keys that the phase's features and losses read; (S, B) with several seeds.
-        shuffle: draws the minibatches; with several seeds their noise, which draws minibatches for each.
+        shuffle: draws the minibatches, a generator of one agent's or `SeedNoise` of several seeds'.
         micro_batch: samples, of each seed, per backward pass; gradients of a minibatch are accumulated over them.
         precision: of the features, `fp32` or `bf16`.
         progress: called after each minibatch with what is under way, how many are done, and of how many.
@@ -195,11 +200,12 @@ def run_phase(
     """
     if phase.prepare:
         phase.prepare(batch)
-    step = _step_on(phase, batch)
+    agents = agents_of(shuffle)
+    step = _step_on(phase, agents, batch)
     sums: dict[str, Tensor] = {}
     steps = phase.epochs * phase.minibatches
     for epoch in range(phase.epochs):
-        for number, part in enumerate(_minibatches(batch, phase.minibatches, shuffle)):
+        for number, part in enumerate(agents.minibatches(batch, phase.minibatches)):
             first = epoch == 0 and number == 0
             found = step(part, first or phase.captured, micro_batch, precision)  # captured, one graph for all
             for name, value in found.items():
@@ -209,16 +215,17 @@ def run_phase(
             if progress:
                 progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
     sums = _on_cpu(sums)
-    cuts = {name: sums.pop(name) for name in [name for name in sums if name.startswith("cut/")]}
-    means = {name: value / steps if value.ndim else (value / steps).item() for name, value in sums.items()}
-    return means | _cut_metrics(phase.name, cuts, alone=batch.ndim == 1)
+    squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
+    means = {name: metric(value / steps) for name, value in sums.items()}
+    cuts = norms_and_cosine(squares)
+    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(batch.shape[:-1])) for name, value in cuts.items()}
 
 
-def _step_on(phase: Phase, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
+def _step_on(phase: Phase, agents: Agents, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
     """`_step_with_adversary` on this rollout, a function of its other arguments; in a CUDA graph where captured."""
 
     def step(part: TensorDictBase | Tensor, at_the_cut: bool, micro_batch: int, precision: str) -> dict[str, Tensor]:
-        return _step_with_adversary(phase, batch, part, micro_batch, precision, at_the_cut)
+        return _step_with_adversary(phase, agents, batch, part, micro_batch, precision, at_the_cut)
 
     if not phase.captured:
         return step
@@ -229,24 +236,9 @@ def _step_on(phase: Phase, batch: TensorDictBase) -> Callable[..., dict[str, Ten
     return phase._graph
 
 
-def _minibatches(
-    batch: TensorDictBase, count: int, shuffle: torch.Generator | SeedNoise
-) -> Iterator[TensorDictBase | Tensor]:
-    """An epoch: the indices of (B,), `count` times (B / count,); of (S, B) the frames, `count` times (S, B / count)."""
-    if isinstance(shuffle, SeedNoise):
-        order = shuffle.permutations(batch.shape[1])  # (S, B)
-        rows = torch.arange(len(order), device=order.device).unsqueeze(1)
-        shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
-        yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
-    else:
-        device = batch.device or torch.device("cpu")
-        order = torch.randperm(batch.numel(), generator=shuffle, pin_memory=device.type == "cuda")
-        order = order.to(device, non_blocking=True)
-        yield from order.tensor_split(count)
-
-
 def _step_with_adversary(
     phase: Phase,
+    agents: Agents,
     batch: TensorDictBase,
     part: TensorDictBase | Tensor,
     micro_batch: int,
@@ -254,12 +246,13 @@ def _step_with_adversary(
     at_the_cut: bool,
 ) -> dict[str, Tensor]:
     """The adversary's step, where there is one, and then the phase's own."""
-    found = _step(phase.adversary, batch, part, micro_batch, precision) if phase.adversary else {}
-    return found | _step(phase, batch, part, micro_batch, precision, at_the_cut=at_the_cut)
+    found = _step(phase.adversary, agents, batch, part, micro_batch, precision) if phase.adversary else {}
+    return found | _step(phase, agents, batch, part, micro_batch, precision, at_the_cut=at_the_cut)
 
 
 def _step(
     phase: Phase,
+    agents: Agents,
     batch: TensorDictBase,
     part: TensorDictBase | Tensor,
     micro_batch: int,
@@ -269,7 +262,7 @@ def _step(
 ) -> dict[str, Tensor]:
     """One optimizer step on a minibatch, its gradient accumulated over micro-batches; what to log of it.
 
-    `part` is as from `_minibatches`: indices (b,) into `batch`, or of several seeds the frames (S, b) themselves.
+    `part` is one of the agents' `minibatches` of the batch.
     Everything stays on the device: nothing here waits for it.
     """
     phase.optimizer.zero_grad(set_to_none=True)
@@ -282,24 +275,24 @@ def _step(
     for first in range(0, part.shape[-1], micro_batch):
         rows = slice(first, first + micro_batch)
         # One at a time: its frames, and what the features write into it, are free again with the next.
-        micro: Any = batch[part[rows]] if isinstance(part, Tensor) else part[:, rows]  # (b,) or (S, b)
+        micro = agents.frames(batch, part, rows)  # (b,) or (S, b)
         if phase.features is not None:
             with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
                 phase.features(micro)
-        outputs = _run_losses(phase, micro)
+        outputs = agents.means(_run_losses(phase, micro), micro.batch_size)
         weight = micro.numel() / part.numel()
         losses = [value for name, value in outputs.items() if name.startswith("loss_")]
         total = weight * torch.stack(losses).sum(0)  # () or (S,)
-        cuts = _watch_cut(micro) if at_the_cut else {}
+        cuts = live_cuts(micro) if at_the_cut else {}
+        for cut in cuts.values():
+            cut.retain_grad()
         total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
         for name, value in outputs.items():
             add(_logged_name(name, phase.name), value.detach() * weight)
-        for name, value in _cut_squares(cuts, len(part) if part.ndim == 2 else 1).items():
-            add(name, value)
-    if part.ndim == 1:
-        norm = nn.utils.clip_grad_norm_(phase.parameters(), phase.max_grad_norm or math.inf)
-    else:
-        norm = clip_grad_norm_per_seed_(phase.parameters(), phase.max_grad_norm or math.inf, len(part))  # (S,)
+        squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[:-1].numel())
+        for name, value in squares.items():
+            add(f"cut/{name}", value)
+    norm = agents.clip_grad_norm(phase.parameters(), phase.max_grad_norm or math.inf)  # () or (S,)
     phase.optimizer.step()
     return sums | {f"grad_norm/{phase.name}": norm.detach()}
 
@@ -311,61 +304,12 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
             if name in outputs:
                 raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
             outputs[name] = value
-    return outputs if minibatch.ndim == 1 else _of_each_seed(outputs, minibatch.batch_size)
+    return outputs
 
 
-def _of_each_seed(outputs: Mapping[str, Tensor], batch: torch.Size) -> dict[str, Tensor]:
-    """Losses (S, ...) and what else is of each sample, (S, B, 1), averaged over each seed's, (S,); numbers as they are.
-
-    What is neither is left out.
-    """
-    found: dict[str, Tensor] = {}
-    seeds = batch[0]
-    for name, value in outputs.items():
-        if name.startswith("loss_"):
-            if value.ndim == 0 or len(value) != seeds:
-                allowed = (
-                    f"its samples apart with {seeds} seeds, as reduction='none' does: {name} must be ({seeds}, ...)"
-                )
-                raise ValueError(f"loss must keep {allowed}; got {tuple(value.shape)}")
-            found[name] = value.reshape(seeds, -1).mean(1)
-        elif value.shape == (*batch, 1):
-            found[name] = value.reshape(seeds, -1).mean(1)
-        elif value.ndim == 0:  # PPO's effective sample size, over the first axis of its input, is none
-            found[name] = value
-    return found
-
-
-def _watch_cut(features: TensorDictBase) -> dict[str, Tensor]:
-    """What flows over the cut to each side (`networks.separation.Cut`), told to keep its gradient in the next pass."""
-    cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
-    live = {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
-    for cut in live.values():
-        cut.retain_grad()
-    return live
-
-
-def _cut_squares(cuts: Mapping[str, Tensor], seeds: int) -> dict[str, Tensor]:
-    """Squared norms and inner product, (S,), of the gradients that have come to the cut; 0 where none has."""
-    if not cuts:
-        return {}
-    flat = {side: cut.grad.reshape(seeds, -1).float() for side, cut in cuts.items() if cut.grad is not None}
-    nothing = torch.zeros(seeds, device=next(iter(cuts.values())).device)
-    squares = {f"cut/{side}": flat[side].square().sum(1) if side in flat else nothing for side in ("policy", "value")}
-    product = (flat["policy"] * flat["value"]).sum(1) if len(flat) == 2 else nothing
-    return squares | {"cut/product": product}
-
-
-def _cut_metrics(name: str, cuts: Mapping[str, Tensor], *, alone: bool) -> dict[str, Metric]:
-    """Norms and cosine of a minibatch's gradients at the cut, from their squares and their product (S,)."""
-    if not cuts:
-        return {}
-    norms = {side: cuts[f"cut/{side}"].sqrt() for side in ("policy", "value")}
-    metrics: dict[str, Metric] = {f"cut/{name}_{side}_norm": norm for side, norm in norms.items()}
-    both = norms["policy"] * norms["value"]
-    if (both > 0).any():  # of a seed without gradient on both sides there is no cosine: nan
-        metrics[f"cut/{name}_cosine"] = torch.where(both > 0, cuts["cut/product"] / both, torch.nan)
-    return {key: float(value) for key, value in metrics.items()} if alone else metrics
+def metric(value: Tensor) -> Metric:
+    """A number () as Python's, and (S,) as it is."""
+    return value if value.ndim else value.item()
 
 
 def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -115,29 +115,17 @@ def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBas
     cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (*B, T)
     cut_off[..., -1] = False
     if cut_off.any():
-        if rollout.ndim == 2:
-            next_values[cut_off] = value_operator(following[cut_off].select(*keys))["state_value"]
-        else:
-            _fill_cut_off(next_values, cut_off, following.select(*keys), value_operator)
+        # A stacked model takes equally many frames of each agent: all are shown those at which any of them is cut off.
+        games, steps = cut_off.reshape(-1, *cut_off.shape[-2:]).any(0).nonzero(as_tuple=True)  # (K,)
+        unseen: Tensor = value_operator(following.select(*keys)[..., games, steps])["state_value"]  # (*, K, 1)
+        own, missing = next_values[..., games, steps, :], cut_off[..., games, steps].unsqueeze(-1)
+        next_values[..., games, steps, :] = torch.where(missing, unseen, own)
     following["state_value"] = next_values
 
 
 def following_values(values: Tensor, last: Tensor) -> Tensor:
     """The values of the frames acted on next, (*B, T, 1), from those acted on and those after them, (*B, 1)."""
     return torch.cat([values[..., 1:, :], last.unsqueeze(-2)], -2)
-
-
-def _fill_cut_off(
-    next_values: Tensor, cut_off: Tensor, following: TensorDictBase, value_operator: TensorDictModuleBase
-) -> None:
-    """The values of frames before a time-out, of several seeds; in place.
-
-    A stacked model takes equally many frames of each seed: all are shown those at which any of them is cut off.
-    """
-    where = cut_off.flatten(1).any(0)  # (N * T,)
-    unseen: Tensor = value_operator(following.reshape(len(following), -1)[:, where])["state_value"]  # (S, K, 1)
-    flat = next_values.flatten(1, 2)  # (S, N * T, 1), a view
-    flat[:, where] = torch.where(cut_off.flatten(1)[:, where].unsqueeze(-1), unseen, flat[:, where])  # (S, K, 1)
 
 
 def normalise_advantages(rollout: TensorDictBase) -> None:

@@ -79,7 +79,8 @@ class WatchedRollouts:
 def _by_step(rollout: TensorDictBase, key: NestedKey) -> Tensor:
     """What a rollout (N, T) or (S, N, T) has, as (S, T, N, ...)."""
     values: Tensor = rollout.get(key)
-    return (values.unsqueeze(0) if rollout.ndim == 2 else values).transpose(1, 2)
+    agents = rollout.batch_size[:-2].numel()
+    return values.view(agents, *values.shape[rollout.ndim - 2 :]).transpose(1, 2)
 
 
 def _last(key: NestedKey) -> str:
@@ -101,10 +102,9 @@ class ClipWatch:
 
     def __init__(self, seeds: Sequence[int] | None):
         name = "value/clip_fraction"
-        if seeds is None or len(seeds) == 1:  # as `seed_metrics` names them
-            self.names = {name: f" of seed {seeds[0]}" if seeds else ""}
-        else:
-            self.names = {f"{name}/seed{seed}": f" of seed {seed}" for seed in seeds}
+        whose = {seed: f" of seed {seed}" for seed in seeds} if seeds else {None: ""}
+        several = len(whose) > 1  # as `seed_metrics` names them
+        self.names = {f"{name}/seed{seed}" if several else name: text for seed, text in whose.items()}
         self.rollouts = dict.fromkeys(self.names, 0)
         self.warned = False
 

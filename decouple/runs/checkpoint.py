@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from decouple.checks import at_least, check_setting, checked
-from decouple.runs.metrics import check_run_files, naming_file, read_table, rows_up_to, table_sum
+from decouple.runs.files import naming_file
+from decouple.runs.metrics import check_run_files, read_table, rows_up_to, table_sum
 from decouple.runs.rules import rule_text
 from decouple.version import VERSION, written_by
 

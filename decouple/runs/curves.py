@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from decouple.checks import Must, at_least, checked
-from decouple.runs.metrics import column_numbers, read_table, replace_file
+from decouple.runs.files import replace_file
+from decouple.runs.metrics import column_numbers, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import DEVICE, check_fields, check_setting, checked, positive_whole
+from decouple.checks import DEVICE, check_fields, check_setting, checked, positive_whole, POSITIVE_WHOLE
 
 __all__ = [
     "PERFORMANCES",
@@ -62,11 +62,10 @@ class Performance:
     cuda_graphs: bool = False  # acting and a minibatch's update each as one CUDA graph; without effect on a CPU
 
     def __post_init__(self) -> None:
-        check_setting("device", self.device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
-        check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
+        _check_device_and_precision(self.device, self.precision)
         formats = ("contiguous", "channels_last")
         check_setting("memory_format", self.memory_format, formats.__contains__, "contiguous or channels_last")
-        check_setting("micro_batch", self.micro_batch, positive_whole, "a whole number, at least 1")
+        check_setting("micro_batch", self.micro_batch, POSITIVE_WHOLE)
         if self.torch_threads is not None:
             check_setting("torch_threads", self.torch_threads, positive_whole, "a whole number, at least 1, or None")
         collectors = ("torchrl", "preallocated")
@@ -109,8 +108,8 @@ class Performance:
         elif self.device != "cpu":  # on a CPU oneDNN orders the weights for itself
             model.to(memory_format=torch.channels_last)
         if self.compile:
-            for part in ("trunk", "policy", "value"):
-                model.module[part].module.compile()  # pyright: ignore[reportIndexIssue]
+            for part in (model.trunk, model.policy, model.value):
+                part.compile()
 
     @checked()
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -141,12 +140,13 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     check_setting("performance", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
     given = {key: value for key, value in by_name.items() if value is not None}
     check_setting("performance", set(given) - {field.name for field in fields(Performance)}, lambda v: not v, "known")
+    _check_device_and_precision(given.get("device", "cpu"), given.get("precision", "fp32"))
     if name == "reference":
         return replace(Performance(), **{"collector": _collector(given), **given})
-    device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = given["device"] if "device" in given else ("cuda" if torch.cuda.is_available() else "cpu")
     on_cpu = device == "cpu"
     captured = name == "fastest" and not on_cpu
-    precision = given.get("precision") or ("bf16" if fast_bf16(device) else "fp32")
+    precision = given["precision"] if "precision" in given else ("bf16" if fast_bf16(device) else "fp32")
     chosen = {
         "device": device,
         "precision": precision,
@@ -192,6 +192,11 @@ def keep_memory() -> None:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """bfloat16 for convolutions and matrix products at precision `bf16`; a context without effect at `fp32`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _check_device_and_precision(device: Any, precision: Any) -> None:
+    check_setting("device", device, re.compile(r"cpu|cuda(:\d+)?").fullmatch, "cpu, cuda or cuda:<n>")
+    check_setting("precision", precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
 
 
 def _contiguous(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -17,7 +17,6 @@ equals that of an unbroken run, bit for bit, columns of the clock aside.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -32,10 +31,11 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import yaml
 
-from decouple.checks import check_setting
+from decouple.checks import check_setting, check_switches
 from decouple.runs.curves import plot_curves
 from decouple.runs.locks import FileLock, lock_folder
-from decouple.runs.metrics import MetricsTable, check_run_files, read_json, replace_file
+from decouple.runs.files import json_bytes, read_json, replace_file
+from decouple.runs.metrics import MetricsTable, check_run_files
 from decouple.runs.progress import RunProgress
 from decouple.version import VERSION
 
@@ -98,14 +98,10 @@ class Tracker:
         _check_choice("tracker", tracker, ("local", "wandb"))
         _check_choice("mode", mode, ("offline", "online"))
         _check_count("total_frames", total_frames, at_least=1)
-        if not isinstance(config, Mapping):
-            raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
-        given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
-        if not all(isinstance(text, str) for item in given for text in item):
-            raise TypeError(f"facts must map strings to strings; got {facts!r}")
+        _check_mappings(config, facts)
         for label, text in (("project", project), ("group", group), ("name", name)):
             check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
-        check_setting("progress", progress, lambda v: isinstance(v, bool), "True or False")
+        check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
         check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
         if resume_frames is not None:
@@ -115,31 +111,38 @@ class Tracker:
         self._frames = int(resume_frames or 0)
         self._closed = False
         self._plot_again = 0.0  # on the monotonic clock
-        table = self.run_dir / "metrics.csv"
-        _check_resume(resume_frames, table)
+        _check_resume(resume_frames, self.run_dir)
         if resume_frames is not None:
             check_run_files(self.run_dir)
+        run = None
         if tracker == "wandb":
             _require_wandb()
+            run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
-        table_opened = None
+        self._wandb: WandbLogger | None = None
         try:
-            _check_resume(resume_frames, table)  # now that nobody else works in it
-            self._table = table_opened = MetricsTable(table, resume_frames)
-            record = self._write_record(plain_config, resume_frames, dict(facts or {}))
-            self._wandb: WandbLogger | None = None
-            if tracker == "wandb":
-                run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
-                self._wandb = _wandb_logger(self.run_dir, plain_config, run, record["wandb_id"])
-                record["wandb_id"] = self._wandb.experiment.id
-                replace_file(self.run_dir / "record.json", _json(record))
+            self._begin(plain_config, resume_frames, dict(facts or {}), run)
         except BaseException:
-            if table_opened:
-                table_opened.close()
             self._let_go()
             raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None
+
+    def _begin(
+        self, config: Any, resume_frames: int | None, facts: dict[str, str], run: dict[str, Any] | None
+    ) -> None:
+        """Open the table, write the record and begin or go on with the W&B run, None where there is to be none."""
+        _check_resume(resume_frames, self.run_dir)  # now that nobody else works in it
+        self._table = MetricsTable(self.run_dir / "metrics.csv", resume_frames)
+        try:
+            record = self._write_record(config, resume_frames, facts)
+            if run is not None:
+                self._wandb = _wandb_logger(self.run_dir, config, run, record["wandb_id"])
+                record["wandb_id"] = self._wandb.experiment.id
+                replace_file(self.run_dir / "record.json", json_bytes(record))
+        except BaseException:
+            self._table.close()
+            raise
 
     def log(self, metrics: Mapping[str, float], frames: int) -> None:
         """Write one row: the metrics at `frames` environment frames since the run began.
@@ -195,7 +198,7 @@ class Tracker:
             row[_metric_name(key)] = number if math.isfinite(number) else None  # JSON has no nan
         if failed:
             row["failed"] = dict(failed)
-        replace_file(self.run_dir / "result.json", _json({"frames": self._frames, **row}))
+        replace_file(self.run_dir / "result.json", json_bytes({"frames": self._frames, **row}))
         if self._wandb is not None:
             self._wandb.experiment.summary.update(row)
 
@@ -242,7 +245,7 @@ class Tracker:
             replace_file(self.run_dir / f"config.{len(record['sessions'])}.yaml", before)
         replace_file(config_file, text)
         record["sessions"].append({**_session(), "resume_frames": resume_frames, "facts": facts})
-        replace_file(record_file, _json(record))
+        replace_file(record_file, json_bytes(record))
         return record
 
 
@@ -261,7 +264,16 @@ def _check_count(argument: str, value: int, *, at_least: int) -> None:
         raise ValueError(f"{argument} must be at least {at_least}; got {value}")
 
 
-def _check_resume(resume_frames: int | None, table: Path) -> None:
+def _check_mappings(config: Any, facts: Any) -> None:
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
+    given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
+    if not all(isinstance(text, str) for item in given for text in item):
+        raise TypeError(f"facts must map strings to strings; got {facts!r}")
+
+
+def _check_resume(resume_frames: int | None, run_dir: Path) -> None:
+    table = run_dir / "metrics.csv"
     if resume_frames is None and table.exists():
         advice = "choose another folder, or pass resume_frames to go on with it (0: to start it over)"
         raise FileExistsError(f"run_dir must not hold a run already, and {table} exists; {advice}")
@@ -335,10 +347,6 @@ def _git(checkout: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _json(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 # ----------------------------------------------------------------------------------------------------- Weights & Biases

@@ -18,7 +18,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import all_of, at_least, check_fields, check_setting, positive_whole
+from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting
 from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.games.batched import GAMES, games_env
@@ -50,7 +50,7 @@ class Export:
         check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE, tolerance=at_least(0))
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         check_setting("format", self.format, ("onnx", "pt2").__contains__, "onnx or pt2")
-        check_setting("observations", self.observations, positive_whole, "a whole number, at least 1")
+        check_setting("observations", self.observations, POSITIVE_WHOLE)
 
 
 @dataclass
@@ -100,7 +100,7 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
 
     facts = {
         "task": f"procgen {config.env}, {config.distribution_mode}",
-        "algorithm": config.algorithm,
+        "algorithm": config.learning.algorithm,
         "protocol": config.protocol,
         "separation": config.separation,
         "seed": config.seed,

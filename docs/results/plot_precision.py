@@ -15,7 +15,8 @@ from statistics import mean, variance
 from matplotlib.figure import Figure
 from scipy.stats import t as students_t
 
-from decouple.runs.metrics import markdown_lines, read_table
+from decouple.runs.files import markdown_lines
+from decouple.runs.metrics import read_table
 
 FOLDER = Path(__file__).parent / "precision"
 COLOURS = {"fp32": "#7f7f7f", "bf16": "#2f6cab"}

@@ -22,7 +22,8 @@ from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
 from decouple.studies.export import Export, export
-from decouple.studies.separation.experiment import ProcgenExperiment, prepare
+from decouple.studies.separation.experiment import prepare
+from decouple.studies.separation.settings import procgen_experiment
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -128,7 +129,7 @@ def test_the_command_says_it_in_a_line(tmp_path):
 )
 def test_an_agent_of_procgen(tmp_path):
     tiny = {"num_envs": 2, "rollout_steps": 16, "total_frames": 32, "minibatches": 1, "epochs": 1}
-    run = prepare(ProcgenExperiment(**tiny, run_dir=str(tmp_path / "run"), tracker="local"))
+    run = prepare(procgen_experiment(**tiny, run_dir=str(tmp_path / "run"), tracker="local"))
     with contextlib.closing(run.env), run.tracker as tracker:  # the command's training, without its evaluations
         train_on_policy(
             run.env,

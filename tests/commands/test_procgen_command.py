@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import itertools
 import json
@@ -29,7 +28,9 @@ from decouple.networks.blocks import SqueezeExcitation
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics
+from decouple.runs.settings import changed, flat
 from decouple.studies.separation import experiment
+from decouple.studies.separation.settings import procgen_experiment
 
 PROCGEN = Script("procgen.py")
 SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
@@ -58,12 +59,8 @@ def compose(*overrides: str) -> Any:
 
 def departures(settings: Any) -> dict[str, Any]:
     """The settings that differ from the dataclass's defaults, those that name the run aside."""
-    default = type(settings)()
-    found = {
-        field.name: getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) != getattr(default, field.name)
-    }
+    default = flat(procgen_experiment())
+    found = {name: value for name, value in flat(settings).items() if value != default[name]}
     return {name: value for name, value in found.items() if name not in ("run_dir", "separation", "protocol", "env")}
 
 
@@ -96,8 +93,8 @@ def test_a_protocol_changes_these_settings_and_no_other(protocol, separation):
 def test_values_are_clipped_under_every_protocol_unless_told_otherwise(protocol, separation):
     """Rewards are scaled, and the released code clips in all of its variants."""
     pages = [f"protocol={protocol}", f"separation={separation}"]
-    assert compose(*pages).clip_value == 0.2
-    assert compose(*pages, "clip_value=null").clip_value is None
+    assert compose(*pages).learning.clip_value == 0.2
+    assert compose(*pages, "clip_value=null").learning.clip_value is None
 
 
 def test_the_default_is_the_studys_easy_mode_on_200_levels():
@@ -109,9 +106,9 @@ def test_the_default_is_the_studys_easy_mode_on_200_levels():
 
 
 def test_on_a_gpu_halves_of_the_games_take_turns_where_there_are_two():
-    assert compose("device=cuda").overlap
-    assert not compose("device=cuda", "num_envs=63").overlap
-    assert compose("device=cuda", "num_envs=63", "overlap=true").overlap  # refused by the games, by its name
+    assert compose("device=cuda").computed.overlap
+    assert not compose("device=cuda", "num_envs=63").computed.overlap
+    assert compose("device=cuda", "num_envs=63", "overlap=true").computed.overlap  # refused by the games, by its name
 
 
 @pytest.mark.parametrize("k", range(5))
@@ -139,8 +136,9 @@ def test_the_published_settings_per_game(game):
     for tuned, order in (("daac", (0.001, None)), ("idaac", of_idaac)):
         settings = compose(f"env={game}", f"tuned={tuned}", "separation=full")
         assert settings.env == game
-        assert (settings.value_epochs, settings.value_every, settings.advantage_coeff) == of_daac
-        assert (settings.order_coeff, settings.order_width) == order
+        own = settings.learning
+        assert (own.value_epochs, own.value_every, own.advantage_coeff) == of_daac
+        assert (own.order_coeff, own.order_width) == order
     names = {"algorithm", "value_epochs", "value_every", "advantage_coeff", "order_coeff", "order_width"}
     assert departures(settings).keys() <= names
     assert departures(compose(f"env={game}")) == {}
@@ -280,9 +278,9 @@ def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(fini
 @needs_procgen
 def test_more_total_frames_go_on_and_equal_a_run_of_that_length(finished, tmp_path):
     config, _ = finished
-    longer = dataclasses.replace(config, total_frames=192, run_dir=str(tmp_path / "longer"))
+    longer = changed(config, total_frames=192, run_dir=str(tmp_path / "longer"))
     train(longer)
-    extended = dataclasses.replace(longer, run_dir=str(tmp_path / "extended"))
+    extended = changed(longer, run_dir=str(tmp_path / "extended"))
     Path(extended.run_dir).mkdir()
     for name in ("checkpoint.pt", "metrics.csv", "record.json"):
         (Path(extended.run_dir) / name).write_bytes((Path(config.run_dir) / name).read_bytes())
@@ -296,7 +294,7 @@ def test_more_total_frames_go_on_and_equal_a_run_of_that_length(finished, tmp_pa
 def test_evaluating_leaves_training_as_it_was(finished, tmp_path):
     config, _ = finished
     changes = {"evaluate_every": 1, "evaluate_episodes": 3, "unseen": "frame", "run_dir": str(tmp_path / "more")}
-    more = dataclasses.replace(config, **changes)
+    more = changed(config, **changes)
     report = train(more)
     assert_same(*(checkpoint_of(Path(c.run_dir)) for c in (config, more)))
     metrics = read_metrics(more.run_dir)
@@ -315,7 +313,7 @@ def test_a_run_with_another_setting_is_refused_and_the_setting_named(finished):
     ):
         before = (Path(config.run_dir) / "metrics.csv").read_bytes()
         with pytest.raises(CheckpointError, match=says):
-            train(dataclasses.replace(config, **{name: value}))
+            train(changed(config, **{name: value}))
         assert (Path(config.run_dir) / "metrics.csv").read_bytes() == before
 
 
@@ -325,7 +323,7 @@ def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
     whole = (Path(config.run_dir) / "checkpoint.pt").read_bytes()
     (tmp_path / "checkpoint.pt").write_bytes(whole[:-100])
     with pytest.raises(CheckpointError, match="is truncated"):
-        train(dataclasses.replace(config, run_dir=str(tmp_path)))
+        train(changed(config, run_dir=str(tmp_path)))
 
 
 @needs_procgen
@@ -333,9 +331,9 @@ def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keep
     config, _ = finished
     run = tmp_path / "run"
     shutil.copytree(config.run_dir, run)
-    again = dataclasses.replace(config, run_dir=str(run))
+    again = changed(config, run_dir=str(run))
     with lock_folder(run):
-        for each in (again, dataclasses.replace(again, restart=True)):
+        for each in (again, changed(again, restart=True)):
             with pytest.raises(FolderInUseError, match=rf"run is held by process {os.getpid()} on "):
                 train(each)
     table = (run / "metrics.csv").read_bytes()
@@ -344,12 +342,12 @@ def test_a_folder_in_use_or_without_its_checkpoint_is_refused_and_a_restart_keep
         train(again)
     (run / "metrics.csv").write_bytes(table)
     (run / "checkpoint.pt").unlink()
-    for other in (again, dataclasses.replace(again, separation="early")):
+    for other in (again, changed(again, separation="early")):
         with pytest.raises(CheckpointError, match=r"checkpoint\.pt is gone, .*restart=true"):
             train(other)
     assert (run / "metrics.csv").read_bytes() == table
     lock_folder(run).release()  # an error lets it go
-    train(dataclasses.replace(again, restart=True))
+    train(changed(again, restart=True))
     assert (tmp_path / "run.1" / "metrics.csv").read_bytes() == table
     assert_same(*(checkpoint_of(Path(folder)) for folder in (run, config.run_dir)))
 
@@ -369,9 +367,9 @@ def test_unseen_episodes_are_those_on_levels_like_none_trained_on():
     assert calls[0] == ("looking at training levels", 1, 40) and calls[-1] == ("looking at training levels", 40, 40)
     calls.clear()
     assert torch.equal(unseen(50, experiment.FINAL_SEED), found) and not calls  # looked at once
-    for changed in ({"unseen": None}, {"env": "maze"}, {"distribution_mode": "hard"}):
-        assert experiment.make_unseen(dataclasses.replace(config, **changed), config, print) is None
-    assert experiment.make_unseen(config, dataclasses.replace(config, num_levels=0), print) is None
+    for other in ({"unseen": None}, {"env": "maze"}, {"distribution_mode": "hard"}):
+        assert experiment.make_unseen(changed(config, **other), config, print) is None
+    assert experiment.make_unseen(config, changed(config, num_levels=0), print) is None
 
 
 @needs_games
@@ -381,7 +379,7 @@ def test_a_checkpoint_evaluated_repeats_the_final_evaluation_and_takes_other_lev
     settings = compose(checkpoint, "final_episodes=2", "num_threads=1", "unseen=null")
     used, again = experiment.evaluate_checkpoint(settings, {"evaluate", "final_episodes", "num_threads", "unseen"})
     assert again == report
-    assert (used.num_envs, used.rollout_steps) == (4, 16)  # the checkpoint's own
+    assert (used.num_envs, used.learning.rollout_steps) == (4, 16)  # the checkpoint's own
 
     seen, trained_on = [], []
     make_env, make_unseen = experiment.make_env, experiment.make_unseen
@@ -442,7 +440,7 @@ def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path, capsys, p
         again = configuration(*TINY)
     run = experiment.prepare(as_begun(again, str(folder)))
     experiment.train(run)
-    assert run.config.precision == run.config.computed.precision == precision
+    assert run.config.computed.precision == precision
     said = capsys.readouterr().err
     assert "going on from 64 frames" in said and f"performance=auto: cpu, {precision}, " in said
     other = {"fp32": "bf16", "bf16": "fp32"}[precision]

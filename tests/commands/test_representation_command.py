@@ -16,8 +16,9 @@ from tensordict import TensorDict
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import CheckpointError, save_checkpoint
 from decouple.studies.separation import representation
-from decouple.studies.separation.experiment import ProcgenExperiment, prepare
+from decouple.studies.separation.experiment import prepare
 from decouple.studies.separation.representation import Representation
+from decouple.studies.separation.settings import procgen_experiment
 
 pytestmark = pytest.mark.skipif(
     not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")), reason="no backend is installed"
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that has hardly begun, of a game with short episodes."""
     folder = tmp_path_factory.mktemp("run")
     tiny = {"num_envs": 2, "rollout_steps": 16, "total_frames": 32, "minibatches": 1, "epochs": 1, "num_threads": 1}
-    settings = ProcgenExperiment(**tiny, env="bossfight", num_levels=9, run_dir=str(folder), tracker="local")
+    settings = procgen_experiment(**tiny, env="bossfight", num_levels=9, run_dir=str(folder), tracker="local")
     ready = prepare(settings)
     with contextlib.closing(ready.env), ready.tracker as tracker:
         names = {"log": tracker.log, "checkpoint": ready.checkpoint, "identity": ready.identity}

@@ -515,3 +515,12 @@ def test_a_twin_is_checked_in_the_type_that_the_network_has_by_then() -> None:
     plain = separate(mlp_blocks(OBSERVATION, [6]), value_blocks(0, ACTION), 0, value_keys=["action"], example=EXAMPLE)
     twin = [block.double() for block in value_blocks(0, ACTION)]
     assert actor_qvalue(plain.double(), CONTINUOUS, twin_blocks=twin).module["twin"] is not None
+
+
+def test_the_parts_of_a_model_are_those_of_the_network():
+    network = separate(mlp_blocks(3, [4]), mlp_blocks(3, [4]), at=1)
+    model = actor_qvalue(network, DISCRETE, twin_blocks=mlp_blocks(3, [4]))
+    for name in ("trunk", "cut", "policy", "value"):
+        assert getattr(model, name) is getattr(network, name) is model.module[name].module
+    value, twin = model.critic_parts().values()
+    assert value == [network.value, model.module["value_head"].module] and twin[0] is model.module["twin"].module

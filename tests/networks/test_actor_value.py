@@ -540,3 +540,11 @@ def test_the_script_of_the_readme_trains_two_iterations():
 def test_the_script_of_the_readme_is_about_twenty_lines():
     lines = [line for line in script().splitlines() if line.strip() and not line.startswith(("import", "from", "#"))]
     assert len(lines) <= 25
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_the_parts_of_a_model_are_those_of_the_network(k: int):
+    network = separate(mlp_blocks(3, [4, 4]), mlp_blocks(3, [4, 4]), at=k)
+    model = actor_value(network, Categorical(2))
+    for name in ("trunk", "cut", "policy", "value"):
+        assert getattr(model, name) is getattr(network, name) is model.module[name].module

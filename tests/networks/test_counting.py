@@ -16,7 +16,7 @@ from decouple.networks.blocks import mlp_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.separation import separate
 
-TABLE = Path(__file__).parent / "data" / "honey_table_a2.csv"
+TABLE = Path(__file__).parents[1] / "data" / "honey_table_a2.csv"
 CONTINUOUS = {"Pendulum": (3, 1), "Reacher": (11, 2), "HalfCheetah": (17, 6), "Ant": (111, 8), "FoodCollector": (53, 4)}
 DISCRETE = {"Acrobot": (6, 3), "Pong": (7, 3), "Pixelcopter": (7, 2)}
 

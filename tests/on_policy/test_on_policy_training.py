@@ -335,7 +335,7 @@ def test_a_ppo_iteration_equals_plain_torch_whatever_the_micro_batch(k: int, lea
         losses.append(critic.item())
 
     for model in trained.values():
-        ours = [model.module[name].module for name in ("trunk", "policy", "value")]
+        ours = [model.trunk, model.policy, model.value]
         heads = [model.module["policy_head"][0].module, model.module["value_head"].module]
         assert_close(parameters_of(*ours, *heads), parameters_of(*layers))
     assert row["grad_norm/joint"] == pytest.approx(sum(norms) / 4)
@@ -428,7 +428,7 @@ def test_a_daac_and_an_idaac_iteration_equal_plain_torch(k: int, algorithm: str)
     for minibatch in minibatches(kept[0], 3, shuffle):
         plain_step(optimizer, value_part(plain.values(minibatch["observation"]), minibatch), parameters)
 
-    ours = [model.module[name].module for name in ("trunk", "policy", "value")]
+    ours = [model.trunk, model.policy, model.value]
     heads = [model.module["policy_head"][0].module, model.module["value_head"].module, advantage_layer(phases[0])]
     expected = [plain.trunk, plain.policy, plain.value, plain.policy_head, plain.value_head, head]
     if classifier is not None:

@@ -31,6 +31,7 @@ from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.training import train_on_policy
+from decouple.on_policy.agents import OneAgent
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
 from decouple.runs.performance import Performance, choose_performance, fast_bf16
 from decouple.on_policy.phases import Phase, _step_with_adversary, run_phase
@@ -344,7 +345,7 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
                 on_gpu.prepare_optimizer(part.optimizer)
         with Questions() as questions:
             for first in (True, False):
-                _step_with_adversary(phase, batch, torch.arange(8), 8, "bf16", first)
+                _step_with_adversary(phase, OneAgent(torch.Generator()), batch, torch.arange(8), 8, "bf16", first)
         assert not questions.asked
 
 

@@ -27,7 +27,8 @@ import decouple.runs.progress
 import decouple.runs.tracking
 from decouple.runs.curves import plot_curves
 from decouple.runs.locks import FolderInUseError, lock_folder
-from decouple.runs.metrics import read_metrics, replace_file, rows_up_to, table_sum
+from decouple.runs.files import replace_file
+from decouple.runs.metrics import read_metrics, rows_up_to, table_sum
 from decouple.runs.tracking import Tracker, default_tracker
 
 CONFIG = {"separation": "late", "optimizer": {"lr": 5e-4, "betas": (0.9, 0.999)}, "game": None}

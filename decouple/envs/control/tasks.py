@@ -21,18 +21,10 @@ from torchrl.data import Bounded, Categorical, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switches
+from decouple.envs import lockstep
 from decouple.envs.control.backends import make_games
 from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.running_normalization import RunningMoments
-from decouple.envs.lockstep import (
-    ENDED,
-    check_settings,
-    check_shape,
-    episode_specs,
-    following_seeds,
-    set_specs,
-    to_begin,
-)
 
 __all__ = ["ControlEnv", "control_env"]
 
@@ -168,7 +160,7 @@ class ControlEnv(EnvBase):
             )
         self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
         observation = Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32)
-        set_specs(self, observation=observation, **episode_specs(self))
+        lockstep.set_specs(self, observation=observation, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
         """Every game is due for its first, seeded, reset."""
@@ -205,7 +197,7 @@ class ControlEnv(EnvBase):
 
     def _actions(self, action: Tensor) -> np.ndarray:
         """One row per game, checked: (S N, A), or (S N,) where they are discrete."""
-        check_shape(action, self._action_shape)
+        lockstep.check_shape(action, self._action_shape)
         values = action.numpy(force=True)
         if self._num_actions is None and values.dtype != self._action_dtype:
             with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
@@ -222,7 +214,7 @@ class ControlEnv(EnvBase):
         now = self._episodes
         actions = self._actions(tensordict.get("action"))
         if now.due:
-            raise RuntimeError(ENDED)
+            raise RuntimeError(lockstep.ENDED)
         observation, reward, terminated, truncated = self._games.step(actions)
         column = now.step_count.shape
         reward = reward.reshape(column)
@@ -253,7 +245,7 @@ class ControlEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         ended = torch.from_numpy(self._episodes.done[..., 0])  # (S, N)
-        self._begin(to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded).cpu().numpy())
+        self._begin(lockstep.to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded).cpu().numpy())
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: np.ndarray) -> None:
@@ -274,7 +266,7 @@ class ControlEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        self.seeds = following_seeds(seed, len(self.seeds))
+        self.seeds = lockstep.following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -300,7 +292,7 @@ class ControlEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
-        check_settings(self._settings(), state["settings"], "games")
+        lockstep.check_settings(self._settings(), state["settings"], "games")
         self._games.load_state(state["games"])
         arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
         arrays = {key: value if key == "observation" else value[..., None] for key, value in arrays.items()}

@@ -18,20 +18,12 @@ from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, Tens
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
+from decouple.envs import lockstep
 from decouple.envs.games.food_collector import ACTION_FORMS
 from decouple.envs.games.food_collector_games import FoodCollectorGames
 from decouple.envs.games.pixelcopter import PixelcopterGames
 from decouple.envs.games.pong import PongGames
 from decouple.envs.games.streams import Streams, stream_seed
-from decouple.envs.lockstep import (
-    ENDED,
-    check_settings,
-    check_shape,
-    episode_specs,
-    following_seeds,
-    set_specs,
-    to_begin,
-)
 from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GAMES", "GamesEnv", "games_env"]
@@ -95,7 +87,7 @@ class GamesEnv(EnvBase):
         self._action_specs = _action_specs(games.num_actions, self.action_form, batch, device)
         self.full_action_spec = Composite(self._action_specs, shape=batch, device=device)
         seen = Unbounded(torch.Size([*batch, games.observation_size]), dtype=torch.float32, device=device)
-        set_specs(self, observation=seen, **episode_specs(self))
+        lockstep.set_specs(self, observation=seen, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
         """Every game is due for its first reset."""
@@ -135,7 +127,7 @@ class GamesEnv(EnvBase):
         check_threads(self._made_at)
         actions = {key: tensordict.get(key).detach() for key in self._action_specs}
         for key, action in actions.items():
-            check_shape(action, self._action_specs[key].shape, _named(key))
+            lockstep.check_shape(action, self._action_specs[key].shape, _named(key))
         if self._check_actions:
             self._check(actions)
         rows = [action.flatten(0, 1).to(self._action_specs[key].dtype) for key, action in actions.items()]
@@ -177,7 +169,7 @@ class GamesEnv(EnvBase):
                 allowed, got = _allowed(self._action_specs[key]), actions[key][wrong[key]].tolist()
                 raise ValueError(f"{_named(key)} must be {allowed}; got {got} among them")
         if over:
-            raise RuntimeError(ENDED)
+            raise RuntimeError(lockstep.ENDED)
 
     def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """``frame_skip`` steps of the rules: the sum of the rewards, and where a game is over. Both (S N,)."""
@@ -198,7 +190,7 @@ class GamesEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         check_threads(self._made_at)
         ended = self._running["terminated"] | self._running["truncated"]  # (S N,)
-        self._begin(to_begin(tensordict, ended, just_loaded=self._just_loaded))
+        self._begin(lockstep.to_begin(tensordict, ended, just_loaded=self._just_loaded))
         self._just_loaded = False
         return TensorDict(self._shown(), self.batch_size, device=self.device)
 
@@ -209,7 +201,7 @@ class GamesEnv(EnvBase):
 
     def _set_seed(self, seed: int | None) -> None:
         """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
-        self.seeds = following_seeds(seed, len(self.seeds))
+        self.seeds = lockstep.following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
@@ -228,7 +220,7 @@ class GamesEnv(EnvBase):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
         saved = {"action_form": self.action_form, **state["settings"]}  # older states have none
-        check_settings(self._settings(), saved, "games")
+        lockstep.check_settings(self._settings(), saved, "games")
         for key, value in self._game_state().items():
             value.copy_(state["games"][key])
         self._running = {key: state["running"][key].to(value.device, copy=True) for key, value in self._running.items()}

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from decouple.checks import checked
+from decouple.envs.games.pictures import PIXELS, paint_rectangle
 from decouple.envs.games.streams import Stream, Streams
 
 __all__ = ["CLIMB", "NOOP", "Pixelcopter", "PixelcopterGames"]
@@ -63,7 +64,6 @@ TERRAIN = 4 * WIDTH  # the length that is added at once
 NUM_ADDED = TERRAIN // COLUMN_WIDTH  # 48 columns
 NUM_LEFT = 13  # new columns are added as soon as no more than these remain
 LOSS = -5.0
-PIXELS = 8  # of a picture, to a pixel of the game
 
 # The y of a column lies in [18, 30]. A copter that is not yet dead lies between the ceiling and the floor of one, so
 # 8.4 < y < 42, and on the way from one to the other it reaches -6.2 and 2.1 pixels a frame at most.
@@ -86,7 +86,16 @@ def _new_columns(start: int) -> range:
     return range(start + COLUMN_WIDTH // 2, start + TERRAIN + COLUMN_WIDTH // 2, COLUMN_WIDTH)
 
 
-class Pixelcopter:
+class _Facts:
+    """What one game and many in step have in common."""
+
+    num_actions = 2
+    observation_scale = OBSERVATION_SCALE
+    max_episode_steps = 1000
+    reward_scale = 1.0
+
+
+class Pixelcopter(_Facts):
     """One game, in plain Python. It begins with ``reset``.
 
     Observed are 7 numbers: the copter's y; its momentum, in pixels a frame; its distances to the ceiling and to the
@@ -98,11 +107,7 @@ class Pixelcopter:
         right, which is the order in which they came, at most 61.
     """
 
-    num_actions = 2
     observation_low, observation_high = OBSERVATION_LOW, OBSERVATION_HIGH
-    observation_scale = OBSERVATION_SCALE
-    max_episode_steps = 1000
-    reward_scale = 1.0
     render_fps = 30
 
     @checked()
@@ -185,23 +190,12 @@ class Pixelcopter:
         """The field, uint8 (384, 384, 3): terrain green, blocks orange, the copter white."""
         image = np.full((HEIGHT * PIXELS, WIDTH * PIXELS, 3), (16, 20, 32), dtype=np.uint8)
         for x, y in zip(self.column_x, self.column_y, strict=True):
-            _paint(image, (x, y), (COLUMN_WIDTH, COLUMN_HEIGHT), (88, 152, 72))
-            _paint(image, (x, y), (COLUMN_WIDTH, 2 * CORRIDOR), (16, 20, 32))
+            paint_rectangle(image, (x, y), (COLUMN_WIDTH, COLUMN_HEIGHT), (88, 152, 72))
+            paint_rectangle(image, (x, y), (COLUMN_WIDTH, 2 * CORRIDOR), (16, 20, 32))
         for x, y in self.blocks:
-            _paint(image, (x, y + 0.5), (BLOCK_WIDTH, BLOCK_HEIGHT), (232, 144, 48))  # from y - 4 to y + 5
-        _paint(image, (COPTER_X, self.y), (COPTER_SIZE, COPTER_SIZE), (255, 255, 255))
+            paint_rectangle(image, (x, y + 0.5), (BLOCK_WIDTH, BLOCK_HEIGHT), (232, 144, 48))  # from y - 4 to y + 5
+        paint_rectangle(image, (COPTER_X, self.y), (COPTER_SIZE, COPTER_SIZE), (255, 255, 255))
         return image
-
-
-def _paint(
-    image: np.ndarray, centre: tuple[float, float], size: tuple[float, float], colour: tuple[int, int, int]
-) -> None:
-    """A rectangle in pixels of the game, (x, y) and (width, height); what lies outside of the picture is left out."""
-    (left, right), (top, bottom) = (
-        [max(0, round((middle + side * length / 2) * PIXELS)) for side in (-1, 1)]
-        for middle, length in zip(centre, size, strict=True)
-    )
-    image[top:bottom, left:right] = colour
 
 
 @cache
@@ -238,7 +232,7 @@ def _timetable() -> tuple[list[tuple[int, int]], list[bool], list[bool], int]:
                 return here, leaves[:-1], comes[:-1], came[1]
 
 
-class PixelcopterGames:
+class PixelcopterGames(_Facts):
     """The rules of ``Pixelcopter`` for B games in step, as tensors on one device; every random stream has its game.
 
     The numbers are those of ``Pixelcopter``, bit for bit: all are sums and products of float64 in the same order, but
@@ -255,11 +249,7 @@ class PixelcopterGames:
     """
 
     observation_size = 7
-    observation_scale = OBSERVATION_SCALE
-    max_episode_steps = Pixelcopter.max_episode_steps
-    reward_scale = Pixelcopter.reward_scale
     agents_per_game = 1
-    num_actions = Pixelcopter.num_actions
 
     @checked()
     def __init__(self, streams: Streams) -> None:

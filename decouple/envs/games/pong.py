@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from decouple.checks import checked
+from decouple.envs.games.pictures import PIXELS, paint_rectangle
 from decouple.envs.games.streams import Stream, Streams
 
 __all__ = ["DOWN", "NOOP", "UP", "Pong", "PongGames"]
@@ -70,7 +71,16 @@ def _crosses(x: float, y: float, to_x: float, to_y: float, face: float, paddle: 
     return 0 <= on_paddle <= 1 and 0 <= -(height * from_x) / denominator <= 1
 
 
-class Pong:
+class _Facts:
+    """What one game and many in step have in common."""
+
+    num_actions = 3
+    observation_scale = OBSERVATION_SCALE
+    max_episode_steps = 100_000
+    reward_scale = 1 / 16
+
+
+class Pong(_Facts):
     """One game in plain numbers.
 
     Observation, 7 numbers: the player's y and velocity (pixels per frame), the computer's y, the ball's x and y, its
@@ -81,14 +91,10 @@ class Pong:
         player_score, cpu_score: points.
     """
 
-    num_actions = 3
     # A ball that passes a paddle is served anew before it is seen. How steep and how far beyond a wall it may get has
     # no bound: every hit of the player may add to its velocity.
     observation_low = np.array([TOP, -PLAYER_SPEED, TOP - CHASE, 0, -np.inf, -FASTEST, -np.inf])
     observation_high = np.array([BOTTOM, PLAYER_SPEED, BOTTOM + CHASE, W, np.inf, FASTEST, np.inf])
-    observation_scale = OBSERVATION_SCALE
-    max_episode_steps = 100_000
-    reward_scale = 1 / 16
     render_fps = 30
 
     @checked()
@@ -167,30 +173,22 @@ class Pong:
         return np.array((self.player_y, self.player_velocity, self.cpu_y, *ball))
 
     def picture(self) -> np.ndarray:
-        """The table, 8 points to a pixel of the game: uint8 (384, 512, 3)."""
-        points = 8
-        table = np.full((int(H) * points, int(W) * points, 3), (30, 30, 30), dtype=np.uint8)
-
-        def fill(x: float, y: float, width: float, height: float, colour: tuple[int, int, int]) -> None:
-            top, left = (max(0, round((middle - size / 2) * points)) for middle, size in ((y, height), (x, width)))
-            table[top : max(0, round((y + height / 2) * points)), left : max(0, round((x + width / 2) * points))] = (
-                colour
-            )
-
-        fill(W / 2, H / 2, 0.25, H, (70, 70, 70))
-        fill(PLAYER_X, self.player_y, PADDLE, 2 * REACH, (120, 200, 255))
-        fill(CPU_X, self.cpu_y, PADDLE, 2 * REACH, (255, 160, 120))
-        fill(self.ball_x, self.ball_y, 2 * RADIUS, 2 * RADIUS, (255, 255, 255))
+        """The table, 8 pixels to one of the game: uint8 (384, 512, 3)."""
+        table = np.full((int(H) * PIXELS, int(W) * PIXELS, 3), (30, 30, 30), dtype=np.uint8)
+        paint_rectangle(table, (W / 2, H / 2), (0.25, H), (70, 70, 70))
+        paint_rectangle(table, (PLAYER_X, self.player_y), (PADDLE, 2 * REACH), (120, 200, 255))
+        paint_rectangle(table, (CPU_X, self.cpu_y), (PADDLE, 2 * REACH), (255, 160, 120))
+        paint_rectangle(table, (self.ball_x, self.ball_y), (2 * RADIUS, 2 * RADIUS), (255, 255, 255))
         for score, right, colour in (
             (self.player_score, -1, (120, 200, 255)),
             (self.cpu_score, 1, (255, 160, 120)),
         ):
             for point in range(score):  # a mark per point, from the middle outwards
-                fill(W / 2 + right * (2 + 2 * point), 1.5, 1, 1, colour)
+                paint_rectangle(table, (W / 2 + right * (2 + 2 * point), 1.5), (1, 1), colour)
         return table
 
 
-class PongGames:
+class PongGames(_Facts):
     """B games in step, in tensors on the device of their streams; the rules and numbers of ``Pong``, bit for bit.
 
     Attributes:
@@ -200,11 +198,7 @@ class PongGames:
     """
 
     observation_size = 7
-    observation_scale = OBSERVATION_SCALE
-    max_episode_steps = Pong.max_episode_steps
-    reward_scale = Pong.reward_scale
     agents_per_game = 1
-    num_actions = Pong.num_actions
 
     @checked()
     def __init__(self, streams: Streams) -> None:

@@ -47,7 +47,7 @@ def stream_seed(seed: int, index: int) -> int:
         seed: in [0, 2^32).
         index: in [0, 2^32).
     """
-    return _signed(splitmix64(seed << 32 | index))
+    return _signed(splitmix64(int(seed) << 32 | int(index)))
 
 
 class Stream:
@@ -62,7 +62,7 @@ class Stream:
     @checked(seed=WIDE)
     def __init__(self, seed: int) -> None:
         """``seed``: any integer; its lowest 64 bits count."""
-        self.state = seed & MASK
+        self.state = int(seed) & MASK
 
     def uniform(self) -> float:
         """The next number in [0, 1), a multiple of 2^-53."""

@@ -23,7 +23,7 @@ from torchrl.data import Binary, Bounded, Categorical, Unbounded
 from torchrl.envs import Compose, EnvBase, RewardSum, StepCounter, Transform, TransformedEnv
 
 from decouple.checks import INT32_MAX, PROBABILITY, check_integer, check_setting, check_switches, checked
-from decouple.envs.lockstep import check_settings, check_shape, reset_mask, set_specs
+from decouple.envs import lockstep
 from decouple.envs.procgen.backends import Frames, ProcgenGames, import_backend, start_games
 from decouple.envs.procgen.options import TIME_LIMIT, level_options
 from decouple.envs.procgen.reward_scaling import RunningRewardScaling
@@ -37,7 +37,7 @@ INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torc
 def _check_actions(action: Tensor, number: int) -> None:
     if action.dtype not in INTEGERS:
         raise ValueError(f"action must be integers in [0, {NUM_ACTIONS}); got {action.dtype}")
-    check_shape(action, torch.Size([number]))
+    lockstep.check_shape(action, torch.Size([number]))
 
 
 def _group_rows(num_envs: int, groups: int) -> list[slice]:
@@ -144,7 +144,7 @@ class ProcgenGamesEnv(EnvBase):
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
         column = torch.Size([*batch, 1])
-        set_specs(
+        lockstep.set_specs(
             self,
             observation=Bounded(0, 255, torch.Size([*batch, 3, 64, 64]), dtype=torch.uint8, device=device),
             level_seed=Unbounded(column, dtype=torch.int64, device=device),
@@ -237,7 +237,7 @@ class ProcgenGamesEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         self._games[0].games  # noqa: B018  (RuntimeError where they are closed, or another process's)
-        mask = reset_mask(tensordict)
+        mask = lockstep.reset_mask(tensordict)
         abandoned = self._elapsed > 0
         if mask is not None:
             abandoned &= mask.reshape(-1).cpu().numpy()
@@ -278,7 +278,7 @@ class ProcgenGamesEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the games. Raises ValueError, naming what differs, if they were saved under other settings."""
-        check_settings(self._settings(), state["settings"], "games")
+        lockstep.check_settings(self._settings(), state["settings"], "games")
         if self.resumable:
             states = [game.numpy().tobytes() for game in state["games"]]
             for rows, group in zip(self.groups, self._games, strict=True):

@@ -25,7 +25,7 @@ from torchrl.data import Unbounded
 from torchrl.envs import EnvBase, MarlGroupMapType, UnityMLAgentsEnv
 
 from decouple.checks import INT32_MAX, above, at_least, between, check_integer, check_seeds, checked
-from decouple.envs.lockstep import ENDED, check_settings, check_shape, episode_specs, reset_mask, set_specs
+from decouple.envs import lockstep
 from decouple.envs.processes import Owned
 from decouple.envs.unity.conversion import AgentActions, Turn, observation_size
 
@@ -105,7 +105,7 @@ class UnityEnv(EnvBase):
         self.action_spec = self.actions.spec(self.batch_size)
         self._action_shape = self.action_spec.shape
         observation = Unbounded(torch.Size([*self.batch_size, size]), dtype=torch.float32)
-        set_specs(self, observation=observation, **episode_specs(self))
+        lockstep.set_specs(self, observation=observation, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
         """All agents are due for a reset, and the scene with them."""
@@ -131,7 +131,7 @@ class UnityEnv(EnvBase):
 
     def _checked(self, action: Tensor) -> np.ndarray:
         """One row per agent, (N, A), or (N,) where actions are discrete."""
-        check_shape(action, self._action_shape)
+        lockstep.check_shape(action, self._action_shape)
         values = action.detach().cpu().numpy()[0]
         if self.actions.continuous:
             with np.errstate(over="ignore"):
@@ -166,7 +166,7 @@ class UnityEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict.get("action"))
         if (self._terminated | self._truncated).any():
-            raise RuntimeError(ENDED)
+            raise RuntimeError(lockstep.ENDED)
         message = self._message(action)
         self._build.step(message.copy())
         turn = self._turn(message)
@@ -178,7 +178,7 @@ class UnityEnv(EnvBase):
         return TensorDict(self._shown() | {"reward": reward}, self.batch_size)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        mask = reset_mask(tensordict)
+        mask = lockstep.reset_mask(tensordict)
         which = np.ones(len(self.agents), dtype=np.bool_) if mask is None else mask.reshape(-1).cpu().numpy()
         running = ~(self._terminated | self._truncated)
         if mask is None or self._first is None or (which & running).any():
@@ -214,7 +214,7 @@ class UnityEnv(EnvBase):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """All episodes begin anew. Raises ValueError, naming what differs, if saved under other settings."""
-        check_settings(self._settings(), state["settings"], "build")
+        lockstep.check_settings(self._settings(), state["settings"], "build")
         self._start()
 
     def close(self, *, raise_if_closed: bool = True) -> None:
@@ -348,8 +348,6 @@ def unity_env(
     (seed, *others) = check_seeds(seeds)
     if others:
         raise ValueError(f"seeds must be a single one: a Unity build is one simulation; got {list(seeds)}")
-    if isinstance(time_scale, bool) or not isinstance(time_scale, int | float) or not 0 < time_scale < math.inf:
-        raise ValueError(f"time_scale must be a finite number > 0; got {time_scale!r}")
     if num_envs is not None:
         check_integer("num_envs", num_envs, 1, INT32_MAX)
     base_port = check_integer("base_port", base_port, 1024, LAST_PORT)

@@ -67,7 +67,8 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
         prepare=lambda batch: _add_partners(batch, features.in_keys),
         adversary=adversary,
     )
-    return [policy, value_phase(model, settings)]
+    clip_value, max_grad_norm = settings.clip_value, settings.max_grad_norm
+    return [policy, value_phase(model, settings, clip_value=clip_value, max_grad_norm=max_grad_norm)]
 
 
 class _PartnerFeatures(TensorDictModuleBase):

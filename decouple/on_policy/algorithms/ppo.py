@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from decouple.checks import checked
 from decouple.networks.actor_value import ActorValue
-from decouple.networks.stacking import seed_count
 from decouple.on_policy.phase_parts import adam, policy_loss, value_loss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
@@ -26,10 +25,7 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     (S, B). The entropy of a stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where
     TorchRL's loss samples it.
     """
-    losses = [policy_loss(model, settings), value_loss(model, settings)]
-    if seed_count(model) is not None:
-        for loss in losses:
-            loss.reduction = "none"
+    losses = [policy_loss(model, settings), value_loss(model, settings.value_coeff, settings.clip_value)]
     phase = Phase(
         loss=losses,
         optimizer=adam(model.parameters(), settings),

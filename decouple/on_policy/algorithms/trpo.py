@@ -23,12 +23,12 @@ from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, distributions, nn
 
-from decouple.checks import at_least, check_setting, checked, positive_whole
+from decouple.checks import POSITIVE_WHOLE, at_least, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
-from decouple.networks.stacking import seed_count
-from decouple.on_policy.losses import ValueLoss
-from decouple.on_policy.phases import Metric, Phase, RolloutPhase
+from decouple.on_policy.agents import Metric
+from decouple.on_policy.phase_parts import value_phase
+from decouple.on_policy.phases import RolloutPhase, metric
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import autocast
 from decouple.runs.settings import with_defaults
@@ -101,22 +101,7 @@ def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]
         backtrack_iters=settings.backtrack_iters,
         backtrack_coeff=settings.backtrack_coeff,
     )
-    features = model.get_features(["value_hidden"])
-    loss = ValueLoss(model.get_value_head(), coeff=settings.value_coeff, clip_value=None)
-    if seed_count(model) is not None:
-        loss.reduction = "none"
-    parameters = [*features.parameters(), *loss.parameters()]
-    value = Phase(
-        loss=loss,
-        optimizer=torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon),
-        epochs=settings.value_epochs,
-        every=settings.value_every,
-        minibatches=settings.minibatches,
-        max_grad_norm=None,
-        features=features,
-        name="value",
-    )
-    return [policy, value]
+    return [policy, value_phase(model, settings, clip_value=None, max_grad_norm=None)]
 
 
 class TRPOPhase:
@@ -156,7 +141,7 @@ class TRPOPhase:
         if model.at != 0:
             raise ValueError(f"model must be separated at k = 0 for TRPO, with no trunk; got k = {model.at}")
         _check_trpo(delta, damping, cg_iters, backtrack_iters, backtrack_coeff)
-        check_setting("every", every, positive_whole, "a whole number, at least 1")
+        check_setting("every", every, POSITIVE_WHOLE)
         self.delta, self.damping, self.cg_iters = delta, damping, cg_iters
         self.backtrack_iters, self.backtrack_coeff, self.every = backtrack_iters, backtrack_coeff, every
         features = model.get_features(["policy_hidden"])
@@ -188,7 +173,8 @@ class TRPOPhase:
             `policy/step_fraction` of the largest step (0: none was taken), `policy/entropy` before it (estimated on the
             rollout's actions) and `grad_norm/policy`.
         """
-        seeds = len(batch) if batch.ndim == 2 else 1
+        agents = batch.shape[:-1]  # () or (S,)
+        seeds = agents.numel()
         with torch.no_grad():
             old = self._distribution(batch, precision)
         distribution = self._distribution(batch, precision)
@@ -204,7 +190,7 @@ class TRPOPhase:
         found["grad_norm/policy"] = gradient.norm(dim=1)
         if progress:
             progress(f"{self.name} phase, minibatches", 1, 1)
-        return {name: value if batch.ndim == 2 else value.item() for name, value in found.items()}
+        return {name: metric(value.reshape(agents)) for name, value in found.items()}
 
     @torch.no_grad()
     def _line_search(
@@ -322,6 +308,6 @@ def _set(parameters: Sequence[Tensor], values: Tensor) -> None:
 def _check_trpo(delta: float, damping: float, cg_iters: int, backtrack_iters: int, backtrack_coeff: float) -> None:
     check_setting("delta", delta, lambda v: 0 < v < math.inf, "positive and finite")
     check_setting("damping", damping, lambda v: 0 <= v < math.inf, "at least 0 and finite")
-    check_setting("cg_iters", cg_iters, positive_whole, "a whole number, at least 1")
-    check_setting("backtrack_iters", backtrack_iters, positive_whole, "a whole number, at least 1")
+    check_setting("cg_iters", cg_iters, POSITIVE_WHOLE)
+    check_setting("backtrack_iters", backtrack_iters, POSITIVE_WHOLE)
     check_setting("backtrack_coeff", backtrack_coeff, lambda v: 0 < v < 1, "between 0 and 1")

@@ -20,7 +20,7 @@ from decouple.checks import SOME, all_of, at_least, checked
 from decouple.deploy.export import A_WHILE, RUNTIMES, actor_latency
 from decouple.deploy.plain_actor import ObservationScaling
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
-from decouple.runs.metrics import csv_lines, replace_file
+from decouple.runs.files import csv_lines, replace_file
 from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.actor_size.results import SizeStudy
 from decouple.studies.actor_size.study import csv_cell, csv_size

@@ -20,7 +20,7 @@ from typing import Any
 from decouple.checks import all_of, at_least, check_fields, check_setting
 from decouple.deploy.export import A_WHILE
 from decouple.runs.curves import save_figure
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
 from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
 from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies

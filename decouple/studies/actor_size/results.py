@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from decouple.checks import ANY_NUMBER, SOME, all_of, at_least, check_setting, checked, one_of
-from decouple.runs.metrics import csv_lines, markdown_lines, read_json, read_metrics, read_result
+from decouple.runs.files import csv_lines, markdown_lines, read_json
+from decouple.runs.metrics import read_metrics, read_result
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.search import return_text, size_name, t_interval
 from decouple.studies.actor_size.store import Batch, Cell, CellStore

@@ -23,9 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import Must, above, all_of, at_least, check_fields, check_setting, inside, positive_whole
+from decouple.checks import POSITIVE_WHOLE, Must, above, all_of, at_least, check_fields, check_setting, inside
 from decouple.networks.counting import parameter_count
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
 from decouple.studies.actor_size.algorithms import make_model
 from decouple.studies.actor_size.build import make_small_env
@@ -110,7 +110,7 @@ class SearchSettings:
             "search.measure", self.measure, ("auto", "final", "maximum").__contains__, "auto, final or maximum"
         )
         check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
-        check_setting("search.parallel", self.parallel, positive_whole, "a whole number, at least 1")
+        check_setting("search.parallel", self.parallel, POSITIVE_WHOLE)
 
     def told(self) -> dict[str, Any]:
         """What decides the outcome."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from decouple.checks import Must, all_of, at_least, check_setting, checked, has, one_of
-from decouple.runs.metrics import csv_lines, csv_rows, markdown_lines
+from decouple.runs.files import csv_lines, csv_rows, markdown_lines
 from decouple.runs.rules import outdated
 from decouple.studies.actor_size.build import unit_actions
 from decouple.studies.actor_size.search import SmallestActor, return_text, size_name

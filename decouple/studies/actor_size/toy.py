@@ -27,7 +27,8 @@ from torchrl.envs import ExplorationType, set_exploration_type
 from decouple.checks import at_least, check_fields
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.curves import save_figure
-from decouple.runs.metrics import csv_lines, markdown_lines, read_metrics, replace_file
+from decouple.runs.files import csv_lines, markdown_lines, replace_file
+from decouple.runs.metrics import read_metrics
 from decouple.studies.actor_size.algorithms import initial_agents
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.cell import final_returns, run_result

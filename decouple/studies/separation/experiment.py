@@ -1,6 +1,6 @@
 """The separation study's experiment: train on 200 levels of a Procgen game, test on all of them.
 
-    run = prepare(ProcgenExperiment(env="starpilot", separation="late", total_frames=1_000_000, run_dir="runs/one"))
+    run = prepare(procgen_experiment(env="starpilot", separation="late", total_frames=1_000_000, run_dir="runs/one"))
     report = train(run)  # {"final/train_return": ..., "final/test_return": ..., ...}
 
 The value network uses the policy's first k blocks. The same settings started again go on from the last checkpoint in
@@ -11,12 +11,11 @@ Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import random
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +25,35 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.analysis.evaluation import evaluate
-from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
+from decouple.checks import check_setting
 from decouple.envs.procgen.games import procgen_env
-from decouple.envs.procgen.levels import LOOKS, training_fingerprints, unseen_episodes
+from decouple.envs.procgen.levels import training_fingerprints, unseen_episodes
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.separation import separate, separation_index
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.phases import Phase
-from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume
 from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import FileLock, lock_folder
-from decouple.runs.performance import Performance, choose_performance
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
+from decouple.runs.settings import changed, flat
 from decouple.runs.tracking import Tracker, default_tracker
+from decouple.studies.separation.settings import (
+    NOT_IDENTITY,
+    OF_EVALUATION,
+    PROCGEN_KEYS,
+    ProcgenExperiment,
+    procgen_experiment,
+)
 
 __all__ = [
     "FINAL_SEED",
     "PreparedRun",
-    "ProcgenExperiment",
     "evaluate_checkpoint",
     "load_agent",
     "make_env",
@@ -59,78 +63,6 @@ __all__ = [
     "prepare",
     "train",
 ]
-
-
-@dataclass
-class ProcgenExperiment(OnPolicySettings):
-    """Settings of this experiment beside those of the loop; defaults are the easy protocol of the Procgen paper.
-
-    What `Performance` has, and is None here, is as `performance` chooses it; it holds the choice from then on.
-    """
-
-    env: str = "starpilot"  # one of the 16 games
-    separation: Any = "late"  # shared, late, early, full, or an integer in [0, 4]
-    protocol: str = "as_written"  # as_written, as_released or controlled; see docs/procgen.md
-    seed: int = 0  # of parameters, actions, minibatches and the order of levels
-    num_envs: int = 64  # games in lockstep
-    num_levels: int = 200  # training levels
-    start_level: int = 0  # first training level
-    distribution_mode: str = "easy"  # easy, hard, extreme, memory or exploration, as the game has them
-    num_threads: int | None = None  # of the games; None: chosen by the number of processors
-    backend: str | None = None  # procgen or envpool; None: the one installed
-    attention: bool = False  # squeeze-and-excitation in the separated stages but the first
-    in_place_skip: bool = False  # skip connections carry ReLU(x), as in the released code
-    policy_gradient: float = 1.0  # scale of the policy's gradient into the trunk
-    value_gradient: float = 1.0  # scale of the value's gradient into the trunk
-    evaluate_episodes: int = 10  # on training and on test levels each, during training
-    final_episodes: int = 100  # the same, after training
-    unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
-    evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it for final_episodes, train nothing
-    run_dir: str = "runs/procgen"  # the run's folder
-    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
-    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # of wandb: offline or online
-    performance: str = "auto"  # auto, fastest or reference; the settings below, each by name, are of Performance
-    device: str | None = None  # cpu, cuda or cuda:<n>
-    precision: Any = None  # fp32 or bf16
-    memory_format: str | None = None  # contiguous or channels_last
-    micro_batch: Any = None  # frames per backward pass
-    torch_threads: int | None = None  # of the network on the CPU; None: torch's own choice
-    keep_memory: bool | None = None  # freed memory stays with the process
-    collector: str | None = None  # torchrl or preallocated
-    overlap: bool | None = None  # half of the games step while the network acts on the other half
-    compile: bool | None = None  # torch.compile
-    cuda_graphs: bool | None = None  # of acting and of a minibatch's update
-
-    def __post_init__(self) -> None:
-        if self.overlap is None and self.num_envs % 2:
-            self.overlap = False  # there are no two halves
-        names = [field.name for field in dataclasses.fields(Performance)]
-        self.computed = choose_performance(self.performance, **{name: getattr(self, name) for name in names})
-        for name in names:
-            setattr(self, name, getattr(self.computed, name))
-        super().__post_init__()
-        check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, seed=SEED, start_level=at_least(0))
-        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
-        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
-        for name in ("num_envs", "evaluate_episodes", "final_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        self.check_rollout(self.num_envs)
-        check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
-
-
-# What a checkpoint need not share with the run that continues it.
-NOT_IDENTITY = {
-    *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
-    *({field.name for field in dataclasses.fields(Performance)} - {"precision"}),
-}
-# What may be said beside `evaluate`; all else is the checkpoint's.
-OF_EVALUATION = {
-    *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
-    *("final_episodes", "unseen", "num_threads", "backend", "device", "torch_threads"),
-}
 
 
 FINAL_SEED = 2_000_000  # of the final evaluation; those in training have 1,000,000 + the iteration
@@ -147,9 +79,9 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
         distribution_mode=config.distribution_mode,
         seed=seed,
         num_threads=config.num_threads,
-        groups=2 if training and config.overlap else 1,
+        groups=2 if training and config.computed.overlap else 1,
         backend=config.backend,
-        device=None if training or config.device == "cpu" else config.device,
+        device=None if training or config.computed.device == "cpu" else config.computed.device,
     )
 
 
@@ -265,8 +197,14 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
     """`prepare` in this environment."""
     model = make_model(config, env)
     config.computed.prepare(model)
-    phases = ALGORITHMS[config.algorithm](model, config)
-    identity = identity_of(config, SETTINGS_OF_PROCGEN, leave_out=NOT_IDENTITY, unit_actions=lambda: True)
+    phases = ALGORITHMS[config.learning.algorithm](model, config.learning)
+    identity = identity_of(
+        config,
+        SETTINGS_OF_PROCGEN,
+        leave_out=NOT_IDENTITY,
+        unit_actions=lambda: True,
+        defaults=PROCGEN_KEYS.defaults,
+    )
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
     lock = lock_folder(config.run_dir, restart=config.restart)
@@ -276,13 +214,13 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
         resume_frames = frames_to_resume(
             config.run_dir,
             identity,
-            total_frames=config.total_frames,
-            frames_per_iteration=config.num_envs * config.rollout_steps,
+            total_frames=config.learning.total_frames,
+            frames_per_iteration=config.num_envs * config.learning.rollout_steps,
         )
         tracker = Tracker(
             config.run_dir,
-            asdict(config),
-            total_frames=config.total_frames,
+            flat(config),
+            total_frames=config.learning.total_frames,
             tracker=config.tracker or default_tracker(),
             mode=config.mode,
             group=f"{config.protocol}/{config.env}/{config.separation}",
@@ -294,8 +232,9 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
         lock.release()
         raise
     print(
-        f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), {config.algorithm}, "
-        f"{parameter_count(model)['total']:,} parameters; the record goes to {config.run_dir}"
+        f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), "
+        f"{config.learning.algorithm}, {parameter_count(model)['total']:,} parameters; "
+        f"the record goes to {config.run_dir}"
         + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
         + f"\nperformance={config.performance}: {config.computed.describe()}",
         file=sys.stderr,
@@ -314,7 +253,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 run.env,
                 run.model,
                 run.phases,
-                config,
+                config.learning,
                 log=tracker.log,
                 evaluate=lambda iteration: evaluation(1_000_000 + iteration, config.evaluate_episodes),
                 checkpoint=run.checkpoint,
@@ -345,10 +284,9 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     _, state = run_checkpoint(str(config.evaluate))
     says = "a run of experiments/procgen.py: its folder, or its checkpoint"
     check_setting("evaluate", config.evaluate, lambda _: "protocol" in state.get("settings", {}), says)
-    fields = {field.name for field in dataclasses.fields(config)}
-    saved = {key: value for key, value in state["settings"].items() if key in fields}
-    trained = dataclasses.replace(config, **saved)
-    config = dataclasses.replace(config, **{key: value for key, value in saved.items() if key not in overrides})
+    saved = {key: value for key, value in state["settings"].items() if key in PROCGEN_KEYS.defaults}
+    trained = changed(config, **saved)
+    config = changed(config, **{key: value for key, value in saved.items() if key not in overrides})
     with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
         model = make_model(config, env)
     config.computed.prepare(model)
@@ -375,9 +313,8 @@ def load_agent(state: Mapping[str, Any]) -> tuple[ProcgenExperiment, ActorValue,
     Args:
         state: what `run_checkpoint` has read.
     """
-    fields = {field.name for field in dataclasses.fields(ProcgenExperiment)}
     here = state["settings"] | {"device": "cpu", "precision": "fp32"}  # whatever the run was computed with
-    config = ProcgenExperiment(**{key: value for key, value in here.items() if key in fields})
+    config = procgen_experiment(**{key: value for key, value in here.items() if key in PROCGEN_KEYS.defaults})
     with contextlib.closing(make_env(config, 1, config.seed, test=False, training=False)) as env:
         model = make_model(config, env)
     model.load_state_dict(state["model"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from decouple.checks import checked
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 
 __all__ = ["HTMLTable", "Picture", "Section", "write_page"]
 

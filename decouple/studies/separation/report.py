@@ -27,9 +27,9 @@ from decouple.analysis.statistics import (
     normalise_by_reference,
     performance_profile,
 )
-from decouple.checks import check_fields, check_setting, positive_whole
+from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting
 from decouple.runs.curves import save_figure
-from decouple.runs.metrics import replace_file
+from decouple.runs.files import replace_file
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
 from decouple.studies.separation.page import HTMLTable, Picture, Section, write_page
 from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
@@ -73,7 +73,7 @@ class Report:
         strings = bool(texts) and all(isinstance(text, str) and text for text in texts)
         check_setting("runs", self.runs, lambda _: strings, "a folder, a glob or a list of them")
         for name in ("repetitions", "window"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
 
 
 @dataclass

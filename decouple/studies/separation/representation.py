@@ -34,14 +34,15 @@ from decouple.analysis.representation import (
     mutual_information,
     perturbation_saliency,
 )
-from decouple.checks import SEED, at_least, check_fields, check_setting, positive_whole
+from decouple.checks import POSITIVE_WHOLE, SEED, at_least, check_fields, check_setting, positive_whole
 from decouple.networks.actor_value import ActorValue
 from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
+from decouple.runs.files import csv_lines, markdown_lines, replace_file
 from decouple.runs.finished import run_checkpoint
-from decouple.runs.metrics import csv_lines, markdown_lines, replace_file
 from decouple.runs.progress import StepProgress
-from decouple.studies.separation.experiment import ProcgenExperiment, load_agent, make_env
+from decouple.studies.separation.experiment import load_agent, make_env
 from decouple.studies.separation.representation_pictures import draw_measures, draw_saliency, draw_similarity
+from decouple.studies.separation.settings import ProcgenExperiment
 
 __all__ = ["Representation", "analyse"]
 
@@ -65,7 +66,7 @@ class Representation:
         check_fields(self, tau=at_least(0), seed=SEED)
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         for name in ("frames", "episodes", "levels", "neighbours", "saliency_frames"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         check_setting("frames", self.frames, lambda n: n >= self.episodes, f"at least episodes, {self.episodes}")
         check_setting("tau", self.tau, lambda value: value >= 0, "at least 0")
 
@@ -147,7 +148,7 @@ def record(
             env,
             agent.model.get_policy_operator(),
             frames=config.frames,
-            gamma=settings.gamma,
+            gamma=settings.learning.gamma,
             seed=config.seed,
             keys=["level_seed"],
             progress=progress,
@@ -160,9 +161,8 @@ def record(
 
 def block_names(model: ActorValue) -> list[str]:
     """As in tables and pictures: `trunk 1`, `policy 2` ...; blocks counted from 1, branches go on after the trunk."""
-    branches = [
-        f"{part} {model.at + i + 1}" for part in ("policy", "value") for i in range(len(model.module[part].module))
-    ]
+    own = {"policy": model.policy, "value": model.value}
+    branches = [f"{part} {model.at + i + 1}" for part, blocks in own.items() for i in range(len(blocks))]
     return ["frame", *(f"trunk {index + 1}" for index in range(model.at)), *branches]
 
 

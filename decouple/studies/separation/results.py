@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from decouple.checks import Must, checked
-from decouple.runs.metrics import read_yaml
+from decouple.runs.files import read_yaml
 from decouple.runs.performance import Performance
 from decouple.studies.separation.run_folders import FILES, Run, read_run
 

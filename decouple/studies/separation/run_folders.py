@@ -20,7 +20,8 @@ from typing import Any
 
 from decouple.checks import Must, checked
 from decouple.networks.separation import separation_index
-from decouple.runs.metrics import read_json, read_metrics, read_result, read_yaml
+from decouple.runs.files import read_json, read_yaml
+from decouple.runs.metrics import read_metrics, read_result
 
 __all__ = ["Run", "find_runs", "read_run"]
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from decouple.analysis.statistics import OF_METRICS, Estimate, Profile
 from decouple.checks import checked
-from decouple.runs.metrics import csv_lines, csv_rows, markdown_lines
+from decouple.runs.files import csv_lines, csv_rows, markdown_lines
 from decouple.studies.separation.recommendation import Comparison
 from decouple.studies.separation.results import Study
 

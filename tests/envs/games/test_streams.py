@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -101,3 +102,8 @@ def test_the_given_seeds_are_left_alone() -> None:
     seeds = torch.arange(3)
     Streams(seeds).uniform(torch.ones(3, dtype=torch.bool))
     assert seeds.tolist() == [0, 1, 2]
+
+
+def test_numpys_integers_are_as_good_as_pythons():
+    assert stream_seed(np.int64(3), np.int64(-2)) == stream_seed(3, -2)
+    assert Stream(np.int64(-5)).uniform() == Stream(-5).uniform()

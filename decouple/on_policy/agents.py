@@ -1,0 +1,262 @@
+"""One agent, or the S agents of a stack: whose random numbers are drawn, and how rollouts and batches are laid out.
+
+    agents = draw_agents(model, seeds)                   # of one model, or of a stack of S
+    for part in agents.minibatches(batch, count=8): ...
+
+                      one agent                         S agents
+    rollout           (N, T)                            (S, N, T)
+    batch             (B,)                              (S, B)
+    minibatch         indices (b,) into the batch       its frames (S, b)
+    random numbers    torch's generators                each seed's own, `SeedNoise`
+    metric            a number                          (S,)
+
+Both classes have the same methods; the rest of the room calls them and does not ask which it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModuleBase
+from torch import Tensor, nn
+from torchrl.collectors import Collector
+from torchrl.envs import EnvBase, ExplorationType
+from torchrl.objectives.value import GAE
+
+from decouple.checks import checked
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.distributions import integrated_entropy
+from decouple.networks.stacking import clip_grad_norm_per_seed_, seed_count
+from decouple.on_policy.collector import RolloutCollector
+from decouple.on_policy.rollouts import SeededPolicy, WatchedPolicy, normalise_advantages
+from decouple.runs.finite import FailedSeeds
+from decouple.runs.performance import Performance
+from decouple.seeding import SeedNoise, seed_metrics
+
+__all__ = ["Agents", "Metric", "OneAgent", "StackedAgents", "agents_in", "agents_of", "check_agents", "draw_agents"]
+
+# A metric: of one agent a number, of several (S,) where each has its own.
+Metric = float | Tensor
+
+
+class OneAgent:
+    """One agent that is not stacked.
+
+    Attributes:
+        shuffle: draws the minibatches; actions are drawn from torch's global generator.
+        reduction: of the losses, as TorchRL names it.
+    """
+
+    reduction = "mean"
+
+    def __init__(self, shuffle: torch.Generator):
+        self.shuffle = shuffle
+
+    @staticmethod
+    def head_for_loss(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
+        """The policy head as the policy's loss takes it: as it is."""
+        return head
+
+    def state(self) -> Any:
+        """What a checkpoint holds of the random numbers, but for the global generators."""
+        return self.shuffle.get_state()
+
+    def load_state(self, state: Any) -> None:
+        """Go on from a `state`."""
+        self.shuffle.set_state(state)
+
+    def collector(self, env: EnvBase, model: ActorValue, steps: int, how: Performance) -> Collector | RolloutCollector:
+        """What collects rollouts (N, T); resets the environment."""
+        if how.collector == "preallocated":
+            options = {"precision": how.precision, "overlap": how.overlap, "captured": how.cuda_graphs}
+            return RolloutCollector(env, model, steps, **options)
+        return _torchrl_collector(env, WatchedPolicy(model), steps)
+
+    def estimate_advantages(self, rollout: TensorDictBase, gamma: float, gae_lambda: float) -> None:
+        """Write `advantage`, standardised over the rollout, and `value_target`, both (N, T, 1)."""
+        GAE(gamma=gamma, lmbda=gae_lambda, value_network=None, average_gae=True)(rollout)
+
+    def each(self, rollout: TensorDictBase) -> list[TensorDictBase]:
+        """The rollout (N, T) of each agent."""
+        return [rollout]
+
+    def row(self, rows: Sequence[Mapping[str, float]], failed: FailedSeeds) -> dict[str, float]:
+        """One row of each agent's metrics."""
+        return dict(rows[0])
+
+    def row_of_phase(self, found: Mapping[str, Metric], failed: FailedSeeds) -> dict[str, float]:
+        """One row of what a phase found."""
+        return {name: float(value) for name, value in found.items()}
+
+    def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[Tensor]:
+        """An epoch's minibatches: `count` times indices (B / count,) into the batch (B,)."""
+        device = batch.device or torch.device("cpu")
+        order = torch.randperm(batch.numel(), generator=self.shuffle, pin_memory=device.type == "cuda")
+        order = order.to(device, non_blocking=True)
+        yield from order.tensor_split(count)
+
+    def frames(self, batch: TensorDictBase, part: Tensor, rows: slice) -> TensorDictBase:
+        """Some rows of a minibatch, as frames (b,)."""
+        return batch[part[rows]]
+
+    def means(self, outputs: dict[str, Tensor], batch_size: torch.Size) -> dict[str, Tensor]:
+        """What losses put out, averaged over the samples: they have done so."""
+        return outputs
+
+    def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Clip the gradients in place; returns the norm before, ()."""
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+class StackedAgents:
+    """The S agents of a model of `stack`, which share no random number.
+
+    Attributes:
+        shuffle: draws each seed's minibatches and actions.
+        reduction: of the losses, as TorchRL names it: each agent's mean is taken afterwards.
+    """
+
+    reduction = "none"
+
+    def __init__(self, shuffle: SeedNoise):
+        self.shuffle = shuffle
+
+    @staticmethod
+    def head_for_loss(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
+        """The policy head as the policy's loss takes it: with an entropy that is integrated and draws nothing."""
+        return integrated_entropy(head)
+
+    def state(self) -> Any:
+        """What a checkpoint holds of the random numbers, but for the global generators."""
+        return self.shuffle.state_dict()
+
+    def load_state(self, state: Any) -> None:
+        """Go on from a `state`."""
+        self.shuffle.load_state_dict(state)
+
+    def collector(self, env: EnvBase, model: ActorValue, steps: int, how: Performance) -> Collector:
+        """What collects rollouts (S, N, T); resets the environment. ValueError for the preallocated collector."""
+        if how.collector == "preallocated":
+            raise ValueError("performance must have the collector torchrl with several seeds; got preallocated")
+        return _torchrl_collector(env, SeededPolicy(model, self.shuffle), steps)
+
+    def estimate_advantages(self, rollout: TensorDictBase, gamma: float, gae_lambda: float) -> None:
+        """Write `advantage`, standardised over each agent's frames, and `value_target`, both (S, N, T, 1)."""
+        GAE(gamma=gamma, lmbda=gae_lambda, value_network=None, average_gae=False)(rollout)
+        normalise_advantages(rollout)
+
+    def each(self, rollout: TensorDictBase) -> list[TensorDictBase]:
+        """The rollout (N, T) of each agent."""
+        return list(rollout)
+
+    def row(self, rows: Sequence[Mapping[str, float]], failed: FailedSeeds) -> dict[str, float]:
+        """One row of each agent's metrics, without those of agents that have failed."""
+        return seed_metrics(failed.kept(rows), failed.seeds)
+
+    def row_of_phase(self, found: Mapping[str, Metric], failed: FailedSeeds) -> dict[str, float]:
+        """One row of what a phase found: metrics (S,) taken apart; a number is over all agents, and left out where
+        one has failed."""
+        row: dict[str, float] = {}
+        for name, value in found.items():
+            if isinstance(value, Tensor):
+                row |= self.row([{name: own} for own in value.tolist()], failed)
+            elif not failed.reasons:
+                row[name] = float(value)
+        return row
+
+    def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[TensorDictBase]:
+        """An epoch's minibatches: `count` times frames (S, B / count) of the batch (S, B)."""
+        order = self.shuffle.permutations(batch.shape[1])  # (S, B)
+        rows = torch.arange(len(order), device=order.device).unsqueeze(1)
+        shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
+        yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
+
+    def frames(self, batch: TensorDictBase, part: TensorDictBase, rows: slice) -> TensorDictBase:
+        """Some rows of a minibatch, as frames (S, b)."""
+        return part[:, rows]
+
+    def means(self, outputs: dict[str, Tensor], batch_size: torch.Size) -> dict[str, Tensor]:
+        """What losses put out, averaged over each agent's samples (S, B).
+
+        Losses (S, ...) and what else is of each sample, (S, B, 1), become (S,); numbers stay; what is neither is left
+        out.
+
+        Raises:
+            ValueError: a loss that has averaged over the agents.
+        """
+        found: dict[str, Tensor] = {}
+        seeds = batch_size[0]
+        for name, value in outputs.items():
+            if name.startswith("loss_"):
+                if value.ndim == 0 or len(value) != seeds:
+                    allowed = (
+                        f"its samples apart with {seeds} seeds, as reduction='none' does: {name} must be ({seeds}, ...)"
+                    )
+                    raise ValueError(f"loss must keep {allowed}; got {tuple(value.shape)}")
+                found[name] = value.reshape(seeds, -1).mean(1)
+            elif value.shape == (*batch_size, 1):
+                found[name] = value.reshape(seeds, -1).mean(1)
+            elif value.ndim == 0:  # PPO's effective sample size, over the first axis of its input, is none
+                found[name] = value
+        return found
+
+    def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Clip each agent's gradient in place; returns the norms before, (S,)."""
+        return clip_grad_norm_per_seed_(parameters, max_norm, len(self.shuffle.generators))
+
+
+Agents = OneAgent | StackedAgents
+
+
+@checked()
+def agents_in(model: nn.Module) -> type[Agents]:
+    """Which of the two a model holds."""
+    return OneAgent if seed_count(model) is None else StackedAgents
+
+
+def agents_of(shuffle: torch.Generator | SeedNoise) -> Agents:
+    """The agents whose random numbers a phase is handed."""
+    return StackedAgents(shuffle) if isinstance(shuffle, SeedNoise) else OneAgent(shuffle)
+
+
+def draw_agents(model: nn.Module, seeds: Sequence[int] | None) -> Agents:
+    """The agents of a model with fresh random numbers: those of the seeds, or without seeds of torch's own seed."""
+    if seeds is None:
+        return OneAgent(torch.Generator().manual_seed(torch.initial_seed() % 2**63))
+    return StackedAgents(SeedNoise(seeds, next(model.parameters()).device))
+
+
+def check_agents(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -> None:
+    """Refuse an environment, a model and seeds that are not of equally many agents."""
+    batch_size, stacked = tuple(env.batch_size), seed_count(model)
+    if seeds is None:
+        if len(batch_size) != 1:
+            raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}, and no seeds")
+        if stacked is not None:
+            raise ValueError(f"seeds must be {stacked} integers, one for each model of the stack; got None")
+        return
+    if len(seeds) != stacked or len(set(seeds)) != len(seeds):
+        allowed = (
+            f"{stacked} different integers, one for each model of the stack" if stacked else "None without a stack"
+        )
+        raise ValueError(f"seeds must be {allowed}; got {list(seeds)}")
+    if len(batch_size) != 2 or batch_size[0] != stacked:
+        raise ValueError(f"env must have the batch axes (S, N) with S = {stacked} seeds; got batch_size {batch_size}")
+
+
+def _torchrl_collector(env: EnvBase, policy: TensorDictModuleBase, steps: int) -> Collector:
+    return Collector(
+        env,
+        policy,
+        frames_per_batch=env.batch_size.numel() * steps,
+        total_frames=-1,
+        exploration_type=ExplorationType.RANDOM,
+        use_buffers=False,  # the frames of a rollout are stacked once, not kept in a second buffer
+        return_same_td=True,
+        track_traj_ids=False,
+        trust_policy=True,
+        auto_register_policy_transforms=False,  # the environment is used as it came
+    )
