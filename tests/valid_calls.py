@@ -108,7 +108,6 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
     **dict.fromkeys(["CellRun", "PreparedRun", "Source", "SearchProgress"], "RECORD"),
-    **dict.fromkeys(["FlatKeys", "part"], "RECORD"),
     **dict.fromkeys(["frames_of", "load_agent"], "STATE"),
     **dict.fromkeys(["prepare", "train", "evaluate_checkpoint", "make_evaluation", "make_unseen"], "WHOLE"),
     **dict.fromkeys(["separation.experiment.make_env", "separation.experiment.make_model"], "WHOLE"),
@@ -654,8 +653,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "load_checkpoint": lambda: {"path": checkpoint()},
     "run_checkpoint": lambda: {"given": checkpoint()},
     "ProcgenExperiment": dict,
-    "procgen_experiment": dict,
-    "FlatKeys.compose": lambda: {"self": _procgen_keys(), "values": {"gamma": 0.9}},
     "Report": lambda: {"runs": "x"},
     "Representation": lambda: {"checkpoint": "x"},
     "Export": lambda: {"checkpoint": "x"},
@@ -966,12 +963,6 @@ def _published() -> Any:
     from decouple.studies.separation.tables import read_published
 
     return read_published()
-
-
-def _procgen_keys() -> Any:
-    from decouple.studies.separation.settings import PROCGEN_KEYS
-
-    return PROCGEN_KEYS
 
 
 def _found() -> Any:
