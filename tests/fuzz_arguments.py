@@ -135,7 +135,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(["confidence", "backtrack_coeff", "tail"], lambda v: 0 < v < 1),
     "seconds": _not_negative,
     "value_bias.tail": lambda v: 0 <= v < 1,
-    "dormant_share.tau": _not_negative,
+    **dict.fromkeys(["dormant_share.tau", "Representation.tau"], _not_negative),
     "RunningRewardScaling.epsilon": _not_negative,
     "threshold": lambda v: True,
     "baseline": lambda v: True,
@@ -169,7 +169,13 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     ),
 }
 NOT_FINITE = {  # where a number that is not finite has its meaning
-    *(("return_text", "value"), ("spread_text", "spread"), ("csv_cell", "value"), ("rounded_threshold", "baseline")),
+    *(
+        ("return_text", "value"),
+        ("spread_text", "spread"),
+        ("csv_cell", "value"),
+        ("rounded_threshold", "baseline"),
+        ("SearchSettings", "threshold"),
+    ),
     *(("RunningRewardScaling", "clip"), ("is", "max_norm")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
@@ -262,6 +268,7 @@ def _of_type(value: Any, kind: Any) -> bool:
         return value.ndim == 1 and all(_of_type(one, inner[0]) for one in value)
     if not isinstance(base, type) or getattr(base, "_is_protocol", False):
         return True
+    base = (list, tuple) if base is list else base  # a setting that Hydra wants declared as a list
     if not isinstance(value, base) or (isinstance(value, str | bytes) and base not in (str, bytes)):
         return False
     if isinstance(value, Mapping) and len(inner) == 2:

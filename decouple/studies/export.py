@@ -47,7 +47,8 @@ class Export:
     seconds: float = 1.0  # of calls that each latency is taken from
 
     def __post_init__(self) -> None:
-        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE, tolerance=at_least(0))
+        sizes = all_of(at_least(1), least=1)
+        check_fields(self, seed=at_least(0), batch_sizes=sizes, seconds=A_WHILE, tolerance=at_least(0))
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         check_setting("format", self.format, ("onnx", "pt2").__contains__, "onnx or pt2")
         check_setting("observations", self.observations, POSITIVE_WHOLE)

@@ -61,7 +61,8 @@ class ProcgenExperiment:
     def __post_init__(self) -> None:
         positive = {name: at_least(1) for name in ("num_envs", "evaluate_episodes", "final_episodes")}
         gradients = {"policy_gradient": PROBABILITY, "value_gradient": PROBABILITY}
-        check_fields(self, **gradients, **positive, seed=SEED, start_level=at_least(0), num_levels=at_least(0))
+        levels = {"start_level": at_least(0), "num_levels": at_least(0)}
+        check_fields(self, **gradients, **positive, **levels, seed=SEED, num_threads=at_least(1))
         known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
         check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         self.learning.check_rollout(self.num_envs)
