@@ -81,7 +81,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
     **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
-    **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
+    **dict.fromkeys(["Acting", "set_rng_state", "actor_size.load.agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
@@ -282,12 +282,6 @@ def control(**settings: Any) -> Any:
     own = {"env": "toy", "total_frames": 40, "learning_starts": 10, "batch_size": 4, "actor": [4], "critic": [4]}
     own |= {"log_every": 20, "evaluate_every": 20, "checkpoint_every": 20, "evaluate_episodes": 1}
     return SACControl(**{**own, "final_episodes": 1, "show_progress": False, **settings})
-
-
-def _keys() -> Any:
-    from decouple.studies.actor_size.algorithms import SACControl
-
-    return SACControl.keys
 
 
 @functools.cache
@@ -614,7 +608,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "RunProgress": lambda: {"total": 10, "initial": 0},
     "Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
-    "agents_in": lambda: {"model": model()},
+    "on_policy.agents.agents_in": lambda: {"model": model()},
     "seed_count": lambda: {"model": model()},
     "TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
     "TRPOPhase": lambda: {"model": model()},
@@ -705,7 +699,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults_of": lambda: {"settings": control()},
     "flat": lambda: {"settings": control()},
     "changed": lambda: {"settings": control()},
-    "FlatKeys.compose": lambda: {"self": _keys(), "values": {"env": "toy"}},
     "algorithm_of": lambda: {"config": control()},
     "seeded_model": lambda: {"config": control(), "env": toy_env(), "seed": 0},
     "action_value_model": lambda: {"config": control(), "env": toy_env(), "deterministic": False, "twin": True},
