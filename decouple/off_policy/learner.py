@@ -68,10 +68,10 @@ class Learner:
         self.settings, self.seeds = settings, len(models)
         self.like = copy.deepcopy(models[0])
         self.space, self.critics, self.at = self.like.action_space, self.like.critics, self.like.at
-        further = {*self.like.module["policy"].module.keys, *self.like.module["value"].module.keys} - {"action"}
+        further = {*self.like.policy.keys, *self.like.value.keys} - {"action"}
         if further:
             raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
-        self.cut = self.like.module["cut"].module
+        self.cut = self.like.cut
         first = next(self.like.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._make_networks(models)
@@ -324,12 +324,13 @@ class Learner:
 
 def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
     """What is stacked, of all models: trunks, policies, and critic by critic: row q * S + s is critic q of agent s."""
-    critics = [(name, m) for name in ("value", "twin")[: models[0].critics] for m in models]
+    of_each = [m.critic_parts() for m in models]
+    critics = [own[name] for name in of_each[0] for own in of_each]
     return {
-        "trunk": [m.module["trunk"].module for m in models],
-        "policy": [nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models],
-        "body": [m.module[name].module for name, m in critics],
-        "head": [m.module[f"{name}_head"].module for name, m in critics],
+        "trunk": [m.trunk for m in models],
+        "policy": [nn.Sequential(m.policy, m.policy_layer) for m in models],
+        "body": [body for body, _ in critics],
+        "head": [head for _, head in critics],
     }
 
 
