@@ -99,7 +99,10 @@ NAMES_LEFT_OUT = {
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
-    **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents"], "PLAIN"),
+    **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
+    # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
+    **dict.fromkeys(["FlatKeys", "Algorithm", "OffPolicyAgents", "OnPolicyAgents"], "RECORD"),
+    "part": "RULE",
     **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
@@ -112,7 +115,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["analyse", "export", "separation_report", "size_report", "read_cells", "toy_report"], "WHOLE"),
     **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
     **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps"], "WHOLE"),
-    **dict.fromkeys(["interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"], "COMMAND"),
+    **dict.fromkeys(
+        ["control_settings", "interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"],
+        "COMMAND",
+    ),
     **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),
 }
 
@@ -277,6 +283,12 @@ def control(**settings: Any) -> Any:
     own = {"env": "toy", "total_frames": 40, "learning_starts": 10, "batch_size": 4, "actor": [4], "critic": [4]}
     own |= {"log_every": 20, "evaluate_every": 20, "checkpoint_every": 20, "evaluate_episodes": 1}
     return SACControl(**{**own, "final_episodes": 1, "show_progress": False, **settings})
+
+
+def _keys() -> Any:
+    from decouple.studies.actor_size.algorithms import SACControl
+
+    return SACControl.keys
 
 
 @functools.cache
@@ -676,11 +688,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Tracker.summarise": lambda: {"self": tracker(), "result": {"final/return": 1.0}},
     # the actor-size study
     "ControlSettings": dict,
-    "DDPGControl": dict,
-    "PPOControl": dict,
-    "SACControl": dict,
-    "TD3Control": dict,
-    "TRPOControl": dict,
     "control_identity": lambda: {"config": control(), "leave_out": ["seed"]},
     "initial_agents": lambda: {"config": control()},
     "final_returns": lambda: {"config": control(), "agents": initial()},
@@ -701,9 +708,14 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults_of": lambda: {"settings": control()},
     "flat": lambda: {"settings": control()},
     "changed": lambda: {"settings": control()},
+    "FlatKeys.compose": lambda: {"self": _keys(), "values": {"env": "toy"}},
+    "algorithm_of": lambda: {"config": control()},
+    "seeded_model": lambda: {"config": control(), "env": toy_env(), "seed": 0},
+    "action_value_model": lambda: {"config": control(), "env": toy_env(), "deterministic": False, "twin": True},
+    "state_value_model": lambda: {"config": control(), "env": toy_env()},
     "load_agents": lambda: {"run_dir": finished_run()},
-    "actor_size.cell.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
-    "actor_size.cell.make_model": lambda: {"config": control(), "env": toy_env()},
+    "actor_size.build.make_env": lambda: {"config": control(), "num_envs": 1, "seeds": [0]},
+    "actor_size.algorithms.make_model": lambda: {"config": control(), "env": toy_env()},
     "make_small_env": lambda: {"config": control()},
     "sizes_name": lambda: {"sizes": [4, 4]},
     "train_agents": lambda: {"config": control(run_dir=str(finished_run()))},

@@ -89,6 +89,7 @@ def become(asked: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     import importlib
+    import multiprocessing.util
     import pkgutil
 
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
@@ -118,6 +119,7 @@ if __name__ == "__main__":
     except BaseException:
         traceback.print_exc()
         code = 1
+    multiprocessing.util._exit_function()  # as Python does at its end: semaphores go, unlike what was imported
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if isinstance(code, str) else code or 0)  # to take down what was imported takes as long as a command

@@ -38,6 +38,7 @@ from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds
 from decouple.networks.fitting import evaluating
 from decouple.runs.files import json_bytes, replace_file
+from decouple.version import VERSION
 
 __all__ = ["ExportReport", "actor_latency", "export_actor"]
 
@@ -199,7 +200,7 @@ def _facts(actor: PlainActor) -> dict[str, Any]:
         "sample": actor.sample,
         "parameters": sum(p.numel() for p in actor.parameters()),
         "multiply_adds": multiply_adds(actor, torch.zeros(actor.observation_shape))["total"],
-        "versions": {"decouple": importlib.import_module("decouple").__version__, "torch": torch.__version__},
+        "versions": {"decouple": VERSION, "torch": torch.__version__},
     }
     if scaling is not None:
         baked = {"mean": actor.mean.tolist(), "std": actor.std.tolist(), "clip": scaling.clip}

@@ -14,6 +14,7 @@ from typing import Any
 from decouple.checks import check_fields, check_setting, checked, positive_whole
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
+from decouple.runs.settings import with_defaults
 
 __all__ = ["DDPGSettings", "OffPolicySettings", "SACSettings", "TD3Settings"]
 
@@ -42,7 +43,7 @@ class OffPolicySettings:
     policy_delay: int = 1  # critic steps per step of the policy and the targets
     target_aggregation: Any = "min"  # of the target critics: min (SU, SB3), mean, or a quantile in [0, 1]; see below
     held_out_every: int | None = None  # every so many steps, transitions are kept from training; None: none are
-    learning_rate: float = 3e-4  # Adam, of policy, critics and temperature
+    learning_rate: float = 3e-4  # Adam, of policy, critics and temperature (SAC: SB3; SU 1e-3)
     adam_epsilon: float = 1e-8  # Adam (PyTorch)
     max_grad_norm: float | None = None  # of each agent's gradient, per optimizer; None: not clipped (SU, SB3)
     log_every: int = 1000  # steps between rows of metrics
@@ -86,7 +87,6 @@ def _aggregates(how: Any) -> bool:
 class SACSettings(OffPolicySettings):
     """Soft actor-critic, for continuous and for discrete actions. Entropies are of actions in [-1, 1], in nats."""
 
-    learning_rate: float = 3e-4  # (SB3; SU 1e-3)
     alpha: float | None = None  # temperature; None: learned (SB3; SU 0.2)
     alpha_init: float = 1.0  # where a learned temperature starts (SB3)
     target_entropy: float | None = None  # of a learned temperature; None: -A, discrete 0.98 log n (TorchRL)
@@ -113,11 +113,11 @@ class SACSettings(OffPolicySettings):
 
 
 @dataclass
+@with_defaults(learning_rate=1e-3)  # (SU, SB3, zoo)
 class DDPGSettings(OffPolicySettings):
     """Deep deterministic policy gradient. Noise is on actions in [-1, 1]: in units of half their range, as in Fujimoto
     et al. 2018."""
 
-    learning_rate: float = 1e-3  # (SU, SB3, zoo)
     exploration_noise: float = 0.1  # standard deviation of what is added to actions while training (SU, zoo)
     target_noise: float = 0.0  # standard deviation of what is added to the target policy's actions; TD3's smoothing
     target_noise_clip: float = 0.5  # and its bound
@@ -136,12 +136,9 @@ class DDPGSettings(OffPolicySettings):
 
 
 @dataclass
+@with_defaults(policy_delay=2, target_noise=0.2, target_noise_clip=0.5)  # (SU, SB3)
 class TD3Settings(DDPGSettings):
     """Twin delayed deep deterministic policy gradient: DDPG with a twin critic, a delayed policy, smoothed targets."""
-
-    policy_delay: int = 2  # (SU, SB3)
-    target_noise: float = 0.2  # (SU, SB3)
-    target_noise_clip: float = 0.5  # (SU, SB3)
 
     @checked()
     def check_model(self, model: ActorQValue) -> None:

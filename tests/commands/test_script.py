@@ -6,15 +6,14 @@ With -m slow: five moments of three scripts, each then started again, and sweeps
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import ROOT, Script, assert_same, checkpoint_of, environment, interrupt, rows, without_clock
+from commands import Script, assert_same, checkpoint_of, interrupt, rows, without_clock
 from marks import needs_games
+from warm import Warm
 
 from decouple.runs.checkpoint import load_checkpoint
 from decouple.studies.actor_size.store import CellStore
@@ -22,30 +21,37 @@ from decouple.studies.actor_size.store import CellStore
 CODES = {signal.SIGINT: (130, "stopped by Ctrl-C; "), signal.SIGTERM: (143, "stopped by SIGTERM; ")}
 
 
-def plain(body: str) -> tuple[int, list[str]]:
-    """Run a few lines as the body of a command: the exit code, and the lines of stderr."""
-    code = f"""
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[int, list[str]]]]:
+    """Runs a few lines as the body of a command: the exit code, and the lines of stderr."""
+    folder = tmp_path_factory.mktemp("signals")
+
+    def ran(body: str) -> tuple[int, list[str]]:
+        code = f"""
 import signal, sys, time
-sys.path.insert(0, {str(ROOT / "experiments")!r})
 import _script
 from decouple.commands.interrupts import plain_interrupts, says_what_goes_on
 with plain_interrupts():
 {body}
 print("went on", file=sys.stderr)
+sys.exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment())
-    return done.returncode, done.stderr.splitlines()
+        code, _, errors = warm.run(folder, "control.py", before=code)
+        return code, errors.splitlines()
+
+    with Warm() as warm:
+        yield ran
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_is_one_line_and_its_own_exit_code(number):
+def test_a_signal_is_one_line_and_its_own_exit_code(plain, number):
     code, says = CODES[number]
     assert plain(f"    signal.raise_signal({number:d})") == (code, [says + "the same command starts over"])
     told = f"    with says_what_goes_on(lambda: 'at 3 frames'):\n        signal.raise_signal({number:d})"
     assert plain(told) == (code, [says + "at 3 frames"])
 
 
-def test_what_fails_because_of_the_signal_does_not_hide_it():
+def test_what_fails_because_of_the_signal_does_not_hide_it(plain):
     failing = """
     with says_what_goes_on(lambda: "at 3 frames"):
         try:
@@ -56,7 +62,7 @@ def test_what_fails_because_of_the_signal_does_not_hide_it():
     assert plain(failing) == (130, ["stopped by Ctrl-C; at 3 frames"])
 
 
-def test_an_interrupt_that_a_destructor_swallows_ends_the_command_all_the_same():
+def test_an_interrupt_that_a_destructor_swallows_ends_the_command_all_the_same(plain):
     swallowed = """
     class Dropped:
         def __del__(self):
@@ -68,7 +74,7 @@ def test_an_interrupt_that_a_destructor_swallows_ends_the_command_all_the_same()
     assert plain(swallowed) == (143, ["stopped by SIGTERM; the same command goes on from what is on the disk"])
 
 
-def test_a_second_signal_waits_for_nothing():
+def test_a_second_signal_waits_for_nothing(plain):
     twice = """
     try:
         signal.raise_signal(signal.SIGINT)
@@ -79,7 +85,7 @@ def test_a_second_signal_waits_for_nothing():
     assert plain(twice) == (130, ["stopped by Ctrl-C; the same command goes on from what is on the disk"])
 
 
-def test_a_signal_that_somebody_else_handles_or_ignores_is_left_to_them():
+def test_a_signal_that_somebody_else_handles_or_ignores_is_left_to_them(plain):
     for handler in ("signal.SIG_IGN", "lambda *_: None"):
         code = f"    pass\nsignal.signal(signal.SIGTERM, {handler})\n"
         assert plain(code + "with plain_interrupts():\n    signal.raise_signal(signal.SIGTERM)") == (
@@ -88,7 +94,7 @@ def test_a_signal_that_somebody_else_handles_or_ignores_is_left_to_them():
         )
 
 
-def test_an_error_that_comes_of_no_signal_keeps_its_trace_and_its_exit_code():
+def test_an_error_that_comes_of_no_signal_keeps_its_trace_and_its_exit_code(plain):
     code, lines = plain("    raise AttributeError('a bug')")
     assert code == 1 and lines[0].startswith("Traceback") and lines[-1] == "AttributeError: a bug"
     assert plain("    sys.exit('ValueError: gamma')") == (1, ["ValueError: gamma"])

@@ -31,6 +31,7 @@ from decouple.on_policy.phase_parts import value_phase
 from decouple.on_policy.phases import RolloutPhase, metric
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import autocast
+from decouple.runs.settings import with_defaults
 from decouple.seeding import SeedNoise
 
 __all__ = ["TRPOPhase", "TRPOSettings", "conjugate_gradient", "fisher_vector_product", "trpo_phases"]
@@ -39,6 +40,19 @@ RESIDUAL = 1e-10  # of the squared residual, relative to the first: what conjuga
 
 
 @dataclass
+@with_defaults(
+    algorithm="trpo",
+    total_frames=200_000,  # 50 rollouts
+    rollout_steps=4000,  # steps_per_epoch, of one environment
+    gamma=0.99,
+    gae_lambda=0.97,
+    learning_rate=1e-3,  # of the value's Adam, vf_lr
+    adam_epsilon=1e-8,  # of the value's Adam
+    value_coeff=1.0,
+    value_epochs=80,  # steps of the value on a rollout, train_v_iters
+    minibatches=1,  # of the value's steps: the whole rollout
+    micro_batch=4000,
+)
 class TRPOSettings(OnPolicySettings):
     """Settings of TRPO; defaults are those of OpenAI Spinning Up (`spinup.trpo_tf1`).
 
@@ -49,17 +63,6 @@ class TRPOSettings(OnPolicySettings):
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    algorithm: str = "trpo"
-    total_frames: int = 200_000  # 50 rollouts
-    rollout_steps: int = 4000  # steps_per_epoch, of one environment
-    gamma: float = 0.99  # discount
-    gae_lambda: float = 0.97  # lambda of the generalised advantage estimate
-    learning_rate: float = 1e-3  # of the value's Adam, vf_lr
-    adam_epsilon: float = 1e-8  # of the value's Adam
-    value_coeff: float = 1.0  # on the squared error
-    value_epochs: int = 80  # steps of the value on a rollout, train_v_iters
-    minibatches: int = 1  # of the value's steps: the whole rollout
-    micro_batch: int = 4000  # frames of an agent per backward pass of the value
     delta: float = 0.01  # largest mean KL divergence of a step
     damping: float = 0.1  # added to the diagonal of the Fisher matrix
     cg_iters: int = 10  # iterations of conjugate gradients
