@@ -90,7 +90,7 @@ def csv_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file; ValueError with the file's name where one of `columns` is missing."""
     rows = csv.DictReader(io.StringIO(file_text(path, path.read_bytes()), newline=""))
     if not set(columns) <= set(rows.fieldnames or ()):
-        raise ValueError(f"path must be of a table with the columns {', '.join(columns)}; got {path}")
+        raise ValueError(f"path must be a table with the columns {', '.join(columns)}; got {path}")
     return list(rows)
 
 
