@@ -133,7 +133,7 @@ class ControlEnv(EnvBase):
         self.observation_statistics = self._own_statistics or statistics
         self._return_statistics = RunningMoments(size[0], ()) if normalize_reward else None
         self._start()
-        self.is_closed = False  # TorchRL takes it for closed until it is told
+        self.is_closed = False  # TorchRL's default is True
 
     def _make_specs(self) -> None:
         from gymnasium.spaces import Box, Discrete

@@ -93,7 +93,7 @@ class UnityEnv(EnvBase):
         self._blank = build.observation_spec.zero()[GROUP].to_dict()
         self._start()
         self._owned = Owned(build, _close_build, "a Unity build's agents")
-        self.is_closed = False  # TorchRL takes it for closed until it is told
+        self.is_closed = False  # TorchRL's default is True
         _close_at_exit(self)
 
     @property
