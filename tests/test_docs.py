@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pydoc
 import re
 import shlex
 import sys
@@ -33,6 +34,15 @@ def test_what_an_example_prints_takes_the_place_of_dots():
     page = "Text.\n\n```python\n>>> for i in (0, 1):\n...     print(i, i / 3)\n{}\n\n```\n\n>>> 1 + 1\n2\n\nEnd."
     ran = page.format("0 0.0\n1 0.3333333333333333")
     assert run(page.format("0 0...\n1 0.3..."), "page") == (ran, "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_names_that_a_page_points_to_exist(page):
+    text = page.read_text()
+    for file in re.findall(r"\b(?:\w+/)+\w+\.py\b", text):
+        assert any((ROOT / place / file).exists() for place in ("", "decouple")), file
+    for name in re.findall(r"\{py:\w+\}`~?(decouple[\w.]+)`", text):
+        assert pydoc.locate(name) is not None, name
 
 
 def modules() -> list[str]:

@@ -284,12 +284,6 @@ def control(**settings: Any) -> Any:
     return SACControl(**{**own, "final_episodes": 1, "show_progress": False, **settings})
 
 
-def _keys() -> Any:
-    from decouple.studies.actor_size.algorithms import SACControl
-
-    return SACControl.keys
-
-
 @functools.cache
 def study() -> Any:
     from decouple.studies.separation.results import read_study
@@ -614,7 +608,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "RunProgress": lambda: {"total": 10, "initial": 0},
     "Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
     "SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
-    "agents_in": lambda: {"model": model()},
+    "kind_of_agents": lambda: {"model": model()},
+    "Phase.prepare_for": lambda: {"self": phase(), "how": _performance()},
     "seed_count": lambda: {"model": model()},
     "TorchRLLearner": lambda: {"model": q_model(), "settings": sac()},
     "TRPOPhase": lambda: {"model": model()},
@@ -705,7 +700,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "defaults_of": lambda: {"settings": control()},
     "flat": lambda: {"settings": control()},
     "changed": lambda: {"settings": control()},
-    "FlatKeys.compose": lambda: {"self": _keys(), "values": {"env": "toy"}},
     "algorithm_of": lambda: {"config": control()},
     "seeded_model": lambda: {"config": control(), "env": toy_env(), "seed": 0},
     "action_value_model": lambda: {"config": control(), "env": toy_env(), "deterministic": False, "twin": True},

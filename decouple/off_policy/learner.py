@@ -68,10 +68,10 @@ class Learner:
         self.settings, self.seeds = settings, len(models)
         self.like = copy.deepcopy(models[0])
         self.space, self.critics, self.at = self.like.action_space, self.like.critics, self.like.at
-        further = {*self.like.module["policy"].module.keys, *self.like.module["value"].module.keys} - {"action"}
+        further = {*self.like.policy.keys, *self.like.value.keys} - {"action"}
         if further:
             raise ValueError(f"models must read the observation and the action alone; got {sorted(further)} too")
-        self.cut = self.like.module["cut"].module
+        self.cut = self.like.cut
         first = next(self.like.parameters())
         self.device, self.dtype = first.device, first.dtype
         self._make_networks(models)
@@ -324,12 +324,13 @@ class Learner:
 
 def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
     """What is stacked, of all models: trunks, policies, and critic by critic: row q * S + s is critic q of agent s."""
-    critics = [(name, m) for name in ("value", "twin")[: models[0].critics] for m in models]
+    critics = [model.critic_parts() for model in models]
+    bodies, heads = zip(*(parts[name] for name in critics[0] for parts in critics), strict=True)
     return {
-        "trunk": [m.module["trunk"].module for m in models],
-        "policy": [nn.Sequential(m.module["policy"].module, m.policy_layer) for m in models],
-        "body": [m.module[name].module for name, m in critics],
-        "head": [m.module[f"{name}_head"].module for name, m in critics],
+        "trunk": [model.trunk for model in models],
+        "policy": [nn.Sequential(model.policy, model.policy_layer) for model in models],
+        "body": list(bodies),
+        "head": list(heads),
     }
 
 

@@ -58,7 +58,7 @@ class TorchRLLearner:
     @checked()
     def __init__(self, model: ActorQValue, settings: OffPolicySettings):
         settings.check_model(model)
-        further = {*model.module["policy"].module.keys, *model.module["value"].module.keys} - {"action"}
+        further = {*model.policy.keys, *model.value.keys} - {"action"}
         if further:
             raise ValueError(f"model must read the observation and the action alone; got {sorted(further)} too")
         if settings.target_aggregation != "min":
@@ -66,9 +66,9 @@ class TorchRLLearner:
         self.model, self.settings = copy.deepcopy(model), settings
         self.space, self.at = self.model.action_space, self.model.at
         self.device = next(self.model.parameters()).device
-        self.trunk, self.cut = self.model.module["trunk"].module, self.model.module["cut"].module
+        self.trunk, self.cut = self.model.trunk, self.model.cut
         self.target_trunk = copy.deepcopy(self.trunk).requires_grad_(False)
-        self.policy = nn.Sequential(self.model.module["policy"].module, self.model.policy_layer)
+        self.policy = nn.Sequential(self.model.policy, self.model.policy_layer)
         explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
         self.acting = Acting(self.space, explores, self.device)
         self.attach_policy, self.attach_value = Attach(), Attach()

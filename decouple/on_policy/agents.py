@@ -36,7 +36,16 @@ from decouple.runs.finite import FailedSeeds
 from decouple.runs.performance import Performance
 from decouple.seeding import SeedNoise, seed_metrics
 
-__all__ = ["Agents", "Metric", "OneAgent", "StackedAgents", "agents_in", "agents_of", "check_agents", "draw_agents"]
+__all__ = [
+    "Agents",
+    "Metric",
+    "OneAgent",
+    "StackedAgents",
+    "agents_of",
+    "check_agents",
+    "draw_agents",
+    "kind_of_agents",
+]
 
 # A metric: of one agent a number, of several (S,) where each has its own.
 Metric = float | Tensor
@@ -212,7 +221,7 @@ Agents = OneAgent | StackedAgents
 
 
 @checked()
-def agents_in(model: nn.Module) -> type[Agents]:
+def kind_of_agents(model: nn.Module) -> type[Agents]:
     """Which of the two a model holds."""
     return OneAgent if seed_count(model) is None else StackedAgents
 

@@ -17,7 +17,7 @@ from torch import Tensor, distributions, nn
 from torchrl.objectives import ClipPPOLoss, LossModule
 
 from decouple.networks.actor_value import ActorValue
-from decouple.on_policy.agents import OneAgent, agents_in
+from decouple.on_policy.agents import OneAgent, kind_of_agents
 from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
@@ -36,7 +36,7 @@ class _PolicyLoss(ClipPPOLoss):
 
 def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
     """`-J_pi - entropy_coeff S`. The value's loss is apart: TorchRL's clips it after a question to the device."""
-    agents = agents_in(model)
+    agents = kind_of_agents(model)
     return _PolicyLoss(
         agents.head_for_loss(model.get_policy_head()),
         None,
@@ -51,7 +51,7 @@ def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
 def value_loss(model: ActorValue, coeff: float, clip_value: float | None) -> LossModule:
     """`coeff L_V` of the value head, clipped unless `clip_value` is None."""
     loss = ValueLoss(model.get_value_head(), coeff=coeff, clip_value=clip_value)
-    loss.reduction = agents_in(model).reduction
+    loss.reduction = kind_of_agents(model).reduction
     return loss
 
 
@@ -116,7 +116,7 @@ def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: 
 
 
 def check_alone(model: ActorValue, algorithm: str) -> None:
-    if agents_in(model) is not OneAgent:
+    if kind_of_agents(model) is not OneAgent:
         raise ValueError(
             f"model must not be stacked for {algorithm}: of several seeds at once PPO and TRPO are capable"
         )

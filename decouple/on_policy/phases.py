@@ -145,6 +145,7 @@ class Phase:
             self.adversary.load_state_dict(state["adversary"])
         self.capture(self.captured)  # a graph would step the state that was
 
+    @checked()
     def prepare_for(self, how: Performance) -> None:
         """Take steps as a performance says: by one kernel on a GPU, in a CUDA graph."""
         self.capture(how.cuda_graphs)

@@ -14,7 +14,7 @@ from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
 from decouple.networks.stacking import stack
-from decouple.on_policy.agents import OneAgent, StackedAgents, agents_in, agents_of, draw_agents
+from decouple.on_policy.agents import OneAgent, StackedAgents, agents_of, draw_agents, kind_of_agents
 from decouple.runs.finite import FailedSeeds
 from decouple.seeding import SeedNoise
 
@@ -34,7 +34,7 @@ def test_both_have_the_same_methods():
 
 def test_a_model_a_generator_and_seeds_say_which_it_is():
     model, together = make_model(), stack([make_model(), make_model()])
-    assert (agents_in(model), agents_in(together)) == (OneAgent, StackedAgents)
+    assert (kind_of_agents(model), kind_of_agents(together)) == (OneAgent, StackedAgents)
     assert type(agents_of(torch.Generator())) is type(draw_agents(model, None)) is OneAgent
     assert type(agents_of(SeedNoise([1]))) is type(draw_agents(together, [1, 2])) is StackedAgents
 
