@@ -53,8 +53,8 @@ def check_threads(made_at: int) -> None:
     """
     if made_at != _forks and torch.get_num_threads() > 1:
         raise RuntimeError(
-            "an environment that was made before a fork needs torch.set_num_threads(1) in the new process, which has "
-            f"none of PyTorch's threads; got {torch.get_num_threads()} threads (or start that one by spawn)"
+            "an environment made before a fork needs torch.set_num_threads(1) in the new process, where PyTorch's "
+            f"threads are missing; got {torch.get_num_threads()} threads (or start the new process by spawn)"
         )
 
 
@@ -84,7 +84,7 @@ class Owned:
         if os.getpid() != self._process:
             raise RuntimeError(
                 f"{self._name} must be used in the process that started them, {self._process}; got {os.getpid()}, a "
-                "fork of it, which has none of their threads: make the environment there, or start that one by spawn"
+                "fork without their threads: make the environment in the new process, or start that process by spawn"
             )
         return self._thing
 

@@ -75,10 +75,10 @@ def with_defaults(**defaults: Any) -> Callable[[type[Kind]], type[Kind]]:
 
 
 def points_to_part(settings: Any, name: str) -> Any:
-    """`__getattr__` of settings with parts: the error names the part that has the setting, `config.learning.gamma`.
+    """The `__getattr__` of settings with parts: its error names the part with the setting, as `learning.gamma`.
 
     Raises:
-        AttributeError: always; Python asks only for what the settings do not have.
+        AttributeError: always; Python calls it only for attributes that the settings do not have.
     """
     says = f"{type(settings).__name__} has no attribute {name!r}"
     for field, value in vars(settings).items():

@@ -124,7 +124,7 @@ class ControlEnv(EnvBase):
             self._make_specs()
             size = (len(seeds), self.observation_spec["observation"].shape[-1])
             if statistics is not None and statistics.mean.shape != size:
-                raise ValueError(f"statistics must be of {size} seeds and numbers; got {statistics.mean.shape}")
+                raise ValueError(f"statistics must have the shape {size} (S, O); got {statistics.mean.shape}")
         except BaseException:
             self._games.close()
             raise
@@ -142,7 +142,7 @@ class ControlEnv(EnvBase):
         seen, acts = self._games.observation_space, self._games.action_space
         vector = isinstance(seen, Box) and len(seen.shape) == 1 and seen.shape[0] > 0
         if not vector or not np.issubdtype(seen.dtype, np.floating):
-            raise ValueError(f"name must be of a task whose observations are a Box of (O,) floats; got {seen}")
+            raise ValueError(f"name must be a task whose observations are a Box of (O,) floats; got {seen}")
         if isinstance(acts, Discrete) and acts.start == 0:
             self._num_actions, self._action_dtype = int(acts.n), np.dtype(np.int64)
             self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
@@ -153,7 +153,7 @@ class ControlEnv(EnvBase):
             self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
         else:
             raise ValueError(
-                "name must be of a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
+                "name must be a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
                 f"in each component the lower below the upper; got {acts}"
             )
         self._action_shape = self.action_spec.shape  # kept, since TorchRL's look-up of a spec is slow

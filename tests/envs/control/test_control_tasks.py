@@ -433,7 +433,7 @@ BAD_ARGUMENTS = [
     ),
     ({"name": ":Env-v0"}, r"an id of Gymnasium .*; got ':Env-v0'"),
     ({"name": 3}, r"name must be .*; got 3"),
-    ({"name": "FrozenLake-v1"}, r"name must be of a task whose observations are a Box of \(O,\) floats; got Discrete"),
+    ({"name": "FrozenLake-v1"}, r"name must be .* observations .*; got Discrete"),
     ({"seeds": []}, r"seeds must be a non-empty sequence of integers; got \[\]"),
     ({"seeds": [0, 2**31]}, r"seeds.* must be .*; got .*2147483648"),
     ({"num_envs": 1.0}, r"num_envs must be .*; got 1.0"),
@@ -444,7 +444,7 @@ BAD_ARGUMENTS = [
     ({"statistics": RunningMoments(1, (3,))}, r"statistics must be RunningMoments, with normalize_observation; got <"),
     (
         {"normalize_observation": True, "statistics": RunningMoments(2, (3,))},
-        r"statistics must be of \(1, 3\) seeds and numbers; got \(2, 3\)",
+        r"statistics must .* \(1, 3\).*; got \(2, 3\)",
     ),
 ]
 
