@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from decouple.checks import Must, checked
 
-__all__ = ["FlatKeys", "changed", "defaults_of", "flat", "part", "with_defaults"]
+__all__ = ["FlatKeys", "changed", "defaults_of", "flat", "part", "points_to_part", "with_defaults"]
 
 WITHOUT = "names of a part that are no keys"  # in the metadata of a part's field
 
@@ -72,6 +72,19 @@ def with_defaults(**defaults: Any) -> Callable[[type[Kind]], type[Kind]]:
         return kind
 
     return decorate
+
+
+def points_to_part(settings: Any, name: str) -> Any:
+    """`__getattr__` of settings with parts: the error names the part that has the setting, `config.learning.gamma`.
+
+    Raises:
+        AttributeError: always; Python asks only for what the settings do not have.
+    """
+    says = f"{type(settings).__name__} has no attribute {name!r}"
+    for field, value in vars(settings).items():
+        if dataclasses.is_dataclass(value) and name in {own.name for own in dataclasses.fields(value)}:
+            says += f"; it is in a part: {field}.{name}"
+    raise AttributeError(says)
 
 
 @checked(settings=A_DATACLASS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -19,7 +19,7 @@ from torch import nn
 from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
-from decouple.runs.settings import part
+from decouple.runs.settings import part, points_to_part
 
 __all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
 
@@ -105,6 +105,9 @@ class ControlSettings:
         check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
+
+    if not TYPE_CHECKING:  # a type checker knows better what there is
+        __getattr__ = points_to_part
 
     @property
     def all_seeds(self) -> list[int]:

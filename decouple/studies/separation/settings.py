@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.envs.procgen.levels import LOOKS
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import Performance, choose_performance
-from decouple.runs.settings import FlatKeys, part
+from decouple.runs.settings import FlatKeys, part, points_to_part
 
 __all__ = ["PROCGEN_KEYS", "ProcgenExperiment", "procgen_experiment"]
 
@@ -67,6 +67,9 @@ class ProcgenExperiment:
         check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         self.learning.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
+
+    if not TYPE_CHECKING:  # a type checker knows better what there is
+        __getattr__ = points_to_part
 
 
 PERFORMANCE = [field.name for field in dataclasses.fields(Performance)]
