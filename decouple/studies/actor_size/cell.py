@@ -127,7 +127,7 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
         config: the run's settings, without `normalize_observation`.
         agents: one for each seed, as `load_agents` or `initial_agents` gives them.
     """
-    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents lack statistics")
+    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: no statistics given")
     check_setting("agents", agents, lambda v: len(v) == config.seeds, f"one for each seed, {config.seeds}")
     for agent in agents:
         fits = isinstance(agent, ActorValue | ActorQValue)

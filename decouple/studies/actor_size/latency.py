@@ -55,7 +55,7 @@ def study_latency(
     Args:
         studies: studies whose actors are timed.
         path: the CSV file, made where it is missing.
-        runtimes, batch_sizes, seconds: as for `actor_latency`.
+        runtimes, batch_sizes, seconds: arguments of `actor_latency`.
         again: True to measure all latencies anew.
         left_out: function called with the error of each damaged checkpoint; another run of the size is taken.
 

@@ -259,7 +259,7 @@ def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[
                 raise ValueError(f"{Path(batch.run_dir) / 'metrics.csv'} must have returns in {column}; got none")
             found[seed] = max(values) if math.isfinite(final[seed]) else -math.inf
     missing = [seed for seed in seeds if seed not in found]
-    check_setting("seeds", missing, lambda none: not none, "of runs in the store that are done, each of them")
+    check_setting("seeds", missing, lambda none: not none, "seeds of finished runs in the store")
     return {seed: found[seed] for seed in seeds}
 
 

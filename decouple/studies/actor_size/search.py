@@ -62,7 +62,7 @@ class Trial:
     low: float  # lower end of the mean's confidence interval
     high: float  # its upper end
     accepted: bool  # mean >= bound
-    decided: bool  # whether the bound lies outside the interval; else the seeds cannot tell
+    decided: bool  # the bound lies outside the interval; else the seeds cannot tell
     # Approximate number of seeds that would tell, at this mean, spread and the search's power; None where these do, or
     # where no number could.
     seeds_needed: int | None

@@ -1,6 +1,6 @@
 """The smallest actor that still does the job on a task, with an algorithm: a search over sizes, six seeds each.
 
-    counts = actor_parameters(settings, options.sizes)  # of TD3Control(env="pendulum", ...) and SearchSettings()
+    counts = actor_parameters(settings, options.sizes)  # TD3Control(env="pendulum", ...), SearchSettings()
     found = run_search(settings, options, counts)
     print(search_text(settings, counts, found))
 

@@ -69,7 +69,7 @@ _VERSIONS = ("cells", "batches", "results", "searches")
 
 @dataclass(frozen=True)
 class Cell:
-    """What results belong to. `settings` has all that can change a result, as text; equal settings give equal text."""
+    """The owner of results. `settings` has all that can change a result, as text; equal settings give equal text."""
 
     task: str
     algorithm: str
@@ -266,7 +266,7 @@ class CellStore:
     def _take(self, db: sqlite3.Connection, number: int | None) -> Batch:
         update = """UPDATE batches SET state = 'running', worker = ?, heartbeat = ?, starts = starts + 1, version = ?
                     WHERE id = ?"""
-        worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # of this claim alone
+        worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # unique to this claim
         _CLAIMS[worker] = FileLock(self._claim_file(worker)), time.monotonic()
         db.execute(update, [worker, time.time(), VERSION, number])
         return self._batch(db.execute("SELECT * FROM batches WHERE id = ?", [number]).fetchone())

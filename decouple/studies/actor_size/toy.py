@@ -65,7 +65,7 @@ class ToyStudy:
         check_fields(self, seeds=at_least(1), total_frames=at_least(1))
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
-            raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")
+            raise ValueError(f"algorithms must be one or more of {list(TITLES)}; got {self.algorithms}")
 
 
 @dataclass

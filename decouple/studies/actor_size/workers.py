@@ -107,7 +107,7 @@ def train_cells(
                     failed.update({cell: error} if error else {})
                     break
             else:
-                for cell, config in missing:  # which others train
+                for cell, config in missing:  # others train these
                     for batch in store.batches(cell):
                         if batch.state == "running":
                             watch(_of_batch(config, batch))

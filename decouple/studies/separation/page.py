@@ -124,7 +124,7 @@ def _align(rows: Sequence[Sequence[str]], column: int) -> str:
 def _figure(picture: Picture) -> str:
     content = picture.path.read_bytes()
     if not content.startswith(b"\x89PNG"):
-        raise ValueError(f"pictures must be PNG files; {picture.path} is none")
+        raise ValueError(f"pictures must be PNG files; got {picture.path}")
     data = base64.b64encode(content).decode()
     caption = html.escape(picture.caption)
     return (

@@ -75,11 +75,11 @@ class Run:
         if not self.result:
             return f"no result.json: its final evaluation is missing, at {self.frames:,} frames"
         if self.result["frames"] < wanted:
-            return f"its result.json is of {int(self.result['frames']):,} of {wanted:,} frames"
+            return f"its result.json was written at {int(self.result['frames']):,} of {wanted:,} frames"
         episodes = self.config.get("final_episodes")
         measured = self.result.get("final/episodes")
         if None not in (episodes, measured) and measured != episodes:
-            return f"its result.json is of {int(measured):,} episodes, its settings of {episodes:,}"
+            return f"its result.json has {int(measured):,} episodes, where its settings say {episodes:,}"
         # The last iteration may go beyond what was asked for; a run that was longer once is another one.
         iteration = self.config.get("num_envs", 1) * self.config.get("rollout_steps", wanted)
         if max(self.frames, self.result["frames"]) >= wanted + iteration:
