@@ -89,7 +89,7 @@ def sizes_figure(study: SizeStudy) -> Figure:
 
 @checked()
 def pareto_figure(study: SizeStudy, latency: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return against the actor's parameters, multiply-adds and latency, the Pareto front as a line.
+    """Return against the actor's parameters, multiply-adds and latency, with the Pareto front as a line.
 
     Args:
         study: the study; its cells with finite returns are drawn.

@@ -54,12 +54,12 @@ class ControlSettings:
     separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
     policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
     value_gradient: float = 1.0  # scale of the value's gradient into a shared trunk
-    actor_activation: str = "relu"  # relu, tanh, elu, silu or leaky_relu
-    critic_activation: str = "relu"
-    actor_gain: float | None = None  # gain of hidden layers' orthogonal initialisation; None: PyTorch's initialisation
-    critic_gain: float | None = None
-    actor_head_gain: float | None = None  # gain of the last layer's orthogonal initialisation; None: PyTorch's own
-    critic_head_gain: float | None = None
+    actor_activation: str = "relu"  # activation of the actor: relu, tanh, elu, silu or leaky_relu
+    critic_activation: str = "relu"  # activation of the critic, one of the same
+    actor_gain: float | None = None  # gain of the actor's hidden layers, initialised orthogonally; None: PyTorch's own
+    critic_gain: float | None = None  # gain of the critic's hidden layers, likewise
+    actor_head_gain: float | None = None  # gain of the actor's last layer, likewise
+    critic_head_gain: float | None = None  # gain of the critic's last layer, likewise
     seeds: int = 1  # number of agents, trained as one batch
     seed: int = 0  # seed of the first agent; the others have the next numbers
     num_envs: int = 1  # number of environments of each agent
@@ -68,7 +68,7 @@ class ControlSettings:
     normalize_observation: bool = False  # normalise by each agent's running mean and standard deviation
     normalize_reward: bool = False  # divide by the running standard deviation of each agent's discounted return
     num_threads: int | None = None  # threads of PyTorch; None: 1 for small networks, all of them for wide ones
-    update: str = "batched"  # code of the update: batched, or torchrl: TorchRL's own losses, for one agent
+    update: str = "batched"  # code of the update: batched, or torchrl (TorchRL's own losses, for one agent)
     evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
     final_episodes: int = 100  # episodes of each agent in the final evaluation
     keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on

@@ -119,7 +119,7 @@ class CellStore:
         if not lease > 0:
             raise ValueError(f"lease must be positive, in seconds; got {lease!r}")
         self.path, self.lease = Path(path), lease
-        self._seen: dict[int, tuple[tuple, float]] = {}  # batch -> another machine's claim, and its time
+        self._seen: dict[int, tuple[tuple, float]] = {}  # batch -> another machine's claim, and when it was first seen
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction() as db:
             (found,) = db.execute("PRAGMA user_version").fetchone()

@@ -127,7 +127,7 @@ def check_same_levels(agent: Agent, other: Agent) -> None:
 
 
 def levels_of(agent: Agent, levels: int) -> dict[str, tuple[int, int]]:
-    """First level and number of levels, to train on and to test on: as many right behind all training levels."""
+    """First level and number of levels of two sets: the first training levels, and as many right behind them all."""
     trained = agent.settings.num_levels
     check_setting(
         "checkpoint", trained, positive_whole, "of a run with num_levels, so that there are levels to test on"
