@@ -44,7 +44,7 @@ class ControlSettings:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # the algorithm's
+    learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # algorithm's settings
     # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
     env: str = "pendulum"
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)

@@ -1,4 +1,4 @@
-"""Which degree of separation: the paper's model-selection rule, held against what was measured.
+"""Which degree of separation: the paper's model-selection rule, compared with the measurements.
 
     advice = recommend(scores, aggregates)     # variant -> game -> score of each run, all variants on the same games
     print(*advice.findings, advice.conclusion, sep="\\n")
