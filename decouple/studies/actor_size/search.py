@@ -239,7 +239,7 @@ def search_steps(
     returns = (yield Step("baseline", (first,), 2 * stage_most))[first]
     mean = _mean(returns)
     target = mean if threshold is None else threshold(mean) if callable(threshold) else float(threshold)
-    check_setting("threshold", target, math.isfinite, "finite, and so must the baseline's returns be where they set it")
+    check_setting("threshold", target, math.isfinite, "finite, and so the baseline's returns if it is set by them")
     bound = lower_bound(target, tolerance)
 
     trials = {first: _trial(first, returns, bound, confidence, power)}
