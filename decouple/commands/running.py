@@ -75,7 +75,7 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
     if isinstance(error, HydraException):
         unread = [argument for argument in sys.argv[1:] if not argument.startswith("-") and not readable(argument)]
         if unread:
-            says = """an argument is setting=value, and quotes within quotes make text of any value: run_dir="'a=b'\""""
+            says = """an argument must be setting=value; quotes within quotes keep a value as text: run_dir="'a=b'\""""
             return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
         what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked

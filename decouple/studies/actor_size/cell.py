@@ -105,13 +105,13 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
 
     Raises:
         NotFiniteError: all agents have failed; `result.json` then has None for the return, and why.
-        ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
-        CheckpointError: a run folder of other settings, or under other rules, or one whose checkpoint is gone.
-        FileNotFoundError: a run to go on with whose replay is gone.
+        ValueError: a setting does not fit the task or the algorithm; nothing is written then.
+        CheckpointError: the folder holds a run of other settings or under other rules, or its checkpoint is gone.
+        FileNotFoundError: the replay of the run to continue is gone.
         FolderInUseError: another process trains in the folder.
     """
     env = make_env(config, config.num_envs, config.all_seeds)
-    keep_memory()  # six agents' layers are blocks that glibc would give back to the system after every operation
+    keep_memory()  # else glibc gives the memory of six agents' layers back to the system after every operation
     with contextlib.closing(env), _threads(config):
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
         for seed_global in (random.seed, np.random.seed, torch.manual_seed):
