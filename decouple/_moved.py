@@ -1,4 +1,4 @@
-"""Modules that version 0.1 had elsewhere: their old paths are refused with the new one."""
+"""Modules that have moved since version 0.1: an import of the old path raises an error that names the new one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-MOVED = {  # each below `decouple`; where a module's names have gone to two, both
+MOVED = {  # old path -> new path, both below `decouple`; two new paths where a module was split
     "blocks": "networks.blocks",
     "separation": "networks.separation",
     "fitting": "networks.fitting",
@@ -80,14 +80,14 @@ MOVED = {  # each below `decouple`; where a module's names have gone to two, bot
 
 
 class OldPaths(importlib.abc.MetaPathFinder):
-    """Asked last, for what no other finder has found."""
+    """A finder that Python asks last, for modules that no other finder has found."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         old = fullname.removeprefix("decouple.")
         moved = {name: new for name, new in MOVED.items() if name == old or name.startswith(f"{old}.")}
-        if old != fullname and moved:  # without its name: `from decouple import old` would swallow the error
+        if old != fullname and moved:  # the error has no `name`: `from decouple import old` would swallow it
             found = ", ".join(f"decouple.{name} is {_whole(new)}" for name, new in moved.items())
             raise ModuleNotFoundError(f"{found} since version 0.2; the names in `decouple` itself are as they were")
         return None
@@ -98,6 +98,6 @@ def _whole(new: str) -> str:
 
 
 def refuse_old_paths() -> None:
-    """Let an import of an old path raise ModuleNotFoundError with the new one."""
+    """Make an import of an old path raise ModuleNotFoundError with the new path."""
     if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
         sys.meta_path.append(OldPaths())

@@ -1,13 +1,13 @@
-"""Checks of arguments and settings: what is wrong is said by name, with what is allowed and what came.
+"""Checks of arguments and settings: an error names the argument, what is allowed and what came.
 
     @checked(gamma=PROBABILITY, frames=at_least(1))
     def discounted(reward: Tensor, gamma: float, frames: int, seeds: Sequence[int] | None = None) -> Tensor: ...
 
     discounted(reward, -1, 8)       # ValueError: gamma must be in [0, 1]; got -1
 
-The annotation says what type an argument is of, and a rule says what more it must be. `checked` is for the doors of the
-package, functions and constructors that are called now and then; what runs at each step is built from what has been
-checked. `check_fields` does the same for the fields of a dataclass.
+The annotation gives an argument's type; a rule adds further conditions. `checked` is for functions and constructors
+that users call now and then; code that runs at every environment step relies on arguments that were checked before.
+`check_fields` does the same for the fields of a dataclass.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ __all__ = [
     "shown",
 ]
 
-INT32_MAX = 2**31 - 1  # the largest seed, and number of anything
-FLOAT32_MAX = float(np.finfo(np.float32).max)  # networks compute in it: what is beyond is infinite to them
+INT32_MAX = 2**31 - 1  # the largest seed, and the largest count of anything
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # networks compute in float32: larger numbers are infinite to them
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Must:
-    """What an argument must be beside its type: a predicate, and the same in words, after `must be`."""
+    """A rule for an argument, beside its type: a predicate, and its words, which follow `must be` in an error."""
 
     allowed: Callable[[Any], Any]
     says: str
-    any_number: bool = False  # whether numbers may be infinite, NaN, or integers beyond 32 bits
+    any_number: bool = False  # numbers may be infinite, NaN, or integers beyond 32 bits
 
 
 def between(low: float, high: float) -> Must:
@@ -75,17 +75,17 @@ def between(low: float, high: float) -> Must:
 
 
 def inside(low: float, high: float) -> Must:
-    """A number in (low, high), neither end included."""
+    """A number in (low, high), both ends excluded."""
     return Must(lambda value: low < value < high, f"between {low:,} and {high:,}")
 
 
 def at_least(low: float) -> Must:
-    """A number, `low` or more."""
+    """A number of at least `low`."""
     return Must(lambda value: value >= low, f"at least {low:,}")
 
 
 def above(low: float) -> Must:
-    """A number, more than `low`."""
+    """A number greater than `low`."""
     return Must(lambda value: value > low, "positive" if low == 0 else f"above {low:,}")
 
 
@@ -95,14 +95,14 @@ def one_of(*choices: Any) -> Must:
 
 
 def all_of(rule: Must, *, least: int = 0) -> Must:
-    """A sequence whose elements follow a rule, `least` of them at least."""
+    """A sequence of at least `least` elements, each of which follows the rule."""
     number = f", {least} of them or more" if least else ""
     says = f"a sequence of elements {rule.says}{number}" if rule.says else f"a sequence of {least} or more"
     return Must(lambda values: len(values) >= least and all(map(rule.allowed, values)), says, rule.any_number)
 
 
 def distinct(rule: Must, *, least: int = 1) -> Must:
-    """A sequence whose elements follow a rule, none of them twice."""
+    """A sequence whose elements follow the rule and differ from one another."""
     inner = all_of(rule, least=least)
     return Must(lambda values: inner.allowed(values) and len(set(values)) == len(values), f"{inner.says}, none twice")
 
@@ -115,9 +115,9 @@ def has(*keys: Any) -> Must:
 
 
 def axes(least: int, most: int | None = None, *, kind: str = "real") -> Must:
-    """A tensor or an array of so many axes, none of them empty; `kind`: `float` or `integer`, or `real` for either.
+    """A tensor or an array with `least` to `most` axes, none of them empty; floats must be finite.
 
-    Floats are finite.
+    `kind` is `float`, `integer`, or `real` for either.
     """
     most = least if most is None else most
     number = f"{least}" if least == most else f"{least} to {most}"
@@ -141,7 +141,7 @@ DEVICE = Must(torch.device, "a device that torch knows")
 
 
 def positive_whole(value: object) -> bool:
-    """Whether it is an integer of at least 1, and no boolean."""
+    """Return whether the value is an integer of at least 1, and not a boolean."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -149,14 +149,15 @@ POSITIVE_WHOLE = Must(positive_whole, "a whole number, at least 1")
 
 
 def check_setting(name: str, value: object, allowed: Must | Callable[..., Any], says: str = "") -> None:
-    """Refuse a setting by name: ValueError with what is allowed, in words, and what came.
+    """Check a setting; raise ValueError with its name, what is allowed and what came.
 
-    An array or a tensor is no setting, and NaN none that `allowed` could compare.
+    An array or a tensor is always refused; NaN fails every comparison.
 
     Args:
-        name: of the setting. value: what it is set to.
-        allowed: a rule, or a predicate with its words.
-        says: what a predicate allows, after `must be`.
+        name: the setting's name.
+        value: the setting's value.
+        allowed: a rule, or a predicate that `says` puts in words.
+        says: words for the predicate, which follow `must be` in the error.
     """
     if isinstance(allowed, Must):
         allowed, says = allowed.allowed, allowed.says
@@ -165,20 +166,20 @@ def check_setting(name: str, value: object, allowed: Must | Callable[..., Any], 
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> int:
-    """The value as an int; ValueError by name where it is no integer in [low, high]."""
+    """Return the value as an int; ValueError with its name unless it is an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer in [{low}, {high}]; got {shown(value)}")
     return int(value)
 
 
 def check_switches(**switches: object) -> None:
-    """Refuse by name what is not True or False; ValueError."""
+    """Check that each argument is True or False; ValueError with its name otherwise."""
     for name, value in switches.items():
         check_setting(name, value, lambda v: isinstance(v, bool), "True or False")
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds as a list; ValueError where there are none, two are the same, or one is no integer in [0, 2**31)."""
+    """Return the seeds as a list; ValueError unless they are different integers in [0, 2**31), at least one."""
     if isinstance(seeds, str | bytes) or not isinstance(seeds, Sequence) or not seeds:
         raise ValueError(f"seeds must be a non-empty sequence of integers; got {shown(seeds)}")
     checked = [check_integer(f"seeds[{index}]", seed, 0, INT32_MAX) for index, seed in enumerate(seeds)]
@@ -188,10 +189,10 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def checked(**rules: Must) -> Callable[[Function], Function]:
-    """Check a function's arguments when it is called: each by its annotation, and by a rule where one is given.
+    """Check a function's arguments at each call: each by its annotation, and by its rule where one is given.
 
-    Of a float NaN and infinity are refused, and of a whole number what 32 bits do not hold, unless the rule says
-    otherwise. A rule does not see None where the annotation allows it. Defaults are not checked.
+    Refused, unless the rule allows any number, are floats that are NaN or infinite, and integers beyond 32 bits. A rule
+    is not applied to None where the annotation allows None. Defaults are not checked.
 
     Raises:
         ValueError: at the call, naming the argument, what is allowed and what came.
@@ -205,7 +206,7 @@ def checked(**rules: Must) -> Callable[[Function], Function]:
         kinds: dict[str, Any] = {}
 
         def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not kinds:  # at the first call: an annotation may name what its module defines later
+            if not kinds:  # at the first call, since an annotation may name a class that is defined later
                 kinds.update(_resolved(function))
             names = [*positional, *[variadic] * (len(args) - len(positional))]
             for name, value in (*zip(names, args, strict=False), *kwargs.items()):
@@ -216,7 +217,7 @@ def checked(**rules: Must) -> Callable[[Function], Function]:
             check(args, kwargs)
             return function(*args, **kwargs)
 
-        # With the globals of the function's own module: doctest leaves out functions that seem to be another's.
+        # With the globals of the function's own module: doctest skips functions that seem to belong to another module.
         own = inspect.unwrap(function).__globals__
         rebuilt = types.FunctionType(wrapper.__code__, own, function.__name__, None, wrapper.__closure__)
         return functools.wraps(function)(rebuilt)  # pyright: ignore[reportReturnType]
@@ -225,9 +226,9 @@ def checked(**rules: Must) -> Callable[[Function], Function]:
 
 
 def check_fields(settings: Any, prefix: str = "", /, **rules: Must) -> None:
-    """Check a dataclass's fields, each by its annotation, and by a rule where one is given: from `__post_init__`.
+    """Check a dataclass's fields from its `__post_init__`: each by its annotation, and by its rule where one is given.
 
-    `prefix` stands before the names in a message, as `search.`
+    An error puts `prefix`, as `search.`, before the field's name.
     """
     kinds = _field_kinds(type(settings))
     for name in (field.name for field in fields(settings) if field.name in kinds):
@@ -235,14 +236,14 @@ def check_fields(settings: Any, prefix: str = "", /, **rules: Must) -> None:
 
 
 def shown(value: object) -> str:
-    """A value for a message: arrays and modules by what they are, and what is long cut short."""
+    """The text of a value in an error: type, shape and dtype of an array, the class of a module, long texts cut."""
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 0:
         return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, torch.nn.Module):
         return f"a {type(value).__name__}"
     try:
         text = repr(value)
-    except Exception:  # anything may come
+    except Exception:  # a caller's own __repr__ may raise anything
         return f"a {type(value).__name__}"
     return text if len(text) <= 400 else reprlib.repr(value)
 
@@ -264,12 +265,12 @@ def _check(name: str, value: Any, kind: Any, rule: Must | None) -> None:
 def _holds(allowed: Callable[[Any], Any], value: Any) -> bool:
     try:
         return bool(allowed(value))
-    except (TypeError, ValueError, AttributeError, OverflowError, RuntimeError):  # of a type that it cannot judge
+    except (TypeError, ValueError, AttributeError, OverflowError, RuntimeError):  # a type the predicate cannot judge
         return False
 
 
 def _resolved(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of arguments as types; left out where one names what is imported for type checkers only."""
+    """The arguments' annotations as types, without those whose names are imported for type checkers only."""
     own = inspect.unwrap(function)
     return _evaluated({k: v for k, v in own.__annotations__.items() if k != "return"}, own.__globals__)
 
@@ -294,7 +295,7 @@ def _evaluated(annotations: Mapping[str, Any], names: dict[str, Any]) -> dict[st
 
 
 def _fits(value: Any, kind: Any, any_number: bool) -> bool:
-    """Whether a value is of an annotation's type; what the annotation does not tell fits."""
+    """Return whether a value fits an annotation's type; True where the annotation does not tell."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     plain = origin or kind
     if kind in (Any, object) or isinstance(kind, str | TypeVar):
@@ -312,13 +313,13 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
         return whole and (any_number or bool(-INT32_MAX <= value <= INT32_MAX))
     if kind is float:
         number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        most = 2**53 if isinstance(value, int) else FLOAT32_MAX  # beyond it a float does not hold every integer
+        most = 2**53 if isinstance(value, int) else FLOAT32_MAX  # beyond 2**53 a float does not hold every integer
         return number and (any_number or bool(abs(value) <= most))
     if plain is Callable:
         return callable(value)
     if plain in (Sequence, list, tuple) and isinstance(value, np.ndarray):
         return value.ndim == 1 and _fits(value.tolist(), kind, any_number)
-    if plain is list and isinstance(value, tuple):  # as good, and what a caller of Python may have
+    if plain is list and isinstance(value, tuple):  # a tuple serves as well
         value = list(value)
     if plain is tuple and inner and inner[-1] is Ellipsis and isinstance(value, list):
         value = tuple(value)

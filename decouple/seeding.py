@@ -1,4 +1,4 @@
-"""Seeds and random numbers: what each seed draws, what it measures, and where the global generators stand.
+"""Seeds and random numbers: a generator per seed, metrics per seed, and the state of the global generators.
 
     noise = SeedNoise(range(6))                            # each seed's random numbers, from its own generator
     noise.normal(3)                                        # (6, 3)
@@ -6,7 +6,7 @@
     state = rng_state()                                    # of torch, CUDA, Python and NumPy, for a checkpoint
     set_rng_state(state)
 
-A seed's numbers do not depend on the seeds beside it, so that an agent trained with others becomes what it would become
+A seed's random numbers do not depend on the other seeds: an agent trained beside others learns what it would learn
 alone.
 """
 
@@ -25,7 +25,7 @@ from decouple.checks import ANY_NUMBER, DEVICE, all_of, checked
 
 __all__ = ["SeedNoise", "rng_state", "seed_metrics", "set_rng_state", "splitmix64"]
 
-DRAWN_AHEAD = 4096  # numbers of a seed that are drawn at once
+DRAWN_AHEAD = 4096  # numbers drawn at once per seed
 
 # splitmix64's constants: the step of its state, and the two factors that mix it.
 GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -33,12 +33,12 @@ GAMMA, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111E
 
 @checked(state=ANY_NUMBER)
 def splitmix64(state: int) -> int:
-    """The first output of a splitmix64 generator in this state: 64 mixed bits, different for different states.
+    """The first output of a splitmix64 generator in this state: 64 mixed bits. Different states give different outputs.
 
         z <- state + 0x9E3779B97F4A7C15                  z <- (z ^ z >> 30) * 0xBF58476D1CE4E5B9
         z <- (z ^ z >> 27) * 0x94D049BB133111EB          output = z ^ z >> 31
 
-    Neighbouring seeds of a Mersenne Twister draw alike at first; seeds mixed by this do not.
+    A Mersenne Twister draws similar first numbers from neighbouring seeds; seeds mixed by this function avoid that.
 
     Args:
         state: any integer; its lowest 64 bits count.
@@ -59,21 +59,21 @@ def splitmix64(state: int) -> int:
 
 
 class SeedNoise:
-    """Random numbers (S, ...), row s from a generator of seed s alone: what a seed draws does not depend on the others.
+    """Random numbers (S, ...); row s comes from a generator of its own, so no seed's numbers depend on the others.
 
-    Small draws are cut from larger ones, made ahead, for a draw's time is its S calls. What is handed out may be
-    changed in place.
+    Small draws are cut from larger ones made ahead, since a draw costs S calls. The caller may change the returned
+    tensors in place.
 
     Args:
-        seeds: one per row; equal seeds draw equal numbers.
-        device: of the generators and the numbers.
+        seeds: one seed per row; equal seeds draw equal numbers.
+        device: device of the generators and the numbers.
     """
 
     @checked(seeds=all_of(ANY_NUMBER, least=1), device=DEVICE)
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(splitmix64(int(seed)) % 2**63) for seed in seeds]
-        # Per kind and shape: n draws (n, S, *shape), and how many of them are gone.
+        # Per kind and shape: n draws (n, S, *shape), and how many of them have been handed out.
         self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, int]] = {}
 
     def normal(self, *shape: int) -> Tensor:
@@ -109,7 +109,7 @@ class SeedNoise:
         return pool[gone]
 
     def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """As many draws (n, S, *shape) as make some thousands of numbers of a seed, at least one."""
+        """New draws (n, S, *shape); n makes about DRAWN_AHEAD numbers per seed, and lies in [1, 64]."""
         count = max(1, min(64, DRAWN_AHEAD // max(1, math.prod(shape))))
         dtype = torch.float64 if kind == "double" else torch.float32
         out = torch.empty(len(self.generators), count, *shape, dtype=dtype, device=self.device)
@@ -122,10 +122,9 @@ class SeedNoise:
 
 
 def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:
-    """One row of the metrics of several seeds: their mean under `<name>`, each seed's under `<name>/seed<seed>`.
+    """One row of metrics from several seeds: the mean under `<name>`, each seed's value under `<name>/seed<seed>`.
 
-    Where only some seeds have a metric, or have a number and not nan, the mean is theirs. A single seed's metrics are
-    the row.
+    The mean is over the seeds that have the metric and whose value is not nan. A single seed's metrics are the row.
 
     >>> seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
     {'loss': 2.0, 'loss/seed7': 1.0, 'loss/seed8': 3.0}
@@ -168,19 +167,19 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put every global random number generator back to where `rng_state` found it.
+    """Restore the state of every global random number generator.
 
     CUDA generators are set on the devices that both the checkpoint and this machine have.
 
     Args:
-        state: what `rng_state` returned, before or after a checkpoint.
+        state: a return value of `rng_state`, directly or from a checkpoint.
 
     Raises:
         ValueError: a generator is missing from `state`; none has been changed then.
     """
     missing = [name for name in ("torch", "cuda", "python", "numpy") if name not in state]
     if missing:
-        raise ValueError(f"state must be what rng_state() returns; it lacks {missing}, and has {sorted(state)}")
+        raise ValueError(f"state must come from rng_state(); it lacks {missing}; got the keys {sorted(state)}")
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available():
         for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):

@@ -1,4 +1,4 @@
-"""The version of this package, which stands in every checkpoint and in every row of a store that it writes."""
+"""The version of this package; every checkpoint and every row of a store records it."""
 
 from decouple.checks import checked
 
@@ -9,5 +9,5 @@ VERSION = "0.2.0.dev0"
 
 @checked()
 def written_by(version: str | None) -> str:
-    """Who wrote a file: `decouple 0.2.0`, or `decouple 0.1` where the file does not say, as 0.1 did not."""
+    """The writer of a file, as `decouple 0.2.0`; `decouple 0.1` where no version is recorded, since 0.1 wrote none."""
     return f"decouple {version or '0.1'}"

@@ -1,1 +1,1 @@
-"""What trained agents do: returns, recorded episodes, representations, statistics over runs."""
+"""Analysis of trained agents: returns, recorded episodes, representations, statistics over runs."""

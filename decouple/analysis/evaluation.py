@@ -31,15 +31,15 @@ def episode_returns(
     max_steps: int = 100_000,
     progress: Callable[[int, int], object] | None = None,
 ) -> Tensor:
-    """The return of the first episode of each environment, undiscounted, of the environment's own `reward`.
+    """The undiscounted return of each environment's first episode, in the environment's own `reward`.
 
-    One episode of each of N environments, not the first N to end: short episodes are not favoured.
+    It takes one episode of each of N environments, not the first N to end, which would favour short episodes.
 
     Args:
         env: batched environment (N,), or (S, N) of several agents, without reward scaling.
-        policy: reads the observation and writes `action`.
-        stochastic: sample actions, as in training; otherwise the distribution's mode.
-        max_steps: episodes still running then are an error, never cut.
+        policy: module that reads the observation and writes `action`.
+        stochastic: sample actions, as in training; False takes the distribution's mode.
+        max_steps: most steps of an episode; a longer one is an error and is never cut off.
         progress: called with the episodes finished and N.
 
     Returns:
@@ -79,24 +79,24 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean, median and standard deviation of returns per set of levels, and the generalisation gap.
 
-    Environments are made afresh and closed; the global random state is left as it was, so that evaluating does not
-    change training.
+    Environments are made for the evaluation and closed after it. The global random state is left as it was, so that
+    evaluating does not change training.
 
     Args:
-        policy: reads the observation and writes `action`, as `model.get_policy_operator()`.
-        make_envs: per name, as `train` and `test`, a function of (number of environments, seed).
-        episodes: of each set.
-        seed: of the environments and of the sampled actions.
-        stochastic: sample actions.
-        unseen: a function of (number of environments, seed): which episodes of `test` play a level that is unlike all
-            trained on, bool (episodes,), as `unseen_episodes` of Procgen tells. No other number depends on it.
+        policy: module that reads the observation and writes `action`, as `model.get_policy_operator()`.
+        make_envs: for each name, as `train` and `test`, a function of (number of environments, seed).
+        episodes: episodes of each set of levels.
+        seed: seed of the environments and of the sampled actions.
+        stochastic: sample actions; False takes the distribution's mode.
+        unseen: function of (number of environments, seed) that tells which `test` episodes play a level unlike all
+            training levels, bool (episodes,), as Procgen's `unseen_episodes`. No other number depends on it.
         progress: called with the episodes finished and wanted, per set.
 
     Returns:
         `eval/<name>_return`, `eval/<name>_return_median`, `eval/<name>_return_std` (0 for one episode), and, with
-        `train` and `test`, `eval/generalisation_gap` (train minus test). With `unseen`, `eval/repeated_levels`, the
-        share of test episodes whose level repeats one trained on, and the three numbers of the others as
-        `eval/unseen_return` and so on, left out where there are none.
+        `train` and `test`, `eval/generalisation_gap` (train minus test). With `unseen`, also `eval/repeated_levels`,
+        the share of test episodes whose level repeats a training level, and the three numbers of the other episodes
+        as `eval/unseen_return` and so on, left out where there are no other episodes.
     """
     before = rng_state()
     report: dict[str, float] = {}
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def _summary(name: str, returns: Tensor) -> dict[str, float]:
-    """Mean, median and standard deviation of returns (n,), under their names; nothing of no returns."""
+    """Mean, median and standard deviation of returns (n,), by metric name; empty where n is 0."""
     if not len(returns):
         return {}
     return {

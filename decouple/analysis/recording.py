@@ -1,4 +1,4 @@
-"""Frames of an agent's own play, with what came after them: what its features are measured on.
+"""Frames of an agent's own episodes, with action, reward and return to go, on which its features are measured.
 
 recording = record_episodes(env, model.get_policy_operator(), frames=2048, gamma=0.999)
 recording["observation"], recording["return"], recording["episode"]     # (n, ...), (n,), (n,)
@@ -32,20 +32,20 @@ def record_episodes(
     max_steps: int = 100_000,
     progress: Callable[[int, int], object] | None = None,
 ) -> TensorDict:
-    """Frames drawn from the first episode of each environment, as many of each, all steps of it alike.
+    """Draw equally many frames from the first episode of each environment, uniformly over its steps.
 
-    Whole episodes are played, actions sampled, but only the frames drawn are kept (reservoir sampling, Vitter 1985),
-    so memory does not grow with the episodes' length. The last frame of an episode, which nothing follows, is not
-    drawn; an episode with fewer frames than its share gives all it has.
+    Whole episodes are played with sampled actions, but only the drawn frames are kept (reservoir sampling, Vitter
+    1985), so memory does not grow with the episodes' length. An episode's last frame, which no frame follows, is not
+    drawn. An episode with fewer frames than its share gives all of them.
 
     Args:
         env: batched environment (N,), without reward scaling; its actions have no axis of their own.
-        policy: reads the observation and writes `action`.
-        frames: wanted in all, at least N; rounded down to a multiple of N.
+        policy: module that reads the observation and writes `action`.
+        frames: number of frames in all, at least N; rounded down to a multiple of N.
         gamma: discount of the return to go.
-        seed: of what is drawn. Actions are drawn from torch's global generator.
-        keys: more that the environment shows with each frame, integers (N, 1), as `level_seed`.
-        max_steps: episodes still running then are an error, never cut.
+        seed: seed of the draw of frames. Actions are drawn from torch's global generator.
+        keys: further observation keys to record, integers (N, 1), as `level_seed`.
+        max_steps: most steps of an episode; a longer one is an error and is never cut off.
         progress: called with the episodes finished and N.
 
     Returns:
@@ -58,7 +58,7 @@ def record_episodes(
     """
     count = env.batch_size.numel()
     shown = [key for key in keys if key not in env.observation_spec.keys()]
-    check_setting("keys", shown, lambda unknown: not unknown, f"of what env shows, {list(env.observation_spec.keys())}")
+    check_setting("keys", shown, lambda unknown: not unknown, f"among env's keys {list(env.observation_spec.keys())}")
     check_setting("frames", frames, lambda n: positive_whole(n) and n >= count, f"at least {count}, one per episode")
     drawn = _Drawn(count, frames // count, keys, seed)
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM), evaluating(policy):
@@ -79,10 +79,10 @@ class _Drawn:
     """The frames drawn from each environment's first episode, and all of its rewards.
 
     Args:
-        episodes: environments.
+        episodes: number of environments.
         share: frames to draw from each episode.
-        keys: further keys to keep.
-        seed: of what is drawn.
+        keys: further observation keys to keep.
+        seed: seed of the draw.
     """
 
     def __init__(self, episodes: int, share: int, keys: Sequence[str], seed: int):
@@ -92,12 +92,12 @@ class _Drawn:
         self.running = np.ones(episodes, dtype=bool)
 
     def see(self, step: int, transition: TensorDictBase) -> None:
-        """Take note of one step (N,) of the episodes that still run."""
+        """Take in one step (N,) of the episodes that still run."""
         reward, done = (transition["next", key].reshape(-1).numpy() for key in ("reward", "done"))
         for index in np.flatnonzero(self.running):
             self.rewards[index].append(float(reward[index]))
             place = step if step < self.share else int(self.draw.integers(step + 1))
-            if place < self.share and not done[index]:  # in place of an earlier one, once there are enough
+            if place < self.share and not done[index]:  # replaces an earlier frame once there are `share` of them
                 frame = _frame(transition[int(index)], int(index), step, self.keys)
                 self.kept[index][place : place + 1] = [frame]
         self.running &= ~done
@@ -116,7 +116,7 @@ class _Drawn:
 
 
 def _frame(transition: TensorDictBase, episode: int, step: int, keys: Sequence[str]) -> dict[str, Tensor]:
-    """What is kept of one step of one environment."""
+    """The recorded tensors of one step of one environment."""
     return {
         "observation": transition["observation"].clone(),
         "next_observation": transition["next", "observation"].clone(),

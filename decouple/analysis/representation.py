@@ -1,4 +1,4 @@
-"""What each block of policy and value has learned, measured on its features: similarity, rank, what can be read off.
+"""Measures of each block's features in policy and value network: similarity, rank, linear probes, information.
 
     for branch, index, features in block_outputs(model, frames):        # (N, ...), one block after another
         products = centred_gram(features)                               # (N, N)
@@ -6,9 +6,9 @@
         linear_probes(products, part, {"level": level, "return": return_to_go})
         information_about_labels(distances(features), level)
 
-Features are flattened, not pooled over space: the dense block reads where things are, so a mean over places would hide
-what it can use. A flattened stage has more features than there are frames, hence everything that can be is computed
-from products or distances of frames, (N, N). Sources stand at each function.
+Features are flattened, not pooled over space: the dense block uses positions, which a mean over them would hide. A
+flattened stage has more features than there are frames, hence most measures are computed from products or distances of
+frames, (N, N). Each function names its source.
 """
 
 from __future__ import annotations
@@ -44,34 +44,34 @@ SQUARE = Must(
     ),
     "a tensor (N, N) of finite floats",
 )
-FIT, CHOOSE, TEST = 0, 1, 2  # the parts of the frames of a probe
-PENALTIES = [10.0**power for power in range(-7, 4)]  # of a probe, in units of the mean square of a frame's features
+FIT, CHOOSE, TEST = 0, 1, 2  # a probe's parts of the frames
+PENALTIES = [10.0**power for power in range(-7, 4)]  # a probe's penalties, in units of the mean eigenvalue of its gram
 
 
 @checked(observation=axes(2, 9), batch_size=at_least(1))
 def block_outputs(
     model: ActorValue, observation: Tensor, *, batch_size: int = 256
 ) -> Iterator[tuple[str, int, Tensor]]:
-    """What each block puts out for these observations: the trunk's blocks, then the policy's, then the value's.
+    """Each block's output for these observations: first the trunk's blocks, then the policy's, then the value's.
 
     Blocks run one after another on all observations, in batches; no more than two blocks' outputs (three at the cut)
     are held at a time.
 
     Args:
-        model: from `actor_value`, with branches that read nothing but the trunk's output.
-        observation: (N, ...).
-        batch_size: observations that run together.
+        model: a model from `actor_value` whose branches read only the trunk's output.
+        observation: observations (N, ...).
+        batch_size: observations per forward pass.
 
     Yields:
-        `trunk`, `policy` or `value`; the block's index in its stack; its output (N, ...). The shared model has no
-        blocks but the trunk's.
+        `trunk`, `policy` or `value`; the block's index in its stack; its output (N, ...). The shared model has only the
+        trunk's blocks.
     """
     extra = [*model.policy.keys, *model.value.keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
 
     def outputs(block: nn.Module, inputs: Tensor) -> Tensor:
-        # Not around the yields: whoever takes a block's output has its own gradients and modes, and two of these
-        # generators that are taken in turn would end in each other's.
+        # Not around the yields: between them the caller's own gradient and training modes must hold, also where two
+        # of these generators run in turn.
         with torch.no_grad(), evaluating(model):
             return torch.cat([block(batch) for batch in inputs.split(batch_size)])
 
@@ -88,7 +88,7 @@ def block_outputs(
 
 @checked(features=axes(2, 9))
 def centred_gram(features: Tensor) -> Tensor:
-    """Scalar products of the frames' features about their mean, (N, ...) -> float64 (N, N)."""
+    """Scalar products of the frames' centred features, (N, ...) -> float64 (N, N)."""
     return _products(features, scaled=False)
 
 
@@ -96,19 +96,19 @@ def centred_gram(features: Tensor) -> Tensor:
 def linear_cka(a: Tensor, b: Tensor) -> float:
     """Similarity of two representations of the same frames, up to rotation and scale: 1 the same, near 0 unrelated.
 
-    Linear CKA (Kornblith et al. 2019, https://arxiv.org/abs/1905.00414) of the unbiased HSIC (Song et al. 2012; Nguyen
-    et al. 2021, https://arxiv.org/abs/2010.15327): with more features than frames the biased one nears 1 for features
-    that have nothing in common. So it can lie a little below 0.
+    Linear CKA (Kornblith et al. 2019, https://arxiv.org/abs/1905.00414) with the unbiased HSIC (Song et al. 2012;
+    Nguyen et al. 2021, https://arxiv.org/abs/2010.15327): with more features than frames the biased HSIC makes CKA near
+    1 even for unrelated features. The unbiased one can make it slightly negative.
 
     Args:
         a: `centred_gram` of one representation, (N, N), N at least 4.
-        b: that of the other.
+        b: `centred_gram` of the other.
 
     Returns:
         CKA; nan where a representation is constant.
     """
     check_setting("b", tuple(b.shape), lambda shape: shape == tuple(a.shape), f"of a's shape, {tuple(a.shape)}")
-    check_setting("a", len(a), lambda frames: frames >= 4, "of at least 4 frames")
+    check_setting("a", len(a), lambda frames: frames >= 4, "the products of at least 4 frames")
     similarity, of_a, of_b = _hsic(a, b), _hsic(a, a), _hsic(b, b)
     return similarity / math.sqrt(of_a * of_b) if of_a > 0 and of_b > 0 else math.nan
 
@@ -124,9 +124,9 @@ def _hsic(a: Tensor, b: Tensor) -> float:
 
 @checked(gram=SQUARE)
 def effective_rank(gram: Tensor) -> float:
-    """How many directions the features use: exp of the entropy of the singular values, as shares of their sum.
+    """The number of directions that the features use: exp of the entropy of the singular values' shares.
 
-    Roy and Vetterli 2007 (EUSIPCO), of the features about their mean: r for r equal singular values, 1 for one.
+    Roy and Vetterli 2007 (EUSIPCO), for centred features: r for r equal singular values, 1 for a single one.
 
     Args:
         gram: `centred_gram`, (N, N).
@@ -145,17 +145,17 @@ def effective_rank(gram: Tensor) -> float:
 
 @checked(features=axes(2, 9), tau=at_least(0))
 def dormant_share(features: Tensor, tau: float = 0.025) -> float:
-    """Share of units that hardly ever fire: their mean size is at most tau times the block's.
+    """Share of dormant units: those whose mean activation is at most tau times the block's mean.
 
-    Sokar et al. 2023, https://arxiv.org/abs/2302.12902. A unit is a channel, over all its places, or a feature of a
-    dense block, and its size the mean of its absolute values. With tau = 0 only units that never fire count.
+    Sokar et al. 2023, https://arxiv.org/abs/2302.12902. A unit is a channel, over all positions, or a feature of a
+    dense block; its activation is the mean absolute value. With tau = 0 only units that are always 0 count.
 
     Args:
-        features: what a block puts out, (N, units, ...).
-        tau: at least 0.
+        features: a block's output, (N, units, ...).
+        tau: threshold, at least 0.
 
     Returns:
-        A share in [0, 1]; 1 where nothing fires at all.
+        A share in [0, 1]; 1 where all features are 0.
     """
     check_setting("tau", tau, lambda value: value >= 0, "at least 0")
     size = features.abs().flatten(2).mean(-1) if features.ndim > 2 else features.abs()  # (N, units)
@@ -165,21 +165,21 @@ def dormant_share(features: Tensor, tau: float = 0.025) -> float:
 
 @checked(episode=axes(1, kind="integer"), level=axes(1, kind="integer"))
 def deal_episodes(episode: Tensor, level: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Parts of a probe, whole episodes each: 0 to fit on, 1 to choose the penalty by, 2 to test on.
+    """A probe's parts, in whole episodes: 0 to fit on, 1 to choose the penalty on, 2 to test on.
 
-    The episodes of each level are shuffled and dealt to fit, test, fit and choose in turn: every level that is tested
-    was fitted on, in another episode.
+    The episodes of each level are shuffled and dealt to fit, test, fit and choose in turn: the probe is tested only on
+    levels that it was fitted on, in other episodes.
 
     Args:
         episode: the episode of each frame, integers (N,).
         level: the level of each frame, integers (N,).
-        generator: of the shuffling.
+        generator: generator of the shuffling; None for torch's global one.
 
     Returns:
         The part of each frame, (N,).
 
     Raises:
-        ValueError: some part is empty: too few episodes of a level.
+        ValueError: a part is empty, since no level has enough episodes.
     """
     check_setting(
         "level", tuple(level.shape), lambda n: n == episode.shape, f"of episode's shape, {tuple(episode.shape)}"
@@ -196,19 +196,19 @@ def deal_episodes(episode: Tensor, level: Tensor, generator: torch.Generator | N
 
 @checked(gram=SQUARE, part=axes(1, kind="integer"), targets=SOME)
 def linear_probes(gram: Tensor, part: Tensor, targets: Mapping[str, Tensor]) -> dict[str, float]:
-    """How well a linear function of the features tells each target in episodes that it was not fitted on.
+    """How well a linear function of the features predicts each target, in episodes that it was not fitted on.
 
-    Ridge regression in closed form, an intercept beside it; the penalty is chosen for each target on a part of its
-    own. Labels are regressed on as one-hot rows, and the largest output is the label told.
+    Ridge regression in closed form with an intercept; the penalty is chosen per target on the part `choose`. Labels
+    are regressed as one-hot rows, and the largest output is the predicted label.
 
     Args:
-        gram: `centred_gram`, (N, N).
-        part: from `deal_episodes`, (N,).
-        targets: numbers, floating (N,), or labels, integers (N,).
+        gram: `centred_gram` of the features, (N, N).
+        part: the frames' parts from `deal_episodes`, (N,).
+        targets: numbers, floating (N,), or labels, integers (N,), by name.
 
     Returns:
-        Of each target the share of variance explained on the test part, 1 - SSE / SST, at most 1 and below 0 where a
-        constant does better (nan where the target is constant there); of labels the share that is told right.
+        For each target of numbers the share of variance explained on the test part, 1 - SSE / SST: at most 1, below 0
+        where a constant does better, nan where the target is constant there. For labels the accuracy.
     """
     check_setting("part", len(part), lambda n: n == len(gram), f"as long as gram, {len(gram)}")
     for name, target in targets.items():
@@ -245,7 +245,7 @@ def linear_probes(gram: Tensor, part: Tensor, targets: Mapping[str, Tensor]) -> 
 def distances(features: Tensor) -> Tensor:
     """Euclidean distances between frames, each feature divided by its standard deviation; (N, ...) -> float64 (N, N).
 
-    A feature that does not vary adds nothing. Frames that are equal but for rounding lie at 0.
+    A constant feature adds nothing. Frames that are equal up to rounding have distance 0.
     """
     products = _products(features, scaled=True)
     squares = products.diagonal().clone()
@@ -257,19 +257,19 @@ def distances(features: Tensor) -> Tensor:
 def mutual_information(a: Tensor, b: Tensor, neighbours: int = 3) -> float:
     """I(A; B) of continuous A and B in nats, by nearest neighbours.
 
-    psi(k) + psi(N) - mean(psi(n_a + 1) + psi(n_b + 1)), n_a and n_b the frames closer in A, in B, than the k-th
-    neighbour in both at once: the first estimator of Kraskov et al. 2004, https://arxiv.org/abs/cond-mat/0305641, used
-    on features by Garcin et al. 2025, https://arxiv.org/abs/2503.06343. A frame with k others equal to it counts all of
-    them (Gao et al. 2017, https://arxiv.org/abs/1709.06212). It tells at most about log N nats, and in many dimensions
-    far less than there is: compare blocks on the same frames, and read no number for itself.
+    psi(k) + psi(N) - mean(psi(n_a + 1) + psi(n_b + 1)), with n_a and n_b the numbers of frames closer in A, and in B,
+    than the k-th neighbour in A and B together: the first estimator of Kraskov et al. 2004,
+    https://arxiv.org/abs/cond-mat/0305641, used on features by Garcin et al. 2025, https://arxiv.org/abs/2503.06343. A
+    frame with k others equal to it counts all of them (Gao et al. 2017, https://arxiv.org/abs/1709.06212). The estimate
+    is at most about log N nats, and far too low in many dimensions: use it only to compare blocks on the same frames.
 
     Args:
         a: `distances` between the N samples of A, (N, N).
-        b: those of B. Two variables as one: `torch.hypot(a, b)`.
-        neighbours: k.
+        b: `distances` between those of B. Two variables as one: `torch.hypot(a, b)`.
+        neighbours: number of neighbours, k.
 
     Returns:
-        At least 0: a negative estimate is one of 0.
+        A number of at least 0: a negative estimate becomes 0.
     """
     check_setting("b", tuple(b.shape), lambda shape: shape == tuple(a.shape), f"of a's shape, {tuple(a.shape)}")
     n = len(a)
@@ -287,19 +287,19 @@ def mutual_information(a: Tensor, b: Tensor, neighbours: int = 3) -> float:
 def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 3) -> float:
     """I(A; L) of a continuous A and a discrete L in nats, by nearest neighbours.
 
-    psi(N) + mean psi(k) - mean(psi(N_l)) - mean(psi(m)), N_l the frames of the same label, m those at most as far as
-    the k-th neighbour of the same label: Ross 2014, https://doi.org/10.1371/journal.pone.0087357, as Garcin et al.
-    2025 use it for the level; k counts all of the label that are as far as the k-th. A label with fewer frames uses
-    fewer neighbours, and one frame alone is left out. At most the entropy of the label, log of their number where all
-    come as often; its limits are `mutual_information`'s.
+    psi(N) + mean psi(k) - mean(psi(N_l)) - mean(psi(m)), with N_l the frames of the same label and m the frames at most
+    as far as the k-th neighbour of the same label: Ross 2014, https://doi.org/10.1371/journal.pone.0087357, as Garcin
+    et al. 2025 use it for the level. k includes all frames of the label at the k-th one's distance. A label with fewer
+    frames uses fewer neighbours; a label with a single frame is left out. I(A; L) is at most the label's entropy: the
+    log of the number of labels where they are equally frequent. The limits of `mutual_information` hold here too.
 
     Args:
         distance: `distances` between the N samples of A, (N, N).
-        label: integers (N,).
-        neighbours: k.
+        label: labels, integers (N,).
+        neighbours: number of neighbours, k.
 
     Returns:
-        At least 0: a negative estimate is one of 0. nan where no label comes twice.
+        A number of at least 0: a negative estimate becomes 0. nan where every label occurs only once.
     """
     check_setting("label", len(label), lambda n: n == len(distance), f"as long as distance, {len(distance)}")
     same = label.unsqueeze(0) == label.unsqueeze(1)  # (N, N)
@@ -320,20 +320,20 @@ def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 
 def perturbation_saliency(
     score: Callable[[Tensor], Tensor], frame: Tensor, *, stride: int = 4, sigma: float = 3.0, batch_size: int = 128
 ) -> Tensor:
-    """How much each place of a frame matters: `1/2 |f(I) - f(I')|^2`, I' the frame blurred there.
+    """How much each position in a frame matters: `1/2 |f(I) - f(I')|^2`, with I' the frame blurred there.
 
-    Greydanus et al. 2018, https://arxiv.org/abs/1711.00138. Blurring takes away what is there without adding what the
-    network never saw, so that the picture is less noisy than the gradient's.
+    Greydanus et al. 2018, https://arxiv.org/abs/1711.00138. Blurring removes information without adding patterns that
+    the network has never seen, so that the map is less noisy than a gradient.
 
     Args:
-        score: frames (B, C, H, W), of the frame's type, -> (B, K), as logits or a value.
-        frame: (C, H, W), uint8 or floating.
-        stride: pixels between the places tried.
-        sigma: pixels, of the blur and of the place that is blurred.
+        score: function from frames (B, C, H, W), of the frame's type, to (B, K), as logits or a value.
+        frame: frame (C, H, W), uint8 or floating.
+        stride: pixels between the positions tried.
+        sigma: standard deviation of the blur, and of the mask that limits it, in pixels.
         batch_size: frames in a call of `score`.
 
     Returns:
-        (H, W), at least 0, linear between the places tried.
+        The saliency map (H, W), at least 0, interpolated linearly between the positions tried.
     """
     check_setting("frame", frame.ndim, lambda axes: axes == 3, "of three axes, (C, H, W)")
     check_setting("sigma", sigma, lambda pixels: pixels > 0, "positive")
@@ -358,7 +358,7 @@ def perturbation_saliency(
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """A Gaussian blur of (C, H, W), the frame's edge going on beyond it."""
+    """A Gaussian blur of a frame (C, H, W) whose edge pixels are repeated beyond the edge."""
     reach = math.ceil(3 * sigma)
     kernel = torch.exp(-torch.arange(-reach, reach + 1).double().square() / (2 * sigma**2))
     kernel /= kernel.sum()
@@ -367,7 +367,7 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def _products(features: Tensor, *, scaled: bool) -> Tensor:
-    """Products of frames about their mean, some features at a time, since their copies in float64 take room."""
+    """Products of centred frames, computed on some features at a time, since float64 copies need memory."""
     check_setting("features", features.ndim, lambda axes: axes >= 2, "of at least two axes, (N, ...)")
     products = torch.zeros(len(features), len(features), dtype=torch.float64)
     for columns in features.flatten(1).split(1024, dim=1):
@@ -381,7 +381,7 @@ def _products(features: Tensor, *, scaled: bool) -> Tensor:
 
 
 def _others(distance: Tensor) -> Tensor:
-    """Distances to the other frames: a frame is no neighbour of itself."""
+    """Distances to the other frames; infinity to itself, since a frame is not its own neighbour."""
     return distance.clone().fill_diagonal_(math.inf)
 
 

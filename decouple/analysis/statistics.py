@@ -1,11 +1,11 @@
-"""What results say together: aggregates over runs and games with their intervals, and the choices that cost least.
+"""Statistics of results: aggregates over runs and games with their intervals, and the choices that cost least.
 
     scores = {"late": {"plunder": [5.1, 6.3], "starpilot": [22.0, 25.5]}, "shared": {...}}    # game -> score per run
     scaled = normalise_by_range(scores, {"plunder": (4.5, 30), "starpilot": (2.5, 64)})
     aggregate_metrics(scaled["late"])["iqm"]                       # Estimate(value, low, high)
     probability_of_improvement(scaled["late"], scaled["shared"])
     front = pareto_front(cost=parameters, value=returns)           # indices, the cheapest first
-    seeds_needed(difference=-4.0, std=11.3)                        # to tell a mean from a bound, four times in five
+    seeds_needed(difference=-4.0, std=11.3)                        # to tell a mean from a bound with power 0.8
 
 The metrics and the stratified bootstrap are rliable's: Agarwal et al. 2021, *Deep Reinforcement Learning at the Edge of
 the Statistical Precipice*, https://arxiv.org/abs/2108.13264.
@@ -40,7 +40,7 @@ __all__ = [
 Runs: TypeAlias = Mapping[str, Sequence[float]]  # game -> the score of each run of it
 
 CONFIDENCE = 0.95
-HAS_RUNS = Must(lambda runs: len(runs) and all(map(len, runs.values())), "not empty: games, each with a score at least")
+HAS_RUNS = Must(lambda runs: len(runs) and all(map(len, runs.values())), "games, each with at least one score")
 METRICS = "median", "iqm", "mean", "optimality_gap"
 OF_METRICS = Must(
     lambda variants: all(set(METRICS) <= of.keys() for of in variants.values()), f"a mapping to {', '.join(METRICS)}"
@@ -48,7 +48,7 @@ OF_METRICS = Must(
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval; both ends are nan where a game has one run only, which cannot be resampled."""
+    """A number and its 95 % interval; both ends are nan where a game has a single run, which cannot be resampled."""
 
     value: float
     low: float
@@ -70,7 +70,7 @@ def normalise_by_range(scores: Mapping[str, Runs], ranges: Mapping[str, tuple[fl
 
     Args:
         scores: variant -> game -> score of each run.
-        ranges: game -> (low, high); others than these are of no harm.
+        ranges: game -> (low, high); it may hold further games.
 
     Raises:
         ValueError: a game without a range, or a range that is empty.
@@ -94,17 +94,17 @@ def normalise_by_range(scores: Mapping[str, Runs], ranges: Mapping[str, tuple[fl
 
 @checked()
 def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[dict[str, Runs], list[str]]:
-    """Scores divided by the reference's mean score of the same game, as studies of Procgen divide by PPO's.
+    """Scores divided by the reference's mean score in the same game, as studies of Procgen divide by PPO's.
 
-    The mean is taken as given: what it varies by from run to run is not in the intervals of what comes out.
+    The mean is taken as exact: intervals of the normalised scores do not include its variation between runs.
 
     Args:
         scores: variant -> game -> score of each run.
         reference: the variant to divide by.
 
     Returns:
-        The scores, and the games that are not in them: the reference has no run there, or its mean is not positive, so
-        that a ratio would mean nothing.
+        The normalised scores, and the games left out: those where the reference has no run, or where its mean is not
+        positive and a ratio would have no meaning.
 
     >>> normalise_by_reference({"late": {"maze": [6.0], "heist": [3.0]}, "shared": {"maze": [4.0, 8.0]}}, "shared")
     ({'late': {'maze': [1.0]}, 'shared': {'maze': [0.666..., 1.333...]}}, ['heist'])
@@ -124,21 +124,20 @@ def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[
 def aggregate_metrics(runs: Runs, *, repetitions: int = 10_000, seed: int = 0) -> dict[str, Estimate]:
     """Median, IQM, mean and optimality gap over all runs of all games, each with a 95 % stratified-bootstrap interval.
 
-    `median` and `mean` are of the games' mean scores, `iqm` is the mean of the middle half of all scores, and
-    `optimality_gap` how far scores fall short of 1 on average, those above 1 counting as 1 (the less the better).
+    `median` and `mean` are taken over the games' mean scores. `iqm` is the mean of the middle half of all scores.
+    `optimality_gap` is the mean shortfall from 1, with scores above 1 counting as 1 (lower is better).
 
-    Every game has the same weight, and each run the same within its game, whatever the number of runs. Where all games
-    have as many, intervals are rliable's own; it takes no other, and then each resample draws as many runs of a game as
-    there are.
+    All games have equal weight, and so have all runs of a game. Where all games have equally many runs, intervals are
+    rliable's own. rliable does not take other data; a resample here then draws as many runs of a game as it has.
 
     Args:
         runs: game -> normalised score of each run.
-        repetitions: resamples.
-        seed: of the resamples; NumPy's global generator is left as it was.
+        repetitions: number of resamples.
+        seed: seed of the resamples; NumPy's global generator is left as it was.
 
     Raises:
         ValueError: no game, a game without a run, or a score that is not finite.
-        ImportError: without rliable.
+        ImportError: rliable is not installed.
     """
     metrics = _rliable("metrics")
     names = {
@@ -169,13 +168,13 @@ def performance_profile(runs: Runs, thresholds: Sequence[float], *, repetitions:
 
 @checked(x=HAS_RUNS, y=HAS_RUNS, repetitions=at_least(1), seed=SEED)
 def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, seed: int = 0) -> Estimate:
-    """How probable it is that a run of `x` scores more than a run of `y` on a game drawn at random; ties count half.
+    """Probability that a run of `x` scores more than a run of `y` in a game drawn at random; ties count half.
 
     `mean over games of P(X > Y) + P(X = Y) / 2`, with a 95 % interval from runs resampled within each game. It does not
     depend on how scores are normalised.
 
-    With few runs the interval is too narrow, and a single point where all of one are above all of the other: read it
-    beside `exchange_p_value`.
+    With few runs the interval is too narrow; it is a single point where all runs of one are above all runs of the
+    other. Read it beside `exchange_p_value`.
 
     Args:
         x, y: game -> score of each run; the same games.
@@ -192,11 +191,11 @@ def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, s
 
 @checked(x=HAS_RUNS, y=HAS_RUNS)
 def exchange_p_value(x: Runs, y: Runs) -> float:
-    """How often chance alone would tell `x` and `y` as far apart, or further, were they the same: exact, two-sided.
+    """The exact two-sided p-value of the hypothesis that `x` and `y` score alike: a stratified Mann-Whitney test.
 
-    The runs of each game are dealt out anew to x and y in every possible way (a stratified Mann-Whitney test); the
-    result is the share of the ways in which the probability of improvement is as far from 1/2 as it is, or further. Two
-    runs against two of one game cannot come below 1/3, two games of that not below 1/18.
+    The runs of each game are dealt anew to x and y in every possible way. The p-value is the share of the ways in which
+    the probability of improvement is at least as far from 1/2 as observed. With two runs against two the smallest
+    possible p-value is 1/3 for one game, and 1/18 for two games.
 
     Args:
         x, y: game -> score of each run; the same games.
@@ -206,7 +205,7 @@ def exchange_p_value(x: Runs, y: Runs) -> float:
     """
     _check_same_games(x, y)
     whole = math.lcm(*(2 * len(x[game]) * len(y[game]) for game in x))
-    ways, observed = {0: 1.0}, 0  # distance from 1/2, all games together, in parts of `whole` -> share of the ways
+    ways, observed = {0: 1.0}, 0  # distance from 1/2, summed over games, in units of 1/whole -> share of the ways
     for game in x:
         of_game, here = _dealt(x[game], y[game])
         scale = whole // (2 * len(x[game]) * len(y[game]))
@@ -221,17 +220,17 @@ def exchange_p_value(x: Runs, y: Runs) -> float:
 
 @checked(cost=ANY_NUMBER, value=ANY_NUMBER)
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
-    """The choices that no other beats: none has at most the cost and at least the value, one of the two being better.
+    """The choices that no other one dominates, with at most the cost and at least the value, and one of them better.
 
     Args:
-        cost: of each choice, the less the better.
-        value: of each choice, the more the better.
+        cost: cost of each choice; lower is better.
+        value: value of each choice; higher is better.
 
     Returns:
-        Their indices, by rising cost, and so by rising value. Equals in both are all in it, in the order given.
+        Their indices, by rising cost, and so by rising value. Choices equal in both are all kept, in the order given.
 
     Raises:
-        ValueError: of different lengths, or a number that is none (NaN).
+        ValueError: cost and value of different lengths, or with a NaN.
 
     >>> pareto_front(cost=[10, 20, 30, 15], value=[1.0, 3.0, 2.0, 0.5])
     [0, 1]
@@ -251,20 +250,20 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
 
 @checked()
 def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, power: float = 0.8) -> int:
-    """About how many seeds tell a mean from a bound: Student's interval of their mean then leaves the bound out.
+    """Approximate number of seeds that tells a mean from a bound: Student's interval then excludes the bound.
 
     `((z_c + z_p) s / d)^2 + z_c^2 / 2`, rounded up, at least 2, with z_c = Phi^-1((1 + confidence) / 2) and
     z_p = Phi^-1(power): the normal approximation, and Guenther's term for the wider tails of t (Guenther 1981, *The
     American Statistician* 35, 243). Within one seed of the noncentral t distribution, compared for d / s of 0.1 to 3.
 
     Args:
-        difference: d, of the mean from the bound, as it is believed to be; not 0.
-        std: s, over seeds.
-        confidence: of the interval.
-        power: how often so many seeds do tell, in [1/2, 1). At 1/2 they would do so half of the time.
+        difference: assumed difference d between mean and bound; not 0.
+        std: standard deviation s over seeds.
+        confidence: confidence level of the interval, in (0, 1).
+        power: probability that so many seeds tell the two apart, in [1/2, 1).
 
     Raises:
-        ValueError: an argument that is not as above.
+        ValueError: an argument out of range.
 
     >>> seeds_needed(1.0, 1.0), seeds_needed(1.0, 1.0, power=0.5)
     (10, 6)
@@ -283,7 +282,7 @@ def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, pow
 
 
 def _rliable(module: str) -> ModuleType:
-    """`rliable.library` or `rliable.metrics`, imported where they are used: it takes seconds."""
+    """`rliable.library` or `rliable.metrics`, imported only when used, since the import takes seconds."""
     try:
         import rliable.library
         import rliable.metrics
@@ -295,7 +294,7 @@ def _rliable(module: str) -> ModuleType:
 def _bootstrap(
     statistic: Callable[..., np.ndarray], tables: Sequence[Runs], repetitions: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A statistic of (runs, games) matrices, one for each table, and the ends of its interval."""
+    """A statistic of matrices (runs, games), one per table, and the two ends of its interval."""
     library = _rliable("library")
     matrices = [_matrix(runs) for runs in tables]
     point = np.asarray(statistic(*matrices))
@@ -317,7 +316,7 @@ def _bootstrap(
 
 @contextlib.contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
-    """NumPy's global generator from a seed, and then as it was."""
+    """Seed NumPy's global generator inside the context, and restore it afterwards."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -327,9 +326,9 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 
 
 def _matrix(runs: Runs) -> np.ndarray:
-    """Scores (R, games), each game's runs repeated to R, the least number that all games' numbers of runs divide."""
+    """Scores (R, games), each game's runs repeated to R, the least common multiple of the games' numbers of runs."""
     if not runs or not all(len(scores) for scores in runs.values()):
-        raise ValueError(f"runs must have games, each with a score at least; got {dict(runs)}")
+        raise ValueError(f"runs must have games, each with at least one score; got {dict(runs)}")
     if not all(math.isfinite(score) for scores in runs.values() for score in scores):
         raise ValueError(f"scores must be finite; got {dict(runs)}")
     rows = math.lcm(*map(len, runs.values()))
@@ -337,12 +336,12 @@ def _matrix(runs: Runs) -> np.ndarray:
 
 
 def _resampled(runs: Runs) -> dict[str, np.ndarray]:
-    """As many runs of each game as there are, drawn with replacement."""
+    """Each game's runs, resampled with replacement."""
     return {game: np.random.choice(np.asarray(scores), len(scores)) for game, scores in runs.items()}
 
 
 def _superiority(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """rliable's `probability_of_improvement` of (runs, games), in a hundredth of its time: it computes p-values."""
+    """rliable's `probability_of_improvement` of (runs, games), 100 times faster, since it computes no p-values."""
     above, equal = x[:, None] > y[None], x[:, None] == y[None]  # (runs of x, runs of y, games)
     return np.mean(above + 0.5 * equal)
 
@@ -355,17 +354,19 @@ def _check_same_games(x: Runs, y: Runs) -> None:
 
 
 def _dealt(x: Sequence[float], y: Sequence[float]) -> tuple[dict[int, float], int]:
-    """Of one game's runs: distance of the probability of improvement from 1/2, times 2 n m -> share of all ways to deal
-    them to x (n) and y (m); and the distance of the way they came.
+    """The distribution of one game's probability of improvement over all ways to deal its runs to x (n) and y (m).
+
+    Returns:
+        Distance from 1/2, times 2 n m -> share of the ways; and the observed distance, times 2 n m.
     """
     n, m = len(x), len(y)
     values = sorted([*x, *y])
-    # Twice the middle rank, so that ties keep whole numbers: the first and the last place of each value, added.
+    # Twice the mean rank, the sum of a value's first and last place: whole numbers also with ties.
     rank = {value: 2 * values.index(value) + 1 + values.count(value) for value in values}
-    ways: list[dict[int, int]] = [{0: 1}, *({} for _ in range(n))]  # by how many went to x: sum of ranks -> ways
+    ways: list[dict[int, int]] = [{0: 1}, *({} for _ in range(n))]  # per number of runs in x: sum of ranks -> ways
     for value in values:
         for taken in range(n, 0, -1):
             for total, count in ways[taken - 1].items():
                 ways[taken][total + rank[value]] = ways[taken].get(total + rank[value], 0) + count
-    of_all, half = math.comb(n + m, n), n * (n + 1) + n * m  # the latter is the sum of ranks at 1/2, twice
+    of_all, half = math.comb(n + m, n), n * (n + 1) + n * m  # half: twice the sum of ranks at 1/2
     return {total - half: count / of_all for total, count in ways[n].items()}, sum(rank[v] for v in x) - half

@@ -1,1 +1,1 @@
-"""Actors without their critics: plain PyTorch modules and exported files."""
+"""Actors without critics: plain PyTorch modules and exported files."""

@@ -1,13 +1,13 @@
-"""The actor alone, as a file that runs without this package: ONNX (.onnx) or `torch.export` (.pt2); and its latency.
+"""Export of the actor alone to a file that runs without this package, ONNX (.onnx) or `torch.export` (.pt2); latency.
 
     report = export_actor(model, "actor.onnx", metadata={"algorithm": "td3", "run": "runs/one"})
-    report.bytes, report.difference                    # of the file; from the model, over the observations checked
+    report.bytes, report.difference                    # the file's size; largest difference from the model's actions
     session = onnxruntime.InferenceSession("actor.onnx")               # no torch from here on
     (action,) = session.run(["action"], {"observation": observation})  # (B, O) -> (B, A)
 
-Trunk, policy branch and head are in it, with the scaling of observations and the action's bounds; no critic is. It
-takes what the environment gives and gives what the environment takes, for any batch size. The graph draws no random
-numbers: an actor that samples takes its noise as a second input. Formats: https://onnx.ai,
+The file holds trunk, policy branch and head, the scaling of observations and the action's bounds, and no critic. Its
+input is the environment's observation and its output the environment's action, for any batch size. It draws no random
+numbers: an actor that samples takes noise as a second input. Formats: https://onnx.ai,
 https://docs.pytorch.org/docs/stable/export.html.
 """
 
@@ -45,21 +45,21 @@ __all__ = ["ExportReport", "actor_latency", "export_actor"]
 A_WHILE = between(0, 3600)  # seconds
 FORMATS = (".onnx", ".pt2")
 RUNTIMES = ("eager", "exported", "onnx")
-RANDOM_OBSERVATIONS = 256  # in the check
-LEAST_CALLS, LEAST_WARM_UP = 20, 3  # of a latency, however long they last
+RANDOM_OBSERVATIONS = 256  # random observations in the check
+LEAST_CALLS, LEAST_WARM_UP = 20, 3  # fewest calls of a latency, and of its warm-up, however long they last
 
 
 class ExportReport(NamedTuple):
-    """A file that has been written, and how far its actions are from the model's.
+    """The report on an exported file, with the difference between its actions and the model's.
 
-    The difference is the largest over all observations: of a component of the action, in units of half its range; of a
-    discrete action, what the model's own score of it (logit, plus noise) falls short of the best score, 0 where both
-    choose alike.
+    The difference is the largest over all observations. For a continuous action it is that of a component, in units of
+    half its range. For a discrete action it is the gap between the model's best score (logit, plus noise) and its score
+    of the file's action, 0 where both choose alike.
     """
 
     path: Path
     bytes: int
-    observations: int  # checked, random and recorded
+    observations: int  # number of observations checked, random and recorded
     difference: float
     tolerance: float
     metadata: dict[str, Any]
@@ -77,22 +77,24 @@ def export_actor(
     metadata: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
 ) -> ExportReport:
-    """Write the actor alone to a file, after the file's content has given the model's own actions.
+    """Write the actor alone to a file, once its content has been checked to give the model's own actions.
 
     Inputs and output are those of `PlainActor` with one batch axis of any size: `observation` (B, ...), with `sample`
-    also `noise` (B, n), and `action`. An .onnx file holds the metadata under its keys, as JSON, and a .pt2 file has it
-    beside it in `<path>.json`: what the caller gives, and shapes, bounds, scaling, parameters, multiply-adds, versions.
+    also `noise` (B, n), and `action`. The metadata are the caller's, and shapes, bounds, scaling, parameters,
+    multiply-adds and versions. An .onnx file holds them under their keys, as JSON; those of a .pt2 file are in
+    `<path>.json` beside it.
 
     Args:
-        model: of one agent, from `actor_value` or `actor_qvalue`.
-        path: ends in .onnx or .pt2; its folder is made where it is missing.
+        model: one agent's model, from `actor_value` or `actor_qvalue`.
+        path: file name that ends in .onnx or .pt2; its folder is made where it is missing.
         sample, observation_scaling, observation_dtype: as for `PlainActor`.
-        observations: recorded ones, unscaled, (n, ...), for the check beside 256 random ones.
-        metadata: further facts, as the algorithm and the run that it comes from; anything that JSON can hold.
-        tolerance: what the difference may be at most; see `ExportReport`.
+        observations: recorded observations, unscaled, (n, ...), for the check beside 256 random ones.
+        metadata: further facts, as the algorithm and the run; anything that JSON can hold.
+        tolerance: largest difference allowed; see `ExportReport`.
 
     Raises:
-        ValueError: a path of another kind, what `PlainActor` refuses, or observations of another shape or type.
+        ValueError: a path with another ending, a model that `PlainActor` refuses, or observations of another shape or
+            type.
         ImportError: onnxscript or onnxruntime is missing, for an .onnx file.
         RuntimeError: the file's actions are not the model's; no file is written then.
     """
@@ -127,21 +129,21 @@ def actor_latency(
 ) -> list[dict[str, Any]]:
     """Time of one call of the actor alone, on one thread of the CPU, after a warm-up.
 
-    The 99th percentile says what else the machine was doing as much as what the actor needs.
+    The 99th percentile also depends on the machine's other load.
 
     Args:
         model, sample, observation_scaling, observation_dtype: as for `PlainActor`.
-        runtimes: `eager`, the layers as a plain PyTorch module; `exported`, the module that `torch.export` gives back;
-            `onnx`, ONNX Runtime. Each is given arrays of its own kind and gives one back.
-        batch_sizes: observations in a call.
-        seconds: that calls are made for, of each runtime with each batch size; at least 20 calls.
+        runtimes: `eager`, the layers as a plain PyTorch module; `exported`, the module that `torch.export` returns;
+            `onnx`, ONNX Runtime. Each takes and returns arrays of its own kind.
+        batch_sizes: numbers of observations per call.
+        seconds: time to measure each runtime with each batch size; at least 20 calls.
 
     Returns:
         A row for each runtime and batch size: `runtime`, `batch`, `median_us` and `p99_us` (the 99th percentile), in
         microseconds, and `calls`.
 
     Raises:
-        ValueError: an unknown runtime, a size that is not positive, or what `PlainActor` refuses.
+        ValueError: an unknown runtime, a size that is not positive, or a model that `PlainActor` refuses.
         ImportError: onnxscript or onnxruntime is missing, for `onnx`.
     """
     for runtime in runtimes:
@@ -169,7 +171,7 @@ def actor_latency(
 
 
 def _times(call: Callable[..., Any], inputs: Sequence[Any], seconds: float) -> list[float]:
-    """Microseconds of each call, on one thread, after a tenth of the time that is not counted."""
+    """Microseconds of each call on one thread, after a warm-up of a tenth of `seconds`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -191,7 +193,7 @@ def _timed(call: Callable[..., Any], inputs: Sequence[Any], seconds: float, leas
 
 
 def _facts(actor: PlainActor) -> dict[str, Any]:
-    """What a user of the file has to know of it."""
+    """The metadata that a user of the file needs."""
     space, scaling = actor.space, actor.scaling
     dtype = str(actor.observation_dtype).removeprefix("torch.")
     facts: dict[str, Any] = {
@@ -217,11 +219,11 @@ def _facts(actor: PlainActor) -> dict[str, Any]:
 
 
 def _program(actor: PlainActor) -> ExportedProgram:
-    inputs = actor.random_inputs(2)  # a batch of one would be taken for a constant
+    inputs = actor.random_inputs(2)  # torch.export would treat a batch size of 1 as a constant
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(actor, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # file names of this machine
+        node.meta.pop("stack_trace", None)  # holds file names of this machine
     return program
 
 
@@ -243,9 +245,9 @@ def _onnx(actor: PlainActor, facts: Mapping[str, Any]) -> bytes:
         )
     proto = exported.model_proto
     graph = proto.graph
-    del graph.value_info[:]  # shapes in between, which follow from the others
+    del graph.value_info[:]  # intermediate shapes, which follow from the others
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")  # where in PyTorch's graph each comes from
+        part.ClearField("metadata_props")  # origins in PyTorch's graph
     for each in (*graph.input, *graph.output):
         each.type.tensor_type.shape.dim[0].dim_param = "batch"
     for key, value in facts.items():
@@ -254,7 +256,7 @@ def _onnx(actor: PlainActor, facts: Mapping[str, Any]) -> bytes:
 
 
 def _onnx_session(content: bytes) -> Callable[..., np.ndarray]:
-    """NumPy arrays in the order of the inputs -> the action, by ONNX Runtime on one thread."""
+    """A function from NumPy arrays, in the order of the inputs, to the action, by ONNX Runtime on one thread."""
     runtime = _extra("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -264,7 +266,7 @@ def _onnx_session(content: bytes) -> Callable[..., np.ndarray]:
 
 
 def _runner(content: bytes, suffix: str) -> Callable[..., Tensor]:
-    """Tensors in the order of the inputs -> the action, by what is in the file."""
+    """A function from tensors, in the order of the inputs, to the action, by the file's content."""
     if suffix == ".onnx":
         session = _onnx_session(content)
         return lambda *inputs: torch.from_numpy(session(*(x.numpy() for x in inputs)))
@@ -284,7 +286,7 @@ def _inputs_to_check(actor: PlainActor, recorded: Tensor | None) -> tuple[Tensor
 def _difference(
     actor: PlainActor, run: Callable[..., Tensor], model: ActorValue | ActorQValue, observation: Tensor, *noise: Tensor
 ) -> float:
-    """See `ExportReport`. The model's own actions are those of its TorchRL policy on scaled observations."""
+    """The difference of `ExportReport`; the model's own actions are its TorchRL policy's on scaled observations."""
     policy = model.get_policy_operator()
     device = next(model.parameters()).device
     scaled = observation if actor.scaling is None else actor.scaling.apply(observation)
@@ -300,7 +302,7 @@ def _difference(
 
 
 def _drawn(distribution: Any, noise: Tensor) -> Tensor:
-    """TorchRL's TanhNormal at this noise."""
+    """The sample of TorchRL's TanhNormal for this noise."""
     normal = distribution.root_dist
     return distribution.transforms[0](normal.loc + normal.scale * noise)
 
@@ -314,7 +316,7 @@ def _extra(name: str) -> Any:
 
 @contextlib.contextmanager
 def _without_notices() -> Iterator[None]:
-    """Silence what PyTorch's exporter says of its own code, and of torchvision, which no actor uses."""
+    """Silence the exporter's notices on PyTorch's own code and on torchvision, which no actor uses."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     before, logger.disabled = logger.disabled, True
     try:

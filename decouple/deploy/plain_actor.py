@@ -1,10 +1,10 @@
-"""One agent's actor as a plain PyTorch module: what the environment gives in, what it takes out, and nothing else.
+"""One agent's actor as a plain PyTorch module, from the environment's observations to the environment's actions.
 
     actor = PlainActor(model, observation_scaling=ObservationScaling(mean, std, clip=10.0))
     actor(observation)                                 # (*B, O) -> (*B, A), between the action's bounds
 
-Trunk, policy branch and head of a model from `actor_value` or `actor_qvalue`, with no critic, no TensorDict and no
-random numbers of its own: what `export_actor` puts into a file and `actor_latency` times.
+It holds trunk, policy branch and head of a model from `actor_value` or `actor_qvalue`. It has no critic, uses no
+TensorDict and draws no random numbers. `export_actor` writes it to a file and `actor_latency` times it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["ObservationScaling", "PlainActor"]
 
 
 class ObservationScaling(NamedTuple):
-    """What is done to observations before the network sees them: `clip((x - mean) / std, -clip, clip)`.
+    """The scaling of observations before the network: `clip((x - mean) / std, -clip, clip)`.
 
-    Mean and standard deviation are numbers, or tensors of one observation's shape, finite, and the latter positive. For
-    the running statistics of `normalize_observation` they are a seed's mean and sqrt(variance + 1e-8), clipped at 10;
-    for frames that a network of floats reads, 0 and 255. They are kept in float32, as the observations are.
+    Mean and standard deviation are finite numbers, or tensors of one observation's shape; std is positive. For the
+    running statistics of `normalize_observation` they are a seed's mean and sqrt(variance + 1e-8), with clip 10; for
+    frames that a network of floats reads, 0 and 255. They are kept in float32, as the observations are.
     """
 
     mean: Tensor | float = 0.0
@@ -38,35 +38,35 @@ class ObservationScaling(NamedTuple):
     clip: float | None = None
 
     def apply(self, observation: Tensor) -> Tensor:
-        """(*B, ...) -> the same, float32, computed in double precision."""
+        """Scale observations (*B, ...); float32, computed in double precision."""
         mean, std = (torch.as_tensor(x, dtype=torch.float32).double() for x in (self.mean, self.std))
         scaled = (observation.double() - mean) / std
         return (scaled if self.clip is None else scaled.clamp(-self.clip, self.clip)).float()
 
 
 class PlainActor(nn.Module):
-    """observation (*B, ...) [, noise (*B, n)] -> action (*B, A), or index (*B,), or one-hot (*B, n) of a discrete one.
+    """Maps observation (*B, ...) [, noise (*B, n)] to action (*B, A); a discrete one is (*B,), or one-hot (*B, n).
 
-    A copy, in float32 on the CPU. Without `sample` it takes the distribution's mode, and of a head that gives means and
-    scales it keeps the means. With it, noise comes from outside: standard normal (n = A) for a squashed normal,
+    It is a copy of the model's actor, in float32 on the CPU. Without `sample` it takes the distribution's mode, and
+    drops the outputs for a scale. With `sample` the caller passes noise: standard normal (n = A) for a squashed normal,
     `low + (high - low) (1 + tanh(loc + scale noise)) / 2`, and standard Gumbel (n actions) for a categorical,
     `argmax(logits + noise)`.
 
     Args:
-        model: of one agent, from `actor_value` or `actor_qvalue`.
-        sample: whether actions are drawn, as in training.
-        observation_scaling: what the environment did to observations in training; None: nothing.
-        observation_dtype: of an observation; None: uint8 for frames (three axes), which the blocks divide by 255, else
-            float32.
+        model: one agent's model, from `actor_value` or `actor_qvalue`.
+        sample: sample actions, as in training.
+        observation_scaling: scaling that the environment applied to observations in training; None for none.
+        observation_dtype: dtype of an observation; None: uint8 for frames (three axes), which the blocks divide by 255,
+            else float32.
 
     Attributes:
-        space: what it chooses from.
-        observation_shape: of one observation.
+        space: the action space.
+        observation_shape: shape of one observation.
 
     Raises:
         ValueError: another model, stacked agents, parameters that are not finite, a policy that reads further keys, a
-            network that does not know its observation's shape, a scaling that does not fit; `sample` of a policy that
-            is a function of the observation alone (TD3, DDPG).
+            network that does not know its observation's shape, a scaling that does not fit; `sample` with a
+            deterministic policy (TD3, DDPG).
     """
 
     middle: Tensor
@@ -92,7 +92,7 @@ class PlainActor(nn.Module):
         self.trunk, self.policy, layers = (copy.deepcopy(module).cpu().float() for module in _modules(model))
         linear = next(module for module in layers.modules() if isinstance(module, nn.Linear))
         self.head = _first_rows(linear, linear.out_features if sample else self.space.size)
-        # What makes loc and scale of the head's output, where the scale is needed.
+        # The module that turns the head's output into loc and scale, where the scale is needed.
         self.distribution = list(layers.children())[1] if sample and not self.space.discrete else None
         if self.space.low is not None and self.space.high is not None:
             low, high = self.space.low.cpu().float(), self.space.high.cpu().float()
@@ -106,7 +106,7 @@ class PlainActor(nn.Module):
         self.eval().requires_grad_(False)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """As a model's `parts`, for `multiply_adds`."""
+        """The parts in the form of a model's `parts`, for `multiply_adds`."""
         return {"trunk": [self.trunk], "policy": [self.policy, self.head]}
 
     def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -153,20 +153,20 @@ def _check_model(model: ActorValue | ActorQValue, sample: bool) -> None:
     if not isinstance(model, ActorValue | ActorQValue):
         raise ValueError(f"model must come from actor_value() or actor_qvalue(); got {type(model).__name__}")
     if any(isinstance(module, StackedLinear) for module in model.modules()):
-        raise ValueError("model must be of one agent; got several that were stacked: unstack() them first")
+        raise ValueError("model must hold one agent; got a stack of several: unstack() them first")
     if "observation" not in model.example:
         raise ValueError("model must know its observation's shape: pass separate(..., example=<one observation>)")
     if keys := list(model.policy.keys):
         raise ValueError(f"model must have a policy that reads the observation alone; it reads {keys} too")
     if not all(p.isfinite().all() for module in _modules(model) for p in module.parameters()):
-        raise ValueError("model must have finite parameters; some of the actor's are infinite or no numbers")
+        raise ValueError("model must have finite parameters; some of the actor's are infinite or NaN")
     if sample and getattr(model, "deterministic", False):
-        raise ValueError("sample must be false for a policy that is a function of the observation (TD3, DDPG)")
+        raise ValueError("sample must be False for a deterministic policy (TD3, DDPG); got True")
 
 
 def _first_rows(linear: nn.Linear, rows: int) -> nn.Linear:
-    """A plain linear layer with the first outputs of this one; what a Head says to autocast is not for a file."""
-    layer: Any = nn.utils.skip_init(nn.Linear, linear.in_features, rows)  # no random numbers are drawn
+    """A plain linear layer with this one's first outputs; a file needs no Head, which switches autocast off."""
+    layer: Any = nn.utils.skip_init(nn.Linear, linear.in_features, rows)  # draws no random numbers
     with torch.no_grad():
         layer.weight.copy_(linear.weight[:rows])
         layer.bias.copy_(linear.bias[:rows])
@@ -174,7 +174,7 @@ def _first_rows(linear: nn.Linear, rows: int) -> nn.Linear:
 
 
 def _checked(scaling: ObservationScaling, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in float32."""
+    """The scaling's mean and standard deviation in float32; ValueError unless they fit the shape and are finite."""
     mean, std = (torch.as_tensor(x, dtype=torch.float32, device="cpu") for x in (scaling.mean, scaling.std))
     for name, value in (("mean", mean), ("std", std)):
         if value.shape not in ((), tuple(shape)) or not value.isfinite().all():

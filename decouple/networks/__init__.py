@@ -1,1 +1,1 @@
-"""Networks: blocks, where policy and value network separate, heads, models of both kinds, stacks of agents."""
+"""Networks: blocks, separation of policy and value network, heads, models for both kinds of learning, stacks."""

@@ -10,9 +10,9 @@ Keys: `observation -> hidden -> (cut, policy), (cut, value) -> policy_hidden -> 
 not own a copy of it: run `get_features()` once, online and target, and give the loss `get_policy_branch()` and
 `get_qvalue_branches()`.
 
-`action` is in the task's units, which the environment takes; `unit_action` is the same in [-1, 1], which the critics
-read. Where the task's units are these, `unit_action` is left out. `model.unit()` is the same networks for a task in
-[-1, 1]: its policy's entropy and TD3's noise are then in that unit, as in `decouple.off_policy.learner`.
+`action` is in the task's units, for the environment; `unit_action` is the same action in [-1, 1], for the critics. It
+is left out where the task's own bounds are [-1, 1]. `model.unit()` holds the same networks for a task in [-1, 1], so
+that entropy and TD3's noise are measured in that unit, as in `decouple.off_policy.learner`.
 """
 
 from __future__ import annotations
@@ -62,25 +62,25 @@ def actor_qvalue(
     """Put a policy head and action-value heads on a separated network.
 
     Args:
-        network: from `separate`. For a continuous action its value branch reads the action after the cut
-            (`value_keys=["action"]`), each component in [-1, 1] whatever the task's units are; for a discrete one it
-            reads none, and the head gives a value for each action.
-        action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
-        twin_blocks: the second critic's blocks, given as `value_blocks` was to `separate`: its first k are dropped. It
-            keeps its own initialisation. None for one critic (DDPG).
-        deterministic: the policy is a tanh between the action's bounds (DDPG, TD3); else it is a tanh-squashed normal
-            whose scale the features decide, or a categorical (SAC).
-        observation_key: what the trunk reads.
+        network: a network from `separate`. For a continuous action its value branch reads the action after the cut
+            (`value_keys=["action"]`), each component in [-1, 1] whatever the task's units are. For a discrete action it
+            does not read the action, and the head gives a value for each action.
+        action_spec: the action spec of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
+        twin_blocks: the second critic's blocks, a whole stack like `value_blocks` of `separate`: the first k are
+            dropped. They keep their own initialisation. None for one critic (DDPG).
+        deterministic: True for a tanh between the action's bounds (DDPG, TD3); False for a tanh-squashed normal whose
+            scale depends on the features, or a categorical (SAC).
+        observation_key: key of the trunk's input.
         policy_gain: gain of the policy head's orthogonal initialisation; None keeps PyTorch's own.
         value_gain: the same for the value heads.
 
     Returns:
-        The model; `model(tensordict)` writes `action` and, of that action, the value by each critic.
+        The model; `model(tensordict)` writes `action` and each critic's value of it.
 
     Raises:
         ValueError: an action space of another kind or without finite bounds; a network whose feature sizes are not
-            known, or whose value branch reads the action where it must not or does not where it must; a twin that does
-            not fit; a deterministic policy of a discrete action.
+            known; a value branch that reads a discrete action, or does not read a continuous one; a twin that does not
+            fit; a deterministic policy for a discrete action.
     """
     if network.policy_size is None or network.value_size is None:
         raise ValueError("network must know its feature sizes: pass separate(..., example=<one observation>)")
@@ -111,10 +111,10 @@ class ActorQValue(TensorDictSequential):
     """A separated network with a policy head and action values; made by `actor_qvalue`.
 
     Attributes:
-        trunk, cut, policy, value: the network's parts, without keys; the twin critic is no part of it.
+        trunk, cut, policy, value: the network's parts as plain modules; the twin critic is not among them.
         example: shape and type of one observation and of every further key, as tensors on the device `meta`.
-        action_space: what the policy chooses from.
-        deterministic: whether the policy is a function of the observation alone.
+        action_space: the actions that the policy chooses from.
+        deterministic: True where the action depends on the observation alone.
     """
 
     trunk, cut, policy, value = map(part, ("trunk", "cut", "policy", "value"))
@@ -158,19 +158,19 @@ class ActorQValue(TensorDictSequential):
         return len(self.trunk)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """The modules that make the features of each part, and then its heads' modules; the twin critic is its own."""
+        """Per part, the module that computes its features and then its head; the twin critic is a part of its own."""
         return {"trunk": [self.trunk], "policy": [self.policy, self.policy_layer], **self.critic_parts()}
 
     def critic_parts(self) -> dict[str, list[nn.Module]]:
-        """Branch and head of each critic: of `value` and, with two critics, of `twin`."""
+        """Branch and head of each critic, under `value` and, with two critics, `twin`."""
         return {name: [self.module[name].module, self.module[f"{name}_head"].module] for name in self._names()}
 
     def unit(self) -> ActorQValue:
-        """The same networks, with their parameters, for a task whose actions lie in [-1, 1]; a discrete model itself.
+        """The model on the same networks and parameters, with actions in [-1, 1]; a discrete model returns itself.
 
-        What a loss needs whose entropy, noise or bounds are to be in that unit: its policy writes, and its critics
-        read, `action` in [-1, 1]. A policy's distribution in the task's units has the entropy of this one plus
-        `sum_i log half_i`, `half` being half of a component's range.
+        Its policy writes, and its critics read, `action` in [-1, 1]: for losses whose entropy, noise or bounds are in
+        that unit. In the task's units the policy's entropy is larger by `sum_i log half_i`, with `half_i` half the
+        range of component i.
         """
         space = self.action_space.unit()
         if space.low is None or space.high is None:
@@ -189,35 +189,35 @@ class ActorQValue(TensorDictSequential):
 
     @property
     def policy_layer(self) -> nn.Module:
-        """The policy head's module: features (*B, F) -> the distribution's parameters, before any sampling or tanh."""
+        """The policy head's module: features (*B, F) -> the distribution's parameters, before sampling and tanh."""
         return self.module["policy_head"][0].module
 
     def get_features(self) -> TensorDictSequential:
-        """Observation -> (`cut`, `policy`) and (`cut`, `value`): the trunk once, for all branches."""
+        """Observation -> (`cut`, `policy`) and (`cut`, `value`): one pass of the trunk for all branches."""
         return TensorDictSequential(self.module["trunk"], self.module["cut"])
 
     def get_policy_branch(self) -> TensorDictSequential:
-        """(`cut`, `policy`) -> `action`; what an off-policy loss takes as actor where the trunk runs outside of it.
+        """(`cut`, `policy`) -> `action`: the actor for an off-policy loss where the trunk runs outside the loss.
 
-        Actions of operators and branches are in the task's units; for those in [-1, 1] ask `unit()` for them.
+        Operators and branches take and give actions in the task's units; those of `unit()` use [-1, 1].
         """
         return self._policy(self.module["policy"])
 
     def get_qvalue_branches(self) -> list[TensorDictSequential]:
-        """(`cut`, `value`), `action` -> `state_action_value`, of each critic; all write the same key."""
+        """For each critic, (`cut`, `value`), `action` -> `state_action_value`; all write the same key."""
         return [self._critic(name) for name in self._names()]
 
     def get_policy_operator(self) -> TensorDictSequential:
-        """Observation -> `action`; no critic runs."""
+        """Observation -> `action`, without running the critics."""
         operator = self._policy(self.module["trunk"], self.module["cut"], self.module["policy"])
         return operator.select_out_keys(*(key for key in ("action", "action_log_prob") if key in operator.out_keys))
 
     def get_qvalue_operators(self) -> list[TensorDictSequential]:
-        """Observation, `action` -> `state_action_value` (*B, 1), of each critic; discrete: `action_value` (*B, n).
+        """For each critic, observation, `action` -> `state_action_value` (*B, 1); discrete: `action_value` (*B, n).
 
-        TorchRL's SACLoss, DiscreteSACLoss, TD3Loss and their like take the list as it is. Given one critic, they copy
-        it for each of theirs and draw every copy's parameters anew: at k > 0 that would unshare the trunk, and the
-        operator raises ValueError.
+        Pass the whole list to TorchRL's SACLoss, DiscreteSACLoss or TD3Loss. Given one critic, these losses copy it
+        and initialise every copy anew: at k > 0 the trunk would no longer be shared, and the operator raises
+        ValueError.
         """
         features = (self.module["trunk"], self.module["cut"])
         operators = [self._critic(name, *features).select_out_keys(self.value_key) for name in self._names()]
@@ -246,11 +246,11 @@ class ActorQValue(TensorDictSequential):
 
 
 class SharedTrunk(torch.Tensor):
-    """A mark on a critic whose trunk is the policy's: a loss that would copy the critic meets an error instead.
+    """A mark on a critic that shares its trunk with the policy: a loss that copies the critic raises an error.
 
-    It is a buffer that nothing computes with. To make N critics of one, TorchRL's `LossModule.convert_to_functional`
-    calls `expand` on all that the one holds, before it draws the copies anew; of a list it stacks what they hold. Deep
-    copies and target networks do not expand.
+    It is a buffer that no computation reads. To make N critics from one, TorchRL's `LossModule.convert_to_functional`
+    calls `expand` on all tensors of the one before it initialises the copies; it stacks the tensors of a list. Deep
+    copies and target networks do not call `expand`.
     """
 
     @classmethod
@@ -260,8 +260,8 @@ class SharedTrunk(torch.Tensor):
         if func is torch.Tensor.expand:
             raise ValueError(
                 "qvalue_network must be the whole list get_qvalue_operators() where critics share a trunk with the "
-                "policy; got one of them, which the loss would copy, and draw its trunk anew. Or run get_features() "
-                "outside of the loss and give it the branches, as TorchRLLearner does"
+                "policy; got one critic: the loss would copy it and initialise the copy's trunk anew. Or run "
+                "get_features() outside the loss and give it the branches, as TorchRLLearner does"
             )
         return super().__torch_function__(func, types, args, kwargs or {})
 
@@ -270,7 +270,7 @@ class SharedTrunk(torch.Tensor):
 
 
 def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNetwork:
-    """The network with another value branch, checked as `separate` checks the first."""
+    """The network with the twin's value branch, checked as `separate` checks the first."""
     try:
         twin = separate(
             [*network.trunk, *network.policy],
@@ -283,5 +283,5 @@ def _twin(network: SeparatedNetwork, blocks: Sequence[nn.Module]) -> SeparatedNe
     except ValueError as error:
         raise ValueError(f"twin_blocks must fit as value_blocks did: {error}") from error
     if {id(p) for p in twin.value.parameters()} & {id(p) for p in network.value.parameters()}:
-        raise ValueError("twin_blocks must have parameters of their own; they hold some of value_blocks")
+        raise ValueError("twin_blocks must have parameters of their own; they share some with value_blocks")
     return twin

@@ -44,10 +44,11 @@ def actor_value(
     with the gains given, biases at 0.
 
     Args:
-        network: from `separate`, with features as its last axis.
-        action_spec: of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
-        observation_key: what the trunk reads.
-        policy_gain: gain of the policy head (0.01: a nearly uniform first policy); None keeps PyTorch's own start.
+        network: a network from `separate`, with features as its last axis.
+        action_spec: the action spec of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
+        observation_key: key of the trunk's input.
+        policy_gain: gain of the policy head's orthogonal initialisation (0.01: a nearly uniform first policy); None
+            keeps PyTorch's own.
         value_gain: the same for the value head.
 
     Returns:
@@ -55,7 +56,7 @@ def actor_value(
 
     Raises:
         ValueError: an action space of another kind or without finite bounds, or a network whose feature sizes are not
-            known or that puts out more than one axis of features.
+            known or whose output has more than one axis of features.
     """
     if network.policy_size is None or network.value_size is None:
         raise ValueError(
@@ -72,14 +73,14 @@ class ActorValue(TensorDictSequential):
 
     Called on a TensorDict it runs the trunk once and writes `action`, `action_log_prob` and `state_value`. Actions are
     sampled unless TorchRL's `set_exploration_type` says otherwise. Its operators, named as those of TorchRL's
-    `ActorValueOperator`, share its parameters and run no more than they need.
+    `ActorValueOperator`, share its parameters and run only the modules that they need.
 
     Attributes:
-        trunk, cut, policy, value: the network's parts, without keys.
-        policy_size: features of `policy_hidden`.
+        trunk, cut, policy, value: the network's parts as plain modules.
+        policy_size: number of features of `policy_hidden`.
         action_size: number of discrete actions, or of an action's components.
-        discrete: whether actions are discrete.
-        action_space: what the policy chooses from.
+        discrete: True where actions are discrete.
+        action_space: the actions that the policy chooses from.
     """
 
     trunk, cut, policy, value = map(part, ("trunk", "cut", "policy", "value"))
@@ -115,12 +116,12 @@ class ActorValue(TensorDictSequential):
     @property
     def action_space(self) -> ActionSpace:
         sampled = self.get_policy_head()[-1]
-        bounds = sampled.distribution_kwargs  # low and high, of a squashed normal
+        bounds = sampled.distribution_kwargs  # a squashed normal's low and high
         one_hot = issubclass(sampled.distribution_class, OneHotCategorical)
         return ActionSpace(self.action_size, bounds.get("low"), bounds.get("high"), one_hot)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """The modules that make the features of each part, and then its heads' modules."""
+        """Per part, the module that computes its features and then its head."""
         return {
             "trunk": [self.trunk],
             "policy": [self.policy, self.module["policy_head"][0].module],
@@ -130,14 +131,14 @@ class ActorValue(TensorDictSequential):
     def select_subsequence(
         self, in_keys: Iterable[NestedKey] | None = None, out_keys: Iterable[NestedKey] | None = None
     ) -> TensorDictSequential:
-        """The modules between these keys, as TensorDictSequential's method; branches not needed do not run."""
+        """The modules between these keys, as TensorDictSequential gives them; branches not needed do not run."""
         return TensorDictSequential(OrderedDict(self.module.items())).select_subsequence(in_keys, out_keys)
 
     @checked()
     def get_features(self, keys: Sequence[str] = ("policy_hidden", "value_hidden")) -> TensorDictSequential:
-        """Observation -> `policy_hidden` (*B, F) and `value_hidden` (*B, F), or the one asked for; and (`cut`, ...).
+        """Observation -> `policy_hidden` (*B, F), `value_hidden` (*B, F), or one of them; and (`cut`, ...).
 
-        What losses on heads read. Only the branches asked for run.
+        Losses on heads read these features. Only the branches asked for run.
         """
         if not keys or not set(keys) <= {"policy_hidden", "value_hidden"}:
             raise ValueError(f"keys must be policy_hidden, value_hidden or both; got {list(keys)}")
@@ -152,13 +153,13 @@ class ActorValue(TensorDictSequential):
         return self.module["value_head"]
 
     def get_policy_operator(self) -> ProbabilisticTensorDictSequential:
-        """Observation -> `action`, `action_log_prob`; the value branch does not run."""
+        """Observation -> `action`, `action_log_prob`, without running the value branch."""
         operator = ProbabilisticTensorDictSequential(
             *self.get_features(["policy_hidden"]).module.values(), *self.get_policy_head().module
         )
         return operator.select_out_keys("action", "action_log_prob")  # pyright: ignore[reportReturnType]
 
     def get_value_operator(self) -> TensorDictSequential:
-        """Observation -> `state_value` (*B, 1); the policy branch does not run."""
+        """Observation -> `state_value` (*B, 1), without running the policy branch."""
         operator = TensorDictSequential(*self.get_features(["value_hidden"]).module.values(), self.get_value_head())
         return operator.select_out_keys("state_value")

@@ -1,7 +1,7 @@
-"""Block stacks: a network as a list of blocks, so that it can be separated at any of them.
+"""Block stacks: a network as a list of blocks, so that it can be separated after any of them.
 
     blocks = impala_blocks()                       # four blocks: three residual stages and a dense one
-    blocks = mlp_blocks(17, [64, 64])              # two blocks: a linear layer and its activation each
+    blocks = mlp_blocks(17, [64, 64])              # two blocks, each a linear layer and its activation
     blocks = [MyStem(), MyBody(), MyNeck()]        # any modules are blocks
 
 A block takes the output of the block before it and, where its `forward` accepts more than one argument, further
@@ -58,13 +58,13 @@ def impala_blocks(
     Args:
         observation_shape: (channels, height, width) of a frame.
         channels: output channels of each stage.
-        hidden_size: features that the dense block puts out.
+        hidden_size: output features of the dense block.
         attention_from: index of the first stage with squeeze-and-excitation attention (before its convolution, after
-            its pool, and at the end of each residual branch), as the separated stages of the released code of the
-            separation study have; None for no attention.
-        attention_reduction: channels are squeezed by this factor inside the attention.
-        in_place_skip: the skip connection carries ReLU(x) in place of x, as in the released code, whose first ReLU of
-            a residual block works in place; not the network of Espeholt et al.
+            its pool, and at the end of each residual branch), as in the separated stages of the separation study's
+            released code; None for no attention.
+        attention_reduction: factor by which the attention squeezes the channels.
+        in_place_skip: the skip connection carries ReLU(x) in place of x, as in the released code, where the first ReLU
+            of a residual block works in place; not the network of Espeholt et al.
         extra_features: features that the dense block reads beside the frames (a privileged critic).
 
     Returns:
@@ -94,11 +94,11 @@ def impala_blocks(
 def nature_blocks(
     observation_shape: Sequence[int] = (4, 84, 84), hidden_size: int = 512, *, extra_features: int = 0
 ) -> list[nn.Module]:
-    """Blocks of the Nature-CNN: convolutions of 32 8x8/4, 64 4x4/2 and 64 3x3/1, then a dense block; depth 4.
+    """Blocks of the Nature-CNN: convolutions of 32 8x8/4, 64 4x4/2 and 64 3x3/1 filters, then a dense block; depth 4.
 
     Args:
         observation_shape: (channels, height, width) of an observation, at least 36 pixels high and wide.
-        hidden_size: features that the dense block puts out.
+        hidden_size: output features of the dense block.
         extra_features: features that the dense block reads beside the frames (a privileged critic).
 
     Returns:
@@ -130,11 +130,11 @@ def mlp_blocks(
     """Blocks of a multilayer perceptron: a linear layer and its activation per hidden size.
 
     Args:
-        in_features: size of the observation, plus that of any further keys the first block is to read. Where a later
-            block is to read them, compose: `[*mlp_blocks(17, [64]), *mlp_blocks(64 + 5, [64])]`.
+        in_features: size of the observation, plus the size of any further keys that the first block reads. Where a
+            later block reads them, compose: `[*mlp_blocks(17, [64]), *mlp_blocks(64 + 5, [64])]`.
         hidden_sizes: units of each hidden layer.
-        activation: makes the activation, as `nn.Tanh` or `lambda: nn.LeakyReLU(0.1)`.
-        gain: orthogonal initialisation of this gain and biases at 0; None keeps PyTorch's own initialisation.
+        activation: function that makes the activation, as `nn.Tanh` or `lambda: nn.LeakyReLU(0.1)`.
+        gain: gain of the orthogonal initialisation, with biases at 0; None keeps PyTorch's own initialisation.
 
     Returns:
         Blocks from (*B, in_features) to (*B, hidden_sizes[-1]), one per hidden size.
@@ -176,7 +176,7 @@ class ImpalaStage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(ReLU(conv(ReLU(x)))), with attention before the addition where asked; (N, C, H, W) to the same."""
+    """x + conv(ReLU(conv(ReLU(x)))), with optional attention before the addition; (N, C, H, W) to the same."""
 
     def __init__(self, channels: int, attention_reduction: int | None = None, *, in_place_skip: bool = False):
         super().__init__()
@@ -197,9 +197,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int):
         super().__init__()
         if not 1 <= reduction <= channels:
-            raise ValueError(
-                f"attention_reduction must lie in [1, {channels}], the channels that meet it; got {reduction}"
-            )
+            raise ValueError(f"attention_reduction must lie in [1, {channels}], the layer's channels; got {reduction}")
         self.squeeze = nn.Linear(channels, channels // reduction, bias=False)
         self.excite = nn.Linear(channels // reduction, channels, bias=False)
 
@@ -250,7 +248,7 @@ class DenseBlock(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """Further features appended, (*B, F), (*B, E) ... -> (*B, F + E ...): the one block of a linear critic."""
+    """Appends further features, (*B, F), (*B, E) ... -> (*B, F + E ...); it is the one block of a linear critic."""
 
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         return torch.cat([x, *(e.to(x.dtype) for e in extra)], -1)
@@ -287,7 +285,7 @@ def _attention(channels: int, reduction: int | None) -> nn.Module:
 
 
 def _shaped(block: nn.Module, in_shape: Sequence[int]) -> nn.Module:
-    """Note the shape that a block takes, batch axes aside, so that `separate` can check that blocks fit."""
+    """Store the block's input shape, without batch axes, so that `separate` can check that blocks fit."""
     block.in_shape = tuple(in_shape)
     return block
 

@@ -1,4 +1,4 @@
-"""What a separated network costs: its parameters and its multiply-adds, per part.
+"""The cost of a separated network: its parameters and its multiply-adds, per part.
 
 parameter_count(network)["total"], multiply_adds(network)["total"]
 """
@@ -26,7 +26,7 @@ _aten = torch.ops.aten
 
 @checked()
 def parameter_count(network: nn.Module) -> dict[str, int]:
-    """Parameters of each part and in `total`; of a network made by `separate` or a model made by `actor_value`.
+    """Number of parameters, per part and in `total`, of a network from `separate` or a model from `actor_value`.
 
     A model's heads count with their branch.
     """
@@ -41,13 +41,14 @@ def parameter_count(network: nn.Module) -> dict[str, int]:
 def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | None = None) -> dict[str, int]:
     """Multiply-adds of convolutions and matrix products for one observation, per part and in `total`.
 
-    Attention and recurrent layers are among them: queries with keys and weights with values, L x S each, masked or not;
-    every weight once per step. A network in training mode counts as in evaluation. Elementwise operations do not count.
+    Attention counts its two L x S products, queries with keys and weights with values, masked or not. A recurrent layer
+    counts every weight once per step. Elementwise operations do not count. A network in training mode is counted in
+    evaluation mode.
 
     Args:
-        network: made by `separate`, or a model made by `actor_value` (heads count with their branch).
-        example: one observation without batch axes, or a mapping as for `separate`; left out where the network
-            already knows its observation's shape.
+        network: a network from `separate`, or a model from `actor_value` (heads count with their branch).
+        example: one observation without batch axes, or a mapping as for `separate`; not needed where the network
+            knows its observation's shape.
 
     Raises:
         ValueError: no example, or operations whose multiply-adds are not known; the message names part and operations.
@@ -79,14 +80,14 @@ def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | N
 
 
 def _parts(network: nn.Module) -> dict[str, list[nn.Module]]:
-    """Per part, the module that makes its features and then any heads on them."""
+    """Per part, the module that computes its features and then any heads on them."""
     parts = getattr(network, "parts", None)
     if not callable(parts):
         raise ValueError(f"network must come from separate() or actor_value(); got {type(network).__name__}")
     return parts()  # pyright: ignore[reportReturnType]
 
 
-# --------------------------------------------------------------------------------- what PyTorch's counter does not know
+# --------------------------------------------------------------------- formulas that PyTorch's counter does not have
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
@@ -95,17 +96,17 @@ def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *
 
 
 def _recurrent(steps: Sequence[int], *weights: Any, **_: Any) -> int:
-    """Of a recurrent layer: (T, B, I), and weights that each take part in every step; biases have one axis."""
+    """Floating-point operations of a recurrent layer on (T, B, I): each weight matrix takes part in every step."""
     shapes = [shape for shape in weights if isinstance(shape, torch.Size)]
     return 2 * math.prod(steps[:-1]) * sum(math.prod(shape) for shape in shapes if len(shape) == 2)
 
 
 def _product(first: Sequence[int], second: Sequence[int]) -> int:
-    """Of a matrix, or several, or a vector, with a vector or with as many matrices."""
+    """Floating-point operations of a product: a vector, a matrix or a batch of them with a vector or a batch."""
     return 2 * math.prod(first) * (second[-1] if len(second) > 1 else 1)
 
 
-# Operations that it has no formula for -> floating-point operations, from the shapes of the arguments.
+# Operations without a formula in PyTorch's counter -> floating-point operations, from the shapes of the arguments.
 _MORE: dict[Any, Callable[..., int]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten.mkldnn_rnn_layer: lambda x, *rest, **_: _recurrent(x, *rest[:4]),
@@ -117,17 +118,17 @@ _MORE: dict[Any, Callable[..., int]] = {
     _aten.addbmm: lambda bias, a, b, **_: _product(a, b),
 }
 
-# Parts of the names of operations that multiply matrices, between underscores.
+# Words in the names of operations that multiply matrices; names are split at underscores.
 _PRODUCT = re.compile(
     r"(add|badd|addb|b|int4pack|int8pack)?mm|(add)?mv|v?dot|matmul|trilinear|[cp]dist|fft|linalg|solve|cholesky|qr|svd"
     r"|conv\w*|deconv\w*|attention|transformer|rnn|lstm|gru|quantized"
 )
-# What has such a part in its name, and multiplies none: a norm, a check, and gates whose products are counted alone.
+# Operations with such a word that multiply no matrices: a norm, a check, and gates whose products count by themselves.
 _NO_PRODUCT = re.compile(r"linalg_vector_norm|_linalg_check_errors|upsample_\w+|_thnn_fused_\w+_cell")
 
 
 class _Uncounted(TorchDispatchMode):
-    """Collects the names of operations that may multiply and have no formula: products by name, and those of others."""
+    """Collects the names of operations without a formula that may multiply: products by name, and custom operations."""
 
     supports_higher_order_operators = True
 
@@ -147,7 +148,7 @@ class _Uncounted(TorchDispatchMode):
 
 @contextmanager
 def _each_operation() -> Iterator[None]:
-    """Without PyTorch's fast path of attention in evaluation mode, one operation that nothing can look into."""
+    """Turn off PyTorch's fast path of attention, a single operation whose products cannot be seen."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

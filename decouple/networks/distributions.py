@@ -1,11 +1,11 @@
-"""What a policy's distribution needs beyond TorchRL: actions drawn per seed, an entropy without noise, the KL.
+"""Additions to TorchRL's policy distributions: actions drawn per seed, an entropy without sampling, the KL divergence.
 
     policy[-1] = SeedSampler(policy[-1], SeedNoise(seeds))      # each seed's actions from its own random numbers
     head = integrated_entropy(model.get_policy_head())          # losses on it draw no random numbers
     divergence = kl_divergence(old, new)                        # (*B,), in closed form
 
-TorchRL samples actions, and the entropy of a tanh-squashed normal, from the global generator: what one of several seeds
-draws would depend on the others.
+TorchRL samples actions, and the entropy of a tanh-squashed normal, from the global generator: a seed's draws would
+depend on the other seeds.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ __all__ = [
 
 LOG_2 = math.log(2)
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
-REACH, STEPS = 5.0, 21  # the normal is integrated over 5 standard deviations to either side, in steps of a half
+REACH, STEPS = 5.0, 21  # the integral covers 5 standard deviations to either side, in steps of one half
 
 
 class SeedSampler(TensorDictModuleBase):
-    """The last module of a policy head, with each seed's actions drawn from that seed's random numbers.
+    """The last module of a policy head; it draws each seed's actions from that seed's random numbers.
 
-    Distribution parameters (S, *B, A) -> `action` and `action_log_prob` (S, *B), the latter as the distribution itself
-    gives it. Always samples. A tanh-squashed normal is drawn as squash(loc + scale * noise), a categorical one by the
-    inverse of its distribution function at a uniform number. Of parameters that are not a number the action is a valid
-    one all the same, a lower bound or index 0, so that the other seeds' games go on; their log-probability is nan.
+    Distribution parameters (S, *B, A) -> `action` and its `action_log_prob` (S, *B) by the distribution. It always
+    samples: a tanh-squashed normal as squash(loc + scale * noise), a categorical by the inverse of its distribution
+    function at a uniform number. Where parameters are nan the action is still valid, a lower bound or index 0, so that
+    the other seeds' games go on; its log-probability is nan.
 
     Args:
-        module: the module that samples otherwise: `model.get_policy_head()[-1]`.
-        noise: of the S seeds, on the parameters' device.
+        module: the sampling module that this one replaces: `model.get_policy_head()[-1]`.
+        noise: the random numbers of the S seeds, on the parameters' device.
 
     Raises:
         ValueError: a distribution that is neither TanhNormal nor Categorical nor OneHotCategorical.
@@ -75,11 +75,11 @@ class SeedSampler(TensorDictModuleBase):
 
 
 class IntegratedTanhNormal(TanhNormal):
-    """TorchRL's TanhNormal with an entropy: integrated over the normal, where TorchRL samples it.
+    """TorchRL's TanhNormal with an entropy that is integrated over the normal; TorchRL samples it.
 
     With x = loc + scale * e, e standard normal, the entropy of low + (high - low) (1 + tanh x) / 2 is that of x plus
-    `E log (1 - tanh(x)^2) + log ((high - low) / 2)` in each component. The expectation is a
-    sum over 21 values of e, half a standard deviation apart: exact to 1e-5 up to scale 1, to 1e-3 at scale 2.
+    `E log (1 - tanh(x)^2) + log ((high - low) / 2)` in each component. The expectation is a sum over 21 values of e,
+    half a standard deviation apart: exact to 1e-5 up to scale 1, to 1e-3 at scale 2.
     """
 
     def entropy(self) -> Tensor:
@@ -94,7 +94,7 @@ class IntegratedTanhNormal(TanhNormal):
 
 @checked()
 def integrated_entropy(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
-    """The policy head with IntegratedTanhNormal in place of TanhNormal; it shares the parameters. Others stay as is."""
+    """The policy head with IntegratedTanhNormal in place of TanhNormal, on the same parameters; other heads stay."""
     *layers, sampled = head.module
     sampled = copy.copy(sampled)
     if sampled.distribution_class is TanhNormal:
@@ -105,8 +105,7 @@ def integrated_entropy(head: ProbabilisticTensorDictSequential) -> Probabilistic
 def kl_divergence(old: distributions.Distribution, new: distributions.Distribution) -> Tensor:
     """KL(old || new), (*B,), in nats, of two categorical or two tanh-squashed normal distributions.
 
-    Squashing by one and the same invertible function leaves the divergence as it is: that of two TanhNormals with equal
-    bounds is that of their normals.
+    An invertible function does not change the divergence: two TanhNormals with equal bounds have that of their normals.
     """
     if isinstance(old, TanhNormal) and isinstance(new, TanhNormal):
         return distributions.kl_divergence(old.root_dist, new.root_dist).sum(-1)
@@ -121,11 +120,11 @@ def log_tanh_slope(x: Tensor) -> Tensor:
 def squashed_normal(loc: Tensor, scale: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
     """A sample of a tanh-squashed normal in (-1, 1) and its log-probability there, from standard normal numbers.
 
-    `u = loc + scale eps, a = tanh(u)`, `log pi(a) = sum_i log N(u_i; loc_i, scale_i) - log (1 - tanh(u_i)^2)`. Of the
-    same action in a task's units, `middle + half a`, the log-probability is less by `sum_i log half_i`.
+    `u = loc + scale eps, a = tanh(u)`, `log pi(a) = sum_i log N(u_i; loc_i, scale_i) - log (1 - tanh(u_i)^2)`. In a
+    task's units, `middle + half a`, the same action's log-probability is less by `sum_i log half_i`.
 
     Args:
-        loc, scale, eps: (*B, A).
+        loc, scale, eps: mean and scale of the normal, and standard normal numbers, each (*B, A).
 
     Returns:
         Action (*B, A) and log-probability (*B, 1), with pathwise gradients.
@@ -136,9 +135,9 @@ def squashed_normal(loc: Tensor, scale: Tensor, eps: Tensor) -> tuple[Tensor, Te
 
 
 def draw_categories(probs: Tensor, noise: SeedNoise) -> Tensor:
-    """An index of each distribution, (S, *B, n) -> (S, *B), by the inverse of its distribution function.
+    """Draw an index from each distribution, (S, *B, n) -> (S, *B), by the inverse of its distribution function.
 
-    0 where probabilities are nan: a valid action, of an agent that the training loop then finds to have failed.
+    Where probabilities are nan the index is 0, a valid action; the training loop then finds that the agent has failed.
     """
     cumulative = probs.cumsum(-1)  # (S, *B, n)
     uniform = noise.uniform(*cumulative.shape[1:-1], 1).to(cumulative) * cumulative[..., -1:]  # the sum may miss 1

@@ -1,6 +1,6 @@
-"""Whether blocks fit one another: one example is run through them, and what does not fit is named with both shapes.
+"""Checks that blocks fit one another: one example runs through them; an error names the block and both shapes.
 
-Used by `separate`, which takes the example or asks the first block what it takes, and by `multiply_adds`.
+`separate` uses it with its example, or with the first block's own input shape; `multiply_adds` uses it too.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def check_fit(
     value_blocks: Sequence[nn.Module],
     example: Tensor | Mapping[str, Tensor] | None,
 ) -> None:
-    """Run one example through trunk and branches; name the block that does not fit, with both shapes."""
+    """Run one example through trunk and branches; ValueError names a block that does not fit, with both shapes."""
     network.example = _example_shapes(network, policy_blocks or value_blocks, example)
-    inputs = example_inputs(network, example, cast=example is None)  # as given: a type that does not fit must show here
+    inputs = example_inputs(network, example, cast=example is None)  # not cast: a wrong type must show here
     if inputs is None:
         return
     missing = {*network.policy.keys, *network.value.keys} - inputs.keys()
@@ -64,11 +64,11 @@ def _run_block(
     given: bool,
     kept: Tensor,
 ) -> Tensor:
-    """The block's output, once checked.
+    """Run the block, check its output and return it.
 
-    expects: what its own stack would give it, for the message, where the block does not say what it takes.
-    given: whether an example was given, which the first block reads.
-    kept: the observation or the trunk's output, which others read too: the block must not change it.
+    expects: the input shape that the block's own stack would give it, for the message of a block without `in_shape`.
+    given: True where the caller gave an example, which the first block reads.
+    kept: the observation or the trunk's output, which other blocks read too: this block must not change it.
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
     declared = getattr(block, "in_shape", None)
@@ -94,18 +94,18 @@ def _run_block(
         raise ValueError(f"{name} must give one tensor that keeps the batch axes; got {got} from {tuple(x.shape)}")
     if kept._version != version:
         raise ValueError(
-            f"{name} must not work in place on the observation or on what comes over the cut: others read it"
+            f"{name} must not work in place on the observation or the trunk's output: other blocks read it too"
         )
     return out
 
 
 def _linear_shape(block: nn.Module | None) -> tuple[int, ...] | None:
-    """What a plain linear layer takes; None for other blocks, and for a lazy layer, which does not know yet."""
+    """The input shape of a plain linear layer; None for other blocks, and for a lazy layer, which has none yet."""
     return (block.in_features,) if isinstance(block, nn.Linear) and block.in_features > 0 else None
 
 
 def _own_shape(blocks: Sequence[nn.Module], k: int, observation: Tensor) -> tuple[int, ...] | None:
-    """The shape that the stack's own first k blocks would hand to block k; None where they do not run on this."""
+    """The output shape of the stack's own first k blocks; None where k is 0 or they do not run on this observation."""
     if k == 0 or k >= len(blocks):
         return None
     try:
@@ -139,7 +139,7 @@ def _example_shapes(
 def example_inputs(
     network: nn.Module, example: Tensor | Mapping[str, Tensor] | None, *, cast: bool = True
 ) -> dict[str, Tensor] | None:
-    """One example with a batch axis of 1 on the parameters' device, and in their type unless `cast` is false."""
+    """One example with a batch axis of 1, on the parameters' device, and in their type unless `cast` is false."""
     if example is not None:
         tensors = {"observation": example} if isinstance(example, Tensor) else dict(example)
         if "observation" not in tensors:
@@ -157,7 +157,7 @@ def example_inputs(
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, so that an example leaves no trace in running statistics."""
+    """Put modules into evaluation mode inside the context, so that an example does not change running statistics."""
     modes = {module: module.training for root in modules for module in root.modules()}
     for module in modes:
         module.training = False

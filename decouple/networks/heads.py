@@ -1,8 +1,8 @@
 """Heads: the last layer of a policy or a value network, and the distribution or the bounds of its actions.
 
-A discrete action gets logits and a categorical distribution; a bounded continuous one either a tanh-squashed normal
-(with a scale of its own, or one that the features decide) or a plain tanh between the bounds. What reads an action
-reads it in [-1, 1] (`ActionUnit`), whatever the task's units are.
+A discrete action gets logits and a categorical distribution. A bounded continuous one gets either a tanh-squashed
+normal (its scale a parameter, or computed from the features) or a plain tanh between the bounds. Networks that read an
+action read it in [-1, 1] (`ActionUnit`), whatever the task's units are.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from decouple.networks.blocks import orthogonal_
 
 __all__ = ["ActionSpace", "ActionUnit", "Head", "action_space", "deterministic_head", "stochastic_head"]
 
-MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # of a scale that the features decide: OpenAI Spinning Up's SAC
+MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # bounds of a scale computed from the features: OpenAI Spinning Up's SAC
 
 
 class ActionSpace(NamedTuple):
-    """What a policy chooses from: `size` actions, or a vector of `size` floats between `low` and `high` (size,)."""
+    """The actions a policy chooses from: `size` discrete ones, or `size` floats between `low` and `high` (size,)."""
 
     size: int
-    low: Tensor | None  # None: discrete
+    low: Tensor | None  # None for discrete actions
     high: Tensor | None
     one_hot: bool = False
 
@@ -38,30 +38,30 @@ class ActionSpace(NamedTuple):
 
     @property
     def in_unit(self) -> bool:
-        """Whether actions need no `ActionUnit`: they are indices, or each component lies in [-1, 1] as it is."""
+        """True where actions need no `ActionUnit`: they are discrete, or every component's bounds are -1 and 1."""
         if self.low is None or self.high is None:
             return True
         return bool((self.low == -1).all() and (self.high == 1).all())
 
     def unit(self) -> ActionSpace:
-        """The same with each component in [-1, 1]; a discrete one as it is."""
+        """The same space with each component in [-1, 1]; a discrete space itself."""
         if self.low is None:
             return self
         return self._replace(low=-torch.ones_like(self.low), high=torch.ones_like(self.low))
 
 
 class ActionUnit(nn.Module):
-    """Actions in the task's units and in [-1, 1], component by component: `action = middle + half_range * unit`.
+    """Converts actions between the task's units and [-1, 1]: `action = middle + half_range * unit` per component.
 
-    A critic that read the task's units would see a component of +-0.01 hardly at all and one of +-100 alone, and the
-    entropy of a policy would depend on what its actions are measured in.
+    To a critic in the task's units a component of +-0.01 would hardly matter beside one of +-100, and a policy's
+    entropy would depend on the units of its actions.
 
     Args:
-        space: of continuous actions, with bounds (A,).
+        space: a space of continuous actions, with bounds (A,).
 
     Attributes:
         low, high: the bounds in the task's units, (A,).
-        middle, half_range: their mean, and half of their range.
+        middle, half_range: the bounds' mean, and half of their distance, (A,).
 
     Raises:
         ValueError: a discrete action.
@@ -77,20 +77,20 @@ class ActionUnit(nn.Module):
     def __init__(self, space: ActionSpace):
         super().__init__()
         if space.low is None or space.high is None:
-            raise ValueError(f"space must be of a continuous action; got {space.size} discrete ones")
+            raise ValueError(f"space must be continuous; got {space.size} discrete actions")
         low, high = space.low.clone(), space.high.clone()
         middle, half = high / 2 + low / 2, high / 2 - low / 2  # halved first: the range itself may overflow
         bounds = {"low": low, "high": high, "middle": middle, "half_range": half}
         bounds["divisor"] = torch.where(half > 0, half, 1)  # a component with low == high is 0 in the unit
         for name, value in bounds.items():
-            self.register_buffer(name, value, persistent=False)  # they follow from the action's spec
+            self.register_buffer(name, value, persistent=False)  # not in a checkpoint: the action's spec gives them
 
     def forward(self, action: Tensor) -> Tensor:
         """Task's units -> [-1, 1], (*B, A)."""
         return (action - self.middle) / self.divisor
 
     def to_task(self, unit: Tensor) -> Tensor:
-        """[-1, 1] -> task's units, (*B, A), within the bounds also where the sum would round past them."""
+        """[-1, 1] -> task's units, (*B, A), clamped to the bounds since the sum may round past them."""
         return torch.clamp(torch.addcmul(self.middle, self.half_range, unit), self.low, self.high)
 
 
@@ -101,7 +101,7 @@ class Head(nn.Linear):
 
     @checked(in_features=at_least(1), out_features=at_least(1), gain=at_least(0))
     def __init__(self, in_features: int, out_features: int, gain: float | None):
-        """`gain` of the orthogonal initialisation with biases at 0; None keeps PyTorch's own initialisation."""
+        """`gain`: gain of the orthogonal initialisation, with biases at 0; None keeps PyTorch's own initialisation."""
         super().__init__(in_features, out_features)
         if gain is not None:
             orthogonal_(self, gain)
@@ -112,7 +112,7 @@ class Head(nn.Linear):
 
 
 class NormalParameters(nn.Module):
-    """(*B, 2 A) -> loc, scale (*B, A): scale = exp(clip(log_scale, -20, 2)), as OpenAI Spinning Up's SAC."""
+    """Maps (*B, 2 A) to loc and scale (*B, A): scale = exp(clip(log_scale, -20, 2)), as OpenAI Spinning Up's SAC."""
 
     def forward(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         loc, log_scale = parameters.chunk(2, -1)
@@ -121,16 +121,17 @@ class NormalParameters(nn.Module):
 
 @checked()
 def action_space(spec: TensorSpec, batch: Sequence[int] | None = None) -> ActionSpace:
-    """What an environment's action spec allows, batch axes aside.
+    """The action space of an environment's action spec, without batch axes.
 
     Args:
-        spec: it does not say which of its axes are the batch's. Of a Bounded one all but the last are taken for them.
-        batch: the environment's batch size (*B), where it is known. Actions must then be (*B), (*B, n) where they are
-            one-hot, (*B, A) where they are continuous: one number for each of N games is no action of N components.
+        spec: the action spec. It does not say which axes are batch axes: of a Bounded spec all but the last are.
+        batch: the environment's batch size (*B), where it is known. Actions must then have the shape (*B), (*B, n)
+            where they are one-hot, (*B, A) where they are continuous: one number for each of N games is not an action
+            with N components.
 
     Raises:
-        ValueError: not Categorical or OneHot without a mask, or a Bounded vector of floats whose bounds are finite, the
-            lower below the upper in each component, and the same for the whole batch; actions of another shape.
+        ValueError: a spec that is neither Categorical or OneHot without a mask, nor a Bounded vector of floats whose
+            bounds are finite, low < high, and the same for the whole batch; or actions of another shape.
     """
     space = _action_space(spec)
     if batch is not None:
@@ -146,7 +147,7 @@ def action_space(spec: TensorSpec, batch: Sequence[int] | None = None) -> Action
 def _action_space(spec: TensorSpec) -> ActionSpace:
     if type(spec) in (Categorical, OneHot):  # not their subclasses: several actions at once, or bits
         if getattr(spec, "mask", None) is not None:
-            raise ValueError(f"action_spec must have no mask, which a policy would not see; got {spec}")
+            raise ValueError(f"action_spec must have no mask, since policies do not read masks; got {spec}")
         return ActionSpace(int(spec.n), None, None, isinstance(spec, OneHot))
     if isinstance(spec, Bounded) and spec.dtype.is_floating_point and spec.ndim > 0 and spec.shape.numel():
         low, high = (getattr(spec.space, side).reshape(-1, spec.shape[-1]) for side in ("low", "high"))  # (B, A)
@@ -169,10 +170,11 @@ def stochastic_head(
     """`policy_hidden` (*B, size) -> the distribution's parameters, `action` and `action_log_prob`.
 
     Args:
-        size: features of `policy_hidden`.
-        spec: of the action.
-        gain: of the linear layer's orthogonal initialisation; None for PyTorch's own.
-        state_dependent_scale: the features decide the normal's scale (SAC); else it is a parameter of its own (PPO).
+        size: number of features of `policy_hidden`.
+        spec: the environment's action spec.
+        gain: gain of the linear layer's orthogonal initialisation; None for PyTorch's own.
+        state_dependent_scale: True where the normal's scale is computed from the features (SAC); False where it is a
+            parameter (PPO).
     """
     space = action_space(spec)
     if space.discrete:
@@ -188,7 +190,7 @@ def stochastic_head(
 
 @checked()
 def squashed_actor(head: TensorDictModule, space: ActionSpace) -> ProbabilisticActor:
-    """A module that writes `loc` and `scale`, (*B, A), and behind it a tanh-squashed normal between the bounds."""
+    """The head, which writes `loc` and `scale` (*B, A), followed by a tanh-squashed normal between the bounds."""
     return _actor(head, ["loc", "scale"], TanhNormal, low=space.low, high=space.high)
 
 
@@ -208,7 +210,7 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
 
 @checked()
 def tanh_actor(head: TensorDictModule, space: ActionSpace) -> TensorDictSequential:
-    """A module that writes `action_logit`, (*B, A), and behind it a tanh between the bounds: `action`."""
+    """The head, which writes `action_logit` (*B, A), followed by a tanh between the bounds, which writes `action`."""
     return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))
 
 

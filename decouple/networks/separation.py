@@ -43,10 +43,10 @@ def separation_index(at: int | str, depth: int) -> int:
     """The separation point k of a name or an integer, for stacks of `depth` blocks.
 
     `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
-    IMPALA-CNN are separate). `early` and `late` are distinct points of their own from depth 4 on, and refused below 3.
+    IMPALA-CNN are separate). `early` and `late` differ from depth 4 on; below depth 3 both are refused.
 
-    Of an IMPALA-CNN `shared` is 4: the paper's "separating only the final fully connected layers used as the policy and
-    value heads", read as its code has it, which shares the 256-wide layer too. The other reading is 3.
+    For an IMPALA-CNN `shared` is 4. The paper says "separating only the final fully connected layers used as the policy
+    and value heads"; its code shares the 256-wide layer too. Without that layer k would be 3.
 
     >>> [separation_index(at, depth=4) for at in ("shared", "late", "early", "full", 3)]
     [4, 2, 1, 0, 3]
@@ -92,9 +92,9 @@ def separate(
             branch's first block whose `forward` accepts more than one argument.
         value_keys: the same for the value branch (a privileged critic).
         example: one observation without batch axes, or a mapping with `observation` and every further key, run through
-            all blocks once, in the type that it has, to check that they fit and to learn the feature sizes: a float64
-            example does not fit float32 blocks, as in training. It can be left out where blocks of this package or
-            plain `nn.Linear` say what they take, unless further keys are read; your own blocks are not checked then.
+            all blocks once, in its own type, to check that they fit and to find the feature sizes: a float64 example
+            does not fit float32 blocks, as in training. It can be left out where the first block is one of this package
+            or a plain `nn.Linear` and no further keys are read; with other first blocks nothing is checked then.
 
     Returns:
         The separated network, with `.trunk`, `.cut`, `.policy`, `.value`, `.at`.
@@ -116,16 +116,16 @@ def separate(
 
 
 class SeparatedNetwork(nn.Module):
-    """A trunk, a cut, a policy branch and a value branch. Made by `separate`; each parameter lies in exactly one part.
+    """A trunk, a cut, a policy branch and a value branch; made by `separate`. Each parameter lies in exactly one part.
 
     Attributes:
-        trunk: the shared blocks, k of them.
-        cut: passes the trunk's output to each branch with its own gradient scale.
+        trunk: the k shared blocks.
+        cut: module that passes the trunk's output to each branch with its own gradient scale.
         policy: the policy's own blocks.
         value: the value's own blocks.
         at: the separation point k.
-        policy_size: features of `policy_hidden`, None where no example told.
-        value_size: features of `value_hidden`, None where no example told.
+        policy_size: number of features of `policy_hidden`; None where it is not known for want of an example.
+        value_size: number of features of `value_hidden`; None where it is not known for want of an example.
         example: shape and type of one observation and of every further key, as tensors on the device `meta`.
     """
 
@@ -144,7 +144,7 @@ class SeparatedNetwork(nn.Module):
         return len(self.trunk)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """The modules that make the features of each part, in the order they run."""
+        """Per part, the modules that compute its features, in the order in which they run."""
         return {"trunk": [self.trunk], "policy": [self.policy], "value": [self.value]}
 
     def forward(
@@ -192,7 +192,7 @@ class Branch(nn.Sequential):
     def forward(self, hidden: Tensor, *extra: Tensor) -> Tensor:
         if len(extra) != len(self.keys):
             raise ValueError(
-                f"a branch that reads {list(self.keys)} must get {len(self.keys)} inputs more; got {len(extra)}"
+                f"a branch that reads {list(self.keys)} must get {len(self.keys)} further inputs; got {len(extra)}"
             )
         for index, block in enumerate(self):
             hidden = block(hidden, *extra) if index == self.reader else block(hidden)
@@ -203,14 +203,17 @@ class Branch(nn.Sequential):
 
 @checked(scale=PROBABILITY)
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """x forward, scale * gradient backward; any shape. Scale 1 makes a view, so the gradient at it can be read."""
+    """Return x; in the backward pass its gradient is multiplied by scale. Any shape.
+
+    Scale 1 returns a view, so that the gradient at it can be read.
+    """
     return _scaled(x, scale)
 
 
 def _scaled(x: Tensor, scale: float) -> Tensor:
-    """`scale_gradient` of a scale that has been checked."""
+    """`scale_gradient` without the check of its arguments."""
     if not x.is_floating_point():
-        return x  # frames at k = 0: nothing upstream to send a gradient to
+        return x  # integer frames at k = 0: no layer before them to send a gradient to
     if scale == 0:
         return x.detach()
     return x.view_as(x) if scale == 1 else _ScaleGradient.apply(x, scale)
@@ -232,17 +235,17 @@ class _ScaleGradient(torch.autograd.Function):
         return ctx.scale * gradient, None
 
 
-@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "one number that holds its graph"))
+@checked(loss=Must(lambda x: x.numel() == 1 and x.requires_grad, "one number with a gradient graph"))
 def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
-    """Gradients that each branch sends over the cut: their norms, and the cosine of the angle between them.
+    """Norms of the gradients that policy and value branch send over the cut, and the cosine between the two gradients.
 
-    Read as they arrive at the cut, before its gradient scales. A cosine below 0 says that policy and value pull the
-    trunk in opposite directions.
+    Gradients are read before the cut scales them. A cosine below 0 means that policy and value pull the trunk in
+    opposite directions.
 
     Args:
         loss: a scalar that still holds its graph; the graph is kept.
-        features: a TensorDict that the features of `actor_value` wrote, with (`cut`, `policy`) and (`cut`, `value`),
-            each (*B, ...).
+        features: the TensorDict that `get_features()` of a model has written, with (`cut`, `policy`) and (`cut`,
+            `value`), each (*B, ...).
 
     Returns:
         `policy_norm`, `value_norm` (0 where a branch got no gradient, or the cut stops it) and `cosine` (absent unless
@@ -254,7 +257,7 @@ def cut_gradients(loss: Tensor, features: TensorDictBase) -> dict[str, float]:
 
 
 def live_cuts(features: TensorDictBase) -> dict[str, Tensor]:
-    """What flows over the cut to `policy` and to `value`, of the sides that a gradient comes back from."""
+    """The cut's outputs to `policy` and to `value`, without the sides that send no gradient back."""
     cuts = {side: features.get(("cut", side), None) for side in ("policy", "value")}
     return {side: cut for side, cut in cuts.items() if cut is not None and cut.requires_grad}
 
@@ -263,12 +266,12 @@ def cut_squares(cuts: Mapping[str, Tensor], gradients: Sequence[Tensor | None], 
     """Squared norms and inner product of the gradients at the cut, which add up over the parts of a batch.
 
     Args:
-        cuts: from `live_cuts`.
-        gradients: of each of them, (agents, ...) where there are several; None where none has come.
-        agents: S of a stack, 1 of one agent.
+        cuts: the tensors from `live_cuts`.
+        gradients: the gradient at each of them, (S, ...) for a stack; None where there is none.
+        agents: S for a stack, 1 for one agent.
 
     Returns:
-        `policy`, `value` and `product`, each (S,), 0 where no gradient has come; an empty dict without cuts.
+        `policy`, `value` and `product`, each (S,), 0 where there is no gradient; an empty dict without cuts.
     """
     if not cuts:
         return {}
@@ -282,7 +285,7 @@ def cut_squares(cuts: Mapping[str, Tensor], gradients: Sequence[Tensor | None], 
 def norms_and_cosine(squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`policy_norm`, `value_norm` and `cosine`, each (S,), from `cut_squares`.
 
-    Of an agent without gradient on both sides the cosine is NaN; where none has both, it is absent.
+    The cosine is NaN for an agent without gradients on both sides, and absent where no agent has both.
     """
     if not squares:
         return {}
@@ -293,12 +296,12 @@ def norms_and_cosine(squares: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def part(name: str) -> Any:
-    """A property of a model: the module of its part of this name, `trunk`, `cut`, `policy` or `value`, without keys."""
+    """A property for model classes: the plain module of the part `trunk`, `cut`, `policy` or `value`."""
     return property(lambda model: model.module[name].module)
 
 
 def _reads_extra(block: nn.Module, count: int) -> bool:
-    """Whether the block's forward takes `count` positional arguments beside its input."""
+    """Return whether the block's forward takes `count` positional arguments beside its input."""
     if count == 0:
         return False
     try:

@@ -1,11 +1,11 @@
 """Seeds as an axis: S networks of one architecture as one network whose parameters carry a leading S.
 
-    models = [make_model(seed) for seed in range(6)]       # each as it would be made alone
+    models = [make_model(seed) for seed in range(6)]       # each made as for training alone
     together = stack(models)                               # (S, *B, ...) -> (S, *B, ...), one matrix product per layer
-    unstack(together, models)                              # and each model back, with its parameters
+    unstack(together, models)                              # copy each seed's parameters back into its model
 
-Small networks cost launches, not arithmetic: six together cost little more than one. Nothing is mixed between seeds, so
-the sum of their losses has, for each of them, the gradient of its own. Wide networks gain nothing.
+A small network's time goes into kernel launches, not arithmetic: six together cost little more than one. Wide networks
+gain nothing. Seeds share no parameters, so the sum of their losses gives each seed the gradient of its own loss.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ ALL_MODULES = Must(lambda models: all(isinstance(model, nn.Module) for model in 
 
 @checked(models=ALL_MODULES)
 def stack(models: Sequence[Network]) -> Network:
-    """S models of one architecture as one: parameters, inputs and outputs get a leading axis S.
+    """One model that holds S models of one architecture: parameters, inputs and outputs get a leading axis S.
 
-    The model that comes back is a copy of the first whose linear layers hold the parameters of all; it has the same
-    class, keys and methods. Model s of S sees only row s of its inputs.
+    The result is a copy of the first model whose linear layers hold the parameters of all; it has the same class, keys
+    and methods. Model s reads only row s of the inputs.
 
     Args:
-        models: made alike, each with its own parameters; blocks and heads of linear layers (`mlp_blocks`, `actor_value`
-            and `actor_qvalue` on them) and anything without parameters between them.
+        models: S models of one architecture, each with its own parameters. Their blocks and heads are linear layers
+            (`mlp_blocks`, `actor_value` and `actor_qvalue` on them), with modules without parameters between them.
 
     Raises:
-        ValueError: no models, models that differ in architecture, or a module with parameters that is no linear layer.
+        ValueError: no models, models that differ in architecture, or parameters in a module that is not linear.
     """
     models = list(models)
     if not models:
         raise ValueError("models must hold at least one model; got none")
     shapes = [[(name, tuple(value.shape)) for name, value in model.state_dict().items()] for model in models]
-    for shape, model in zip(shapes, models, strict=True):  # and what has no parameters, as activations
+    for shape, model in zip(shapes, models, strict=True):  # modules without parameters, as activations, must agree too
         shape += [(name, f"{type(m).__name__}({m.extra_repr()})") for name, m in model.named_modules()]
     for index, shape in enumerate(shapes):
         if shape != shapes[0]:
@@ -68,7 +68,7 @@ def stack(models: Sequence[Network]) -> Network:
 
 @checked()
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
-    """Copy the parameters of each seed back into the models that `stack` was given (or their like), in place."""
+    """Copy each seed's parameters in place into the models that `stack` was given, or into models of their kind."""
     together = dict(stacked.named_parameters())
     for index, model in enumerate(models):
         own = dict(model.named_parameters())
@@ -83,7 +83,7 @@ def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
 
 @checked()
 def seed_count(model: nn.Module) -> int | None:
-    """How many seeds a model of `stack` holds; None for a model that is not stacked."""
+    """The number of seeds in a model from `stack`; None for a model that is not stacked."""
     return next((len(module.weight) for module in model.modules() if isinstance(module, StackedLinear)), None)
 
 
@@ -97,7 +97,7 @@ class StackedLinear(nn.Module):
         biases = [layer.bias.detach()[None] for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(torch.stack(biases)) if biases else None  # (S, 1, out)
         self.in_features, self.out_features = layers[0].in_features, layers[0].out_features
-        self.full_precision: bool = getattr(layers[0], "full_precision", False)  # as a Head, also under autocast
+        self.full_precision: bool = getattr(layers[0], "full_precision", False)  # a Head's, kept also under autocast
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False) if self.full_precision else contextlib.nullcontext():
@@ -116,7 +116,7 @@ class StackedLinear(nn.Module):
 
 
 class StackedNormalScale(nn.Module):
-    """S of tensordict's AddStateIndependentNormalScale: loc (S, *B, A) -> loc, scale (S, *B, A)."""
+    """S of tensordict's AddStateIndependentNormalScale as one module: loc (S, *B, A) -> loc, scale (S, *B, A)."""
 
     @checked(modules=SOME)
     def __init__(self, modules: Sequence[AddStateIndependentNormalScale]):
@@ -135,12 +135,12 @@ def clip_per_seed(gradients: Sequence[Tensor], max_norm: float, seeds: int) -> t
     """Gradients of stacked parameters, scaled so that each seed's own norm is at most `max_norm`.
 
     Args:
-        gradients: with leading axis S, or C * S where C networks of each seed were stacked critic by critic.
-        max_norm: of each seed's gradient; infinity measures only.
-        seeds: S.
+        gradients: gradients with a leading axis S, or C * S where C critics per seed were stacked critic by critic.
+        max_norm: largest norm of a seed's gradient; infinity only measures.
+        seeds: number of seeds, S.
 
     Returns:
-        The gradients scaled, and the norms before, (S,).
+        The scaled gradients, and the norms before scaling, (S,).
     """
     parts = [gradient.reshape(-1, seeds, gradient[0].numel()) for gradient in gradients]  # (C, S, n)
     norms = torch.stack([part.square().sum((0, 2)) for part in parts]).sum(0).sqrt()  # (S,)
@@ -151,7 +151,7 @@ def clip_per_seed(gradients: Sequence[Tensor], max_norm: float, seeds: int) -> t
 
 
 def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seeds: int) -> Tensor:
-    """`clip_per_seed` of the gradients that parameters have, in place; returns the norms before, (S,)."""
+    """Apply `clip_per_seed` to the parameters' `.grad` in place; return the norms before clipping, (S,)."""
     having = [parameter for parameter in parameters if parameter.grad is not None]
     clipped, norms = clip_per_seed([parameter.grad for parameter in having], max_norm, seeds)
     for parameter, gradient in zip(having, clipped, strict=True):
@@ -160,7 +160,7 @@ def clip_grad_norm_per_seed_(parameters: Sequence[Tensor], max_norm: float, seed
 
 
 def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Module:
-    """The template, a copy of the first module, its linear layers replaced by ones that hold those of all modules."""
+    """The template (a copy of the first module) with its linear layers replaced by stacks of all modules' layers."""
     if isinstance(template, nn.Linear):
         return StackedLinear(modules)
     if isinstance(template, AddStateIndependentNormalScale):
@@ -176,7 +176,7 @@ def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Mo
 
 
 def _as_alone(row: Tensor, like: Tensor) -> Tensor:
-    """One seed's row of a stacked parameter, in the layout of the layer it came from."""
+    """One seed's row of a stacked parameter, in the layout of the layer that it belongs to."""
     if row.shape == like.shape and row.ndim != 2:
         return row
     if row.ndim == 2 and like.ndim == 2:

@@ -1,4 +1,4 @@
-"""Off-policy learning: settings, replay, the learners, and the loop that trains by them."""
+"""Off-policy learning: settings, replay, learners, and the training loop."""
 
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 

@@ -1,6 +1,6 @@
-"""Actions from what a policy's layers put out: bounded, sampled with each seed's own numbers, explored, or uniform.
+"""Actions from a policy's outputs: the mode, samples with each seed's own random numbers, or uniform actions.
 
-They go to the environment, in the task's units; noise is in the unit in which critics read them, [-1, 1].
+Actions for the environment are in the task's units; noise is added in [-1, 1], the unit in which critics read actions.
 
 acting = Acting(model.action_space, exploration_noise=0.1, device="cpu")
 acting.choose(policy(features), noise)      # (S, N, parameters) -> (S, N, A)
@@ -22,16 +22,16 @@ __all__ = ["Acting"]
 
 
 class Acting:
-    """How the agents of an off-policy algorithm act.
+    """Chooses the actions of an off-policy algorithm's agents.
 
     Args:
-        space: what the policy chooses from.
-        exploration_noise: of a deterministic policy, the standard deviation of the noise on its actions in [-1, 1]:
-            in units of half the action's range; None for a stochastic policy, which is sampled.
-        device: of policy and noise.
+        space: the policy's action space.
+        exploration_noise: standard deviation of the noise on a deterministic policy's actions in [-1, 1], so in units
+            of half the action's range; None for a stochastic policy, which is sampled.
+        device: device of policy and noise.
 
     Attributes:
-        unit: between actions in [-1, 1] and those of the task; None for discrete actions.
+        unit: conversion between the task's units and [-1, 1]; None for discrete actions.
     """
 
     def __init__(self, space: ActionSpace, exploration_noise: float | None, device: torch.device):
@@ -39,9 +39,9 @@ class Acting:
         self.unit = None if space.discrete else ActionUnit(space).to(device)
 
     def to_task(self, action: Tensor) -> Tensor:
-        """What the environment is given: [-1, 1] -> the task's units, (*B, A); indices as they are.
+        """Actions for the environment: [-1, 1] -> the task's units, (*B, A); indices as they are.
 
-        For nan the middle of the bounds: an agent that has failed plays on beside the others.
+        Nan becomes the middle of the bounds, so that an agent that has failed plays on beside the others.
         """
         return action if self.unit is None else self.unit.to_task(action.nan_to_num(0.0))
 
@@ -50,7 +50,7 @@ class Acting:
 
         Args:
             parameters: logits (S, N, n), or loc and scale, or an action before its tanh, each (S, N, A).
-            noise: of the S seeds.
+            noise: the random numbers of the S seeds.
         """
         if self.space.discrete:
             if noise is None:
@@ -66,12 +66,14 @@ class Acting:
         return self.to_task(action)
 
     def draw(self, parameters: Any, noise: SeedNoise) -> tuple[Tensor, Tensor]:
-        """Actions without exploration as critics read them, (S, N, A) in [-1, 1] or indices (S, N, 1), and the
-        logarithm of their probability, (S, N, 1); 0 of a deterministic policy.
+        """Actions without exploration, in the critics' unit, and their log-probability.
 
         Args:
             parameters: as for `choose`.
-            noise: of the S seeds; not read for a deterministic policy.
+            noise: the random numbers of the S seeds; not used for a deterministic policy.
+
+        Returns:
+            (S, N, A) in [-1, 1] or indices (S, N, 1), and (S, N, 1), which is 0 for a deterministic policy.
         """
         if self.space.discrete:
             action = self.choose(parameters, noise)

@@ -1,4 +1,4 @@
-"""Critics and policies of S agents as one module each, in the form that an update runs fastest.
+"""Critics and policies of S agents, each as one operation where that makes an update faster.
 
 critics = Critics(body, head, count=2, seeds=6)
 values = critics(hidden, action)                    # (S, B, H), (S, B, A) -> (2, S, B, 1)
@@ -19,7 +19,7 @@ __all__ = ["Critics", "frozen_rows", "policy_network"]
 
 
 class Critics:
-    """Q critics of S agents, stacked critic by critic: hidden (S, B, H), action (S, B, A) -> values (Q, S, B, n)."""
+    """Q critics for each of S agents, stacked critic by critic: (S, B, H), action (S, B, A) -> values (Q, S, B, n)."""
 
     def __init__(self, body: nn.Module, head: nn.Module, count: int, seeds: int):
         self.body, self.head, self.count, self.seeds = body, head, count, seeds
@@ -35,8 +35,8 @@ class Critics:
         return out.view(self.count, *hidden.shape[:2], -1)
 
     def traced(self, hidden: Tensor, action: Tensor | None = None) -> tuple[Tensor, PullBack]:
-        """The values, and the way back as `FusedMLP.traced` gives it, with respect to (Q S, B, H + A)."""
-        assert self.fused is not None  # asked for by the learner
+        """The values, and their backward function, as from `FusedMLP.traced`, for the input (Q S, B, H + A)."""
+        assert self.fused is not None  # the learner has checked it
         out, pull_back = self.fused.traced(self._joined(self._inputs(hidden, action)))
 
         def from_values(gradient: Tensor, **wanted: bool) -> tuple[Any, list[Any]]:
@@ -48,12 +48,12 @@ class Critics:
         return [hidden, action] if self.reads_action and action is not None else [hidden]
 
     def _joined(self, inputs: Sequence[Tensor]) -> Tensor:
-        """(Q S, B, H + A), the same for each of the Q critics."""
+        """The critics' input (Q S, B, H + A), the same for each of the Q critics."""
         return torch.cat([x.expand(self.count, *x.shape) for x in inputs], -1).flatten(0, 1)
 
 
 def policy_network(policy: nn.Sequential) -> Callable[[Tensor], Any]:
-    """The policy's branch and head as one operation, where they are a plain perceptron, and what follows it."""
+    """The policy's branch and head as one operation where they are a plain perceptron, then the layers after it."""
     branch, layer = policy
     linear, *after = layer if isinstance(layer, nn.Sequential) else [layer]
     network = fuse(branch, linear)
@@ -63,7 +63,7 @@ def policy_network(policy: nn.Sequential) -> Callable[[Tensor], Any]:
 
 
 def frozen_rows(module: nn.Module, count: int) -> nn.Module:
-    """A copy of a stacked module that sees the first `count` rows of its parameters, without gradient."""
+    """A stacked module on views of the first `count` rows of this one's parameters, without gradient."""
     frozen = copy.deepcopy(module)
     for name, parameter in module.named_parameters():
         owner, _, leaf = name.rpartition(".")

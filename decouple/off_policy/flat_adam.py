@@ -1,11 +1,11 @@
-"""Parameters in one tensor, and Adam on it: a step of an optimizer or of an average is a handful of operations.
+"""Parameters in one tensor, and Adam on it: an optimizer step, or a target network's, is a handful of operations.
 
     flat = FlatParameters(network.parameters())
     optimizer = FlatAdam([flat], learning_rate=1e-3)
     optimizer.step(torch.autograd.grad(loss, optimizer.parameters))
 
-On small networks an optimizer's time is spent per tensor and per call, not per number: here it is a third of that of
-`torch.optim.Adam(fused=True)`, whose numbers these are.
+On small networks an optimizer's time goes into tensors and calls, not numbers: this one takes a third of the time of
+`torch.optim.Adam(fused=True)`, with the same results.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["FlatAdam", "FlatParameters"]
 
 
 class FlatParameters:
-    """Parameters that have become views of one tensor; used by their modules as before.
+    """Parameters turned into views of one tensor; their modules use them as before.
 
-    What copies a module (deepcopy, pickling) copies the parameters out of the tensor; `load_state_dict` writes into it.
+    A copy of a module (deepcopy, pickling) has parameters outside the tensor; `load_state_dict` writes into it.
 
     Attributes:
-        parameters: as given, each now a view of `values`.
-        values: all their numbers, (n,).
+        parameters: the parameters, each now a view of `values`.
+        values: the numbers of all parameters, (n,).
 
     Args:
-        parameters: of one type, on one device.
+        parameters: parameters of one type, on one device.
     """
 
     @checked()
@@ -44,15 +44,15 @@ class FlatParameters:
             parameter.data = part.view_as(parameter)
 
     def __len__(self) -> int:
-        """Numbers in all."""
+        """The number of scalars in all parameters together."""
         return len(self.values)
 
 
 class FlatAdam:
-    """Adam with b1 = 0.9 and b2 = 0.999 (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980): PyTorch's fused step.
+    """Adam with b1 = 0.9 and b2 = 0.999 (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) by PyTorch's fused step.
 
     Attributes:
-        parameters: of all groups, in the order in which `step` takes their gradients.
+        parameters: the parameters of all groups, in the order in which `step` takes their gradients.
     """
 
     @checked(groups=SOME, learning_rate=above(0), epsilon=above(0))
@@ -64,12 +64,12 @@ class FlatAdam:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step on these gradients, one per parameter."""
+        """Take one step on these gradients, one per parameter."""
         start = 0
         for group, (mean, square) in zip(self.groups, self.moments, strict=True):
             end = start + len(group.parameters)
             gradient = torch.cat([part.reshape(-1) for part in gradients[start:end]])
-            steps = torch.tensor(float(self.steps), device=gradient.device)  # before this one, which adam counts
+            steps = torch.tensor(float(self.steps), device=gradient.device)  # steps so far; adam adds this one
             adam(
                 [group.values], [gradient], [mean], [square], [], [steps],
                 fused=True, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999,

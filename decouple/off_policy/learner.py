@@ -1,21 +1,21 @@
-"""S agents of one architecture, learning as one batch: SAC, discrete SAC, TD3 and DDPG in plain torch.
+"""S agents of one architecture that learn as one batch: SAC, discrete SAC, TD3 and DDPG in plain torch.
 
     learner = Learner([make_model(seed) for seed in seeds], SACSettings())
     action = learner.act(observation, noise)                        # (S, N, O) -> (S, N, A)
     losses = learner.update(replay.sample(indices), noise)          # one gradient step of each agent
-    actors = learner.models()                                       # and each agent as a model of its own
+    actors = learner.models()                                       # each agent as a model of its own
 
-The equations are those of TorchRL's `SACLoss`, `DiscreteSACLoss`, `TD3Loss` and `DDPGLoss`, and tests hold each update
-to them, on actions in [-1, 1]: so critics read them, noise is added to them, and SAC's entropy is measured. What goes
-to the environment, `act` and its like, is in the task's units, and a `Replay` gives back what it was given in [-1, 1].
+The equations are those of TorchRL's `SACLoss`, `DiscreteSACLoss`, `TD3Loss` and `DDPGLoss`; tests compare each update
+with theirs. Losses work on actions in [-1, 1]: critics read them, noise is added to them, and SAC's entropy is measured
+in that unit. `act` and its like return actions in the task's units, and a `Replay` converts them to [-1, 1].
 
-What is gained by writing them on tensors: no TensorDict per pass, both critics of all agents in one product, no
-gradients of critics in the policy's loss. `decouple.off_policy.torchrl_learner` is the same with TorchRL's own losses.
+Plain tensors save time: no TensorDict per pass, one product for both critics of all agents, no gradients of critics in
+the policy's loss. `decouple.off_policy.torchrl_learner` does the same with TorchRL's own losses.
 
-A trunk that both networks read is trained by the critic and handed to the policy detached, as in SAC-AE and DrQ, unless
-the cut's scales say otherwise. An update runs it on the observations, at the policy's steps once more, since the
-critic's step has moved it (SAC-AE and DrQ do the same; DrQ-v2 hands the policy the features from before), for SAC on
-the next observations too, and the target trunk on these.
+The cut's gradient scales tell which networks train a shared trunk: with 0 for the policy and 1 for the value, as in
+SAC-AE and DrQ, the critic alone. An update runs the trunk on the observations, and once more for a policy step, since
+the critic's step has changed it (so do SAC-AE and DrQ; DrQ-v2 gives the policy the features from before). The target
+trunk runs on the next observations; for SAC the trunk runs on them too.
 
 SAC: Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905. Discrete SAC: Christodoulou 2019,
 https://arxiv.org/abs/1910.07207. TD3: Fujimoto et al. 2018, https://arxiv.org/abs/1802.09477. DDPG: Lillicrap et al.
@@ -52,11 +52,11 @@ class Learner:
     """S agents with their target networks and optimizers.
 
     Args:
-        models: one per seed, from `actor_qvalue`, of one architecture of linear layers; they are copied.
-        settings: the algorithm's: `SACSettings`, `TD3Settings` or `DDPGSettings`.
+        models: one model per seed, from `actor_qvalue`, of one architecture of linear layers; they are copied.
+        settings: the algorithm's settings: `SACSettings`, `TD3Settings` or `DDPGSettings`.
 
     Raises:
-        ValueError: models that do not go with the algorithm or cannot be stacked.
+        ValueError: models that the algorithm cannot train or that cannot be stacked.
     """
 
     @checked()
@@ -82,13 +82,13 @@ class Learner:
         self.updates = 0
 
     def _make_networks(self, models: Sequence[ActorQValue]) -> None:
-        """Stack the models, copy the targets, and lay the parameters flat, each group with its optimizer."""
+        """Stack the models, copy the target networks, flatten the parameters, make an optimizer per group."""
         self.online = nn.ModuleDict({name: stack(alike) for name, alike in _parts(models).items()})
         self.trunk, self.policy = self.online["trunk"], self.online["policy"]
         self.critic_body, self.critic_head = self.online["body"], self.online["head"]
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         flat, lagging = _flat_groups(self.online), _flat_groups(self.target)
-        # The policy's target is read by TD3 and DDPG; SAC evaluates the policy of today.
+        # TD3 and DDPG read a target policy; SAC uses the current policy.
         followed = [group for group in flat if len(flat[group]) and (group != "policy" or self.like.deterministic)]
         self.follow = [(lagging[group].values.detach(), flat[group].values.detach()) for group in followed]
         self.act_on = policy_network(self.policy)
@@ -101,13 +101,13 @@ class Learner:
         trunk = [flat["trunk"]] if self.at else []
         self.critic_optimizer = self._adam(flat["critic"], *(trunk if self.cut.value_gradient > 0 else []))
         self.policy_optimizer = self._adam(flat["policy"], *(trunk if self.cut.policy_gradient > 0 else []))
-        # Past autograd, where the critic is a plain perceptron of its own.
+        # Gradients without autograd, where the critic is a plain perceptron that shares no trunk.
         fused = self.critic.fused
         own = not self.at and not self.space.discrete
         self.traces_critic = own and fused is not None and _same(fused.parameters, self.critic_optimizer.parameters)
 
     def _make_temperature(self) -> None:
-        """SAC's temperature of each agent, and the Adam that learns it where it is not given."""
+        """Make SAC's temperature of each agent and, where it is learned, its Adam."""
         self.log_alpha = self.alpha_optimizer = None
         settings = self.settings
         if not isinstance(settings, SACSettings):
@@ -132,9 +132,12 @@ class Learner:
 
     @torch.no_grad()
     def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
-        """The action that the critics' targets assume, for the environment, (S, N, A) or (S, N, 1); what the critics
-        say of it, aggregated as the targets are; and what its entropy adds, `-alpha log pi` for SAC and else 0, both
-        (S, N, 1)."""
+        """The action that the critics' targets assume, its value, and the bonus for its entropy.
+
+        Returns:
+            The action for the environment, (S, N, A) or (S, N, 1); the critics' value of it, aggregated as the targets
+            are; and `-alpha log pi` for SAC, else 0, both (S, N, 1).
+        """
         to_policy, to_value = self.cut(self.trunk(observation))
         action, log_prob = self.acting.draw(self.act_on(to_policy), noise)
         value = self._aggregated(self.critic(to_value, action))
@@ -146,15 +149,15 @@ class Learner:
     # ------------------------------------------------------------------------------------------------------ learning
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
-        """One gradient step of every agent's critics and, every `policy_delay`-th time, of its policy; targets follow.
+        """One gradient step of every agent's critics; every `policy_delay`-th time also of its policy and the targets.
 
         Args:
-            batch: (S, B, ...), row s is agent s's; a continuous action in [-1, 1], as a `Replay` gives it.
-            noise: draws what the losses sample.
+            batch: transitions (S, B, ...), row s for agent s; continuous actions in [-1, 1], as from a `Replay`.
+            noise: random numbers for the samples that the losses draw.
 
         Returns:
-            Per seed, (S,): `loss/critic` (summed over critics), `value/mean`, and of the policy's steps `loss/actor`,
-            for SAC `policy/entropy` and `policy/alpha`.
+            Per seed, (S,): `loss/critic` (summed over critics), `value/mean`; at a policy step also `loss/actor` and,
+            for SAC, `policy/entropy` and `policy/alpha`.
         """
         hidden = self.trunk(batch.observation)  # (S, B, H)
         values, pull_back = self._values(batch, hidden)  # (Q, S, B, 1)
@@ -170,12 +173,12 @@ class Learner:
 
     @torch.no_grad()
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:
-        """`loss/critic` of each agent, (S,), on transitions that nothing is learned from."""
+        """Each agent's `loss/critic`, (S,), on these transitions, without learning from them."""
         values, _ = self._values(batch, self.trunk(batch.observation))
         return _squared(values - self._target(batch, noise))
 
     def _values(self, batch: Transition, hidden: Tensor) -> tuple[Tensor, Callable[[Tensor], Sequence[Any]]]:
-        """Of the actions taken, (Q, S, B, 1), and what takes a gradient with respect to them to the parameters'."""
+        """The actions' values (Q, S, B, 1), and a function from their gradient to the parameters' gradients."""
         _, to_value = self.cut(hidden)
         if self.traces_critic:
             values, pull_back = self.critic.traced(to_value, batch.action)
@@ -187,7 +190,7 @@ class Learner:
 
     @torch.no_grad()
     def _target(self, batch: Transition, noise: SeedNoise) -> Tensor:
-        """`r + gamma (1 - terminated) V'(s')`, (S, B, 1)."""
+        """The critics' targets `r + gamma (1 - terminated) V'(s')`, (S, B, 1)."""
         next_hidden = self.target["trunk"](batch.next_observation)  # (S, B, H)
         if self.like.deterministic:
             action = torch.tanh(self.target_policy(next_hidden))
@@ -210,17 +213,17 @@ class Learner:
         return torch.addcmul(batch.reward, 1 - batch.terminated, value, value=self.settings.gamma)
 
     def _aggregated(self, values: Tensor) -> Tensor:
-        """What the target critics (Q, ...) say together, (...)."""
+        """The target critics' values (Q, ...), aggregated over Q: (...)."""
         how = self.settings.target_aggregation
         if how == "min":
             return values.amin(0)
         return values.mean(0) if how == "mean" else values.quantile(how, 0)
 
     def _update_policy(self, batch: Transition, hidden: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
-        """A step of the policy on critics that are held fixed, and of SAC's temperature."""
+        """One step of the policy, with the critics fixed, and of SAC's temperature."""
         if self.at and (self.cut.policy_gradient > 0 or self.cut.value_gradient > 0):
             with torch.set_grad_enabled(self.cut.policy_gradient > 0):
-                hidden = self.trunk(batch.observation)  # the critic's step has moved it
+                hidden = self.trunk(batch.observation)  # again, since the critic's step has changed the trunk
         to_policy, _ = self.cut(hidden)
         features = hidden.detach()
         out = self.act_on(to_policy)
@@ -250,17 +253,16 @@ class Learner:
             "policy/alpha": alpha.view(-1),
         }
         if self.alpha_optimizer is not None:
-            # of L = -log_alpha (log pi + target entropy), as TorchRL's and Stable-Baselines3's
+            # The gradient of L = -log_alpha (log pi + target entropy), the loss of TorchRL and Stable-Baselines3.
             self.alpha_optimizer.step([-(mean_log_prob + self.target_entropy)])
         return metrics
 
     def _climbed(self, features: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first critic says of actions, (S, B, 1), and the gradient of each seed's mean loss with respect to
-        the actions, (S, B, A)."""
+        """The first critic's value of the actions, (S, B, 1), and the gradient of its negative mean, (S, B, A)."""
         if self.traces_critic:
             value, pull_back = self.frozen_critic.traced(features, action.detach())
             of_inputs, _ = pull_back(torch.full_like(value, -1 / value.shape[2]), of_input=True, of_parameters=False)
-            assert of_inputs is not None  # since it was asked for
+            assert of_inputs is not None  # since of_input=True
             return value[0], of_inputs[..., -action.shape[-1] :]
         leaf = action.detach().requires_grad_()
         value = self.frozen_critic(features, leaf)[0]
@@ -268,7 +270,7 @@ class Learner:
         return value.detach(), of_action
 
     def _step(self, optimizer: FlatAdam, gradients: Sequence[Tensor]) -> None:
-        """A step on the gradients of the optimizer's parameters, each seed's clipped by its own norm where asked."""
+        """Take an optimizer step on these gradients, each seed's clipped by its own norm if `max_grad_norm` is set."""
         if self.settings.max_grad_norm is not None:
             gradients, _ = clip_per_seed(gradients, self.settings.max_grad_norm, self.seeds)
         optimizer.step(gradients)
@@ -276,15 +278,15 @@ class Learner:
     def _adam(self, *groups: FlatParameters) -> FlatAdam:
         return FlatAdam(groups, self.settings.learning_rate, self.settings.adam_epsilon)
 
-    # ------------------------------------------------------------------------------------------------- what goes out
+    # ---------------------------------------------------------------------------------------------- models and state
 
     def weights(self) -> dict[str, Tensor]:
-        """All that is learned, by name, each (C * S, ...) with C networks of each agent, network by network."""
+        """The learned parameters by name, each (C * S, ...) with C networks per agent, network by network."""
         alpha = {} if self.log_alpha is None else {"log_alpha": self.log_alpha}
         return {**dict(self.online.named_parameters()), **alpha}
 
     def models(self) -> list[ActorQValue]:
-        """Each agent as a model of its own, with the parameters it has now."""
+        """Each agent as a model of its own, with its current parameters."""
         models = [copy.deepcopy(self.like) for _ in range(self.seeds)]
         for name, alike in _parts(models).items():
             unstack(self.online[name], alike)
@@ -317,13 +319,13 @@ class Learner:
             self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
 
     def __deepcopy__(self, memo: dict) -> Learner:
-        twin = Learner(self.models(), self.settings)  # the fixed critics are views, which a plain copy would cut off
+        twin = Learner(self.models(), self.settings)  # a plain copy would detach the fixed critics, which are views
         twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
         return twin
 
 
 def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
-    """What is stacked, of all models: trunks, policies, and critic by critic: row q * S + s is critic q of agent s."""
+    """The modules to stack: all models' trunks, policies, critics; row q * S + s of critics is critic q of agent s."""
     critics = [model.critic_parts() for model in models]
     bodies, heads = zip(*(parts[name] for name in critics[0] for parts in critics), strict=True)
     return {
@@ -335,7 +337,7 @@ def _parts(models: Sequence[ActorQValue]) -> dict[str, list[nn.Module]]:
 
 
 def _flat_groups(networks: nn.ModuleDict) -> dict[str, FlatParameters]:
-    """The parameters that one optimizer steps, and one target follows, each group flat."""
+    """The flat parameters of trunk, policy and critic, each stepped by one optimizer and followed by one target."""
     groups = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
     return {
         group: FlatParameters(p for n in names for p in networks[n].parameters()) for group, names in groups.items()
@@ -347,5 +349,5 @@ def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
 
 
 def _squared(errors: Tensor) -> Tensor:
-    """Means of the squares over the batch, summed over critics: (Q, S, B, 1) -> (S,)."""
+    """Mean squared error over the batch, summed over critics: (Q, S, B, 1) -> (S,)."""
     return errors.square().sum((0, 2, 3)) / errors.shape[2]

@@ -1,4 +1,4 @@
-"""What a training loop and a diagnosis ask of a learner, and the learner that fits a model.
+"""The interface of a learner, as training loop and diagnosis use it, and the function that makes one for a model.
 
 learner = make_learner(models, TD3Settings())                       # S agents at once: a `Learner`
 learner = make_learner(models, TD3Settings(), update="torchrl")     # one agent, TorchRL's own losses
@@ -25,7 +25,7 @@ __all__ = ["OffPolicyLearner", "TrainedAgents", "make_learner"]
 
 
 class TrainedAgents(Protocol):
-    """What `train_off_policy` asks of S agents; shapes as in `Learner`."""
+    """The interface of S agents for `train_off_policy`; shapes as in `Learner`."""
 
     settings: OffPolicySettings
     seeds: int
@@ -47,7 +47,7 @@ class TrainedAgents(Protocol):
 
 
 class OffPolicyLearner(TrainedAgents, Protocol):
-    """The whole of `Learner` and `TorchRLLearner`: critics that can be asked, and agents that can be taken out."""
+    """The whole interface of `Learner` and `TorchRLLearner`, with the critics' values and the agents as models."""
 
     device: torch.device
 
@@ -60,15 +60,16 @@ class OffPolicyLearner(TrainedAgents, Protocol):
 def make_learner(
     models: Sequence[ActorQValue], settings: OffPolicySettings, update: str = "batched"
 ) -> OffPolicyLearner:
-    """The learner of these agents.
+    """Make the learner of these agents.
 
     Args:
-        models: one per seed, from `actor_qvalue`.
-        settings: the algorithm's.
-        update: batched: `Learner`, all agents at once; torchrl: `TorchRLLearner`, one agent with TorchRL's own losses.
+        models: one model per seed, from `actor_qvalue`.
+        settings: the algorithm's settings.
+        update: `batched` for `Learner`, all agents at once; `torchrl` for `TorchRLLearner`, one agent with TorchRL's
+            own losses.
 
     Raises:
-        ValueError: models that do not go with the algorithm or cannot be stacked; several with `torchrl`.
+        ValueError: models that the algorithm cannot train or that cannot be stacked; several with `torchrl`.
     """
     if update == "batched":
         return Learner(models, settings)

@@ -1,16 +1,16 @@
-"""Replay for S agents: the last transitions of each, sampled per seed, in memory or in one file of fixed size.
+"""Replay for S agents: each agent's last transitions, sampled per seed, in memory or in one file of fixed size.
 
     replay = Replay(1_000_000, Widths(observation=17, action=6), space, seeds=6, path="runs/one/replay.bin", slack=100)
     replay.add(Transition(observation, action, reward, terminated, next_observation))         # each (S, N, width)
     batch = replay.sample(indices)                                                             # (S, B) -> (S, B, width)
 
-An action is added as the environment was given it, and kept and sampled in [-1, 1], as critics read it.
+Actions are added in the task's units, and stored and sampled in [-1, 1], as critics read them.
 
-TorchRL's buffers draw one set of indices for all, and a sample costs them some 200 microseconds, as much as a small
-network's update; this one draws a set for each seed and gathers whole rows. A run that was killed resumes exactly:
-rows are written straight into the file, which is `slack` rows longer than what may be sampled, so that what is written
-after a checkpoint never lies over what that checkpoint still samples from. A checkpoint holds checksums of those rows,
-by which a file that was cut, emptied or altered is refused; only rows that are new since the last one are summed.
+TorchRL's buffers draw one set of indices for all seeds, and a sample takes some 200 microseconds, as long as a small
+network's update; this replay draws a set per seed and gathers whole rows. A killed run resumes exactly. Rows are
+written straight into the file, which is `slack` rows longer than the rows that may be sampled: rows written after a
+checkpoint never overwrite those that the checkpoint samples from. A checkpoint holds checksums of its rows, so that a
+file that was cut, emptied or altered is refused; a checkpoint computes checksums only for blocks that are new.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from decouple.networks.heads import ActionSpace, ActionUnit
 
 __all__ = ["Replay", "Transition", "Widths"]
 
-BLOCK = 1024  # rows that one checksum is of
+BLOCK = 1024  # rows per checksum
 
 
 class Transition(NamedTuple):
-    """One step of S agents: each (S, B, width), float32; a discrete action is its index (S, B, 1)."""
+    """Environment steps of S agents, each tensor (S, B, width), float32; a discrete action is its index (S, B, 1)."""
 
     observation: Tensor
-    action: Tensor  # in the task's units where it is added to a replay, in [-1, 1] where it comes from one
+    action: Tensor  # in the task's units when added to a replay, in [-1, 1] when sampled from one
     reward: Tensor  # (S, B, 1)
-    terminated: Tensor  # (S, B, 1): 1 where the episode ended for good, 0 at a time-out
+    terminated: Tensor  # (S, B, 1): 1 where the episode terminated, 0 elsewhere and at a time-out
     next_observation: Tensor
 
 
 class Widths(NamedTuple):
-    """Numbers of one observation and of one action."""
+    """Widths of one observation and of one action."""
 
     observation: int
     action: int
@@ -55,16 +55,16 @@ class Replay:
     """The last `capacity` transitions of each of S agents.
 
     Args:
-        capacity: transitions of each agent that may be sampled; the oldest go first.
-        widths: of an observation and an action.
-        space: what actions are chosen from: `action_space(env.action_spec)`.
-        seeds: S.
-        path: a file that holds the rows, made here or gone on with; None: memory.
-        slack: rows that may be added between two checkpoints; a file is so much longer.
+        capacity: transitions per agent that may be sampled; the oldest are overwritten first.
+        widths: widths of an observation and an action.
+        space: action space of the environment: `action_space(env.action_spec)`.
+        seeds: number of agents, S.
+        path: file of the rows, made here or reused; None for memory.
+        slack: rows that may be added between two checkpoints; the file is longer by as many.
 
     Raises:
-        ValueError: a size below 1, or an action of another width than the space's.
-        OSError: the disk has no room for the file; it is asked for at once, not when it fills.
+        ValueError: a size below 1, or an action width other than the space's.
+        OSError: the disk has no room for the file; its whole size is reserved at once.
     """
 
     @checked(slack=at_least(0))
@@ -91,17 +91,17 @@ class Replay:
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
-        # Bytes of a file that is gone on with.
+        # The size in bytes of a file that is reused.
         self.found = self.path.stat().st_size if self.path and self.path.exists() else None
         self.file = None if self.path is None else _open(self.path, shape)
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)
         self.offsets = torch.arange(seeds)[:, None]  # (S, 1)
-        self.added = 0  # of each agent, since the beginning
+        self.added = 0  # transitions per agent since the beginning
         self.sums: dict[int, int] = {}  # block, counted from the first row ever added -> CRC-32 of its rows in the file
 
     def __len__(self) -> int:
-        """Transitions of each agent that may be sampled."""
+        """The number of transitions per agent that may be sampled."""
         return min(self.added, self.capacity)
 
     def add(self, transition: Transition) -> None:
@@ -119,23 +119,25 @@ class Replay:
             self.rows[torch.arange(first, self.added) % ring] = new
 
     def sample(self, indices: Tensor) -> Transition:
-        """The transitions at `indices` (S, B), whole numbers in [0, len(self)): 0 is the oldest. Actions in [-1, 1]."""
+        """The transitions at `indices` (S, B), integers in [0, len(self)), 0 the oldest; actions in [-1, 1]."""
         positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
         rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
 
     def since(self, added: int) -> Transition:
-        """What has been added since there were `added` transitions of each agent, (S, K, width), the oldest first.
+        """The transitions added after the first `added` of each agent, (S, K, width), the oldest first.
 
-        Of more than lie in memory or in the file, the last.
+        Transitions that have been overwritten since are left out.
         """
         first = max(added, self.added - len(self.rows))
         rows = self.rows[torch.arange(first, self.added) % len(self.rows)]  # (K, S, width)
         return Transition(*rows.transpose(0, 1).split(self.split, -1))
 
     def state_dict(self) -> dict[str, int | Tensor]:
-        """What a checkpoint needs: the place in the file, whose rows are put on the disk now, and their checksums; in
-        memory, the rows."""
+        """The state for a checkpoint: in memory, the rows; with a file, its position and checksums.
+
+        A file's rows are flushed to the disk first.
+        """
         place: dict[str, int | Tensor] = {"added": self.added, "ring": len(self.rows)}
         if self.file is None:
             return place | {"rows": self.rows[: self.added].clone()}
@@ -147,11 +149,11 @@ class Replay:
         return place | {"first": first, "sums": torch.tensor([*self.sums.values(), *sums], dtype=torch.int64)}
 
     def load_state_dict(self, state: Mapping[str, int | Tensor]) -> None:
-        """Go on from a `state_dict`.
+        """Restore a `state_dict`.
 
         Raises:
-            ValueError: rows have been written over already in a ring of another length (`capacity` and `slack`), or
-                lie in a file that is not this one, or that was cut or altered since.
+            ValueError: a full ring of another length (`capacity` and `slack`), rows in another file than this one, or
+                a file that was cut or altered since.
         """
         added, ring = int(state["added"]), int(state["ring"])
         if ring != len(self.rows) and added > min(ring, len(self.rows)):
@@ -165,7 +167,7 @@ class Replay:
         self.added = added
 
     def _check_file(self, added: int, ring: int, state: Mapping[str, int | Tensor]) -> None:
-        """Refuse a file that does not hold the rows of a state; what was made longer is cut to what was found."""
+        """Check that the file holds a state's rows; ValueError otherwise. A file that was cut keeps its length."""
         if self.path is None or self.file is None or self.found is None:
             raise ValueError(f"path must be the file that the state's {added:,} rows lie in; got a new one, or memory")
         way_out = (
@@ -176,7 +178,7 @@ class Replay:
             with contextlib.suppress(OSError):  # Windows truncates no file that is mapped
                 os.truncate(self.path, self.found)
             raise ValueError(f"{self.path} was cut: it has {self.found:,} bytes of {size:,}; {way_out}")
-        if "sums" not in state:  # by decouple 0.1
+        if "sums" not in state:  # a checkpoint of decouple 0.1
             return
         first, sums = int(state["first"]), state["sums"]
         whole = range(-(-first // BLOCK), added // BLOCK)
@@ -185,7 +187,7 @@ class Replay:
             if self._sum(start, stop) != expected:
                 raise ValueError(
                     f"{self.path} is corrupt: of the {added:,} transitions of each agent, those from {start:,} to "
-                    f"{stop:,} are not what they were at the checkpoint (CRC-32 differs); {way_out}"
+                    f"{stop:,} have changed since the checkpoint (CRC-32 differs); {way_out}"
                 )
         self.sums = dict(zip(whole, torch.as_tensor(sums).tolist(), strict=False))
 
@@ -201,15 +203,15 @@ class Replay:
 
 
 def _ends(first: int, last: int) -> list[tuple[int, int]]:
-    """The rows before the first whole block and behind the last one: each from, to."""
+    """The rows before the first whole block and after the last one, each as (start, stop)."""
     behind = max(first, last // BLOCK * BLOCK)
     return [(first, min(-(-first // BLOCK) * BLOCK, behind)), (behind, last)]
 
 
 def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap:
-    """The file's rows, mapped; its room on the disk is reserved here, so that a full disk is an error and no crash.
+    """The file's rows as a memory map. The disk space is reserved here: a full disk is then an error and not a crash.
 
-    A file that is there already, of a run that goes on, keeps its rows; a shorter one grows.
+    An existing file, of a resumed run, keeps its rows; a shorter one grows.
     """
     size = int(np.prod(shape)) * 4
     path.parent.mkdir(parents=True, exist_ok=True)

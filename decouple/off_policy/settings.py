@@ -1,8 +1,8 @@
 """Settings of SAC, TD3 and DDPG, each default with its source.
 
-Sources: SU, OpenAI Spinning Up (https://spinningup.openai.com), whose code the actor-size study trained with; zoo, the
-hyper-parameters of RL Baselines3 Zoo (https://github.com/DLR-RM/rl-baselines3-zoo), which it took its settings from;
-SB3, the defaults of Stable-Baselines3, where the zoo says nothing.
+Sources: SU, OpenAI Spinning Up (https://spinningup.openai.com), the code of the actor-size study; zoo, the
+hyper-parameters of RL Baselines3 Zoo (https://github.com/DLR-RM/rl-baselines3-zoo), the source of its settings; SB3,
+the defaults of Stable-Baselines3, where the zoo gives none.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["DDPGSettings", "OffPolicySettings", "SACSettings", "TD3Settings"]
 
 @dataclass
 class OffPolicySettings:
-    """What SAC, TD3 and DDPG have in common. Steps and frames are those of one agent, not of all seeds together.
+    """Settings that SAC, TD3 and DDPG have in common. Steps and frames count one agent's, not all seeds' together.
 
-    The least of two critics underestimates, small actors then gather poor data, and their critics overfit it:
-    Mastikhina et al., *Optimistic critics can empower small actors* (RLC 2025, https://arxiv.org/abs/2506.01016).
-    `target_aggregation` is the remedy, from min over mean to the quantile 1, the greatest; with transitions held out,
-    `loss/critic_held_out` beside `loss/critic` shows how far the critic overfits.
+    The minimum of two critics underestimates; small actors then gather poor data, and their critics overfit it:
+    Mastikhina et al., *Optimistic critics can empower small actors* (RLC 2025, https://arxiv.org/abs/2506.01016). A
+    less pessimistic `target_aggregation` is the remedy: mean, or quantiles up to 1, the maximum. With transitions held
+    out, `loss/critic_held_out` beside `loss/critic` shows how far the critic overfits.
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
@@ -35,17 +35,17 @@ class OffPolicySettings:
     total_frames: int = 1_000_000  # environment steps of each agent (zoo, MuJoCo)
     learning_starts: int = 10_000  # steps with uniform actions before the first update (SU start_steps; zoo, MuJoCo)
     train_every: int = 1  # environment steps between updates (SB3; SU 50, with as many updates)
-    updates: int = 1  # gradient steps each time (SB3)
+    updates: int = 1  # gradient steps after every `train_every` environment steps (SB3)
     batch_size: int = 256  # transitions of each agent per update (SB3; SU 100)
-    buffer_size: int = 1_000_000  # transitions of each agent kept (SU, SB3)
+    buffer_size: int = 1_000_000  # transitions kept of each agent (SU, SB3)
     gamma: float = 0.99  # discount (SU, SB3)
     tau: float = 0.005  # share of the online network that the target takes on at each policy step (SU, SB3)
     policy_delay: int = 1  # critic steps per step of the policy and the targets
-    target_aggregation: Any = "min"  # of the target critics: min (SU, SB3), mean, or a quantile in [0, 1]; see below
-    held_out_every: int | None = None  # every so many steps, transitions are kept from training; None: none are
-    learning_rate: float = 3e-4  # Adam, of policy, critics and temperature (SAC: SB3; SU 1e-3)
-    adam_epsilon: float = 1e-8  # Adam (PyTorch)
-    max_grad_norm: float | None = None  # of each agent's gradient, per optimizer; None: not clipped (SU, SB3)
+    target_aggregation: Any = "min"  # aggregate of the target critics: min (SU, SB3), mean, or a quantile in [0, 1]
+    held_out_every: int | None = None  # every n-th step's transitions are held out of training; None: none are
+    learning_rate: float = 3e-4  # Adam's learning rate, for policy, critics and temperature (SAC: SB3; SU 1e-3)
+    adam_epsilon: float = 1e-8  # Adam's epsilon (PyTorch)
+    max_grad_norm: float | None = None  # largest norm of each agent's gradient, per optimizer; None: any (SU, SB3)
     log_every: int = 1000  # steps between rows of metrics
     evaluate_every: int = 10_000  # steps between evaluations
     checkpoint_every: int = 10_000  # steps between checkpoints; a multiple of log_every
@@ -54,7 +54,7 @@ class OffPolicySettings:
         whole = ("total_frames", "train_every", "updates", "batch_size", "buffer_size", "policy_delay")
         for name in (*whole, "log_every", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
-        allowed = f"a whole number in [0, {self.total_frames}), the total frames: nothing would be learned"
+        allowed = f"a whole number in [0, {self.total_frames}), below total_frames, so that updates follow"
         check_setting("learning_starts", self.learning_starts, lambda v: v in range(self.total_frames), allowed)
         for name in ("gamma", "tau"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
@@ -76,7 +76,7 @@ class OffPolicySettings:
 
     @checked()
     def check_model(self, model: ActorQValue) -> None:
-        """Refuse a model that the algorithm cannot train."""
+        """Check that the algorithm can train this model; ValueError otherwise."""
 
 
 def _aggregates(how: Any) -> bool:
@@ -85,11 +85,11 @@ def _aggregates(how: Any) -> bool:
 
 @dataclass
 class SACSettings(OffPolicySettings):
-    """Soft actor-critic, for continuous and for discrete actions. Entropies are of actions in [-1, 1], in nats."""
+    """Settings of soft actor-critic, for continuous and discrete actions; entropies of actions in [-1, 1], in nats."""
 
     alpha: float | None = None  # temperature; None: learned (SB3; SU 0.2)
-    alpha_init: float = 1.0  # where a learned temperature starts (SB3)
-    target_entropy: float | None = None  # of a learned temperature; None: -A, discrete 0.98 log n (TorchRL)
+    alpha_init: float = 1.0  # first value of a learned temperature (SB3)
+    target_entropy: float | None = None  # target of a learned temperature; None: -A, discrete 0.98 log n (TorchRL)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,7 +99,7 @@ class SACSettings(OffPolicySettings):
 
     @checked()
     def entropy_target(self, space: ActionSpace) -> float:
-        """The entropy that a learned temperature aims at, in nats, of an action whose components lie in [-1, 1]."""
+        """The target entropy of a learned temperature, in nats, for actions whose components lie in [-1, 1]."""
         if self.target_entropy is not None:
             return self.target_entropy
         return 0.98 * math.log(space.size) if space.discrete else -float(space.size)
@@ -115,12 +115,14 @@ class SACSettings(OffPolicySettings):
 @dataclass
 @with_defaults(learning_rate=1e-3)  # (SU, SB3, zoo)
 class DDPGSettings(OffPolicySettings):
-    """Deep deterministic policy gradient. Noise is on actions in [-1, 1]: in units of half their range, as in Fujimoto
-    et al. 2018."""
+    """Settings of deep deterministic policy gradient.
 
-    exploration_noise: float = 0.1  # standard deviation of what is added to actions while training (SU, zoo)
-    target_noise: float = 0.0  # standard deviation of what is added to the target policy's actions; TD3's smoothing
-    target_noise_clip: float = 0.5  # and its bound
+    Noise is added to actions in [-1, 1], so its unit is half the action's range, as in Fujimoto et al. 2018.
+    """
+
+    exploration_noise: float = 0.1  # standard deviation of the noise on actions while training (SU, zoo)
+    target_noise: float = 0.0  # standard deviation of the noise on the target policy's actions; TD3's smoothing
+    target_noise_clip: float = 0.5  # bound of the target noise
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,7 +140,7 @@ class DDPGSettings(OffPolicySettings):
 @dataclass
 @with_defaults(policy_delay=2, target_noise=0.2, target_noise_clip=0.5)  # (SU, SB3)
 class TD3Settings(DDPGSettings):
-    """Twin delayed deep deterministic policy gradient: DDPG with a twin critic, a delayed policy, smoothed targets."""
+    """Settings of TD3 (twin delayed DDPG): DDPG with a twin critic, a delayed policy, smoothed targets."""
 
     @checked()
     def check_model(self, model: ActorQValue) -> None:

@@ -1,13 +1,13 @@
-"""A stacked multilayer perceptron as one operation of autograd, for networks whose time goes into launches and memory.
+"""A stacked multilayer perceptron as one autograd operation, for small networks, whose time goes into kernel launches.
 
     mlp = fuse(stack([nn.Sequential(*mlp_blocks(3, [64, 64], nn.ReLU), head) for ...]))
-    mlp(x)                     # (S, B, in) -> (S, B, out), the module's own numbers and gradients
-    out, pull_back = mlp.traced(x)                  # the same, with the way back as a function, past autograd
+    mlp(x)                     # (S, B, in) -> (S, B, out), with the module's own outputs and gradients
+    out, pull_back = mlp.traced(x)                  # the same, with the backward pass as a function, without autograd
     _, of_parameters = pull_back(torch.ones_like(out))
 
-Forward, activations work in place on what the product has written; backward, so do their derivatives, no gradient is
-computed that nobody asks for, and a layer with a single output (a value head) is a row times a matrix, where the
-general product would be ten times slower. What is not such a perceptron is left as it is.
+Activations and their derivatives work in place, and only gradients that are asked for are computed. A layer with a
+single output (a value head) is a row times a matrix; the general product would be ten times slower. `fuse` returns
+None for modules that are not such a perceptron.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.
 
 
 def fuse(*modules: nn.Module) -> FusedMLP | None:
-    """The modules, one after another, as one operation on the same parameters; None where they are something else.
+    """The modules, one after another, as one operation on the same parameters; None for modules of other kinds.
 
     Args:
-        modules: stacked: sequences of dense blocks with ReLU or tanh, and linear layers. What a first block would
-            append to its input must be in the input already.
+        modules: stacked modules: sequences of dense blocks with ReLU or tanh, and linear layers. The input must already
+            hold the further features that a first block would append.
     """
     layers: list[tuple[StackedLinear, str]] = []
     for module in modules:
@@ -47,7 +47,7 @@ def fuse(*modules: nn.Module) -> FusedMLP | None:
 
 
 class FusedMLP:
-    """Layers and activations, (S, B, in) -> (S, B, out); made by `fuse`. It holds the layers' own parameters."""
+    """Linear layers and activations, (S, B, in) -> (S, B, out), on the layers' own parameters; made by `fuse`."""
 
     @checked(layers=SOME, activations=all_of(one_of("relu", "tanh", "linear"), least=1))
     def __init__(self, layers: Sequence[StackedLinear], activations: Sequence[str]):
@@ -61,12 +61,12 @@ class FusedMLP:
 
     @torch.no_grad()
     def traced(self, x: Tensor) -> tuple[Tensor, PullBack]:
-        """What it makes of x, and the way back; autograd would take a fifth of a small network's time for its own.
+        """The output, and its backward pass as a function; autograd's overhead is a fifth of a small network's time.
 
         Returns:
-            (S, B, out), and a function of the gradient with respect to it, (S, B, out), that returns those with respect
-            to x, (S, B, in), and to `parameters`, in their order. `of_input` (False) and `of_parameters` (True) say
-            which are wanted; None stands for one that is not.
+            The output (S, B, out), and a function from its gradient (S, B, out) to the gradients of x, (S, B, in), and
+            of `parameters`, in their order. Its switches `of_input` (default False) and `of_parameters` (default True)
+            choose the gradients; None stands for one that is switched off.
         """
         seen = _hidden(x, self.activations, self.parameters)
 
@@ -81,7 +81,7 @@ class FusedMLP:
 
 
 class _MLP(torch.autograd.Function):
-    """h_i = f_i(h_{i-1} W_i + b_i)."""
+    """The perceptron h_i = f_i(h_{i-1} W_i + b_i) as an autograd function."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activations: tuple[str, ...], *parameters: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _pulled_back(
     wanted: Sequence[bool],
     of_input: bool,
 ) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Gradients with respect to the input and to weights and biases, layer by layer; None for those not wanted."""
+    """Gradients of the input, and of weights and biases, layer by layer; None for those that are not wanted."""
     depth = len(activations)
     found: list[Tensor | None] = [None] * (2 * depth)
     for index in reversed(range(depth)):
@@ -130,7 +130,7 @@ def _pulled_back(
 
 
 def _hidden(x: Tensor, activations: Sequence[str], parameters: Sequence[Tensor]) -> list[Tensor]:
-    """x and what each layer makes of it."""
+    """The input x and the output of each layer after its activation."""
     seen = [x]
     for activation, weight, bias in zip(activations, parameters[::2], parameters[1::2], strict=True):
         if weight.shape[-1] == 1:
@@ -147,7 +147,7 @@ def _hidden(x: Tensor, activations: Sequence[str], parameters: Sequence[Tensor])
 
 
 def _relu_gradient(gradient: Tensor, out: Tensor, fresh: bool) -> Tensor:
-    """In place unless the gradient came from outside, where it may be another's."""
+    """ReLU's derivative times the gradient: in place, unless the gradient is the caller's (`fresh`)."""
     if fresh:
         return torch.ops.aten.threshold_backward(gradient, out, 0)
     return torch.ops.aten.threshold_backward.grad_input(gradient, out, 0, grad_input=gradient)
@@ -167,9 +167,9 @@ _DERIVATIVES: dict[str, Callable[[Tensor, Tensor, bool], Tensor]] = {
 
 
 def _layers(module: nn.Module) -> list[tuple[StackedLinear, str]] | None:
-    """The linear layers of a stacked module with the activation after each; None where it is something else."""
+    """The linear layers of a stacked module with the activation after each; None for a module of another kind."""
     if isinstance(module, Concatenate):
-        return []  # what it appends is in x already
+        return []  # x holds the further features already
     if isinstance(module, StackedLinear):
         return None if module.bias is None else [(module, "linear")]
     if isinstance(module, DenseBlock):

@@ -1,15 +1,15 @@
-"""One agent of any blocks, learning with TorchRL's own SACLoss, DiscreteSACLoss, TD3Loss or DDPGLoss.
+"""One agent of any blocks that learns with TorchRL's own SACLoss, DiscreteSACLoss, TD3Loss or DDPGLoss.
 
     learner = TorchRLLearner(model, TD3Settings())
     action = learner.act(observation, noise)                        # (1, N, O) -> (1, N, A)
     losses = learner.update(replay.sample(indices), noise)          # one gradient step
     (actor,) = learner.models()
 
-It is `decouple.off_policy.learner.Learner` for what that cannot stack (convolutions, a user's own blocks), and what
-that is tested against. The losses read the branches after the cut; the trunk, online and target, runs outside of them,
-since TorchRL copies what it is given. The order of a step: critics, the policy on the critics as they are then,
-temperature, targets. They are given the networks for actions in [-1, 1] (`ActorQValue.unit`), so that entropy and noise
-are in that unit.
+It replaces `decouple.off_policy.learner.Learner` for blocks that cannot be stacked (convolutions, a user's own), and
+the tests compare `Learner` with it. The losses hold the branches after the cut; the trunk, online and target, runs
+outside them, since TorchRL's losses copy their networks. An update steps the critics, then the policy on the new
+critics, the temperature, the targets. The losses get the networks for actions in [-1, 1] (`ActorQValue.unit`), so that
+entropy and noise are in that unit.
 """
 
 from __future__ import annotations
@@ -40,17 +40,18 @@ class TorchRLLearner:
     """One agent with its target networks and optimizers; takes the place of a `Learner` of one seed.
 
     Args:
-        model: from `actor_qvalue`, of any blocks that read the observation and, in critics, the action; it is copied.
-        settings: the algorithm's: `SACSettings`, `TD3Settings` or `DDPGSettings`.
+        model: a model from `actor_qvalue`; its blocks may be any that read the observation and, in critics, the action.
+            It is copied.
+        settings: the algorithm's settings: `SACSettings`, `TD3Settings` or `DDPGSettings`.
 
     Attributes:
-        seeds: 1, the leading axis of everything that goes in and out.
-        loss: TorchRL's; its parameters are the agent's, without the trunk's.
-        updates: how many there were.
+        seeds: 1, the leading axis of all inputs and outputs.
+        loss: TorchRL's loss; its parameters are the agent's, without the trunk's.
+        updates: number of updates so far.
 
     Raises:
-        ValueError: a model that does not go with the algorithm or reads further keys; twin critics of two
-            architectures; for DDPG, a twin or target noise.
+        ValueError: a model that the algorithm cannot train or that reads further keys; twin critics of different
+            architectures; a target aggregation other than min; for DDPG, a twin or target noise.
     """
 
     seeds = 1
@@ -72,7 +73,7 @@ class TorchRLLearner:
         explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
         self.acting = Acting(self.space, explores, self.device)
         self.attach_policy, self.attach_value = Attach(), Attach()
-        self.loss: Any = self._loss()  # each of TorchRL's has method names of its own
+        self.loss: Any = self._loss()  # Any: TorchRL's losses have method names of their own
         self.loss.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
         self.target_updater = SoftUpdate(self.loss, tau=settings.tau)  # copies today's values into the targets
         trunk, cut = list(self.trunk.parameters()), self.cut
@@ -97,8 +98,7 @@ class TorchRLLearner:
 
     @torch.no_grad()
     def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
-        """As `Learner.judge`, of one agent: an action, the least of the critics' values of it, and what its entropy
-        adds, each (1, N, width)."""
+        """`Learner.judge` for one agent: an action, the minimum of its values, its entropy bonus, each (1, N, ...)."""
         to_policy, to_value = self.cut(self.trunk(self._shaped(observation)))
         action, log_prob = self.acting.draw(self._policy(to_policy), noise)
         read = action[0, :, 0] if self.space.discrete else action[0]
@@ -108,22 +108,22 @@ class TorchRLLearner:
         return self.acting.to_task(action), value, -self.loss.log_alpha.exp() * log_prob if sac else log_prob
 
     def _policy(self, features: Tensor) -> Any:
-        """What the policy's layers put out, (N, H) -> (1, N, parameters)."""
+        """The output of the policy's layers, (N, H) -> (1, N, parameters)."""
         out = self.policy(features)
         return tuple(part[None] for part in out) if isinstance(out, tuple) else out[None]
 
     # ------------------------------------------------------------------------------------------------------ learning
 
     def update(self, batch: Transition, noise: SeedNoise | None = None) -> dict[str, Tensor]:
-        """One gradient step of the critics and, every `policy_delay`-th time, of the policy; targets follow.
+        """One gradient step of the critics; every `policy_delay`-th time also of the policy and the targets.
 
         Args:
-            batch: (1, B, width); a continuous action in [-1, 1], as a `Replay` gives it.
-            noise: not read: TorchRL's losses draw from torch's global generator, whose state a checkpoint must hold.
+            batch: transitions (1, B, width); continuous actions in [-1, 1], as from a `Replay`.
+            noise: not used: TorchRL's losses draw from torch's global generator, whose state a checkpoint must hold.
 
         Returns:
-            Each (1,): `loss/critic` (summed over critics), `value/mean`, and of the policy's steps `loss/actor`, for
-            SAC `policy/entropy` and `policy/alpha`.
+            Each (1,): `loss/critic` (summed over critics), `value/mean`; at a policy step also `loss/actor` and, for
+            SAC, `policy/entropy` and `policy/alpha`.
         """
         hidden = self.trunk(self._shaped(batch.observation))  # (B, H)
         data = self._data(batch, hidden)
@@ -136,7 +136,7 @@ class TorchRLLearner:
         if self.updates % self.settings.policy_delay == 0:
             if self.at and (self.cut.policy_gradient > 0 or self.cut.value_gradient > 0):
                 with torch.set_grad_enabled(self.cut.policy_gradient > 0):
-                    hidden = self.trunk(self._shaped(batch.observation))  # the critic's step has moved it
+                    hidden = self.trunk(self._shaped(batch.observation))  # again: the critic's step has changed it
             data[POLICY] = self.cut(hidden)[0]
             data[VALUE] = hidden.detach()
             metrics |= self._update_policy(data)
@@ -148,16 +148,16 @@ class TorchRLLearner:
 
     @torch.no_grad()
     def critic_loss(self, batch: Transition, noise: SeedNoise | None = None) -> Tensor:
-        """`loss/critic`, (1,), on transitions that nothing is learned from."""
+        """`loss/critic`, (1,), on these transitions, without learning from them."""
         return self._critic_loss(self._data(batch, self.trunk(self._shaped(batch.observation))))[0][None]
 
     def _data(self, batch: Transition, hidden: Tensor) -> TensorDict:
-        """What TorchRL's losses read, (B,): features before and after the step, the action, reward and termination."""
+        """The input of TorchRL's losses, (B,): features before and after the step, action, reward and termination."""
         to_policy, to_value = self.cut(hidden)
         with torch.no_grad():
             after = self._shaped(batch.next_observation)
             next_to_value = self.target_trunk(after)
-            # SAC evaluates the policy of today, on the trunk of today; TD3 and DDPG the target policy
+            # SAC uses the current policy on the current trunk; TD3 and DDPG use the target policy.
             today = self.at and not self.model.deterministic
             next_to_policy = self.trunk(after) if today else next_to_value
         terminated = batch.terminated[0].bool()  # (B, 1)
@@ -175,7 +175,7 @@ class TorchRLLearner:
         ).auto_batch_size_(1)
 
     def _critic_loss(self, data: TensorDict) -> tuple[Tensor, Tensor]:
-        """The loss of TorchRL and the values that it is of."""
+        """TorchRL's critic loss, and the values in it."""
         if isinstance(self.loss, DDPGLoss):
             loss, metadata = self.loss.loss_value(data)
             return loss, metadata["pred_value"].detach()
@@ -183,7 +183,7 @@ class TorchRLLearner:
             loss, metadata = self.loss.value_loss(data)
             return loss, metadata["pred_value"]
         loss, _ = self.loss.qvalue_loss(data) if self.space.discrete else self.loss.qvalue_v2_loss(data)
-        return loss, self._values(data)  # SACLoss does not say them
+        return loss, self._values(data)  # SACLoss does not return them
 
     @torch.no_grad()
     def _values(self, data: TensorDict) -> Tensor:
@@ -201,7 +201,7 @@ class TorchRLLearner:
         return torch.stack(values)
 
     def _update_policy(self, data: TensorDict) -> dict[str, Tensor]:
-        """A step of the policy on critics that are held fixed, and of SAC's temperature."""
+        """One step of the policy, with the critics fixed, and of SAC's temperature."""
         self.attach_policy.features = data[POLICY]
         loss, metadata = self.loss.loss_actor(data) if isinstance(self.loss, DDPGLoss) else self.loss.actor_loss(data)
         self.attach_policy.features = None
@@ -218,7 +218,7 @@ class TorchRLLearner:
         return metrics
 
     def _loss(self) -> LossModule:
-        """TorchRL's loss on the branches, with the critics' own values where it has drawn others."""
+        """TorchRL's loss on the branches; critics that it has initialised anew get their own parameters back."""
         unit = self.model.unit()
         actor, critics = unit.get_policy_branch(), unit.get_qvalue_branches()
         settings, twin = self.settings, {"num_qvalue_nets": 2, "loss_function": "l2", "deactivate_vmap": True}
@@ -228,7 +228,7 @@ class TorchRLLearner:
                 raise ValueError(
                     f"model must have one critic, and target_noise be 0, for TorchRL's DDPGLoss; got {got}"
                 )
-            # It detaches what it reads, and the trunk would learn nothing
+            # DDPGLoss detaches its input, so that the trunk would get no gradient.
             actor = TensorDictSequential(TensorDictModule(self.attach_policy, [POLICY], [POLICY]), *actor.module)
             critic = TensorDictSequential(TensorDictModule(self.attach_value, [VALUE], [VALUE]), *critics[0].module)
             return DDPGLoss(actor, critic, loss_function="l2", delay_actor=True)
@@ -237,7 +237,7 @@ class TorchRLLearner:
             raise ValueError(f"model must have twin critics of one architecture; got {shapes[0]} and {shapes[1]}")
         if isinstance(settings, TD3Settings):
             actor = TensorDictSequential(TensorDictModule(nn.Identity(), [VALUE], [VALUE]), *actor.module)
-            # ... since it shows the critic only what the actor reads
+            # The identity above makes the actor read VALUE: TD3Loss gives the critic only the actor's input keys.
             noise = {"policy_noise": settings.target_noise, "noise_clip": settings.target_noise_clip}
             loss = TD3Loss(actor, critics[0], bounds=(-1.0, 1.0), **noise, **twin)
         elif isinstance(settings, SACSettings):
@@ -260,7 +260,7 @@ class TorchRLLearner:
         return self.loss.value_network_params if isinstance(self.loss, DDPGLoss) else self.loss.qvalue_network_params
 
     def _shaped(self, observation: Tensor) -> Tensor:
-        """(1, B, width) as the model takes it, (B, *shape), in its type."""
+        """An observation (1, B, width) in the model's shape (B, *shape) and type."""
         example = self.model.example["observation"]
         return observation.reshape(-1, *example.shape).to(example.dtype)
 
@@ -277,16 +277,16 @@ class TorchRLLearner:
         parameters = list(parameters)
         return torch.optim.Adam(parameters, lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True)
 
-    # ------------------------------------------------------------------------------------------------- what goes out
+    # ---------------------------------------------------------------------------------------------- models and state
 
     def weights(self) -> dict[str, Tensor]:
-        """All that is learned, by name."""
+        """The learned parameters, by name."""
         return dict(nn.ModuleDict({"trunk": self.trunk, "loss": self.loss}).named_parameters())
 
     def models(self) -> list[ActorQValue]:
-        """The agent as a model, with the parameters it has now."""
+        """The agent as a model, with its current parameters."""
         model = copy.deepcopy(self.model)
-        if not isinstance(self.loss, DDPGLoss):  # which trains the model's own critic
+        if not isinstance(self.loss, DDPGLoss):  # DDPGLoss trains the model's own critic
             critics = model.unit().get_qvalue_branches()
             for critic, values in zip(critics, self.loss.qvalue_network_params.data, strict=True):
                 TensorDict.from_module(critic).data.copy_(values)
@@ -318,15 +318,15 @@ class TorchRLLearner:
     def __deepcopy__(self, memo: dict) -> TorchRLLearner:
         twin = TorchRLLearner(
             self.models()[0], self.settings
-        )  # a plain copy of the loss loses whose parameters it holds
+        )  # a plain copy of the loss would hold other parameters than the model
         twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
         return twin
 
 
 class Attach(nn.Module):
-    """Hands on features (B, H) with their graph where a loss has detached them: DDPGLoss detaches all that it reads.
+    """Replaces features (B, H) that a loss has detached by those with their graph: DDPGLoss detaches its input.
 
-    `features` are those with the graph, or None; what is no detached view of them passes as it came.
+    `features` are the features with the graph, or None; an input that shares no memory with them is returned as is.
     """
 
     def __init__(self) -> None:

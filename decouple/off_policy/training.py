@@ -1,10 +1,10 @@
-"""Off-policy training of S agents at once: act, remember, update.
+"""Off-policy training of S agents at once: act, store transitions, update.
 
     learner = Learner([make_model(seed) for seed in seeds], TD3Settings(total_frames=20_000))
     train_off_policy(env, learner, seeds=seeds, log=lambda metrics, frames: print(frames, metrics))
 
-The environment has the batch size (S, N): N environments of each of S seeds. Each agent's numbers are those it would
-have alone with its seed; frames count the steps of one agent.
+The environment has the batch size (S, N): N environments for each of S seeds. Each agent learns what it would learn
+alone with its seed; frames count the environment steps of one agent.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
 
-HELD_OUT_BATCH = 1024  # transitions of each agent that were kept from training, to measure the critic on
+HELD_OUT_BATCH = 1024  # held-out transitions per agent on which the critic's loss is measured
 
 
 @checked()
 def replay_for(env: EnvBase, learner: TrainedAgents, path: str | Path | None = None) -> Replay:
-    """The replay that the learner's settings ask for, in memory or in the file at `path`."""
+    """Make the replay for the learner's settings, in memory or in the file at `path`."""
     settings, per_step = learner.settings, env.batch_size[1]
     widths = Widths(env.observation_spec["observation"].shape[-1], 1 if learner.space.discrete else learner.space.size)
     capacity = min(settings.buffer_size, -(-settings.total_frames // per_step) * per_step)
@@ -58,32 +58,35 @@ def train_off_policy(
     record: Callable[[], Mapping[str, str]] | None = None,
     failed: FailedSeeds | None = None,
 ) -> int:
-    """Train until each agent has made `total_frames` steps, going on from `checkpoint` where that file exists.
+    """Train until each agent has made `total_frames` steps, resuming from `checkpoint` where that file exists.
 
     Args:
-        env: (S, N), with `observation` (S, N, O), scalar `reward` (S, N, 1), `episode_reward` and `step_count`. A run
-            resumes exactly where its `state_dict` holds all its state, as those of `control_env` do.
-        learner: the agents, with the settings of the loop.
-        seeds: one per agent; of exploration, replay and the losses' noise. Parameters and environments have their own.
-        log: called with metrics and the frames so far, every `log_every` frames. With several seeds each metric is
-            their mean, and `<metric>/seed<seed>` each one's own.
+        env: environment (S, N) with `observation` (S, N, O), scalar `reward` (S, N, 1), `episode_reward` and
+            `step_count`. A run resumes exactly if the environment's `state_dict` holds all its state, as that of
+            `control_env` does.
+        learner: the agents, with the training loop's settings.
+        seeds: one seed per agent, for exploration, replay and the losses' noise; parameters and environments have
+            seeds of their own.
+        log: called with metrics and the frames so far, every `log_every` frames. With several seeds a metric is
+            logged as its mean over them, and as `<metric>/seed<seed>` for each seed.
         evaluate: called with the frames so far, every `evaluate_every` frames and at the end.
-        replay: from `replay_for`; a file if a killed run is to go on with it. None: memory, kept in the checkpoint.
+        replay: replay from `replay_for`, in a file if a killed run is to be resumed. None: memory, whose rows go into
+            the checkpoint.
         checkpoint: file written at the start, every `checkpoint_every` frames and at the end, atomically.
-        identity: settings that a checkpoint must share with this run to be continued; stored in it.
+        identity: settings stored in a checkpoint; only a run with the same ones may resume from it.
         on_checkpoint: called after each checkpoint.
-        record: called before each checkpoint for what it should say of the files beside it, `Tracker.marks`.
-        failed: takes note of the agents in which a reward, an observation, a loss or a parameter is not finite; of the
-            same seeds. They have no metrics from then on, and stay so when the run goes on from a checkpoint.
+        record: called before each checkpoint; it returns marks of the files beside it, as `Tracker.marks` does.
+        failed: record of the agents in which a reward, an observation, a loss or a parameter is not finite, for the
+            same seeds. A failed agent has no metrics from then on, also after the run is resumed.
 
     Returns:
         The frames of each agent.
 
     Raises:
-        NotFiniteError: all agents have failed; the last checkpoint is of the time before.
-        ValueError: an environment that is not (S, N), or whose games do not each take one action of those that
-            `action_space` allows; or seeds that are not one per agent.
-        CheckpointError: a checkpoint that is damaged or of other settings.
+        NotFiniteError: all agents have failed; the last checkpoint was written before.
+        ValueError: an environment that is not (S, N), or whose action spec `action_space` refuses for one action per
+            game; or seeds that are not one per agent.
+        CheckpointError: a checkpoint that is damaged or has other settings.
     """
     _check_env(env, learner, seeds)
     replay = replay_for(env, learner) if replay is None else replay
@@ -98,7 +101,7 @@ def train_off_policy(
             save_checkpoint(checkpoint, state, record=record() if record else None)
 
     if run.frames == 0:
-        save()  # from here on the folder says what run it belongs to
+        save()  # from here on the folder tells which run it belongs to
     run.begin()
     settings, before = learner.settings, run.frames
 
@@ -143,14 +146,14 @@ class GreedyPolicy(TensorDictModuleBase):
 
 
 class _Run:
-    """Where a run stands: frames done, the environments' last step, random numbers, and sums of what is logged."""
+    """The state of a run: frames done, the environments' last step, random numbers, and sums for the metrics."""
 
     def __init__(self, env: EnvBase, learner: TrainedAgents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
         self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
         self.noise = SeedNoise(seeds)
-        self.per_step = env.batch_size[1]  # transitions of each agent
+        self.per_step = env.batch_size[1]  # transitions of each agent per environment step
         every = learner.settings.held_out_every
-        self.held_out = None  # in memory, and in the checkpoint
+        self.held_out = None  # kept in memory and in the checkpoint
         if every:
             most = learner.settings.total_frames // every + self.per_step
             self.held_out = Replay(most, replay.widths, replay.space, seeds=learner.seeds)
@@ -158,7 +161,7 @@ class _Run:
         self._forget()
 
     def begin(self) -> None:
-        """Reset the environments, or go on with what `load_state_dict` gave back to them."""
+        """Reset the environments; after `load_state_dict` the reset returns their restored observations."""
         self.now = self.env.reset()
         self.started = time.perf_counter()
 
@@ -186,15 +189,16 @@ class _Run:
                     self.sums[name] = (value + total, count + 1)
 
     def _kept_in(self) -> Replay:
-        """Where this step's transitions go."""
+        """The replay that gets this step's transitions."""
         every = self.learner.settings.held_out_every
         if self.held_out is None or every is None or (self.frames // self.per_step + 1) % every:
             return self.replay
         return self.held_out
 
     def metrics(self) -> dict[str, float]:
-        """Means since the last call, of the agents that have not failed: losses over updates, returns over the episodes
-        that ended. Looks first at what has come in and what has been learned since then.
+        """Means since the last call, without failed agents: losses over updates, returns over ended episodes.
+
+        Transitions, losses and parameters since the last call are first checked for numbers that are not finite.
 
         Raises:
             NotFiniteError: all agents have failed.
@@ -222,11 +226,11 @@ class _Run:
         return metrics
 
     def check_weights(self, when: str) -> None:
-        """Fail the agents of which a parameter is not finite."""
+        """Record agents with a parameter that is not finite as failed."""
         self.failed.check({f"parameter {name}": each for name, each in self.learner.weights().items()}, when)
 
     def _check_steps(self) -> None:
-        """Fail the agents whose rewards or observations since the last row are not all finite, as they are kept."""
+        """Record agents as failed whose stored rewards or observations since the last row are not all finite."""
         rewards, observations, frames = [], [], []
         for replay, looked in zip(self._kept(), self.looked, strict=True):
             new = replay.since(looked)
@@ -240,7 +244,7 @@ class _Run:
     def _frames_of(self, replay: Replay, count: int) -> list[int]:
         """The frames after each of the last `count` transitions that went into the replay."""
         every, steps = self.learner.settings.held_out_every, self.frames // self.per_step
-        numbers = range(1, steps + 1)  # of the steps that went there
+        numbers = range(1, steps + 1)  # the numbers of the steps stored in this replay
         if every and replay is self.held_out:
             numbers = numbers[every - 1 :: every]
         elif every:
@@ -264,7 +268,7 @@ class _Run:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.frames = state["frames"]
-        self.failed.load_state_dict(state.get("failed", {}))  # not there before version 0.2
+        self.failed.load_state_dict(state.get("failed", {}))  # absent before version 0.2
         self.learner.load_state_dict(state["learner"])
         self.noise.load_state_dict(state["noise"])
         self.env.load_state_dict(state["env"])
@@ -282,7 +286,7 @@ class _Run:
             self.lengths += torch.where(done, following["step_count"], 0).sum((1, 2))
 
     def _forget(self) -> None:
-        """Begin the next row."""
+        """Reset the sums for the next row of metrics."""
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self.ended, self.returns, self.lengths = (torch.zeros(len(self.seeds)) for _ in range(3))  # (S,)
         self.logged, self.looked = self.frames, [replay.added for replay in self._kept()]

@@ -1,11 +1,11 @@
-"""Why a small actor falls short: how far its critics' values lie from the returns that they foretell.
+"""The bias of the critics' values against the returns that they predict, a reason why small actors perform worse.
 
     bias = value_bias(env, learner, SeedNoise(seeds))      # env (S, N), on fresh episodes
     bias["value/bias"]                                     # (S,): negative where the critics underestimate
 
 Mastikhina et al., *Optimistic critics can empower small actors* (RLC 2025, https://arxiv.org/abs/2506.01016): with a
-small actor the least of two critics underestimates, and the agent gathers poor data. Their other finding, critics that
-overfit it, is `held_out_every` of the settings, which logs `loss/critic_held_out`.
+small actor the minimum of two critics underestimates, and the agent gathers poor data. They also find that critics
+overfit these data; the setting `held_out_every` measures that and logs `loss/critic_held_out`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ __all__ = ["discounted_returns", "value_bias"]
     gamma=PROBABILITY,
 )
 def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Tensor, gamma: float) -> Tensor:
-    """What the action value of each step of an episode foretells: `G_t = r_t + gamma (bonus_{t+1} + G_{t+1})`.
+    """The return that the action value of each step predicts: `G_t = r_t + gamma (bonus_{t+1} + G_{t+1})`.
 
     Args:
-        reward, bonus: (T, *B), of each step; the bonus of a step's own action is no part of its value.
-        last: (*B), what follows the last step: 0 where the episode terminated, a value where it was cut off.
-        lengths: (*B), steps of each episode, at most T; what stands in the rows after them is not read.
-        gamma: the discount.
+        reward, bonus: reward and entropy bonus of each step, (T, *B); a value leaves out its own action's bonus.
+        last: value after the last step, (*B): 0 where the episode terminated, an estimate where it was cut off.
+        lengths: steps of each episode, (*B), at most T; later rows are not read.
+        gamma: discount.
 
     Returns:
-        (T, *B); it means nothing after an episode's end.
+        Returns (T, *B); after an episode's end they have no meaning.
     """
     return _discounted_returns(reward, bonus, last, lengths, gamma)
 
 
 def _discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Tensor, gamma: float) -> Tensor:
-    """The same, also of what is not finite: beside others an agent may have failed."""
+    """`discounted_returns` without checks: numbers of an agent that has failed may not be finite."""
     returns, following = torch.empty_like(reward), last
     for t in range(len(reward) - 1, -1, -1):
         returns[t] = reward[t] + gamma * torch.where(t == lengths - 1, last, following)
@@ -55,21 +55,21 @@ def _discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Te
 @checked()
 @torch.no_grad()
 def value_bias(env: EnvBase, learner: OffPolicyLearner, noise: SeedNoise, *, tail: float = 0.25) -> dict[str, Tensor]:
-    """The critics' values of the agents' own actions against the discounted returns that follow, one episode a game.
+    """Compare the critics' values of the agents' own actions with the discounted returns, on one episode per game.
 
-    Actions are those that the critics' targets assume: SAC's sampled ones, whose entropy counts, and without noise
-    those of TD3 and DDPG. Where an episode is cut off, the critics' own value stands for the rest; only steps at which
-    it counts for at most `tail` are taken.
+    Actions are those that the critics' targets assume: sampled ones for SAC, with the entropy bonus, and actions
+    without noise for TD3 and DDPG. Where an episode is cut off, the critics' own value replaces the missing rewards;
+    only steps at which its weight is at most `tail` count.
 
     Args:
-        env: (S, N), with the rewards that the critics learned from.
+        env: environment (S, N), with the rewards that the critics learned from.
         learner: the agents.
-        noise: of the S seeds.
-        tail: in (0, 1): the largest weight `gamma^steps` of what lies beyond the cut.
+        noise: the random numbers of the S seeds.
+        tail: largest weight `gamma^steps` of the value after a cut, in (0, 1).
 
     Returns:
-        Each (S,), means over steps: `value/predicted`, `value/monte_carlo`, and `value/bias`, the first less the
-        second. NaN where no step is far enough from the end.
+        Means over steps, each (S,): `value/predicted`, `value/monte_carlo`, and `value/bias`, the first minus the
+        second. NaN where no step is far enough from the cut.
 
     Raises:
         ValueError: a tail outside (0, 1), or an environment of another number of seeds.
@@ -81,7 +81,7 @@ def value_bias(env: EnvBase, learner: OffPolicyLearner, noise: SeedNoise, *, tai
     step, gamma = env.reset(), learner.settings.gamma
     rows: list[dict[str, Tensor]] = []
     alive = torch.ones(*env.batch_size, 1, dtype=torch.bool)
-    last = torch.zeros(*env.batch_size, 1)  # what the critics say of where an episode was cut off
+    last = torch.zeros(*env.batch_size, 1)  # the critics' value where an episode was cut off
     cut_off = ~alive
     while alive.any():
         action, value, bonus = learner.judge(step["observation"], noise)

@@ -1,4 +1,4 @@
-"""On-policy learning: rollouts, losses, phases, the algorithms made of them, and the loop that trains by them."""
+"""On-policy learning: rollouts, losses, phases, the algorithms built from them, and the training loop."""
 
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.algorithms.daac import daac_phases

@@ -1,6 +1,6 @@
-"""One agent, or the S agents of a stack: whose random numbers are drawn, and how rollouts and batches are laid out.
+"""One agent, or the S agents of a stack: their random numbers, and the layout of their rollouts and batches.
 
-    agents = draw_agents(model, seeds)                   # of one model, or of a stack of S
+    agents = draw_agents(model, seeds)                   # for one model, or for a stack of S
     for part in agents.minibatches(batch, count=8): ...
 
                       one agent                         S agents
@@ -10,7 +10,7 @@
     random numbers    torch's generators                each seed's own, `SeedNoise`
     metric            a number                          (S,)
 
-Both classes have the same methods; the rest of the room calls them and does not ask which it has.
+Both classes have the same methods; the other modules call them without asking which class it is.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
     "kind_of_agents",
 ]
 
-# A metric: of one agent a number, of several (S,) where each has its own.
+# A metric: a number, or with several agents a tensor (S,) where each agent has its own.
 Metric = float | Tensor
 
 
@@ -55,8 +55,8 @@ class OneAgent:
     """One agent that is not stacked.
 
     Attributes:
-        shuffle: draws the minibatches; actions are drawn from torch's global generator.
-        reduction: of the losses, as TorchRL names it.
+        shuffle: generator that draws the minibatches; actions are drawn from torch's global generator.
+        reduction: reduction of the losses, in TorchRL's sense.
     """
 
     reduction = "mean"
@@ -66,19 +66,19 @@ class OneAgent:
 
     @staticmethod
     def head_for_loss(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
-        """The policy head as the policy's loss takes it: as it is."""
+        """The policy head for the policy's loss: the head itself."""
         return head
 
     def state(self) -> Any:
-        """What a checkpoint holds of the random numbers, but for the global generators."""
+        """The random numbers' state for a checkpoint, without the global generators."""
         return self.shuffle.get_state()
 
     def load_state(self, state: Any) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.shuffle.set_state(state)
 
     def collector(self, env: EnvBase, model: ActorValue, steps: int, how: Performance) -> Collector | RolloutCollector:
-        """What collects rollouts (N, T); resets the environment."""
+        """The collector of rollouts (N, T); creating it resets the environment."""
         if how.collector == "preallocated":
             options = {"precision": how.precision, "overlap": how.overlap, "captured": how.cuda_graphs}
             return RolloutCollector(env, model, steps, **options)
@@ -93,39 +93,39 @@ class OneAgent:
         return [rollout]
 
     def row(self, rows: Sequence[Mapping[str, float]], failed: FailedSeeds) -> dict[str, float]:
-        """One row of each agent's metrics."""
+        """One row to log, from each agent's metrics."""
         return dict(rows[0])
 
     def row_of_phase(self, found: Mapping[str, Metric], failed: FailedSeeds) -> dict[str, float]:
-        """One row of what a phase found."""
+        """One row to log, from the metrics that a phase returned."""
         return {name: float(value) for name, value in found.items()}
 
     def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[Tensor]:
-        """An epoch's minibatches: `count` times indices (B / count,) into the batch (B,)."""
+        """An epoch's minibatches, `count` of them, each as indices (B / count,) into the batch (B,)."""
         device = batch.device or torch.device("cpu")
         order = torch.randperm(batch.numel(), generator=self.shuffle, pin_memory=device.type == "cuda")
         order = order.to(device, non_blocking=True)
         yield from order.tensor_split(count)
 
     def frames(self, batch: TensorDictBase, part: Tensor, rows: slice) -> TensorDictBase:
-        """Some rows of a minibatch, as frames (b,)."""
+        """The frames (b,) in these rows of a minibatch."""
         return batch[part[rows]]
 
     def means(self, outputs: dict[str, Tensor], batch_size: torch.Size) -> dict[str, Tensor]:
-        """What losses put out, averaged over the samples: they have done so."""
+        """The losses' outputs, which the losses have averaged over the samples already."""
         return outputs
 
     def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-        """Clip the gradients in place; returns the norm before, ()."""
+        """Clip the gradients in place; return the norm before clipping, ()."""
         return nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
 class StackedAgents:
-    """The S agents of a model of `stack`, which share no random number.
+    """The S agents of a model from `stack`; each has random numbers of its own.
 
     Attributes:
-        shuffle: draws each seed's minibatches and actions.
-        reduction: of the losses, as TorchRL names it: each agent's mean is taken afterwards.
+        shuffle: random numbers that draw each seed's minibatches and actions.
+        reduction: reduction of the losses, in TorchRL's sense; `means` averages afterwards, agent by agent.
     """
 
     reduction = "none"
@@ -135,21 +135,24 @@ class StackedAgents:
 
     @staticmethod
     def head_for_loss(head: ProbabilisticTensorDictSequential) -> ProbabilisticTensorDictSequential:
-        """The policy head as the policy's loss takes it: with an entropy that is integrated and draws nothing."""
+        """The policy head for the policy's loss, with an integrated entropy, which draws no random numbers."""
         return integrated_entropy(head)
 
     def state(self) -> Any:
-        """What a checkpoint holds of the random numbers, but for the global generators."""
+        """The random numbers' state for a checkpoint, without the global generators."""
         return self.shuffle.state_dict()
 
     def load_state(self, state: Any) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.shuffle.load_state_dict(state)
 
     def collector(self, env: EnvBase, model: ActorValue, steps: int, how: Performance) -> Collector:
-        """What collects rollouts (S, N, T); resets the environment. ValueError for the preallocated collector."""
+        """The collector of rollouts (S, N, T); creating it resets the environment.
+
+        ValueError for the preallocated collector.
+        """
         if how.collector == "preallocated":
-            raise ValueError("performance must have the collector torchrl with several seeds; got preallocated")
+            raise ValueError("performance.collector must be torchrl with several seeds; got preallocated")
         return _torchrl_collector(env, SeededPolicy(model, self.shuffle), steps)
 
     def estimate_advantages(self, rollout: TensorDictBase, gamma: float, gae_lambda: float) -> None:
@@ -162,12 +165,14 @@ class StackedAgents:
         return list(rollout)
 
     def row(self, rows: Sequence[Mapping[str, float]], failed: FailedSeeds) -> dict[str, float]:
-        """One row of each agent's metrics, without those of agents that have failed."""
+        """One row to log, from each agent's metrics, without agents that have failed."""
         return seed_metrics(failed.kept(rows), failed.seeds)
 
     def row_of_phase(self, found: Mapping[str, Metric], failed: FailedSeeds) -> dict[str, float]:
-        """One row of what a phase found: metrics (S,) taken apart; a number is over all agents, and left out where
-        one has failed."""
+        """One row to log, from the metrics that a phase returned.
+
+        A metric (S,) is taken apart. A number is a mean over all agents; it is left out once an agent has failed.
+        """
         row: dict[str, float] = {}
         for name, value in found.items():
             if isinstance(value, Tensor):
@@ -177,21 +182,20 @@ class StackedAgents:
         return row
 
     def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[TensorDictBase]:
-        """An epoch's minibatches: `count` times frames (S, B / count) of the batch (S, B)."""
+        """An epoch's minibatches, `count` of them, each as frames (S, B / count) of the batch (S, B)."""
         order = self.shuffle.permutations(batch.shape[1])  # (S, B)
         rows = torch.arange(len(order), device=order.device).unsqueeze(1)
         shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
         yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
 
     def frames(self, batch: TensorDictBase, part: TensorDictBase, rows: slice) -> TensorDictBase:
-        """Some rows of a minibatch, as frames (S, b)."""
+        """The frames (S, b) in these rows of a minibatch."""
         return part[:, rows]
 
     def means(self, outputs: dict[str, Tensor], batch_size: torch.Size) -> dict[str, Tensor]:
-        """What losses put out, averaged over each agent's samples (S, B).
+        """The losses' outputs, averaged over each agent's samples (S, B).
 
-        Losses (S, ...) and what else is of each sample, (S, B, 1), become (S,); numbers stay; what is neither is left
-        out.
+        Losses (S, ...) and other outputs per sample, (S, B, 1), become (S,). Numbers stay; all else is left out.
 
         Raises:
             ValueError: a loss that has averaged over the agents.
@@ -208,12 +212,12 @@ class StackedAgents:
                 found[name] = value.reshape(seeds, -1).mean(1)
             elif value.shape == (*batch_size, 1):
                 found[name] = value.reshape(seeds, -1).mean(1)
-            elif value.ndim == 0:  # PPO's effective sample size, over the first axis of its input, is none
+            elif value.ndim == 0:  # not so PPO's effective sample size, which is taken over the first axis, the agents
                 found[name] = value
         return found
 
     def clip_grad_norm(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
-        """Clip each agent's gradient in place; returns the norms before, (S,)."""
+        """Clip each agent's gradient in place; return the norms before clipping, (S,)."""
         return clip_grad_norm_per_seed_(parameters, max_norm, len(self.shuffle.generators))
 
 
@@ -222,24 +226,24 @@ Agents = OneAgent | StackedAgents
 
 @checked()
 def kind_of_agents(model: nn.Module) -> type[Agents]:
-    """Which of the two a model holds."""
+    """The class of a model's agents: StackedAgents for a stack, else OneAgent."""
     return OneAgent if seed_count(model) is None else StackedAgents
 
 
 def agents_of(shuffle: torch.Generator | SeedNoise) -> Agents:
-    """The agents whose random numbers a phase is handed."""
+    """The agents that draw from these random numbers."""
     return StackedAgents(shuffle) if isinstance(shuffle, SeedNoise) else OneAgent(shuffle)
 
 
 def draw_agents(model: nn.Module, seeds: Sequence[int] | None) -> Agents:
-    """The agents of a model with fresh random numbers: those of the seeds, or without seeds of torch's own seed."""
+    """A model's agents with fresh random numbers, seeded by `seeds`, or by torch's own seed where that is None."""
     if seeds is None:
         return OneAgent(torch.Generator().manual_seed(torch.initial_seed() % 2**63))
     return StackedAgents(SeedNoise(seeds, next(model.parameters()).device))
 
 
 def check_agents(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -> None:
-    """Refuse an environment, a model and seeds that are not of equally many agents."""
+    """Check that environment, model and seeds have equally many agents; ValueError otherwise."""
     batch_size, stacked = tuple(env.batch_size), seed_count(model)
     if seeds is None:
         if len(batch_size) != 1:
@@ -267,5 +271,5 @@ def _torchrl_collector(env: EnvBase, policy: TensorDictModuleBase, steps: int) -
         return_same_td=True,
         track_traj_ids=False,
         trust_policy=True,
-        auto_register_policy_transforms=False,  # the environment is used as it came
+        auto_register_policy_transforms=False,  # no transforms are added to the environment
     )

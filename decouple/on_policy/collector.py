@@ -1,14 +1,14 @@
-"""A collector that writes each frame once, into memory that stays: in place of TorchRL's where memory or a GPU matter.
+"""A collector that stores each frame once, in memory that is reused: an alternative to TorchRL's for memory and GPUs.
 
     rollouts = RolloutCollector(env, model, steps=256)
     rollout = next(rollouts)                          # (N, T), with the values of the frames that follow
 
-TorchRL's `Collector` keeps a rollout's frames three times while it stacks them: step by step, as what was acted on and
-as what came next; `compact_obs` leaves two. Of 64 Procgen games and 256 steps, once is 201 MB. And it waits for all
-games before it acts; `overlap` acts on one half of them while the other half steps.
+TorchRL's `Collector` holds a rollout's frames three times while it stacks them: step by step, as observations and as
+next observations; `compact_obs` leaves two. One copy for 64 Procgen games and 256 steps is 201 MB. It also waits for
+all games before it acts; with `overlap` this collector acts on one half of them while the other half steps.
 
-What it collects equals what TorchRL's collector does, bit for bit (`overlap` aside, which draws the actions half by
-half), but that frames of `next` are left out.
+Its rollouts equal those of TorchRL's collector bit for bit, without the frames of `next`. With `overlap` actions are
+drawn half by half, so they differ.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ __all__ = ["RolloutCollector"]
 
 
 class RolloutCollector:
-    """Rollouts (N, T) of one agent, each where the last one was.
+    """Collects rollouts (N, T) of one agent; each overwrites the one before.
 
-    A rollout has the keys of the environment and of the policy, the frames in the order of bytes in which they came and
-    on the model's device, the rest on the environment's. Under `next` it lacks what the model reads, and has
-    `state_value` (N, T, 1): the value of the frame acted on next, or of the one that a time-out cut off.
+    A rollout has the keys of the environment and of the policy. Frames lie on the model's device with the memory layout
+    in which they came, all else on the environment's device. Under `next` the model's inputs are missing, and
+    `state_value` (N, T, 1) is the value of the frame acted on next, or of the frame at which a time-out cut off.
 
     Args:
-        env: batched (N,), on the CPU; reset here.
-        model: from `actor_value`; actions are sampled.
-        steps: T, of each environment.
-        precision: of trunk and branches, `fp32` or `bf16`.
+        env: batched environment (N,) on the CPU; it is reset here.
+        model: a model from `actor_value`; actions are sampled.
+        steps: environment steps in a rollout, T.
+        precision: precision of trunk and branches, `fp32` or `bf16`.
         overlap: act on one half of the games while the other half steps. The environment under `env`'s transforms must
             have two groups to begin and to wait for, as `ProcgenGamesEnv` has with `groups=2`.
-        captured: on a GPU, act by a CUDA graph.
+        captured: act by a CUDA graph, on a GPU.
 
     Raises:
         ValueError: with `overlap`, an environment without two groups.
@@ -65,7 +65,7 @@ class RolloutCollector:
         self.games: Any = getattr(env, "base_env", env)
         self.rows = list(getattr(self.games, "groups", [])) if overlap else [slice(None)]
         if overlap and len(self.rows) != 2:
-            raise ValueError(f"overlap must go with an environment of two groups; got {type(self.games).__name__}")
+            raise ValueError(f"overlap must be False without an env of two groups; got {type(self.games).__name__}")
         self.overlap = overlap
         self.device = next(model.parameters()).device
         self.read, self.made = list(model.in_keys), ["action", "action_log_prob", "state_value"]
@@ -73,7 +73,7 @@ class RolloutCollector:
         self.act = Captured(self._forward, self.device if captured else None)
         self.memory = TensorDict(batch_size=[*env.batch_size, steps])  # (N, T)
         self.staged: dict[Any, Tensor] = {}
-        self.unseen: list[tuple[int, Tensor, TensorDictBase]] = []  # step, games, and frames before a time-out
+        self.unseen: list[tuple[int, Tensor, TensorDictBase]] = []  # step, games, and frames at which time-outs cut off
         self.carrier = env.reset()
 
     def __iter__(self) -> RolloutCollector:
@@ -81,7 +81,7 @@ class RolloutCollector:
 
     @torch.no_grad()
     def __next__(self) -> TensorDictBase:
-        """The next rollout. Its tensors are those of the one before, written anew."""
+        """The next rollout. Its tensors are those of the rollout before, overwritten."""
         self.unseen.clear()
         with set_exploration_type(ExplorationType.RANDOM):
             answered = self._collect_overlapping() if self.overlap else self._collect()
@@ -93,13 +93,13 @@ class RolloutCollector:
 
     @checked()
     def shutdown(self, *, close_env: bool = True) -> None:
-        """As TorchRL's: close the environment, where asked. The rollout's memory is free once nobody else holds it."""
+        """Release the rollout's memory and, unless `close_env` is False, close the environment, as TorchRL does."""
         self.memory = TensorDict(batch_size=self.memory.batch_size)
         if close_env:
             self.env.close()
 
     def _collect(self) -> TensorDictBase:
-        """All games act, and then all step; returns the last step."""
+        """Act in all games, then step them all, T times; return the last step."""
         answered = self.carrier
         for t in range(self.steps):
             shown = [self.carrier.get(key) for key in self.read]
@@ -109,7 +109,7 @@ class RolloutCollector:
         return answered
 
     def _collect_overlapping(self) -> TensorDictBase:
-        """Half of the games act while the others step; what a step leaves to do (`env`) is done while the next runs."""
+        """Act in half of the games while the others step; a step's transforms run while the next step is under way."""
         answered = self.carrier
         for t in range(self.steps + 1):
             actions = []
@@ -126,10 +126,10 @@ class RolloutCollector:
         return answered
 
     def _act(self, rows: slice, t: int, shown: Sequence[Tensor]) -> Tensor:
-        """Write what the games show, act on it, write what came of it; returns the actions, for the games."""
+        """Store the observations shown, run the model on them, store its outputs; return the games' actions."""
         inputs = []
         for key, value in zip(self.read, shown, strict=True):
-            # In one piece, whose bytes a GPU fetches by itself; those of a part of memory it does not.
+            # Through pinned memory in one piece, which a GPU fetches by itself; a slice of a larger tensor it does not.
             frames = self._pinned(key, value).to(self.device, non_blocking=True)
             self._memory(key, value, self.device)[rows, t] = frames
             inputs.append(frames)
@@ -140,32 +140,32 @@ class RolloutCollector:
 
     def _forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         found = TensorDict(dict(zip(self.read, inputs, strict=True)), batch_size=[len(inputs[0])])
-        # The only one around: copies of weights that autocast keeps for an outer one are gone when a graph is replayed.
+        # No other autocast may enclose this one: it would cache weight copies that are gone when a graph is replayed.
         with autocast(self.device, self.precision):
             found = self.model(found)
         return tuple(found.get(key) for key in self.made)
 
     def _memory(self, key: Any, like: Tensor, device: torch.device | None = None) -> Tensor:
-        """The rollout's memory of a key, made when the first value comes: (N, T, ...), bytes ordered as in `like`."""
+        """The rollout's memory for a key, (N, T, ...), made at its first value with the memory layout of `like`."""
         if self.memory.get(key, None) is None:
             order = sorted(range(1, like.ndim), key=lambda axis: -like.stride(axis))
             shape = [*self.memory.batch_size, *(like.shape[axis] for axis in order)]
-            places = [1 + axis for axis in order]  # of the axes, in the rollout
+            places = [1 + axis for axis in order]  # the axes' places in the rollout
             back = [0, 1, *(2 + places.index(axis) for axis in range(2, 1 + like.ndim))]
             self.memory[key] = torch.empty(shape, dtype=like.dtype, device=device or like.device).permute(back)
         return self.memory[key]
 
     def _pinned(self, key: Any, value: Tensor) -> Tensor:
-        """The value in memory that a GPU can fetch by itself; elsewhere the value."""
+        """The value copied to pinned memory, which a GPU can fetch by itself; without a GPU the value itself."""
         if self.device.type != "cuda":
             return value
         size = (len(value), key)
         if size not in self.staged:
             self.staged[size] = torch.empty_like(value, pin_memory=True)
-        return self.staged[size].copy_(value)  # free again: fetching the actions has waited for what read it last
+        return self.staged[size].copy_(value)  # safe: fetching the last actions waited until this memory was read
 
     def _write(self, t: int, answered: TensorDictBase) -> None:
-        """Keep one step (N,) of the environment, and the frames at which a time-out cut an episode off."""
+        """Store one environment step (N,), and the frames at which a time-out cut an episode off."""
         following: TensorDictBase = answered["next"]
         kept = answered.exclude(*self.read, *self.made, *(("next", key) for key in self.read))
         for key, value in kept.items(include_nested=True, leaves_only=True):
@@ -175,7 +175,7 @@ class RolloutCollector:
             self.unseen.append((t, cut_off.nonzero().squeeze(-1), following.select(*self.read)[cut_off]))
 
     def _add_next_values(self, rollout: TensorDictBase, last: TensorDictBase) -> None:
-        """Write (`next`, `state_value`), as `add_next_values` does where the next frames are there."""
+        """Write (`next`, `state_value`), as `add_next_values` does for rollouts that hold the next frames."""
         values: Tensor = rollout["state_value"]  # (N, T, 1)
         next_values = following_values(values, self._values(last).to(values.device))
         if self.unseen:

@@ -1,8 +1,8 @@
-"""CUDA graphs: what a GPU has done once, launched again as a whole.
+"""CUDA graphs: a sequence of GPU kernels, recorded once and launched again as a whole.
 
 act = Captured(model_of_tensors, "cuda")
-action, value = act(observation)                       # after some calls, replayed
-copy_in_place(kept, batch)                             # new numbers where the graph reads
+action, value = act(observation)                       # replayed from the fourth call on
+copy_in_place(kept, batch)                             # writes new values where the graph reads
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["Captured", "copy_in_place"]
 class Captured:
     """A function of tensors that a CUDA graph replays once it is warm; on a CPU the function itself.
 
-    What it does beside what it returns (parameters, an optimizer's state) has to happen in place, and nothing in it may
-    wait for the device or depend on a tensor's value. What it returns is overwritten by the next call.
+    The function must change parameters and an optimizer's state in place, and must not wait for the device or depend on
+    a tensor's value. Its outputs are overwritten by the next call.
 
     Args:
-        function: takes tensors on the device, and what is no tensor, which has a graph for each value; returns tensors,
-            in a tuple or a dict.
-        device: where; None for a function that is never captured.
+        function: function of tensors on the device and other arguments, with a graph for each value of the others;
+            returns tensors, in a tuple or a dict.
+        device: device of the tensors; None for a function that is never captured.
     """
 
-    WARM_UP = 3  # calls that are run as they are, so that libraries have chosen their algorithms and made their buffers
+    WARM_UP = 3  # calls without a graph, in which libraries choose their algorithms and allocate their buffers
 
     @checked(device=DEVICE)
     def __init__(self, function: Callable[..., Any], device: torch.device | str | None):
@@ -62,7 +62,7 @@ class Captured:
         return outputs
 
     def _aside(self, inputs: tuple[Any, ...]) -> Any:
-        """A call on a stream of its own, as capturing wants the ones before it."""
+        """Run a warm-up call on a stream of its own, as capturing requires."""
         stream, current = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -72,7 +72,7 @@ class Captured:
 
 
 def copy_in_place(kept: TensorDictBase, new: TensorDictBase) -> None:
-    """Write new values to the addresses of `kept`, leaving out what already lies there."""
+    """Copy the tensors of `new` into those of `kept`, without those that share their memory already."""
     for key, value in new.items(include_nested=True, leaves_only=True):
         own: Tensor = kept.get(key)
         if own.data_ptr() != value.data_ptr():

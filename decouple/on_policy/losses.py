@@ -1,7 +1,7 @@
-"""What DAAC and IDAAC need and TorchRL lacks: the advantage head, the value loss alone, and the order losses.
+"""Losses of DAAC and IDAAC that TorchRL lacks: the advantage loss with its head, the value loss, the order losses.
 
-The features are computed once per minibatch, outside of the losses, and stand in the TensorDict as `policy_hidden` and
-`value_hidden`, carrying gradient; a loss holds a head only. The policy's own part is TorchRL's `ClipPPOLoss` on heads.
+Features are computed once per minibatch, outside the losses, and stand in the TensorDict as `policy_hidden` and
+`value_hidden`, with their graph; a loss holds only a head. The policy's own loss is TorchRL's `ClipPPOLoss` on heads.
 
 A policy phase has ClipPPOLoss and `AdvantageLoss` (DAAC), and `OrderLoss` after a step on `OrderClassifierLoss`
 (IDAAC); a value phase has `ValueLoss`. IDAAC gives every sample a partner of its level, under the nested key `partner`:
@@ -14,10 +14,10 @@ draw it with `same_level_partners` and run trunk and policy branch on the partne
 >>> AdvantageLoss(head)(minibatch)["loss_advantage"].shape
 torch.Size([])
 
-All losses take any leading batch *B, leave their input as it was, and treat targets and step counts as constants. They
-raise TypeError if the network is no TensorDictModule, ValueError for a setting out of range or a wrong shape, KeyError
-for a missing tensor (`set_keys` renames it). As in TorchRL, the mean skips what `loss_mask_key` marks invalid,
-coefficients are buffers (a state dict restores them too), and a deepcopy of a loss is tied to no network.
+All losses take any leading batch *B, do not change their input, and treat targets and step counts as constants. They
+raise TypeError if the network is not a TensorDictModule, ValueError for a setting out of range or a wrong shape,
+KeyError for a missing tensor (`set_keys` renames it). As in TorchRL, the mean skips samples that `loss_mask_key` marks
+invalid, coefficients are buffers (a state dict restores them too), and a deepcopy of a loss copies the parameters.
 
 Paper: Raileanu and Fergus, Decoupling Value and Policy for Generalization in Reinforcement Learning, ICML 2021,
 arXiv 2102.10330; initialisations as in the code released with it.
@@ -57,9 +57,9 @@ class AdvantageHead(nn.Module):
 
     Args:
         hidden_size: F >= 1, the width of the policy's features.
-        num_actions: number of discrete actions, or dimensions of a continuous one, >= 1; else ValueError.
-        discrete: whether actions are discrete and enter as one-hot vectors.
-        space: of the action, a continuous one's components then enter in [-1, 1]; None: they enter as they come.
+        num_actions: number of discrete actions, or components of a continuous one, >= 1; else ValueError.
+        discrete: True where actions are discrete; they enter as one-hot vectors.
+        space: the action space; a continuous action then enters in [-1, 1]. None: actions enter as they come.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AdvantageHead(nn.Module):
         self.linear = orthogonal_(nn.Linear(hidden_size + num_actions, 1))
 
     def forward(self, policy_hidden: Tensor, action: Tensor) -> Tensor:
-        """Advantage (*B, 1) of actions in the states with features policy_hidden (*B, F).
+        """The actions' advantages (*B, 1) in the states with the features policy_hidden (*B, F).
 
         action: (*B, num_actions), continuous or, if discrete, one-hot (rows are not checked); if discrete, also an
         integer index (*B,) in [0, num_actions), as `one_hot` demands. Other shapes and types raise ValueError.
@@ -96,7 +96,7 @@ class AdvantageHead(nn.Module):
 
 
 class OrderClassifier(nn.Module):
-    """IDAAC's classifier of which of two states came first (section 3.3): logits (*B, 2).
+    """IDAAC's classifier, which tells which of two states came first (section 3.3): logits (*B, 2).
 
     Output 0 says that the partner came earlier in its episode than the sample, output 1 that it did not.
 
@@ -129,8 +129,8 @@ class AdvantageLoss(LossModule):
     It trains head and features. A_hat is `advantage` (*B, 1), normalised over the rollout beforehand.
 
     Args:
-        advantage_network: reads its in_keys (policy features, action) and writes `action_advantage` (*B, 1).
-        coeff: the paper's alpha_A, finite and >= 0.
+        advantage_network: module that reads policy features and action and writes `action_advantage` (*B, 1).
+        coeff: weight of the loss, the paper's alpha_A, finite and >= 0.
     """
 
     @dataclass
@@ -170,12 +170,12 @@ class ValueLoss(LossModule):
     """PPO's clipped value loss alone, for a value phase; the critic part of ClipPPOLoss with loss_critic_type="l2".
 
     `loss_critic = coeff * mean max((V - R)^2, (V_old + clip(V - V_old, -clip_value, clip_value) - R)^2)`. It trains
-    head and features. R is `value_target`, V_old the input's `state_value`, that of acting time; all are (*B, 1).
+    head and features. R is `value_target`, V_old the input's `state_value` from the rollout; all are (*B, 1).
 
     Args:
-        value_network: reads its in_keys (value features) and writes `state_value` (*B, 1).
-        coeff: weight, finite and >= 0; the paper's 0.5 stands on the squared error itself.
-        clip_value: the change of value beyond which nothing is gained, finite and > 0; None for the squared error.
+        value_network: module that reads the value features and writes `state_value` (*B, 1).
+        coeff: weight of the loss, finite and >= 0; the paper's 0.5 multiplies the squared error itself.
+        clip_value: clip range of the value's change since the rollout, finite and > 0; None for the squared error.
 
     Source: Schulman et al. 2017 (arXiv 1707.06347) and Baselines; as a phase, section 3.2 of the paper.
     """
@@ -214,7 +214,7 @@ class ValueLoss(LossModule):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The scalar `loss_critic` and, with clipping, `value_clip_fraction`, the share of clipped samples.
 
-        With `reduction = "none"` both are of each sample, (*B, 1).
+        With `reduction = "none"` both are per sample, (*B, 1).
         """
         keys = _keys(self)
         value = _run(self.value_network, self.value_network_params, tensordict, keys.value)
@@ -235,11 +235,12 @@ class OrderClassifierLoss(LossModule):
     """IDAAC's loss of the order classifier (section 3.3): it trains the classifier alone, on detached features.
 
     `loss_order_classifier = mean BCE(softmax(logits)[0], y)`: y = 1 if the partner's `step_count` (*B, 1), counted from
-    the episode's start, is less than the sample's, else (ties too) 0. `order_accuracy` is the share of pairs told right
-    (the released code compares the output's index with y, and so logs the complement).
+    the episode's start, is less than the sample's, else (ties too) 0. `order_accuracy` is the share of pairs classified
+    correctly (the released code compares the output's index with y, and so logs the complement).
 
     Args:
-        classifier_network: reads its in_keys (policy features, the partner's) and writes `order_logits` (*B, 2).
+        classifier_network: module that reads the policy features of sample and partner and writes `order_logits`
+            (*B, 2).
     """
 
     @dataclass
@@ -283,12 +284,12 @@ class OrderLoss(LossModule):
     """IDAAC's adversarial loss (section 3.3): it trains both features so that the classifier cannot tell their order.
 
     `loss_order = coeff * mean BCE(softmax(logits)[0], 1/2) = -coeff / 2 * mean (log p_0 + log p_1) >= coeff * log 2`.
-    The classifier is borrowed: it gets no gradient, and unlike TorchRL's losses this one does not list it among its
-    parameters, lest the policy's optimizer or gradient norm takes in the `.grad` that the classifier's own loss left.
+    The classifier gets no gradient from it. Unlike TorchRL's losses, this loss does not list the classifier among its
+    parameters: the policy's gradient norm and optimizer would else include the `.grad` of the classifier's own loss.
 
     Args:
-        classifier_network: the one in OrderClassifierLoss; reads its in_keys and writes `order_logits` (*B, 2).
-        coeff: weight, finite and >= 0.
+        classifier_network: the network of OrderClassifierLoss; it writes `order_logits` (*B, 2).
+        coeff: weight of the loss, finite and >= 0.
     """
 
     @dataclass
@@ -302,7 +303,7 @@ class OrderLoss(LossModule):
 
     def __init__(self, classifier_network: TensorDictModuleBase, *, coeff: float = 0.001) -> None:
         super().__init__()
-        # Past nn.Module's registration, as convert_to_functional does, but without registering the parameters either.
+        # Bypasses nn.Module's registration, as convert_to_functional does, and does not register the parameters either.
         vars(self)["classifier_network"] = _network("classifier_network", classifier_network)
         self.register_coeff_buffer("coeff", _nonnegative("coeff", coeff))
         self.reduction = "mean"
@@ -314,7 +315,7 @@ class OrderLoss(LossModule):
 
     @property
     def classifier_network_params(self) -> TensorDictBase:
-        """The classifier's parameters as they are now, detached."""
+        """The classifier's current parameters, detached."""
         return TensorDict.from_module(self.classifier_network).detach()
 
     @dispatch(auto_batch_size=False)
@@ -327,9 +328,9 @@ class OrderLoss(LossModule):
 
 
 def same_level_partners(level_seed: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """For each sample the index of one drawn uniformly from all samples of its level, itself included: (N,), int64.
+    """For each sample, the index of one drawn uniformly from all samples of its level, itself included: (N,), int64.
 
-    level_seed is an integer tensor (N,) or (N, 1), else ValueError. The draw is deterministic for a generator, which
+    level_seed is an integer tensor (N,) or (N, 1), else ValueError. Equal generators draw equal indices; a generator
     may live on another device. A sample alone in its level gets itself.
 
     >>> same_level_partners(torch.tensor([7, 3, 5])).tolist()
@@ -339,8 +340,8 @@ def same_level_partners(level_seed: Tensor, generator: torch.Generator | None = 
         raise ValueError(f"level_seed must have shape (N,) or (N, 1); got {tuple(level_seed.shape)}")
     seeds = _integer("level_seed", level_seed).flatten()
     _, level, size = torch.unique(seeds, return_inverse=True, return_counts=True)  # (N,) seeds -> (N,), (levels,)
-    by_level = level.argsort(stable=True)  # (N,): one level's samples stand together
-    first = size.cumsum(0) - size  # (levels,): where they begin
+    by_level = level.argsort(stable=True)  # (N,): samples sorted by level
+    first = size.cumsum(0) - size  # (levels,): where each level's samples begin
     device = seeds.device if generator is None else generator.device
     # Whole numbers below 2^62 modulo a level's size: exact to one part in 2^40 up to 2^22 samples, unlike float32.
     draw = torch.randint(2**62, level.shape, generator=generator, device=device).to(seeds.device)  # (N,)
@@ -348,7 +349,7 @@ def same_level_partners(level_seed: Tensor, generator: torch.Generator | None = 
 
 
 def _keys(loss: LossModule) -> Any:
-    return loss.tensor_keys  # the loss's own _AcceptedKeys, of which LossModule's annotation does not know
+    return loss.tensor_keys  # the loss's own _AcceptedKeys, which LossModule's annotation does not know
 
 
 def _in_keys(network: TensorDictModule, *keys: NestedKey) -> list[Any]:
@@ -356,7 +357,7 @@ def _in_keys(network: TensorDictModule, *keys: NestedKey) -> list[Any]:
 
 
 def _run(network: TensorDictModule, params: TensorDictBase, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-    """The network's output under key. It writes into a selection, so the caller's `state_value` stays the old one."""
+    """The network's output under key, computed on a copy of its inputs: the caller's `state_value` is not changed."""
     with params.to_module(network, preserve_module_state=False):
         output = network(tensordict.select(*network.in_keys)).get(key, None)
     if output is None:
@@ -368,7 +369,7 @@ def _constant(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...]
     value = tensordict.get(key, None)
     if value is None:
         raise KeyError(f"{key!r} is not in the input, which holds {list(tensordict.keys())}; name it by set_keys")
-    if value.shape != shape:  # else it would broadcast in silence
+    if value.shape != shape:  # else it would broadcast without an error
         raise ValueError(f"{key!r} must have the prediction's shape {tuple(shape)}; got {tuple(value.shape)}")
     return value.detach()
 

@@ -1,9 +1,9 @@
-"""What the algorithms build their phases from: losses on a model's heads, and the phases that two of them share.
+"""Parts of the algorithms' phases: losses on a model's heads, and the phases that several algorithms share.
 
     losses = [policy_loss(model, settings), value_loss(model, settings.value_coeff, settings.clip_value)]
     policy = policy_phase(losses, features, parameters, settings)
 
-A loss of a stack keeps its samples apart, so that each agent has a mean of its own.
+A stacked model's loss is not averaged over samples, so that each agent has a mean of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss"
 
 
 class _PolicyLoss(ClipPPOLoss):
-    """TorchRL's, without the question to the device whether a categorical's entropy is finite."""
+    """TorchRL's ClipPPOLoss without its check that a categorical's entropy is finite, which waits for the GPU."""
 
     def _get_entropy(self, dist: distributions.Distribution, adv_shape: torch.Size) -> Tensor:
         if isinstance(dist, distributions.Categorical):
@@ -35,7 +35,7 @@ class _PolicyLoss(ClipPPOLoss):
 
 
 def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
-    """`-J_pi - entropy_coeff S`. The value's loss is apart: TorchRL's clips it after a question to the device."""
+    """PPO's policy loss `-J_pi - entropy_coeff S`; the value loss is separate, since TorchRL's waits for the GPU."""
     agents = kind_of_agents(model)
     return _PolicyLoss(
         agents.head_for_loss(model.get_policy_head()),
@@ -43,20 +43,20 @@ def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
         clip_epsilon=settings.clip_epsilon,
         critic_coeff=0.0,
         entropy_coeff=settings.entropy_coeff,
-        normalize_advantage=False,  # once over the rollout, by GAE
+        normalize_advantage=False,  # GAE has standardised them over the rollout
         reduction=agents.reduction,
     )
 
 
 def value_loss(model: ActorValue, coeff: float, clip_value: float | None) -> LossModule:
-    """`coeff L_V` of the value head, clipped unless `clip_value` is None."""
+    """The value loss `coeff L_V` on the model's value head, clipped unless `clip_value` is None."""
     loss = ValueLoss(model.get_value_head(), coeff=coeff, clip_value=clip_value)
     loss.reduction = kind_of_agents(model).reduction
     return loss
 
 
 def advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
-    """DAAC's `advantage_coeff L_A`, with an advantage head of its own on the policy's features."""
+    """DAAC's advantage loss `advantage_coeff L_A`, with a new advantage head on the policy's features."""
     sizes = model.policy_size, model.action_size
     advantage_head = AdvantageHead(*sizes, discrete=model.discrete, space=model.action_space)
     head = TensorDictModule(like(model, advantage_head), ["policy_hidden", "action"], ["action_advantage"])
@@ -70,7 +70,7 @@ def policy_phase(
     settings: OnPolicySettings,
     **pairing: Any,
 ) -> Phase:
-    """DAAC's policy phase; `pairing`: the further fields of the `Phase` that IDAAC's pairs of frames need."""
+    """DAAC's policy phase; `pairing` holds the further fields of `Phase` that IDAAC's pairs of frames need."""
     return Phase(
         loss=losses,
         optimizer=adam(parameters, settings),
@@ -86,7 +86,7 @@ def policy_phase(
 def value_phase(
     model: ActorValue, settings: OnPolicySettings, *, clip_value: float | None, max_grad_norm: float | None
 ) -> Phase:
-    """A phase of the value alone, over trunk, value branch and value head, with an Adam of its own."""
+    """A value phase, which trains trunk, value branch and value head with an Adam of its own."""
     features = model.get_features(["value_hidden"])
     loss = value_loss(model, settings.value_coeff, clip_value)
     return Phase(
@@ -102,7 +102,7 @@ def value_phase(
 
 
 def like(model: nn.Module, module: nn.Module) -> nn.Module:
-    """The module on the model's device and in its type."""
+    """The module, moved to the model's device and type."""
     return module.to(next(model.parameters()))
 
 
@@ -111,12 +111,10 @@ def unique(*modules: nn.Module) -> list[nn.Parameter]:
 
 
 def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
-    """Adam by the settings."""
+    """Adam with the settings' learning rate and epsilon."""
     return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
 
 
 def check_alone(model: ActorValue, algorithm: str) -> None:
     if kind_of_agents(model) is not OneAgent:
-        raise ValueError(
-            f"model must not be stacked for {algorithm}: of several seeds at once PPO and TRPO are capable"
-        )
+        raise ValueError(f"model must not be stacked for {algorithm}: only PPO and TRPO train several seeds at once")

@@ -1,15 +1,15 @@
-"""A phase of training: which loss, by which optimizer, for how many epochs, every how many rollouts.
+"""A phase of training: its losses, its optimizer, its epochs, and the rollouts on which it runs.
 
     phase = Phase(loss, optimizer, epochs=3, features=model.get_features())
     metrics = run_phase(phase, batch, generator, micro_batch=128)
 
-The one extension point of a training loop. PPO is one phase; DAAC is a policy phase and a value phase; an algorithm of
-your own is a list of phases, with no subclass. Whatever has the attributes and methods of `RolloutPhase` can stand in
-the list, also where it takes no steps by an optimizer.
+A training loop runs a list of phases. PPO is one phase; DAAC is a policy phase and a value phase; an algorithm of your
+own is a list of phases, without a subclass. Any object with the attributes and methods of `RolloutPhase` can stand in
+the list, also one without an optimizer.
 
-Several seeds of a stacked model (`decouple.networks.stacking.stack`) train at once: batches are (S, B) in place of
-(B,), and the losses keep their samples apart (`reduction="none"`), so that each seed has a mean, a gradient and a norm
-of its own.
+With a stacked model (`decouple.networks.stacking.stack`) S seeds train at once: batches are (S, B) in place of (B,),
+and the losses are not averaged over samples (`reduction="none"`), so that each seed has a mean, a gradient and a
+gradient norm of its own.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = ["Phase", "RolloutPhase", "run_phase"]
 
 
 class RolloutPhase(Protocol):
-    """What a training loop asks of a phase: `Phase` has it, and so has `decouple.on_policy.algorithms.trpo.TRPOPhase`.
+    """The interface of a phase, as a training loop uses it; `Phase` and `algorithms.trpo.TRPOPhase` have it.
 
     Attributes:
-        name: what is logged is told apart by it.
-        every: the phase runs on rollouts 0, every, 2 every, ...
-        minibatches: per epoch; a rollout must have as many frames.
+        name: name that tells the phase's metrics apart.
+        every: period in rollouts: the phase runs on rollouts 0, every, 2 every, ...
+        minibatches: minibatches per epoch, at most the frames of a rollout.
     """
 
     name: str
@@ -60,33 +60,33 @@ class RolloutPhase(Protocol):
         ...
 
     def state_dict(self) -> dict:
-        """What a checkpoint must hold beside the model."""
+        """The phase's state for a checkpoint, without the model's."""
         ...
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         ...
 
 
 @dataclass
 class Phase:
-    """One kind of update on a rollout: what loss, by which optimizer, for how many epochs, every how many rollouts.
+    """One kind of update on a rollout: losses, an optimizer, epochs, and the rollouts on which it runs.
 
     Attributes:
         loss: LossModules that read features; their outputs named `loss_...` are summed, others are logged.
-        optimizer: steps once per minibatch, on gradients clipped at `max_grad_norm` over all its parameters.
+        optimizer: optimizer of the phase's parameters; it steps once per minibatch.
         epochs: passes over the rollout.
-        every: the phase runs on rollouts 0, every, 2 every, ...
-        minibatches: per epoch.
-        max_grad_norm: None for no clipping.
-        features: run once per minibatch before the losses, as `model.get_features()`; None where the losses read the
-            observation themselves.
-        train_features: whether gradient flows into the features.
-        prepare: called with the flat rollout (B,) before the first epoch, to add keys.
-        adversary: a phase whose loss and optimizer step first on each of this phase's minibatches; its own schedule
-            (epochs, every, prepare, adversary) stays at the defaults. It runs the features for itself, without
-            gradient, since the whole minibatch must have stepped it before the first micro-batch comes back.
-        name: prefix of what is logged.
+        every: period in rollouts: the phase runs on rollouts 0, every, 2 every, ...
+        minibatches: minibatches per epoch.
+        max_grad_norm: largest gradient norm over all the optimizer's parameters; None for no clipping.
+        features: module that computes the features once per minibatch, as `model.get_features()`; None where the
+            losses read the observation themselves.
+        train_features: True where gradients flow into the features.
+        prepare: function that adds keys to the flat rollout (B,) before the first epoch.
+        adversary: a phase that steps first on each of this phase's minibatches. Its own epochs, every, prepare and
+            adversary stay at the defaults. It computes the features itself, without gradient, since its step on the
+            whole minibatch must come before this phase's first micro-batch.
+        name: prefix of the phase's metrics.
     """
 
     loss: nn.Module | Sequence[nn.Module]
@@ -123,31 +123,35 @@ class Phase:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def state_dict(self) -> dict:
-        """Losses (with heads of their own), optimizer and adversary."""
+        """The state of the losses (which hold heads of their own), the optimizer and the adversary."""
         state = {"losses": [loss.state_dict() for loss in self.losses], "optimizer": self.optimizer.state_dict()}
         return state | ({"adversary": self.adversary.state_dict()} if self.adversary else {})
 
     def load_state_dict(self, state: Mapping) -> None:
         for loss, loss_state in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(loss_state)
-        ways = ("fused", "foreach", "capturable")  # of taking a step: as here, whatever device the state comes from
+        ways = (
+            "fused",
+            "foreach",
+            "capturable",
+        )  # Adam's implementation stays this device's, not the saved one
         groups = [
             {**saved, **{way: own[way] for way in ways if way in own}}
             for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
         ]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         for parameter, own in self.optimizer.state.items():
-            for key, value in own.items():  # strides as the parameter's here, which Adam in one kernel asks for
+            for key, value in own.items():  # with the parameter's strides, which fused Adam requires
                 alike = isinstance(value, Tensor) and value.shape == parameter.shape
                 if alike and value.stride() != parameter.stride():
                     own[key] = torch.empty_like(parameter).copy_(value)
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
-        self.capture(self.captured)  # a graph would step the state that was
+        self.capture(self.captured)  # an old graph would step the old state
 
     @checked()
     def prepare_for(self, how: Performance) -> None:
-        """Take steps as a performance says: by one kernel on a GPU, in a CUDA graph."""
+        """Prepare the optimizer steps for these performance settings: one fused kernel on a GPU, a CUDA graph."""
         self.capture(how.cuda_graphs)
         how.prepare_optimizer(self.optimizer)
         if self.adversary:
@@ -155,7 +159,7 @@ class Phase:
 
     @checked()
     def capture(self, on: bool) -> None:
-        """From here on hold an update in a CUDA graph, or do not; forgets the graph and the rollout that there were."""
+        """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped."""
         self.captured, self._kept, self._graph = on, None, None
 
     def run(
@@ -183,20 +187,20 @@ def run_phase(
     """Run a phase's epochs on a flat rollout.
 
     Args:
-        phase: what to run.
-        batch: (B,), with the keys that the phase's features and losses read; (S, B) with several seeds.
-        shuffle: draws the minibatches, a generator of one agent's or `SeedNoise` of several seeds'.
-        micro_batch: samples, of each seed, per backward pass; gradients of a minibatch are accumulated over them.
-        precision: of the features, `fp32` or `bf16`.
-        progress: called after each minibatch with what is under way, how many are done, and of how many.
+        phase: the phase to run.
+        batch: flat rollout (B,) with the keys that the phase's features and losses read; (S, B) with several seeds.
+        shuffle: random numbers that draw the minibatches: one agent's generator, or several seeds' `SeedNoise`.
+        micro_batch: samples per seed and backward pass; a minibatch's gradients are accumulated over micro-batches.
+        precision: precision of the features, `fp32` or `bf16`.
+        progress: called after each minibatch with (what is under way, minibatches done, minibatches in all).
 
     Returns:
-        By the name they are logged under: means over the minibatches of what the losses put out and of the gradient
-        norm, and the gradients at the cut in the first minibatch. With several seeds losses, norms, gradients and
-        what else is of each sample are (S,); what a loss itself averages is a number, over all of them.
+        Metrics by the name that they are logged under: the losses' outputs and the gradient norm, as means over the
+        minibatches, and norms and cosine of the gradients at the cut in the first minibatch. With several seeds they
+        are (S,); an output that a loss averages itself is a number, over all seeds.
 
     Raises:
-        ValueError: two losses of the phase give an output of one name, or with several seeds a loss that has averaged
+        ValueError: two losses of the phase have an output of one name, or with several seeds a loss that has averaged
             over them.
     """
     if phase.prepare:
@@ -208,7 +212,7 @@ def run_phase(
     for epoch in range(phase.epochs):
         for number, part in enumerate(agents.minibatches(batch, phase.minibatches)):
             first = epoch == 0 and number == 0
-            found = step(part, first or phase.captured, micro_batch, precision)  # captured, one graph for all
+            found = step(part, first or phase.captured, micro_batch, precision)  # one graph for all minibatches
             for name, value in found.items():
                 if name.startswith("cut/") and not first:
                     continue
@@ -223,7 +227,7 @@ def run_phase(
 
 
 def _step_on(phase: Phase, agents: Agents, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
-    """`_step_with_adversary` on this rollout, a function of its other arguments; in a CUDA graph where captured."""
+    """`_step_with_adversary` with phase, agents and rollout filled in; in a CUDA graph where the phase is captured."""
 
     def step(part: TensorDictBase | Tensor, at_the_cut: bool, micro_batch: int, precision: str) -> dict[str, Tensor]:
         return _step_with_adversary(phase, agents, batch, part, micro_batch, precision, at_the_cut)
@@ -261,10 +265,10 @@ def _step(
     *,
     at_the_cut: bool = False,
 ) -> dict[str, Tensor]:
-    """One optimizer step on a minibatch, its gradient accumulated over micro-batches; what to log of it.
+    """Take one optimizer step on a minibatch, its gradient accumulated over micro-batches; return its metrics.
 
     `part` is one of the agents' `minibatches` of the batch.
-    Everything stays on the device: nothing here waits for it.
+    All results stay on the device: nothing here waits for it.
     """
     phase.optimizer.zero_grad(set_to_none=True)
     device = phase.parameters()[0].device
@@ -275,7 +279,7 @@ def _step(
 
     for first in range(0, part.shape[-1], micro_batch):
         rows = slice(first, first + micro_batch)
-        # One at a time: its frames, and what the features write into it, are free again with the next.
+        # One at a time: the memory of its frames and features is free again for the next micro-batch.
         micro = agents.frames(batch, part, rows)  # (b,) or (S, b)
         if phase.features is not None:
             with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
@@ -287,7 +291,7 @@ def _step(
         cuts = live_cuts(micro) if at_the_cut else {}
         for cut in cuts.values():
             cut.retain_grad()
-        total.sum().backward()  # seeds have no parameter in common: each gets the gradient of its own loss
+        total.sum().backward()  # seeds share no parameters: each gets the gradient of its own loss
         for name, value in outputs.items():
             add(_logged_name(name, phase.name), value.detach() * weight)
         squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[:-1].numel())
@@ -309,12 +313,12 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
 
 
 def metric(value: Tensor) -> Metric:
-    """A number () as Python's, and (S,) as it is."""
+    """A tensor () as a Python number; a tensor (S,) as it is."""
     return value if value.ndim else value.item()
 
 
 def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All of them fetched from the device at once: the one time that a phase waits for it."""
+    """All values copied from the device at once: the only time that a phase waits for the device."""
     if not values or all(value.device.type == "cpu" for value in values.values()):
         return dict(values)
     flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
@@ -322,7 +326,7 @@ def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
-# What losses put out beside `loss_...`, by the name it is logged under; anything else goes under the phase's name.
+# The losses' outputs beside `loss_...` -> the name that is logged; other outputs are logged under the phase's name.
 METRIC_NAMES = {
     "entropy": "policy/entropy",
     "clip_fraction": "policy/clip_fraction",

@@ -1,11 +1,11 @@
-"""A rollout, of one agent or of several seeds: who acts in it, what it needs before it is learned from, what it shows.
+"""Rollouts of one agent or of several seeds: the policies that act, values and advantages, metrics.
 
-    policy = SeededPolicy(model, SeedNoise(seeds))    # of a stacked model, for a Collector
+    policy = SeededPolicy(model, SeedNoise(seeds))    # acts for a stacked model in a Collector
     add_next_values(rollout, model.get_value_operator())
-    normalise_advantages(rollout)                     # each seed's by its own mean and deviation
+    normalise_advantages(rollout)                     # each seed's by its own mean and standard deviation
     row = rollout_metrics(rollout[0])
 
-A rollout has the shape (N, T), N environments of T steps, or (S, N, T) with S seeds that know nothing of each other.
+A rollout has the shape (N, T), N environments of T steps, or (S, N, T) with S independent seeds.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 class SeededPolicy(TensorDictModuleBase):
     """A stacked model that acts: observation (S, N, ...) -> `action`, `action_log_prob` and `state_value`.
 
-    The model's own modules, without gradient, and its actions drawn from each seed's random numbers; always sampled.
+    It runs the model's modules without gradient and always samples, each seed's actions from its own random numbers.
 
     Args:
-        model: a `stack` of models of `actor_value`.
-        noise: of its seeds, on its device.
+        model: a `stack` of models from `actor_value`.
+        noise: the random numbers of its seeds, on its device.
     """
 
     @checked()
@@ -64,7 +64,7 @@ class SeededPolicy(TensorDictModuleBase):
 
 
 class WatchedPolicy(TensorDictModuleBase):
-    """A model as a policy that keeps what it was shown last, to be looked at where collecting breaks off."""
+    """A model as a policy that keeps its last input, to be examined when collecting fails."""
 
     def __init__(self, model: ActorValue):
         super().__init__()
@@ -77,13 +77,13 @@ class WatchedPolicy(TensorDictModuleBase):
 
 
 class ModePolicy(TensorDictModuleBase):
-    """A stacked model that acts without exploration where TorchRL is told so: what it reads -> `action`.
+    """A stacked model for evaluation: observation -> `action`, a sample or the mode by TorchRL's exploration type.
 
-    The action of an agent whose parameters are not a number is a valid one all the same, its lower bound: it has failed
-    and its games go on beside the others'.
+    Where an agent has failed and its action is nan, the action is its lower bound, so that the other agents' games go
+    on.
 
     Args:
-        model: a `stack` of models of `actor_value`.
+        model: a `stack` of models from `actor_value`.
     """
 
     def __init__(self, model: ActorValue):
@@ -94,7 +94,7 @@ class ModePolicy(TensorDictModuleBase):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         tensordict = self.policy(tensordict)
-        if self.low is None:  # discrete: the greatest of nan is one of them
+        if self.low is None:  # discrete: the largest of nan logits is still a valid index
             return tensordict
         action = tensordict["action"]
         return tensordict.set("action", torch.where(action.isnan(), self.low.to(action), action))
@@ -102,10 +102,10 @@ class ModePolicy(TensorDictModuleBase):
 
 @torch.no_grad()
 def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBase) -> None:
-    """Write (`next`, `state_value`) (*B, T, 1) of a rollout (*B, T) that holds `state_value`, taken while acting.
+    """Write (`next`, `state_value`) (*B, T, 1) into a rollout (*B, T) that holds `state_value` from acting.
 
-    The value of the next frame is the value of the frame acted on next; only the rollout's last frames, and frames
-    before a time-out that the next frame does not show, still need the network.
+    The next frame's value is that of the frame acted on next. Only the rollout's last frames, and the frames at which
+    a time-out cut an episode off, still need a pass through the network.
     """
     values: Tensor = rollout["state_value"]
     following: TensorDictBase = rollout["next"]
@@ -115,7 +115,7 @@ def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBas
     cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (*B, T)
     cut_off[..., -1] = False
     if cut_off.any():
-        # A stacked model takes equally many frames of each agent: all are shown those at which any of them is cut off.
+        # A stacked model takes equally many frames per agent: each agent gets all frames at which any agent is cut off.
         games, steps = cut_off.reshape(-1, *cut_off.shape[-2:]).any(0).nonzero(as_tuple=True)  # (K,)
         unseen: Tensor = value_operator(following.select(*keys)[..., games, steps])["state_value"]  # (*, K, 1)
         own, missing = next_values[..., games, steps, :], cut_off[..., games, steps].unsqueeze(-1)
@@ -124,12 +124,12 @@ def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBas
 
 
 def following_values(values: Tensor, last: Tensor) -> Tensor:
-    """The values of the frames acted on next, (*B, T, 1), from those acted on and those after them, (*B, 1)."""
+    """The next frames' values, (*B, T, 1): `values` (*B, T, 1) shifted by one step, and `last` (*B, 1) at the end."""
     return torch.cat([values[..., 1:, :], last.unsqueeze(-2)], -2)
 
 
 def normalise_advantages(rollout: TensorDictBase) -> None:
-    """Standardise the `advantage` (S, N, T, 1) of each seed over its own frames, as TorchRL's GAE does for one."""
+    """Standardise each seed's `advantage` (S, N, T, 1) over its own frames, as TorchRL's GAE does for one agent."""
     advantage: Tensor = rollout["advantage"]
     own = tuple(range(1, advantage.ndim))
     deviation = advantage.std(own, keepdim=True).clamp_min(1e-4)
@@ -137,7 +137,7 @@ def normalise_advantages(rollout: TensorDictBase) -> None:
 
 
 def rollout_metrics(rollout: TensorDictBase) -> dict[str, float]:
-    """Returns of the episodes that ended in a rollout (N, T), and the explained variance of the values acted with."""
+    """Metrics of a rollout (N, T): returns and lengths of its ended episodes, and the values' explained variance."""
     residual = rollout["value_target"] - rollout["state_value"]  # (N, T, 1)
     variance = rollout["value_target"].var()
     metrics = {"value/explained_variance": (1 - residual.var() / variance).item()}

@@ -1,4 +1,4 @@
-"""Settings of on-policy training: those of the loop, and those of PPO's, DAAC's and IDAAC's losses.
+"""Settings of on-policy training: the training loop's, and those of the losses of PPO, DAAC and IDAAC.
 
 settings = OnPolicySettings(total_frames=1_000_000, learning_rate=3e-4)
 train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
@@ -24,29 +24,29 @@ class OnPolicySettings:
     """
 
     algorithm: str = "ppo"  # ppo, daac or idaac
-    total_frames: int = 25_000_000  # frames of an agent, all its environments together; rounded up to whole iterations
+    total_frames: int = 25_000_000  # environment steps per agent, over all its environments; rounded up to iterations
     rollout_steps: int = 256  # steps of each environment per iteration
     gamma: float = 0.999  # discount
     gae_lambda: float = 0.95  # lambda of the generalised advantage estimate
-    learning_rate: float = 5e-4  # Adam
-    adam_epsilon: float = 1e-5  # Adam
-    max_grad_norm: float = 0.5  # over all parameters of an optimizer
-    clip_epsilon: float = 0.2  # of the probability ratio
-    # The value's change since the rollout beyond which nothing is gained; None: no clipping. It is in the unit of
-    # returns: 0.2 is for rewards that are scaled, as the study's are (RewardScaling); of raw ones take None.
+    learning_rate: float = 5e-4  # Adam's learning rate
+    adam_epsilon: float = 1e-5  # Adam's epsilon
+    max_grad_norm: float = 0.5  # largest gradient norm, over all parameters of an optimizer
+    clip_epsilon: float = 0.2  # clip range of the probability ratio
+    # Clip range of the value's change since the rollout; None: no clipping. Its unit is that of returns: 0.2 suits
+    # scaled rewards, as the study's are (RewardScaling); use None for raw rewards.
     clip_value: float | None = 0.2
-    value_coeff: float = 0.5  # on the squared error, alpha_v
-    entropy_coeff: float = 0.01  # alpha_s
-    minibatches: int = 8  # per epoch
-    epochs: int = 3  # of PPO's joint phase
-    policy_epochs: int = 1  # of DAAC's policy phase, E_pi
-    value_epochs: int = 9  # of DAAC's value phase, E_V
-    value_every: int = 1  # rollouts between DAAC's value phases, N_pi
-    advantage_coeff: float = 0.25  # of DAAC's advantage loss, alpha_A
-    order_coeff: float = 0.001  # of IDAAC's adversarial order loss
+    value_coeff: float = 0.5  # weight of the value's squared error, alpha_v
+    entropy_coeff: float = 0.01  # weight of the entropy, alpha_s
+    minibatches: int = 8  # minibatches per epoch
+    epochs: int = 3  # epochs of PPO's joint phase
+    policy_epochs: int = 1  # epochs of DAAC's policy phase, E_pi
+    value_epochs: int = 9  # epochs of DAAC's value phase, E_V
+    value_every: int = 1  # rollouts per value phase of DAAC, N_pi
+    advantage_coeff: float = 0.25  # weight of DAAC's advantage loss, alpha_A
+    order_coeff: float = 0.001  # weight of IDAAC's adversarial order loss
     order_width: int | None = None  # hidden units of IDAAC's order classifier; None: linear
-    micro_batch: int = 128  # frames of an agent per backward pass; gradients of a minibatch are accumulated over them
-    precision: str = "fp32"  # of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
+    micro_batch: int = 128  # frames of an agent per backward pass; a minibatch's gradients are accumulated over them
+    precision: str = "fp32"  # precision of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
     evaluate_every: int = 10  # iterations between evaluations
     checkpoint_every: int = 10  # iterations between checkpoints
 
@@ -71,11 +71,11 @@ class OnPolicySettings:
         check_fields(self)
 
     def check_rollout(self, num_envs: int) -> None:
-        """Refuse a rollout of one frame, whose advantages have no standard deviation that they could be divided by."""
+        """Check that a rollout has at least two frames: advantages are divided by their standard deviation."""
         allowed = "at least 2 with one environment: advantages are divided by their standard deviation over a rollout"
         check_setting("rollout_steps", self.rollout_steps, lambda steps: steps * num_envs > 1, allowed)
 
     @staticmethod
     def algorithms() -> Collection[str]:
-        """What `algorithm` may name; `decouple.on_policy.algorithms.ALGORITHMS` has the phases of each."""
+        """The names allowed for `algorithm`; `decouple.on_policy.algorithms.ALGORITHMS` has the phases of each."""
         return "ppo", "daac", "idaac"

@@ -7,7 +7,7 @@
     model = stack([actor_value(...) for seed in seeds])         # several seeds at once, each as it would train alone
     train_on_policy(env, model, ppo_phases(model, settings), settings, log=print, seeds=seeds)
 
-The algorithms stand in `decouple.on_policy.algorithms`. Nothing here asks which it is, or where the networks separate.
+The algorithms are in `decouple.on_policy.algorithms`. The loop is the same for each, and for every separation point.
 """
 
 from __future__ import annotations
@@ -56,50 +56,49 @@ def train_on_policy(
     performance: Performance | None = None,
     failed: FailedSeeds | None = None,
 ) -> int:
-    """Train until `settings.total_frames`, going on from `checkpoint` where that file exists.
+    """Train until `settings.total_frames`, resuming from `checkpoint` where that file exists.
 
     With `seeds` S agents train at once, in an environment (S, N) and as a stacked model. They share nothing, not even
-    random numbers: to float rounding each becomes what it would become alone, whoever trains beside it. Settings,
-    frames and progress are those of one agent. A metric's name holds the mean over the seeds, `<name>/seed<seed>` each
-    seed's.
+    random numbers: up to float rounding each agent learns what it would learn alone. Settings, frames and progress are
+    those of one agent. A metric is logged as its mean over the seeds, and as `<name>/seed<seed>` for each seed.
 
     Args:
         env: batched environment (N,) with `observation`, a scalar `reward` (N, 1) and, for returns to be logged,
-            `episode_reward` and `step_count` (TorchRL's RewardSum and StepCounter). A run resumes exactly where its
-            `state_dict` holds all its state, as that of `procgen_env` does. IDAAC reads `level_seed` (N, 1) and
-            `step_count` too. With `seeds` (S, N); row s must not depend on the others.
-        model: from `actor_value`; with `seeds` a `stack` of S of them.
-        phases: from `ppo_phases`, `daac_phases`, `idaac_phases`, `trpo_phases`, or your own.
+            `episode_reward` and `step_count` (TorchRL's RewardSum and StepCounter). A run resumes exactly if the
+            environment's `state_dict` holds all its state, as that of `procgen_env` does. IDAAC reads `level_seed`
+            (N, 1) and `step_count` too. With `seeds` (S, N); row s must not depend on the others.
+        model: a model from `actor_value`; with `seeds` a `stack` of S of them.
+        phases: phases from `ppo_phases`, `daac_phases`, `idaac_phases`, `trpo_phases`, or your own.
         settings: the training loop's settings.
-        log: called with metrics and the frames so far, once an iteration.
-        seeds: S different ones, of the actions and minibatches of each agent; None for one agent that is not stacked,
-            whose random numbers are torch's own.
+        log: called once an iteration with the metrics and the frames so far.
+        seeds: S different seeds of the agents' actions and minibatches; None for one agent that is not stacked, whose
+            random numbers come from torch's generators.
         evaluate: called with the iteration every `evaluate_every` iterations, counted from the first, and after the
             last; it must leave the global random state as it was. Its metrics are logged with the iteration's.
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
-        identity: settings that a checkpoint must share with this run to be continued; stored in it.
+        identity: settings stored in a checkpoint; only a run with the same ones may resume from it.
         on_checkpoint: called after each checkpoint.
-        record: called before each checkpoint for what it should say of the files beside it, `Tracker.marks`.
-        progress: called within an iteration with what is under way, how much of it is done, and of how much.
-        performance: how it is computed; its precision and micro-batch take the place of those of the settings. The
-            model has been through its `prepare`. None: on the model's device, with all that it may switch on off.
-        failed: takes note of the agents in which a reward, an observation, a loss or a parameter is not finite; of the
-            same seeds. They have no metrics from then on, and stay so when the run goes on from a checkpoint.
+        record: called before each checkpoint; it returns marks of the files beside it, as `Tracker.marks` does.
+        progress: called within an iteration with (what is under way, how much is done, how much there is).
+        performance: device, precision and speed settings; its precision and micro-batch replace those of `settings`.
+            The model must have been through its `prepare`. None: the model's device, without optional speed-ups.
+        failed: record of the agents in which a reward, an observation, a loss or a parameter is not finite, for the
+            same seeds. A failed agent has no metrics from then on, also after the run is resumed.
 
     Returns:
         The frames collected in all.
 
     Warns:
         UserWarning: once, naming `clip_value`, where it clips more than half of the values in five rollouts in a row:
-            returns are larger than it by far, and the value network learns next to nothing.
+            returns are far larger than it, and the value network learns almost nothing.
 
     Raises:
-        NotFiniteError: all agents have failed; the last checkpoint is of the time before.
-        ValueError: an environment that is not batched (N,), or (S, N) with seeds, or whose games do not each take one
-            action of those that `action_space` allows; seeds that are not as many as the model's, or not different; a
-            rollout of one frame; a phase with more minibatches than a rollout has frames; or a performance that several
-            seeds do not have.
-        CheckpointError: a checkpoint that is damaged or of other settings.
+        NotFiniteError: all agents have failed; the last checkpoint was written before.
+        ValueError: an environment that is not batched (N,), or (S, N) with seeds, or whose action spec `action_space`
+            refuses for one action per game; seeds that are not different or not as many as the model's; a rollout of
+            one frame; a phase with more minibatches than a rollout has frames; or performance settings that do not
+            support several seeds.
+        CheckpointError: a checkpoint that is damaged or has other settings.
     """
     check_agents(env, model, seeds)
     _check_rollouts(env, phases, settings)
@@ -114,7 +113,7 @@ def train_on_policy(
     state = load_checkpoint(checkpoint, expect=identity) if checkpoint and checkpoint_exists(checkpoint) else None
     run.begin(state)
     if not state:
-        save()  # from here on the folder says what run it belongs to
+        save()  # from here on the folder tells which run it belongs to
     iterations = -(-settings.total_frames // run.frames)
     clip_watch = ClipWatch(seeds)
     try:
@@ -137,13 +136,13 @@ def train_on_policy(
 
 
 class _Run:
-    """Agents, their environment and the phases that they learn by, and how far they have come.
+    """The state of a run: agents, environment, phases, and the iterations done.
 
     Args:
         env, model, phases, settings: as for `train_on_policy`.
-        agents: the model's, with their random numbers.
-        how: how it is computed.
-        failed: takes note.
+        agents: the model's agents, with their random numbers.
+        how: performance settings.
+        failed: record of the agents that have failed.
 
     Attributes:
         iteration: iterations done.
@@ -166,9 +165,9 @@ class _Run:
         self.iteration = 0
 
     def begin(self, state: Mapping | None) -> None:
-        """Make ready for the first iteration, or for the one after those of a checkpoint."""
+        """Prepare the first iteration, or the one after a checkpoint's last."""
         if state:
-            self.env.load_state_dict(state["env"])  # before the collector resets it, which hands back these frames
+            self.env.load_state_dict(state["env"])  # before the collector's reset, which then returns these frames
         for phase in self.phases:
             if isinstance(phase, Phase):
                 phase.prepare_for(self.how)
@@ -178,7 +177,7 @@ class _Run:
             self._load_state_dict(state)
 
     def end(self) -> None:
-        """Let go of the collector and of the last rollout."""
+        """Release the collector and the last rollout."""
         self.collector.shutdown(close_env=False)
         for phase in self.phases:
             if isinstance(phase, Phase):
@@ -188,7 +187,7 @@ class _Run:
         """Collect one rollout and run the phases that are due on it.
 
         Returns:
-            What to log of both, of agents that have not failed.
+            The metrics of both, without agents that have failed.
 
         Raises:
             NotFiniteError: all agents have failed.
@@ -207,7 +206,7 @@ class _Run:
         found = self._learn(batch, progress)
         metrics = self.agents.row(of_rollout, self.failed)
         for name, row in found:
-            # Where two phases have a loss in common, the second one's numbers carry its name.
+            # Where two phases share a loss's name, the second phase's metric gets the phase's name appended.
             metrics |= {f"{key}_{name}" if key in metrics else key: value for key, value in row.items()}
         learned = time.perf_counter()
         return metrics | {
@@ -219,7 +218,7 @@ class _Run:
     def _learn(
         self, batch: TensorDictBase, progress: Callable[[str, int, int], object] | None
     ) -> list[tuple[str, dict[str, float]]]:
-        """Run the phases that are due on a flat rollout; each one's name, and what to log of it."""
+        """Run the phases that are due on a flat rollout; return each phase's name and metrics."""
         learning = {"micro_batch": self.how.micro_batch, "precision": self.how.precision, "progress": progress}
         due = [phase for phase in self.phases if self.iteration % phase.every == 0]
         found = [(phase.name, phase.run(batch, self.agents.shuffle, **learning)) for phase in due]
@@ -231,7 +230,7 @@ class _Run:
         return [(name, self.agents.row_of_phase(of_phase, self.failed)) for name, of_phase in found]
 
     def state_dict(self) -> dict[str, Any]:
-        """What the run goes on with."""
+        """The run's state for a checkpoint."""
         return {
             "iteration": self.iteration,
             "failed": self.failed.state_dict(),
@@ -243,7 +242,7 @@ class _Run:
         }
 
     def _load_state_dict(self, state: Mapping) -> None:
-        self.failed.load_state_dict(state.get("failed", {}))  # not there before version 0.2
+        self.failed.load_state_dict(state.get("failed", {}))  # absent before version 0.2
         self.model.load_state_dict(state["model"])
         for phase, phase_state in zip(self.phases, state["phases"], strict=True):
             phase.load_state_dict(phase_state)
@@ -253,8 +252,8 @@ class _Run:
 
 
 def _check_rollouts(env: EnvBase, phases: Sequence[RolloutPhase], settings: OnPolicySettings) -> None:
-    """Refuse games whose action the model could not choose, and a rollout too small to be learned from."""
-    if isinstance(env.action_spec, Bounded | Categorical | OneHot):  # else the model's actions are its own affair
+    """Check that the model can choose the games' actions and that rollouts have enough frames; ValueError otherwise."""
+    if isinstance(env.action_spec, Bounded | Categorical | OneHot):  # other specs are left to the caller's own model
         action_space(env.action_spec, env.batch_size)
     games = env.batch_size[-1]
     settings.check_rollout(games)

@@ -1,4 +1,4 @@
-"""What training looks at while it runs: what is not finite, and values of which most are clipped."""
+"""Checks while training runs: for numbers that are not finite, and for a `clip_value` that clips most values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ __all__ = ["ClipWatch", "WatchedRollouts", "check_weights"]
 
 
 class WatchedRollouts:
-    """Rollouts with the values of the frames that follow, looked through for what is not finite.
+    """Rollouts with the next frames' values, checked for numbers that are not finite.
 
     Args:
-        collector: of the training loop.
-        frames: of each agent's rollouts.
-        model, how: what acts, and how it is computed.
-        failed: takes note.
+        collector: the training loop's collector.
+        frames: frames of one agent in a rollout.
+        model: the model that acts.
+        how: performance settings.
+        failed: record of the agents that have failed.
     """
 
     def __init__(
@@ -67,8 +68,7 @@ class WatchedRollouts:
         return rollout
 
     def _blame(self, before: int) -> None:
-        """Where collecting broke off: NotFiniteError if the observation shown last is not finite, of which sampling, or
-        a game, may have broken."""
+        """Raise NotFiniteError if collecting may have failed because the last observation is not finite."""
         collector = self.collector
         at = collector.carrier if isinstance(collector, RolloutCollector) else getattr(collector.policy, "shown", None)
         if at is not None:
@@ -77,7 +77,7 @@ class WatchedRollouts:
 
 
 def _by_step(rollout: TensorDictBase, key: NestedKey) -> Tensor:
-    """What a rollout (N, T) or (S, N, T) has, as (S, T, N, ...)."""
+    """A key of a rollout (N, T) or (S, N, T), as (S, T, N, ...)."""
     values: Tensor = rollout.get(key)
     agents = rollout.batch_size[:-2].numel()
     return values.view(agents, *values.shape[rollout.ndim - 2 :]).transpose(1, 2)
@@ -88,14 +88,14 @@ def _last(key: NestedKey) -> str:
 
 
 def check_weights(model: ActorValue, failed: FailedSeeds, when: str) -> None:
-    """Fail the agents of which a parameter is not finite; NotFiniteError where all have failed."""
+    """Record agents with a parameter that is not finite as failed; NotFiniteError where all have failed."""
     failed.check({f"parameter {name}": parameter for name, parameter in model.named_parameters()}, when)
 
 
 class ClipWatch:
     """Warns once where `clip_value` has clipped more than half of the values in LASTING rollouts in a row.
 
-    In the first rollouts it does so where rewards are scaled, too: the first values are far from any return.
+    In the first rollouts it clips most values even with scaled rewards, since the first values are far from any return.
     """
 
     LASTING = 5
@@ -109,7 +109,7 @@ class ClipWatch:
         self.warned = False
 
     def see(self, metrics: Mapping[str, float]) -> None:
-        """Look at a rollout's metrics; one without a phase of the value says nothing."""
+        """Take in a rollout's metrics; without a value phase they change nothing."""
         shares = {name: metrics[name] for name in self.names if name in metrics}
         for name, share in shares.items():
             self.rollouts[name] = self.rollouts[name] + 1 if share > 0.5 else 0
@@ -118,8 +118,8 @@ class ClipWatch:
             self.warned = True
             found = ", ".join(f"{shares[name]:.0%}{self.names[name]}" for name in lasting)
             warnings.warn(
-                f"clip_value clips most of a rollout's values ({found}), for {self.LASTING} rollouts in a row: they "
-                "learn little then. Set clip_value to None (null on the command line) or larger; 0.2 is for "
-                "rewards that are scaled (normalize_reward=true on control tasks, RewardScaling)",
+                f"clip_value clips most of a rollout's values ({found}), for {self.LASTING} rollouts in a row: the "
+                "value network learns little. Set clip_value to None (null on the command line) or larger; 0.2 is "
+                "for scaled rewards (normalize_reward=true on control tasks, RewardScaling)",
                 stacklevel=3,
             )

@@ -99,7 +99,7 @@ def test_cka_refuses_other_frames_and_says_nan_of_constant_features():
     assert math.isnan(linear_cka(a, b))
     with pytest.raises(ValueError, match=r"b must be of a's shape, \(5, 5\); got \(6, 6\)"):
         linear_cka(a, torch.eye(6))
-    with pytest.raises(ValueError, match="a must be of at least 4 frames; got 3"):
+    with pytest.raises(ValueError, match="a must be the products of at least 4 frames; got 3"):
         linear_cka(torch.eye(3), torch.eye(3))
 
 

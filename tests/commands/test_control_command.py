@@ -179,7 +179,7 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
         assert row["learned"] == str(viable == [False, True]).lower()
     again = TOY.run(tmp_path, *small)
     assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
-    assert "algorithms must be of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
+    assert "algorithms must be one or more of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
 
     few = ("algorithms=[ddpg]", *small[1:])
     folders = sorted(file.parent for file in (tmp_path / "toy" / "ddpg").glob("*/*/metrics.csv"))
@@ -230,7 +230,7 @@ def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
     agents = load_agents(tmp_path / "toy" / "ddpg" / "linear-16x16" / "seeds1")
     assert len(agents) == 1 and sum(p.numel() for p in agents[0].module["policy_head"].parameters()) == 2
     refused = TOY.run(tmp_path, "algorithms=[ddpg]", "total_frames=1000", f"run_dir={tmp_path / 'toy'}", "seeds=1")
-    assert refused.returncode == 1 and "nothing would be learned" in refused.stderr
+    assert refused.returncode == 1 and "learning_starts must be a whole number in [0, 1000)" in refused.stderr
 
 
 def test_a_cell_of_the_toy_study_that_cannot_go_on_is_begun_anew_where_asked(tmp_path):

@@ -397,7 +397,7 @@ def test_an_action_in_the_tasks_units_never_leaves_its_bounds(bounds: tuple[floa
     ends = unit.to_task(torch.tensor([[-1.0], [0.0], [1.0]]))
     assert (ends >= unit.low).all() and (ends <= unit.high).all() and ends.isfinite().all()
     torch.testing.assert_close(unit(ends), torch.tensor([[-1.0], [0.0], [1.0]]), rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="space must be of a continuous action; got 4 discrete"):
+    with pytest.raises(ValueError, match="space must be continuous; got 4 discrete"):
         ActionUnit(action_space(DISCRETE))
 
 

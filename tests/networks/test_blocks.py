@@ -291,7 +291,7 @@ def test_two_stacks_share_no_parameter():
         (lambda: impala_blocks(FRAME, extra_features=-1), "extra_features must be 0 or more; got -1"),
         (lambda: small_impala(attention_from=4), "attention_from must lie in [0, 3], the number of stages; got 4"),
         (lambda: small_impala(attention_from=-1), "attention_from must lie in [0, 3], the number of stages; got -1"),
-        (lambda: small_impala(attention_from=1), "attention_reduction must lie in [1, 4], the channels that meet it"),
+        (lambda: small_impala(attention_from=1), "attention_reduction must lie in [1, 4], the layer's channels"),
         (lambda: nature_blocks((4, 84, 35)), "observation_shape must be at least 36 pixels high and wide"),
         (lambda: mlp_blocks(0, [8]), "in_features must hold positive whole numbers, at least one; got [0]"),
         (lambda: mlp_blocks(5, []), "hidden_sizes must hold positive whole numbers, at least one; got []"),

@@ -408,7 +408,7 @@ def test_a_block_that_would_change_in_place_what_others_read_is_refused(k):
         return [*(nn.Linear(3, 3) for _ in range(k)), nn.ReLU(inplace=True), nn.Linear(3, 2)]
 
     plain = [*(nn.Linear(3, 3) for _ in range(k)), nn.ReLU(), nn.Linear(3, 2)]
-    tail = "(ReLU) must not work in place on the observation or on what comes over the cut: others read it"
+    tail = "(ReLU) must not work in place on the observation or the trunk's output: other blocks read it too"
     assert refused(blocks(), plain, k, example=torch.zeros(3)) == f"policy_blocks[{k}] {tail}"
     assert refused(plain, blocks(), k, example=torch.zeros(3)) == f"value_blocks[{k}] {tail}"
     through_a_view = [*blocks()[:k], nn.Identity(), nn.ReLU(inplace=True)]
@@ -572,7 +572,7 @@ def test_further_keys_without_an_example_or_a_reader_are_refused():
 
 def test_a_branch_refuses_inputs_that_it_does_not_read_and_misses_those_that_it_does():
     network = make(lambda: mlp_blocks(3, [8]), (3,), 0)
-    with pytest.raises(ValueError, match=re.escape("a branch that reads [] must get 0 inputs more; got 1")):
+    with pytest.raises(ValueError, match=re.escape("a branch that reads [] must get 0 further inputs; got 1")):
         network(torch.zeros(2, 3), value_extra=[torch.zeros(2, 2)])
 
 

@@ -258,7 +258,10 @@ def test_bad_input_is_refused_by_name():
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1; got 0"),
         ({"learning_starts": -1}, r"learning_starts must be a whole number in \[0, 1000000\), .*; got -1"),
         ({"learning_starts": 0.5}, "learning_starts must be a whole number"),
-        ({"total_frames": 10_000}, "nothing would be learned; got 10000"),
+        (
+            {"total_frames": 10_000},
+            r"learning_starts must be a whole number in \[0, 10000\), below total_frames, .*; got 10000",
+        ),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive, or None for no clipping; got 0.0"),
         ({"checkpoint_every": 1500}, "checkpoint_every must be a multiple of log_every, 1000"),
         ({"train_every": 3}, "log_every must be a multiple of train_every, 3; got 1000"),

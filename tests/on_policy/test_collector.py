@@ -158,7 +158,7 @@ def test_half_by_half_the_games_get_the_actions_that_are_written_and_the_policy_
 
 
 def test_overlap_without_two_groups_is_refused():
-    with pytest.raises(ValueError, match="overlap must go with an environment of two groups; got Corridor"):
+    with pytest.raises(ValueError, match="overlap must be False without an env of two groups; got Corridor"):
         RolloutCollector(corridor(), make_model(), T, overlap=True)
     with pytest.raises(ValueError, match="got Corridor"):
         RolloutCollector(Corridor(), make_model(), T, overlap=True)

@@ -1,4 +1,4 @@
-"""Algorithms as phases, one file each: PPO, DAAC, IDAAC and TRPO, which do not know each other."""
+"""Algorithms as lists of phases, one file each: PPO, DAAC, IDAAC and TRPO."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from decouple.on_policy.settings import OnPolicySettings
 
 __all__ = ["ALGORITHMS"]
 
-# The one place where the name of an algorithm of `OnPolicySettings` becomes phases.
+# The name of an algorithm in `OnPolicySettings` -> the function that makes its phases.
 ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
     "ppo": ppo_phases,
     "daac": daac_phases,

@@ -21,8 +21,8 @@ __all__ = ["daac_phases"]
 def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """DAAC: a policy phase on `-J_pi + advantage_coeff L_A - entropy_coeff S`, then a value phase, each with its Adam.
 
-    Either phase runs and trains only the network that it needs; parameters of a trunk are trained by both. Source:
-    Raileanu and Fergus 2021, section 3; the equation 3 of the separation study. ValueError for a stacked model.
+    Each phase runs and trains only the network that it needs; both train the parameters of a trunk. Source: Raileanu
+    and Fergus 2021, section 3; equation 3 of the separation study. ValueError for a stacked model.
     """
     check_alone(model, "DAAC")
     features = model.get_features(["policy_hidden"])

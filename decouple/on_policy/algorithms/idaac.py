@@ -1,4 +1,4 @@
-"""IDAAC: DAAC whose policy features do not tell which of two frames of a level came earlier.
+"""IDAAC: DAAC, with policy features that do not tell which of two frames of a level came earlier.
 
     train_on_policy(env, model, idaac_phases(model, settings), settings, log=print)
 
@@ -34,10 +34,10 @@ __all__ = ["idaac_phases"]
 
 @checked()
 def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
-    """IDAAC: DAAC whose policy features are also pushed not to tell which of two frames of a level came earlier.
+    """IDAAC: DAAC with an adversarial loss, so that policy features do not tell which of two frames came earlier.
 
     On each policy minibatch an order classifier steps first, on detached features, with its own Adam. The rollout must
-    hold `level_seed` and `step_count` (B, 1) besides. Source: Raileanu and Fergus 2021, section 4. ValueError for a
+    also hold `level_seed` and `step_count` (B, 1). Source: Raileanu and Fergus 2021, section 4. ValueError for a
     stacked model.
     """
     check_alone(model, "IDAAC")
@@ -72,7 +72,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
 
 
 class _PartnerFeatures(TensorDictModuleBase):
-    """The features of each frame's partner: (`partner`, `observation`, ...) -> (`partner`, `policy_hidden`)."""
+    """Computes the partners' features: (`partner`, `observation`, ...) -> (`partner`, `policy_hidden`)."""
 
     def __init__(self, features: TensorDictModuleBase):
         super().__init__()
@@ -86,6 +86,6 @@ class _PartnerFeatures(TensorDictModuleBase):
 
 
 def _add_partners(batch: TensorDictBase, keys: Sequence[NestedKey]) -> None:
-    """Pair each frame of a flat rollout (B,) with a random one of its level: its keys and its step in the episode."""
+    """Add to each frame of a flat rollout (B,) a random partner of its level, with the given keys and `step_count`."""
     partners = same_level_partners(batch["level_seed"])
     batch["partner"] = batch.select(*keys, "step_count")[partners]

@@ -1,4 +1,4 @@
-"""PPO: the clipped objective of the policy and the value's squared error, in one phase over the whole model.
+"""PPO: the policy's clipped objective and the value's squared error, in one phase over the whole model.
 
     train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
 
@@ -21,9 +21,9 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     """PPO's joint loss, `-J_pi + value_coeff L_V - entropy_coeff S`, as one phase over the whole model.
 
     Source: Schulman et al. 2017, with the value clipped as in OpenAI Baselines unless `clip_value` is None. The phase
-    reads what a rollout of `model` holds, flat (B,), with `advantage` and `value_target` (B, 1); of a stacked model
-    (S, B). The entropy of a stacked model's tanh-squashed normals is integrated (`IntegratedTanhNormal`), where
-    TorchRL's loss samples it.
+    reads a flat rollout (B,) of `model` with `advantage` and `value_target` (B, 1); for a stacked model (S, B). With a
+    stacked model the entropy of tanh-squashed normals is integrated (`IntegratedTanhNormal`); TorchRL's loss samples
+    it.
     """
     losses = [policy_loss(model, settings), value_loss(model, settings.value_coeff, settings.clip_value)]
     phase = Phase(

@@ -1,4 +1,4 @@
-"""TRPO: a step of the policy along the natural gradient, as large as a bound on the KL divergence allows.
+"""TRPO: a policy step along the natural gradient, as large as a bound on the KL divergence allows.
 
     settings = TRPOSettings(total_frames=1_000_000)
     train_on_policy(env, model, trpo_phases(model, settings), settings, log=print)
@@ -8,8 +8,8 @@ the gradient of L and H the Hessian of the mean KL, both at the old parameters, 
 the step is `sqrt(2 delta / (x^T H x)) x`, shortened until L has grown and the bound holds. Source: Schulman et al.
 2015, Trust Region Policy Optimization (https://arxiv.org/abs/1502.05477), appendix C; numbers as in OpenAI Spinning Up.
 
-A stacked model (`decouple.networks.stacking.stack`) takes the step of each seed for itself: products are (S,), and
-where the line search of one seed fails it keeps its old parameters while the others step.
+In a stacked model (`decouple.networks.stacking.stack`) each seed takes a step of its own: products are (S,), and a seed
+whose line search fails keeps its old parameters while the others step.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ from decouple.seeding import SeedNoise
 
 __all__ = ["TRPOPhase", "TRPOSettings", "conjugate_gradient", "fisher_vector_product", "trpo_phases"]
 
-RESIDUAL = 1e-10  # of the squared residual, relative to the first: what conjugate gradients leave unsolved
+RESIDUAL = 1e-10  # squared residual, relative to the first, at which conjugate gradients stop
 
 
 @dataclass
 @with_defaults(
     algorithm="trpo",
     total_frames=200_000,  # 50 rollouts
-    rollout_steps=4000,  # steps_per_epoch, of one environment
+    rollout_steps=4000,  # environment steps per rollout of one environment, steps_per_epoch
     gamma=0.99,
     gae_lambda=0.97,
-    learning_rate=1e-3,  # of the value's Adam, vf_lr
-    adam_epsilon=1e-8,  # of the value's Adam
+    learning_rate=1e-3,  # learning rate of the value's Adam, vf_lr
+    adam_epsilon=1e-8,  # epsilon of the value's Adam
     value_coeff=1.0,
-    value_epochs=80,  # steps of the value on a rollout, train_v_iters
-    minibatches=1,  # of the value's steps: the whole rollout
+    value_epochs=80,  # value steps per rollout, train_v_iters
+    minibatches=1,  # minibatches of the value phase: a step reads the whole rollout
     micro_batch=4000,
 )
 class TRPOSettings(OnPolicySettings):
     """Settings of TRPO; defaults are those of OpenAI Spinning Up (`spinup.trpo_tf1`).
 
-    Of the settings of `OnPolicySettings` those of PPO's, DAAC's and IDAAC's losses play no part: clipping, epochs,
-    entropy. `rollout_steps` is of each environment: 4000 frames are one environment's 4000 steps or four's 1000.
+    The settings of PPO's, DAAC's and IDAAC's losses (clipping, epochs, entropy) are not used. `rollout_steps` counts
+    per environment: 4000 frames are 4000 steps of one environment, or 1000 steps of four.
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
     """
 
     delta: float = 0.01  # largest mean KL divergence of a step
-    damping: float = 0.1  # added to the diagonal of the Fisher matrix
+    damping: float = 0.1  # number added to the diagonal of the Fisher matrix
     cg_iters: int = 10  # iterations of conjugate gradients
-    backtrack_iters: int = 10  # step lengths tried
-    backtrack_coeff: float = 0.8  # each is the one before times this
+    backtrack_iters: int = 10  # step lengths tried by the line search
+    backtrack_coeff: float = 0.8  # factor from one step length to the next
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +75,7 @@ class TRPOSettings(OnPolicySettings):
 
     @staticmethod
     def algorithms() -> Collection[str]:
-        """TRPO alone."""
+        """The one allowed name, `trpo`."""
         return ("trpo",)
 
 
@@ -84,11 +84,11 @@ def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]
     """TRPO: a natural-gradient step of the policy, then the value's epochs of Adam on its squared error, unclipped.
 
     The policy is the model's own: actions of a bounded space come from a tanh-squashed normal with a learned scale that
-    starts at 1. Spinning Up's is a plain normal whose log scale starts at -0.5 and whose actions nothing bounds.
+    starts at 1. Spinning Up uses a plain normal with unbounded actions, whose log scale starts at -0.5.
 
     Args:
-        model: from `actor_value` on a network separated at k = 0, or a `stack` of such.
-        settings: of TRPO.
+        model: a model from `actor_value` on a network separated at k = 0, or a `stack` of such models.
+        settings: TRPO's settings.
 
     Raises:
         ValueError: a network with a trunk: the value's epochs would move the policy out of its trust region.
@@ -107,17 +107,17 @@ def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]
 class TRPOPhase:
     """A natural-gradient step of the policy on a rollout, within a bound on the mean KL divergence.
 
-    Reads a rollout (B,), or (S, B) of a stacked model, with `advantage` (normalised) and `action_log_prob`; the whole
-    rollout goes through the policy at once, whatever the micro-batch. Draws no random numbers and holds no state.
+    It reads a rollout (B,), or (S, B) of a stacked model, with normalised `advantage` and `action_log_prob`. The whole
+    rollout goes through the policy at once, whatever the micro-batch. It draws no random numbers and has no state.
 
     Args:
         model: as for `trpo_phases`; its policy branch and policy head are trained.
         delta: largest mean KL(old || new) of a step, in nats.
-        damping: added to the diagonal of the Fisher matrix.
+        damping: number added to the diagonal of the Fisher matrix.
         cg_iters: iterations of conjugate gradients.
-        backtrack_iters: step lengths tried, the first the largest that the quadratic model allows.
-        backtrack_coeff: each length is the one before times this.
-        every: the phase runs on rollouts 0, every, 2 every, ...
+        backtrack_iters: step lengths tried, from the largest that the quadratic model allows.
+        backtrack_coeff: factor from one step length to the next.
+        every: period in rollouts: the phase runs on rollouts 0, every, 2 every, ...
 
     Raises:
         ValueError: a network with a trunk, or a setting out of range.
@@ -166,12 +166,12 @@ class TRPOPhase:
         precision: str = "fp32",
         progress: Callable[[str, int, int], object] | None = None,
     ) -> dict[str, Metric]:
-        """One step on a rollout; `shuffle` and `micro_batch` play no part.
+        """Take one step on a rollout; `shuffle` and `micro_batch` are not used.
 
         Returns:
             Numbers, or (S,) with several seeds: `policy/kl` of the step taken, `policy/improvement` of L,
-            `policy/step_fraction` of the largest step (0: none was taken), `policy/entropy` before it (estimated on the
-            rollout's actions) and `grad_norm/policy`.
+            `policy/step_fraction`, the step's share of the largest one (0: no step was taken), `policy/entropy` before
+            the step (estimated on the rollout's actions) and `grad_norm/policy`.
         """
         agents = batch.shape[:-1]  # () or (S,)
         seeds = agents.numel()
@@ -201,7 +201,7 @@ class TRPOPhase:
         batch: TensorDictBase,
         precision: str,
     ) -> dict[str, Tensor]:
-        """Move each seed's parameters by the largest of the shortened steps (S, n) that is accepted, or not at all."""
+        """Move each seed's parameters by the first of its shortened steps (S, n) that is accepted, or not at all."""
         seeds = len(step)
         start = _flat(self.parameters(), seeds).clone()  # (S, n)
         accepted = torch.zeros(seeds, dtype=torch.bool, device=step.device)
@@ -230,14 +230,14 @@ class TRPOPhase:
 def fisher_vector_product(
     divergence: Tensor, parameters: Sequence[Tensor], damping: float
 ) -> Callable[[Tensor], Tensor]:
-    """The function v -> (H + damping) v, with H the Hessian of a KL divergence, by differentiating twice.
+    """The function v -> (H + damping I) v, with H the Hessian of a KL divergence, by differentiating twice.
 
     At equal distributions that Hessian is the Fisher matrix.
 
     Args:
         divergence: mean KL(old || new) of each seed, (S,), with the graph to the parameters.
-        parameters: of S seeds, each with S times as many numbers as one seed has, seed by seed.
-        damping: added to the diagonal.
+        parameters: stacked parameters of S seeds, seed by seed.
+        damping: number added to the diagonal.
 
     Returns:
         A function (S, n) -> (S, n).
@@ -257,9 +257,9 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
     """Solve H_s x_s = b_s for symmetric positive definite H_s, from x = 0; Hestenes and Stiefel 1952.
 
     Args:
-        product: v -> H v, (S, n) -> (S, n).
-        b: right sides, (S, n).
-        iterations: at most; a system stops on its own where its squared residual is 1e-10 of the first.
+        product: function v -> H v, (S, n) -> (S, n).
+        b: right-hand sides, (S, n).
+        iterations: most iterations; a system stops earlier where its squared residual is 1e-10 of the first.
 
     Returns:
         x, (S, n).
@@ -283,7 +283,7 @@ def conjugate_gradient(product: Callable[[Tensor], Tensor], b: Tensor, iteration
 
 
 def _surrogate(distribution: distributions.Distribution, batch: TensorDictBase, seeds: int) -> Tensor:
-    """L of each seed, (S,)."""
+    """The surrogate objective L of each seed, (S,)."""
     log_ratio = distribution.log_prob(batch["action"]) - batch["action_log_prob"]
     return _per_seed(log_ratio.exp() * batch["advantage"].squeeze(-1), seeds)
 
@@ -294,12 +294,12 @@ def _per_seed(values: Tensor, seeds: int) -> Tensor:
 
 
 def _flat(tensors: Sequence[Tensor], seeds: int) -> Tensor:
-    """Gradients or parameters, each of S seeds, as (S, n)."""
+    """Stacked gradients or parameters of S seeds as one tensor (S, n)."""
     return torch.cat([tensor.reshape(seeds, -1) for tensor in tensors], 1)
 
 
 def _set(parameters: Sequence[Tensor], values: Tensor) -> None:
-    """Write (S, n), laid out as by `_flat`, into the parameters."""
+    """Write values (S, n), in the layout of `_flat`, into the parameters."""
     sizes = [parameter.numel() // len(values) for parameter in parameters]
     for parameter, value in zip(parameters, values.split(sizes, 1), strict=True):
         parameter.copy_(value.reshape(parameter.shape))
