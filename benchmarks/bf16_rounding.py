@@ -1,13 +1,13 @@
-"""What bf16 rounds off for a trained agent: of its values, and of the gradients of its losses.
+"""Rounding errors of bf16 in a trained agent's values and in the gradients of its losses.
 
     python benchmarks/bf16_rounding.py runs/starpilot/shared/seed0
 
-Collects the next rollout of a run of `experiments/procgen.py` and computes, in fp32 and in bf16 with the same weights,
-the values of its frames, and of each loss the gradient of every minibatch.
+Collects the next rollout of a run of `experiments/procgen.py`. In fp32 and in bf16, with the same weights, it computes
+the values of all frames, and each loss's gradient on every minibatch.
 
-`rounding` is how far bf16 is from fp32, `sampling` how far a minibatch is from the mean of all, both as shares of what
-a minibatch has in fp32 (root mean squares); `rounding of the mean` is how far the means over all minibatches are apart,
-as a share of the mean in fp32. Rounding that is noise has averaged out there, by the root of their number.
+Columns, as shares of a minibatch's size in fp32 (root mean squares): `rounding` is the difference of bf16 and fp32,
+`sampling` the difference of a minibatch and the mean of all. `rounding of the mean` is the difference of the means over
+all minibatches, as a share of the mean in fp32: random rounding errors average out there, by the root of their number.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from decouple.studies.separation.experiment import load_agent, make_env
 
 
 def centred_values(model: ActorValue, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:
-    """Of every frame, less the mean over all: (minibatches, frames)."""
+    """The value of every frame, less the mean over all frames: (minibatches, frames)."""
     operator, found = model.get_value_operator(), []
     with torch.no_grad(), autocast(torch.device("cpu"), precision):
         for minibatch in minibatches:
@@ -44,7 +44,7 @@ def centred_values(model: ActorValue, minibatches: Sequence[TensorDictBase], pre
 
 
 def gradients(phase: Phase, minibatches: Sequence[TensorDictBase], precision: str) -> Tensor:
-    """Of every minibatch, where no step is taken in between: (minibatches, parameters)."""
+    """The gradient of every minibatch, without optimizer steps in between: (minibatches, parameters)."""
     found = []
     for minibatch in minibatches:
         run_phase(phase, minibatch, torch.Generator(), micro_batch=MICRO_BATCH[precision], precision=precision)
@@ -53,12 +53,12 @@ def gradients(phase: Phase, minibatches: Sequence[TensorDictBase], precision: st
 
 
 def size(vectors: Tensor) -> Tensor:
-    """Root mean square of norms."""
+    """The root mean square of the vectors' norms."""
     return vectors.square().sum(-1).mean().sqrt()
 
 
 def shares(exact: Tensor, rounded: Tensor) -> list[str]:
-    """What the table says of vectors (minibatches, n)."""
+    """The table's three shares for vectors (minibatches, n) in fp32 and in bf16."""
     mean, off = exact.mean(0), rounded - exact
     found = [size(off) / size(exact), size(exact - mean) / size(exact), off.mean(0).norm() / mean.norm()]
     return [f"{share:.2%}" for share in found]
@@ -67,7 +67,7 @@ def shares(exact: Tensor, rounded: Tensor) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the folder of a run, or its checkpoint")
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--threads", type=int, help="torch's threads")
     options = parser.parse_args()
 
     _, state = run_checkpoint(options.run)

@@ -1,15 +1,15 @@
-"""Returns of trained agents beside Stable-Baselines3's, and one task in four units of its action.
+"""Returns of our agents and of Stable-Baselines3's, and of our agents on one task in four units of its action.
 
     pip install -c constraints.txt stable-baselines3 scipy
     python benchmarks/control_returns.py --out runs/returns
     python benchmarks/control_returns.py --out runs/returns --cases pendulum-small --algorithms td3 --systems ours
 
-Cases: `pendulum-small` (|64,64|, 8,000 steps, PPO 60,000), `pendulum-docs` (what `experiments/control.py env=pendulum`
-runs with), `track` (`track_task.py`, ours alone, four units). Both systems train with the same settings: those of
-Stable-Baselines3 are read off ours. Each system has a process of its own with one thread; ours trains all seeds of a
-cell as one batch, Stable-Baselines3 one after another. Each agent is evaluated without exploration on 100 episodes, the
-same 100 for both systems. A row per agent goes into `returns.csv`; what is there is not trained again, and `table.md`
-is made of all rows. Results: docs/control_results.md.
+Cases: `pendulum-small` (|64,64|, 8,000 steps, PPO 60,000), `pendulum-docs` (settings of `experiments/control.py
+env=pendulum`), `track` (`track_task.py`, ours alone, four units). Both systems have the same settings: those of
+Stable-Baselines3 are taken from ours. Each system has its own process with one thread. Ours trains all seeds of a cell
+as one batch, Stable-Baselines3 one seed after another. Each agent is evaluated without exploration on 100 episodes, the
+same ones for both systems. `returns.csv` gets a row per agent; agents with a row are not trained again. `table.md` is
+made from all rows. Results: docs/control_results.md.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import FINAL_SEED, ControlSettings
 
 ALGORITHMS = ["ppo", "sac", "td3", "ddpg"]
-FAILED = -400.0  # on Pendulum: an agent below has not learned to swing up; those that have are near -150
-TRACK_FAILED = -1.0  # of the task in four units, whose agents reach 0
+FAILED = -400.0  # return on Pendulum below which an agent has not learned to swing up; others are near -150
+TRACK_FAILED = -1.0  # the same on the task in four units, whose agents reach 0
 DEPARTURES = Path(__file__).parent.parent / "configs" / "control" / "departures"
 SMALL = {"actor": [64, 64], "critic": [64, 64]}
 OFF_POLICY = {"learning_rate": 1e-3, "gamma": 0.98, "learning_starts": 100}
@@ -55,13 +55,13 @@ def is_track(case: str) -> bool:
 
 
 def departures(algorithm: str) -> dict[str, Any]:
-    """What RL Baselines3 Zoo does otherwise on Pendulum; without the intervals of evaluations and checkpoints."""
+    """The departures of RL Baselines3 Zoo on Pendulum, without the intervals of evaluations and checkpoints."""
     settings = yaml.safe_load((DEPARTURES / f"pendulum_{algorithm}.yaml").read_text())
     return {key: value for key, value in settings.items() if key not in ("evaluate_every", "checkpoint_every")}
 
 
 def cell_settings(case: str, algorithm: str) -> dict[str, Any]:
-    """Ours, without seeds and folder: the case is `pendulum-small`, `pendulum-docs` or `track-<unit>`."""
+    """Our settings of a case (`pendulum-small`, `pendulum-docs` or `track-<unit>`), without seeds and folder."""
     if case == "pendulum-docs":
         own = departures(algorithm)
     else:
@@ -71,7 +71,7 @@ def cell_settings(case: str, algorithm: str) -> dict[str, Any]:
             own = departures("ppo") | SMALL | {"env": env, "total_frames": 60_000 if pendulum else 20_000}
         else:
             own = {**OFF_POLICY, **SMALL, "env": env, "total_frames": 8_000 if pendulum else 1_000}
-    often = 1_000 if algorithm == "ppo" else own["total_frames"]  # iterations, or steps: nothing before the end
+    often = 1_000 if algorithm == "ppo" else own["total_frames"]  # iterations, or steps: none before the end
     return {**own, "evaluate_every": often, "checkpoint_every": often, "evaluate_episodes": 1}
 
 
@@ -80,7 +80,7 @@ def make_settings(case: str, algorithm: str, **own: Any) -> ControlSettings:
 
 
 def train_ours(case: str, algorithm: str, seeds: list[int], folder: Path) -> list[Row]:
-    """All seeds as one batch."""
+    """Train all seeds as one batch; return their rows."""
     start = time.perf_counter()
     run_dir = folder / "-".join([case, algorithm, f"seeds{seeds[0]}", str(len(seeds))])
     own = {"seed": seeds[0], "seeds": len(seeds), "num_threads": 1, "run_dir": str(run_dir)}
@@ -93,7 +93,7 @@ def train_ours(case: str, algorithm: str, seeds: list[int], folder: Path) -> lis
 
 
 def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> list[Row]:
-    """One agent of Stable-Baselines3, on Gymnasium's own Pendulum, with what our settings say."""
+    """Train one agent of Stable-Baselines3 with our settings, on Gymnasium's Pendulum; return its row."""
     warnings.filterwarnings("ignore")
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -113,13 +113,13 @@ def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> l
 
 
 def stable_baselines(settings: Any, env: Any) -> Any:
-    """Stable-Baselines3's algorithm of the same name; what is not set here is its default, and ours."""
+    """Stable-Baselines3's algorithm of the same name; for settings not given here, its default equals ours."""
     from stable_baselines3 import DDPG, PPO, SAC, TD3
     from stable_baselines3.common.noise import NormalActionNoise
 
     learning = settings.learning
     common = {"learning_rate": learning.learning_rate, "gamma": learning.gamma, "seed": settings.seed, "device": "cpu"}
-    if settings.algorithm == "ppo":  # tanh, orthogonal with gains sqrt 2, .01 and 1, Adam's epsilon 1e-5: as ours
+    if settings.algorithm == "ppo":  # as ours: tanh, orthogonal with gains sqrt 2, .01 and 1, Adam's epsilon 1e-5
         return PPO(
             "MlpPolicy",
             env,
@@ -161,7 +161,7 @@ def stable_baselines(settings: Any, env: Any) -> Any:
 
 
 def episode_returns(act: Callable[[np.ndarray], np.ndarray], env_id: str, seed: int, episodes: int) -> list[float]:
-    """Returns of the episodes that `train_agents` evaluates the agent of that seed on; seeded as in `ControlEnv`."""
+    """The returns of the episodes on which `train_agents` evaluates the agent of a seed, seeded as in `ControlEnv`."""
     env, returns = gymnasium.make(env_id), []
     for index in range(episodes):
         observation, _ = env.reset(seed=int(np.random.SeedSequence([seed, index]).generate_state(1)[0]))
@@ -192,7 +192,7 @@ def add_rows(path: Path, rows: list[Row]) -> None:
 
 
 def interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean and the ends of its 95 % interval, Student's t over seeds that came to a return; no ends (nan) of one."""
+    """The mean and the ends of its 95 % interval, by Student's t, over finite returns; for one return nan as ends."""
     values = [value for value in values if isfinite(value)]
     if len(values) < 2:
         return (*values, nan, nan, nan)[:3]
@@ -201,7 +201,7 @@ def interval(values: list[float]) -> tuple[float, float, float]:
 
 
 def make_table(rows: list[Row]) -> str:
-    """A line per cell: seeds, mean, interval, failures; and whether means lie within each other's intervals."""
+    """A table with a row per cell (returns, mean, interval, failures), and the comparison of the cells' means."""
     cells: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         cells.setdefault((row["case"], row["algorithm"], row["system"]), []).append(row)
@@ -215,7 +215,7 @@ def make_table(rows: list[Row]) -> str:
         center, low, high = interval(values)
         digits, least = (3, TRACK_FAILED) if is_track(case) else (0, FAILED)
         each = ", ".join(f"{value:.{digits}f}" for value in values)
-        failed = sum(not value >= least for value in values)  # nan too: an agent that came to no return
+        failed = sum(not value >= least for value in values)  # counts nan, an agent without a return, too
         lines.append(
             f"| {case} | {algorithm} | {system} | {each} | {center:.{digits}f} | {low:.{digits}f} to "
             f"{high:.{digits}f} | {failed} of {len(values)} |"
@@ -224,7 +224,7 @@ def make_table(rows: list[Row]) -> str:
 
 
 def compared(cells: dict[tuple[str, str, str], list[Row]]) -> list[str]:
-    """Per comparison a line: both systems on a case, or all units of the task in one algorithm."""
+    """A line per comparison: both systems on a case, or one algorithm in all units of the task."""
     groups: dict[tuple[str, str], dict[str, list[float]]] = {}
     for (case, algorithm, system), own in cells.items():
         values = [row["return"] for row in own]
@@ -246,12 +246,12 @@ def compared(cells: dict[tuple[str, str, str], list[Row]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["pendulum-small", "pendulum-docs", "track"]
-    parser.add_argument("--out", type=Path, required=True, help="folder of the rows, the table and our runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the rows, the table and our runs")
     parser.add_argument("--cases", nargs="+", choices=names, default=names)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--systems", nargs="+", choices=["ours", "sb3"], default=["ours", "sb3"])
-    parser.add_argument("--seeds", type=int, default=8, help="of a cell on Pendulum")
-    parser.add_argument("--track-seeds", type=int, default=6, help="of a cell of the task in four units")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds of a cell on Pendulum")
+    parser.add_argument("--track-seeds", type=int, default=6, help="seeds of a cell on the task in four units")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     table = options.out / "returns.csv"

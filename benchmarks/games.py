@@ -1,12 +1,12 @@
-"""Steps per second of every environment, one at a time and batched, in one run: the numbers of the table in the docs.
+"""Steps per second of every environment, one at a time and batched, in one run: the table in the docs.
 
     python benchmarks/games.py --repeats 9 --threads 1
-    python benchmarks/games.py --tasks pong pixelcopter --batch 4096 16384 65536   # which batch is best
+    python benchmarks/games.py --tasks pong pixelcopter --batch 4096 16384 65536   # find the best batch size
 
-One at a time is the environment that `gymnasium.make` gives, with its wrappers; batched is `games_env` or `control_env`
-of one seed through `step_and_maybe_reset`. Both act at random with actions drawn before the clock starts, and begin
-ended episodes anew. The two alternate within a repeat, and medians over repeats are compared. A step of Food Collector
-is one of a field, and so a decision of each of its five agents: times five, it is what a learner of all five gets.
+One at a time: the environment of `gymnasium.make`, with its wrappers. Batched: `games_env` or `control_env` with one
+seed, stepped by `step_and_maybe_reset`. Both take random actions, drawn before the clock starts, and reset ended
+episodes. The two alternate within a repeat, and the table has medians over repeats. A step of Food Collector is one
+step of a field, with a decision of each of its five agents; a learner of all five gets five times as many.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ SINGLE = {
     "pixelcopter": "decouple/Pixelcopter-v0",
     "foodcollector": "decouple/FoodCollector-v0",
 }
-# The best batch of each on two cores of a server, as measured with --batch; MuJoCo's tasks step one after the other.
+# Best batch size of each on two cores of a server, as measured with --batch; MuJoCo's games step one after the other.
 BATCH = {"pong": 65536, "pixelcopter": 65536, "foodcollector": 4096, "pendulum": 16384, "acrobot": 16384}
-NUM_ACTIONS = 64  # drawn ahead, and used in turn
+NUM_ACTIONS = 64  # number of actions, drawn ahead and used in turn
 
 
 def single(task: str) -> Callable[[float], float]:
-    """A function of the seconds to play that gives the steps per second of one game."""
+    """A function that plays one game for some seconds and returns its steps per second."""
     if task in SINGLE:
         env = gymnasium.make(SINGLE[task])
     else:
@@ -58,7 +58,7 @@ def single(task: str) -> Callable[[float], float]:
 
 
 def batched(task: str, number: int) -> Callable[[float], float]:
-    """The same of `number` games at once."""
+    """The same for `number` games at once."""
     agents = GAMES[task].agents_per_game if task in GAMES else 1
     env: EnvBase = games_env(task, [0], number * agents) if task in GAMES else control_env(task, [0], number)
     actions = [env.action_spec.rand() for _ in range(NUM_ACTIONS)]
@@ -72,7 +72,7 @@ def batched(task: str, number: int) -> Callable[[float], float]:
             steps, turn = steps + number, turn + 1
         return steps / (time.perf_counter() - start)
 
-    # Games that began together end together at first; a GPU and its caches are warm after this too.
+    # Games that began together end together at first, so play for a while; this also warms up a GPU and the caches.
     play(1.0)
     return play
 
@@ -81,10 +81,10 @@ def main() -> None:
     tasks = [*GAMES, *TASKS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=tasks)
-    parser.add_argument("--batch", nargs="+", type=int, help="games at once; by default the best of each task")
+    parser.add_argument("--batch", nargs="+", type=int, help="games at once; default: the best number of each task")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of one measurement")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--seconds", type=float, default=0.3, help="duration of one measurement")
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch's threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print("| task | one at a time, steps/s | batch | batched, steps/s | ratio |\n|---|---|---|---|---|")

@@ -1,10 +1,10 @@
-"""HalfCheetah-v4 with Stable-Baselines3, |64,64|: what `docs/control_results.md` sets beside ours.
+"""HalfCheetah-v4 with Stable-Baselines3, |64,64|: the results beside ours in `docs/control_results.md`.
 
     pip install -c constraints.txt stable-baselines3
     python benchmarks/halfcheetah_sb3.py --algorithm td3 --seed 0 --steps 100000 --out sb3_td3_seed0.csv
 
 The settings are those of `experiments/control.py env=halfcheetah actor=[64,64] critic=[64,64]`. Every 10,000 steps the
-mean return of 10 episodes without exploration goes into the table.
+table gets the mean return of 10 episodes without exploration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 
 class Evaluate(BaseCallback):
-    """A row of the table every 10,000 steps."""
+    """Writes a row of the table every 10,000 steps."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

@@ -1,20 +1,20 @@
-"""Procgen training: environment steps per second, where they go, memory, and the share of the machine's ceiling.
+"""Procgen training: environment steps per second, time per part, memory, and share of the machine's peak rate.
 
-    python benchmarks/procgen_ppo.py                                     # the four separations and DAAC, as they run
+    python benchmarks/procgen_ppo.py                                     # the four separations and DAAC
     python benchmarks/procgen_ppo.py --contenders shared late --precision fp32 bf16 --steps 64 --rounds 5
     python benchmarks/procgen_ppo.py --grow envs                         # or k, or width
     python benchmarks/procgen_ppo.py --record docs/results/performance/procgen.csv
 
-Every contender is a process of its own, and all are alive at once: they run one iteration each in turn, so that a
-machine that slows down slows all, and each is compared with the reference of the same round. Figures are medians over
-rounds, after one that warms up. `reference` is a plain PyTorch loop in the field's usual form (`reference_ppo.py`),
-`parts` are games, acting and learning of `shared`, each alone: their sum is what `shared` could cost at best.
+Every contender has its own process, and all processes are alive at once. They run one iteration each in turn, so that
+a slower machine slows all, and each is compared with the reference in the same round. Figures are medians over rounds,
+after a warm-up round. `reference` is a plain PyTorch loop in the field's usual form (`reference_ppo.py`). `parts` are
+the games, acting and learning of `shared`, each alone: their sum is a lower bound for `shared`.
 
-`environment` is measured apart, by stepping the same games with random actions; `acting` is the rest of collecting.
-The share of the ceiling is the counted multiply-adds (forward and backward) against the best rate seen here of a
-matrix product and of a convolution in the same precision. With 64 steps in place of 256 an iteration has a quarter of
-the frames in minibatches of the same size. With `--cpu-clock --threads 1` times are those that the processor spent on
-the process, which a busy machine changes little. On a GPU: `--performance fastest --steps 256`, without the reference.
+`environment` is measured separately, by stepping the same games with random actions; `acting` is the rest of the
+rollout. The share of the ceiling is the rate of counted operations (forward and backward), divided by the best rate
+measured here for a matrix product or a convolution in the same precision. With 64 steps instead of 256 an iteration has
+a quarter of the frames, in minibatches of the same size. With `--cpu-clock --threads 1` times are processor time, which
+a busy machine changes little. On a GPU: `--performance fastest --steps 256`, without the reference.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def run_library(options: argparse.Namespace) -> None:
     }
 
     def evaluation(seed: int) -> dict[str, float]:
-        """As a run evaluates, that its memory be counted."""
+        """Evaluate as a run does, so that the peak memory includes it."""
         return evaluate(model.get_policy_operator(), games, episodes=10, seed=seed) if options.evaluation else {}
 
     def log(row: dict[str, float], _: int) -> None:
@@ -168,7 +168,7 @@ def run_library(options: argparse.Namespace) -> None:
 
 
 def stepping_alone(env: Any, steps: int) -> float:
-    """Seconds of the games and their transforms, with random actions."""
+    """Seconds that the games and their transforms take, with random actions."""
     actions = [env.action_spec.rand() for _ in range(steps)]
     step = env.reset()
     start = time.perf_counter()
@@ -178,7 +178,7 @@ def stepping_alone(env: Any, steps: int) -> float:
 
 
 def counted_flops(model: Any, phases: Any) -> float:
-    """Floating-point operations of trunk and branches for one environment step: acting, and each phase's epochs."""
+    """Floating-point operations in trunk and branches per environment step: acting, and each phase's epochs."""
     import torch
     from tensordict import TensorDict
     from torch.utils.flop_counter import FlopCounterMode
@@ -201,7 +201,7 @@ def counted_flops(model: Any, phases: Any) -> float:
 
 
 def matrix_rate(precision: str, seconds: float = 0.5) -> float:
-    """The best rate seen, in floating-point operations a second, of a matrix product and a convolution."""
+    """The best measured rate of a matrix product or a convolution, in floating-point operations per second."""
     import torch
 
     from decouple.runs.performance import choose_performance
@@ -250,7 +250,7 @@ def contend(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.cpu_clock:
-        time.perf_counter = time.process_time  # for everything in this process, the library's own times too
+        time.perf_counter = time.process_time  # for all of this process, also the library's times
     {"reference": run_reference, "parts": run_parts}.get(options.contender, run_library)(options)
 
 
@@ -258,7 +258,7 @@ def contend(options: argparse.Namespace) -> None:
 
 
 class Contender:
-    """A process that runs one iteration when it is told to."""
+    """A process that runs one iteration on request."""
 
     def __init__(self, options: argparse.Namespace, **own: Any):
         self.options = argparse.Namespace(**{**vars(options), **own})
@@ -278,7 +278,7 @@ class Contender:
         return json.loads(line)
 
     def take_turn(self) -> float:
-        """One iteration; its seconds."""
+        """Run one iteration; return its seconds."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
@@ -291,7 +291,7 @@ class Contender:
         self.process.wait()
 
     def row(self, reference: Contender | None) -> dict[str, Any]:
-        """Medians over its turns but the first."""
+        """The row of the table: medians over all turns but the first."""
         options, turns = self.options, self.turns[1:]
         frames = options.envs * options.steps
         median = {key: statistics.median(turn[key] for turn in turns) for key in ("collect", "learn")}
@@ -307,7 +307,7 @@ class Contender:
             row |= {"environment_s": round(environment, 2), "acting_s": round(acting, 2)}
             row["acting_images_per_s"] = round(frames / acting)
         else:
-            row["acting_s"] = round(median["collect"], 2)  # and stepping the games
+            row["acting_s"] = round(median["collect"], 2)  # includes stepping the games
         if "flops" in self.facts:
             rate = max(turn["rate"] for turn in self.turns)
             row["share_of_ceiling"] = round(frames * self.facts["flops"] / seconds / rate, 2)
@@ -321,7 +321,7 @@ class Contender:
 
 
 def line_up(options: argparse.Namespace) -> list[Contender]:
-    """The contenders asked for; the reference runs in fp32 only."""
+    """Start the chosen contenders; the reference runs in fp32 only."""
     if options.grow:
         chosen = {
             "envs": [{"envs": envs, "steps": max(1, options.steps * options.envs // envs)} for envs in (16, 64, 256)],
@@ -344,7 +344,7 @@ def line_up(options: argparse.Namespace) -> list[Contender]:
 
 
 def context(options: argparse.Namespace) -> dict[str, Any]:
-    """Where, when and how it is measured."""
+    """Date, machine and settings of the measurement."""
     import torch
 
     names = [
@@ -375,7 +375,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def record(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append the rows to the table of dated ones."""
+    """Append the rows to a CSV of dated measurements."""
     columns = [*KEPT, *(column for column in SHOWN if column not in KEPT)]
     new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -395,13 +395,13 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, help="frames per backward pass")
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--steps", type=int, default=256)
-    parser.add_argument("--width", type=int, default=1, help="times the channels and the units")
+    parser.add_argument("--width", type=int, default=1, help="factor of channels and units")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--threads", type=int, help="torch's threads")
     parser.add_argument("--games-threads", type=int)
-    parser.add_argument("--grow", choices=["envs", "k", "width"], help="how the cost of late grows")
-    parser.add_argument("--no-evaluation", dest="evaluation", action="store_false", help="peak memory without it")
-    parser.add_argument("--cpu-clock", action="store_true", help="time that the processor spent, not that on the wall")
+    parser.add_argument("--grow", choices=["envs", "k", "width"], help="setting to vary, with late")
+    parser.add_argument("--no-evaluation", dest="evaluation", action="store_false", help="exclude it from peak memory")
+    parser.add_argument("--cpu-clock", action="store_true", help="measure processor time instead of wall time")
     parser.add_argument("--record", type=Path, help="append the rows to this CSV")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
     options = parser.parse_args()

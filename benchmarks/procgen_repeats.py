@@ -1,10 +1,10 @@
-"""How many levels of Procgen repeat levels trained on: the table in docs/procgen.md.
+"""The share of Procgen's levels that repeat training levels: the table in docs/procgen.md.
 
     python benchmarks/procgen_repeats.py --trained 200 --others 2000
     python benchmarks/procgen_repeats.py --games coinrun maze ninja --trained 100000 --others 5000
 
-Shares of other levels, drawn from all, whose first frame with the whole level in view is that of a level trained on:
-`frame` as it is, `layout` in plain looks (decouple/envs/procgen/levels.py).
+A level drawn from all levels repeats a training level if both have the same first frame with the whole level in view:
+`frame` as it is, `layout` with plain backgrounds and one theme (decouple/envs/procgen/levels.py).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from decouple.envs.procgen.options import GAMES
 
 
 def repeated(game: str, trained: int, others: int, mode: str, told_by: str) -> float:
-    """Share of other levels, drawn from all, that repeat one trained on."""
+    """The share of `others` levels, drawn from all, that repeat one of `trained` levels."""
     options = {"distribution_mode": mode, "num_threads": 1, "told_by": told_by}
     if trained <= 10_000:
         seen = training_fingerprints(game, trained, **options)
-    else:  # any levels will do, and of all there are so many that hardly any comes twice
+    else:  # draw from all levels, which are so many that hardly any comes twice
         seen = {fingerprint for _, fingerprint in islice(first_frames(game, 64, seed=1, **options), trained)}
     starts = islice(first_frames(game, 64, seed=2, **options), others)
     return sum(fingerprint in seen for _, fingerprint in starts) / others

@@ -1,11 +1,11 @@
-"""A plain PyTorch PPO on Procgen in the field's usual form, to measure against; and the parts of a run alone.
+"""A plain PyTorch PPO on Procgen in the field's usual form, as reference; and each part of an iteration alone.
 
-`ReferencePPO` keeps to the layout of single-file implementations: frames stored as float32 (T, N, 64, 64, 3), handed to
-the network permuted and divided by 255, each minibatch of 2048 frames forward and backward at once, in float32. One
-network for policy and value (the IMPALA-CNN), and the settings of the Procgen paper.
+`ReferencePPO` follows single-file implementations: frames are stored as float32 (T, N, 64, 64, 3), then permuted and
+divided by 255 for the network; each minibatch of 2048 frames goes forward and backward at once, in float32. Policy and
+value share one network (the IMPALA-CNN); the settings are those of the Procgen paper.
 
-`Parts` has the same network do each part of an iteration alone, with nothing around it: the games stepped, frames acted
-on, minibatches learned from; in the precision, layout and micro-batches asked for.
+`Parts` runs each part of an iteration alone, with the same network: stepping the games, acting on frames, learning from
+minibatches, in the given precision and micro-batches.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Frames (B, 64, 64, 3), uint8 or float, to logits (B, 15) and values (B,)."""
+    """Maps frames (B, 64, 64, 3), uint8 or float, to logits (B, 15) and values (B,)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Network(nn.Module):
 
 
 def ppo_loss(network: Network, batch: dict[str, Tensor]) -> Tensor:
-    """The clipped objective, the clipped value loss and the entropy of a minibatch or a part of one."""
+    """PPO's loss (clipped objective, clipped value loss, entropy bonus) on a minibatch or a part of one."""
     logits, value = network(batch["frames"])
     policy = torch.distributions.Categorical(logits=logits, validate_args=False)
     ratio = (policy.log_prob(batch["action"]) - batch["log_prob"]).exp()
@@ -64,7 +64,7 @@ def ppo_loss(network: Network, batch: dict[str, Tensor]) -> Tensor:
 
 
 class ReferencePPO:
-    """One iteration at a time: `collect()`, then `learn()`."""
+    """The reference loop; an iteration is `collect()`, then `learn()`."""
 
     def __init__(self, game: str, num_envs: int, steps: int, games_threads: int):
         backend, _, package = import_backend(None)
@@ -120,7 +120,7 @@ class ReferencePPO:
 
 
 class Parts:
-    """The parts of an iteration of `shared`, each alone: seconds of each."""
+    """The parts of an iteration of `shared`, each alone; each method returns its seconds."""
 
     def __init__(self, game: str, num_envs: int, steps: int, games_threads: int, precision: str, micro_batch: int):
         backend, _, package = import_backend(None)

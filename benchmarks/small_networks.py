@@ -1,12 +1,12 @@
-"""Whole training loops on Pendulum, small networks: this package against Stable-Baselines3, in one run.
+"""Speed of whole training loops on Pendulum with small networks: this package and Stable-Baselines3, in one run.
 
     pip install -c constraints.txt stable-baselines3
     python benchmarks/small_networks.py --repeats 3 --threads 1 2
 
-Both act, step Gymnasium's Pendulum-v1, remember and update once a step, with the same settings (batch 256, ReLU, a
-replay in memory, nothing evaluated or written), each in a process of its own, since how memory is kept is a process's
-(`keep_memory`, as in `train_agents`). A rate is the steps per second of one agent times the agents trained at once;
-systems alternate within a repeat, and medians over repeats are compared. Results: docs/control_results.md.
+In every step both act, step Gymnasium's Pendulum-v1, store the transition and update, with the same settings (batch
+256, ReLU, a replay buffer in memory; no evaluation, no files). Each system has its own process, because `keep_memory`
+(as in `train_agents`) holds for a whole process. A rate is the steps per second of one agent times the agents trained
+at once. The systems alternate within a repeat, and medians over repeats are compared. Results: docs/control_results.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CASES = [
 
 
 def ours(threads: int, algorithm: str, actor: list[int], critic: list[int], agents: int, steps: int) -> float:
-    """Seed-steps per second of the whole loop."""
+    """Steps per second of our loop, summed over agents."""
     torch.set_num_threads(threads)
     keep_memory()
     config = CONTROL_ALGORITHMS[algorithm](
@@ -70,7 +70,7 @@ def ours(threads: int, algorithm: str, actor: list[int], critic: list[int], agen
 
 
 def stable_baselines(threads: int, algorithm: str, actor: list[int], critic: list[int], steps: int) -> float:
-    """Steps per second of the whole loop; of one agent, since it trains one."""
+    """Steps per second of Stable-Baselines3's loop, which trains one agent."""
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore")
     import gymnasium
@@ -109,9 +109,9 @@ def stable_baselines(threads: int, algorithm: str, actor: list[int], critic: lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; medians are shown")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of PyTorch, for both")
-    parser.add_argument("--seconds", type=float, default=6.0, help="that a measurement of Stable-Baselines3 is to take")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of each measurement; medians are shown")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="PyTorch's threads, for both")
+    parser.add_argument("--seconds", type=float, default=6.0, help="duration of a measurement of Stable-Baselines3")
     options = parser.parse_args()
     print("| algorithm | actor | critic | threads | SB3, steps/s | agents | ours, seed-steps/s | ratio | range |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -1,12 +1,12 @@
-"""What Table I of the actor-size study would take here: every cell's search is started by its command, and killed.
+"""The time that Table I of the actor-size study would take on this machine, estimated from the start of each search.
 
     python benchmarks/table_one.py --seconds 90
     python benchmarks/table_one.py --seconds 90 --only reacher ant --parallel 2
 
-A search begins with the baseline, its largest pair of networks. The rate is that of the last row that it has written,
-six agents as one batch and one thread; from it follow the hours of that pair, and of the whole search at most: nine
-pairs, were all as slow as the baseline. `learning_starts` is brought forward, so that the rate is one of learning.
-Results: docs/smallest_actor.md.
+Each cell's search is started by its command and killed after some seconds. A search begins with the baseline, its
+largest pair of networks; six agents train as one batch with one thread. The rate in its last row gives the hours of
+that pair, and an upper bound for the search: nine pairs, all as slow as the baseline. `learning_starts` is reduced, so
+that the rate includes learning. Results: docs/smallest_actor.md.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from decouple.runs.metrics import read_metrics
 from decouple.studies.actor_size.study import read_paper
 
 ROOT = Path(__file__).resolve().parents[1]
-PAIRS = 9  # at most, of a search: the baseline and four of each stage
+PAIRS = 9  # largest number of pairs in a search: the baseline and four in each stage
 
 
 def start(task: str, algorithm: str, seconds: float) -> dict[str, Any]:
-    """Start the search of a cell, kill it, and read how fast its baseline trained."""
+    """Start the search of a cell, kill it, and read the speed of its baseline's training."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "experiments" / "smallest_actor.py"), f"env={task}"]
         command += [f"algorithm={algorithm}", f"run_dir={folder}", "num_threads=1", "show_progress=false"]
         if algorithm != "ppo":
             command += ["learning_starts=400", "log_every=200", "evaluate_every=1000000", "checkpoint_every=1000000"]
-        # A session of its own, since what is killed is the command and the process that trains for it.
+        # In a new session, so that the command is killed together with the process that trains for it.
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with open(Path(folder) / "log", "w") as log:
             search = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -67,8 +67,8 @@ def start(task: str, algorithm: str, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=90, help="that each search is given")
-    parser.add_argument("--only", nargs="+", help="tasks; all of Table I otherwise")
+    parser.add_argument("--seconds", type=float, default=90, help="seconds until a search is killed")
+    parser.add_argument("--only", nargs="+", help="tasks to measure; default: all of Table I")
     parser.add_argument("--parallel", type=int, default=1, help="searches at once")
     parser.add_argument("--record", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
         for future in [pool.submit(start, *cell, options.seconds) for cell in cells]:
             try:
                 row = future.result()
-            except RuntimeError as error:  # the other cells are measured all the same
+            except RuntimeError as error:  # the other cells are still measured
                 failed.append(str(error))
                 continue
             rate = f"{row['frames_per_second']:.0f}" if "hours" in row else f"none in {options.seconds:.0f} s"

@@ -1,7 +1,7 @@
 """One task in four units of its action: `import track_task` registers `Track-1-v0`, `-0p1`, `-0p01` and `-100`.
 
-Twenty steps; the reward is -(x + a / half)^2 for the observation x, uniform in [-1, 1], and an action a in
-[-half, half]. So the best return is 0 in every unit, and that of the action 0 is -20/3. The next x depends on nothing.
+An episode has twenty steps. The observation x is drawn uniformly from [-1, 1] at every step; the reward of an action a
+in [-half, half] is -(x + a / half)^2. So the best return is 0 in every unit, and the mean return of action 0 is -20/3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HALVES = {"1": 1.0, "0p1": 0.1, "0p01": 0.01, "100": 100.0}
 
 
 class Track(gymnasium.Env):
-    """The action that cancels the observation; `half` is the largest action."""
+    """A task whose best action cancels the observation; `half`: largest action."""
 
     def __init__(self, half: float) -> None:
         self.half = half

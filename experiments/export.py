@@ -3,8 +3,8 @@
     python experiments/export.py checkpoint=runs/control/pendulum/td3/actor4x4_critic16x16_kfull/seeds0_6 seed=2
     python experiments/export.py checkpoint=runs/procgen/as_written/starpilot/late/seed0 format=pt2 sample=true
 
-The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. What the run did to observations
-and what bounds its actions have is in the file, and no critic is: see docs/export.md.
+The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. The file holds the scaling of
+observations, the actor and the bounds of actions, but no critic: see docs/export.md.
 """
 
 # First: signals, and this folder off the path.

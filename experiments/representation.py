@@ -1,4 +1,4 @@
-"""What policy and value have learned on Procgen, block by block, on levels trained on and on others.
+"""What policy and value networks have learned on Procgen, block by block, on training levels and on others.
 
     python experiments/representation.py checkpoint=runs/procgen/controlled/plunder/late/seed0
     python experiments/representation.py checkpoint=runs/one other=runs/two frames=1024 output=compared

@@ -4,7 +4,7 @@
     python experiments/smallest_actor.py env=pendulum,reacher algorithm=td3,sac -m        # one search after another
     python experiments/smallest_actor.py env=pendulum,reacher algorithm=td3,sac hydra/launcher=joblib -m # all at once
     python experiments/smallest_actor.py search.exhaustive=true search.engine=ray search.parallel=9      # cells at once
-    python experiments/smallest_actor.py search.train=false                   # the table of all that has been found
+    python experiments/smallest_actor.py search.train=false                   # the table of all searches alone
 
 Baseline, smallest symmetric pair, smallest actor beside that critic: decouple/studies/actor_size/search.py. Each size
 is trained as by `experiments/control.py`, all its seeds as one batch, and its results go to `cells.sqlite` in

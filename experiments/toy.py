@@ -6,8 +6,8 @@
 
 Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. Each cell is
 `experiments/control.py env=toy algorithm=... actor=[...] critic=[...]`, all its seeds one batch; cells that are done
-are left alone, one that was interrupted goes on. An agent has learned where its policy is viable in the end and was not
-at its start: a neuron may be initialised near the solution. A cell whose files are damaged is named and left out.
+are left alone, one that was interrupted goes on. An agent has learned if its policy is viable in the end and was not at
+its start: a neuron may be initialised near the solution. A cell whose files are damaged is named and left out.
 Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
 https://arxiv.org/abs/2102.11893).
 """

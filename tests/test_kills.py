@@ -236,7 +236,9 @@ def test_killed_at_any_change_of_its_folder_and_started_again_a_run_equals_an_un
     expected, failed = left(unbroken), []
     kills: list[dict[str, Any]] = to_die_at(found, MOST[setup.split()[0]])
     if "sac" in setup or "td3" in setup:
-        steps = range(1, 241) if os.environ.get("KILLS") == "all" else (1, 2, 79, 80, 81, 100, 101, 119, 161, 239, 240)
+        last = 240 - 240 // 7 if "td3" in setup else 240  # steps held out are not in the replay
+        some = (1, 2, 79, 80, 81, 100, 101, 119, 161, last - 1, last)
+        steps = range(1, last + 1) if os.environ.get("KILLS") == "all" else some
         kills += [{"step": step, "half": half} for step in steps for half in (False, True)]
     for kill in kills:
         folder = tmp_path / "run"

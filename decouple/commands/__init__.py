@@ -1,1 +1,1 @@
-"""What a command does beside its study: parse settings by Hydra, call, print. Only this room imports Hydra."""
+"""The commands: each parses its settings by Hydra, calls its study and prints. Only this room imports Hydra."""

@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the algorithms' settings choices of Hydra's group `algorithm`."""
+    """Register each algorithm's settings with Hydra, as a choice of the group `algorithm`."""
     register_algorithms()
 
 
@@ -39,7 +39,7 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
 def command(config: Any) -> float:
-    """Returns what a sweeper maximises: the final return, the mean over agents; -inf where an agent has failed."""
+    """Train; returns what a sweeper maximises: the mean final return over agents, or -inf where an agent has failed."""
     settings = control_settings(config)
     settings.run_dir = run_folder(config)
     with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):

@@ -18,12 +18,12 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the command's settings those of configs/readers/export.yaml."""
+    """Register `Export` with Hydra: the settings of configs/readers/export.yaml."""
     ConfigStore.instance().store(name="export_schema", node=Export)
 
 
 def table(source: Source, report: ExportReport, rows: Sequence[dict[str, Any]]) -> str:
-    """What was written, how far it is from the model, and how fast it is, as lines to read."""
+    """The exported file, its largest difference from the model and its latency, as lines to read."""
     facts = report.metadata
     sizes = f"actor |{sizes_name(facts['actor'])}|" if "actor" in facts else f"separation {facts['separation']}"
     lines = [

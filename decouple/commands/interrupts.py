@@ -22,22 +22,22 @@ from decouple.studies.actor_size.workers import frames_done
 
 __all__ = ["interrupted", "plain_interrupts", "run_goes_on", "says_what_goes_on"]
 
-SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}  # what ends a command, and the name that a user knows
+SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}  # signals that end a command -> their names
 RECEIVED: list[int] = []  # signals that this process has received
 
 
 def end_at_once(number: int, _: object) -> None:
-    """A handler of `SIGNALS`: say so and end, with nothing unwound; a run is whole on the disk at every moment."""
+    """Handle a signal: print one line and exit without cleaning up. A run on the disk is whole at every moment."""
     says = f"stopped by {SIGNALS[signal.Signals(number)]}; the same command goes on from what is on the disk\n"
     os.write(2, says.encode())
     os._exit(128 + number)
 
 
 def on_signals(handler: Callable[[int, object], None], *before: Callable[[int, object], None]) -> None:
-    """Handle `SIGNALS` in place of Python and `before`; somebody else's handler, and nohup's none, is left alone."""
+    """Install `handler` for `SIGNALS`, over Python's handlers and `before`; others stay, as does nohup's SIG_IGN."""
     for number in SIGNALS:
         current = signal.getsignal(number)
-        early = getattr(current, "__name__", None) == end_at_once.__name__  # that of experiments/_script.py
+        early = getattr(current, "__name__", None) == end_at_once.__name__  # the handler of experiments/_script.py
         if early or current in (signal.SIG_DFL, signal.default_int_handler, *before):
             signal.signal(number, handler)
 
@@ -46,8 +46,8 @@ def on_signals(handler: Callable[[int, object], None], *before: Callable[[int, o
 def plain_interrupts() -> Iterator[None]:
     """Around a whole command: a signal of `SIGNALS` ends it with one line and exit code 130 (Ctrl-C) or 143 (SIGTERM).
 
-    The first raises KeyboardInterrupt, so that games, workers and records are closed, with what is to be said as its
-    argument where `says_what_goes_on` is around; a second one ends the command at once.
+    The first signal raises KeyboardInterrupt, which closes games, workers and records. Inside `says_what_goes_on`, its
+    argument is the text to print. A second signal ends the command at once.
     """
 
     def stop(number: int, _: object) -> None:
@@ -76,13 +76,13 @@ def plain_interrupts() -> Iterator[None]:
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether it comes of a signal: what an interrupted import, or what is closed after it, raises comes of it too."""
+    """Whether a signal caused the error; after a signal, any error counts, as an interrupted import raises others."""
     return isinstance(error, KeyboardInterrupt) or bool(RECEIVED)
 
 
 @contextlib.contextmanager
 def says_what_goes_on(says: Callable[[], str]) -> Iterator[None]:
-    """Around what may be interrupted: `says()` is what the one line of `plain_interrupts` then says."""
+    """Around the training: if a signal interrupts it, `plain_interrupts` prints the text that `says()` returns."""
     try:
         yield
     except BaseException as error:
@@ -92,7 +92,7 @@ def says_what_goes_on(says: Callable[[], str]) -> Iterator[None]:
 
 
 def run_goes_on(run_dir: str) -> str:
-    """Where a run stands that was interrupted, and what the same command does when it is started again."""
+    """How far an interrupted run has come, and what the same command does when it is started again."""
     try:
         _, state = run_checkpoint(run_dir)
     except FileNotFoundError:

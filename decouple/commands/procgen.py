@@ -25,12 +25,12 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the experiment's settings, by their flat keys, those of configs/procgen.yaml."""
+    """Register the experiment's flat keys with Hydra: the settings of configs/procgen.yaml."""
     ConfigStore.instance().store(name="procgen_schema", node=PROCGEN_KEYS.structured())
 
 
 def experiment_of(config: Any) -> ProcgenExperiment:
-    """The experiment's settings, of what Hydra composed."""
+    """The experiment's settings, from the configuration that Hydra composed."""
     refuse_added(OmegaConf.get_type(config), config)
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     return procgen_experiment(**plain)
@@ -53,9 +53,9 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 
 
 def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
-    """The settings of a run in `run_dir`, in the precision that it was begun in where the command names none.
+    """The settings of a run in `run_dir`; where the command names no precision, the one that the run was begun in.
 
-    Another machine, or another version, would choose another, which is another run. One that restarts chooses anew.
+    Another machine or version may choose another precision, which would be another run. A restart chooses anew.
     """
     begun = Path(run_dir) / "config.yaml"
     if config.precision is None and not config.restart and begun.exists():
@@ -68,7 +68,7 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="procgen")
 def command(config: Any) -> float:
-    """Returns what a sweeper maximises: the final mean return on test levels."""
+    """Train or evaluate; returns what a sweeper maximises: the final mean return on test levels."""
     if config.evaluate:
         overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
         experiment, report = evaluate_checkpoint(experiment_of(config), overrides)

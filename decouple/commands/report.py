@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the command's settings those of configs/readers/report.yaml."""
+    """Register `Report` with Hydra: the settings of configs/readers/report.yaml."""
     ConfigStore.instance().store(name="report_schema", node=Report)
 
 

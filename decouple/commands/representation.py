@@ -1,4 +1,4 @@
-"""The command of experiments/representation.py: what policy and value have learned, block by block."""
+"""The command of experiments/representation.py: what policy and value networks have learned, block by block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the command's settings those of configs/readers/representation.yaml."""
+    """Register `Representation` with Hydra: the settings of configs/readers/representation.yaml."""
     ConfigStore.instance().store(name="representation_schema", node=Representation)
 
 

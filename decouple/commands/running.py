@@ -1,4 +1,4 @@
-"""How a command is run: what is wrong with it, or ends it, is said in a line or a few.
+"""Run a command, and print in a line or a few what is wrong with it, or what ended it.
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
 def command(config): ...
@@ -31,12 +31,12 @@ __all__ = ["run_command"]
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command, a function that `hydra.main` gave: what is wrong with it, or ends it, is said in a line or a few.
+    """Run a function decorated by `hydra.main`; print in a line or a few what is wrong with it, or what ended it.
 
-    A bug keeps its trace, and HYDRA_FULL_ERROR=1 shows that of any error.
+    A bug keeps its trace; HYDRA_FULL_ERROR=1 shows the trace of any error.
     """
     full = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on, in place of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     with plain_interrupts():
         try:
@@ -51,7 +51,7 @@ def run_command(command: Callable[[], object]) -> None:
 
 
 def quoted(argument: str) -> str:
-    """`argument` as Hydra can read it: a value with an equals sign, such as a path of a sweep's run, in quotes."""
+    """`argument`, its value in quotes where Hydra needs them: for an equals sign, as in a sweep's run folder."""
     key, sign, value = argument.partition("=")
     several = "," in value and {"-m", "--multirun"} & set(sys.argv)
     if argument.startswith("-") or not sign or several or readable(argument):
@@ -61,7 +61,7 @@ def quoted(argument: str) -> str:
 
 
 def readable(argument: str) -> bool:
-    """Whether it is of Hydra's grammar, https://hydra.cc/docs/1.3/advanced/override_grammar/basic."""
+    """Whether Hydra's grammar allows the argument: https://hydra.cc/docs/1.3/advanced/override_grammar/basic."""
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -70,12 +70,12 @@ def readable(argument: str) -> bool:
 
 
 def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None:
-    """What an error says of the command, or of the folder that it goes on with; None: it is a bug."""
+    """The message for the user, if the error is about the command or the run's folder; None for a bug."""
     name, text = type(error).__name__, str(error)
     if isinstance(error, HydraException):
         unread = [argument for argument in sys.argv[1:] if not argument.startswith("-") and not readable(argument)]
         if unread:
-            says = """an argument is setting=value, and quotes within quotes make text of any value: run_dir="'a=b'\""""
+            says = """an argument must be setting=value; quotes within quotes keep a value as text: run_dir="'a=b'\""""
             return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
         what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
@@ -84,7 +84,7 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
         what = " ".join(text.splitlines()[:1])
         return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"
     if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
-        return f"{name}: {' '.join(culprits(command))}: {text}"  # Hydra stumbled over it
+        return f"{name}: {' '.join(culprits(command))}: {text}"  # Hydra could not compose them
     known = isinstance(
         error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError | NotFiniteError
     )
@@ -92,7 +92,7 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
 
 
 def culprits(command: Callable[[], object]) -> list[str]:
-    """The arguments without which the settings can be composed; all, where no single one is to blame."""
+    """The arguments each of whose removal lets Hydra compose the settings; all arguments where there is none."""
     arguments, found = sys.argv[1:], []
     for index, argument in enumerate(arguments):
         sys.argv[1:] = ["--cfg", "job", *arguments[:index], *arguments[index + 1 :]]

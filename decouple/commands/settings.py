@@ -1,4 +1,4 @@
-"""A command's settings: where their pages are, and the dataclass that Hydra's configuration becomes."""
+"""A command's settings: the folder of their YAML files, and the dataclass made of Hydra's configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CONFIGS", "control_settings", "refuse_added", "register_algorithms",
 
 
 def _configs() -> Path:
-    """The folder configs/ of the clone: that of the package, or of the script where the package is installed apart."""
+    """The folder configs/ of the package's clone, or of the script's where the package is installed elsewhere."""
     clones = [Path(__file__).resolve().parents[2], *Path(sys.argv[0]).resolve().parents[1:2]]
     return next((clone / "configs" for clone in clones if (clone / "configs").is_dir()), clones[0] / "configs")
 
@@ -28,7 +28,7 @@ CONFIGS = _configs()
 
 
 def settings_of(config: Any) -> Any:
-    """What Hydra composed, as the dataclass that it is of.
+    """The dataclass that Hydra's configuration was composed for.
 
     Raises:
         ValueError: a setting was added (`+name=...`) that the dataclass does not have.
@@ -38,7 +38,7 @@ def settings_of(config: Any) -> Any:
 
 
 def refuse_added(kind: Any, given: Mapping[Any, Any], group: str = "") -> None:
-    """Refuse settings that the dataclass `kind` does not have; `group` is what stands before their names."""
+    """Raise ValueError for settings that the dataclass `kind` does not have; `group` is the prefix of their names."""
     added = [f"{group}{name}" for name in given if name not in {setting.name for setting in dataclasses.fields(kind)}]
     if added:
         raise ValueError(f"{', '.join(added)} must not be added: {kind.__name__} has no such setting")
@@ -53,16 +53,16 @@ def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
     plain: Any = config
     if OmegaConf.is_config(config):
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    known = f"of {list(CONTROL_ALGORITHMS)}"
+    known = f"one of {list(CONTROL_ALGORITHMS)}"
     check_setting("algorithm", plain.get("algorithm"), CONTROL_ALGORITHMS.__contains__, known)
     return CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
 
 
 def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
-    """Make the algorithms of control tasks, with all their settings, choices of Hydra's group `algorithm`.
+    """Register each algorithm's settings on control tasks with Hydra, as a choice of the group `algorithm`.
 
     Args:
-        beside: groups of settings that stand beside them: each a name and a dataclass.
+        beside: further groups of settings in each choice, each a name and a dataclass.
     """
     groups = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in beside]
     for name, algorithm in CONTROL_ALGORITHMS.items():

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the command's settings those of configs/readers/size_report.yaml."""
+    """Register `SizeReport` with Hydra: the settings of configs/readers/size_report.yaml."""
     ConfigStore.instance().store(name="size_report_schema", node=SizeReport)
 
 

@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the algorithms' settings, with those of the search beside them, choices of Hydra's group `algorithm`."""
+    """Register each algorithm's settings with Hydra, and beside them the search's as the group `search`."""
     register_algorithms([("search", SearchSettings)])
 
 
@@ -38,7 +38,7 @@ def command(config: Any) -> None:
     if not options.train:
         print(write_table(settings.run_dir))
         return
-    counts = actor_parameters(settings, options.sizes)  # before anything is written: refuses what cannot be made
+    counts = actor_parameters(settings, options.sizes)  # before anything is written: it refuses impossible sizes
     with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
         found = run_search(settings, options, counts)
     print(search_text(settings, counts, found, options.measured(settings)))

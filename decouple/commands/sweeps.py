@@ -21,7 +21,7 @@ from decouple.studies.actor_size.settings import ControlSettings
 
 __all__ = ["in_sweep", "run_folder", "sweep_result"]
 
-# Settings that a sweep does not sweep over.
+# Settings that no sweep varies: they enter no folder's name.
 OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
 
 
@@ -31,11 +31,11 @@ def in_sweep() -> bool:
 
 
 def run_folder(config: Any) -> str:
-    """`config.run_dir`; in a sweep with one more level, of the command's settings that the path does not say.
+    """`config.run_dir`; in a sweep, a folder in it, named by the command's settings that the path does not name.
 
     `seeds0_6/gamma=0.9,learning_rate=0.001`: no two jobs share a folder, and the same sweep started again finds each
-    job's own. A W&B agent's commands are jobs too. A `run_dir` given on the command line stands as it is, and so does
-    one that says everything.
+    job's own. A W&B agent's commands are jobs too. A `run_dir` given on the command line stays as it is, and so does
+    one that names every setting.
     """
     given = dict(text.lstrip("+~").partition("=")[::2] for text in HydraConfig.get().overrides.task)
     if "run_dir" in given or not (in_sweep() or os.environ.get("WANDB_SWEEP_ID")):
@@ -50,9 +50,9 @@ def run_folder(config: Any) -> str:
 
 
 def sweep_result(settings: Any) -> dict[str, float] | None:
-    """The result of a sweep's job that has been done with the very same settings; None: it is to be run.
+    """The result of a sweep's job that was done with the very same settings; None where the job has to run.
 
-    CheckpointError where it was done under other rules.
+    Raises CheckpointError where it was done under other rules.
     """
     files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
     if not in_sweep() or settings.restart or not all(file.exists() for file in files):
@@ -60,11 +60,11 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     config, result = files
     control = isinstance(settings, ControlSettings)
     defaults = algorithm_of(settings).keys.defaults if control else defaults_of(settings)
-    before = defaults | read_yaml(config) | {"restart": False}  # which an older version did not have
+    before = defaults | read_yaml(config) | {"restart": False}  # an older version did not store it
     if control:
         run_result(settings)
     same = before == flat(settings)
-    if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # of an earlier session
+    if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # result of an earlier session
         return None
     report = read_result(result)
     return report if report["frames"] >= flat(settings)["total_frames"] else None

@@ -1,4 +1,4 @@
-"""The command of experiments/toy.py: the toy problem, of one neuron and larger critics."""
+"""The command of experiments/toy.py: the toy problem, one neuron beside larger critics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["main"]
 
 
 def register() -> None:
-    """Make the study's settings those of configs/toy.yaml, and those of its cells choices of configs/control."""
+    """Register with Hydra the study's settings, those of configs/toy.yaml, and the algorithms' for its cells."""
     ConfigStore.instance().store(name="toy_schema", node=ToyStudy)
     register_algorithms()
 
@@ -44,9 +44,9 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
 
 
 def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
-    """Train what is not done yet, and say how long each cell took."""
+    """Train the cells that are not done yet, and print how long each took."""
     for (algorithm, pair), settings in cells.items():
-        # One that restarts does so as well where the cell cannot go on: it is damaged, or under old rules.
+        # A restart begins a cell anew also where it cannot go on: damaged, or trained under old rules.
         refused = (CheckpointError, ValueError) if settings.restart else ()
         with contextlib.suppress(*refused):
             if done_result(settings) is not None:
@@ -55,7 +55,7 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
         with says_what_goes_on(lambda settings=settings: run_goes_on(settings.run_dir)):
             try:
                 mean = f"{train_agents(settings)['final/return']:.2f}"
-            except NotFiniteError as error:  # of all agents: the other cells go on
+            except NotFiniteError as error:  # all its agents failed: the other cells go on
                 mean = f"failed, {error}"
         print(f"{TITLES[algorithm]}, {pair}: {mean} in {time.perf_counter() - start:.0f} s")
 
@@ -63,7 +63,7 @@ def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="toy")
 def command(config: Any) -> None:
     study: ToyStudy = settings_of(config)
-    GlobalHydra.instance().clear()  # the study's settings are composed; what follows composes each cell
+    GlobalHydra.instance().clear()  # the study's settings are composed; next, those of each cell
     cells = {(a, pair): cell(study, a, pair) for a in study.algorithms for pair in PAIRS}
     if study.train:
         run_cells(cells)

@@ -1,5 +1,5 @@
-"""Environments, one room per source, each with a function that returns a TorchRL ``EnvBase``.
+"""Environments, one folder per source, each with a function that returns a TorchRL ``EnvBase``.
 
-Nothing is imported here: ``from decouple.envs.procgen import procgen_env`` asks for the games only when an environment
-is built, so that ``import decouple`` needs no environment package.
+Nothing is imported here, so that ``import decouple`` needs no environment package. ``procgen_env`` and the others
+import the games' package when an environment is built.
 """

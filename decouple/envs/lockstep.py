@@ -1,7 +1,7 @@
-"""What environments in lockstep have in common: specs, checks of a step, partial resets, seeds and saved settings.
+"""Common parts of environments in lockstep: specs, checks of a step, partial resets, seeds and saved settings.
 
-N games for each of S seeds are stepped together, batch size (S, N). How the games and the running episodes are kept,
-as tensors, as NumPy arrays or outside of Python, is each environment's own.
+N games for each of S seeds are stepped together, batch size (S, N). Each environment keeps its games and running
+episodes in its own way: as tensors, as NumPy arrays or outside of Python.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = [
     "to_begin",
 ]
 
-ENDED = "an episode that has ended, or not begun, must be reset before the next step"  # said by a RuntimeError
+ENDED = "an episode that has ended, or not begun, must be reset before the next step"  # text of a RuntimeError
 
 
 def set_specs(env: EnvBase, **observed: TensorSpec) -> None:
-    """Give an environment its specs of observations, reward and ends, over its batch and on its device.
+    """Set an environment's specs of observations, reward and done flags, for its batch size and device.
 
     Args:
-        env: its batch size is (...), as (S, N).
-        observed: spec of each key of an observation, over the batch. ``reward`` float32 and ``done``, ``terminated``,
-            ``truncated`` bool, (..., 1) each, come from here.
+        env: the environment, with batch size (...), as (S, N).
+        observed: spec of each observation key, with the batch size. Those of ``reward`` float32 and ``done``,
+            ``terminated``, ``truncated`` bool, (..., 1) each, are added here.
     """
     batch, device = env.batch_size, env.device
     column = torch.Size([*batch, 1])
@@ -49,7 +49,7 @@ def set_specs(env: EnvBase, **observed: TensorSpec) -> None:
 
 
 def episode_specs(env: EnvBase) -> dict[str, TensorSpec]:
-    """Specs of what is known of a running episode: ``episode_reward`` float32, ``step_count`` int64, (..., 1) each."""
+    """Specs of a running episode's statistics: ``episode_reward`` float32, ``step_count`` int64, (..., 1) each."""
     column = torch.Size([*env.batch_size, 1])
     return {
         "episode_reward": Unbounded(column, dtype=torch.float32, device=env.device),
@@ -64,22 +64,22 @@ def check_shape(action: Tensor, shape: torch.Size, name: str = "action") -> None
 
 
 def reset_mask(tensordict: TensorDictBase | None) -> Tensor | None:
-    """The mask of a partial reset, bool (..., 1); None: all are asked for."""
+    """The mask of a partial reset, bool (..., 1); None for a full reset."""
     return None if tensordict is None else tensordict.get("_reset", None)
 
 
 def to_begin(tensordict: TensorDictBase | None, ended: Tensor, *, just_loaded: bool) -> Tensor:
-    """Where a reset begins an episode: as the mask says, and everywhere without one.
+    """The environments in which a reset begins an episode: those of the mask, or all without a mask.
 
-    The first full reset after a state has been loaded begins what has ended only: the others go on.
+    The first full reset after a state has been loaded begins only the episodes that have ended; the others go on.
 
     Args:
-        tensordict: of the reset.
-        ended: where an episode has ended, or not begun: bool, of any shape.
-        just_loaded: whether a state has been loaded since the last step and reset.
+        tensordict: input of the reset.
+        ended: True where an episode has ended, or not begun: bool, any shape.
+        just_loaded: True if a state has been loaded and no step or reset has followed.
 
     Returns:
-        bool, of the shape of ``ended``.
+        Bool, in the shape of ``ended``.
     """
     mask = reset_mask(tensordict)
     if mask is not None:
@@ -94,11 +94,11 @@ def following_seeds(seed: int | None, number: int) -> list[int]:
 
 
 def check_settings(here: Mapping[str, Any], there: Mapping[str, Any], what: str) -> None:
-    """Refuse a state that was saved under other settings; ValueError, naming what differs.
+    """Refuse a state that was saved under other settings; the ValueError names the settings that differ.
 
     Args:
-        here: the environment's settings. there: those of the state.
-        what: was saved, for the message: ``games``.
+        here: settings of the environment. there: settings in the state.
+        what: name of the saved thing, for the message: ``games``.
     """
     keys = [key for key in {**here, **there} if there.get(key) != here.get(key)]
     differ = [f"{key} {there.get(key)!r} there, {here.get(key)!r} here" for key in keys]

@@ -1,16 +1,16 @@
-"""What one process has started outside of Python's memory and must end: games in threads of their own, a Unity build.
+"""Resources outside of Python's memory, which belong to one process and must be closed: game threads, a Unity build.
 
     owned = Owned(games, type(games).close, "Procgen's games")
-    owned.use.step(action)          # RuntimeError after close(), and in a process that was forked off
+    owned.use.step(action)          # RuntimeError after close(), and in a forked process
     owned.close()
 
-Python's collector of garbage must not come upon such a thing (that of Procgen has buffers that it can crash on). So
-nobody keeps it after ``close``; where nobody calls that, it is closed when its owner is dropped, or at Python's exit.
-A copy of the owner would be a second owner, so that there is none.
+Python's garbage collector must not free such a resource (it can crash on Procgen's buffers). So ``close`` drops the
+only reference to it. Without a call of ``close``, the resource is closed when its owner is deleted, or at Python's
+exit. An owner cannot be copied, since a copy would be a second owner.
 
-    check_threads(made_at)          # made_at: what `forks()` gave when the environment was made
+    check_threads(made_at)          # made_at: result of `forks()` when the environment was made
 
-Games that are tensors outlive a fork, but PyTorch's threads do not, and to compute with more than one waits for them.
+Games that are tensors survive a fork, but PyTorch's threads do not: computing with more than one would wait for ever.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def forks() -> int:
-    """How often this process, counted from the first that imported this file, was forked off another one."""
+    """The number of forks between this process and the first one that imported this file."""
     return _forks
 
 
 def check_threads(made_at: int) -> None:
-    """Refuse to compute in a fork where PyTorch would wait for threads that only the process before had.
+    """Refuse to compute in a forked process where PyTorch would wait for threads that only the parent process has.
 
     Args:
-        made_at: what ``forks`` gave when the environment was made.
+        made_at: result of ``forks`` when the environment was made.
 
     Raises:
-        RuntimeError: it was made before a fork, and PyTorch has more than one thread here.
+        RuntimeError: the environment was made before a fork, and PyTorch uses more than one thread here.
     """
     if made_at != _forks and torch.get_num_threads() > 1:
         raise RuntimeError(
@@ -59,25 +59,25 @@ def check_threads(made_at: int) -> None:
 
 
 class Owned:
-    """A thing of one process.
+    """The owner of a resource that belongs to one process.
 
     Args:
-        thing: it must not know who owns it.
-        end: called with the thing, once.
-        name: of the thing, in the plural, for messages.
+        thing: the resource; it must hold no reference to its owner.
+        end: function that closes the resource; called with it once.
+        name: name of the resource, in the plural, for messages.
     """
 
     def __init__(self, thing: Any, end: Callable[[Any], object], name: str) -> None:
         self._thing, self._name, self._process = thing, name, os.getpid()
-        # This reference is not of the garbage that the owner may lie in, so that the collector leaves the thing alone.
+        # weakref.finalize holds a reference to the thing, so that the garbage collector does not free it with its owner
         self._end = weakref.finalize(self, _end, thing, end, self._process)
 
     @property
     def use(self) -> Any:
-        """The thing.
+        """The resource.
 
         Raises:
-            RuntimeError: it is closed, or this process is a fork of the one that started it, whose threads it lacks.
+            RuntimeError: it is closed, or this process is a fork of the one that started it, and lacks its threads.
         """
         if self._thing is None:
             raise RuntimeError(f"{self._name} are closed; make a new environment to go on")
@@ -89,10 +89,10 @@ class Owned:
         return self._thing
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        raise TypeError(f"{self._name} cannot be copied or pickled: they are of one process; make another environment")
+        raise TypeError(f"{self._name} cannot be copied or pickled: they belong to one process; make a new environment")
 
     def close(self) -> None:
-        """End the thing, where that has not been done, and let go of it. A fork lets go of it only."""
+        """Close the resource, once, and drop the reference to it. A forked process only drops the reference."""
         self._end()
         self._thing = None
 
@@ -100,5 +100,5 @@ class Owned:
 def _end(thing: Any, end: Callable[[Any], object], process: int) -> None:
     if os.getpid() == process:
         end(thing)
-    else:  # its destructor would wait for threads that are not in this process: one reference more, and it never runs
+    else:  # the destructor would wait for threads that this process lacks; an extra reference keeps it from running
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

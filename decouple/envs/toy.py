@@ -6,10 +6,10 @@ With s the state, g the goal and o the observation, all in one dimension:
     o_t = g_t - s_t        s_{t+1} = clip(s_t + a_t, -1, 1)        r_t = -|g_t - s_{t+1}|
 
 The ideal policy a = o is one linear neuron with weight 1 and bias 0, and earns 0. The goals move smoothly and do not
-depend on the actions: simplex noise of a slowly growing time, mapped to [-1, 1]. The paper takes its
-noise from the library `noise` 1.2.3 (https://github.com/caseman/noise), Perlin's simplex noise; this is OpenSimplex,
-from the package opensimplex: another simplex noise, of the same kind and smoothness, but with other goals, whose
-distribution is not exactly the paper's.
+depend on the actions: they are simplex noise along a slowly growing time, mapped to [-1, 1]. The paper takes Perlin's
+simplex noise from the library `noise` 1.2.3 (https://github.com/caseman/noise). This file takes OpenSimplex from the
+package opensimplex: a noise of the same kind and smoothness, but with other goals, whose distribution is not exactly
+the paper's.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from decouple.envs.processes import check_threads, forks
 
 __all__ = ["GoalTrackingEnv", "goal_tracking_env"]
 
-ACTION_LIMIT = 2.0  # the ideal action g - s of two points in [-1, 1] reaches it
-NOISE_LIMIT = 0.86  # largest magnitude of 2-D OpenSimplex noise, to two digits; what lies beyond is clipped
-NUM_STARTS = 10_000  # starts of an episode in the noise of one seed; that noise takes about 0.1 s to compute
+ACTION_LIMIT = 2.0  # largest ideal action g - s, for two points in [-1, 1]
+NOISE_LIMIT = 0.86  # largest magnitude of 2-D OpenSimplex noise, to two digits; larger values are clipped
+NUM_STARTS = 10_000  # possible starts of an episode in a seed's noise, which takes about 0.1 s to compute
 # Goals and first states are multiples of this. Then g - s and s + (g - s) are exact in float32, and the ideal policy
 # earns 0 rather than the rounding errors of 200 steps.
 GRID = 2.0**-23
@@ -51,14 +51,14 @@ def _noise(seed: int, times: np.ndarray) -> np.ndarray:
 
 @dataclass
 class _Episodes:
-    """The running episodes. Apart from the environment, because to set an attribute of a torch module costs 1.5 us."""
+    """The running episodes, in a class of their own because setting an attribute of a torch module costs 1.5 us."""
 
     state: Tensor  # (S, N, 1) float32, as are goal and episode_reward
     goal: Tensor
     episode_reward: Tensor
-    position: Tensor  # (S, N, 1) int64, of the goal in the flattened noise
+    position: Tensor  # (S, N, 1) int64, index of the goal in the flattened noise
     step_count: Tensor  # (S, N, 1) int64
-    steps_left: int  # of the oldest episode: counting here spares every step a look at all of them
+    steps_left: int  # steps left in the oldest episode; counted, so that no step has to look at all episodes
     just_loaded: bool = False
 
 
@@ -71,21 +71,21 @@ class GoalTrackingEnv(EnvBase):
     ``terminated``, ``truncated`` bool (S, N, 1). An episode ends by truncation only, and the observation next to its
     end is the true last one, g_T - s_T.
 
-    An action beyond the range of the specification is taken as it is: only the state is clipped.
+    An action beyond the bounds of ``action_spec`` is not clipped; only the state is.
 
-    The first goal of an episode is a random place in the noise of its seed, the first state is uniform in [-1, 1].
-    Both come from the generator of that seed, which no other seed touches: an agent sees the same numbers, bit for
-    bit, alone and beside others.
+    An episode begins at a random place in its seed's noise, with a state uniform in [-1, 1]. Both are drawn from the
+    seed's own generator, so that an agent sees the same numbers, bit for bit, alone and beside others.
 
     ``state_dict`` carries everything: an environment that loads it continues bit for bit. The first full ``reset``
-    after loading returns the restored observations and begins no episodes but those that were due.
+    after loading returns the restored observations, and begins only the episodes that were due.
 
     Raises:
         ValueError: an action that is NaN or has another shape; a state that was saved under other settings.
-        RuntimeError: a step beyond the end of an episode; use in a fork, with PyTorch's threads (``check_threads``).
+        RuntimeError: a step beyond the end of an episode; use in a forked process with several PyTorch threads
+            (``check_threads``).
 
     Attributes:
-        seeds: S integers. episode_steps: T. frequency: noise time per step.
+        seeds: S integers. episode_steps: T, steps of an episode. frequency: noise time per step.
     """
 
     EPISODE_KEYS = ("state", "goal", "episode_reward", "position", "step_count")
@@ -101,7 +101,7 @@ class GoalTrackingEnv(EnvBase):
         self._start()
 
     def _start(self) -> None:
-        """Draw the noise of every seed; all episodes are due to begin."""
+        """Draw every seed's noise; all episodes are due for a reset."""
         self._generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         times = np.arange(NUM_STARTS + self.episode_steps) * self.frequency
         rows = []
@@ -154,7 +154,7 @@ class GoalTrackingEnv(EnvBase):
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: Tensor) -> None:
-        """New episodes where ``which``, bool (S, N). Writes into copies: the old tensors have been handed out."""
+        """Begin episodes where ``which`` is True, bool (S, N). Writes into copies: the old tensors were handed out."""
         episodes = self._episodes
         state, position = episodes.state.clone(), episodes.position.clone()
         length = self._goals.shape[1]
@@ -177,7 +177,7 @@ class GoalTrackingEnv(EnvBase):
         )
 
     def _set_seed(self, seed: int | None) -> None:
-        """Start anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
+        """Restart with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
         self.seeds = lockstep.following_seeds(seed, len(self.seeds))
         self._start()
 
@@ -190,7 +190,7 @@ class GoalTrackingEnv(EnvBase):
         }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The noise, the generators and the running episodes as tensors, and the settings that they belong to."""
+        """The noise, the generators and the running episodes as tensors, and the environment's settings."""
         return {
             "settings": self._settings(),
             "generators": [generator.get_state() for generator in self._generators],
@@ -199,7 +199,7 @@ class GoalTrackingEnv(EnvBase):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the episodes. Raises ValueError, naming what differs, if they were saved under other settings."""
+        """Restore the episodes; ValueError, naming the settings that differ, if saved under others."""
         lockstep.check_settings(self._settings(), state["settings"], "episodes")
         for generator, saved in zip(self._generators, state["generators"], strict=True):
             generator.set_state(saved)
@@ -212,17 +212,17 @@ class GoalTrackingEnv(EnvBase):
 def goal_tracking_env(
     seeds: Sequence[int], num_envs: int = 1, *, episode_steps: int = 200, frequency: float = 0.02
 ) -> GoalTrackingEnv:
-    """S agents' goal tracking at once; see ``GoalTrackingEnv`` for keys and shapes.
+    """Make the goal-tracking task for S agents; see ``GoalTrackingEnv`` for keys and shapes.
 
-    The paper gives the three equations and that the goals are simplex noise. The numbers below are ours.
+    The paper gives the three equations, and that the goals are simplex noise. The default numbers are ours.
 
     Args:
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, environments per seed. They share the seed's noise and begin at different places in it.
-        episode_steps: T >= 1. With 200 steps of 0.02 an episode crosses four units of noise time, in which the goal
-            turns back several times: following it pays, and so does no constant.
+        episode_steps: T >= 1, steps of an episode. 200 steps of 0.02 cross four units of noise time, in which the goal
+            turns back several times, so that no constant action does well.
         frequency: noise time per step, finite and > 0. At 0.02 a goal moves by at most about 0.06 per step, so that a
-            policy that lags by one step still loses little.
+            policy that lags by one step loses little.
 
     Raises:
         ValueError: an argument outside its range.

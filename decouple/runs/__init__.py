@@ -1,1 +1,1 @@
-"""A run's record: checkpoints, metrics, curves, locks, progress; how it is computed; what makes two runs the same."""
+"""A run's record (checkpoints, metrics, curves, locks, progress), its performance settings, and its identity."""

@@ -1,14 +1,15 @@
-"""Checkpoints: a run's whole state in one file, that a killed process or a full disk cannot leave half-written.
+"""Checkpoints: a run's whole state in one file, which a killed process or a full disk cannot leave half-written.
 
     save_checkpoint("runs/one/checkpoint.pt", {"settings": settings, "frames": frames, "model": model.state_dict(),
                                                "optimizer": optimizer.state_dict(), "rng": rng_state()})
     state = load_checkpoint("runs/one/checkpoint.pt", expect=settings)
     set_rng_state(state["rng"])
 
-The file is one line of text (format version, SHA-256, length) and then what `torch.save` writes. It is written beside
-its destination, put on the disk, and only then given its name, so that under that name there is always the old file or
-the new one, whole. A file that is cut short or altered is refused, and so is anything but plain data: `torch.load` runs
-with `weights_only=True`, and a file from a stranger cannot run code. Within is also the version that wrote it.
+The file is one line of text (format version, SHA-256, length), followed by the output of `torch.save`. It is written
+under a temporary name beside its destination, flushed to the disk, and then renamed: under the final name there is
+always the whole old file or the whole new one. Loading refuses a file that is cut short or altered, and anything but
+plain data: `torch.load` runs with `weights_only=True`, so that a file from a stranger cannot run code. The file also
+holds the version of decouple that wrote it.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ __all__ = [
 ]
 
 _FORMAT = 1
-_WRITTEN_BY = "decouple version"  # the key of the state under which the version that wrote it stands; none: 0.1
-_RECORD = "decouple record"  # and what it says of the files beside it
+_WRITTEN_BY = "decouple version"  # key in the state: the version that wrote the file; missing in files of 0.1
+_RECORD = "decouple record"  # key in the state: facts about the files beside the checkpoint
 _HEADER = re.compile(rb"decouple checkpoint (\d{4}) sha256 ([0-9a-f]{64}) bytes (\d{20})\n")
 _HEADER_BYTES = len(b"decouple checkpoint 0001 sha256 \n bytes ") + 64 + 20
 _CHUNK_BYTES = 1 << 20
@@ -59,19 +60,20 @@ class CheckpointError(RuntimeError):
 def save_checkpoint(
     path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
 ) -> None:
-    """Write `state` to `path` so that a kill at any moment leaves the old file or the new one, whole.
+    """Write `state` to `path` so that a kill at any moment leaves the whole old file or the whole new one.
 
-    One process at a time may save to a path. What earlier, killed saves to the same path left behind is removed.
+    Only one process at a time may save to a path. Temporary files of earlier, killed saves to it are removed.
 
     Args:
         path: the file; its folder is made where it is missing.
-        state: tensors (any device), numbers, strings, bytes, None, and lists, tuples and dicts of them; under
-            "settings" what `load_checkpoint(expect=...)` compares.
-        record: what `frames_to_resume` needs to know of the files beside it, from `Tracker.marks`; none of the state.
+        state: tensors (any device), numbers, strings, bytes, None, and lists, tuples and dicts of them. The entry
+            "settings" is the one that `load_checkpoint(expect=...)` compares.
+        record: facts about the files beside the checkpoint, from `Tracker.marks`, which `frames_to_resume` checks;
+            not part of the state that `load_checkpoint` returns.
 
     Raises:
-        TypeError: `state` is not a dict, or holds what `load_checkpoint` would refuse; the message says where.
-        OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
+        TypeError: `state` is not a dict, or holds a value that `load_checkpoint` would refuse; the message says where.
+        OSError: the disk is full or the folder cannot be written; the file under `path` is unchanged.
     """
     check_setting("path", path, lambda v: isinstance(v, str | os.PathLike), "a path")
     check_setting("record", record, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
@@ -87,14 +89,14 @@ def save_checkpoint(
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with naming_file(path), open(temporary, "xb") as file:
-            file.write(bytes(_HEADER_BYTES))  # its place; the sum is known at the end
+            file.write(bytes(_HEADER_BYTES))  # room for the header, whose SHA-256 is known at the end
             writer = _HashingWriter(file)
             try:
                 torch.save(
                     {**state, _WRITTEN_BY: VERSION, _RECORD: dict(record or {})}, writer
-                )  # write and flush are all it calls
+                )  # torch.save calls nothing but write and flush
             except RuntimeError as error:
-                raise writer.failed or error from None  # torch's own says only that bytes are missing
+                raise writer.failed or error from None  # torch's error says only that bytes are missing
             file.seek(0)
             digest = writer.sha256.hexdigest()
             file.write(b"decouple checkpoint %04d sha256 %s bytes %020d\n" % (_FORMAT, digest.encode(), writer.length))
@@ -112,22 +114,22 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
 
     Args:
         path: the file.
-        expect: settings that must equal `state["settings"]`, key by key in both directions. Nested dicts and dotted
-            keys (`{"env": {"game": ...}}`, `{"env.game": ...}`) are the same, and so are a list and a tuple.
+        expect: settings that must equal `state["settings"]`: the same keys, the same values. Nested dicts and dotted
+            keys (`{"env": {"game": ...}}`, `{"env.game": ...}`) count as equal, and so do a list and a tuple.
 
     Returns:
         The state as it was saved.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is cut short, altered, no checkpoint or of another format; or a setting differs, in
-            which case the message lists each that does with both values.
+        CheckpointError: the file is cut short, altered, no checkpoint or of another format; or settings differ, which
+            the message lists with both values.
     """
     return _load(Path(path), expect)[0]
 
 
 def _load(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
-    """The state, and what it says of the files beside it."""
+    """The state, and the record of the files beside the checkpoint."""
     with open(path, "rb") as file:
         _check_content(path, file)
         file.seek(_HEADER_BYTES)
@@ -147,14 +149,14 @@ def _load(path: Path, expect: Mapping[str, Any] | None) -> tuple[dict[str, Any],
 @checked()
 @contextlib.contextmanager
 def reading_checkpoint(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Around what makes something of a checkpoint's content: where it does not hold that, the error names the file.
+    """A context for code that uses a checkpoint's content: errors inside it become a CheckpointError with the file.
 
     Args:
         path: the checkpoint.
-        what: it should hold, as "agents of train_agents".
+        what: name of the expected content for the message, as "agents of train_agents".
 
     Raises:
-        CheckpointError: in place of what the content led to: a missing key, a shape that differs.
+        CheckpointError: the content does not fit: a key is missing, a shape differs.
     """
     try:
         yield
@@ -174,18 +176,18 @@ def frames_to_resume(
     total_frames: int,
     frames_per_iteration: int,
 ) -> int | None:
-    """The frames of the run in the folder that another one goes on with, None in a fresh folder.
+    """The frame count at which a run in this folder resumes; None in a fresh folder.
 
     Args:
         run_dir: the run's folder, with `metrics.csv` and `checkpoint.pt`, whose state holds `frames` or `iteration`.
-        expect: what the checkpoint must share with the run that goes on, as for `load_checkpoint`.
-        total_frames, frames_per_iteration: how long the run is, rounded up to whole iterations.
+        expect: settings that the checkpoint must have, as for `load_checkpoint`.
+        total_frames, frames_per_iteration: length of the run, rounded up to whole iterations.
 
     Raises:
-        CheckpointError: a checkpoint that is damaged, or of other settings or rules, or gone although the folder's
-            table has rows; or a table that is not the one that the checkpoint was written beside.
-        ValueError: the run in the folder has already come further than `total_frames`; or a damaged metrics.csv,
-            config.yaml or record.json.
+        CheckpointError: the checkpoint is damaged, has other settings or rules, or is missing although metrics.csv has
+            rows; or metrics.csv is not the one that was there when the checkpoint was written.
+        ValueError: the run in the folder already has more than `total_frames`; or metrics.csv, config.yaml or
+            record.json is damaged.
     """
     folder = Path(run_dir)
     table = folder / "metrics.csv"
@@ -215,7 +217,7 @@ def frames_to_resume(
 
 
 def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, str], way_out: str) -> None:
-    """Refuse a table that lacks rows from before the checkpoint, or has others than it had then."""
+    """Refuse a table whose rows up to the checkpoint are missing or have changed since."""
     if done and str(done) not in (row[0] for row in rows):
         last = f"rows up to {int(rows[-1][0]):,} frames" if rows else "no rows"
         raise CheckpointError(
@@ -231,10 +233,10 @@ def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[
 
 @checked()
 def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a checkpoint to go on from.
+    """Whether there is a checkpoint to resume from.
 
     Raises:
-        CheckpointError: a link to a file that is gone.
+        CheckpointError: `path` is a link to a file that is gone.
     """
     path = Path(path)
     if path.is_symlink() and not path.exists():
@@ -246,7 +248,7 @@ def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
 
 
 class _HashingWriter:
-    """The two methods of a file that `torch.save` calls; it sums what passes through."""
+    """A file with the two methods that `torch.save` calls; computes the SHA-256 of the bytes written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -255,7 +257,7 @@ class _HashingWriter:
         self.failed: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
-        """Pass `data` on to the file."""
+        """Write `data` to the file."""
         self.sha256.update(data)
         self.length += len(data)
         try:
@@ -274,7 +276,7 @@ class _HashingWriter:
 
 
 def _check_content(path: Path, file: BinaryIO) -> None:
-    """Refuse a file whose first line, length or sum is not that of a checkpoint."""
+    """Refuse a file whose header, length or SHA-256 is wrong."""
     advice = "go back to an older copy of it, or begin the run anew with restart=true, which keeps the old folder aside"
     header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
     size = os.fstat(file.fileno()).st_size
@@ -297,7 +299,7 @@ def _check_content(path: Path, file: BinaryIO) -> None:
 
 
 def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, Any], version: str | None) -> None:
-    """Refuse a checkpoint whose settings, or the rules among them, are not `expect`."""
+    """Refuse a checkpoint whose settings, or the rules among them, differ from `expect`."""
     if not isinstance(state.get("settings"), Mapping):
         raise CheckpointError(f"{path} holds no settings to compare with; save them under state['settings']")
     saved, wanted = dict(_flatten(state["settings"])), dict(_flatten(expect))
@@ -339,12 +341,12 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _without_tuples(value: Any) -> Any:
-    """`value` with lists in place of tuples, as YAML would give it back."""
+    """`value` with lists in place of tuples, as YAML returns it."""
     return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """Refuse what `torch.load(weights_only=True)` would not read back."""
+    """Refuse a value that `torch.load(weights_only=True)` would not read back."""
     if type(value) in (dict, OrderedDict):
         for key, item in value.items():
             if type(key) not in (str, int, float, bool):
@@ -359,7 +361,7 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the folder's entries on the disk, where the system knows how (not on Windows)."""
+    """Flush the folder's entries to the disk, where the system can (not on Windows)."""
     with contextlib.suppress(PermissionError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

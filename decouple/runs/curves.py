@@ -1,4 +1,4 @@
-"""A run's metrics as a picture: `plot_curves("runs/one")` draws `curves.png` from `metrics.csv` alone."""
+"""Learning curves of a run: `plot_curves("runs/one")` draws `curves.png` from `metrics.csv` alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_curves", "save_figure"]
 
-_MARKERS_UP_TO = 40  # points; a longer curve is a line alone
+_MARKERS_UP_TO = 40  # points; a longer curve is drawn without markers
 _Points = list[tuple[int, float]]  # (frames, value), in the order of the rows
 
 
 class _Panel(NamedTuple):
-    """One picture of `curves.png`: the metrics whose names match, unless a panel before it has them."""
+    """One panel of `curves.png`: the metrics whose names match and that no earlier panel shows."""
 
     title: str
     unit: str
@@ -52,18 +52,18 @@ _LABELS = {
 
 @checked()
 def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
-    """Draw `curves.png` from `metrics.csv`: a panel for each kind of metric that the table has.
+    """Draw `curves.png` from `metrics.csv`: one panel for each kind of metric in the table.
 
     Panels: returns (`train/*return`, `eval/*return`), losses (`loss/*`), `*entropy`, `*clip_fraction`,
     `*explained_variance`, `grad_norm/*`, gradients at the cut (`cut/*`) and `time/frames_per_second`. Values that are
-    not finite cannot be drawn; the legend counts them.
+    not finite are not drawn; the legend counts them.
 
     Returns:
-        The picture's path; the file is replaced as a whole.
+        Path of the picture; the file is replaced as a whole.
 
     Raises:
         FileNotFoundError: no metrics.csv in `run_dir`.
-        ValueError: a table that is damaged before its last line.
+        ValueError: the table is damaged before its last line.
     """
     run_dir = Path(run_dir)
     table = run_dir / "metrics.csv"
@@ -84,20 +84,20 @@ def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
 
 @checked(figure=Must(lambda figure: callable(figure.savefig), "a figure of Matplotlib"), dpi=at_least(1))
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
-    """Write a picture as PNG; the file is replaced as a whole."""
+    """Write a figure as PNG; the file is replaced as a whole."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=dpi)
     replace_file(path, picture.getvalue())
 
 
 def _figure(title: str, panels: Mapping[_Panel, Mapping[str, _Points]]) -> Figure:
-    """All panels, up to three in a row, with room for the longest legend below each."""
+    """A figure of all panels, up to three in a row, with room for the longest legend below each."""
     from matplotlib.figure import Figure
 
     columns = min(3, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     legend_lines = max([math.ceil(len(series) / 2) for series in panels.values()], default=1)
-    # All in inches; matplotlib's own layouts draw everything twice, which takes twice as long.
+    # Sizes are in inches. matplotlib's automatic layouts draw everything twice, which takes twice as long.
     width, height, across, down = 4.0, 2.5, 0.95, 1.05 + 0.2 * legend_lines
     size = (columns * (width + across) + 0.2, rows * (height + down) + 0.3)
     figure = Figure(figsize=size)
@@ -117,20 +117,20 @@ def _figure(title: str, panels: Mapping[_Panel, Mapping[str, _Points]]) -> Figur
 
 
 def _draw(axes: Axes, panel: _Panel, series: Mapping[str, _Points]) -> None:
-    """Draw the curves of one panel, with its legend below it, where it hides none of them."""
+    """Draw the curves of one panel. The legend is below the axes, where it hides no curve."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     magnitudes = []
     for name, points in series.items():
         frames = [frames for frames, _ in points]
-        values = [value if abs(value) < 1e100 else math.nan for _, value in points]  # an axis cannot hold more
+        values = [value if abs(value) < 1e100 else math.nan for _, value in points]  # an axis cannot show larger ones
         finite = [abs(value) for value in values if not math.isnan(value)]
         label = _LABELS.get(name, name)
         if len(finite) < len(values):
             label += f" ({len(values) - len(finite)} nan or inf)"
         magnitudes += [sorted(finite)[len(finite) // 2]] if any(finite) else []
         marker = "o" if len(finite) <= _MARKERS_UP_TO else None
-        thickness = 0.7 if len(finite) > 400 else 1.6  # many points are noisy, and few must not drown in them
+        thickness = 0.7 if len(finite) > 400 else 1.6  # thin noisy curves, so that those with few points stay visible
         axes.plot(frames, values, label=label, linewidth=thickness, marker=marker, markersize=3.5)
     if len(magnitudes) > 1 and max(magnitudes) > 50 * min(magnitudes) > 0:
         axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(min(magnitudes))))

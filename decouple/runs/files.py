@@ -1,9 +1,9 @@
-"""Files of runs and reports: replaced as a whole or appended to in one piece, and CSV, Markdown, JSON and YAML.
+"""Files of runs and reports: writes that a kill cannot leave half-done, and CSV, Markdown, JSON and YAML.
 
     replace_file(Path("runs/one/result.json"), json_bytes({"frames": 1000}))
     read_json(Path("runs/one/result.json"))["frames"]
 
-A kill leaves the old file or the new one, never half of one. What cannot be read is told by the file's name.
+A kill leaves the old file or the new one, never half of one. An error in reading names the file.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = [
 
 @checked()
 def replace_file(path: Path, content: bytes) -> None:
-    """Give `path` new content such that a kill leaves the old or the new, whole.
+    """Replace the content of `path`; a kill leaves the whole old content or the whole new one.
 
     Raises:
-        FileNotFoundError: the folder is not there.
-        OSError: the disk is full or the folder cannot be written; the file under `path` is as it was.
+        FileNotFoundError: the folder does not exist.
+        OSError: the disk is full or the folder cannot be written; the file under `path` is unchanged.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "path must lie in a folder that is there; got", os.fspath(path))
@@ -61,7 +61,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def append_whole(file: io.FileIO, content: bytes) -> None:
-    """Append to an unbuffered file and put it on the disk: all of the content, or none where that fails."""
+    """Append to an unbuffered file and flush it to the disk; where that fails, nothing is appended."""
     before = os.fstat(file.fileno()).st_size
     try:
         rest = memoryview(content)
@@ -76,7 +76,7 @@ def append_whole(file: io.FileIO, content: bytes) -> None:
 @checked()
 @contextlib.contextmanager
 def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Around what writes a file: its name is in the error where the system does not say it, as for a full disk."""
+    """A context for writing a file: adds its name to an OSError without one, as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -87,16 +87,16 @@ def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @checked()
 def csv_rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a CSV file that has these columns; ValueError with the file's name where it has them not."""
+    """The rows of a CSV file; ValueError with the file's name where one of `columns` is missing."""
     rows = csv.DictReader(io.StringIO(file_text(path, path.read_bytes()), newline=""))
     if not set(columns) <= set(rows.fieldnames or ()):
-        raise ValueError(f"path must be of a table with the columns {', '.join(columns)}; got {path}")
+        raise ValueError(f"path must be a table with the columns {', '.join(columns)}; got {path}")
     return list(rows)
 
 
 @checked()
 def csv_lines(rows: Sequence[Sequence[Any]]) -> bytes:
-    """Rows as the lines of a CSV file."""
+    """Encode rows as lines of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
@@ -104,7 +104,7 @@ def csv_lines(rows: Sequence[Sequence[Any]]) -> bytes:
 
 @checked(rows=SOME)
 def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the first of them the heads of the columns, as a table in Markdown; a `|` in a cell stands as it is.
+    """A Markdown table of rows, of which the first holds the column heads; a `|` in a cell is escaped.
 
     >>> print(markdown_lines([["size", "return"], ["|4,4|", "-150"]]))
     | size | return |
@@ -117,10 +117,10 @@ def markdown_lines(rows: Sequence[Sequence[str]]) -> str:
 
 @checked()
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file of a run's folder holds, as result.json or record.json; empty where there is none.
+    """The content of a JSON file of a run's folder, as result.json or record.json; empty where there is no file.
 
     Raises:
-        ValueError: damaged; the message names the file.
+        ValueError: the file is damaged; the message names it.
     """
     if not path.exists():
         return {}
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @checked()
 def json_bytes(record: Mapping[str, Any]) -> bytes:
-    """A mapping as the lines of a JSON file."""
+    """Encode a mapping as a JSON file."""
     return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -146,12 +146,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged; the message names the file.
+        ValueError: the file is damaged; the message names it.
     """
     text = file_text(path, path.read_bytes())
     try:
         found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise ValueError(f"{path} must be whole YAML; got {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold settings by name; got {text[:40]!r}")
@@ -160,16 +160,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 @checked()
 def file_text(path: Path, content: bytes) -> str:
-    """What has been read from a run's file, as text.
+    """Decode the content of a run's file.
 
-    No tracker writes a byte-order mark: where one stands, another program has been at it.
+    No tracker writes a byte-order mark: a file that begins with one was changed by another program.
 
     Args:
-        path: of the file, for the message.
-        content: what it holds, or the part of it that is wanted.
+        path: path of the file, for the message.
+        content: bytes of the file, or of a part of it.
 
     Raises:
-        ValueError: no UTF-8, or a byte-order mark; the message names the file.
+        ValueError: the content is not UTF-8, or has a byte-order mark; the message names the file.
     """
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f"{path} must be UTF-8 without a byte-order mark; got one, which some editors write")
@@ -177,4 +177,4 @@ def file_text(path: Path, content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         at = f"byte {error.start} is 0x{content[error.start]:02x}"
-        raise ValueError(f"{path} must be UTF-8 text; got bytes that are none ({at})") from error
+        raise ValueError(f"{path} must be UTF-8 text; got bytes that are not ({at})") from error

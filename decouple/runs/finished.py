@@ -1,7 +1,9 @@
-"""A run that is there: its checkpoint, given by the run's folder, and how far it was trained.
+"""The checkpoint of a stored run, and the frames that it was trained for.
 
     path, state = run_checkpoint("runs/procgen/as_written/starpilot/late/seed0")
     frames_of(state)
+
+A run is given by its folder, or by the path of its checkpoint.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ __all__ = ["frames_of", "run_checkpoint"]
 
 @checked()
 def run_checkpoint(given: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of a run, given by its folder or by its file: where it lies, and what it holds.
+    """Path and state of a run's checkpoint, given the run's folder or the checkpoint's own path.
 
     Raises:
-        FileNotFoundError: no checkpoint is there.
-        CheckpointError: it is damaged.
+        FileNotFoundError: there is no checkpoint.
+        CheckpointError: the checkpoint is damaged.
     """
     path = Path(given)
     path = path / "checkpoint.pt" if path.is_dir() else path
@@ -31,7 +33,7 @@ def run_checkpoint(given: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]
 
 
 def frames_of(state: Mapping[str, Any]) -> int:
-    """The frames that a run's checkpoint was written at; of several agents the frames of each."""
+    """The environment frames at which a checkpoint was written; with several agents, the frames of each."""
     if "frames" in state:
         return state["frames"]
     return state["iteration"] * state["settings"]["rollout_steps"] * state["settings"]["num_envs"]

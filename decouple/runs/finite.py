@@ -1,13 +1,13 @@
-"""Numbers that are not finite: found where they enter, told by task, seed, frame and name, and kept to their agent.
+"""Detection of NaN and infinite numbers: named by task, seed, frame and quantity, and confined to their agent.
 
     failed = FailedSeeds([0, 1, 2], task="pendulum")
     train_on_policy(env, model, phases, settings, log=log, seeds=[0, 1, 2], failed=failed)
     failed.reasons                                        # {1: "pendulum, seed 1: reward is nan at frame 37"}
 
-The loops look at rewards and observations once a rollout (off policy: once a row of metrics), and at losses and
-parameters as often. An agent in which something is not finite has failed: it stays in the batch, where its numbers
-reach nobody else's, but it acts at random or at a bound, has no metrics from then on, and no return. Where all have
-failed, `NotFiniteError` ends the run; the last checkpoint is then of the time before.
+The training loops check rewards, observations, losses and parameters once a rollout (off policy: once a row of
+metrics). An agent with a number that is not finite has failed. It stays in the batch, where its numbers reach no other
+agent, but acts at random or at a bound, and has no metrics from then on, and no return. When all agents have failed,
+`NotFiniteError` ends the run; its last checkpoint is from before that.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class NotFiniteError(FloatingPointError):
 
 
 class FailedSeeds:
-    """Which of the agents that train together have failed, and of what.
+    """The agents of a batch that have failed, each with the reason.
 
     Args:
-        seeds: of the agents; None for one agent whose seed is not known.
-        task: name for messages.
+        seeds: seeds of the agents; None for one agent whose seed is not known.
+        task: name of the task, for messages.
 
     Attributes:
-        reasons: what is said of each seed that has failed, as one sentence.
+        reasons: seed of each failed agent -> the reason, as one sentence.
     """
 
     @checked(seeds=distinct(ANY_NUMBER))
@@ -53,12 +53,12 @@ class FailedSeeds:
         return len(self.seeds) == 1
 
     def kept(self, rows: Sequence[Mapping[str, T]]) -> list[Mapping[str, T]]:
-        """The seeds' rows of metrics, those of failed ones empty, as `seed_metrics` leaves them out."""
+        """The agents' rows of metrics, empty for failed agents, so that `seed_metrics` leaves these out."""
         return [{} if seed in self.reasons else row for seed, row in zip(self.seeds, rows, strict=True)]
 
     @checked(index=at_least(0))
     def fail(self, index: int, what: str) -> None:
-        """Take the agent at `index` out, where it is not already; `what` goes on after its name: `reward is nan`."""
+        """Mark the agent at `index` as failed, once; `what` is the reason, as `reward is nan at frame 37`."""
         seed = self.seeds[index]
         if seed in self.reasons:
             return
@@ -68,21 +68,21 @@ class FailedSeeds:
             warnings.warn(f"{self.reasons[seed]}; it has failed and the others go on", stacklevel=3)
 
     def stop_if_all(self) -> None:
-        """NotFiniteError with what each has failed of, where all have."""
+        """Raise NotFiniteError with every agent's reason, if all agents have failed."""
         if len(self.reasons) == len(self.seeds):
             raise NotFiniteError("; ".join(self.reasons.values()))
 
     @checked()
     def check(self, values: Mapping[str, Tensor], when: str) -> None:
-        """Fail the agents of which a loss or a parameter is not finite.
+        """Mark the agents with a loss or parameter that is not finite as failed.
 
         Args:
-            values: by name, each of S agents: (S, ...), or (C * S, ...) where C networks of each were stacked network
-                by network; of one agent any shape. What is over all agents, a number (), passes where there are more.
-            when: the end of the sentence: `at frame 1,000`.
+            values: name -> values of S agents: (S, ...), or (C * S, ...) for C networks of each, stacked network by
+                network; any shape for one agent. With several agents, a single number () for all is not checked.
+            when: end of the reason's sentence: `at frame 1,000`.
 
         Raises:
-            NotFiniteError: all have failed.
+            NotFiniteError: all agents have failed.
         """
         for name in _suspicious({name: value for name, value in values.items() if value.ndim or self.alone}):
             value = values[name].detach()
@@ -93,16 +93,16 @@ class FailedSeeds:
 
     @checked()
     def check_steps(self, values: Mapping[str, Tensor], frames: Sequence[int]) -> None:
-        """Fail the agents of which a reward or an observation is not finite, with the step at which it first was not.
+        """Mark the agents with a reward or observation that is not finite as failed; the reason names the first step.
 
         Args:
-            values: by name, each (S, T, ...), over T steps; what is no floating-point number passes.
-            frames: of an agent after each step, T.
+            values: name -> values (S, T, ...) over T steps; only floating-point tensors are checked.
+            frames: T frame counts of one agent, after each step.
 
         Raises:
-            NotFiniteError: all have failed.
+            NotFiniteError: all agents have failed.
         """
-        found: dict[int, tuple[int, str, Tensor]] = {}  # index -> step, name and numbers of what came first
+        found: dict[int, tuple[int, str, Tensor]] = {}  # index -> first bad step, its name and its numbers
         for name in _suspicious(values):
             value = values[name].detach()
             bad = ~value.reshape(*value.shape[:2], -1).isfinite().all(-1)  # (S, T)
@@ -115,11 +115,11 @@ class FailedSeeds:
         self.stop_if_all()
 
     def state_dict(self) -> dict[str, str]:
-        """The reasons, by the seed's number as text."""
+        """The reasons by seed, the seed as text."""
         return {str(seed): reason for seed, reason in self.reasons.items()}
 
     def load_state_dict(self, state: Mapping[str, str]) -> None:
-        """Go on from a `state_dict`: who has failed stays so."""
+        """Restore the reasons: agents that had failed stay failed."""
         self.reasons = {seed: state[str(seed)] for seed in self.seeds if str(seed) in state}
 
     def _fail_of(self, index: int, name: str, numbers: Tensor, when: str) -> None:
@@ -129,7 +129,7 @@ class FailedSeeds:
 
 
 def _suspicious(values: Mapping[str, Tensor]) -> list[str]:
-    """The names whose sum is not finite; one look at the device for all of them, and no copy of theirs."""
+    """The names of values whose sum is not finite: one synchronization with the device, no copy of the values."""
     names = [name for name, value in values.items() if value.is_floating_point() and value.numel()]
     sums = [values[name].detach().sum(dtype=torch.float64) for name in names]
     if not sums:

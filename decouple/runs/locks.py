@@ -1,13 +1,13 @@
-"""A lock on a run's folder, held by a living process and freed by its end, however it ends.
+"""A lock on a run's folder, held by a process and freed when that process ends, however it ends.
 
     with lock_folder("runs/one"):
-        ...     # whoever asks for the same folder meanwhile gets FolderInUseError, with this process and machine
+        ...     # another process that locks the same folder gets FolderInUseError, with this process and machine
 
-The lock is the operating system's, `flock` on the file `.lock` in the folder (`msvcrt.locking` on Windows): no clock
-and no file that a kill leaves behind can be taken for it. Who only reads needs none. It holds between machines as far
-as the file system's locks do: NFS has them from Linux 2.6.12 on, and where a machine is lost, the server gives its
-locks up after a lease of about 90 s (NFSv4) or when the machine is back (NFSv3); Lustre has them with the mount option
-`flock`. Where there are none a warning says so. Where a lock outlives its process, delete `.lock`.
+The lock is the operating system's: `flock` on the file `.lock` in the folder (`msvcrt.locking` on Windows). It depends
+on no clock, and a file left behind by a kill does not count as a lock. Reading needs no lock. Between machines it holds
+where the file system's locks do. NFS has locks from Linux 2.6.12 on; after a machine is lost, the server frees its
+locks after a lease of about 90 s (NFSv4) or when the machine is back (NFSv3). Lustre has locks with the mount option
+`flock`. A file system without locks causes a warning. If a lock outlives its process, delete `.lock`.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ except ImportError:  # Windows
 
 __all__ = ["FileLock", "FolderInUseError", "lock_folder"]
 
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system that has none
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # errors of a file system without locks
 _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FolderInUseError(OSError):
-    """Another process is at work in a run's folder; the message names the folder, the process and its machine."""
+    """Another process works in the run's folder; the message names the folder, the process and its machine."""
 
 
 class FileLock:
-    """The lock of a file, from here until `release` or the end of this process; a context manager.
+    """A lock on a file, held from here until `release` or the end of this process; a context manager.
 
-    The file is made where it is missing, and says who holds it. A process that this one forks does not hold it.
+    The file is made where it is missing; its text names the holder. A forked process does not hold the lock.
 
     Args:
         path: the file.
 
     Raises:
-        BlockingIOError: another process, or another lock of this one, holds it.
+        BlockingIOError: another process, or another FileLock of this process, holds the lock.
         OSError: the file cannot be made.
     """
 
     _descriptor: int | None = None
     exclusive = True  # False where the file system has no locks
-    aside: Path | None = None  # where `lock_folder` put what was in the folder
+    aside: Path | None = None  # folder to which `lock_folder` moved the old content
 
     @checked()
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -65,10 +65,10 @@ class FileLock:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 self.exclusive = _lock(descriptor, self.path)
-                # Whoever held it may have deleted it before it let go: then the lock is of a file that is no more.
+                # The last holder may have deleted the file before its release: this lock is then on a deleted file.
                 if _same_file(descriptor, self.path):
                     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-                    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+                    with contextlib.suppress(OSError):  # on a full disk the lock still holds
                         os.ftruncate(descriptor, 0)
                         os.write(descriptor, f"process {os.getpid()} on {platform.node()} since {now}\n".encode())
                     self._descriptor = descriptor
@@ -78,7 +78,7 @@ class FileLock:
         _HELD.add(self)
 
     def release(self, *, delete: bool = False) -> None:
-        """Let go, and delete the file where asked to; twice is once."""
+        """Free the lock, and delete the file if `delete`; a second call does nothing."""
         if self._descriptor is None:
             return
         if delete:
@@ -99,16 +99,16 @@ class FileLock:
 
 @checked()
 def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> FileLock:
-    """Lock a run's folder, which is made where it is missing, by the file `.lock` in it.
+    """Lock a run's folder by the file `.lock` in it; the folder is made where it is missing.
 
     Args:
-        folder: the run's own.
-        restart: put what is in it aside first, under the folder's name with the next free number (`runs/one.1`).
-            Nothing is deleted; `aside` of the lock says where it is.
+        folder: the run's folder.
+        restart: rename a folder with content first, to its name with the next free number (`runs/one.1`), and lock a
+            new one. Nothing is deleted; the lock's attribute `aside` is the new path of the old content.
 
     Raises:
-        FolderInUseError: another process is at work in it.
-        ValueError: a restart of `.` or `..`, which would then mean the folder that was put aside.
+        FolderInUseError: another process works in the folder.
+        ValueError: a restart of `.` or `..`, which after the renaming would mean the old folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
     whole = Path(os.path.abspath(folder))
     aside = next(path for n in itertools.count(1) if not os.path.lexists(path := whole.with_name(f"{whole.name}.{n}")))
     with lock:
-        if fcntl is None:  # Windows moves no folder with an open file
+        if fcntl is None:  # Windows cannot rename a folder with an open file
             lock.release()
         whole.rename(aside)
         again = lock_folder(whole)
@@ -142,12 +142,12 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
 
 
 def _lock(descriptor: int, path: Path) -> bool:
-    """Lock the file or raise BlockingIOError; where there are no locks warn, and return False."""
+    """Lock the file or raise BlockingIOError; warn and return False where the file system has no locks."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a byte beyond the text, which others may read
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # a byte beyond the text, so that others may read the text
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # pyright: ignore
             os.lseek(descriptor, 0, os.SEEK_SET)
     except OSError as error:
@@ -170,7 +170,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 
 def _let_go_in_child() -> None:
-    """A forked process has a copy of each descriptor, and would hold the locks beyond its parent's end."""
+    """Free the locks in a forked process: its copies of the descriptors would hold them beyond its parent's end."""
     for lock in list(_HELD):
         lock.release()
 

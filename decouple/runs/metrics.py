@@ -1,9 +1,9 @@
-"""A run's metrics as a table: `metrics.csv`, one row per `append`, which any tool reads.
+"""A run's metrics as a table, `metrics.csv`, which any tool reads.
 
     read_metrics("runs/one")["train/episode_return"]
 
-Rows are on the disk when `append` returns, and numbers come back exactly. A process killed in mid-line leaves a table
-that reads as if the line had not been begun.
+`append` writes one row, which is on the disk when it returns. Numbers are read back exactly. If a process is killed in
+the middle of a line, reading leaves this line out.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ __all__ = [
 
 @checked()
 def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
-    """The table of a run, finished or not.
+    """Read the table of a run, finished or not.
 
     Returns:
-        Column -> its values, one per row: "frames" first, then each metric in the order in which it first came; nan
-        where a row has none. A last line that a killed process left half-written is left out.
+        Column -> its values, one per row: "frames" first, then each metric in the order of first appearance; nan where
+        a row has no value. A last line that a killed process left half-written is left out.
 
     Raises:
         FileNotFoundError: no metrics.csv in `run_dir`.
-        ValueError: a table that is damaged before its last line; the message names the file, the line and the column.
+        ValueError: the table is damaged before its last line; the message names the file, the line and the column.
     """
     path = Path(run_dir) / "metrics.csv"
     columns, rows = read_table(path)
@@ -50,7 +50,7 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
 
 
 class MetricsTable:
-    """metrics.csv, open for one more row; numbers as `repr` gives them, so that they come back exactly."""
+    """metrics.csv, open for appending; numbers are written by `repr`, so that they are read back exactly."""
 
     @checked(resume_frames=at_least(0))
     def __init__(self, path: Path, resume_frames: int | None) -> None:
@@ -59,10 +59,10 @@ class MetricsTable:
         self._rewrite(rows if resume_frames else [])
 
     def append(self, frames: int, row: Mapping[str, float]) -> None:
-        """Write one row in one piece and put it on the disk: a checkpoint is never ahead of its table.
+        """Write one whole row and flush it to the disk, so that a checkpoint is never ahead of its table.
 
         Raises:
-            OSError: the disk is full; the table is as it was.
+            OSError: the disk is full; the table is unchanged.
         """
         new = [name for name in row if name not in self.columns]
         if new:
@@ -80,7 +80,7 @@ class MetricsTable:
         self._sum.update(csv_lines(_without_clock(self.columns, [[str(frames), *cells]])))
 
     def sum(self) -> str:
-        """`table_sum` of the table as it stands, for a checkpoint."""
+        """`table_sum` of the present table, for a checkpoint."""
         return self._sum.hexdigest()
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class MetricsTable:
         self._file.close()
 
     def _rewrite(self, rows: Sequence[Sequence[str]]) -> None:
-        """Replace the file as a whole, and open it at its end."""
+        """Replace the whole file, and open it for appending."""
         lines = csv_lines([self.columns, *rows])
         replace_file(self.path, lines)
         if hasattr(self, "_file"):
@@ -99,7 +99,7 @@ class MetricsTable:
 
 @checked(frames=at_least(0))
 def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
-    """The columns and rows of a table as they were at `frames`, in a run that is to go on from there.
+    """The columns and rows of a table as they were at `frames`, for a run that resumes there.
 
     Raises:
         FileNotFoundError, ValueError: as `read_table`.
@@ -107,14 +107,14 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     columns, rows = read_table(path)
     at = column_numbers(path, "frames", [row[0] for row in rows])
     rows = [row for row, own in zip(rows, at, strict=True) if own <= frames]
-    # A column that only dropped rows had will come again, where an unbroken run has it.
+    # A column with values only in dropped rows is dropped too: the resumed run adds it where an unbroken run does.
     kept = [0, *(index for index in range(1, len(columns)) if any(row[index] for row in rows))]
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 @checked()
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """SHA-256 of a table but for its columns of the clock (`time/...`), so that a run started again has the same."""
+    """SHA-256 of a table without its time columns (`time/...`), so that a repeated run has the same."""
     return _summed(columns, rows).hexdigest()
 
 
@@ -129,12 +129,12 @@ def _without_clock(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 @checked()
 def read_result(path: Path) -> dict[str, Any]:
-    """What a run came to: its result.json, `frames` and a number for each metric; empty where there is none.
+    """A run's result.json: `frames` and a number for each metric; empty where there is no file.
 
-    A metric of an agent that failed is None: null in the file, or a number that is not finite.
+    A metric of a failed agent (null in the file, or a number that is not finite) is None.
 
     Raises:
-        ValueError: damaged; the message names the file.
+        ValueError: the file is damaged; the message names it.
     """
     found = read_json(path)
     if path.exists() and not _finite(found.get("frames")):
@@ -149,11 +149,11 @@ def read_result(path: Path) -> dict[str, Any]:
 
 @checked()
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The columns and the rows of cells; what stands behind the last newline was never finished.
+    """The column names and the rows of cells; text after the last newline is an unfinished row and is left out.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged before its last line; the message names the file and the line.
+        ValueError: the table is damaged before its last line; the message names the file and the line.
     """
     text = file_text(path, path.read_bytes().rpartition(b"\n")[0])
     try:
@@ -176,12 +176,12 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
     """A column of `read_table` as numbers; nan where a cell is empty.
 
     Args:
-        path: of the table, for the message.
-        column: its name; `frames` must be whole numbers that never fall.
+        path: path of the table, for the message.
+        column: the column's name; `frames` must be whole numbers that never decrease.
         cells: the column's text, one per row.
 
     Raises:
-        ValueError: a cell that is no number; the message names the file, the line and the column.
+        ValueError: a cell is not a number; the message names the file, the line and the column.
     """
     values: list[float] = []
     for line, cell in enumerate(cells, start=2):
@@ -197,10 +197,10 @@ def column_numbers(path: Path, column: str, cells: Sequence[str]) -> list[float]
 
 @checked()
 def check_run_files(run_dir: str | os.PathLike[str]) -> None:
-    """Refuse to go on with a run whose metrics.csv, config.yaml or record.json is damaged; one that is missing is not.
+    """Refuse to resume a run whose metrics.csv, config.yaml or record.json is damaged; a missing file is accepted.
 
     Raises:
-        ValueError: the message names the file, what is wrong with it, and the ways out.
+        ValueError: a file is damaged; the message names the file, the damage, and the ways out.
     """
     run_dir = Path(run_dir)
     try:

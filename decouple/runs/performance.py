@@ -1,17 +1,18 @@
-"""How a run is computed: device, precision, layout of frames, micro-batches, threads. None of it is the algorithm's.
+"""How a run is computed: device, precision, memory layout, micro-batches, threads; no setting of the algorithm.
 
-    performance = choose_performance("auto")                        # what is safe on this machine
-    performance = choose_performance("reference", precision="bf16")    # everything off but this
+    performance = choose_performance("auto")                        # safe choices for this machine
+    performance = choose_performance("reference", precision="bf16")    # all optimizations off, but bf16
     print(performance.describe())
-    performance.prepare(model)                                      # before its phases are made
+    performance.prepare(model)                                      # before the phases are made
     train_on_policy(env, model, phases, settings, log=print, performance=performance)
 
-`reference` is float32 with everything off. The other choices change the numbers by rounding alone, but for three: bf16
-rounds so much that it is called another setting, `overlap` draws the actions in another order, and a GPU draws others.
+`reference` is float32 with all optimizations off. The other choices change results by rounding only, with three
+exceptions: bf16 rounds so much that it counts as another setting, `overlap` draws the actions in another order, and a
+GPU draws other random numbers.
 
-On the CPU micro-batches are the largest gain: a minibatch of 2048 frames through the IMPALA-CNN needs blocks of memory
-of hundreds of megabytes, which the C library takes from the system and gives back every time, page by page. What
-micro-batches of a size gain on a machine, `benchmarks/procgen_ppo.py` measures.
+On the CPU micro-batches gain most. A minibatch of 2048 frames through the IMPALA-CNN needs memory blocks of hundreds of
+megabytes, which the C library takes from the system and returns every time, page by page. `benchmarks/procgen_ppo.py`
+measures the gain of a micro-batch size on a machine.
 """
 
 from __future__ import annotations
@@ -37,29 +38,29 @@ __all__ = [
     "keep_memory",
 ]
 
-WHOLE = 1_000_000  # a micro-batch that holds any minibatch
-MICRO_BATCH = {"fp32": 64, "bf16": 128}  # on a CPU: the largest block stays within what glibc's allocator keeps
+WHOLE = 1_000_000  # a micro-batch size larger than any minibatch
+MICRO_BATCH = {"fp32": 64, "bf16": 128}  # frames, on a CPU: the largest memory block is one that glibc keeps
 PERFORMANCES = ("auto", "fastest", "reference")
 
 
 @dataclass(frozen=True)
 class Performance:
-    """What is computed where and how; the defaults are the reference: float32 on the CPU with everything off.
+    """Device, precision and other choices that leave the algorithm as it is; default: float32 on the CPU, all else off.
 
     Raises:
-        ValueError: naming the setting, what is allowed and what came.
+        ValueError: a setting that is not allowed; the message names it, the allowed values and the given one.
     """
 
-    device: str = "cpu"  # cpu, cuda or cuda:<n>: of the network and the frames learned from
-    precision: str = "fp32"  # of trunk and branches: fp32 (never TF32), or bf16 (autocast; heads and losses stay fp32)
-    memory_format: str = "contiguous"  # of frames in the convolutions: contiguous or channels_last
-    micro_batch: int = WHOLE  # frames of an agent per backward pass; gradients of a minibatch are accumulated over them
-    torch_threads: int | None = None  # of one operation on the CPU; None: torch's own choice, the processor's cores
-    keep_memory: bool = False  # memory that torch frees stays with the process (glibc), and is not fetched anew
-    collector: str = "torchrl"  # torchrl: its Collector; preallocated: that of decouple.on_policy.collector, each frame once
-    overlap: bool = False  # one half of the games steps while the network acts on the other
-    compile: bool = False  # trunk and branches by torch.compile
-    cuda_graphs: bool = False  # acting and a minibatch's update each as one CUDA graph; without effect on a CPU
+    device: str = "cpu"  # device of the network and of the rollout: cpu, cuda or cuda:<n>
+    precision: str = "fp32"  # trunk and branches in fp32 (never TF32), or bf16 (autocast; heads and losses stay fp32)
+    memory_format: str = "contiguous"  # memory layout of frames in the convolutions: contiguous or channels_last
+    micro_batch: int = WHOLE  # frames of an agent per backward pass; a minibatch's gradient is accumulated over them
+    torch_threads: int | None = None  # threads of one operation on the CPU; None: torch's default, one per core
+    keep_memory: bool = False  # keep memory that torch frees in the process (glibc), instead of fetching it anew
+    collector: str = "torchrl"  # torchrl: its Collector; preallocated: decouple.on_policy.collector, each frame once
+    overlap: bool = False  # step one half of the games while the network acts on the other half
+    compile: bool = False  # compile trunk and branches with torch.compile
+    cuda_graphs: bool = False  # run acting and a minibatch's update as one CUDA graph each; no effect on a CPU
 
     def __post_init__(self) -> None:
         _check_device_and_precision(self.device, self.precision)
@@ -87,10 +88,10 @@ class Performance:
 
     @checked()
     def prepare(self, model: nn.Module) -> None:
-        """Bring the process and a model of `actor_value` into this form, in place; to be called before phases are made.
+        """Apply these settings to the process and to a model of `actor_value`, in place, before its phases are made.
 
-        Threads, the allocator and TF32 are the process's, so another run in it has them too. ValueError for a GPU where
-        torch sees none.
+        Threads, allocator and TF32 are set for the whole process, also for other runs in it. ValueError for a GPU
+        where torch sees none.
         """
         if self.device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device must be cpu where torch sees no GPU; got {self.device}")
@@ -99,13 +100,13 @@ class Performance:
         if self.keep_memory:
             keep_memory()
         if self.device != "cpu" and self.precision == "fp32":
-            torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions: ten bits of mantissa
+            torch.backends.cudnn.allow_tf32 = False  # torch allows it for convolutions: a mantissa of ten bits
         model.to(self.device)
         if self.memory_format == "contiguous":
             for module in model.modules():
-                if isinstance(module, nn.Conv2d):  # the blocks hand on channels_last, whatever they are given
+                if isinstance(module, nn.Conv2d):  # the blocks' outputs are channels_last, whatever their input is
                     module.register_forward_pre_hook(_contiguous)
-        elif self.device != "cpu":  # on a CPU oneDNN orders the weights for itself
+        elif self.device != "cpu":  # on a CPU oneDNN chooses the layout of the weights
             model.to(memory_format=torch.channels_last)
         if self.compile:
             for part in (model.trunk, model.policy, model.value):
@@ -113,7 +114,7 @@ class Performance:
 
     @checked()
     def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """On a GPU, let Adam step in one kernel that a CUDA graph can hold; in place, before it has taken a step."""
+        """On a GPU, let Adam step in one kernel that a CUDA graph can hold; in place, before its first step."""
         if self.device != "cpu":
             for group in optimizer.param_groups:
                 group.update(fused=True, foreach=False, capturable=self.cuda_graphs)
@@ -121,13 +122,13 @@ class Performance:
 
 @checked()
 def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
-    """The settings that a name stands for on this machine, but for those given.
+    """The performance settings that a name stands for on this machine; settings given by name override them.
 
     Args:
-        name: `auto`: what is safe here: a GPU where there is one, bf16 where it is fast, frames in the layout that
-            convolutions want, micro-batches on a CPU. `fastest`: on a GPU compiled and captured besides. `reference`:
-            float32 on the CPU with everything off.
-        **by_name: settings of `Performance`; None leaves the choice to the name.
+        name: `auto`: safe choices: a GPU where there is one, bf16 where it is fast, frames in the convolutions' fastest
+            layout, micro-batches on a CPU. `fastest`: the same, and on a GPU compiled and captured as CUDA graphs.
+            `reference`: float32 on the CPU, all optimizations off.
+        **by_name: settings of `Performance`; None leaves the choice to `name`.
 
     >>> choose_performance("reference", torch_threads=2).describe()
     'cpu, fp32, contiguous, minibatches whole, 2 threads, torchrl collector'
@@ -135,7 +136,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
     128
 
     Raises:
-        ValueError: an unknown name, or a setting that is not allowed.
+        ValueError: an unknown name or setting, or a value that is not allowed.
     """
     check_setting("performance", name, PERFORMANCES.__contains__, f"one of {', '.join(PERFORMANCES)}")
     given = {key: value for key, value in by_name.items() if value is not None}
@@ -154,7 +155,7 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
         "micro_batch": MICRO_BATCH.get(precision, WHOLE) if on_cpu else WHOLE,
         "keep_memory": on_cpu,
         "collector": "preallocated",
-        "overlap": not on_cpu,  # on a CPU the games take 1 % of the time, and the network all cores
+        "overlap": not on_cpu,  # on a CPU the games take 1 % of the time, and the network uses all cores
         "compile": captured,
         "cuda_graphs": captured,
     }
@@ -163,34 +164,34 @@ def choose_performance(name: str = "auto", **by_name: Any) -> Performance:
 
 @checked(device=DEVICE)
 def fast_bf16(device: str, cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
-    """Whether products in bfloat16 have instructions of their own: AVX512-BF16, AMX or ARM's; a GPU from Ampere on."""
+    """Whether the device has bfloat16 instructions: AVX512-BF16, AMX or ARM's; on a GPU, Ampere or later."""
     if device != "cpu":
         return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
     try:
         text = Path(cpuinfo).read_text()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return False
     flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed, up to 2 GB, and serve blocks of up to 32 MB from it; elsewhere without effect.
+    """Let glibc keep up to 2 GB of freed memory, and serve blocks of up to 32 MB from it; elsewhere no effect.
 
-    Of the whole process, for good. Without it a block above 128 KiB may come from the system and go back to it at every
-    operation, page by page.
+    It holds for the whole process, until it ends. Without it a block above 128 KiB may come from the system and go back
+    to it at every operation, page by page.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in every C library
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h; the second is not taken above 32 MB
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h; glibc refuses more than 32 MB for the second
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 32 * 2**20)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 for convolutions and matrix products at precision `bf16`; a context without effect at `fp32`."""
+    """A context with bfloat16 convolutions and matrix products at precision `bf16`; without effect at `fp32`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -204,6 +205,6 @@ def _contiguous(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def _collector(given: dict[str, Any]) -> str:
-    """TorchRL's, where nothing asks for the other."""
+    """torchrl, unless the given settings need preallocated."""
     apart = given.get("overlap") or given.get("device", "cpu") != "cpu"
     return "preallocated" if apart else "torchrl"

@@ -1,6 +1,6 @@
-"""Progress of long work, on stderr: of a whole run, and of what is under way within an iteration.
+"""Progress on stderr: of a whole run, and of the present step within an iteration.
 
-In a terminal a bar and a line below it; in a log file a plain line now and then.
+A terminal shows a bar and a line below it; a log file gets a plain line now and then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from decouple.checks import at_least, checked
 
 __all__ = ["RunProgress", "StepProgress"]
 
-LINE_EVERY_S = 10.0  # seconds between lines where stderr is no terminal
+LINE_EVERY_S = 10.0  # seconds between lines where stderr is not a terminal
 
 
 class RunProgress:
@@ -33,7 +33,7 @@ class RunProgress:
             )
 
     def update(self, frames: int, row: Mapping[str, float]) -> None:
-        """Show that `frames` are done, with the last returns known: in training, and evaluated on test levels."""
+        """Show that `frames` are done, with the last known training and evaluation returns."""
         for label, name in (
             ("train", "train/episode_return"),
             ("test", "eval/test_return"),
@@ -52,7 +52,7 @@ class RunProgress:
             print(self._line(now), file=self._stream, flush=True)
 
     def close(self) -> None:
-        """End the bar where it stands."""
+        """Close the bar at its present count."""
         if self._bar is not None:
             self._bar.close()
 
@@ -69,7 +69,7 @@ class RunProgress:
 
 
 class StepProgress:
-    """What is under way within an iteration, on stderr: below the bar in a terminal, else a line at most every 10 s."""
+    """Progress within an iteration: a line below the bar in a terminal, else a line at most every 10 s."""
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()

@@ -1,13 +1,13 @@
-"""What a result rests on: its settings, and the rules that have changed since 0.1, each with its version.
+"""The identity of a run: the settings that its results depend on, and the rules changed since 0.1, with versions.
 
     identity_of(settings, SETTINGS_OF_CONTROL, leave_out={"run_dir"}, unit_actions=lambda: True)
     # {"env": "pong", "gamma": 0.99, ..., "rules": {"pong_limit": 2}}
 
-Two runs of one identity have the same results. It stands in a run's checkpoint and in a cell's key. What was trained
-under an old rule is thereby never taken for a result of the new one: a checkpoint is refused by name, a cell is another
-cell. Only rules that concern a run enter, and only from version 2 on, so that what 0.1 trained goes on where no rule of
-it has changed. A setting that came after 0.1 enters only where it is not at its default, so that a new setting refuses
-no checkpoint and loses no cell; a default that changes later needs a rule here.
+Two runs with the same identity have the same results. The identity is part of a run's checkpoint and of a cell's key,
+so that a result of an old rule never counts as one of the new rule: the checkpoint is refused by name, the cell is
+another cell. A rule enters only if it concerns the run, and only from version 2 on: runs of 0.1 resume where none of
+their rules has changed. A setting added after 0.1 enters only when it is not at its default, so that a new setting
+refuses no checkpoint and loses no cell. A default that changes later needs a rule here.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ OFF_POLICY = ("sac", "td3", "ddpg")
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that has changed.
+    """A rule that has changed since 0.1.
 
     Attributes:
-        version: 2 after the first change; what 0.1 wrote is of version 1.
-        now: what it says, and what it said before.
-        concerns: whether it concerns a run: a function of the run's settings, and of a function that asks the task
-            whether all its actions are discrete or bounded by -1 and 1.
+        version: number of the rule's version: 1 in 0.1, 2 after the first change.
+        now: text of the rule, and of the rule before.
+        concerns: a function that returns True for runs that the rule concerns. Its arguments are the run's settings,
+            and a function that asks the task whether all its actions are discrete or bounded by -1 and 1.
     """
 
     version: int
@@ -52,7 +52,7 @@ class Rule:
     concerns: Callable[[Mapping[str, Any], Callable[[], bool]], bool]
 
 
-# A rule that changes, or that others rest on from now on, is one entry here.
+# One entry for each rule that has changed since 0.1.
 RULES: dict[str, Rule] = {
     "pong_limit": Rule(
         2, "a game of Pong is cut after 100,000 frames; in 0.1 after 10,000", lambda s, _: s["env"] == "pong"
@@ -73,7 +73,7 @@ RULES: dict[str, Rule] = {
     ),
 }
 
-# What entered an identity in 0.1 and enters it still, whatever its value.
+# Settings that were part of an identity in 0.1, and stay part of it at any value.
 SETTINGS_OF_CONTROL = frozenset(
     """
     actor actor_activation actor_gain actor_head_gain adam_epsilon advantage_coeff algorithm alpha alpha_init backend
@@ -104,14 +104,15 @@ def identity_of(
     unit_actions: Callable[[], bool],
     defaults: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The settings that a result rests on, and under "rules" the versions of rules that have changed, if any.
+    """The settings that a run's results depend on, and under "rules" the versions of changed rules, if any.
 
     Args:
-        settings: a run's, a dataclass; those of its parts enter by their flat keys (`decouple.runs.settings`).
-        always: names that enter whatever their value; the others enter where they are not at their default.
+        settings: the run's settings, a dataclass; its parts' settings enter by their flat keys
+            (`decouple.runs.settings`).
+        always: names that enter at any value; the others enter only when they are not at their default.
         leave_out: names that never enter.
-        unit_actions: asks the task whether all its actions are discrete or bounded by -1 and 1.
-        defaults: the default of each flat key, as `FlatKeys.defaults`; None: those of the dataclasses.
+        unit_actions: a function that asks the task whether all its actions are discrete or bounded by -1 and 1.
+        defaults: default of each flat key, as `FlatKeys.defaults`; None: those of the dataclasses.
     """
     values, defaults = flat(settings), defaults_of(settings) if defaults is None else defaults
     kept = {
@@ -125,17 +126,17 @@ def identity_of(
 
 @checked(settings=has("env"))
 def rules_of(settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> dict[str, int]:
-    """The rules that concern a run of these settings and have changed, with their versions."""
+    """The changed rules that concern a run of these settings, with their versions."""
     return {name: rule.version for name, rule in RULES.items() if rule.concerns(settings, unit_actions)}
 
 
 @checked(settings=has("env"))
 def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions: Callable[[], bool]) -> list[str]:
-    """Each rule that results rest on in another version than this one's, in words; none: they count.
+    """Sentences on each rule under which results were computed in another version than today's; empty: they count.
 
     Args:
-        rules: of the results, from their identity.
-        settings, unit_actions: of the run, as for `rules_of`.
+        rules: versions of the rules of the results, from their identity.
+        settings, unit_actions: the run's settings and question to its task, as for `rules_of`.
     """
     here = rules_of(settings, unit_actions)
     return [
@@ -147,6 +148,6 @@ def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions
 
 @checked()
 def rule_text(name: str, there: int | None, here: int | None) -> str:
-    """What a rule was where a file was written, and what it is here; None: version 1."""
+    """A sentence with a rule's version in a file (`there`) and in this program (`here`); None: version 1."""
     now = f" ({RULES[name].now})" if name in RULES else ""
     return f"rule {name}: version {there or 1} there, and {here or 1} in {written_by(VERSION)}{now}"

@@ -1,9 +1,9 @@
-"""Settings of a run, composed of parts, and their flat keys.
+"""A run's settings, composed of parts, and their flat keys.
 
     @dataclass
     class Experiment:
-        learning: Any = part(TD3Settings)       # a part: a dataclass of settings of its own
-        env: str = "toy"                        # a setting of the run's own
+        learning: Any = part(TD3Settings)       # a part: a dataclass with settings of its own
+        env: str = "toy"                        # a setting of the run itself
 
     keys = FlatKeys("TD3Experiment", Experiment, departures={"gamma": 0.98})
     settings = keys.compose({"env": "pendulum", "tau": 0.01})
@@ -11,8 +11,8 @@
     flat(settings)                              # {..., "gamma": 0.98, "tau": 0.01, ..., "env": "pendulum"}
     changed(settings, gamma=0.9, env="toy")     # a copy with other values
 
-In Python a part is a field of the run's settings. On the command line, in a sweep, in config.yaml, in a checkpoint and
-in a cell's key its settings stand beside the run's own, under one name each: `gamma`, not `learning.gamma`.
+In Python a part is a field of the run's settings. Everywhere else (command line, sweep, config.yaml, checkpoint, a
+cell's key) the parts' settings stand beside the run's own, each under its flat key: `gamma`, not `learning.gamma`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from decouple.checks import Must, checked
 
-__all__ = ["FlatKeys", "changed", "defaults_of", "flat", "part", "with_defaults"]
+__all__ = ["FlatKeys", "changed", "defaults_of", "flat", "part", "points_to_part", "with_defaults"]
 
-WITHOUT = "names of a part that are no keys"  # in the metadata of a part's field
+WITHOUT = "names of a part that are no keys"  # key in the metadata of a part's field
 
 Settings = TypeVar("Settings")
 Kind = TypeVar("Kind")
@@ -38,7 +38,7 @@ A_DATACLASS = Must(dataclasses.is_dataclass, "a dataclass")
 
 
 class Key(NamedTuple):
-    """A flat key: the part that its setting is of, None for the run's own, the setting's type and its default."""
+    """A flat key: the part with the setting (None: the run itself), the setting's type and its default."""
 
     part: str | None
     type: Any
@@ -46,18 +46,18 @@ class Key(NamedTuple):
 
 
 def part(kind: type, *, without: Collection[str] = ()) -> Any:
-    """A field of a run's settings that holds settings of their own.
+    """A field of a run's settings that holds a part.
 
     Args:
         kind: the part's dataclass, with a default for each setting.
-        without: names of the part that are no keys, since another part or the run has a setting of that name. They
-            keep the part's default.
+        without: names in the part that have no flat key, because the run or another part has a setting of that name.
+            They keep the part's default.
     """
     return dataclasses.field(default_factory=kind, metadata={WITHOUT: frozenset(without)})
 
 
 def with_defaults(**defaults: Any) -> Callable[[type[Kind]], type[Kind]]:
-    """A decorator, under `@dataclass`, that gives inherited fields other defaults without declaring them again.
+    """A decorator, below `@dataclass`, that gives inherited fields other defaults without declaring them again.
 
     Raises:
         ValueError: a name that is not among the inherited fields.
@@ -74,9 +74,22 @@ def with_defaults(**defaults: Any) -> Callable[[type[Kind]], type[Kind]]:
     return decorate
 
 
+def points_to_part(settings: Any, name: str) -> Any:
+    """`__getattr__` of settings with parts: the error names the part that has the setting, `config.learning.gamma`.
+
+    Raises:
+        AttributeError: always; Python asks only for what the settings do not have.
+    """
+    says = f"{type(settings).__name__} has no attribute {name!r}"
+    for field, value in vars(settings).items():
+        if dataclasses.is_dataclass(value) and name in {own.name for own in dataclasses.fields(value)}:
+            says += f"; it is in a part: {field}.{name}"
+    raise AttributeError(says)
+
+
 @checked(settings=A_DATACLASS)
 def flat(settings: Any) -> dict[str, Any]:
-    """The values of a run's settings and of its parts' by their flat keys; copies."""
+    """Flat key -> value, for the settings of a run and of its parts; copies."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -90,18 +103,17 @@ def flat(settings: Any) -> dict[str, Any]:
 
 @checked(settings=A_DATACLASS)
 def defaults_of(settings: Any) -> dict[str, Any]:
-    """The defaults of a run's settings and of its parts' by their flat keys, as their classes have them; those without
-    a default are left out."""
+    """Flat key -> default in its class, for the settings of a run and of its parts; those without one are left out."""
     keys = _keys(type(settings), _parts_of(settings))
     return {name: key.default for name, key in keys.items() if key.default is not dataclasses.MISSING}
 
 
 @checked(settings=A_DATACLASS)
 def changed(settings: Settings, **values: Any) -> Settings:
-    """A copy of a run's settings with other values, given by their flat keys; all are checked anew.
+    """A copy of a run's settings with some values changed, given by flat key; all settings are checked anew.
 
     Raises:
-        ValueError: a key that the settings do not have, or a value that is not allowed.
+        ValueError: an unknown key, or a value that is not allowed.
     """
     keys = _keys(type(settings), _parts_of(settings))
     _known(values, keys, type(settings).__name__)
@@ -115,15 +127,15 @@ class FlatKeys:
     """The flat keys of one kind of run, each with its type and default.
 
     Args:
-        name: of this kind of run, for messages and for the dataclass that `structured` makes.
-        settings: the dataclass of the run's settings, in which each part is a field made with `part`.
-        parts: field -> dataclass of that part; those left out are as `settings` declares them.
-        departures: flat key -> default, where it is not the one of its class.
-        settle: called with all flat values before they become settings; returns them with what some of them leave
-            open (a value `auto`, None for "as the preset has it") replaced.
+        name: name of this kind of run, for messages and for the dataclass that `structured` makes.
+        settings: dataclass of the run's settings, in which each part is a field made with `part`.
+        parts: field -> dataclass of that part; parts left out are as `settings` declares them.
+        departures: flat key -> default that differs from the class's.
+        settle: a function of all flat values, called before they become settings. It returns them with open choices
+            (a value `auto`, None for "as the preset has it") replaced.
 
     Raises:
-        ValueError: two settings of one name, or a departure from a setting that there is not.
+        ValueError: two settings with one name, or a departure from an unknown setting.
     """
 
     name: str
@@ -142,10 +154,10 @@ class FlatKeys:
 
     @checked()
     def compose(self, values: Mapping[str, Any]) -> Any:
-        """The run's settings from flat values; what is not among them is at its default.
+        """The run's settings, made from flat values; settings left out have their defaults.
 
         Raises:
-            ValueError: a key that there is not, or a value that is not allowed.
+            ValueError: an unknown key, or a value that is not allowed.
         """
         keys = self._keys()
         _known(values, keys, self.name)
@@ -155,7 +167,7 @@ class FlatKeys:
         return self.settings(**parts, **own)
 
     def structured(self) -> type:
-        """A plain dataclass with a field for each flat key: a structured config of Hydra. It checks no values."""
+        """A plain dataclass with a field for each flat key, for Hydra's structured configs. It checks no values."""
         fields = []
         for name, default in self.defaults.items():
             make = dataclasses.field(default_factory=lambda default=default: copy.deepcopy(default))
@@ -167,7 +179,7 @@ class FlatKeys:
 
 
 def _keys(settings: type, parts: Mapping[str, type]) -> dict[str, Key]:
-    """All flat keys, a part's in the place of its field."""
+    """All flat keys in order; a part's keys stand in the place of its field."""
     keys: dict[str, Key] = {}
     kinds, types_of_run = _parts_declared(settings) | dict(parts), typing.get_type_hints(settings)
     for field in dataclasses.fields(settings):
@@ -191,12 +203,12 @@ def _parts_declared(settings: type) -> dict[str, Any]:
 
 
 def _parts_of(settings: Any) -> dict[str, type]:
-    """The classes that a run's parts have."""
+    """Field -> class, of a run's parts."""
     return {name: type(getattr(settings, name)) for name in _parts_declared(type(settings))}
 
 
 def _sorted(values: Mapping[str, Any], keys: Mapping[str, Key]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The run's own values, and those of each part."""
+    """The values of the run itself, and the values of each part."""
     own: dict[str, Any] = {}
     of_parts: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -216,7 +228,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _widened(kind: Any, default: Any) -> Any:
-    """A setting's type, with room for a default that is not of it: `auto`, or None for what is chosen later."""
+    """A setting's type, widened to a default of another type: `auto`, or None for a value that is chosen later."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     plain = [typing.get_origin(one) or one for one in (typing.get_args(kind) if union else (kind,))]
     if Any in plain or any(isinstance(default, one) for one in plain):

@@ -1,17 +1,17 @@
-"""Where metrics go: files in the run's folder, Weights & Biases if asked for, and a progress bar.
+"""Tracking of a run: metrics go into files in its folder, to Weights & Biases if asked for, and to a progress bar.
 
     with Tracker("runs/one", settings, total_frames=25_000_000) as tracker:
         tracker.log({"train/episode_return": 3.5, "loss/policy": 0.01}, frames=16_384)
         tracker.plot()
 
 The folder holds `config.yaml` (the resolved settings), `record.json` (versions, commit, command line: one entry in
-"sessions" for each time the run was started), `metrics.csv` (a row per `log`, flushed at once), `curves.png` (drawn
-from the table alone) and `result.json` (what `summarise` was given). Local and offline runs need no account and never
+"sessions" for each start of the run), `metrics.csv` (a row per `log`, flushed at once), `curves.png` (drawn from the
+table alone) and `result.json` (the results given to `summarise`). Local and offline runs need no account and never
 ask for one.
 
-While it is open no other process can work in the folder (`decouple.runs.locks`). A run that was interrupted goes on with
-`resume_frames`, the frames of its last checkpoint: later rows are dropped and logged again, and the finished table
-equals that of an unbroken run, bit for bit, columns of the clock aside.
+While a tracker is open no other process can work in the folder (`decouple.runs.locks`). An interrupted run resumes with
+`resume_frames`, the frames of its last checkpoint: later rows are dropped and logged again. The finished table equals
+that of an unbroken run, bit for bit, but for the time columns.
 """
 
 from __future__ import annotations
@@ -48,31 +48,31 @@ _PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
 
 
 def default_tracker() -> Literal["local", "wandb"]:
-    """The tracker of this process: "wandb" where a W&B sweep agent started it (WANDB_SWEEP_ID is set), else "local"."""
+    """The tracker for this process: "wandb" if a W&B sweep agent started it (WANDB_SWEEP_ID is set), else "local"."""
     return "wandb" if os.environ.get("WANDB_SWEEP_ID") else "local"
 
 
 class Tracker:
-    """A run's metrics, on the disk at once; a context manager, or call `close` at the end.
+    """Writes a run's metrics to the disk as they come; a context manager, or call `close` at the end.
 
     Args:
         run_dir: the run's own folder, made where it is missing.
         config: the resolved settings: numbers, strings, booleans, None and lists and mappings of them.
         total_frames: environment frames of the whole run.
-        tracker: "local" for files alone, "wandb" for Weights & Biases beside them.
-        mode: of "wandb": "offline" writes under `run_dir` (`wandb sync` uploads it later), "online" needs an account.
-            Under a sweep agent W&B's own environment variables decide on mode, project and run in place of these.
-        project, group, name: of "wandb"; the name is the folder's unless given.
+        tracker: "local" for files alone, "wandb" for files and Weights & Biases.
+        mode: W&B's mode: "offline" writes under `run_dir` (`wandb sync` uploads it later), "online" needs an account.
+            Under a sweep agent W&B's environment variables replace mode, project and run.
+        project, group, name: W&B's project, group and name of the run; default name: that of the folder.
         progress: show progress on stderr: a bar in a terminal, else a line at most every 10 s.
-        resume_frames: None for a new run; else the frames of the checkpoint that the run goes on from: rows with more
-            frames are dropped. 0 starts over in the same folder. Log before you save, so that a checkpoint at F
-            frames never lacks the row of F.
-        facts: what else the record should say of this session, such as the environment package and its version.
-        lock: of `run_dir`, where the caller holds it (`lock_folder`); None: the tracker holds one until it is closed.
+        resume_frames: None for a new run; else the frames of the checkpoint from which the run resumes. Rows with more
+            frames are dropped. 0 starts over in the same folder. Log before you save a checkpoint, so that the row of
+            its frames is there.
+        facts: further entries in the record of this session, such as the environment package and its version.
+        lock: lock of `run_dir` that the caller holds (`lock_folder`); None: the tracker holds one until it is closed.
 
     Raises:
-        ValueError, TypeError: an argument that is not as above, or a damaged metrics.csv, record.json or config.yaml of
-            the run that goes on; the message names the file, and nothing is written.
+        ValueError, TypeError: an argument is not as above, or metrics.csv, record.json or config.yaml of a run to
+            resume is damaged; the message names the file, and nothing is written.
         FileExistsError: a new run in a folder that holds one.
         FileNotFoundError: a run to resume in a folder that holds none.
         FolderInUseError: another process works in the folder.
@@ -110,7 +110,7 @@ class Tracker:
         self.run_dir = Path(run_dir)
         self._frames = int(resume_frames or 0)
         self._closed = False
-        self._plot_again = 0.0  # on the monotonic clock
+        self._plot_again = 0.0  # time of the next plot, on the monotonic clock
         _check_resume(resume_frames, self.run_dir)
         if resume_frames is not None:
             check_run_files(self.run_dir)
@@ -119,7 +119,7 @@ class Tracker:
             _require_wandb()
             run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = lock_folder(self.run_dir) if lock is None else None  # what is the tracker's to let go of
+        self._lock = lock_folder(self.run_dir) if lock is None else None  # the tracker frees only its own lock
         self._wandb: WandbLogger | None = None
         try:
             self._begin(plain_config, resume_frames, dict(facts or {}), run)
@@ -128,11 +128,9 @@ class Tracker:
             raise
         self._progress = RunProgress(total_frames, self._frames) if progress else None
 
-    def _begin(
-        self, config: Any, resume_frames: int | None, facts: dict[str, str], run: dict[str, Any] | None
-    ) -> None:
-        """Open the table, write the record and begin or go on with the W&B run, None where there is to be none."""
-        _check_resume(resume_frames, self.run_dir)  # now that nobody else works in it
+    def _begin(self, config: Any, resume_frames: int | None, facts: dict[str, str], run: dict[str, Any] | None) -> None:
+        """Open the table, write the record and begin or resume the W&B run (`run` None: no W&B)."""
+        _check_resume(resume_frames, self.run_dir)  # again, now that no other process works in the folder
         self._table = MetricsTable(self.run_dir / "metrics.csv", resume_frames)
         try:
             record = self._write_record(config, resume_frames, facts)
@@ -148,12 +146,12 @@ class Tracker:
         """Write one row: the metrics at `frames` environment frames since the run began.
 
         Args:
-            metrics: name -> number (Python, NumPy, or a tensor of one element); a name may come in some rows only, and
-                new ones at any time. What is not finite is written as nan, inf or -inf.
-            frames: environment frames so far, not fewer than in the row before.
+            metrics: name -> number (Python, NumPy, or a tensor of one element). Rows may have different names, and a
+                new name may come at any time. Numbers that are not finite are written as nan, inf or -inf.
+            frames: environment frames so far, at least those of the row before.
 
         Raises:
-            ValueError, TypeError: a name or a value that a table cannot hold; nothing is written then.
+            ValueError, TypeError: a name or a value that a table cannot hold; nothing is written.
             RuntimeError: the tracker is closed.
         """
         if self._closed:
@@ -169,13 +167,13 @@ class Tracker:
             self._progress.update(self._frames, row)
 
     def marks(self) -> dict[str, str]:
-        """What a checkpoint should hold of the record, so that `frames_to_resume` sees whether it is whole."""
+        """Checksums of the run's files for a checkpoint, by which `frames_to_resume` checks them."""
         return {"table": self._table.sum()}
 
     def plot(self) -> Path:
-        """Draw `curves.png` anew, but not so often that it takes more than a fiftieth of the time; `close` always does.
+        """Redraw `curves.png`, but skip this when plotting would take more than 1/50 of the time; `close` never skips.
 
-        A picture takes from some tenths of a second to some seconds, as many metrics and seeds as there are.
+        A plot takes from some tenths of a second to some seconds, depending on the numbers of metrics and seeds.
         """
         path, start = self.run_dir / "curves.png", time.monotonic()
         if not path.exists() or start > self._plot_again:
@@ -184,11 +182,11 @@ class Tracker:
         return path
 
     def summarise(self, result: Mapping[str, float | None], *, failed: Mapping[str, str] | None = None) -> None:
-        """Write what the run came to in the end: `result.json`, with the frames so far, and the W&B run's summary.
+        """Write the run's final results: `result.json`, with the frames so far, and the W&B run's summary.
 
         Args:
-            result: name -> number; None, and what is not finite, is written as null.
-            failed: under `failed`, what is said of each agent that has no return, by its name, as `seed1`.
+            result: name -> number; None and numbers that are not finite are written as null.
+            failed: name of each failed agent, as `seed1`, -> the reason; written under `failed`.
         """
         check_setting("failed", failed, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
         check_setting("result", result, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
@@ -203,11 +201,11 @@ class Tracker:
             self._wandb.experiment.summary.update(row)
 
     def close(self, *, failed: bool = False, draw: bool = True) -> None:
-        """Draw the curves a last time, unless told not to, and end the bar and the W&B run; twice is once.
+        """Draw the curves a last time and end the bar and the W&B run; a second call does nothing.
 
         Args:
-            failed: marks the W&B run so.
-            draw: a `with` that is interrupted does not, so as to end soon; what goes on with the run will.
+            failed: mark the W&B run as failed.
+            draw: draw the curves. An interrupted `with` does not, so as to end soon; the resumed run will.
         """
         if self._closed:
             return
@@ -234,7 +232,7 @@ class Tracker:
         self.close(failed=kind is not None, draw=kind is None or issubclass(kind, Exception))
 
     def _write_record(self, config: Any, resume_frames: int | None, facts: dict[str, str]) -> dict[str, Any]:
-        """Write config.yaml and record.json; settings of an earlier session that differ stay as config.<n>.yaml."""
+        """Write config.yaml and record.json; different settings of an earlier session are kept as config.<n>.yaml."""
         record_file, config_file = self.run_dir / "record.json", self.run_dir / "config.yaml"
         record = {"wandb_id": None, "sessions": []}
         if resume_frames is not None:
@@ -249,7 +247,7 @@ class Tracker:
         return record
 
 
-# ------------------------------------------------------------------------------------------------------- what came in
+# -------------------------------------------------------------------------------------------------------- input checks
 
 
 def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
@@ -297,7 +295,7 @@ def _metric_value(name: str, value: Any) -> float:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """`value` as YAML and JSON hold it: dicts with text as keys, lists, numbers, text and None."""
+    """`value` in the types of YAML and JSON: dicts with text as keys, lists, numbers, text and None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -314,7 +312,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _session() -> dict[str, Any]:
-    """What this process is: versions, machine, commit and command line."""
+    """The facts about this process: versions, machine, commit and command line."""
     return {
         "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
@@ -327,7 +325,7 @@ def _session() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """The version installed, None where the package runs from a folder that was never installed."""
+    """The installed version; None where the package runs from a folder that was never installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -335,7 +333,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(checkout: Path) -> dict[str, Any] | None:
-    """The commit of `checkout` and whether files differ from it; None where it is not a repository's top folder."""
+    """The commit of `checkout`, and whether files differ from it; None if it is not a repository's top folder."""
 
     def ask(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
@@ -360,7 +358,7 @@ def _require_wandb() -> None:
 
 
 def _wandb_logger(run_dir: Path, config: Any, run: dict[str, Any], run_id: str | None) -> WandbLogger:
-    """TorchRL's logger of a new W&B run, or of the one with `run_id`."""
+    """TorchRL's logger for a new W&B run, or for the one with `run_id`."""
     from torchrl.record.loggers.wandb import WandbLogger
 
     if default_tracker() == "wandb":  # the agent's variables name the project, the run and the mode
@@ -370,8 +368,8 @@ def _wandb_logger(run_dir: Path, config: Any, run: dict[str, Any], run_id: str |
         save_dir=str(run_dir),
         id=run_id,
         project=run["project"],
-        log_env_packages=False,  # every installed package with its local path; record.json has what matters
-        mode=run["mode"],  # not `offline`, which would leave WANDB_MODE set for the rest of the process
+        log_env_packages=False,  # would log every installed package with its local path; record.json has the versions
+        mode=run["mode"],  # not `offline=`, which would leave WANDB_MODE set for the rest of the process
         group=run["group"],
         config=config,
         allow_val_change=True,

@@ -2,8 +2,8 @@
 
     source, report, rows = export(Export(checkpoint="runs/procgen/as_written/starpilot/late/seed0", format="pt2"))
 
-The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. What the run did to observations
-and what bounds its actions have is in the file, and no critic is: see docs/export.md.
+The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. The file holds the scaling of
+observations, the actor and the bounds of actions, but no critic: see docs/export.md.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = ["Export", "Source", "export"]
 
 @dataclass
 class Export:
-    """What is exported, and how the file is checked."""
+    """Settings of an export, and of the check of its file."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
     format: str = "onnx"  # onnx or pt2 (torch.export)
-    seed: int | None = None  # which agent of a run with several; None: the first
-    sample: bool = False  # whether actions are drawn, with noise as a second input; else the distribution's mode
-    output: str | None = None  # the file; None: actor_seed<seed>.<format> in the run's folder
-    observations: int = 256  # recorded in the run's task for the check, beside 256 random ones
-    tolerance: float = 1e-4  # see ExportReport in decouple/deploy/export.py
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # observations in a call whose latency is taken
-    seconds: float = 1.0  # of calls that each latency is taken from
+    seed: int | None = None  # seed of the agent, in a run with several; None: the first
+    sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
+    output: str | None = None  # output file; None: actor_seed<seed>.<format> in the run's folder
+    observations: int = 256  # observations recorded in the run's task for the check, beside 256 random ones
+    tolerance: float = 1e-4  # largest difference allowed; see ExportReport in decouple/deploy/export.py
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # batch sizes at which latency is measured
+    seconds: float = 1.0  # seconds of calls that each latency is measured over
 
     def __post_init__(self) -> None:
         sizes = all_of(at_least(1), least=1)
@@ -58,10 +58,10 @@ class Export:
 class Source:
     """One agent of a run, and the task that it was trained on."""
 
-    model: Any  # from actor_qvalue or actor_value
-    scaling: ObservationScaling | None  # of the observations that it was trained on
-    make_env: Callable[[], EnvBase]  # the task with observations as they are
-    facts: dict[str, Any]  # for the file's metadata
+    model: Any  # model from actor_qvalue or actor_value
+    scaling: ObservationScaling | None  # scaling of observations in training; None: there was none
+    make_env: Callable[[], EnvBase]  # function that makes the task, with raw observations
+    facts: dict[str, Any]  # facts for the file's metadata
 
 
 def from_control(state: dict[str, Any], seed: int | None) -> Source:
@@ -83,7 +83,7 @@ def from_control(state: dict[str, Any], seed: int | None) -> Source:
 
 
 def raw_control_env(settings: dict[str, Any], seed: int) -> EnvBase:
-    """The run's task with observations as they are."""
+    """The run's task, with raw observations."""
     if settings["env"] in GAMES:
         agents, skip = GAMES[settings["env"]].agents_per_game, settings["frame_skip"]
         return games_env(settings["env"], [seed], agents, frame_skip=skip, scale_observations=False)
@@ -119,10 +119,10 @@ def record(env: EnvBase, actor: PlainActor, count: int) -> Tensor:
 
 
 def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
-    """Write the file; returns what it was made of, the report, and the rows of its latency."""
+    """Write the file and check it; returns the agent exported, the report, and the rows of its latency."""
     path, state = run_checkpoint(str(config.checkpoint))
     settings = state.get("settings", {})
-    kinds = {"actor": from_control, "protocol": from_procgen}  # a setting that only this kind of run has
+    kinds = {"actor": from_control, "protocol": from_procgen}  # keyed by a setting that only this kind of run has
     read = next((read for setting, read in kinds.items() if setting in settings), None)
     if read is None:
         raise ValueError(f"checkpoint must be of a run of experiments/control.py or procgen.py; got {path}")

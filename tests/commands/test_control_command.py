@@ -179,7 +179,7 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
         assert row["learned"] == str(viable == [False, True]).lower()
     again = TOY.run(tmp_path, *small)
     assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
-    assert "algorithms must be of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
+    assert "algorithms must be one or more of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
 
     few = ("algorithms=[ddpg]", *small[1:])
     folders = sorted(file.parent for file in (tmp_path / "toy" / "ddpg").glob("*/*/metrics.csv"))

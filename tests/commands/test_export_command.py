@@ -135,7 +135,7 @@ def test_an_agent_of_procgen(tmp_path):
             run.env,
             run.model,
             run.phases,
-            run.config,
+            run.config.learning,
             log=tracker.log,
             checkpoint=run.checkpoint,
             identity=run.identity,

@@ -129,7 +129,6 @@ def test_what_is_refused(tmp_path):
         ValueError, match=r"distribution_mode of the runs must be easy, whose ranges .*; got \{'hard'\}"
     ):
         made(tmp_path / "hard")
-    Report = REPORT.load().Report
     with pytest.raises(ValueError, match="runs must be a folder, a glob or a list of them; got None"):
         Report()
     with pytest.raises(ValueError, match="window must be a whole number, at least 1; got 0"):

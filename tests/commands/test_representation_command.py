@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ready = prepare(settings)
     with contextlib.closing(ready.env), ready.tracker as tracker:
         names = {"log": tracker.log, "checkpoint": ready.checkpoint, "identity": ready.identity}
-        train_on_policy(ready.env, ready.model, ready.phases, ready.config, **names)
+        train_on_policy(ready.env, ready.model, ready.phases, ready.config.learning, **names)
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from decouple.checks import PROBABILITY, check_fields
-from decouple.runs.settings import FlatKeys, changed, defaults_of, flat, part, with_defaults
+from decouple.runs.settings import FlatKeys, changed, defaults_of, flat, part, points_to_part, with_defaults
 
 
 @dataclass
@@ -56,6 +56,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    __getattr__ = points_to_part
 
 
 SLOW = FlatKeys("SlowExperiment", Experiment)
@@ -125,6 +127,15 @@ def test_values_are_checked_by_the_part_that_they_are_of():
         SLOW.compose({"gamma": 2})
     with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\]; got 2"):
         changed(SLOW.compose({}), gamma=2)
+
+
+def test_a_setting_asked_of_the_run_is_told_to_be_in_its_part():
+    settings = Experiment()
+    with pytest.raises(AttributeError, match=r"'gamma'; it is in a part: learning\.gamma$"):
+        settings.gamma  # noqa: B018
+    with pytest.raises(AttributeError, match=r"Experiment has no attribute 'nothing'$"):
+        settings.nothing  # noqa: B018
+    assert not hasattr(settings, "gamma") and pickle.loads(pickle.dumps(settings)) == settings
 
 
 def test_a_changed_copy_leaves_the_settings_as_they_were():

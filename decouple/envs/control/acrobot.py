@@ -1,9 +1,9 @@
 """The rules of Gymnasium's Acrobot-v1 for all games at once, in NumPy, equal to Gymnasium's to the last bit.
 
-Two links hang from a joint, and a torque of -1, 0 or 1 Nm at the joint between them is to swing the free end up one
-link's length above the first joint, which ends the episode; each step before that costs 1. A step is 0.2 s of the
-equations of Sutton and Barto's book, by Runge and Kutta's method of fourth order. Observed are the cosine and sine of
-both angles (the second one relative to the first link), and both speeds. Played by
+Two links hang from a fixed joint. A torque of -1, 0 or 1 Nm acts at the joint between them; the task is to swing the
+free end one link's length above the fixed joint, which ends the episode. Each step before that has reward -1. A step is
+0.2 s of the equations in Sutton and Barto's book, solved by the Runge-Kutta method of fourth order. The observation is
+the cosine and sine of both angles (the second relative to the first link), and both angular velocities. Called by
 ``decouple.envs.control.backends.BatchedGames``::
 
     state, observation = begin(np.random.default_rng(0))                # (4,) and (6,): one game
@@ -28,7 +28,7 @@ TORQUES = np.array([-1.0, 0.0, 1.0])
 
 
 def begin(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A new episode of one game: its state float32 (4,), as Gymnasium rounds it, and its observation float32 (6,)."""
+    """Begin an episode of one game: state float32 (4,), rounded as Gymnasium does, and observation float32 (6,)."""
     state = generator.uniform(low=-0.1, high=0.1, size=(STATE_SIZE,)).astype(np.float32)
     first, second, *speeds = state
     seen = [np.cos(first), np.sin(first), np.cos(second), np.sin(second), *speeds]
@@ -43,8 +43,8 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         action: integers (G,) in [0, 3).
 
     Returns:
-        The next state float64 (4, G), and of it the observation float32 (G, 6), the reward float64 (G,), and whether
-        the episode terminated, bool (G,).
+        The next state float64 (4, G), its observation float32 (G, 6), the reward float64 (G,), and terminated, bool
+        (G,).
     """
     torque = TORQUES[action]
     half = TIME_STEP / 2.0
@@ -66,7 +66,7 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def _slope(state: np.ndarray, torque: np.ndarray) -> np.ndarray:
-    """What the state changes by in a second, (4, G). Masses, lengths and moments of inertia are 1, g is 9.8."""
+    """The state's derivative by time, per second, (4, G). Masses, lengths and moments of inertia are 1, g is 9.8."""
     angle1, angle2, speed1, speed2 = state
     sine, cosine = np.sin(angle2), np.cos(angle2)
     d1 = 0.25 + (1.25 + cosine) + 1.0 + 1.0
@@ -83,7 +83,7 @@ def _slope(state: np.ndarray, torque: np.ndarray) -> np.ndarray:
 
 
 def _wrap(angles: np.ndarray) -> None:
-    """Bring angles into [-pi, pi], in place, turn by turn as Gymnasium does."""
+    """Bring angles into [-pi, pi], in place, by steps of 2 pi as Gymnasium does."""
     while (beyond := angles > np.pi).any():
         angles[beyond] -= 2 * np.pi
     while (beyond := angles < -np.pi).any():

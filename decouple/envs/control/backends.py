@@ -1,12 +1,12 @@
-"""What steps the games of a control task, behind one small interface; used by ``decouple.envs.control.tasks`` only.
+"""Backends that step the games of a control task, with one small interface; for ``decouple.envs.control.tasks`` only.
 
     games, backend = make_games(Task("pendulum", gymnasium.spec("Pendulum-v1"), {}), 6, "auto")
     games.seed(range(6))
     observation = games.reset(np.arange(6))                             # (6, 3)
     observation, reward, terminated, truncated = games.step(action)     # (6, 3) and three (6,)
 
-Three classes have it: games of Gymnasium one after another, all games at once by rules in NumPy, and envpool's MuJoCo
-tasks in threads. Limits of steps are counted outside, for all at once.
+Three classes have this interface: Gymnasium's games one after another, all games at once by rules in NumPy, and
+envpool's MuJoCo tasks in threads. The caller counts step limits, for all games at once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = ["BACKENDS", "BatchedGames", "EnvpoolGames", "Games", "GymnasiumGames"
 
 BACKENDS = ("auto", "gymnasium", "batched", "envpool")
 BATCHED: dict[str, ModuleType] = {"Pendulum-v1": pendulum, "Acrobot-v1": acrobot}
-ENVPOOL_OPTIONS = {"use_contact_forces": "use_contact_force"}  # Gymnasium's option: envpool's
-# What Gymnasium's MuJoCo tasks read before they step: where bodies were one substep before the state that they are in.
-# MuJoCo's own state leaves these out, and to compute them anew would give the places of the present state.
+ENVPOOL_OPTIONS = {"use_contact_forces": "use_contact_force"}  # Gymnasium's name of an option: envpool's name
+# Body positions from one substep before the present state, which Gymnasium's MuJoCo tasks read before they step.
+# MuJoCo's own state leaves them out, and recomputing them would give the positions of the present state.
 POSITIONS_BEFORE = ("xpos", "xipos")
 
 Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # observation (G, O), reward, terminated, truncated
@@ -46,13 +46,13 @@ Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # observation (
 class Task(NamedTuple):
     """A task of Gymnasium."""
 
-    name: str  # as the user gave it, for messages
+    name: str  # name given by the user, for messages
     spec: EnvSpec
     options: dict[str, Any]
 
     @property
     def simulator(self) -> str:
-        """What Gymnasium builds it on: classic_control, mujoco, or other, whose games nobody here can save."""
+        """The task's simulator: classic_control, mujoco, or other, whose games we cannot save."""
         module = self.spec.entry_point if isinstance(self.spec.entry_point, str) else ""
         known = () if self.spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state
         return next((kind for kind in known if f"gymnasium.envs.{kind}." in module), "other")
@@ -62,8 +62,8 @@ class GymnasiumGames:
     """Gymnasium's own games, stepped one after another in this process.
 
     Attributes:
-        observation_space, action_space: Gymnasium's, of one game.
-        resumable: whether ``state`` holds the simulators too; else it holds the generators only.
+        observation_space, action_space: Gymnasium's spaces of one game.
+        resumable: True if ``state`` holds the simulators too; else it holds the generators only.
     """
 
     @checked(number=at_least(1))
@@ -73,14 +73,14 @@ class GymnasiumGames:
         self.games = _gymnasium_games(task, number)
         self.observation_space: Any = self.games[0].observation_space
         self.action_space: Any = self.games[0].action_space
-        self.first_seeds: list[int | None] = []  # None: in use
+        self.first_seeds: list[int | None] = []  # seed for a game's next reset; None: already used
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Every game is due for a reset with its seed, before its first step."""
+        """Set the seed of each game's next reset, which must come before its first step."""
         self.first_seeds = list(seeds)
 
     def reset(self, which: np.ndarray) -> np.ndarray:
-        """New episodes of the games with the indices ``which``, (K,), ascending; their observations (K, O)."""
+        """Begin episodes of the games ``which``, ascending indices (K,); return their observations (K, O)."""
         observation = np.empty((len(which), *self.observation_space.shape))
         for row, index in enumerate(which):
             observation[row], _ = self.games[index].reset(seed=self.first_seeds[index])
@@ -88,7 +88,7 @@ class GymnasiumGames:
         return observation
 
     def step(self, action: np.ndarray) -> Outcome:
-        """One step of every game. ``action``: (G, A), or (G,) where discrete, in the type of ``action_space``."""
+        """Step every game. ``action``: (G, A), or (G,) if discrete, in the dtype of ``action_space``."""
         number = len(self.games)
         observation, reward = np.empty((number, *self.observation_space.shape)), np.empty(number)
         terminated, truncated = np.empty(number, dtype=np.bool_), np.empty(number, dtype=np.bool_)
@@ -97,14 +97,14 @@ class GymnasiumGames:
         return observation, reward, terminated, truncated
 
     def state(self) -> list[dict[str, Any]]:
-        """Of each game its first seed where that is still due, else its generator and its simulator."""
+        """The state of each game: its first seed while that is unused, else its generator and its simulator."""
         return [
             {"first_seed": seed} if seed is not None else self._game_state(game.unwrapped)
             for seed, game in zip(self.first_seeds, self.games, strict=True)
         ]
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
-        """Go on from there; where not ``resumable``, only the generators do."""
+        """Restore the games; only their generators if not ``resumable``."""
         self.first_seeds = [saved["first_seed"] for saved in states]
         for game, saved in zip(self.games, states, strict=True):
             if saved["first_seed"] is None:
@@ -116,15 +116,15 @@ class GymnasiumGames:
             game.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """To copy or pickle. Gymnasium's MuJoCo tasks would give games that begin anew, and say nothing."""
+        """Copy or pickle with the games' states: copies of Gymnasium's MuJoCo tasks would silently restart."""
         if self.simulator == "mujoco":
             return {"task": self.task, "number": len(self.games), "games": self.state()}
         from gymnasium.utils import EzPickle
 
         if any(isinstance(layer, EzPickle) for game in self.games for layer in _layers(game)):
             raise TypeError(
-                f"games of {self.task.name} cannot be copied or pickled: a copy of theirs begins anew (EzPickle); "
-                "make another environment"
+                f"games of {self.task.name} cannot be copied or pickled: a copy would restart (EzPickle); "
+                "make a new environment"
             )
         return vars(self).copy()
 
@@ -163,7 +163,7 @@ class GymnasiumGames:
 class BatchedGames:
     """All games of a task as one NumPy array, by rules that give Gymnasium's numbers to the last bit.
 
-    Seeds, states and spaces are those of ``GymnasiumGames``: each loads what the other saved, and continues alike.
+    Seeds, states and spaces are those of ``GymnasiumGames``: each class loads and continues the states of the other.
     """
 
     resumable = True
@@ -187,7 +187,7 @@ class BatchedGames:
 
     def seed(self, seeds: Sequence[int]) -> None:
         self.first_seeds = list(seeds)
-        self.generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]  # as Gymnasium's
+        self.generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]  # as in Gymnasium
 
     def reset(self, which: np.ndarray) -> np.ndarray:
         observation = np.empty((len(which), *self.observation_space.shape))
@@ -222,10 +222,10 @@ class BatchedGames:
 class EnvpoolGames:
     """envpool's MuJoCo tasks (https://github.com/sail-sg/envpool), stepped by threads outside of Python.
 
-    Another implementation of the tasks, with a MuJoCo of its own. From one state it makes Gymnasium's step up to
-    rounding, but a seed starts elsewhere, rewards are of 32 bits, and rounding grows, so that no trajectory is
-    Gymnasium's. It cannot save its games: ``load_state`` begins new episodes, with seeds drawn from the saved ones, so
-    that a run that goes on does not see its first episodes again.
+    envpool is another implementation of the tasks, with its own MuJoCo. From the same state its step equals
+    Gymnasium's up to rounding. But the same seed starts elsewhere, rewards have 32 bits, and rounding grows, so that
+    trajectories differ. envpool cannot save its games: ``load_state`` begins new episodes, with seeds drawn from the
+    saved ones, so that a resumed run does not repeat its first episodes.
     """
 
     resumable = False
@@ -237,7 +237,7 @@ class EnvpoolGames:
             raise ValueError(f"backend must be auto or gymnasium for {task.name}, which envpool lacks; got 'envpool'")
         self.id = task.spec.id
         self.options = {ENVPOOL_OPTIONS[key]: value for key, value in task.options.items()}
-        # Without the first, the contact forces that v4 observes are all zero here, which Gymnasium's are not.
+        # Without post_constraint envpool's v4 observes contact forces of zero, unlike Gymnasium's.
         self.options |= {"post_constraint": True, "max_episode_steps": INT32_MAX}
         spec = envpool.make_spec(self.id, **self.options)
         self.observation_space, self.action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
@@ -246,12 +246,12 @@ class EnvpoolGames:
 
     @property
     def games(self) -> Any:
-        """envpool's, where they are open and this process is theirs; not there before ``seed``."""
+        """envpool's games, made by ``seed``; RuntimeError if they are closed or belong to another process."""
         assert self.owned is not None
         return self.owned.use
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Build the games anew: envpool takes seeds at no other time, and of 31 bits."""
+        """Rebuild the games: envpool takes seeds at no other time, and only seeds of 31 bits."""
         self.close()
         self.seeds = [seed & INT32_MAX for seed in seeds]
         threads = min(self.number, os.cpu_count() or 1)
@@ -284,15 +284,15 @@ Games = GymnasiumGames | BatchedGames | EnvpoolGames
 
 @checked(number=at_least(1))
 def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, str]:
-    """The games, and the name of what steps them: gymnasium, batched or envpool.
+    """Make the games; return them and the name of their backend: gymnasium, batched or envpool.
 
     Args:
-        task: of Gymnasium.
-        number: of games, at least 1.
-        backend: one of ``BACKENDS``. auto: batched where there are rules for it, gymnasium for all else.
+        task: a task of Gymnasium.
+        number: number of games, at least 1.
+        backend: one of ``BACKENDS``. auto: batched if there are NumPy rules for the task, else gymnasium.
 
     Raises:
-        ValueError: a backend that is unknown, or does not have the task.
+        ValueError: an unknown backend, or one without the task.
         ImportError: the task's simulator, or envpool, is not installed.
     """
     if backend not in BACKENDS:
@@ -303,7 +303,7 @@ def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, s
         raise ValueError(f"backend must be auto or gymnasium for {task.name}: only {tasks} are batched; got 'batched'")
     if backend == "envpool":
         if task.simulator != "mujoco":
-            raise ValueError(f"backend must be auto or gymnasium for {task.name}, not of MuJoCo; got 'envpool'")
+            raise ValueError(f"backend must be auto or gymnasium for {task.name}, no MuJoCo task; got 'envpool'")
         return EnvpoolGames(task, number), "envpool"
     if has_rules and backend != "gymnasium":
         return BatchedGames(task, number), "batched"
@@ -314,20 +314,20 @@ def _gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
     import gymnasium
 
     try:
-        # A name that is put together at run time, so that this file can be checked where MuJoCo is not installed.
+        # Imported by name, so that a type checker accepts this file where MuJoCo is not installed.
         mujoco = importlib.import_module("mujoco") if task.simulator == "mujoco" else None
         with _without_deprecations(mujoco):
-            make = {"max_episode_steps": -1, "disable_env_checker": True}  # steps are counted for all games at once
+            make = {"max_episode_steps": -1, "disable_env_checker": True}  # the caller counts steps, for all games
             return [gymnasium.make(task.spec.id, **make, **task.options) for _ in range(number)]
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        # Gymnasium's Pusher-v4 refuses a MuJoCo that is there, by another ImportError.
+        # Gymnasium's Pusher-v4 raises a plain ImportError for an installed MuJoCo that is too new for it.
         missing = task.simulator == "mujoco" and type(error) is not ImportError
-        install = "pip install 'decouple[mujoco]'" if missing else "see Gymnasium's own words above"
+        install = "pip install 'decouple[mujoco]'" if missing else "see Gymnasium's message above"
         raise ImportError(f"{task.name} needs its simulator: {install}") from error
 
 
 def _layers(game: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The game and what it wraps, down to the task itself."""
+    """The game's wrappers, from the outermost down to the task itself."""
     while game is not game.unwrapped:
         yield game
         game = game.env
@@ -345,9 +345,9 @@ def _import_envpool() -> Any:
 
 @contextmanager
 def _without_deprecations(mujoco: Any) -> Iterator[None]:
-    """Silence that v4 of a task is not the newest, and that its model files use an attribute that MuJoCo deprecates.
+    """Silence two warnings: v4 of a task is outdated, and its model files use an attribute that MuJoCo deprecates.
 
-    MuJoCo writes its warnings to stderr and to a file in the current folder, for every game.
+    MuJoCo would write its warning to stderr and to a file in the current folder, for every game.
     """
 
     def pass_on(message: str) -> None:
@@ -369,7 +369,7 @@ def _without_deprecations(mujoco: Any) -> Iterator[None]:
 
 
 def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:
-    """One game in mid-run, of tensors and plain numbers."""
+    """The state of one running game, in tensors and plain numbers."""
     state: Any = generator.bit_generator.state
     return {
         "first_seed": None,

@@ -1,4 +1,4 @@
-"""Control tasks by name: five of "Honey, I Shrunk The Actor" (Mysore et al. 2021), and all of Gymnasium's by id."""
+"""Control tasks: five by name, from "Honey, I Shrunk The Actor" (Mysore et al. 2021), and all of Gymnasium's by id."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
     "acrobot": ("Acrobot-v1", {}, "games"),
     "reacher": ("Reacher-v4", {}, "mujoco"),
     "halfcheetah": ("HalfCheetah-v4", {}, "mujoco"),
-    # With the contact forces it has the paper's 111 numbers; v4 leaves them out (27) unless asked.
+    # With contact forces the observation has the paper's 111 numbers; v4 leaves them out by default (27 numbers).
     "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
 }
 
 
 def find_task(name: str) -> Task:
-    """The task of this name, or id; a module before a colon is imported, as ``gymnasium.make`` does.
+    """Find a task by name or id; a module before a colon is imported, as ``gymnasium.make`` does.
 
     Raises:
-        ValueError: no such task, or no such module.
+        ValueError: an unknown task or module.
         ImportError: Gymnasium is not installed.
     """
     is_id = isinstance(name, str) and ("-v" in name or ":" in name)
@@ -41,11 +41,11 @@ def find_task(name: str) -> Task:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # a module that it imports
+                raise  # the module exists, but imports a missing one
             raise ValueError(f"name must have a module before its colon that can be imported; got {name!r}") from error
-        except (TypeError, ValueError) as error:  # no module's name
+        except (TypeError, ValueError) as error:  # not a valid module name
             raise ValueError(f"{says}; got {name!r}") from error
     try:
         return Task(name, gymnasium.spec(task), options)
     except gymnasium.error.Error as error:
-        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's own words name the nearest
+        raise ValueError(f"{says}; got {name!r}: {error}") from error  # Gymnasium's message names the nearest id

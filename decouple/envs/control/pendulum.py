@@ -4,7 +4,7 @@ With th the angle from upright, w its speed and u the torque, clipped to [-2, 2]
 
     w <- clip(w + (15 sin th + 3 u) 0.05, -8, 8)        th <- th + 0.05 w        r = -(th^2 + 0.1 w^2 + 0.001 u^2)
 
-where the reward takes th, brought into [-pi, pi), and w as they were before. Observed are cos th, sin th and w. Played
+The reward uses th, brought into [-pi, pi), and w from before the step. The observation is cos th, sin th and w. Called
 by ``decouple.envs.control.backends.BatchedGames``::
 
     state, observation = begin(np.random.default_rng(0))                # (2,) and (3,): one game
@@ -24,14 +24,14 @@ __all__ = ["STATE_SIZE", "begin", "step"]
 
 STATE_SIZE = 2  # th and w
 MAX_TORQUE, MAX_SPEED, TIME_STEP = 2.0, 8.0, 0.05
-LARGEST_START = np.array([np.pi, 1.0])  # of th and w
-# What a float32 number times a Python number is: float64 in NumPy 1, float32 in NumPy 2. Gymnasium's torque is such a
-# number, while a float32 array stays float32 in both.
+LARGEST_START = np.array([np.pi, 1.0])  # largest magnitudes of th and w at the start of an episode
+# Type of a float32 number times a Python number: float64 in NumPy 1, float32 in NumPy 2. Gymnasium's torque is such a
+# product; a float32 array stays float32 in both.
 TORQUE = type(1.0 * np.float32(1.0))
 
 
 def begin(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A new episode of one game: its state float64 (2,) and its observation float32 (3,)."""
+    """Begin an episode of one game: state float64 (2,) and observation float32 (3,)."""
     state = generator.uniform(low=-LARGEST_START, high=LARGEST_START)
     return state, np.array([np.cos(state[0]), np.sin(state[0]), state[1]], dtype=np.float32)
 
@@ -44,8 +44,8 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         action: float32 (G, 1), finite.
 
     Returns:
-        The next state float64 (2, G), and of it the observation float32 (G, 3), the reward float64 (G,), and whether
-        the episode terminated, bool (G,), which it never does.
+        The next state float64 (2, G), its observation float32 (G, 3), the reward float64 (G,), and terminated, bool
+        (G,), which is always False.
     """
     angle, speed = state
     clipped = np.minimum(np.maximum(action[:, 0], -MAX_TORQUE), MAX_TORQUE)  # (G,) float32
@@ -60,16 +60,16 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def squared(numbers: np.ndarray) -> np.ndarray:
-    """The square of each number of a float64 array (G,), as NumPy squares a number by itself: by C's pow.
+    """The squares of a float64 array (G,), computed by C's pow, as NumPy squares a single number.
 
-    The square of an array is a product, which differs from pow in the last bit once in about a thousand numbers.
+    NumPy squares an array by a product, which differs from pow in the last bit about once in a thousand numbers.
     """
     return np.array([number**2 for number in numbers.tolist()])
 
 
 def _squared_torque(torque: np.ndarray) -> np.ndarray:
-    """The same for float32 numbers, for which NumPy 1 has no pow of its own: it takes the one of float64 arrays."""
-    if TORQUE is np.float64:  # with the exponent as a number it would be a product again
+    """The squares of a float32 array (G,). NumPy 1 has no pow for float32 numbers, and uses that of float64 arrays."""
+    if TORQUE is np.float64:  # the exponents are an array, because with a number NumPy would use a product again
         return np.power(torque.astype(np.float64), _exponents(len(torque)))
     return np.array([number**2 for number in torque])
 

@@ -1,9 +1,8 @@
 """Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
 
 ``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped in this
-process. The five names of ``TASKS`` (``decouple.envs.control.catalogue``) are the tasks of "Honey, I Shrunk The Actor"
-(Mysore et al. 2021) with the dimensions it prints; any other task that Gymnasium knows goes by its id, as in
-"Hopper-v5".
+process. The five names of ``TASKS`` (``decouple.envs.control.catalogue``) are tasks of "Honey, I Shrunk The Actor"
+(Mysore et al. 2021), with the dimensions given there. Any other task of Gymnasium is named by its id, as "Hopper-v5".
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ __all__ = ["ControlEnv", "control_env"]
 
 
 def _fits(actions: Any) -> bool:
-    """Whether a Box is one vector of floats, each between two different finite bounds."""
+    """Whether a Box is a vector of floats whose lower bounds are below their upper bounds, all of them finite."""
     floats = len(actions.shape) == 1 and actions.shape[0] > 0 and np.issubdtype(actions.dtype, np.floating)
     if not floats or not actions.is_bounded():
         return False
     low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
-    if not (high - low <= np.finfo(np.float32).max).all():  # the actions are of float32
+    if not (high - low <= np.finfo(np.float32).max).all():  # our actions are float32
         return False
     low, high = _float32_bounds(actions)
     return bool((low < high).all())
 
 
 def _float32_bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A Box's bounds, (A,) each, rounded to float32 so that none lies beyond those of a float64 task."""
+    """A Box's bounds, (A,) each, rounded to float32 inwards: none lies beyond the bounds of a float64 task."""
     low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
     low = np.where(low < actions.low, np.nextafter(low, np.float32(np.inf)), low)
     return low, np.where(high > actions.high, np.nextafter(high, np.float32(-np.inf)), high)
@@ -50,9 +49,9 @@ def _float32_bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class _Episodes:
-    """The running episodes. Apart from the environment, because to set an attribute of a torch module takes longer.
+    """The running episodes, in a class of their own because setting an attribute of a torch module takes longer.
 
-    A step makes new arrays and never writes to one, since these have been handed out.
+    A step makes new arrays and never writes to old ones, which have been handed out.
     """
 
     observation: np.ndarray  # (S, N, O) float32
@@ -62,7 +61,7 @@ class _Episodes:
     terminated: np.ndarray  # (S, N, 1) bool, as are truncated and done
     truncated: np.ndarray
     done: np.ndarray
-    due: bool  # whether any is done
+    due: bool  # True if any episode is done, and so due for a reset
     just_loaded: bool = False
 
     KEYS = ("observation", "episode_reward", "discounted_return", "step_count", "terminated", "truncated")
@@ -74,22 +73,21 @@ class ControlEnv(EnvBase):
     Keys: ``observation`` float32 (S, N, O); ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
     are discrete; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the episode's raw
     rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``, ``truncated`` bool
-    (S, N, 1). The observation next to an end is the true last one. An action beyond its bounds goes to the game as it
-    is; what comes of it is the game's own rule.
+    (S, N, 1). The observation of a last step is the true last one. An action beyond its bounds goes to the game
+    unchanged; the game's own rules decide its effect.
 
-    Game n of seed s is seeded by NumPy's ``SeedSequence([s, n])`` at its first reset and goes on from there, and the
-    statistics of the normalisation are kept seed by seed: an agent sees the same numbers, bit for bit, alone and
-    beside others.
+    Game n of seed s is seeded by NumPy's ``SeedSequence([s, n])`` at its first reset only, and each seed has its own
+    normalisation statistics: an agent sees the same numbers, bit for bit, alone and beside others.
 
-    Normalisation is that of Baselines' ``VecNormalize``: every observation that is handed out, last ones too, is taken
-    into the mean and variance of its seed, over the seed's N games, and then standardised with them; rewards are
-    divided by the standard deviation of the discounted return. Both are clipped to [-10, 10].
+    Normalisation follows Baselines' ``VecNormalize``. Every observation, last ones too, is added to the mean and
+    variance of its seed, over the seed's N games, and then standardised with them. Rewards are divided by the standard
+    deviation of the discounted return. Both are clipped to [-10, 10].
 
-    ``state_dict`` carries everything for Gymnasium's classic control and MuJoCo tasks: an environment that loads it
-    continues bit for bit, and the first full ``reset`` after loading returns the restored observations and begins no
-    episodes but those that were due. For tasks of another simulator (``resumable`` is False) it carries the generators
-    and the statistics, and that reset begins every episode anew; so it does with envpool, with new seeds. What the
-    backends gymnasium and batched save is the same, and each continues what the other saved.
+    For Gymnasium's classic control and MuJoCo tasks ``state_dict`` carries everything: an environment that loads it
+    continues bit for bit. The first full ``reset`` after loading returns the restored observations, and begins only
+    the episodes that were due. For tasks of another simulator (``resumable`` is False) it carries the generators and
+    the statistics, and that reset begins all episodes; with envpool too, from new seeds. The backends gymnasium and
+    batched save the same state, and each continues that of the other.
 
     Raises:
         ValueError: an action that is not finite, outside the discrete range, or of another shape; a state that was
@@ -97,10 +95,10 @@ class ControlEnv(EnvBase):
         RuntimeError: a step beyond the end of an episode.
 
     Attributes:
-        name: as given. seeds: S integers. max_episode_steps: of an episode; None: no limit.
-        backend: what steps the games: gymnasium, batched or envpool.
-        resumable: whether ``state_dict`` can restore the games.
-        observation_statistics: what observations are normalised with; None without normalisation.
+        name: the task's name as given. seeds: S integers. max_episode_steps: step limit of an episode; None: no limit.
+        backend: name of the backend that steps the games: gymnasium, batched or envpool.
+        resumable: True if ``state_dict`` can restore the games.
+        observation_statistics: statistics that normalise the observations; None without normalisation.
     """
 
     def __init__(
@@ -135,7 +133,7 @@ class ControlEnv(EnvBase):
         self.observation_statistics = self._own_statistics or statistics
         self._return_statistics = RunningMoments(size[0], ()) if normalize_reward else None
         self._start()
-        self.is_closed = False  # TorchRL takes it for closed until it is told
+        self.is_closed = False  # TorchRL's default is True
 
     def _make_specs(self) -> None:
         from gymnasium.spaces import Box, Discrete
@@ -158,12 +156,12 @@ class ControlEnv(EnvBase):
                 "name must be of a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
                 f"in each component the lower below the upper; got {acts}"
             )
-        self._action_shape = self.action_spec.shape  # TorchRL looks it up anew each time, which is slow
+        self._action_shape = self.action_spec.shape  # kept, since TorchRL's look-up of a spec is slow
         observation = Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32)
         lockstep.set_specs(self, observation=observation, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
-        """Every game is due for its first, seeded, reset."""
+        """Seed all games; all are due for their first reset."""
         S, N = self.batch_size
         seeds = (np.random.SeedSequence([seed, index]) for seed in self.seeds for index in range(N))
         self._games.seed([int(seed.generate_state(1)[0]) for seed in seeds])
@@ -196,13 +194,13 @@ class ControlEnv(EnvBase):
         }
 
     def _actions(self, action: Tensor) -> np.ndarray:
-        """One row per game, checked: (S N, A), or (S N,) where they are discrete."""
+        """Checked actions, one row per game: (S N, A), or (S N,) for discrete ones."""
         lockstep.check_shape(action, self._action_shape)
         values = action.numpy(force=True)
         if self._num_actions is None and values.dtype != self._action_dtype:
-            with np.errstate(over="ignore"):  # what is infinite as the game gets it is refused below
+            with np.errstate(over="ignore"):  # an action that overflows to infinity is refused below
                 values = values.astype(self._action_dtype)
-        numbers = values.ravel().tolist()  # for a few, which is the rule, Python's checks are faster than NumPy's
+        numbers = values.ravel().tolist()  # usually few numbers, which Python checks faster than NumPy
         if self._num_actions is None:
             if not all(map(math.isfinite, numbers)):
                 raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self._action_dtype})")
@@ -225,7 +223,7 @@ class ControlEnv(EnvBase):
         now.done = now.terminated | now.truncated
         now.due = True in now.done.ravel().tolist()
         observation = observation.reshape(now.observation.shape)
-        # What is not finite, or is too large for float32, stays with its seed: the training loop finds and names it.
+        # Numbers that are not finite, or too large for float32, stay with their seed; the training loop reports them.
         with np.errstate(over="ignore", invalid="ignore"):
             if self._own_statistics is not None:
                 self._own_statistics.merge(observation.astype(np.float64, copy=False))
@@ -249,7 +247,7 @@ class ControlEnv(EnvBase):
         return TensorDict(self._shown(), self.batch_size)
 
     def _begin(self, which: np.ndarray) -> None:
-        """New episodes where ``which``, bool (S, N)."""
+        """Begin episodes where ``which`` is True, bool (S, N)."""
         arrays = {key: getattr(self._episodes, key).copy() for key in _Episodes.KEYS}
         observation = arrays["observation"].astype(np.float64)  # (S, N, O)
         indices = np.flatnonzero(which)
@@ -265,20 +263,20 @@ class ControlEnv(EnvBase):
         self._set_episodes(arrays)
 
     def _set_seed(self, seed: int | None) -> None:
-        """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
+        """Restart the games with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
         self.seeds = lockstep.following_seeds(seed, len(self.seeds))
         self._start()
 
     def _settings(self) -> dict[str, Any]:
         settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1], "gamma": self.gamma}
         settings |= self._normalize | {"own_statistics": self._own_statistics is not None}
-        # The other two are interchangeable.
+        # The backends gymnasium and batched are interchangeable, and enter no settings.
         return settings | ({"backend": "envpool"} if self.backend == "envpool" else {})
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The games, the running episodes and the statistics, and the settings that they belong to.
+        """The games, the running episodes, the statistics, and the environment's settings.
 
-        Statistics that were given (``statistics=``) are left out: they belong to the environment that updates them.
+        Statistics given as ``statistics=`` are left out: they belong to the environment that updates them.
         """
         moments = {"observation": self._own_statistics, "return": self._return_statistics}
         running = {key: getattr(self._episodes, key) for key in _Episodes.KEYS}
@@ -291,7 +289,7 @@ class ControlEnv(EnvBase):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
+        """Restore the state; ValueError, naming the settings that differ, if saved under others."""
         lockstep.check_settings(self._settings(), state["settings"], "games")
         self._games.load_state(state["games"])
         arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
@@ -321,38 +319,38 @@ def control_env(
     statistics: RunningMoments | None = None,
     backend: str = "auto",
 ) -> ControlEnv:
-    """S agents' games of one control task at once; see ``ControlEnv`` for keys and shapes.
+    """Make one control task for S agents at once; see ``ControlEnv`` for keys and shapes.
 
-    To evaluate with the observations that the agents were trained on, hand over the training environment's statistics::
+    For an evaluation with the same normalised observations as in training, pass the training environment's statistics::
 
         train = control_env("ant", seeds, normalize_observation=True, normalize_reward=True)
         test = control_env("ant", seeds, 10, normalize_observation=True, statistics=train.observation_statistics)
 
-    They are shared, not copied: ``test`` always uses the newest and changes nothing. Seed s of ``test`` uses row s.
+    They are shared, not copied: ``test`` reads the newest and never updates them. Seed s of ``test`` reads row s.
 
-    Backends. ``batched`` has Pendulum and Acrobot in NumPy, for all games at once, and gives Gymnasium's numbers to the
-    last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which pays with several games. It is never chosen by
-    itself: it cannot save its games, so that a run that was interrupted does not go on to the same bits, and while it
-    makes Gymnasium's steps up to rounding, its episodes start elsewhere.
+    Backends. ``batched`` has Pendulum and Acrobot in NumPy, for all games at once, with Gymnasium's numbers to the last
+    bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which pays with several games. ``auto`` never chooses it:
+    envpool cannot save its games, so that an interrupted run does not resume to the same bits. Its steps equal
+    Gymnasium's up to rounding, but its episodes start elsewhere.
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
-            (17, 6), ant (111, 8), or an id of Gymnasium, whose observations are a Box of (O,) floats and whose actions
-            are a bounded Box of (A,) floats or Discrete from 0; a module before a colon, as in my_package:Env-v0, is
-            imported first, so that it can register the task. The newest versions of three of them, by id, are
-            Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
+            (17, 6), ant (111, 8), or the id of a task of Gymnasium whose observations are a Box of (O,) floats and
+            whose actions are a bounded Box of (A,) floats or Discrete from 0. A module before a colon, as in
+            my_package:Env-v0, is imported first, so that it can register the task. Newer versions of three tasks, by
+            id, are Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
-        normalize_observation: standardise them by the running mean and variance of their seed.
-        normalize_reward: divide them by the running standard deviation of their seed's discounted return.
-        gamma: discount of that return, in [0, 1]; Baselines' 0.99 whatever the algorithm's own discount is.
-        statistics: another environment's ``observation_statistics``, to use and never update; only with
+        normalize_observation: standardise observations by the running mean and variance of their seed.
+        normalize_reward: divide rewards by the running standard deviation of their seed's discounted return.
+        gamma: discount of that return, in [0, 1]; Baselines' 0.99, independent of the algorithm's discount.
+        statistics: another environment's ``observation_statistics``, read and never updated; only with
             ``normalize_observation``.
-        backend: what steps the games: gymnasium, one after another; batched; envpool; or auto, which is batched where
-            there is one and else gymnasium.
+        backend: name of the backend: gymnasium, one game after another; batched; envpool; or auto: batched where there
+            is one, else gymnasium.
 
     Raises:
-        ValueError: an argument outside its range, or a backend that does not have the task.
+        ValueError: an argument outside its range, or a backend without the task.
         ImportError: Gymnasium, the task's simulator, or the backend is not installed.
 
     >>> env = control_env("pendulum", seeds=[0, 1], num_envs=3)

@@ -1,4 +1,4 @@
-"""Pong, Pixelcopter and Food Collector: their rules, many games at once, and Gymnasium's form of each."""
+"""Pong, Pixelcopter and Food Collector: their rules, a batched environment, and Gymnasium environments."""
 
 from decouple.envs.games.batched import GAMES, GamesEnv, games_env
 

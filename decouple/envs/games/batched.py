@@ -1,9 +1,9 @@
-"""The games of the actor-size study, thousands in step as tensors on any device, for several seeds at once.
+"""The games of the actor-size study: thousands in lockstep, as tensors on any device, for several seeds at once.
 
 ``games_env("pong", seeds=[0, 1, 2], num_envs=1000)`` has the batch size (S, N): three agents with a thousand games
 each. The games are those of "Honey, I Shrunk The Actor" (Mysore et al. 2021): Pong and Pixelcopter after the PyGame
-Learning Environment, Food Collector after Unity ML-Agents; their rules, numbers and scales are in the files named after
-them. The same games one at a time, with pictures, are in ``decouple.envs.games.gymnasium_env``.
+Learning Environment, Food Collector after Unity ML-Agents. The rules and scales are in the files named after the games.
+The same games one at a time, with pictures, are in ``decouple.envs.games.gymnasium_env``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from decouple.envs.processes import check_threads, forks
 __all__ = ["GAMES", "GamesEnv", "games_env"]
 
 GAMES: dict[str, Any] = {"pong": PongGames, "pixelcopter": PixelcopterGames, "foodcollector": FoodCollectorGames}
-SLACK = 1e-6  # by which a continuous action may miss its bounds
+SLACK = 1e-6  # tolerance by which a continuous action may miss its bounds
 
 
 class GamesEnv(EnvBase):
@@ -38,26 +38,28 @@ class GamesEnv(EnvBase):
     Keys: ``observation`` float32 (S, N, O); ``action`` int64 (S, N), or float32 (S, N, A) in [-1, 1] where a game's
     actions are continuous; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the
     episode's raw rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``,
-    ``truncated`` bool (S, N, 1). The observation next to an end is the true last one. Where several agents play one
+    ``truncated`` bool (S, N, 1). The observation of a last step is the true last one. Where several agents play one
     game (five in Food Collector), N counts agents, and neighbours share a game.
 
-    Food Collector's actions have three forms: ``box4``, four numbers, of which the last fires the laser above 0;
-    ``discrete``, int64 (S, N, 4), of which the first three are below 3 and the last below 2; ``hybrid``,
-    ``("action", "move")`` float32 (S, N, 3) in [-1, 1] and ``("action", "laser")`` int64 (S, N), 0 or 1.
+    Food Collector's actions have three forms: ``box4``, four numbers, where the laser fires if the last is above 0;
+    ``discrete``, int64 (S, N, 4), the first three below 3 and the last below 2; ``hybrid``, ``("action", "move")``
+    float32 (S, N, 3) in [-1, 1] and ``("action", "laser")`` int64 (S, N), 0 or 1.
 
     Game n of seed s draws from the stream with ``stream_seed(s, n)``: an agent sees the same numbers, bit for bit,
-    alone and beside others, and, where the rules compute in float64 as Pong's do, as the single game does.
+    alone and beside others. Where the rules compute in float64, as Pong's do, the single game has the same bits too.
 
     ``state_dict`` carries everything: an environment that loads it continues bit for bit. The first full ``reset``
-    after loading returns the restored observations and begins no episodes but those that were due.
+    after loading returns the restored observations, and begins only the episodes that were due.
 
     Raises:
-        ValueError: an action out of range, not a number, or of another shape or kind; a state that was saved under
-            other settings.
-        RuntimeError: a step beyond the end of an episode; use in a fork, with PyTorch's threads (``check_threads``).
+        ValueError: an action out of range, NaN, or of another shape or dtype; a state that was saved under other
+            settings.
+        RuntimeError: a step beyond the end of an episode; use in a forked process with several PyTorch threads
+            (``check_threads``).
 
     Attributes:
-        name, action_form: as given. seeds: S integers. max_episode_steps: of an episode. games: the rules at work.
+        name, action_form: game and form of its actions. seeds: S integers. max_episode_steps: step limit of an episode.
+        games: rules and state of all games.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class GamesEnv(EnvBase):
         lockstep.set_specs(self, observation=seen, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
-        """Every game is due for its first reset."""
+        """Make the games; all are due for their first reset."""
         indices = range(self.batch_size[1])
         streams = Streams(torch.tensor([stream_seed(s, n) for s in self.seeds for n in indices], device=self.device))
         form = {} if self.action_form is None else {"action_form": self.action_form}
@@ -99,7 +101,7 @@ class GamesEnv(EnvBase):
         self._scale = torch.as_tensor(scale, dtype=torch.float64, device=self.device)
         B = len(streams.state)
         false = torch.zeros(B, dtype=torch.bool, device=self.device)
-        # A step puts new tensors in place of these, so that they can be handed out as they are.
+        # A step replaces these tensors by new ones, so that they are handed out without a copy.
         self._running = {
             "episode_reward": torch.zeros(B, dtype=torch.float64, device=self.device),
             "step_count": torch.zeros(B, dtype=torch.int64, device=self.device),
@@ -150,7 +152,7 @@ class GamesEnv(EnvBase):
         return TensorDict(shown, self.batch_size, device=self.device)
 
     def _check(self, actions: dict[NestedKey, Tensor]) -> None:
-        """Refuse what is no action, and a step of what has ended; a GPU is waited for once."""
+        """Refuse invalid actions, and steps of ended episodes; with one synchronization of a GPU."""
         wrong = {}
         for key, action in actions.items():
             spec = self._action_specs[key]
@@ -158,7 +160,7 @@ class GamesEnv(EnvBase):
             if action.is_floating_point() != continuous or action.dtype is torch.bool:
                 raise ValueError(f"{_named(key)} must be {'floats' if continuous else 'integers'}; got {action.dtype}")
             if continuous:
-                wrong[key] = (action.abs() <= 1 + SLACK).logical_not_()  # true of NaN too
+                wrong[key] = (action.abs() <= 1 + SLACK).logical_not_()  # True for NaN too
             else:
                 wrong[key] = (action < 0) | (action >= _number(spec))
         running = self._running
@@ -172,19 +174,19 @@ class GamesEnv(EnvBase):
             raise RuntimeError(lockstep.ENDED)
 
     def _play(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """``frame_skip`` steps of the rules: the sum of the rewards, and where a game is over. Both (S N,)."""
+        """Take ``frame_skip`` steps of the games; return summed rewards and terminated flags, (S N,) each."""
         reward, terminated = self.games.step(action)
         for _ in range(self._frame_skip - 1):
             before = {key: value.clone() for key, value in self._game_state().items()}
             more, over = self.games.step(action)
             reward = reward + torch.where(terminated, 0.0, more)
-            for key, value in self._game_state().items():  # what is over stands still
+            for key, value in self._game_state().items():  # games that are over do not change
                 value.copy_(torch.where(terminated.view(-1, *[1] * (value.ndim - 1)), before[key], value))
             terminated = terminated | over
         return reward, terminated
 
     def _game_state(self) -> dict[str, Tensor]:
-        """The tensors that the rules change, themselves."""
+        """The tensors that the rules change in place, not copies."""
         return self.games.state | {"streams": self.games.streams.state}
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
@@ -195,12 +197,12 @@ class GamesEnv(EnvBase):
         return TensorDict(self._shown(), self.batch_size, device=self.device)
 
     def _begin(self, which: Tensor) -> None:
-        """New episodes where ``which``, bool (S N,)."""
+        """Begin episodes where ``which`` is True, bool (S N,)."""
         self.games.reset(which)
         self._running = {key: value.masked_fill(which, 0) for key, value in self._running.items()}
 
     def _set_seed(self, seed: int | None) -> None:
-        """Start the games anew with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
+        """Restart the games with the seeds ``seed``, ``seed`` + 1, ..., ``seed`` + S - 1."""
         self.seeds = lockstep.following_seeds(seed, len(self.seeds))
         self._start()
 
@@ -210,7 +212,7 @@ class GamesEnv(EnvBase):
         return settings | {"action_form": self.action_form} | self._scales
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The games, their streams and the running episodes as tensors, and the settings that they belong to."""
+        """The games, their streams and the running episodes as tensors, and the environment's settings."""
         return {
             "settings": self._settings(),
             "games": {key: value.clone() for key, value in self._game_state().items()},
@@ -218,8 +220,8 @@ class GamesEnv(EnvBase):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore all of it. Raises ValueError, naming what differs, if it was saved under other settings."""
-        saved = {"action_form": self.action_form, **state["settings"]}  # older states have none
+        """Restore the state; ValueError, naming the settings that differ, if saved under others."""
+        saved = {"action_form": self.action_form, **state["settings"]}  # older states have no action_form
         lockstep.check_settings(self._settings(), saved, "games")
         for key, value in self._game_state().items():
             value.copy_(state["games"][key])
@@ -230,10 +232,10 @@ class GamesEnv(EnvBase):
 def _action_specs(
     number: int | tuple[int, ...] | None, form: str | None, batch: torch.Size, device: torch.device
 ) -> dict[NestedKey, TensorSpec]:
-    """The tensors that make up an action, by their keys, in the order in which the rules want them.
+    """Key -> spec of the tensors that make up an action, in the order in which the rules take them.
 
     Args:
-        number: of actions, or of each of several choices; None: numbers in [-1, 1], as the form has them.
+        number: number of actions, or numbers of actions of several choices; None: continuous, as in ``form``.
     """
 
     def numbers(size: int) -> TensorSpec:
@@ -253,7 +255,7 @@ def _action_specs(
 
 
 def _number(spec: Any) -> Any:
-    """Of actions to choose from: an integer, or a tensor of one for each choice."""
+    """The number of actions: an integer, or a tensor with one number for each choice."""
     return spec.nvec.to(spec.device) if isinstance(spec, MultiCategorical) else spec.n  # TorchRL leaves it on the CPU
 
 
@@ -282,22 +284,22 @@ def games_env(
     check_actions: bool = True,
     device: torch.device | str | None = None,
 ) -> GamesEnv:
-    """S agents' games of one kind at once; see ``GamesEnv`` for keys and shapes.
+    """Make one game for S agents with N games each; see ``GamesEnv`` for keys and shapes.
 
     Args:
         name: pong (7 observed numbers, one of 3 actions), pixelcopter (7, one of 2) or foodcollector (53, 4 numbers).
         seeds: S integers in [0, 2^31 - 1], one per agent.
-        num_envs: N >= 1, games per seed; in Food Collector agents, five to a field, so a multiple of 5.
-        action_form: of Food Collector: box4, discrete or hybrid; None: box4. Of others None.
-        max_episode_steps: T >= 1, after which an episode is truncated; None: the game's own limit, over ``frame_skip``.
-        frame_skip: k >= 1, steps of the game in one; the action is repeated and the rewards are summed, and a game
-            stands still once it is over.
-        scale_observations: multiply them by the game's ``observation_scale``, to numbers of order one.
-        scale_rewards: multiply them by the game's ``reward_scale``, the unit of the study's returns;
+        num_envs: N >= 1, games per seed; in Food Collector agents per seed, five to a field, so a multiple of 5.
+        action_form: form of Food Collector's actions: box4, discrete or hybrid; None: box4. None for other games.
+        max_episode_steps: T >= 1, steps until an episode is truncated; None: the game's limit, over ``frame_skip``.
+        frame_skip: game steps per environment step, >= 1: the action is repeated and the rewards are summed, until a
+            game is over.
+        scale_observations: multiply observations by the game's ``observation_scale``, to numbers of order one.
+        scale_rewards: multiply rewards by the game's ``reward_scale``, to the unit of the study's returns;
             ``episode_reward`` stays raw.
-        check_actions: refuse actions out of range and steps beyond an end. It makes the host wait for a GPU once a
-            step; without it, what comes of them is undefined.
-        device: where the games are; None: the CPU.
+        check_actions: refuse actions out of range and steps beyond an end; synchronizes a GPU once a step. Without it,
+            the result of such steps is undefined.
+        device: device of the games; None: the CPU.
 
     Raises:
         ValueError: an argument outside its range.

@@ -1,16 +1,16 @@
-"""Food Collector for many fields in step, as tensors: the rules of ``decouple.envs.games.food_collector``.
+"""Food Collector for many fields in lockstep, as tensors, by the rules of ``decouple.envs.games.food_collector``.
 
     games = FoodCollectorGames(Streams(torch.tensor([stream_seed(0, index) for index in range(5 * 1000)])))
     games.reset(torch.ones(5000, dtype=torch.bool))
     reward, terminated = games.step(torch.rand(5000, 4) * 2 - 1)
     games.observation()  # (5000, 53)
 
-Rows are agents: 5 f to 5 f + 4 are those of field f, all of them learners. Places and motion are float64, sums and
-products in the order of ``FoodCollector``, and so the same bits; rays are cast in float32, twice as fast.
+Rows are agents: 5 f to 5 f + 4 are those of field f, all of them learners. Places and motion are float64, computed in
+the order of ``FoodCollector``, and so the same bits; rays are cast in float32, which is twice as fast.
 
-Inside, the field is the last axis, so that what is done to one agent or piece of food is done to a row of fields. Food
-is looked for near agents only, lasers are followed where another agent is in the beam, and rays are cast for a few
-hundred fields at a time, which a CPU's caches hold.
+Internally the field is the last axis: an operation on one agent or piece of food works on a row of fields. To save
+time, food is searched near agents only, lasers are followed only where another agent is in the beam, and rays are cast
+for a few hundred fields at a time, which fit into a CPU's caches.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from decouple.envs.games.streams import Streams
 
 __all__ = ["FoodCollectorGames"]
 
-CPU_CHUNK, GPU_CHUNK = 512, 16384  # fields that are looked at together: as many as a CPU's caches hold
-FAR = 1e4  # a distance beyond everything; its square stands for that of a ray's miss
-# How far an agent comes in a decision, on top of where its speed at the beginning carries it: by the pushes of its
-# steps, each sqrt 2 PUSH at most, and by what is undone of overlaps; with room for float32.
+CPU_CHUNK, GPU_CHUNK = 512, 16384  # fields processed together: on a CPU as many as its caches hold
+FAR = 1e4  # a distance beyond all others; FAR^2 replaces the squared half chord where a ray misses
+# Largest distance that an agent moves in a decision beyond the effect of its initial speed: by the pushes of its steps,
+# each at most sqrt 2 PUSH, and by undone overlaps; with a margin for float32.
 STEPS = rules.PHYSICS_STEPS * (rules.PHYSICS_STEPS + 1) / 2
 PUSHED = STEPS * math.sqrt(2) * rules.PUSH * rules.DT + rules.PHYSICS_STEPS * rules.UNDONE + 0.01
 LASER_RADII = [(rules.LASER_RADIUS + radius) ** 2 for radius in (rules.AGENT_RADIUS, rules.FOOD_RADIUS)]
@@ -41,7 +41,7 @@ PAIRS = [(first, second) for first in range(NUM_AGENTS) for second in range(firs
 
 @dataclass
 class _Agents:
-    """The agents of F fields, the field as the last axis: what a decision works on. Food stays where it is."""
+    """The agents of F fields during a decision, with the field as the last axis. Food stays in the state."""
 
     position: Tensor  # float64 (2, 5, F), as are the next two
     velocity: Tensor
@@ -51,33 +51,33 @@ class _Agents:
 
 
 def _travel(along: Tensor, across: Tensor, squared_radius: Tensor, touching: float = TOUCHING) -> Tensor:
-    """How far a disc travels until it touches others; beyond FAR / 2 where it does not. Overwrites both.
+    """The distance that a disc travels until it touches others; beyond FAR / 2 where it misses. Overwrites both inputs.
 
-    On a CPU ``threshold_``, which puts a number in the place of what is not above a limit, takes a tenth of the time of
-    a mask, and ``rsqrt`` less than ``sqrt``, which is slow where it meets negative numbers too.
+    On a CPU ``threshold_``, which replaces numbers up to a limit by another number, takes a tenth of the time of a
+    mask. ``rsqrt`` is faster than ``sqrt``, which is slow with negative numbers too.
 
     Args:
-        along, across: from its start to the others' middles, in and across its direction.
-        squared_radius: the square of the sum of its own and the others': ().
-        touching: overlap at the start that is none.
+        along, across: vectors from its start to the others' middles: components along and across its direction.
+        squared_radius: square of the sum of its own radius and the others': ().
+        touching: largest overlap at the start that counts as contact.
     """
     square = torch.addcmul(squared_radius, across, across, value=-1, out=across)
-    threshold_(square, 0, FAR * FAR)  # where it misses, what follows becomes negative
+    threshold_(square, 0, FAR * FAR)  # makes the result of the next line negative where the disc misses
     return threshold_(along.addcmul_(square, square.rsqrt(), value=-1), -touching, FAR)
 
 
 class FoodCollectorGames:
     """F fields of five agents each, on one device; B = 5 F rows, one for each agent and its random stream.
 
-    An action is (B, 4), floats in the forms ``box4`` and ``hybrid``, integers in the form ``discrete``: the numbers are
-    those of ``FoodCollector``, the pair of ``hybrid`` in one row. An observation is (B, 53), a reward float64 (B,).
+    Actions are (B, 4), floats in the forms ``box4`` and ``hybrid``, integers in the form ``discrete``, with the numbers
+    of ``FoodCollector``; the pair of ``hybrid`` is one row. Observations are (B, 53), rewards float64 (B,).
 
-    ``reset`` places the agents of its mask anew; new food is made only where it has all five of a field. On a GPU the
-    motion may differ from a CPU's in its last bits, by that of ``rsqrt``.
+    ``reset`` places the agents in its mask anew, and the food of fields with all five agents in the mask. On a GPU the
+    motion may differ from a CPU's in the last bits, because ``rsqrt`` does.
 
     Attributes:
-        state: position, velocity, heading: float64 (B, 2). thaw: int64 (B,). shot: bool (B,). food: float64 (B, 10, 2),
-            with each agent ten pieces of its field's fifty, of which the first 25 are good. ``step`` and ``reset``
+        state: position, velocity, heading: float64 (B, 2). thaw: int64 (B,). shot: bool (B,). food: float64 (B, 10, 2):
+            a field's fifty pieces, ten in each agent's row; the field's first 25 are good. ``step`` and ``reset``
             write into these tensors: to keep them, clone them.
     """
 
@@ -90,12 +90,12 @@ class FoodCollectorGames:
 
     @checked()
     def __init__(self, streams: Streams, action_form: str = "box4", dtype: torch.dtype = torch.float32) -> None:
-        """``dtype``: of rays and observations."""
+        """``dtype``: floating-point type of rays and observations."""
         if action_form not in rules.ACTION_FORMS:
             raise ValueError(f"action_form must be one of {', '.join(rules.ACTION_FORMS)}; got {action_form!r}")
         B, device = len(streams.state), streams.state.device
         if B == 0 or B % NUM_AGENTS:
-            raise ValueError(f"streams must be those of whole fields, a multiple of {NUM_AGENTS}; got {B}")
+            raise ValueError(f"streams must have a multiple of {NUM_AGENTS} rows, whole fields; got {B}")
         self.num_actions = rules.BRANCHES if action_form == "discrete" else None
         self.streams, self.action_form, self.dtype, self.num_fields = streams, action_form, dtype, B // NUM_AGENTS
         self._others = torch.from_numpy(rules.OTHERS).to(device)  # (5, 4)
@@ -106,7 +106,7 @@ class FoodCollectorGames:
         self._angles = torch.tensor(rules.RAY_ANGLES, dtype=torch.float64, device=device).view(-1, 1)  # (7, 1)
         self._laser_to_agent, self._laser_to_food = torch.tensor(LASER_RADII, dtype=torch.float64, device=device)
         self._ray_to_agent = torch.tensor((rules.RAY_RADIUS + rules.AGENT_RADIUS) ** 2, dtype=dtype, device=device)
-        # Of each ray, divided by its cosine, as all else is there.
+        # Sums of radii per ray, divided by the ray's cosine, like all lengths in `_cast`'s loop over rays.
         radii = (rules.RAY_RADIUS + rules.FOOD_RADIUS) / self._angles.squeeze(1).cos()
         self._rays_to_food = radii.square().to(dtype).unbind()
         self._chunk = CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
@@ -121,7 +121,7 @@ class FoodCollectorGames:
         }
 
     def reset(self, which: Tensor) -> None:
-        """New places for the agents of ``which``, bool (B,); new food in fields of which it has all five."""
+        """Place the agents in ``which``, bool (B,), anew, and the food of fields with all five agents in it."""
         state = self.state
         full = which.view(-1, NUM_AGENTS).all(1)
         if full.any():
@@ -147,12 +147,12 @@ class FoodCollectorGames:
             rows.copy_(getattr(agents, key).view(-1, NUM_AGENTS, self.num_fields).permute(2, 1, 0))
 
     def _food(self, start: int, dtype: torch.dtype) -> Tensor:
-        """That of a chunk of fields: (2, 50, C)."""
+        """The food of a chunk of fields, from field ``start`` on: (2, 50, C)."""
         rows = self.state["food"].view(self.num_fields, NUM_FOOD, 2)[start : start + self._chunk]
         return torch.empty(2, NUM_FOOD, len(rows), dtype=dtype, device=rows.device).copy_(rows.permute(2, 1, 0))
 
     def _controls(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward, right and turn to the left, float64 (3, 5, F), and whether to shoot, bool (5, F)."""
+        """The actions as forward, right and left turn, float64 (3, 5, F), and as shooting, bool (5, F)."""
         columns = action.view(-1, NUM_AGENTS, 4).permute(2, 1, 0).contiguous()
         if self.action_form == "discrete":
             move = self._choices[columns[:3]]
@@ -162,7 +162,7 @@ class FoodCollectorGames:
         return move, columns[3] > 0
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """One decision of all agents: raw reward float64 (B,), terminated bool (B,), which is False."""
+        """Play one decision of all agents; return raw reward float64 (B,), and terminated bool (B,), all False."""
         agents, (move, wants) = self._agents(), self._controls(action)
         turn = rules.cos_sin(move[2] * rules.TURN)
         near = self._near(agents)
@@ -179,11 +179,11 @@ class FoodCollectorGames:
         return reward, torch.zeros_like(self.state["shot"])
 
     def _act(self, agents: _Agents, move: Tensor, turn: tuple[Tensor, Tensor], wants: Tensor) -> Tensor:
-        """Thaw, shoot, brake and turn; what each agent then adds to its velocity, (2, 5, F)."""
+        """Thaw, shoot, brake and turn; return each agent's push, the change of its velocity, (2, 5, F)."""
         agents.thaw.sub_(1).clamp_(min=0)
         free = agents.thaw == 0
         agents.shot = free & wants
-        # As numbers: on a CPU a product takes a fifth of the time of a mask. 1 + (c - 1) and the like are exact.
+        # As numbers: on a CPU a product takes a fifth of the time of a mask. Sums such as 1 + (c - 1) are exact.
         free, shot = free.double(), agents.shot.double()
         (forward, right, _), (x, y) = move, agents.heading
         gain = free * (rules.PUSH - (1 - rules.SHOOTING_PUSH) * rules.PUSH * shot)
@@ -197,11 +197,11 @@ class FoodCollectorGames:
         return push
 
     def _shoot(self, agents: _Agents) -> None:
-        """Freeze whom the lasers hit first; food and walls stop them."""
+        """Freeze the agents that lasers hit first; food and walls stop a laser."""
         F, (x, y), thaw = self.num_fields, agents.position, agents.thaw.view(-1)
         along, across = _in_frame(self._to_others(agents.position), agents.heading.unsqueeze(2))
         travel = _travel(along, across, self._laser_to_agent)  # (5, 4, F)
-        agent, field = ((travel.amin(1) <= rules.LASER_LENGTH) & agents.shot).nonzero().T  # (R,): few, and then fewer
+        agent, field = ((travel.amin(1) <= rules.LASER_LENGTH) & agents.shot).nonzero().T  # (R,): few
         travel, other = travel[agent, :, field].min(1)
         target = self._others[agent, other] * F + field
         awake = thaw[target] == 0
@@ -214,7 +214,7 @@ class FoodCollectorGames:
         thaw.index_fill_(0, target[travel < stopped], rules.FROZEN_STEPS)
 
     def _to_others(self, position: Tensor) -> Tensor:
-        """From each agent to the four others, (2, 5, 4, F)."""
+        """The vectors from each agent to the four others, (2, 5, 4, F)."""
         others = position.index_select(1, self._others.view(-1)).view(2, NUM_AGENTS, NUM_AGENTS - 1, -1)
         return others.sub_(position.unsqueeze(2))
 
@@ -230,7 +230,7 @@ class FoodCollectorGames:
         position.clamp_(-rules.REACH, rules.REACH)
 
     def _block(self, agents: _Agents) -> None:
-        """Agents that overlap another: undo it little by little, and take their speed towards the nearest."""
+        """Undo overlaps of agents step by step, and take away their speed towards the nearest agent."""
         position, diameter = agents.position, 2 * rules.AGENT_RADIUS
         first, second = (position.index_select(1, which) for which in self._pairs)
         square = _squared_length(first.sub_(second)).amin(0)  # (F,)
@@ -247,7 +247,7 @@ class FoodCollectorGames:
         position[:, :, touching] = here + (overlap / 2).clamp_(0, rules.UNDONE) * away
 
     def _near(self, agents: _Agents) -> Tensor:
-        """Who may touch which food within a decision: int64 (2, P), agent x F + field and field x 50 + food."""
+        """Pairs of agent and food that may touch in a decision: int64 (2, P), agent x F + field, field x 50 + food."""
         F, position, found = self.num_fields, agents.position.float(), []
         speed = _squared_length(agents.velocity.float()).sqrt_()  # (5, F)
         reach = (rules.EATING + PUSHED + rules.PHYSICS_STEPS * rules.DT * speed).square_()
@@ -262,15 +262,15 @@ class FoodCollectorGames:
         return torch.cat(found, 1)
 
     def _eat(self, position: Tensor, near: Tensor, touched: list[Tensor]) -> Tensor:
-        """Move what is touched, which then may be near to other agents: ``near`` with these.
+        """Move touched food; return ``near`` with the pairs of moved food and all agents of its field added.
 
-        Appends which row touched which food: int64 (2, T), field x 5 + agent and field x 50 + food.
+        Appends to ``touched`` the pairs that touched: int64 (2, T), field x 5 + agent and field x 50 + food.
         """
         F, (agent, place), (x, y) = self.num_fields, near, position.view(2, -1)
         dx, dy = self.state["food"].view(-1, 2).index_select(0, place).T
         square = _squared_length((x.index_select(0, agent) - dx, y.index_select(0, agent) - dy))
         agent, place = near[:, square < rules.EATING**2]
-        # Twice where a piece has moved to where it began. Sorted, so that a field's pieces move in their order.
+        # unique() removes pairs that were added twice, and sorts, so that a field's pieces move in their order.
         pairs = (place * NUM_AGENTS + agent // F).unique()
         agent, place = pairs % NUM_AGENTS, pairs // NUM_AGENTS
         touched.append(torch.stack([place // NUM_FOOD * NUM_AGENTS + agent, place]))
@@ -280,7 +280,7 @@ class FoodCollectorGames:
         return torch.cat([near, torch.stack([agent, place.unsqueeze(1).expand_as(agent)]).view(2, -1)], 1)
 
     def _respawn(self, places: Tensor) -> None:
-        """New places for some food: ``places``, int64 (R,), sorted, field x 50 + food."""
+        """Move food to new places; ``places``: int64 (R,), sorted, field x 50 + food."""
         food = self.state["food"].view(-1, 2)
         while len(places):
             field = places // NUM_FOOD
@@ -290,7 +290,7 @@ class FoodCollectorGames:
             places = places[~first]
 
     def observation(self) -> Tensor:
-        """What the agents see, raw: (B, 53) of the ``dtype``."""
+        """The raw observations, (B, 53), in ``dtype``."""
         agents, F, number = self._agents(), self.num_fields, len(rules.TAGS) + 1
         seen = torch.empty(F, NUM_AGENTS * self.observation_size, dtype=self.dtype, device=agents.shot.device)
         for start in range(0, F, self._chunk):
@@ -303,7 +303,7 @@ class FoodCollectorGames:
             distance = travel.amin(2, keepdim=True)
             values = travel.new_empty(NUM_AGENTS, self.observation_size, travel.shape[-1])  # (5, 53, C)
             rays = values[:, :NUM_RAY_VALUES].view(NUM_AGENTS, -1, number + 1, travel.shape[-1])
-            torch.eq(travel, distance, out=rays[:, :, :number])  # to numbers at once: fast
+            torch.eq(travel, distance, out=rays[:, :, :number])  # written as numbers, without a bool tensor: fast
             torch.mul(distance.clamp_(max=rules.RAY_LENGTH), 1 / rules.RAY_LENGTH, out=rays[:, :, number:])
             values[:, -3], values[:, -4] = _in_frame(velocity, heading)
             values[:, -2], values[:, -1] = frozen, shot
@@ -311,10 +311,10 @@ class FoodCollectorGames:
         return seen.view(-1, self.observation_size)
 
     def _cast(self, position: Tensor, heading: Tensor, food: Tensor, frozen: Tensor) -> Tensor:
-        """How far the rays travel to each of TAGS, and their length: (5 agents, 7 rays, 6, C), no two of a ray equal.
+        """The distances of rays to each of TAGS, then the ray's length: (5 agents, 7 rays, 6, C), none equal in a ray.
 
         Args:
-            position, heading: (2, 5, C). food: (2, 50, C). frozen: 1 or 0, (5, C).
+            position, heading: vectors of the agents, (2, 5, C). food: positions, (2, 50, C). frozen: 1 or 0, (5, C).
         """
         C, angles = position.shape[-1], self._angles.to(position.dtype)
         travel = position.new_full((NUM_AGENTS, len(angles), len(rules.TAGS) + 1, C), rules.RAY_LENGTH)
@@ -328,12 +328,12 @@ class FoodCollectorGames:
         torch.amin(agents + others, 2, out=travel[:, :, 1])
         torch.amin(agents + (FAR - others), 2, out=travel[:, :, 4])
 
-        # Ahead of an agent and to its right: (50, 5, C).
+        # Components of the vectors to food, ahead of an agent and to its right: (50, 5, C).
         ahead, aside = _in_frame(food.unsqueeze(2) - position.unsqueeze(1), heading.unsqueeze(1))
         along, across = torch.empty_like(ahead), torch.empty_like(ahead)
-        nearest = []  # of each ray, good and bad: (2, 5, C)
+        nearest = []  # for each ray the distances to the nearest good and bad food: (2, 5, C)
         for angle, squared_radius in zip(rules.RAY_ANGLES, self._rays_to_food, strict=True):
-            # All divided by the cosine, which leaves one product in each of these.
+            # All lengths are divided by the ray's cosine, so that each component needs one product only.
             torch.sub(ahead, aside, alpha=math.tan(angle), out=along)
             torch.add(aside, ahead, alpha=math.tan(angle), out=across)
             hits = _travel(along, across, squared_radius, TOUCHING / math.cos(angle))
@@ -343,7 +343,7 @@ class FoodCollectorGames:
 
 
 def _tell_apart(travel: Tensor) -> Tensor:
-    """Put the tag, (..., 6, C), in the last three bits of the numbers: then no two of them are equal."""
+    """Put the tag (index on the axis of length 6) into the last three bits, so that no two distances are equal."""
     bits = travel.view(torch.int32 if travel.dtype == torch.float32 else torch.int64)
     bits.bitwise_and_(-8).bitwise_or_(torch.arange(travel.shape[-2], dtype=bits.dtype, device=bits.device).view(-1, 1))
     return travel
@@ -354,18 +354,18 @@ def _place(uniform: Tensor) -> Tensor:
 
 
 def _squared_length(vector: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    """Of (2, ...)."""
+    """The squared length of vectors (2, ...)."""
     return vector[0] * vector[0] + vector[1] * vector[1]
 
 
 def _in_frame(offset: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """Along a direction, and to its right. Both (2, ...)."""
+    """The components of ``offset`` along ``direction`` and to its right; both inputs (2, ...)."""
     (dx, dy), (x, y) = offset, direction
     return torch.addcmul(dx * x, dy, y), torch.addcmul(dx * y, dy, x, value=-1)
 
 
 def _wall_ahead(position: Tensor, direction: Tensor, radius: float) -> Tensor:
-    """How far a disc travels until it touches a wall; both (2, ...)."""
+    """The distance that a disc travels until it touches a wall; ``position`` and ``direction``: (2, ...)."""
     gap = rules.HALF_WIDTH - radius - direction.sign() * position
     gap = torch.where(gap > -TOUCHING, gap.clamp(min=rules.NO_GAP), FAR)
     return (gap / direction.abs().clamp_(min=rules.PARALLEL)).amin(0)

@@ -1,4 +1,4 @@
-"""The games of the actor-size study as Gymnasium environments (https://gymnasium.farama.org), one game each.
+"""Gymnasium environments (https://gymnasium.farama.org) of the actor-size study's games, with one game each.
 
     import gymnasium
     import decouple.envs.games.gymnasium_env   # registers them
@@ -7,10 +7,10 @@
     observation, info = env.reset(seed=0)
     observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
-Gymnasium also imports what stands before a colon:
+Gymnasium also imports a module named before a colon:
 ``gymnasium.make("decouple.envs.games.gymnasium_env:decouple/Pong-v0")`` needs no import. The ids are
 ``decouple/Pong-v0``, ``decouple/Pixelcopter-v0`` and ``decouple/FoodCollector-v0``; the rules are in the files named
-after the games. Thousands of games in step are in ``decouple.envs.games.batched``.
+after the games. For thousands of games in lockstep see ``decouple.envs.games.batched``.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ from decouple.envs.games.streams import Stream
 try:
     import gymnasium
     from gymnasium.spaces import Box, Discrete
-except ImportError as failure:  # this file alone imports it: what it holds is an environment of Gymnasium
+except ImportError as failure:  # Gymnasium is optional; no other file of the games imports it at the top
     raise ImportError("decouple.envs.games.gymnasium_env needs Gymnasium: pip install 'decouple[games]'") from failure
 
 __all__ = ["GameEnv"]
 
-GAMES = {"Pong": Pong, "Pixelcopter": Pixelcopter, "FoodCollector": FoodCollector}  # by the name in their id
+GAMES = {"Pong": Pong, "Pixelcopter": Pixelcopter, "FoodCollector": FoodCollector}  # name in the id -> rules
 
 
 class GameEnv(gymnasium.Env):
-    """One game. ``gymnasium.make`` adds the limit of steps, counted in calls of ``step``, as truncation.
+    """One game. ``gymnasium.make`` adds the step limit, counted in calls of ``step``, as truncation.
 
-    The observation is a Box of float32 (O,) and the action Discrete, a Box of (A,), or what the game's options ask for.
-    A game's random numbers come from a stream of its own; each ``reset`` draws the seed of the stream from
-    ``np_random``, which ``reset(seed=...)`` seeds. ``options`` of ``reset`` is not used.
+    The observation is a Box of float32 (O,). The action is Discrete, a Box of (A,), or the form that the game's options
+    choose. A game's random numbers come from its own stream. Each ``reset`` draws the stream's seed from ``np_random``,
+    which ``reset(seed=...)`` seeds; ``options`` of ``reset`` is not used.
 
     Args:
         name: Pong, Pixelcopter or FoodCollector.
-        frame_skip: k >= 1, steps of the game in one; the action is repeated and the rewards are summed, and the game
-            stands still once it is over.
-        scale_observations: multiply them by the game's ``observation_scale``, to numbers of order one.
-        scale_rewards: multiply them by the game's ``reward_scale``, the unit of the study's returns.
-        render_mode: rgb_array: ``render()`` gives the picture, uint8 (H, W, 3). human: a window shows it, at the
+        frame_skip: game steps per environment step, >= 1: the action is repeated and the rewards are summed, until the
+            game is over.
+        scale_observations: multiply observations by the game's ``observation_scale``, to numbers of order one.
+        scale_rewards: multiply rewards by the game's ``reward_scale``, to the unit of the study's returns.
+        render_mode: rgb_array: ``render()`` returns the picture, uint8 (H, W, 3). human: a window shows it, at the
             speed of play; needs pygame-ce.
-        options: the game's own, by name.
+        options: options of the game, by name.
 
     Raises:
         ValueError: an argument outside its range; an action that is not in ``action_space``, or not a number.
         RuntimeError: a step before the first reset or beyond the end of the game.
-        ImportError: pygame-ce is not installed, when the window opens.
+        ImportError: pygame-ce is not installed; raised when the window opens.
 
     Attributes:
-        game: the rules at work. stream: its random numbers.
+        game: rules and state of the game. stream: its random numbers.
     """
 
-    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 30}  # noqa: RUF012  (declared so by Gymnasium)
+    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 30}  # noqa: RUF012  (as Gymnasium declares it)
 
     @checked()
     def __init__(
@@ -104,7 +104,7 @@ class GameEnv(gymnasium.Env):
         return (observation if self._scale is None else observation * self._scale).astype(np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """A new game."""
+        """Begin a new game."""
         super().reset(seed=seed)
         self.stream.state = int(self.np_random.integers(2**64, dtype=np.uint64))
         self.game.reset()
@@ -114,7 +114,7 @@ class GameEnv(gymnasium.Env):
         return self._scaled(self.game.observation()), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """``frame_skip`` steps of the game, with one action."""
+        """Take ``frame_skip`` steps of the game with one action."""
         action = self._checked(action)
         if self._over:
             raise RuntimeError("a game that is over, or not begun, must be reset before the next step")
@@ -130,13 +130,13 @@ class GameEnv(gymnasium.Env):
 
     def _checked(self, action: Any) -> Any:
         space = self.action_space
-        if isinstance(space, Box):  # whose own check refuses float64, and bounds missed by a rounding
+        if isinstance(space, Box):  # Box.contains refuses float64, and numbers that miss a bound by rounding
             try:
                 values = np.asarray(action, dtype=np.float64)
             except (TypeError, ValueError):
                 values = np.empty(0)
             if values.shape == space.shape and (
-                (values >= space.low - 1e-6).all() and (values <= space.high + 1e-6).all()  # not where NaN
+                (values >= space.low - 1e-6).all() and (values <= space.high + 1e-6).all()  # False for NaN
             ):
                 return values
         elif space.contains(action):
@@ -144,7 +144,7 @@ class GameEnv(gymnasium.Env):
         raise ValueError(f"action must lie in {space}; got {action!r}")
 
     def render(self) -> np.ndarray | None:
-        """The picture, or None where a window shows it."""
+        """Return the picture, or show it in a window and return None."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() does nothing without render_mode; give it to gymnasium.make")
             return None
@@ -164,7 +164,7 @@ class GameEnv(gymnasium.Env):
             pygame.display.set_caption(type(self.game).__name__)
             self._clock = pygame.time.Clock()
         pygame.surfarray.blit_array(self._window, picture.swapaxes(0, 1))
-        pygame.event.pump()  # or the system believes that the window hangs
+        pygame.event.pump()  # else the system reports a hanging window
         pygame.display.flip()
         self._clock.tick(self.metadata["render_fps"])
 

@@ -1,4 +1,4 @@
-"""Pictures of the games that are made of rectangles."""
+"""Pictures of Pong and Pixelcopter, made of rectangles."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 __all__ = ["PIXELS", "paint_rectangle"]
 
-PIXELS = 8  # of a picture, to a pixel of the game
+PIXELS = 8  # picture pixels per pixel of the game
 
 
 def paint_rectangle(
     image: np.ndarray, centre: tuple[float, float], size: tuple[float, float], colour: tuple[int, int, int]
 ) -> None:
-    """Paint a rectangle into a picture; what lies outside of the picture is left out.
+    """Paint a rectangle into a picture; parts outside of the picture are left out.
 
     Args:
         image: uint8 (H, W, 3), changed in place.

@@ -1,8 +1,8 @@
-"""Pong on game-state observations, after the PyGame Learning Environment: one game, and many at once as tensors.
+"""Pong with game-state observations, after the PyGame Learning Environment: one game, and many at once as tensors.
 
-A table of 64 x 48 pixels, y downwards, 30 frames a second. The player on the left speeds its paddle up or down, the
-computer on the right follows the ball when it comes, and who scores 11 points first wins. The two classes play by the
-same rules, bit for bit on the same random streams:
+The table has 64 x 48 pixels, y downwards, and 30 frames a second. The player on the left accelerates its paddle up or
+down; the computer on the right follows the approaching ball. The first with 11 points wins. The two classes have the
+same rules, and the same bits on the same random streams:
 
 >>> game = Pong(Stream(0))
 >>> game.reset()
@@ -14,12 +14,14 @@ same rules, bit for bit on the same random streams:
 >>> games.observation()[0].tolist() == game.observation().tolist()
 True
 
-Per point +1 or -1, and 5 more for the one who wins the game: returns lie in [-16, 16], a random player's close to -16.
-Times ``reward_scale``, 1/16, they lie in [-1, 1], and the 0.90 and 0.80 of Table I of "Honey, I Shrunk The Actor"
-(Mysore et al. 2021), which does not say how it scaled rewards, ask for games won by 11 points to 1 or 2, and to 3.
-The original has no limit of time. Here a game is cut after 100,000 frames: a player who knows where the ball will come,
-and swings at it as hard as it can, wins 60 games of 60 in 4,599 to 7,140 frames, and one who only follows the ball, as
-agents learn to, wins in 28,000 to 44,000, so that 10,000 frames, the limit in decouple 0.1, were too few.
+The reward is +1 or -1 per point, and another +5 or -5 for the game. So returns lie in [-16, 16]; a random player's are
+close to -16. Times ``reward_scale``, 1/16, they lie in [-1, 1]. Table I of "Honey, I Shrunk The Actor"
+(Mysore et al. 2021) does not say how it scaled rewards; with this scale its thresholds 0.90 and 0.80 mean games won by
+11 points to 1 or 2, and to 3.
+
+The original has no time limit. Here a game is cut after 100,000 frames. A player who knows where the ball will arrive
+and hits it as hard as possible wins 60 of 60 games, in 4,599 to 7,140 frames. One who only follows the ball, as agents
+learn to, wins in 28,000 to 44,000 frames. So 10,000 frames, the limit in decouple 0.1, were too few.
 """
 
 from __future__ import annotations
@@ -35,32 +37,32 @@ from decouple.envs.games.streams import Stream, Streams
 __all__ = ["DOWN", "NOOP", "UP", "Pong", "PongGames"]
 
 UP, DOWN, NOOP = 0, 1, 2
-W, H = 64.0, 48.0  # of the table, pixels
+W, H = 64.0, 48.0  # width and height of the table, pixels
 DT = (1000 / 30) / 1000  # seconds per frame
-RADIUS = 1.0  # of the ball
+RADIUS = 1.0  # radius of the ball
 REACH = 7.0 / 2  # half of a paddle's height
-PADDLE = 1.0  # its width
-PLAYER_X, CPU_X = 4.0, W - 4.0  # the paddles' middles
-PLAYER_FACE, CPU_FACE = PLAYER_X + PADDLE / 2, CPU_X - PADDLE / 2  # where the ball must cross to be hit
+PADDLE = 1.0  # a paddle's width
+PLAYER_X, CPU_X = 4.0, W - 4.0  # x of the paddles' middles
+PLAYER_FACE, CPU_FACE = PLAYER_X + PADDLE / 2, CPU_X - PADDLE / 2  # x at which a paddle hits the ball
 BALL_SPEED = 0.75 * H  # pixels per second
-PUSH = 0.4 * H * DT  # what a frame of up or down adds to the player's velocity, pixels per frame
-CHASE = 0.6 * H * DT  # pixels that the computer's paddle moves in a frame
-DRIFT = 0.6 * H / 4 * DT  # the same while the ball goes away
-KICK = 0.05 * BALL_SPEED  # what a hit adds to the velocity in x before it turns it round
-FASTEST = BALL_SPEED + 2 * KICK  # sideways; the player's hits slow the ball down and the computer's speed it up
+PUSH = 0.4 * H * DT  # change of the player's velocity by a frame of up or down, pixels per frame
+CHASE = 0.6 * H * DT  # speed of the computer's paddle, pixels per frame
+DRIFT = 0.6 * H / 4 * DT  # the same while the ball moves away
+KICK = 0.05 * BALL_SPEED  # number added by a hit to the velocity in x, before its sign is reversed
+FASTEST = BALL_SPEED + 2 * KICK  # largest speed in x: the player's hits slow the ball down, the computer's speed it up
 FRICTION, BOUNCE = 0.9, -0.99
-TOP, BOTTOM = REACH, H - REACH  # of a paddle's middle
+TOP, BOTTOM = REACH, H - REACH  # bounds of a paddle's middle, y
 WINNING_SCORE, WINNING_REWARD = 11, 5.0
 
-PUSHES = (-PUSH, PUSH, 0.0)  # by action
-PLAYER_SPEED = 9 * PUSH  # v = 0.9 (v + PUSH): no paddle gets faster
+PUSHES = (-PUSH, PUSH, 0.0)  # push of each action
+PLAYER_SPEED = 9 * PUSH  # largest speed of the player's paddle, from v = 0.9 (v + PUSH)
 OBSERVATION_SCALE = np.array([1 / H, 1 / PLAYER_SPEED, 1 / H, 1 / W, 1 / H, 1 / BALL_SPEED, 1 / BALL_SPEED])
 
 
 def _crosses(x: float, y: float, to_x: float, to_y: float, face: float, paddle: float) -> bool:
-    """Whether the ball's way meets the face of a paddle, ends included.
+    """Whether the ball's path crosses the face of a paddle, end points included.
 
-    The two lines' parameters at their crossing must both lie in [0, 1].
+    The parameters of both line segments at their crossing must lie in [0, 1].
     """
     along_x, along_y, height = to_x - x, to_y - y, (paddle + REACH) - (paddle - REACH)
     denominator = along_x * height
@@ -72,7 +74,7 @@ def _crosses(x: float, y: float, to_x: float, to_y: float, face: float, paddle: 
 
 
 class _Facts:
-    """What one game and many in step have in common."""
+    """Constants of both classes."""
 
     num_actions = 3
     observation_scale = OBSERVATION_SCALE
@@ -87,12 +89,12 @@ class Pong(_Facts):
     velocity in x and y (pixels per second). Actions: 0 up, 1 down, 2 nothing.
 
     Attributes:
-        stream: its random numbers. reset draws two, a hit one, a serve one.
+        stream: random numbers of the game. A reset draws two, a hit one, a serve one.
         player_score, cpu_score: points.
     """
 
-    # A ball that passes a paddle is served anew before it is seen. How steep and how far beyond a wall it may get has
-    # no bound: every hit of the player may add to its velocity.
+    # A ball that passes a paddle is served again before it is observed. Its y and its velocity in y have no bounds:
+    # every hit of the player may add to the velocity.
     observation_low = np.array([TOP, -PLAYER_SPEED, TOP - CHASE, 0, -np.inf, -FASTEST, -np.inf])
     observation_high = np.array([BOTTOM, PLAYER_SPEED, BOTTOM + CHASE, W, np.inf, FASTEST, np.inf])
     render_fps = 30
@@ -102,7 +104,7 @@ class Pong(_Facts):
         self.stream = stream
 
     def reset(self) -> None:
-        """A new game."""
+        """Begin a new game."""
         self.player_score = self.cpu_score = 0
         self.player_y = self.cpu_y = H / 2
         self.player_velocity = 0.0
@@ -110,12 +112,12 @@ class Pong(_Facts):
         self._serve(1.0 if self.stream.uniform() > 0.5 else -1.0)
 
     def _serve(self, direction: float) -> None:
-        """From the middle, at the height at which the ball is."""
+        """Serve the ball from the middle, at its present height."""
         self.ball_x, self.ball_vx = W / 2, BALL_SPEED * direction
         self.ball_vy = self.stream.uniform() * BALL_SPEED - 0.5 * BALL_SPEED
 
     def step(self, action: int) -> tuple[float, bool]:
-        """One frame: the reward, and whether the game is over."""
+        """Play one frame; return the reward, and whether the game is over."""
         self._move_ball()
         if self.ball_x <= 0:
             self.cpu_score += 1
@@ -132,8 +134,8 @@ class Pong(_Facts):
         return 0.0, False
 
     def _move_ball(self) -> None:
-        # The original remembers where the ball was before a serve; only near a paddle, where no serve begins, does
-        # it ask for that, so that the place from which this frame began will do.
+        # The original remembers the ball's position before a serve, but reads it only near a paddle, where no serve
+        # begins. So the position at the start of this frame is enough.
         before_x, before_y = self.ball_x, self.ball_y
         x, y = before_x + self.ball_vx * DT, before_y + self.ball_vy * DT
         if x <= PLAYER_X + PADDLE and _crosses(before_x, before_y, x, y, PLAYER_FACE, self.player_y):
@@ -164,16 +166,16 @@ class Pong(_Facts):
         chases = self.ball_vx >= 0 and self.ball_x >= W / 2
         goal, distance = (self.ball_y, CHASE) if chases else (H / 2, DRIFT)
         down = self.cpu_y <= goal
-        # Clamped before it moves, so that it may stand beyond the edge by one frame's way.
+        # Clamped before it moves, so that it may end up to one frame's move beyond the edge.
         self.cpu_y = min(max(self.cpu_y, TOP), BOTTOM) + (distance if down else -distance)
 
     def observation(self) -> np.ndarray:
-        """The 7 numbers, float64 (7,)."""
+        """The observation, float64 (7,)."""
         ball = (self.ball_x, self.ball_y, self.ball_vx, self.ball_vy)
         return np.array((self.player_y, self.player_velocity, self.cpu_y, *ball))
 
     def picture(self) -> np.ndarray:
-        """The table, 8 pixels to one of the game: uint8 (384, 512, 3)."""
+        """A picture of the table, with 8 x 8 pixels for one of the game: uint8 (384, 512, 3)."""
         table = np.full((int(H) * PIXELS, int(W) * PIXELS, 3), (30, 30, 30), dtype=np.uint8)
         paint_rectangle(table, (W / 2, H / 2), (0.25, H), (70, 70, 70))
         paint_rectangle(table, (PLAYER_X, self.player_y), (PADDLE, 2 * REACH), (120, 200, 255))
@@ -183,18 +185,18 @@ class Pong(_Facts):
             (self.player_score, -1, (120, 200, 255)),
             (self.cpu_score, 1, (255, 160, 120)),
         ):
-            for point in range(score):  # a mark per point, from the middle outwards
+            for point in range(score):  # one mark per point, from the middle outwards
                 paint_rectangle(table, (W / 2 + right * (2 + 2 * point), 1.5), (1, 1), colour)
         return table
 
 
 class PongGames(_Facts):
-    """B games in step, in tensors on the device of their streams; the rules and numbers of ``Pong``, bit for bit.
+    """B games in lockstep, in tensors on the device of their streams, equal to ``Pong`` bit for bit.
 
     Attributes:
-        streams: of B games. reset draws two numbers of a game's, a hit one, a serve one.
-        state: ``numbers`` float64 (B, 9), the observation of ``Pong`` and the scores of the player and of the
-            computer. Changed in place.
+        streams: random streams of the B games. A game's reset draws two numbers, a hit one, a serve one.
+        state: ``numbers`` float64 (B, 9): the observation of ``Pong``, the player's score and the computer's score.
+            Changed in place.
     """
 
     observation_size = 7
@@ -204,18 +206,18 @@ class PongGames(_Facts):
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         B, device = len(streams.state), streams.state.device
-        # Number by number in memory: a step works on all games' x, and moves x and y as one.
+        # One row per number, because a step works on all games' x at once, and moves x and y together.
         self._numbers = torch.zeros(9, B, dtype=torch.float64, device=device)
         self.state = {"numbers": self._numbers.T}
-        # In nine of ten games the ball flies freely and the paddles move, that is all. To pick the others makes a GPU
-        # wait; on the CPU it doubles the frames per second of 16,000 games.
+        # In nine of ten games the ball flies freely and only the paddles move. Selecting the others synchronizes a GPU;
+        # on the CPU it doubles the frames per second of 16,000 games.
         self._picks = self._numbers.is_cpu
-        # As tensors, because torch.where makes float32 of two plain numbers.
+        # As tensors, because torch.where of two plain numbers returns float32.
         values = {"push": PUSHES, "face": PLAYER_FACE, "radius": RADIUS, "chase": CHASE, "speed": BALL_SPEED}
         self._constant = {key: torch.tensor(value, dtype=torch.float64, device=device) for key, value in values.items()}
 
     def reset(self, which: Tensor) -> None:
-        """New games where ``which``, bool (B,)."""
+        """Begin new games where ``which`` is True, bool (B,)."""
         rows = which.nonzero().squeeze(1)  # (R,)
         side, height = self.streams.draw(rows, 2).unbind(1)
         speed = self._constant["speed"]
@@ -227,13 +229,13 @@ class PongGames(_Facts):
         self._numbers.index_copy_(1, rows, new)
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """One frame of every game.
+        """Play one frame of every game.
 
         Args:
-            action: int64 (B,): 0 up, 1 down, 2 nothing.
+            action: actions int64 (B,): 0 up, 1 down, 2 nothing.
 
         Returns:
-            reward float64 (B,), and terminated bool (B,), where a game is over.
+            Reward float64 (B,), and terminated bool (B,), True where a game is over.
         """
         numbers, push = self._numbers, self._constant["push"].index_select(0, action)
         before = numbers[3:5].clone()  # (2, B)
@@ -255,22 +257,23 @@ class PongGames(_Facts):
         return reward, torch.zeros(len(action), dtype=torch.bool).index_copy_(0, rows, ends)
 
     def _events(self) -> Tensor:
-        """Where the ball may have met a paddle, a wall or an end, bool (B,): all such games and a few more."""
+        """A mask, bool (B,), of all games in which the ball met a paddle, a wall or an end, and of a few more."""
         x, y = self._numbers[3:5]
         from_middle = (x - W / 2).abs_()
         face = (from_middle >= CPU_X - PADDLE - W / 2) & (from_middle <= CPU_FACE - W / 2 + FASTEST * DT)
         return face | (from_middle >= W / 2) | ((y - H / 2).abs_() >= H / 2 - RADIUS)
 
     def _play(self, numbers: Tensor, before: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """What comes of a ball that has moved from ``before``; ``numbers`` (9, R) are of the games ``rows``, or all.
+        """Apply hits, bounces and points after the ball has moved from ``before``, (2, R).
 
-        Returns reward, terminated, and where there was a point, (R,) each.
+        ``numbers``, (9, R), are those of the games ``rows``, None: of all games. Returns reward, terminated and
+        point (True where a point was scored), (R,) each.
         """
         _, velocity, _, x, y, vx, vy, _, _ = numbers.unbind()
         hit, left = self._hit(numbers, before)
         lost, won = x <= 0, x >= W
         point = lost | won
-        drawn = self._draw(hit | point, rows)  # a ball that was hit is in the field: never both
+        drawn = self._draw(hit | point, rows)  # never both: a ball that was hit is in the field
         struck = torch.where(left, vy + 2 * velocity, vy).add_(drawn * 0.001 - 0.0005)
         torch.where(hit, struck, vy, out=vy)
         top, bottom = y <= RADIUS, y >= H - RADIUS
@@ -286,7 +289,7 @@ class PongGames(_Facts):
         return gains[0] - gains[1], beaten.any(0), point
 
     def _hit(self, numbers: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Where a paddle hits the ball, whose x and velocity in x change, and where the ball is on the left."""
+        """Apply hits to x and its velocity; return masks of hits, and of balls in the left half."""
         player_y, _, cpu_y, x, _, vx = numbers[:6]
         left = x < W / 2
         hit = (x <= PLAYER_X + PADDLE) | (x >= CPU_X - PADDLE)
@@ -298,7 +301,7 @@ class PongGames(_Facts):
         return hit, left
 
     def _draw(self, which: Tensor, rows: Tensor | None) -> Tensor:
-        """A random number for each game of ``which``, (R,)."""
+        """Draw a random number for each game in ``which``: (R,)."""
         if rows is None:
             return self.streams.uniform(which).squeeze(1)
         picked = which.nonzero().squeeze(1)
@@ -312,17 +315,17 @@ class PongGames(_Facts):
         velocity.masked_fill_((player_y <= TOP) | (player_y >= BOTTOM), 0)
         player_y.clamp_(TOP, BOTTOM)
         chases = (vx >= 0) & (x >= W / 2)
-        way = torch.where(chases, y, H / 2).sub_(cpu_y)  # down where it is 0
+        way = torch.where(chases, y, H / 2).sub_(cpu_y)  # 0 counts as down
         distance = torch.where(chases, self._constant["chase"], DRIFT)
         cpu_y.clamp_(TOP, BOTTOM).add_(distance.copysign_(way))
 
     def observation(self) -> Tensor:
-        """The 7 numbers, float64 (B, 7); they change with the next step."""
+        """The observations, float64 (B, 7), in memory that the next step changes."""
         return self._numbers[:7].T
 
 
 def _cross(before: Tensor, after: Tensor, face: Tensor, paddle: Tensor) -> Tensor:
-    """``_crosses`` for (2, R) and (R,). Where the ball stands still in x, 0/0 and 1/0 lie in no range."""
+    """``_crosses`` for points (2, R) and numbers (R,). Without motion in x parameters are NaN or inf: no crossing."""
     along_x, along_y = after - before
     top = paddle - REACH
     height = (paddle + REACH) - top

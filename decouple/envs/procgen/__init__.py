@@ -1,4 +1,4 @@
-"""Procgen: the games of either package, their levels, and the scaling of their rewards."""
+"""Procgen: the games (from either of two packages), their levels, and the scaling of their rewards."""
 
 from decouple.envs.procgen.games import EpisodesInState, ProcgenEnv, ProcgenGamesEnv, procgen_env
 from decouple.envs.procgen.options import distribution_modes

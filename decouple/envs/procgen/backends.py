@@ -1,7 +1,7 @@
-"""The two packages that hold the Procgen games, spoken to without their Gym wrappers, behind one small interface.
+"""The two packages with the Procgen games, called without their Gym wrappers, behind one small interface.
 
-`begin` sends the games off with their actions, on their own threads, and `frames` waits for what they show, `Frames`;
-games that ended have already been restarted. Used by `decouple.envs.procgen.games` only.
+`begin` starts a step of the games with their actions, on the games' own threads; `frames` waits for the resulting
+`Frames`, with ended games already restarted. Used by `decouple.envs.procgen.games` only.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ NO_OP, FORCE_RESET = 4, -1
 
 
 class Frames(NamedTuple):
-    """What the games show now. The arrays may be overwritten by the next step."""
+    """The present outputs of the games. The next step may overwrite the arrays."""
 
     observation: np.ndarray  # (N, 3, 64, 64) uint8
     reward: np.ndarray  # (N,) float32
-    first: np.ndarray  # (N,) bool, the step before ended an episode
+    first: np.ndarray  # (N,) bool, True if the last step ended an episode
     level_seed: np.ndarray  # (N,) int32
-    level_complete: np.ndarray  # (N,) the level before was completed
+    level_complete: np.ndarray  # (N,) True if the previous level was completed
 
 
 class ProcgenGames:
-    """The C library of the procgen package, spoken to without its Gym wrappers."""
+    """Games of the procgen package's C library, called without its Gym wrappers."""
 
     def __init__(self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict) -> None:
         games = package.ProcgenGym3Env(num_envs, game, rand_seed=seed, num_threads=threads, **options)
-        games._reuse_arrays = True  # observe() then hands out its buffers; the environment makes the one copy
-        # The destructor calls this function, and the first look-up takes cffi's lock: a deadlock, where the garbage
-        # collector strikes while other games are being built under the same lock. So look it up now.
+        games._reuse_arrays = True  # observe() then returns its buffers; the environment makes the only copy
+        # The destructor calls this function, and its first look-up takes cffi's lock. If the garbage collector ran the
+        # destructor while other games are built under that lock, it would be a deadlock. So look it up now.
         self.closing = games._c_lib.libenv_close
         self.owned = Owned(games, type(games).close, "Procgen's games")
 
     @property
     def games(self) -> Any:
-        """gym3's, where they are open and this process is theirs."""
+        """gym3's games; RuntimeError if they are closed or belong to another process."""
         return self.owned.use
 
     def frames(self) -> Frames:
@@ -55,7 +55,7 @@ class ProcgenGames:
         self.games.act(action)
 
     def restart(self, games: np.ndarray) -> Frames:
-        # The library steps all games together, and action -1 ends an episode: so the others are put back afterwards.
+        # The library steps all games together; action -1 ends an episode. So the other games are restored afterwards.
         states = self.games.get_state()
         self.games.act(np.where(games, FORCE_RESET, NO_OP))
         self.games.observe()
@@ -64,7 +64,7 @@ class ProcgenGames:
         return self.frames()
 
     def state(self) -> list[bytes]:
-        self.games.observe()  # waits for a step under way
+        self.games.observe()  # waits for a step that has begun
         return self.games.get_state()
 
     def load_state(self, states: list[bytes]) -> Frames:
@@ -76,15 +76,15 @@ class ProcgenGames:
 
 
 class EnvpoolGames:
-    """The games in envpool, which shows the last frame and restarts a game one step later: restarted here at once."""
+    """envpool's games. envpool shows the last frame and restarts a game one step later; here it restarts at once."""
 
     def __init__(
         self, package: ModuleType, game: str, num_envs: int, seed: int, threads: int, options: dict, first: int = 0
     ) -> None:
-        """`first` is the index of the first of these games among all."""
+        """`first`: index of the first of these games among all groups' games."""
         options = dict(options)
         task = f"{game.capitalize()}{options.pop('distribution_mode').capitalize()}-v0"
-        # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes these as given.
+        # procgen seeds game n with output n of a Mersenne Twister seeded with `seed`; envpool takes a seed per game.
         seeds = np.random.RandomState(seed).randint(0, 2**32, size=first + num_envs, dtype=np.uint32)[first:]
         seeds = seeds.astype(np.int32)
         games = package.make_gymnasium(task, num_envs=num_envs, seed=seeds.tolist(), num_threads=threads, **options)
@@ -96,7 +96,7 @@ class EnvpoolGames:
 
     @property
     def games(self) -> Any:
-        """envpool's, where they are open and this process is theirs."""
+        """envpool's games; RuntimeError if they are closed or belong to another process."""
         return self.owned.use
 
     def begin(self, action: np.ndarray) -> None:
@@ -116,7 +116,7 @@ class EnvpoolGames:
     def restart(self, games: np.ndarray) -> Frames:
         indices = np.flatnonzero(games).astype(np.int32)
         observation, info = self.games.reset(indices)
-        self.now.observation[info["env_id"]] = observation  # envpool hands out new arrays, so they are ours to write
+        self.now.observation[info["env_id"]] = observation  # envpool returns new arrays, which we may write to
         self.now.level_seed[info["env_id"]] = info["level_seed"]
         return self.now
 
@@ -127,7 +127,7 @@ class EnvpoolGames:
 def start_games(
     backend: str, package: ModuleType, game: str, sizes: list[int], seed: int, threads: int, options: dict
 ) -> list[ProcgenGames | EnvpoolGames]:
-    """Groups of games of these sizes, the threads shared out; each game starts as it would if they were one group."""
+    """Start groups of games of these sizes, which share the threads; each game starts as it would in one group."""
     own_threads = max(1, threads // len(sizes))
     groups: list[Any] = []
     try:
@@ -137,7 +137,7 @@ def start_games(
             else:
                 groups.append(ProcgenGames(package, game, size, seed, own_threads, options))
         if backend == "procgen" and len(sizes) > 1:
-            # A game's levels depend on its index, and within a group that would begin at 0 again.
+            # A game's levels depend on its index, which starts at 0 in each group; so copy the states of one group.
             together = ProcgenGames(package, game, sum(sizes), seed, 1, options)
             groups.append(together)
             states = together.state()
@@ -153,11 +153,11 @@ def start_games(
 
 
 def import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
-    """Name, version and module of the asked, or of the first installed backend.
+    """Name, version and module of the given backend, or of the first installed one.
 
     Raises:
-        ValueError: a backend that is neither.
-        ImportError: it is not installed, or none is.
+        ValueError: an unknown backend.
+        ImportError: the given backend is not installed, or none is.
     """
     if backend not in (None, "procgen", "envpool"):
         raise ValueError(f"backend must be one of procgen, envpool; got {backend!r}")

@@ -1,13 +1,13 @@
 """The 16 Procgen games (Cobbe et al., 2020, https://arxiv.org/abs/1912.01588) as a batched TorchRL environment.
 
-``procgen_env("coinrun", 64, num_levels=200)`` is what a training run wants, ``ProcgenGamesEnv`` the bare games. Two
-packages hold the games: ``procgen`` (from OpenAI, or the re-upload procgen-mirror), and ``envpool`` >= 1.2.5. Rewards,
-ends and levels are the same in both for the same seed and actions; frames differ by a pixel or two, so one run keeps to
-one.
+``procgen_env("coinrun", 64, num_levels=200)`` is the environment for training, ``ProcgenGamesEnv`` the bare games. Two
+packages have the games: ``procgen`` (from OpenAI, or the re-upload procgen-mirror), and ``envpool`` >= 1.2.5. For the
+same seed and actions both have the same rewards, ends and levels; frames differ by a pixel or two, so that a run keeps
+to one package.
 
-Procgen starts the next episode by itself: the observation that comes with ``done`` is the next episode's first frame
-and the true last frame is never shown. So every end is ``terminated``, time-outs too, and nothing bootstraps through a
-frame that nobody saw (as in Baselines, CleanRL and DAAC); ``truncated`` additionally marks the time-outs.
+Procgen starts the next episode by itself: the observation that comes with ``done`` is the next episode's first frame,
+and the true last frame is never shown. So every end is ``terminated``, time-outs too, and no value target bootstraps
+from an unseen frame (as in Baselines, CleanRL and DAAC). ``truncated`` additionally marks the time-outs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _check_actions(action: Tensor, number: int) -> None:
 
 
 def _group_rows(num_envs: int, groups: int) -> list[slice]:
-    """The rows of each group of games, all of one size."""
+    """The rows of each group of games; all groups have the same size."""
     check_integer("groups", groups, 1, 2)
     if num_envs % groups:
         raise ValueError(f"num_envs must be even with groups=2; got {num_envs}")
@@ -53,46 +53,46 @@ class ProcgenGamesEnv(EnvBase):
     """``num_envs`` copies of one Procgen game in lockstep; batch size (N,) with N = num_envs.
 
     Keys: ``action`` int64 (N,) in [0, 15); ``observation`` uint8 (N, 3, 64, 64), never overwritten by a later step;
-    ``level_seed`` int64 (N, 1), the level of that frame; ``prev_level_complete`` bool (N, 1), whether the episode that
-    ended was won, where ``done``; ``reward`` float32 (N, 1), raw; ``done``, ``terminated``, ``truncated`` bool (N, 1).
+    ``level_seed`` int64 (N, 1), the level of that frame; ``prev_level_complete`` bool (N, 1), True with ``done`` if the
+    ended episode was won; ``reward`` float32 (N, 1), raw; ``done``, ``terminated``, ``truncated`` bool (N, 1).
 
-    ``terminated`` is ``done``: see the module's page. ``truncated`` marks the ends at the game's own limit
-    (``TIME_LIMIT[game]`` steps); an episode that is won or lost on exactly that step counts as truncated too.
+    ``terminated`` is ``done``: see the module's docstring. ``truncated`` marks ends at the game's step limit
+    (``TIME_LIMIT[game]``); an episode that is won or lost on exactly that step counts as truncated too.
 
-    ``reset`` steps no game that is at a first frame (all games at the start, and each game after its ``done``): it
-    returns the frames they show. A game in mid-episode gives up its episode and starts the next one, the others stay as
-    they are. The one exception: the first full ``reset`` after ``load_state_dict`` returns the restored frames.
+    ``reset`` does not step a game that shows a first frame (all games at the start, and each game after its ``done``),
+    and returns that frame. A game in the middle of an episode abandons it and starts the next one; the others are
+    unchanged. One exception: the first full ``reset`` after ``load_state_dict`` returns the restored frames.
 
     ``state_dict`` carries the games: a fresh environment that loads it continues bit for bit. envpool cannot save its
-    games (``resumable`` is False): there, loading restores nothing and a fresh environment goes on with fresh episodes.
+    games (``resumable`` is False): there loading restores nothing, and a fresh environment begins new episodes.
 
     Args:
         game: one of ``GAMES``.
-        num_envs: N >= 1.
-        num_levels: levels are drawn from [start_level, start_level + num_levels); 0: from all 2^31 - 1 levels.
-        start_level: the first level; only with num_levels > 0 (the games ignore it otherwise, so that is refused).
+        num_envs: N >= 1, number of games.
+        num_levels: number of levels: they are drawn from [start_level, start_level + num_levels). 0: all 2^31 - 1.
+        start_level: first level; must be 0 with num_levels 0, where the games would ignore it.
         distribution_mode: easy or hard; for some games extreme, memory or exploration (``distribution_modes(game)``).
             Exploration is one hard level of the authors' choice, so it takes no num_levels and no start_level.
-        seed: of the order of levels, in [0, 2^31 - 1]. ``set_seed`` starts the games anew.
+        seed: seed of the order of levels, in [0, 2^31 - 1]. ``set_seed`` restarts the games.
         num_threads: threads that step the games, >= 1; default: the number of cores, at most 4 for each group.
-        groups: 1, or 2 for two halves that can step apart (``begin``, ``wait``); N must be even then. Each game plays
-            the same levels either way.
+        groups: 1, or 2 for two halves that can step independently (``begin``, ``wait``); N must then be even. Each game
+            plays the same levels either way.
         backend: "procgen", "envpool", or None for the first of the two that is installed.
-        device: of the tensors; the games run on the CPU.
+        device: device of the tensors; the games run on the CPU.
         use_backgrounds, center_agent, restrict_themes, use_monochrome_assets, paint_vel_info: the games' own options,
             https://github.com/openai/procgen.
-        use_sequential_levels: a level that is won leads on to the level 997 seeds further, outside of num_levels,
-            without a done; needs the procgen backend.
+        use_sequential_levels: continue a won level, without a done, with the level 997 seeds further, outside of
+            num_levels; needs the procgen backend.
 
     Raises:
-        ValueError: an argument outside its range, or an action that is no integer in [0, 15) or of another shape.
-        RuntimeError: use after ``close``, or in a process that was forked off the one that made it.
+        ValueError: an argument outside its range, or an action that is not an integer in [0, 15) or has another shape.
+        RuntimeError: use after ``close``, or in a forked process.
         ImportError: the backend is not installed, or another module is called ``procgen``.
 
     Attributes:
-        groups: the rows of each group, slices.
+        groups: slices, the rows of each group.
         backend: "procgen" or "envpool". backend_version: e.g. "procgen-mirror 0.10.7".
-        resumable: whether ``state_dict`` can restore the games.
+        resumable: True if ``state_dict`` can restore the games.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ProcgenGamesEnv(EnvBase):
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
         self._make_specs()
         self._start()
-        self.is_closed = False  # TorchRL takes it for closed until it is told
+        self.is_closed = False  # TorchRL's default is True
 
     def _make_specs(self) -> None:
         batch, device = self.batch_size, self.device
@@ -153,12 +153,12 @@ class ProcgenGamesEnv(EnvBase):
         self.action_spec = Categorical(NUM_ACTIONS, shape=batch, dtype=torch.int64, device=device)
 
     def _start(self) -> None:
-        """Build the games; they stand at the first frame of their first episodes."""
+        """Build the games, which show the first frames of their first episodes."""
         games = self.batch_size[0]
         self._games = self._new_games()
-        self._elapsed = np.zeros(games, dtype=np.int64)  # steps into the episode; 0: the game shows a first frame
+        self._elapsed = np.zeros(games, dtype=np.int64)  # steps of the episode so far; 0: the game shows a first frame
         self._just_loaded = False
-        self._coming: Frames | None = None  # of a step of which some groups have arrived
+        self._coming: Frames | None = None  # frames of a step for which some groups have been waited for
         self._now = self._gather()
 
     def _new_games(self) -> list[Any]:
@@ -166,7 +166,7 @@ class ProcgenGamesEnv(EnvBase):
         return start_games(self.backend, self._package, self.game, sizes, self._seed, self._num_threads, self._options)
 
     def _gather(self) -> Frames:
-        """What all games show, waiting for those under way; in arrays that nobody writes to again."""
+        """Wait for all games; return their frames in arrays that are never written to again."""
         for group in range(len(self.groups)):
             self._take(group, self._games[group].frames())
         frames, self._coming = self._coming, None
@@ -174,8 +174,8 @@ class ProcgenGamesEnv(EnvBase):
         return frames
 
     def _take(self, group: int, part: Frames) -> None:
-        """Copy what a group shows. The copy is numpy's: torch's threads would spin beside those of the games."""
-        if self._coming is None:  # in the arrays' own order of bytes: no pixel is moved
+        """Copy a group's frames, by NumPy, because torch's threads would compete with those of the games."""
+        if self._coming is None:  # empty_like keeps the memory layout, so that pixels are copied in order
             games = self.batch_size[0]
             self._coming = Frames(*(np.empty_like(array, shape=(games, *array.shape[1:])) for array in part))
         for whole, array in zip(self._coming, part, strict=True):
@@ -196,7 +196,7 @@ class ProcgenGamesEnv(EnvBase):
         }
 
     def begin(self, group: int, action: Tensor) -> None:
-        """Send a group off with its actions, (N / groups,); ValueError for what is no integer in [0, 15)."""
+        """Start a step of a group with its actions, (N / groups,); ValueError unless integers in [0, 15)."""
         rows = self.groups[group]
         _check_actions(action, rows.stop - rows.start)
         chosen = action.cpu().numpy()
@@ -205,10 +205,10 @@ class ProcgenGamesEnv(EnvBase):
         self._games[group].begin(chosen.astype(np.int32))
 
     def wait(self, group: int) -> Tensor:
-        """The frames (N / groups, 3, 64, 64) that a group shows after the step begun.
+        """Wait for the step that a group has begun; return its frames (N / groups, 3, 64, 64).
 
-        Once every group has been waited for, the next ``step`` of the environment takes what has come, and steps no
-        game: so groups can begin their next step before the environment has dealt with this one.
+        After all groups have been waited for, the next ``step`` of the environment returns these frames and steps no
+        game. So a group can begin its next step before the environment has processed this one.
         """
         self._take(group, self._games[group].frames())
         assert self._coming is not None
@@ -227,7 +227,7 @@ class ProcgenGamesEnv(EnvBase):
         done, complete = frames.first, frames.level_complete.astype(bool)
         self._elapsed += 1
         timed_out = done & (self._elapsed >= TIME_LIMIT[self.game])
-        self._elapsed[done | complete] = 0  # with sequential levels, a level won starts the clock again without a done
+        self._elapsed[done | complete] = 0  # with sequential levels, a won level restarts the count without a done
         self._just_loaded = False
         shown = self._shown(frames, complete, copy=False)
         shown["reward"] = self._column(frames.reward, np.float32)
@@ -236,7 +236,7 @@ class ProcgenGamesEnv(EnvBase):
         return TensorDict(shown, self.batch_size, device=self.device)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        self._games[0].games  # noqa: B018  (RuntimeError where they are closed, or another process's)
+        self._games[0].games  # noqa: B018  (RuntimeError if they are closed, or belong to another process)
         mask = lockstep.reset_mask(tensordict)
         abandoned = self._elapsed > 0
         if mask is not None:
@@ -255,7 +255,7 @@ class ProcgenGamesEnv(EnvBase):
         return TensorDict(shown | ends, self.batch_size, device=self.device)
 
     def _set_seed(self, seed: int | None) -> None:
-        """Start the games anew with this seed."""
+        """Restart the games with this seed."""
         self._seed = check_integer("seed", seed, 0, INT32_MAX)
         self._close_games()
         self._start()
@@ -269,7 +269,7 @@ class ProcgenGamesEnv(EnvBase):
         return identity | self._options
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The games as uint8 tensors (None with envpool), the clocks, and the settings that they belong to."""
+        """The games as uint8 tensors (None with envpool), their step counts, and the environment's settings."""
         games = None
         if self.resumable:
             states = [state for group in self._games if isinstance(group, ProcgenGames) for state in group.state()]
@@ -277,7 +277,7 @@ class ProcgenGamesEnv(EnvBase):
         return {"settings": self._settings(), "games": games, "elapsed": torch.from_numpy(self._elapsed.copy())}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore the games. Raises ValueError, naming what differs, if they were saved under other settings."""
+        """Restore the games; ValueError, naming the settings that differ, if saved under others."""
         lockstep.check_settings(self._settings(), state["settings"], "games")
         if self.resumable:
             states = [game.numpy().tobytes() for game in state["games"]]
@@ -289,10 +289,10 @@ class ProcgenGamesEnv(EnvBase):
             self._just_loaded = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """To copy or pickle: with the games' states in place of the games, which only the procgen backend has."""
+        """Copy or pickle with the games' states in place of the games; only the procgen backend has states."""
         state = super().__getstate__()  # a copy
         del state["_package"]
-        if self.resumable:  # else the games themselves refuse
+        if self.resumable:  # else the games raise an error
             state["_games"] = [group.state() for group in self._games]
         return state
 
@@ -310,15 +310,15 @@ class ProcgenGamesEnv(EnvBase):
         super().close(raise_if_closed=raise_if_closed)
 
 
-ProcgenEnv = ProcgenGamesEnv  # its name in decouple 0.1, which TorchRL has too
+ProcgenEnv = ProcgenGamesEnv  # name in decouple 0.1; TorchRL has a class of that name too
 
 
 class EpisodesInState(Transform):
     """Puts the games, and the return and length of unfinished episodes, into the environment's ``state_dict``.
 
     TorchRL's ``TransformedEnv.state_dict`` holds its transforms only, so one of them has to carry the games.
-    The first full ``reset`` after loading hands back ``episode_reward`` and ``step_count`` with the restored frames, so
-    the episode that was cut by a checkpoint reports its whole return. A reset of some games leaves both as they are in
+    The first full ``reset`` after loading returns ``episode_reward`` and ``step_count`` with the restored frames, so
+    that an episode interrupted by a checkpoint reports its whole return. A reset of some games leaves both unchanged in
     the others.
     """
 
@@ -336,9 +336,9 @@ class EpisodesInState(Transform):
         return next_tensordict
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        begun = tensordict.get("_reset", None)  # None: all
+        begun = tensordict.get("_reset", None)  # None: full reset
         shown = {key: tensordict_reset.get(key) for key in self.RUNNING}
-        if begun is not None:  # RewardSum and StepCounter may say 0 of the others: TorchRL then leaves it out
+        if begun is not None:  # RewardSum and StepCounter may return 0 for the other games, which TorchRL ignores
             goes_on, before = ~begun.reshape(-1, 1), self._running or shown
             self._running = {key: torch.where(goes_on, before[key], value) for key, value in shown.items()}
         elif not self._just_loaded:
@@ -347,17 +347,17 @@ class EpisodesInState(Transform):
         return tensordict_reset.update(self._running)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The games' state (see ``ProcgenGamesEnv.get_extra_state``) and the running return and length, (N, 1) each."""
+        """The games' state (``ProcgenGamesEnv.get_extra_state``), and the running return and length, (N, 1) each."""
         running = {key: value.clone() for key, value in self._running.items()}
         return {"games": self._game_env().get_extra_state(), "running": running}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore both; ValueError if the games were saved under other settings."""
+        """Restore all of it; ValueError if the games were saved under other settings."""
         env = self._game_env()
         env.set_extra_state(state["games"])
         if env.resumable:
             self._running = {key: value.to(env.device or "cpu") for key, value in state["running"].items()}
-            self._just_loaded = bool(self._running)  # nothing runs before the first step
+            self._just_loaded = bool(self._running)  # empty before the first step
 
     def _game_env(self) -> ProcgenGamesEnv:
         container = self.container
@@ -373,19 +373,19 @@ class EpisodesInState(Transform):
 def procgen_env(
     game: str, num_envs: int, *, scale_rewards: bool = True, gamma: float = 0.99, **options: Any
 ) -> TransformedEnv:
-    """The games as the Procgen studies train on them: raw episode statistics, scaled rewards.
+    """Make the games as Procgen studies train on them: with raw episode statistics and scaled rewards.
 
-    Adds to the keys of ``ProcgenGamesEnv`` ``episode_reward`` float32 (N, 1), the raw return so far, and ``step_count``
-    int64 (N, 1); next to a done both belong to the episode that ended. ``state_dict`` carries the games, these two, and
-    the scaling's statistics. To resume: build, ``load_state_dict``, and only then hand it to a collector, which resets
-    it.
+    Adds two keys to those of ``ProcgenGamesEnv``: ``episode_reward`` float32 (N, 1), the raw return so far, and
+    ``step_count`` int64 (N, 1). With a done both belong to the episode that ended. ``state_dict`` carries the games,
+    these two, and the scaling's statistics. To resume: build, ``load_state_dict``, and only then pass it to a
+    collector, which resets it.
 
     Args:
         game: one of ``GAMES``.
-        num_envs: N >= 1.
+        num_envs: N >= 1, number of games.
         scale_rewards: put ``RunningRewardScaling`` last; False for evaluation.
-        gamma: the scaling's discount, in [0, 1].
-        **options: the other arguments of ``ProcgenGamesEnv``.
+        gamma: discount of the scaling's return, in [0, 1].
+        **options: other arguments of ``ProcgenGamesEnv``.
 
     >>> env = procgen_env("coinrun", 2, num_levels=200)
     >>> env.rollout(3)["next", "episode_reward"].shape
@@ -393,6 +393,6 @@ def procgen_env(
     """
     scaling = (
         [RunningRewardScaling(gamma=gamma)] if scale_rewards else []
-    )  # before there are games: it may refuse gamma
+    )  # made before the games, because it may refuse gamma
     transforms = Compose(RewardSum(), StepCounter(), EpisodesInState(), *scaling)
     return TransformedEnv(ProcgenGamesEnv(game, num_envs, **options), transforms)

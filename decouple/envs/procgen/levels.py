@@ -1,15 +1,17 @@
-"""Which levels of Procgen repeat one another: test episodes on levels that are like none trained on.
+"""Repeated levels of Procgen, and the test episodes whose levels repeat no training level.
 
     seen = training_fingerprints("coinrun", num_levels=200)
     unseen = unseen_episodes("coinrun", 100, seed=0, seen=seen)         # bool (100,)
 
-A level is told by its first frame with the whole level in view (`center_agent=False`), as in
-https://github.com/openai/procgen/issues/100, where of levels beyond 100,000 others 24% show the first frame of one of
-them in coinrun and 20% in maze. Told by its `frame`, the same layout before another background is another level; by its
-`layout`, the frame with plain backgrounds, one theme and monochrome assets, it is the same, and far more levels repeat.
+A level is identified by its first frame with the whole level in view (`center_agent=False`), as in
+https://github.com/openai/procgen/issues/100. There, 24% of further levels of coinrun, and 20% of maze, have the first
+frame of one of 100,000 levels. With `told_by="frame"` the same layout before another background is another level. With
+`"layout"`, the frame with plain backgrounds, one theme and monochrome assets, it is the same level, and far more levels
+repeat.
 
-Games that add what comes later (bigfish, bossfight, dodgeball, leaper, plunder, starpilot) or scroll (fruitbot) show
-little of a level at first. There an equal layout need not go on equally: more is left out than repeats, never less.
+Some games add objects later (bigfish, bossfight, dodgeball, leaper, plunder, starpilot) or scroll (fruitbot): the first
+frame shows little of a level. Levels with equal first layouts may then differ later, so that too many episodes are left
+out, never too few.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from decouple.envs.procgen.games import ProcgenGamesEnv
 
 __all__ = ["LOOKS", "first_frames", "training_fingerprints", "unseen_episodes"]
 
-LOOKS: dict[str, dict[str, bool]] = {  # what tells a level: the games' options that its first frame is drawn with
+LOOKS: dict[str, dict[str, bool]] = {  # value of `told_by`: the game's options with which the first frame is drawn
     "frame": {},
     "layout": {"use_backgrounds": False, "restrict_themes": True, "use_monochrome_assets": True},
 }
@@ -39,18 +41,18 @@ NO_OP = 4
 def first_frames(
     game: str, num_envs: int, *, told_by: str = "layout", **options: Any
 ) -> Generator[tuple[int, bytes], None, None]:
-    """Level seed and fingerprint of one episode's start after another, of all games in turn, without end.
+    """Yield level seed and fingerprint of the first frame of one episode after another, without end, games in turn.
 
-    The first `num_envs` are the levels that the first episodes of `ProcgenGamesEnv(game, num_envs, **options)` play.
+    The first `num_envs` are the levels of the first episodes of `ProcgenGamesEnv(game, num_envs, **options)`.
 
     Args:
         game: one of `GAMES`.
-        num_envs: games in lockstep.
-        told_by: `layout` or `frame`: what is to be equal where fingerprints are.
-        **options: those of `ProcgenGamesEnv` that choose levels, and `num_threads`, `backend`.
+        num_envs: number of games in lockstep.
+        told_by: `layout` or `frame`: the view whose equality makes fingerprints equal.
+        **options: options of `ProcgenGamesEnv` that choose levels, and `num_threads`, `backend`.
 
     Yields:
-        The level's seed, and 16 bytes that are equal for equal levels.
+        The level's seed, and a fingerprint of 16 bytes, equal for equal levels.
     """
     check_setting("told_by", told_by, LOOKS.__contains__, " or ".join(LOOKS))
     env = ProcgenGamesEnv(game, num_envs, center_agent=False, **LOOKS[told_by], **options)
@@ -76,17 +78,17 @@ def training_fingerprints(
 ) -> frozenset[bytes]:
     """Fingerprints of all levels in [start_level, start_level + num_levels).
 
-    Games draw their levels, so about n log n starts are seen for n levels: 200 take about a second.
+    Games draw their levels at random, so that n levels take about n log n episode starts: 200 take about a second.
 
     Args:
         game: one of `GAMES`.
-        num_levels: at least 1.
-        start_level: the first.
-        progress: called with the levels found and `num_levels`.
+        num_levels: number of levels, at least 1.
+        start_level: first level.
+        progress: function called with the number of levels found so far and `num_levels`.
         **options: `told_by`, `distribution_mode`, `num_threads`, `backend`, as for `first_frames`.
 
     Returns:
-        At most `num_levels`: training levels may repeat one another.
+        Set of at most `num_levels` fingerprints: training levels may repeat one another.
     """
     levels = {"num_levels": num_levels, "start_level": start_level}
     found: dict[int, bytes] = {}
@@ -101,14 +103,14 @@ def training_fingerprints(
 
 @checked(num_envs=at_least(1), seed=SEED)
 def unseen_episodes(game: str, num_envs: int, seed: int, seen: Collection[bytes], **options: Any) -> Tensor:
-    """Which of the first episodes on all levels play a level whose fingerprint is none of those seen.
+    """A mask of the games whose first episode, drawn from all levels, has a level whose fingerprint is not in `seen`.
 
     Args:
         game: one of `GAMES`.
-        num_envs: of the environment that plays the episodes.
-        seed: of that environment, on which its levels depend.
-        seen: from `training_fingerprints`.
-        **options: as for `training_fingerprints`.
+        num_envs: N, number of games in the environment that plays the episodes.
+        seed: seed of that environment, which determines its levels.
+        seen: fingerprints from `training_fingerprints`.
+        **options: options as for `training_fingerprints`.
 
     Returns:
         Bool (N,), for the first episode of each game of `ProcgenGamesEnv(game, num_envs, seed=seed)`.

@@ -23,32 +23,32 @@ GAMES: tuple[str, ...] = (
 )
 # fmt: on
 TIME_LIMIT: dict[str, int] = dict.fromkeys(GAMES, 1000) | {
-    **{"bigfish": 6000, "bossfight": 4000, "plunder": 4000},  # steps per episode; the games' own `timeout`
+    **{"bigfish": 6000, "bossfight": 4000, "plunder": 4000},  # steps per episode: the games' `timeout`
     **{"leaper": 500, "maze": 500},
 }
 EXTREME_GAMES = ("chaser", "dodgeball", "leaper", "starpilot")
 MEMORY_GAMES = ("caveflyer", "dodgeball", "heist", "jumper", "maze", "miner")
-EXPLORATION_LEVELS = {  # the one hard level of each that the games' authors chose for exploration
+EXPLORATION_LEVELS = {  # the hard level of each game that its authors chose for exploration
     **{"coinrun": 1949448038, "caveflyer": 1259048185, "leaper": 1318677581, "jumper": 1434825276},
     **{"maze": 158988835, "heist": 876640971, "climber": 1561126160, "ninja": 1123500215},
 }
 
 
 def distribution_modes(game: str) -> tuple[str, ...]:
-    """The distribution modes that ``game`` has: easy and hard, for some games extreme, memory and exploration."""
+    """The distribution modes of ``game``: easy and hard, for some games also extreme, memory and exploration."""
     _check_choice("game", game, GAMES)
     games_of = {"extreme": EXTREME_GAMES, "memory": MEMORY_GAMES, "exploration": EXPLORATION_LEVELS}
     return ("easy", "hard", *(mode for mode, games in games_of.items() if game in games))
 
 
 def level_options(game: str, distribution_mode: str, num_levels: int, start_level: int) -> dict[str, Any]:
-    """What the games' library is given to choose levels.
+    """The level options for the games' library.
 
     Args:
         game: one of ``GAMES``.
         distribution_mode: one of ``distribution_modes(game)``; exploration is one hard level.
-        num_levels: levels are drawn from [start_level, start_level + num_levels); 0: from all 2^31 - 1.
-        start_level: the first level; 0 with num_levels 0.
+        num_levels: number of levels: they are drawn from [start_level, start_level + num_levels). 0: all 2^31 - 1.
+        start_level: first level; 0 with num_levels 0.
 
     Raises:
         ValueError: an argument outside its range.

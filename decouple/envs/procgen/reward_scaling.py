@@ -1,9 +1,9 @@
 """Rewards divided by the running standard deviation of the discounted return, as in OpenAI Baselines.
 
-``TransformedEnv(env, RunningRewardScaling())``; put ``RewardSum`` before it to keep the raw episode return. Source:
-``VecNormalize`` and ``RunningMeanStd`` in https://github.com/openai/baselines, files
-``baselines/common/vec_env/vec_normalize.py`` and ``baselines/common/running_mean_std.py``; the published Procgen
-results are trained with it.
+Use: ``TransformedEnv(env, RunningRewardScaling())``; put ``RewardSum`` before it to keep the raw episode return.
+Source: ``VecNormalize`` and ``RunningMeanStd`` in https://github.com/openai/baselines, files
+``baselines/common/vec_env/vec_normalize.py`` and ``baselines/common/running_mean_std.py``. The published Procgen
+results were trained with it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class RunningRewardScaling(Transform):
         r    <- clip(r / sqrt(v + epsilon), -clip, clip)
         R    <- 0 where done
 
-    The mean and the variance are merged batch by batch (Chan et al., 1979) over every leading axis of the reward. The
-    return runs forward in time, as in Baselines: it is the decayed sum of past rewards. A full ``reset`` touches
-    nothing, so a collector that resets its environment when it starts leaves a restored run as it was; a reset of some
-    games sets R to 0 in these, also where their episodes had not ended. All state lies in buffers; ``state_dict``
-    carries it, and a fresh transform takes the shape of R from the state that it loads.
+    The mean and the variance are merged batch by batch (Chan et al., 1979), over all axes of the reward. The return
+    runs forward in time, as in Baselines: it is the decayed sum of past rewards. A full ``reset`` changes nothing, so
+    that a collector's reset at its start leaves a restored run unchanged. A reset of some games sets their R to 0, also
+    where their episodes had not ended. All state is in buffers, and so in ``state_dict``; a fresh transform takes the
+    shape of R from the state that it loads.
 
     Args:
-        gamma: discount of the return, in [0, 1]. Baselines' 0.99 whatever the algorithm's own discount is.
+        gamma: discount of the return, in [0, 1]; Baselines' 0.99, independent of the algorithm's discount.
         clip: largest magnitude of a scaled reward, > 0.
-        epsilon: added to the variance, >= 0.
+        epsilon: number added to the variance, >= 0.
 
     Raises:
         ValueError: an argument outside its range.
@@ -75,7 +75,7 @@ class RunningRewardScaling(Transform):
         return next_tensordict
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
-        begun = tensordict.get("_reset", None)  # None: all
+        begun = tensordict.get("_reset", None)  # None: full reset
         if begun is not None and self.discounted_return.numel():
             begun = begun.reshape(self.discounted_return.shape)
             self.discounted_return = self.discounted_return.masked_fill(begun, 0.0)
@@ -83,17 +83,17 @@ class RunningRewardScaling(Transform):
 
     @torch.no_grad()
     def scale(self, reward: Tensor, done: Tensor) -> Tensor:
-        """Take one step's raw rewards into the statistics and return them scaled.
+        """Add one step's raw rewards to the statistics and return them scaled.
 
         Args:
-            reward: (*batch, 1), one step of every game.
-            done: (*batch, 1) bool, where the episode ended with this reward.
+            reward: raw rewards of one step, (*batch, 1).
+            done: True where the episode ended with this reward, bool (*batch, 1).
 
         Returns:
-            the scaled rewards, (*batch, 1), dtype of ``reward``.
+            Scaled rewards, (*batch, 1), dtype of ``reward``.
 
         Raises:
-            ValueError: ``done`` or the reward has another shape than before.
+            ValueError: ``done`` has another shape than ``reward``, or ``reward`` another shape than before.
         """
         if done.shape != reward.shape:
             raise ValueError(f"done must have the reward's shape {tuple(reward.shape)}; got {tuple(done.shape)}")
@@ -110,7 +110,7 @@ class RunningRewardScaling(Transform):
         return scaled.clamp(-self.clip, self.clip).to(reward.dtype)
 
     def _merge(self, sample: Tensor) -> None:
-        """Chan et al.'s merge of a batch's count, mean and (biased) variance into the running ones."""
+        """Merge a batch's count, mean and (biased) variance into the running ones (Chan et al., 1979)."""
         number = sample.numel()
         total = self.count + number
         delta = sample.mean() - self.mean
@@ -125,4 +125,4 @@ class RunningRewardScaling(Transform):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-RewardScaling = RunningRewardScaling  # its name in decouple 0.1, which TorchRL has too
+RewardScaling = RunningRewardScaling  # name in decouple 0.1; TorchRL has a class of that name too

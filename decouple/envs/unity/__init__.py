@@ -1,4 +1,4 @@
-"""Builds of Unity that use ML-Agents."""
+"""Unity builds with ML-Agents as environments."""
 
 from decouple.envs.unity.build import UnityEnv, unity_env
 

@@ -1,8 +1,8 @@
 """A Unity build with ML-Agents (https://github.com/Unity-Technologies/ml-agents) as an environment of one policy.
 
 ``unity_env("builds/FoodCollector.x86_64", seeds=[0])`` starts the build, through TorchRL's ``UnityMLAgentsEnv``. Its
-batch size is (1, N): the N agents of the build, as N environments in lockstep that one policy acts in. It needs a
-Python environment of its own; that, and how to make a build, is in docs/unity.md.
+batch size is (1, N): the N agents of the build are N environments in lockstep, with one policy. It needs a separate
+Python environment; docs/unity.md describes that, and how to make a build.
 """
 
 from __future__ import annotations
@@ -32,50 +32,50 @@ from decouple.envs.unity.conversion import AgentActions, Turn, observation_size
 __all__ = ["UnityEnv", "unity_env"]
 
 GROUP = "agents"  # TorchRL's name for all agents in one group
-BASE_PORT, LAST_PORT = 5005, 65535  # ML-Agents' own first port; builds that run at once take one each
-MOST_MESSAGES = 1000  # without anybody who asks for an action, before the build counts as stuck
+BASE_PORT, LAST_PORT = 5005, 65535  # ML-Agents' default first port, and the largest; each running build takes one
+MOST_MESSAGES = 1000  # messages in which no agent asks for an action, until the build counts as stuck
 
 
 class _Build(UnityMLAgentsEnv):
-    """TorchRL's environment as it is, but a build that it finds no agents in, or that dies at once, is ended."""
+    """TorchRL's environment; in addition it closes a build that has no agents or dies at its start."""
 
     def _make_specs(self, env: Any) -> None:
         try:
             super()._make_specs(env)
         except BaseException as error:
             env.close()
-            if isinstance(error, ValueError):  # that there are no agents
+            if isinstance(error, ValueError):  # no agents
                 raise ValueError(f"the build's agents must ask for actions at its start; TorchRL: {error}") from error
             raise
 
 
 class UnityEnv(EnvBase):
-    """The N agents of a Unity build, acted for by one policy, in lockstep; batch size (1, N). Made by ``unity_env``.
+    """The N agents of a Unity build in lockstep, with one policy; batch size (1, N). Made by ``unity_env``.
 
     Keys: ``observation`` float32 (1, N, O), the agent's arrays one after the other; ``action`` float32 (1, N, A) or
     int64 (1, N), see ``AgentActions``; ``reward`` float32 (1, N, 1); ``episode_reward`` float32 (1, N, 1), the sum of
     the episode's rewards so far; ``step_count`` int64 (1, N, 1), its actions so far; ``done``, ``terminated``,
-    ``truncated`` bool (1, N, 1). The observation next to an end is the true last one. An action beyond [-1, 1] goes to
-    the build as it is.
+    ``truncated`` bool (1, N, 1). The observation of a last step is the true last one. An action beyond [-1, 1] goes to
+    the build unchanged.
 
-    Unity begins an agent's next episode by itself: to reset agents that have ended hands out their first observations
-    and leaves the others alone. Only a full reset, asked for while episodes run or without a mask, resets the scene.
+    Unity begins an agent's next episode by itself. So a reset of ended agents only returns their first observations,
+    and leaves the others alone. Only a full reset, without a mask or while episodes run, resets the scene.
 
-    TorchRL's ``UnityMLAgentsEnv`` starts the build, finds its agents, and passes actions, steps and resets on. What
-    came back is read beside it: it puts an agent's terminal step over its decision step of the same message, and so
-    loses the first observation of the next episode.
+    TorchRL's ``UnityMLAgentsEnv`` starts the build, finds its agents, and passes actions, steps and resets on. Its
+    observations are not used: where a message has both a terminal and a decision step of an agent, it keeps only the
+    terminal one, and loses the first observation of the next episode. So the build's messages are read directly.
 
-    A build cannot be saved: ``state_dict`` holds the settings only, and every episode begins anew after loading.
+    A build cannot be saved: ``state_dict`` holds the settings only, and all episodes begin anew after loading.
 
     Raises:
         ValueError: an action that is not finite, outside the discrete range or of another shape; a reset of some agents
             of which not all have ended; a state that was saved under other settings.
         RuntimeError: a step beyond the end of an episode; a build that does not keep to lockstep (``Turn``); use after
-            ``close``, or in a process that was forked off.
+            ``close``, or in a forked process.
 
     Attributes:
-        seeds: the seed that the build was started with, in a list. agents: their ids in Unity, in the order of the
-            rows. actions: the form of their actions.
+        seeds: seed of the build, in a list. agents: ids of the agents in Unity, in the order of the rows.
+        actions: form of their actions.
     """
 
     def __init__(self, build: UnityMLAgentsEnv, seeds: list[int]) -> None:
@@ -89,12 +89,11 @@ class UnityEnv(EnvBase):
         self._shapes = [(each.name, tuple(each.shape)) for each in spec.observation_specs]
         self.actions = AgentActions(spec.action_spec.continuous_size, tuple(spec.action_spec.discrete_branches))
         self._make_specs(observation_size(self._shapes))
-        # TorchRL wants to see the last observations of agents that a message leaves out; what it makes of them is
-        # not read.
+        # TorchRL needs observations of agents that a message leaves out; zeros will do, since its output is not read.
         self._blank = build.observation_spec.zero()[GROUP].to_dict()
         self._start()
         self._owned = Owned(build, _close_build, "a Unity build's agents")
-        self.is_closed = False  # TorchRL takes it for closed until it is told
+        self.is_closed = False  # TorchRL's default is True
         _close_at_exit(self)
 
     @property
@@ -116,7 +115,7 @@ class UnityEnv(EnvBase):
         self._terminated, self._truncated = np.ones(number, dtype=np.bool_), np.zeros(number, dtype=np.bool_)
 
     def _shown(self) -> dict[str, Tensor]:
-        """Copies: what is handed out must not change with the next step."""
+        """The outputs, as copies, which must not change with the next step."""
         terminated = torch.from_numpy(self._terminated.copy())
         truncated = torch.from_numpy(self._truncated.copy())
         columns = {
@@ -130,12 +129,12 @@ class UnityEnv(EnvBase):
         return shown | {"observation": torch.from_numpy(self._observation.copy())[None]}
 
     def _checked(self, action: Tensor) -> np.ndarray:
-        """One row per agent, (N, A), or (N,) where actions are discrete."""
+        """Checked actions, one row per agent: (N, A), or (N,) for discrete ones."""
         lockstep.check_shape(action, self._action_shape)
         values = action.detach().cpu().numpy()[0]
         if self.actions.continuous:
             with np.errstate(over="ignore"):
-                values = values.astype(np.float32)  # as it goes to the build, where 1e300 is infinite
+                values = values.astype(np.float32)  # the build's type, in which 1e300 is infinite
             if not np.isfinite(values).all():
                 raise ValueError(f"action must be finite; got {values.tolist()}")
             return values
@@ -145,7 +144,7 @@ class UnityEnv(EnvBase):
         return values
 
     def _message(self, action: np.ndarray) -> TensorDict:
-        """Our actions, in the nested form of TorchRL's wrapper."""
+        """Our actions in the nested form of TorchRL's wrapper."""
         continuous, discrete = map(torch.from_numpy, self.actions.to_unity(action))
         parts = {"continuous_action": continuous, "discrete_action": discrete}
         agents = {}
@@ -155,12 +154,12 @@ class UnityEnv(EnvBase):
         return TensorDict({GROUP: agents})
 
     def _turn(self, message: TensorDict) -> Turn:
-        """What the build says until all its agents ask for an action; the first message has arrived."""
+        """Read messages until all agents ask for an action; the first message has arrived."""
         turn = Turn(self.agents, self._observation.shape[1])
         for _ in range(MOST_MESSAGES):
             if turn.add(*self._build.get_steps(self._behavior)):
                 return turn
-            self._build.step(message.copy())  # nobody asks, so nobody acts: the simulation goes on
+            self._build.step(message.copy())  # no agent asks, so no agent acts; the simulation goes on
         raise RuntimeError(f"an agent must ask for an action sometime; none did in {MOST_MESSAGES} messages")
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
@@ -192,7 +191,7 @@ class UnityEnv(EnvBase):
         return TensorDict(self._shown(), self.batch_size)
 
     def _idle(self) -> np.ndarray:
-        """An action to fill messages with that nobody acts on."""
+        """An action that fills a message in which no agent acts."""
         return np.zeros(tuple(self._action_shape[1:]), dtype=np.float32 if self.actions.continuous else np.int64)
 
     def _set_seed(self, seed: int | None) -> None:
@@ -209,11 +208,11 @@ class UnityEnv(EnvBase):
         }
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The settings; Unity saves nothing of a running simulation."""
+        """The settings; a running simulation of Unity cannot be saved."""
         return {"settings": self._settings()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """All episodes begin anew. Raises ValueError, naming what differs, if saved under other settings."""
+        """Begin all episodes anew; ValueError, naming the settings that differ, if saved under others."""
         lockstep.check_settings(self._settings(), state["settings"], "build")
         self._start()
 
@@ -229,10 +228,10 @@ def _close_build(build: UnityMLAgentsEnv) -> None:
 
 
 def _close_at_exit(env: EnvBase) -> None:
-    """End a build that nobody closed.
+    """Close the build at Python's exit, if it is still open.
 
-    ML-Agents does so in ``atexit``, which Python comes to after it has waited for the threads of gRPC's server. They
-    wait for the build, so that a program without ``close`` would never end.
+    ML-Agents does so in ``atexit``, which Python calls only after the threads of gRPC's server have ended. These wait
+    for the build, so that a program without ``close`` would never end.
     """
     there = weakref.ref(env)
 
@@ -241,18 +240,18 @@ def _close_at_exit(env: EnvBase) -> None:
         if left is not None and not left.is_closed:
             left.close()
 
-    # As concurrent.futures registers its own wait; what was registered last is called first.
+    # concurrent.futures registers its wait in the same way; the function registered last is called first.
     threading._register_atexit(close)
 
 
 def _mlagents(module: str) -> Any:
-    """A module of mlagents_envs; its name is put together here, so that this file is checked where it is missing."""
+    """Import a module of mlagents_envs, by name, so that a type checker accepts this file where it is missing."""
     own = "in a Python environment of its own (docs/unity.md): pip install 'decouple[unity]'"
     try:
         found = importlib.import_module(f"mlagents_envs.{module}")
     except ImportError as error:
         raise ImportError(f"unity_env needs mlagents-envs, {own}") from error
-    except TypeError as error:  # raised by protobuf where generated code is older than it takes
+    except TypeError as error:  # raised by a protobuf that is too new for the generated code
         raise ImportError(f"mlagents-envs needs protobuf < 3.21, {own}") from error
     if int(np.__version__.partition(".")[0]) < 2:  # np.bool went with NumPy 1.24 and came back with 2.0
         raise ImportError(f"mlagents-envs needs NumPy >= 2 beside decouple; got {np.__version__}; {own}")
@@ -260,9 +259,9 @@ def _mlagents(module: str) -> Any:
 
 
 def _free_worker(base_port: int) -> int:
-    """The first worker whose port nobody listens on.
+    """The first worker id whose port is free.
 
-    Asked for here: a ``UnityEnvironment`` that finds its port taken leaves an error behind that shows at exit.
+    Tested here, because a ``UnityEnvironment`` that finds its port taken causes an error at Python's exit.
     """
     for port in range(base_port, LAST_PORT + 1):
         with socket.socket() as probe:
@@ -277,11 +276,11 @@ def _free_worker(base_port: int) -> int:
 
 
 def _start_build(file_name: str | None, seed: int, time_scale: float, **settings: Any) -> UnityMLAgentsEnv:
-    """TorchRL's environment, with its build started.
+    """Start a build in TorchRL's environment.
 
     Raises:
-        FileNotFoundError: no build there.
-        ImportError: no mlagents-envs, or one that cannot work.
+        FileNotFoundError: there is no build at ``file_name``.
+        ImportError: mlagents-envs is missing or does not work here.
     """
     channel = _mlagents("side_channel.engine_configuration_channel").EngineConfigurationChannel()
     if file_name is not None and _mlagents("env_utils").validate_environment_path(file_name) is None:
@@ -326,24 +325,25 @@ def unity_env(
         env.rollout(100)
 
     Args:
-        file_name: the executable; None waits for the Play button of a Unity Editor, on port 5004.
-        seeds: one integer in [0, 2^31 - 1], the build's. A build is one simulation and its agents follow one policy,
-            so that several seeds are several runs.
-        num_envs: N, refused where the build has another number of agents; None takes as many as there are.
-        time_scale: simulated seconds per second, at most, > 0; ML-Agents trains with 20. The physics step is the same.
+        file_name: path of the executable; None waits for the Play button of a Unity Editor, on port 5004.
+        seeds: one integer in [0, 2^31 - 1], the seed of the build. A build is one simulation with one policy, so that
+            several seeds are several runs.
+        num_envs: N, number of agents; refused if the build has another number. None: as many as the build has.
+        time_scale: largest number of simulated seconds per second, > 0; ML-Agents trains with 20. It does not change
+            the physics step.
         no_graphics: start without a window.
         num_areas: copies of the training area, >= 1, in scenes that have ML-Agents' TrainingAreaReplicator.
-        worker_id: the build is spoken with on the port base_port + worker_id; None takes the first that is free. Give
-            it to runs that start at the same moment. Not used with an Editor.
-        base_port: the first port, in [1024, 65535]. Not used with an Editor.
+        worker_id: number of the build's port, base_port + worker_id; None takes the first free port. Set it for runs
+            that start at the same moment. Not used with an Editor.
+        base_port: first port, in [1024, 65535]. Not used with an Editor.
         timeout_wait: seconds to wait for an answer of the build, >= 10.
-        additional_args: more arguments for the executable, such as ``["-logFile", "/path/to/player.log"]``.
+        additional_args: further arguments for the executable, such as ``["-logFile", "/path/to/player.log"]``.
 
     Raises:
-        ValueError: an argument outside its range; a build that our agents cannot act in: more than one behavior,
-            pictures or grids as observations, actions without a form of ours (``AgentActions``).
-        FileNotFoundError: no build at ``file_name``.
-        ImportError: mlagents-envs is not installed, or the protobuf or NumPy beside it is not one that it works with.
+        ValueError: an argument outside its range; a build that we do not support: more than one behavior, pictures or
+            grids as observations, actions that ``AgentActions`` does not cover.
+        FileNotFoundError: there is no build at ``file_name``.
+        ImportError: mlagents-envs is not installed, or does not work with the installed protobuf or NumPy.
     """
     (seed, *others) = check_seeds(seeds)
     if others:

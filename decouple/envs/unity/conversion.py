@@ -1,4 +1,4 @@
-"""What Unity's agents see, do and earn, as our agents do: between ML-Agents' steps and arrays with a row per agent.
+"""Conversion between ML-Agents' steps and arrays with a row per agent: observations, actions, rewards, ends.
 
     form = AgentActions(continuous=3, branches=(2,))    # FoodCollector: ours are four floats
     form.to_unity(action)                               # (N, 4) -> (N, 3) floats, (N, 1) integers
@@ -6,7 +6,7 @@
     turn = Turn(agents=[0, 1], size=53)
     turn.add(*build.get_steps(behavior))                # True: all agents ask for an action now
 
-Nothing here needs mlagents-envs: steps are whatever has its attributes. Source: mlagents_envs.base_env.
+Nothing here needs mlagents-envs: a step is any object with the attributes of its steps. Source: mlagents_envs.base_env.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from decouple.checks import all_of, at_least, check_fields, checked, distinct
 
 __all__ = ["AgentActions", "Turn", "observation_size"]
 
-MOST_ACTIONS = 4096  # of several discrete branches taken as one: a head has a logit for each
+MOST_ACTIONS = 4096  # largest product of discrete branches taken as one choice; the head has a logit for each
 
 
 @dataclass(frozen=True)
 class AgentActions:
-    """How an agent of a Unity build acts, and how our agents say it.
+    """The actions of a Unity build's agents, and the form in which our policy gives them.
 
     - C continuous numbers: a vector of C floats in [-1, 1].
-    - B branches of two choices beside them: a vector of C + B floats; where number C + b is > 0, branch b does its 1,
-      else its 0.
-    - Branches only: one of their product's actions, the last branch changing fastest.
+    - C continuous numbers and B branches of two choices: a vector of C + B floats; branch b takes choice 1 where
+      number C + b is > 0, else choice 0.
+    - Branches only: one integer for all branches; the last branch changes fastest.
 
     FoodCollector has 3 + one branch of two (four floats; the laser fires where the last is > 0); up to the end of 2020
     it had branches of 3, 3, 3 and 2 (54 actions).
 
     Attributes:
-        continuous: C. branches: the number of choices of each discrete branch.
+        continuous: C, number of continuous actions. branches: number of choices of each discrete branch.
 
     Raises:
-        ValueError: no action at all; branches of more than two beside continuous numbers; more than 4,096 actions.
+        ValueError: no action at all; branches of more than two choices beside continuous numbers; more than 4,096
+            discrete actions.
     """
 
     continuous: int
@@ -62,21 +63,21 @@ class AgentActions:
             raise ValueError(f"discrete branches must make at most {MOST_ACTIONS} actions; got {list(self.branches)}")
 
     def spec(self, batch: torch.Size) -> Bounded | Categorical:
-        """Of our actions: float32 (*batch, A), or int64 (*batch)."""
+        """The spec of our actions: float32 (*batch, A), or int64 (*batch)."""
         if not self.continuous:
             return Categorical(math.prod(self.branches), shape=batch, dtype=torch.int64)
         shape = torch.Size([*batch, self.continuous + len(self.branches)])
         return Bounded(-1, 1, shape, dtype=torch.float32)
 
     def to_unity(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Our actions, floats (N, A) or integers (N,), as continuous float32 (N, C) and discrete int32 (N, B)."""
+        """Convert our actions, floats (N, A) or integers (N,), to continuous float32 (N, C), discrete int32 (N, B)."""
         if not self.continuous:
             chosen = np.stack(np.unravel_index(action, self.branches), axis=-1)
             return np.zeros((len(action), 0), dtype=np.float32), chosen.astype(np.int32)
         return action[:, : self.continuous].astype(np.float32), (action[:, self.continuous :] > 0).astype(np.int32)
 
     def from_unity(self, continuous: np.ndarray, discrete: np.ndarray) -> np.ndarray:
-        """The other way, as for recorded play: a branch's 1 becomes 1.0, its 0 becomes -1.0."""
+        """The inverse of ``to_unity``, as for recorded play: a branch's 1 becomes 1.0, its 0 becomes -1.0."""
         if not self.continuous:
             return np.asarray(np.ravel_multi_index(tuple(discrete.T), self.branches))
         return np.concatenate([continuous, 2.0 * discrete - 1.0], axis=1, dtype=np.float32)
@@ -84,12 +85,12 @@ class AgentActions:
 
 @checked()
 def observation_size(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> int:
-    """How many numbers an agent sees: its arrays (name, shape), one after the other in Unity's order.
+    """The size of an observation made of the arrays (name, shape), one after the other in Unity's order.
 
     Unity sorts an agent's sensors by name: FoodCollector's 49 ray values come before its 4 vector values.
 
     Raises:
-        ValueError: no array, or one that is a picture or a grid.
+        ValueError: there is no array, or one is a picture or a grid.
     """
     wrong = [f"{name or 'without a name'} of {tuple(shape)}" for name, shape in shapes if len(shape) != 1]
     if wrong or not shapes:
@@ -100,18 +101,18 @@ def observation_size(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> int:
 
 
 class Turn:
-    """What a build says of its N agents from one action to the next. Rows are agents, by ascending id.
+    """The build's answer to one action of its N agents. Rows are agents, by ascending id.
 
-    A build answers in messages. In each an agent may ask for an action (a decision step), may have ended its episode
-    (a terminal step), or both: Unity begins the next episode at once. Messages without anybody who asks lie between
-    two actions: an episode ended before its next decision was due.
+    A build answers in messages. In a message an agent may ask for an action (a decision step), may have ended its
+    episode (a terminal step), or both, since Unity begins the next episode at once. Between two actions there may be
+    messages in which no agent asks: an episode ended before its next decision was due.
 
     Attributes:
-        observation: float32 (N, O), the newest of the running episode: of one that ended, its last.
-        first: float32 (N, O), what to act on next: where an episode ended, the next one's first observation.
-        reward: float64 (N,), the agent's own and its group's. What was earned between an end and the first decision
-            of the next episode belongs to no action, and is left out, as ML-Agents' own trainers do.
-        terminated, truncated: bool (N,), how the episode ended; Unity calls the latter interrupted.
+        observation: newest observation of the episode that was acted in, float32 (N, O); its last one if it ended.
+        first: observation for the next action, float32 (N, O); the next episode's first one if the episode ended.
+        reward: reward of the agent and its group, float64 (N,). Rewards between an end and the first decision of the
+            next episode belong to no action, and are left out, as ML-Agents' own trainers do.
+        terminated, truncated: kind of the episode's end, bool (N,); Unity calls truncation "interrupted".
     """
 
     @checked(agents=distinct(at_least(0)), size=at_least(1))
@@ -124,11 +125,11 @@ class Turn:
         self.terminated, self.truncated = np.zeros(number, dtype=np.bool_), np.zeros(number, dtype=np.bool_)
 
     def add(self, asking: Any, ended: Any) -> bool:
-        """Take in a message, its decision steps and its terminal steps; whether all agents ask for an action now.
+        """Add a message's decision and terminal steps; return True if all agents ask for an action now.
 
         Raises:
-            RuntimeError: some ask for an action and others do not, or not all actions are allowed, or an episode ended
-                twice: lockstep has no place for these.
+            RuntimeError: the build does not keep to lockstep: only some agents ask for an action, or not all actions
+                are allowed, or an episode ended twice.
         """
         over = self._rows(ended.agent_id)
         if (self.terminated | self.truncated)[over].any():
@@ -159,5 +160,5 @@ class Turn:
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays (n, O_1), (n, O_2), ... of n agents -> (n, O_1 + O_2 + ...)."""
+    """Concatenate arrays (n, O_1), (n, O_2), ... of n agents to (n, O_1 + O_2 + ...)."""
     return np.concatenate(arrays, axis=1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The S agents of a cell, trained as one batch: what trains them, acts for them, and takes them from a checkpoint.
+"""The S agents of a cell, trained as one batch: their training, their policies, and loading them.
 
 agents = OffPolicyAgents(config, models)                # SAC, TD3, DDPG
 agents = OnPolicyAgents(config, models, ppo_phases)     # PPO, TRPO
@@ -36,7 +36,7 @@ __all__ = ["Agents", "OffPolicyAgents", "OnPolicyAgents"]
 
 
 class Agents(Protocol):
-    """What a cell asks of its agents.
+    """The interface of a cell's agents.
 
     Attributes:
         policy: all agents' policies without exploration, for `episode_returns`.
@@ -45,23 +45,23 @@ class Agents(Protocol):
     policy: TensorDictModuleBase
 
     def check_files(self, resume: int | None) -> None:
-        """Refuse to go on from `resume` frames where a file that is needed for it is gone."""
+        """Raise FileNotFoundError where a file is gone that training on from `resume` frames needs."""
         ...
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
-        """Train to the end; `loop` are arguments that both training loops have. A run that is done is read back."""
+        """Train to the end, or load a run that is done. `loop` holds the arguments that both training loops have."""
         ...
 
     def diagnosis(self, env: EnvBase, failed: FailedSeeds) -> dict[str, float]:
-        """What is told of trained agents beside their returns."""
+        """Metrics of trained agents besides their returns."""
         ...
 
     def close(self) -> None:
-        """Remove what a run that is done does not need any more."""
+        """Delete the files that a finished run needs no more."""
         ...
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take the parameters from what a checkpoint holds."""
+        """Load the parameters from a checkpoint's content."""
         ...
 
     def models(self) -> list[Any]:
@@ -91,13 +91,13 @@ class OffPolicyAgents:
             return
         state = load_checkpoint(loop["checkpoint"], expect=loop["identity"])
         self.load(state)
-        env.load_state_dict(state["env"])  # what it has seen scales what its evaluation sees
+        env.load_state_dict(state["env"])  # its statistics scale the evaluation's observations
         failed.load_state_dict(state.get("failed", {}))
         failed.check(self.learner.weights(), f"in {loop['checkpoint']}")
 
     def diagnosis(self, env: EnvBase, failed: FailedSeeds) -> dict[str, float]:
-        """How far the critics are off at the end; nothing where that cannot be told (see `value_bias`), or where they
-        learned from rewards that only `env` can scale."""
+        """Bias of the critics after training; empty where it cannot be measured (see `value_bias`), or where rewards
+        were normalised, which only `env` can do."""
         config = self.config
         if config.normalize_reward:
             return {}
@@ -135,7 +135,7 @@ class OnPolicyAgents:
         self.policy = ModePolicy(self.model)
 
     def check_files(self, resume: int | None) -> None:
-        """A rollout is not kept: nothing beside the checkpoint is needed."""
+        """Nothing to check: on policy, only the checkpoint is needed."""
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
         steps = StepProgress() if self.config.show_progress else None
@@ -144,11 +144,11 @@ class OnPolicyAgents:
             steps.close()
 
     def diagnosis(self, env: EnvBase, failed: FailedSeeds) -> dict[str, float]:
-        """Nothing: the critic's values are not those of actions."""
+        """Empty: the critic does not value actions."""
         return {}
 
     def close(self) -> None:
-        """A run leaves nothing that it does not need."""
+        """Nothing to delete."""
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])

@@ -48,10 +48,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Algorithm:
-    """An algorithm: called with settings by their flat keys, it gives the settings of a run.
+    """An algorithm of the study. Called with settings by their flat keys, it returns the settings of a run.
 
     Attributes:
-        keys: its flat keys, with the class of its own settings and its departures from the classes' defaults.
+        keys: flat keys, with the class of the algorithm's own settings and its departures from the defaults.
         make_model: (settings, environment) -> one agent's networks.
         make_agents: (settings, one model for each seed) -> the agents that are trained.
     """
@@ -72,7 +72,7 @@ class Algorithm:
 
 
 def _clipping(settings: dict[str, Any]) -> Mapping[str, Any]:
-    """PPO's `clip_value`, left at `auto`: 0.2 where rewards are normalised, as in Baselines, and no clipping else."""
+    """Settings with PPO's `clip_value=auto` resolved: 0.2 where rewards are normalised, as in Baselines, else None."""
     if not isinstance(settings["clip_value"], str) or settings["clip_value"] != "auto":
         return settings
     return settings | {"clip_value": 0.2 if settings["normalize_reward"] is True else None}
@@ -109,8 +109,8 @@ DDPGControl = Algorithm(
     OffPolicyAgents,
 )
 
-# PPO; defaults are OpenAI Baselines' ppo2 for MuJoCo, but a constant learning rate. Values are clipped where rewards
-# are normalised, as there.
+# PPO; defaults are OpenAI Baselines' ppo2 for MuJoCo, with a constant learning rate. As there, values are clipped where
+# rewards are normalised.
 PPOControl = Algorithm(
     FlatKeys(
         "PPOControl",
@@ -160,7 +160,7 @@ def algorithm_of(config: ControlSettings) -> Algorithm:
     """The algorithm of a run's settings.
 
     Raises:
-        ValueError: there is none of that name, or the settings in `learning` are another one's.
+        ValueError: an unknown algorithm, or settings of another algorithm in `learning`.
     """
     check_setting("algorithm", config.algorithm, CONTROL_ALGORITHMS.__contains__, f"one of {list(CONTROL_ALGORITHMS)}")
     algorithm = CONTROL_ALGORITHMS[config.algorithm]
@@ -182,21 +182,21 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
 
 @checked()
 def seeded_model(config: ControlSettings, env: EnvBase, seed: int) -> Any:
-    """The model that this seed alone gives, whatever other agents there are."""
+    """One agent's model, initialised from this seed alone, whatever other agents there are."""
     torch.manual_seed(seed)
     return make_model(config, env)
 
 
 @checked()
 def initial_agents(config: ControlSettings) -> list[Any]:
-    """The agents as `train_agents` makes them, before anything has been trained: one model for each seed."""
+    """The untrained agents that `train_agents` starts from: one model for each seed."""
     with contextlib.closing(make_small_env(config)) as env, torch.random.fork_rng(devices=[]):
         return [seeded_model(config, env, seed) for seed in config.all_seeds]
 
 
 @checked()
 def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
-    """What the results of these settings rest on, without those left out; see `decouple.runs.rules`."""
+    """Settings and rules that results rest on, without those in `leave_out`; see `decouple.runs.rules`."""
     return identity_of(
         config,
         SETTINGS_OF_CONTROL,

@@ -1,7 +1,7 @@
-"""What a cell of the actor-size study is built of: its task, and the networks of an agent.
+"""The parts of a cell of the actor-size study: its task, and the networks of an agent.
 
 env = make_env(config, config.num_envs, config.all_seeds)
-agent = action_value_model(config, env, deterministic=True, twin=True)      # of TD3
+agent = action_value_model(config, env, deterministic=True, twin=True)      # TD3's
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["action_value_model", "make_env", "make_small_env", "state_value_mode
 
 @checked(num_envs=at_least(1))
 def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
-    """The task, (S, num_envs); with `like`, observations are scaled as that environment does, and rewards are not.
+    """The task, (S, num_envs). With `like`, observations are scaled by its statistics, and rewards are not scaled.
 
     Raises:
         ValueError: an unknown task, or a setting that the task does not have.
@@ -67,18 +67,18 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
 
 @checked()
 def make_small_env(config: ControlSettings) -> EnvBase:
-    """The task with as few environments as it has, of the first seed: for the shapes of what a model reads and does."""
+    """The task of the first seed with as few environments as possible: for shapes of observations and actions."""
     return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
 
 
 @functools.cache
 def unit_actions(env: str, backend: str = "auto") -> bool:
-    """Whether a task's actions are all discrete or bounded by -1 and 1, asked of its action spec.
+    """Whether a task's actions are all discrete or bounded by -1 and 1, by its action spec.
 
     Raises:
         ValueError, ImportError: there is no such task, or its package is not installed.
     """
-    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games' own
+    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games'
         return True
     with contextlib.closing(make_small_env(ControlSettings(env=env, backend=backend))) as made:
         return action_space(made.action_spec).in_unit
@@ -102,8 +102,8 @@ def action_value_model(config: ControlSettings, env: EnvBase, *, deterministic: 
     Args:
         config: the run's settings.
         env: the task.
-        deterministic: whether the policy is, as TD3's and DDPG's; SAC's is a distribution.
-        twin: whether there is a second critic.
+        deterministic: True for a deterministic policy, as TD3's and DDPG's; False for a distribution, as SAC's.
+        twin: True for a second critic.
 
     Raises:
         ValueError: a separation beyond the shorter network, or a policy that the task's actions do not allow.
@@ -121,7 +121,7 @@ def _separated(
     """The actor and a critic, separated at k, and the function that makes another critic's blocks."""
     observations = env.observation_spec["observation"].shape[-1]
     space = action_space(env.action_spec, env.batch_size)
-    reads = space.size if critic_reads_action and not space.discrete else 0  # numbers of the action
+    reads = space.size if critic_reads_action and not space.discrete else 0  # size of the action
     k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
     actor = _mlp(observations, config.actor, config.actor_activation, config.actor_gain)
 
@@ -130,7 +130,7 @@ def _separated(
         own = _mlp(first + reads, config.critic[k:], config.critic_activation, config.critic_gain)
         if reads and not own:
             own = [Concatenate()]
-        return [*actor[:k], *own]  # the first k are dropped
+        return [*actor[:k], *own]  # `separate` drops the first k
 
     network = separate(
         actor,

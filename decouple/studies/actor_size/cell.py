@@ -44,12 +44,12 @@ from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NO
 
 __all__ = ["done_result", "final_returns", "run_result", "train_agents"]
 
-MANY_WEIGHTS = 16_000  # between hidden layers, of all agents together, from which on PyTorch's threads pay
+MANY_WEIGHTS = 16_000  # weights between hidden layers, over all agents, from which PyTorch's threads pay
 
 
 @checked()
 def run_result(config: ControlSettings) -> dict[str, float] | None:
-    """The result of the run in `run_dir`, however far it has come; None where there is none.
+    """The result of the run in `run_dir`, finished or not; None where there is none.
 
     Raises:
         CheckpointError: the folder holds a run of other settings, or under other rules.
@@ -67,8 +67,8 @@ def run_result(config: ControlSettings) -> dict[str, float] | None:
 
 @checked()
 def done_result(config: ControlSettings) -> dict[str, float] | None:
-    """The result of the run in `run_dir` where it has all its frames; None where there is more to train, and where the
-    run has come further than `total_frames`, which `train_agents` refuses.
+    """The result of the run in `run_dir` if it has all its frames. None where frames are left to train, and where
+    the run is beyond `total_frames`, which `train_agents` refuses.
 
     Raises:
         CheckpointError: the folder holds a run of other settings, or under other rules.
@@ -91,7 +91,7 @@ def _frames_to_resume(config: ControlSettings) -> int | None:
 
 @checked()
 def train_agents(config: ControlSettings) -> dict[str, Any]:
-    """Train the agents, or go on with those of `run_dir`, and evaluate them at the end.
+    """Train the agents, or continue the run in `run_dir`, and evaluate them at the end.
 
     An agent in which a reward, an observation, a loss, a parameter or the final return is not finite has failed: the
     others go on as they would without it.
@@ -105,13 +105,13 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
 
     Raises:
         NotFiniteError: all agents have failed; `result.json` then has None for the return, and why.
-        ValueError: a setting that does not fit the task or the algorithm; nothing is written then.
-        CheckpointError: a run folder of other settings, or under other rules, or one whose checkpoint is gone.
-        FileNotFoundError: a run to go on with whose replay is gone.
+        ValueError: a setting does not fit the task or the algorithm; nothing is written then.
+        CheckpointError: the folder holds a run of other settings or under other rules, or its checkpoint is gone.
+        FileNotFoundError: the replay of the run to continue is gone.
         FolderInUseError: another process trains in the folder.
     """
     env = make_env(config, config.num_envs, config.all_seeds)
-    keep_memory()  # six agents' layers are blocks that glibc would give back to the system after every operation
+    keep_memory()  # else glibc gives the memory of six agents' layers back to the system after every operation
     with contextlib.closing(env), _threads(config):
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
         for seed_global in (random.seed, np.random.seed, torch.manual_seed):
@@ -121,13 +121,13 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
 
 @checked(agents=SOME)
 def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]:
-    """What the final evaluation of `train_agents` would say of these agents: each one's mean return, by seed.
+    """The mean return of each agent, in the order of seeds, by the final evaluation of `train_agents`.
 
     Args:
-        config: the run, without `normalize_observation`.
+        config: the run's settings, without `normalize_observation`.
         agents: one for each seed, as `load_agents` or `initial_agents` gives them.
     """
-    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: agents come alone")
+    check_setting("normalize_observation", config.normalize_observation, lambda v: not v, "false: no statistics given")
     check_setting("agents", agents, lambda v: len(v) == config.seeds, f"one for each seed, {config.seeds}")
     for agent in agents:
         fits = isinstance(agent, ActorValue | ActorQValue)
@@ -138,7 +138,7 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
 
 @contextlib.contextmanager
 def _threads(config: ControlSettings) -> Iterator[None]:
-    """PyTorch's threads while a run lasts. Small networks lose by a second one, and with other runs beside it badly."""
+    """Set PyTorch's threads for a run. A second one slows small networks down, badly so beside other runs."""
     before = torch.get_num_threads()
     weights = config.seeds * max(sum(a * b for a, b in pairwise(sizes)) for sizes in (config.actor, config.critic))
     torch.set_num_threads(config.num_threads or (before if weights >= MANY_WEIGHTS else 1))
@@ -149,7 +149,7 @@ def _threads(config: ControlSettings) -> Iterator[None]:
 
 
 def _train(config: ControlSettings, env: EnvBase, models: list[Any], failed: FailedSeeds) -> dict[str, Any]:
-    """Train and evaluate, with all that stands in the run's folder."""
+    """Train and evaluate the agents, and write the run's folder."""
     agents, identity = algorithm_of(config).make_agents(config, models), _identity(config)
     evaluation = _evaluation(config, agents.policy, env, failed)
     with _locked(config) as lock:
@@ -180,7 +180,7 @@ def _reasons(failed: FailedSeeds) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _no_return(tracker: Tracker, failed: FailedSeeds) -> Iterator[None]:
-    """Where all agents have failed, the result says that there is no return, and why."""
+    """Write a result without a return, and with the reasons, where all agents have failed."""
     try:
         yield
     except NotFiniteError:
@@ -191,7 +191,7 @@ def _no_return(tracker: Tracker, failed: FailedSeeds) -> Iterator[None]:
 
 
 def _locked(config: ControlSettings) -> FileLock:
-    """The run's folder for this process alone, emptied where a restart is asked for."""
+    """Lock the run's folder for this process; a restart moves its content aside."""
     lock = lock_folder(config.run_dir, restart=config.restart)
     if lock.aside and config.show_progress:
         print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
@@ -215,10 +215,10 @@ def _evaluation(
 def _returns(
     config: ControlSettings, policy: TensorDictModuleBase, seed: int, episodes: int, like: EnvBase | None = None
 ) -> Tensor:
-    """Raw returns of all agents without exploration, (S, episodes), on fresh environments whose seeds count from
-    `seed` and each agent's own."""
+    """Raw returns of all agents without exploration, (S, episodes), on fresh environments, each agent's with
+    `seed` plus its own as the first seed."""
     with contextlib.closing(make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)) as env:
-        rounds = -(-episodes // env.batch_size[1])  # one, but where a Unity build has fewer agents
+        rounds = -(-episodes // env.batch_size[1])  # one, unless a Unity build has fewer agents
         parts = [episode_returns(env, policy, stochastic=False).view(config.seeds, -1) for _ in range(rounds)]
     return torch.cat(parts, 1)[:, :episodes]
 

@@ -89,10 +89,10 @@ def sizes_figure(study: SizeStudy) -> Figure:
 
 @checked()
 def pareto_figure(study: SizeStudy, latency: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return against the actor's parameters, multiply-adds and latency, with what no other cell beats joined by a line.
+    """Return against the actor's parameters, multiply-adds and latency, with the Pareto front as a line.
 
     Args:
-        study: its cells that have finite returns are drawn.
+        study: the study; its cells with finite returns are drawn.
         latency: rows of `study_latency`; those of other studies are passed over.
     """
     own = [row for row in latency if (row["task"], row["algorithm"], row["settings"]) == _key(study)]
@@ -173,7 +173,7 @@ def _colors(study: SizeStudy) -> dict[Size, Any]:
 
 
 def _curve(axes: Axes, frames: np.ndarray, values: np.ndarray, color: Any, label: str) -> None:
-    """The median over seeds (S, T) and their middle half, where any has a finite value."""
+    """Draw the median over seeds and their middle half, from values (S, T), where any is finite."""
     values = np.where(np.isfinite(values), values, np.nan)
     present = ~np.isnan(values).all(0) if len(values) else np.zeros(0, bool)
     if not present.any():
@@ -192,7 +192,7 @@ def _against_size(
     style: Mapping[str, Any],
     shift: float = 0.0,
 ) -> None:
-    """A measure of each cell at the place of its size among all sizes of the study: seeds, mean and interval."""
+    """Draw a measure of each cell at its size's place among the study's sizes: seeds, mean and interval."""
     places, means, errors = [], [], []
     for cell in cells:
         values, place = cell.values(measure), study.sizes.index(size_of(cell)) + shift
@@ -209,7 +209,7 @@ def _against_size(
 
 
 def _front(axes: Axes, study: SizeStudy, cost: Callable[[SizeCell], tuple[float | None, float | None]]) -> None:
-    """Returns of the cells against a cost and a second one, hollow; each with the front of what no other cell beats."""
+    """Draw the cells' returns against a cost, and against a second one as hollow marks, with Pareto fronts."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.set_xscale("log")
@@ -251,7 +251,7 @@ def _style(study: SizeStudy, cell: SizeCell) -> dict[str, Any]:
 
 
 def _returns_axes(all_axes: Sequence[Axes], study: SizeStudy) -> None:
-    """The bound, and an axis on which a cell that failed does not squeeze those that matter."""
+    """Draw the bound, and limit the axis so that failed cells do not squeeze the others."""
     means = [cell.mean_return for cell in study.cells]
     for axes in all_axes:
         if study.search is not None:
@@ -265,7 +265,7 @@ def _bound_text(study: SizeStudy) -> str:
 
 
 def _least_shown(study: SizeStudy) -> float:
-    """Where the axis of returns begins; -inf without a search, and where none is accepted."""
+    """The start of the axis of returns; -inf without a search, and where no cell is accepted."""
     best = max(cell.mean_return for cell in study.cells)
     if study.search is None or best <= study.search["bound"]:
         return -math.inf

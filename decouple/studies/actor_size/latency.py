@@ -1,9 +1,9 @@
-"""Latency of the actors of a study, of each size once, kept in a CSV file beside its report.
+"""Latency of a study's actors, measured once for each size and kept in a CSV file beside the report.
 
     rows = study_latency(read_studies(store), "runs/smallest_actor/report/latency.csv")     # measures what it lacks
 
-A latency depends on the actor's size, not on its weights nor on the critic that it was trained beside: of each size one
-trained actor is taken, as it ships, and timed by `actor_latency`.
+A latency depends on the actor's size, not on its weights nor on the critic that it was trained beside: one trained
+actor of each size is timed by `actor_latency`, as it is deployed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS = (*OF_SIZE, "runtime", "batch", "median_us", "p99_us", "calls", "measur
 
 
 def available_runtimes() -> list[str]:
-    """Those of `actor_latency` that are installed: ONNX Runtime is of the extra `export`."""
+    """The runtimes of `actor_latency` that are installed; ONNX Runtime comes with the extra `export`."""
     onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
     return [runtime for runtime in RUNTIMES if onnx or runtime != "onnx"]
 
@@ -48,16 +48,16 @@ def study_latency(
     again: bool = False,
     left_out: Callable[[str], object] = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """Measure what the file has no row of, and keep it there, the file being replaced after each actor.
+    """Measure the latencies that the file lacks, and add them to it after each actor.
 
-    Sizes of which no run has a checkpoint any more are left out.
+    A size is left out where none of its runs has a checkpoint any more.
 
     Args:
-        studies: whose actors are timed.
+        studies: studies whose actors are timed.
         path: the CSV file, made where it is missing.
-        runtimes, batch_sizes, seconds: as for `actor_latency`.
-        again: whether to measure anew what the file has.
-        left_out: called with each checkpoint that is damaged, in words; another run of the size is taken then.
+        runtimes, batch_sizes, seconds: arguments of `actor_latency`.
+        again: True to measure all latencies anew.
+        left_out: function called with the error of each damaged checkpoint; another run of the size is taken.
 
     Returns:
         All rows of the file: task, algorithm, the settings' key, actor (a tuple), and what `actor_latency` measured.
@@ -111,7 +111,7 @@ def read_latency(path: Path) -> list[dict[str, Any]]:
 
 
 def _actors(study: SizeStudy) -> dict[tuple[int, ...], list[Path]]:
-    """Of each size the folders of runs that have a checkpoint, in the order of the cells."""
+    """Size -> folders of its runs that have a checkpoint, in the order of the cells."""
     actors: dict[tuple[int, ...], list[Path]] = {}
     for cell in study.cells:
         if cell.folders:

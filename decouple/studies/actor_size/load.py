@@ -1,4 +1,4 @@
-"""Agents of a run, taken back from its checkpoint.
+"""Load a run's agents from its checkpoint.
 
 agents = load_agents("runs/one")                                # one model for each seed
 model, scaling = trained_actor(load_checkpoint("runs/one/checkpoint.pt"), agent=2)
@@ -32,9 +32,9 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`.
-        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (0.1, on
-            bounds other than +-1), where `trained_actor` gives its actors.
-        ValueError: a run with `normalize_observation`, whose agents are nothing without their environment's statistics.
+        CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (a run of
+            0.1 with bounds other than +-1), whose actors `trained_actor` loads.
+        ValueError: a run with `normalize_observation`, whose agents need their environment's statistics.
     """
     path = Path(run_dir) / "checkpoint.pt"
     state = load_checkpoint(path)
@@ -52,10 +52,10 @@ def load_agents(run_dir: str | Path) -> list[Any]:
 
 
 def agents_in(state: Mapping[str, Any]) -> list[Any]:
-    """The agents in what `load_checkpoint` gives of a run; with `normalize_observation` they read scaled numbers."""
+    """The agents of a checkpoint read by `load_checkpoint`; with `normalize_observation` they read scaled numbers."""
     settings = {name: value for name, value in state["settings"].items() if name != "rules"}
     if "log_every" in settings:
-        settings["evaluate_every"] = settings["log_every"]  # not kept, and a multiple of it
+        settings["evaluate_every"] = settings["log_every"]  # it is not stored, and must be a multiple of log_every
     config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
     with contextlib.closing(make_small_env(config)) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
@@ -68,8 +68,8 @@ def trained_actor(state: Mapping[str, Any], agent: int) -> tuple[Any, Observatio
     """One agent's model, from `actor_qvalue` or `actor_value`, and the scaling of the observations that it reads.
 
     Args:
-        state: what `load_checkpoint` gives of a run of `train_agents`.
-        agent: its place among the run's seeds.
+        state: checkpoint of a run of `train_agents`, as `load_checkpoint` reads it.
+        agent: index of the agent among the run's seeds.
     """
     return agents_in(state)[agent], _scaling(state, agent)
 

@@ -3,10 +3,10 @@
     path = size_report(SizeReport(run_dir="runs/smallest_actor", latency="again"))  # on a machine that is idle
 
 Reads the store and the runs' folders, and writes to `<run_dir>/report`: report.md, which shows and explains the rest;
-Table I and figure 4 beside the paper's numbers; and of each task and algorithm figure 5, returns against costs, and the
-diagnoses. Latencies are measured once. A study in progress is reported as far as it is. As a command:
-experiments/size_report.py. After Mysore et al., *Honey, I
-Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
+Table I and figure 4 beside the paper's numbers; and for each task and algorithm figure 5, returns against costs, and
+the diagnoses. Latencies are measured once. A study in progress is reported as far as it has come. As a command:
+experiments/size_report.py. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
+https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from decouple.studies.actor_size.table_one_figures import relative_figure, table
 __all__ = ["SizeReport", "size_report"]
 
 DPI = 110
-PICTURES = {  # of a study: what draws it, and what is to be said of it
+PICTURES = {  # picture of a study -> function that draws it, and title
     "training": (training_figure, "Figure 5: value loss and return over training"),
     "sizes": (sizes_figure, "The same against the size of the critic, then of the actor"),
     "pareto": (pareto_figure, "What a return costs"),
@@ -49,13 +49,13 @@ PICTURES = {  # of a study: what draws it, and what is to be said of it
 
 @dataclass
 class SizeReport:
-    """Which study is reported, and which latencies are measured."""
+    """Settings of the report: its study, and the latencies to measure."""
 
-    run_dir: str = "runs/smallest_actor"  # of the study: the folder that cells.sqlite is in
+    run_dir: str = "runs/smallest_actor"  # the study's folder, which holds cells.sqlite
     output: str | None = None  # the report's folder; None: report in run_dir
-    latency: str = "missing"  # missing: measure what latency.csv lacks; again: all anew; none: what it has
-    batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # observations in a call whose latency is taken
-    seconds: float = 1.0  # of calls that each latency is taken from
+    latency: str = "missing"  # latencies to measure: missing (those that latency.csv lacks), again (all) or none
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # batch sizes at which latency is measured
+    seconds: float = 1.0  # seconds of calls that each latency is measured over
 
     def __post_init__(self) -> None:
         check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
@@ -64,7 +64,7 @@ class SizeReport:
 
 
 def size_report(config: SizeReport) -> Path:
-    """Write the report, and return its text's path.
+    """Write the report; returns the path of report.md.
 
     Raises:
         FileNotFoundError: no store in `run_dir`.
@@ -95,7 +95,7 @@ def size_report(config: SizeReport) -> Path:
 def latencies(
     config: SizeReport, studies: Sequence[SizeStudy], path: Path, left_out: list[str]
 ) -> list[dict[str, Any]]:
-    """Those in the file, after what the settings ask for has been measured; adds what is damaged to `left_out`."""
+    """All latencies, after measuring those that are asked for; adds errors of damaged checkpoints to `left_out`."""
     if config.latency == "none":
         return read_latency(path)
     options: dict[str, Any] = {"batch_sizes": config.batch_sizes, "seconds": config.seconds}
@@ -104,14 +104,14 @@ def latencies(
 
 
 def names_of(studies: Sequence[SizeStudy]) -> dict[str, SizeStudy]:
-    """Of their files: pendulum_td3; where several have that, their settings' key as well."""
+    """Name for a study's files -> study: pendulum_td3, with the settings' key where several have that name."""
     plain = [f"{study.task.replace('/', '_')}_{study.algorithm}" for study in studies]
     several = {name for name, count in Counter(plain).items() if count > 1}
     return {f"{n}_{s.key}" if n in several else n: s for n, s in zip(plain, studies, strict=True)}
 
 
 def head_section(found: bool, left_out: Sequence[str]) -> str:
-    """Table I and figure 4, and the checkpoints whose latency could not be taken."""
+    """The section with Table I and figure 4, and the checkpoints whose latency could not be taken."""
     lines = ["# Actor sizes", "## Table I, ours beside the paper's", "![Table I](table_1.png)"]
     lines.append("As text: [table_1.md](table_1.md), [table_1.csv](table_1.csv). Every cell: [cells.csv](cells.csv).")
     if left_out:

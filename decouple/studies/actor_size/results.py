@@ -1,11 +1,11 @@
-"""What is known of the cells of the actor-size study: from the store, and from the folders that their runs left.
+"""Results of the actor-size study's cells: from the store, and from the folders of their runs.
 
     for study in read_studies(CellStore("runs/smallest_actor/cells.sqlite")):
         for cell in study.cells:
             print(cell.actor, cell.critic, cell.mean("return"), cell.mean("value_bias"))
 
 A study is a task and an algorithm with all its settings; its cells are the pairs of sizes that any search trained. The
-value loss is `loss/critic` of metrics.csv, and what a run came to the mean over its last tenth; Mysore et al., *Honey,
+value loss is `loss/critic` of metrics.csv, and that of a whole run the mean over its last tenth; Mysore et al., *Honey,
 I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), figure 5, draw a "Q-Value Loss during training" and
 say no more of it. Bias and overfit are the diagnostics of Mastikhina et al. 2025 (https://arxiv.org/abs/2506.01016).
 """
@@ -46,8 +46,8 @@ __all__ = [
 
 Size = tuple[int, ...]
 
-# Of each seed: its final return; `loss/critic` on what it trained on and on what was kept from training, means over the
-# last tenth of training; their ratio, held out over trained on; and what `decouple.off_policy.value_bias` found.
+# Measures of a seed: final return; `loss/critic` on training and on held-out transitions, means over the last tenth of
+# training; overfit, their ratio, held-out over training; and those of `decouple.off_policy.value_bias`.
 MEASURES = (
     *("return", "value_loss", "value_loss_held_out", "overfit"),
     *("value_predicted", "value_monte_carlo", "value_bias"),
@@ -60,36 +60,36 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class SizeCell:
-    """An actor and a critic of some size, and what the runs of its seeds left."""
+    """A pair of actor and critic sizes, with the results of its seeds' runs."""
 
     actor: Size
     critic: Size
-    parameters: int | None  # of the actor as it was trained; None where no run's record is there any more
-    multiply_adds: int | None  # of it, for one observation
-    measures: Mapping[str, Mapping[int, float]]  # of `MEASURES`: seed -> value, of the seeds that have one
+    parameters: int | None  # the trained actor's parameters; None where no run's record is left
+    multiply_adds: int | None  # the actor's, for one observation
+    measures: Mapping[str, Mapping[int, float]]  # name in `MEASURES` -> seed -> value, for seeds that have one
     runs: tuple[tuple[tuple[int, ...], Mapping[str, Sequence[float]]], ...]  # seeds of each run, and its metrics.csv
-    folders: tuple[Path, ...]  # of those that have a checkpoint
-    damaged: tuple[str, ...] = ()  # of each run whose files could not be read: the file, and what is wrong with it
+    folders: tuple[Path, ...]  # folders of the runs that have a checkpoint
+    damaged: tuple[str, ...] = ()  # errors of runs that could not be read: the file, and its fault
 
     @property
     def name(self) -> str:
-        """`|16,16|` of both, or `a |4,4|, c |16,16|`."""
+        """The sizes as text: `|16,16|` where both are the same, else `a |4,4|, c |16,16|`."""
         return _pair_name(self.actor, self.critic)
 
     @checked(measure=one_of(*MEASURES))
     def values(self, measure: str) -> list[float]:
-        """Of the seeds that have it, in their order; none: nothing was measured."""
+        """Values of a measure, in the order of seeds; empty where none was measured."""
         return list(self.measures[measure].values())
 
     @checked(measure=one_of(*MEASURES))
     def mean(self, measure: str) -> float | None:
-        """Over the seeds that have it; None where none has."""
+        """Mean of a measure over the seeds that have it; None where none has."""
         values = self.values(measure)
         return statistics.fmean(values) if values else None
 
     @property
     def mean_return(self) -> float:
-        """Over its seeds; -inf where an agent failed: the size is rejected then."""
+        """Mean return over seeds; -inf where an agent failed, which rejects the size."""
         return statistics.fmean(self.measures["return"].values())
 
     @property
@@ -123,24 +123,24 @@ class SizeStudy:
 
     @property
     def key(self) -> str:
-        """Of the settings: eight hexadecimal digits, the name of the folder that the cells' runs are in."""
+        """Hash of the settings: eight hexadecimal digits, the name of the folder that the cells' runs are in."""
         return hashlib.sha256(self.settings.encode()).hexdigest()[:8]
 
     @property
     def sizes(self) -> list[Size]:
-        """Those that were searched or trained, from the smallest to the largest."""
+        """Sizes that were searched or trained, from the smallest to the largest."""
         searched = [] if self.search is None else [tuple(size) for size in self.search["sizes"]]
         return sorted({*searched, *(size for cell in self.cells for size in (cell.actor, cell.critic))}, key=size_order)
 
     @property
     def symmetric(self) -> list[SizeCell]:
-        """Actor and critic of one size."""
+        """Cells whose actor and critic have one size."""
         return [cell for cell in self.cells if cell.actor == cell.critic]
 
     @property
     def locked_critic(self) -> Size | None:
-        """The critic that the search kept; without a search that is done, the one beside which two actors or more were
-        trained, and most; None where there is none."""
+        """The critic's size that the search kept. Without a finished search, the one beside which most actors were
+        trained, at least two; None where there is none."""
         if self.search is not None and self.search["symmetric"] is not None:
             return tuple(self.search["symmetric"]["critic"])
         counts = {cell.critic: len(self.beside(cell.critic)) for cell in self.cells}
@@ -152,7 +152,7 @@ class SizeStudy:
         return [cell for cell in self.cells if cell.critic == critic]
 
     def missing(self) -> list[str]:
-        """What a reader of the pictures and of the table should know is not there, as sentences."""
+        """Sentences on what is missing in the pictures and in the table."""
         notes = [] if self.search else ["No search of it is done yet: there is no threshold."]
         if self.in_training:
             names = (_pair_name(actor, critic) for actor, critic in self.in_training)
@@ -196,9 +196,9 @@ class SizeStudy:
 def read_studies(store: CellStore) -> list[SizeStudy]:
     """Every study of the store that has a cell with results, in the order in which they were begun.
 
-    Cells that were trained under an old rule are left out. What a run's folder lacks (moved away, or a run of an older
-    version) is missing in its cell, and so is a run whose files are damaged, which the cell names; the returns are the
-    store's own.
+    Cells that were trained under an old rule are left out. Returns come from the store. Other measures are missing in a
+    cell where a run's folder lacks them (it was moved, or an older version wrote it) or is damaged, which the cell
+    names.
     """
     found: dict[tuple[str, str, str], Mapping[str, Any]] = {}
     for search in sorted(store.searches(), key=lambda search: search["updated"]):
@@ -225,7 +225,7 @@ def read_studies(store: CellStore) -> list[SizeStudy]:
 
 @checked(size=all_of(at_least(1)))
 def size_order(size: Sequence[int]) -> int:
-    """What sizes are sorted by: the weights of hidden layers between one input and one output."""
+    """Sort key of sizes: the number of weights of hidden layers between one input and one output."""
     return sum(a * b for a, b in pairwise((1, *size, 1)))
 
 
@@ -233,13 +233,13 @@ def size_order(size: Sequence[int]) -> int:
 def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[int, float]:
     """The largest return that each seed reached in training, as Table I has it for SAC on Food Collector (footnote d).
 
-    Of `train/episode_return` in the metrics.csv of the seed's run: each row is a mean over the episodes that ended
-    since the row before, so the maximum over rows depends on `log_every`.
+    The maximum is over rows of `train/episode_return` in the metrics.csv of the seed's run. Each row is a mean over the
+    episodes that ended since the row before, so the maximum depends on `log_every`.
 
     Args:
-        store: that the cell was trained into; its runs' folders must be there.
-        cell: whose.
-        seeds: which, all with results in the store.
+        store: store with the cell's results; the folders of its runs must be there.
+        cell: cell of the seeds.
+        seeds: seeds to read, all with results in the store.
 
     Returns:
         Seed -> return; -inf for a seed that failed, whatever it reached before.
@@ -259,13 +259,13 @@ def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[
                 raise ValueError(f"{Path(batch.run_dir) / 'metrics.csv'} must have returns in {column}; got none")
             found[seed] = max(values) if math.isfinite(final[seed]) else -math.inf
     missing = [seed for seed in seeds if seed not in found]
-    check_setting("seeds", missing, lambda none: not none, "of runs in the store that are done, each of them")
+    check_setting("seeds", missing, lambda none: not none, "seeds of finished runs in the store")
     return {seed: found[seed] for seed in seeds}
 
 
 @checked(values=ANY_NUMBER)
 def last_tenth(frames: Sequence[float], values: Sequence[float]) -> float | None:
-    """The mean of what was logged in the last tenth of training and is finite; None where nothing was."""
+    """The mean of the finite values logged in the last tenth of training; None where there are none."""
     check_setting("values", values, lambda v: len(v) == len(frames), f"as many as frames, {len(frames)}")
     if not len(frames):
         return None
@@ -335,7 +335,7 @@ def _size_cell(cell: Cell, returns: Mapping[int, float], batches: Sequence[Batch
 def _measured(
     seed: int, seeds: Sequence[int], result: Mapping[str, float], metrics: Mapping[str, Sequence[float]]
 ) -> dict[str, float | None]:
-    """`MEASURES` of one seed, but for its return."""
+    """`MEASURES` of one seed, except its return."""
     found: dict[str, float | None] = {
         name: result.get(_column(f"final/{name}", seed, seeds))
         for name in ("value_predicted", "value_monte_carlo", "value_bias")
@@ -353,7 +353,7 @@ def _pair_name(actor: Size, critic: Size) -> str:
 
 
 def _column(metric: str, seed: int, seeds: Sequence[int]) -> str:
-    """Under which name a run of these seeds has one seed's metric; see `seed_metrics`."""
+    """The column of one seed's metric in a run of these seeds; see `seed_metrics`."""
     return f"{metric}/seed{seed}" if len(seeds) > 1 else metric
 
 
@@ -372,7 +372,7 @@ def _counts(path: Path) -> dict[str, int | None]:
 
 
 def _row(cell: SizeCell) -> dict[str, Any]:
-    """`COLUMNS` of one cell."""
+    """The values of `COLUMNS` for one cell."""
     returns = cell.values("return")
     low, high = t_interval(returns)
     finite = len(returns) > 1 and all(map(math.isfinite, returns))

@@ -1,4 +1,4 @@
-"""The smallest actor that still does the job: a two-stage search over sizes, pure.
+"""The smallest actor that still does the job: a two-stage search over sizes, as pure functions.
 
     found = smallest_actor(evaluate, baseline=(400, 300))      # evaluate(actor, critic) -> returns, one per seed
     found.asymmetric.actor, found.asymmetric.critic, found.bound
@@ -7,9 +7,9 @@
 First the baseline is evaluated, actor and critic of the published size, and a threshold is set; then a bisection over
 the sizes finds the smallest symmetric pair that reaches it within a tolerance; then the critic keeps that size, and a
 second bisection finds the smallest actor beside it. A size is accepted if its mean return over the seeds is at least
-`lower_bound(threshold)`; every decision carries a confidence interval, and `notes` says which ones the seeds cannot
-bear out. A bisection takes returns for monotone in size: it may miss a smaller size where they are not, and `notes`
-says so where it saw that; `exhaustive=True` scans every size.
+`lower_bound(threshold)`; every decision has a confidence interval, and `notes` names those that the seeds leave
+open. A bisection assumes that returns are monotone in size. Where they are not it may miss a smaller size; `notes` says
+so where the returns show it. `exhaustive=True` scans every size.
 
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV.
 """
@@ -41,9 +41,9 @@ __all__ = [
 ]
 
 Size = tuple[int, ...]  # hidden layers of a network
-Pair = tuple[Size, Size]  # of an actor and of a critic
+Pair = tuple[Size, Size]  # sizes of an actor and of a critic
 
-# The paper's nine, from its section IV.
+# The paper's nine sizes, from its section IV.
 SIZES: tuple[Size, ...] = (
     *((1, 1), (4, 4), (8, 8), (16, 16), (32, 32), (64, 64), (128, 128), (256, 256)),
     (400, 300),
@@ -52,36 +52,37 @@ SIZES: tuple[Size, ...] = (
 
 @dataclass(frozen=True)
 class Trial:
-    """An actor and a critic of some size, what they came to, and what follows from it."""
+    """A pair of actor and critic sizes, its returns, and the decision on it."""
 
     actor: Size
     critic: Size
     returns: tuple[float, ...]  # one per seed; not finite: that agent diverged, and the size is rejected
     mean: float
-    std: float  # over seeds
-    low: float  # of the mean's confidence interval
-    high: float
+    std: float  # standard deviation over seeds
+    low: float  # lower end of the mean's confidence interval
+    high: float  # its upper end
     accepted: bool  # mean >= bound
-    decided: bool  # whether the bound lies outside the interval; else the seeds cannot tell
-    # About how many would tell, with the search's power, at this mean and spread; None where these do, or none could.
+    decided: bool  # the bound lies outside the interval; else the seeds cannot tell
+    # Approximate number of seeds that would tell, at this mean, spread and the search's power; None where these do, or
+    # where no number could.
     seeds_needed: int | None
 
 
 @dataclass(frozen=True)
 class Step:
-    """What the search wants to know next."""
+    """The pairs whose returns the search needs next."""
 
     stage: str  # baseline, symmetric or actor
-    pairs: tuple[Pair, ...]  # independent of each other, so that they may be evaluated at once
+    pairs: tuple[Pair, ...]  # pairs to evaluate; independent, so that all may run at once
     more: int  # pairs that may follow these, at most
 
 
 @dataclass(frozen=True)
 class SmallestActor:
-    """What a search found. Trials are in the order of the sizes."""
+    """The result of a search. Trials are in the order of the sizes."""
 
     threshold: float
-    bound: float  # accepted from here on: the lower bound of the threshold's tolerance
+    bound: float  # least mean return that is accepted: `lower_bound` of the threshold
     confidence: float
     exhaustive: bool
     sizes: tuple[Size, ...]
@@ -90,11 +91,11 @@ class SmallestActor:
     actor_trials: tuple[Trial, ...]  # with the critic locked; the symmetric pair is one of them
     symmetric: Trial | None  # the smallest pair accepted; None: no size is
     asymmetric: Trial | None  # the smallest actor accepted beside its critic; the same pair where none is smaller
-    power: float = 0.8  # how often as many seeds as a trial's `seeds_needed` would tell
+    power: float = 0.8  # probability that `seeds_needed` seeds of a trial would tell
 
     @property
     def notes(self) -> list[str]:
-        """What a reader should know before believing the result, as sentences."""
+        """Sentences on the result's limits: sizes not tried, returns not monotone, decisions left open."""
         notes = []
         if not self.baseline.accepted:
             notes.append(f"The baseline, {_pair_name(self.baseline)}, does not reach {return_text(self.bound)} itself.")
@@ -149,7 +150,7 @@ def lower_bound(threshold: float, tolerance: float = 0.1) -> float:
 def rounded_threshold(baseline: float) -> float:
     """The baseline's mean return rounded down to one significant digit: 8861.92 becomes 8000, -4.26 becomes -5.
 
-    The paper does not say how it came from baselines to thresholds. Of the 23 that it prints, 14 follow this rule.
+    The paper does not say how it derived thresholds from baselines. Of the 23 that it prints, 14 follow this rule.
     """
     if baseline == 0 or not math.isfinite(baseline):
         return baseline
@@ -181,11 +182,11 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 def smallest_actor(
     evaluate: Callable[[Size, Size], Sequence[float]], *, baseline: Sequence[int], **options: Any
 ) -> SmallestActor:
-    """Search with a function that evaluates one pair after another; each is asked for once.
+    """Search with a function that evaluates one pair at a time; no pair is evaluated twice.
 
     Args:
-        evaluate: of the hidden layers of actor and critic, the returns of agents of that size, one per seed.
-        baseline, options: as for `search_steps`.
+        evaluate: function of the hidden layers of actor and critic; it gives the returns of such agents, one per seed.
+        baseline, options: arguments of `search_steps`.
     """
     steps = search_steps(baseline=baseline, **options)
     step = next(steps)
@@ -209,17 +210,17 @@ def search_steps(
 ) -> Generator[Step, Mapping[Pair, Sequence[float]], SmallestActor]:
     """The search as a generator: it yields a `Step`, and is sent each pair's returns.
 
-    A stage over n sizes takes at most ceil(log2(n + 1)) of them, since what is known already narrows it: the baseline
-    in the first, the symmetric pair in the second. With `exhaustive` it takes all, as one step.
+    A stage over n sizes evaluates at most ceil(log2(n + 1)) of them. Known trials narrow it: the baseline in the first
+    stage, the symmetric pair in the second. With `exhaustive` it evaluates all sizes, as one step.
 
     Args:
         baseline: hidden layers of actor and critic as published; need not be one of `sizes`.
         sizes: hidden layers to choose from, from the smallest to the largest.
         threshold: the return to reach, or a function of the baseline's mean return that gives it; None: that mean.
         tolerance: share of the threshold by which a mean return may lie below it.
-        confidence: of the intervals.
-        exhaustive: whether to try every size of both stages rather than bisect.
-        power: of `seeds_needed`: how often so many seeds would tell, in [1/2, 1).
+        confidence: confidence level of the intervals.
+        exhaustive: True to evaluate every size in both stages instead of bisecting.
+        power: probability that `seeds_needed` seeds would tell, in [1/2, 1).
 
     Raises:
         ValueError: an argument that is not as above.
@@ -238,7 +239,7 @@ def search_steps(
     returns = (yield Step("baseline", (first,), 2 * stage_most))[first]
     mean = _mean(returns)
     target = mean if threshold is None else threshold(mean) if callable(threshold) else float(threshold)
-    check_setting("threshold", target, math.isfinite, "finite, and so the baseline's returns where it comes of them")
+    check_setting("threshold", target, math.isfinite, "finite, and so the baseline's returns if it is set by them")
     bound = lower_bound(target, tolerance)
 
     trials = {first: _trial(first, returns, bound, confidence, power)}
@@ -286,7 +287,7 @@ def _stage(
     exhaustive: bool,
     later: int,
 ) -> Generator[Step, Mapping[Pair, Sequence[float]], Trial | None]:
-    """The first accepted of `pairs`, which go from the smallest to the largest; what it learns is added to `trials`."""
+    """The first accepted of `pairs`, sorted from the smallest to the largest; adds new trials to `trials`."""
 
     def ask(wanted: tuple[Pair, ...], more: int) -> Generator[Step, Mapping[Pair, Sequence[float]], None]:
         returns = yield Step(name, wanted, more + later)
@@ -321,7 +322,7 @@ def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float
 
 
 def _mean(returns: Sequence[float]) -> float:
-    """Over seeds; -inf where an agent diverged."""
+    """Mean over seeds; -inf where an agent diverged."""
     values = [float(value) for value in returns]
     check_setting("evaluate(actor, critic)", values, len, "at least one return")
     return statistics.fmean(values) if all(map(math.isfinite, values)) else -math.inf

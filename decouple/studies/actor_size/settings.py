@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -19,15 +19,15 @@ from torch import nn
 from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
-from decouple.runs.settings import part
+from decouple.runs.settings import part, points_to_part
 
 __all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
-# Added to an agent's seed: episodes that it does not train on, after training and during it.
+# Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
-# What a checkpoint need not share with the run that continues it.
+# Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
     *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
@@ -36,47 +36,47 @@ NOT_IDENTITY = {
 
 @dataclass
 class ControlSettings:
-    """The task, the two networks and the record, beside the settings of an algorithm.
+    """Settings of a run: the task, the two networks and the record, with an algorithm's own settings as a part.
 
-    An algorithm has departures from the defaults here: `decouple.studies.actor_size.algorithms`.
+    Algorithms depart from some defaults: see `decouple.studies.actor_size.algorithms`.
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # the algorithm's own
+    learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # algorithm's settings
     # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
     env: str = "pendulum"
-    file_name: str | None = None  # of env=unity: the executable of a Unity build (docs/unity.md)
+    file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
     algorithm: str = "sac"  # sac, td3, ddpg, ppo or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
     separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
     policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
-    value_gradient: float = 1.0  # scale of the value's gradient into it
-    actor_activation: str = "relu"  # relu, tanh, elu, silu or leaky_relu
-    critic_activation: str = "relu"
-    actor_gain: float | None = None  # of hidden layers' orthogonal initialisation; None: PyTorch's own
-    critic_gain: float | None = None
-    actor_head_gain: float | None = None  # the same for the last layer
-    critic_head_gain: float | None = None
-    seeds: int = 1  # agents, trained as one batch
-    seed: int = 0  # of the first agent; the others have the next numbers
-    num_envs: int = 1  # environments of each agent
-    frame_skip: int = 1  # of pong, pixelcopter and foodcollector: steps of the game in one
-    backend: str = "auto"  # of Gymnasium's tasks: auto, gymnasium, batched or envpool; see `control_env`
-    normalize_observation: bool = False  # by each agent's running mean and standard deviation
-    normalize_reward: bool = False  # by the running standard deviation of each agent's discounted return
-    num_threads: int | None = None  # of PyTorch; None: 1 for networks as small as these, all where they are wide
-    update: str = "batched"  # batched, or torchrl: TorchRL's own losses, for one agent
-    evaluate_episodes: int = 10  # of each agent, during training
-    final_episodes: int = 100  # of each agent, after training
-    keep_replay: bool = False  # whether the replay file outlives the run, so that a longer total_frames can go on
+    value_gradient: float = 1.0  # scale of the value's gradient into a shared trunk
+    actor_activation: str = "relu"  # activation of the actor: relu, tanh, elu, silu or leaky_relu
+    critic_activation: str = "relu"  # activation of the critic, one of the same
+    actor_gain: float | None = None  # gain of the actor's hidden layers, initialised orthogonally; None: PyTorch's own
+    critic_gain: float | None = None  # gain of the critic's hidden layers, likewise
+    actor_head_gain: float | None = None  # gain of the actor's last layer, likewise
+    critic_head_gain: float | None = None  # gain of the critic's last layer, likewise
+    seeds: int = 1  # number of agents, trained as one batch
+    seed: int = 0  # seed of the first agent; the others have the next numbers
+    num_envs: int = 1  # number of environments of each agent
+    frame_skip: int = 1  # game steps in an environment step of pong, pixelcopter and foodcollector
+    backend: str = "auto"  # backend of Gymnasium's tasks: auto, gymnasium, batched or envpool; see `control_env`
+    normalize_observation: bool = False  # normalise by each agent's running mean and standard deviation
+    normalize_reward: bool = False  # divide by the running standard deviation of each agent's discounted return
+    num_threads: int | None = None  # threads of PyTorch; None: 1 for small networks, all of them for wide ones
+    update: str = "batched"  # code of the update: batched, or torchrl (TorchRL's own losses, for one agent)
+    evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
+    final_episodes: int = 100  # episodes of each agent in the final evaluation
+    keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
-    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
+    restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # of wandb: offline or online
-    show_progress: bool = True  # on stderr
+    mode: str = "offline"  # wandb's mode: offline or online
+    show_progress: bool = True  # show progress on stderr
 
     def __post_init__(self) -> None:
         gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
@@ -106,13 +106,16 @@ class ControlSettings:
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
 
+    if not TYPE_CHECKING:  # a type checker knows better what there is
+        __getattr__ = points_to_part
+
     @property
     def all_seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.seeds))
 
     @property
     def frames_per_iteration(self) -> int:
-        """By how much a run goes on at once, of each agent: off policy a step, on policy a rollout."""
+        """Frames of each agent in one iteration: off policy one step of its environments, on policy a rollout."""
         return self.num_envs * getattr(self.learning, "rollout_steps", 1)
 
 

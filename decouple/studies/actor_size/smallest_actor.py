@@ -1,6 +1,6 @@
 """The smallest actor that still does the job on a task, with an algorithm: a search over sizes, six seeds each.
 
-    counts = actor_parameters(settings, options.sizes)  # of TD3Control(env="pendulum", ...) and SearchSettings()
+    counts = actor_parameters(settings, options.sizes)  # TD3Control(env="pendulum", ...), SearchSettings()
     found = run_search(settings, options, counts)
     print(search_text(settings, counts, found))
 
@@ -75,33 +75,33 @@ SEVERAL_SIZES = Must(
 
 @dataclass
 class SearchSettings:
-    """What is searched for, and where it is trained.
+    """Settings of the search: its target, its sizes, and its workers.
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    threshold: Any = "baseline"  # the return to reach: a number, or as below
+    threshold: Any = "baseline"  # return to reach: a number, baseline, rounded or paper (docs/smallest_actor.md)
     tolerance: float = 0.1  # share of the threshold by which a mean return may lie below it (the paper's)
-    sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # from the smallest on
-    confidence: float = 0.95  # of the intervals
-    power: float = 0.8  # how often as many seeds as the notes ask for would tell
-    exhaustive: bool = False  # every size of both stages, rather than a bisection
-    # What is compared: final, returns after training; maximum, the largest reached in training; auto: as in Table I,
+    sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # the smallest first
+    confidence: float = 0.95  # confidence level of the intervals
+    power: float = 0.8  # probability that as many seeds as the notes ask for would tell
+    exhaustive: bool = False  # evaluate every size in both stages instead of bisecting
+    # Return that is compared: final, after training; maximum, the largest reached in training; auto: as in Table I,
     # whose footnote d has the maximum for SAC on Food Collector alone
     measure: str = "auto"
-    engine: str = "local"  # local: processes of this machine; ray
-    parallel: int = 1  # batches at once: of use where exhaustive, since a bisection wants one cell at a time
-    address: str | None = None  # of a Ray cluster, auto for the one that this machine is of; None: started here
-    cpus: float = 1.0  # that Ray reserves for a batch
-    lease: float = 300.0  # seconds after which a worker of another machine that is not heard of counts as dead
-    train: bool = True  # false: the table alone, of what is there
+    engine: str = "local"  # workers: local (processes of this machine) or ray
+    parallel: int = 1  # batches trained at once; useful if exhaustive: a bisection needs one cell at a time
+    address: str | None = None  # address of a Ray cluster, auto: this machine's cluster; None: Ray is started here
+    cpus: float = 1.0  # processors that Ray reserves for a batch
+    lease: float = 300.0  # seconds without a renewal after which a worker of another machine counts as dead
+    train: bool = True  # false: only write the table, of searches that are done
 
     def __post_init__(self) -> None:
         shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": inside(0, 1)}
         check_fields(self, "search.", sizes=SEVERAL_SIZES, cpus=above(0), lease=above(0), **shares)
 
-        def known(value: Any) -> bool:  # the mean of our baseline, that rounded down to one digit, or Table I's
+        def known(value: Any) -> bool:  # our baseline's mean, that rounded down to one digit, or Table I's
             number = isinstance(value, int | float) and not isinstance(value, bool)
             return (number and math.isfinite(value)) or value in ("baseline", "rounded", "paper")
 
@@ -113,16 +113,16 @@ class SearchSettings:
         check_setting("search.parallel", self.parallel, POSITIVE_WHOLE)
 
     def told(self) -> dict[str, Any]:
-        """What decides the outcome."""
+        """The settings that decide the outcome."""
         return {name: getattr(self, name) for name in ("threshold", "tolerance", "sizes", "confidence", "exhaustive")}
 
     def measured(self, settings: ControlSettings) -> str:
-        """What is compared: final or maximum."""
+        """The return that is compared: final or maximum."""
         at_its_best = (settings.env, settings.algorithm) in AT_ITS_BEST
         return ("maximum" if at_its_best else "final") if self.measure == "auto" else self.measure
 
     def steps(self, settings: ControlSettings) -> Any:
-        """The search, as decouple/studies/actor_size/search.py does it."""
+        """The search as a generator, from `search_steps`."""
         threshold = {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
         if threshold == "paper":
             threshold = read_paper().get((settings.env, settings.algorithm), {}).get("threshold")
@@ -134,7 +134,7 @@ class SearchSettings:
 
 
 class SearchProgress:
-    """What of the search is done and how long the rest may take, on stderr."""
+    """Progress of a search on stderr: the cells done, and an estimate of the time left."""
 
     def __init__(self, settings: ControlSettings, parallel: int) -> None:
         self.name, self.parallel = _name(settings), parallel
@@ -142,9 +142,9 @@ class SearchProgress:
         self.done: list[float] = []  # seconds of each cell
 
     def begin(self, step: Step, pairs: int) -> None:
-        """A step of the search, `pairs` of which are to be trained."""
+        """Begin a step of the search, in which `pairs` pairs are to be trained."""
         self.step, self.pairs = step, pairs
-        self.first: dict[str, tuple[float, int]] = {}  # of each batch: when it was first seen, and at how many frames
+        self.first: dict[str, tuple[float, int]] = {}  # batch -> time and frames when it was first seen
 
     def watch(self, config: ControlSettings) -> None:
         """Show what is being trained."""
@@ -166,7 +166,7 @@ class SearchProgress:
 
 
 def run_search(settings: ControlSettings, options: SearchSettings, parameters: dict[Size, int]) -> SmallestActor:
-    """Run the search, training what the store lacks, and record it there; started again, it goes on."""
+    """Run the search, training the seeds that the store lacks, and record it there; started again, it goes on."""
     steps = options.steps(settings)
     step = next(steps)
     store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
@@ -200,7 +200,7 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
 
 
 def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) -> dict[Size, int]:
-    """The parameters of an actor of each size and of the baseline's, counted on the model that is trained.
+    """Size -> parameters of its actor, for each size and the baseline's, counted on the model that is trained.
 
     Raises:
         ValueError: the sizes do not go from the smallest to the largest, or a model cannot be made.
@@ -219,7 +219,7 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
 def search_text(
     settings: ControlSettings, counts: dict[Size, int], found: SmallestActor, measure: str = "final"
 ) -> str:
-    """What was tried and what it comes to, to read."""
+    """The trials of the search and its result, as lines to read."""
     bound = "the largest returns in training; " if measure == "maximum" else ""
     bound += f"threshold {return_text(found.threshold)}, accepted from {return_text(found.bound)} on"
     lines = [f"{_name(settings)}: {bound}; {settings.seeds} seeds", _line("baseline", found.baseline, counts)]
@@ -235,7 +235,7 @@ def search_text(
 
 
 def write_table(run_dir: str) -> str:
-    """Table I from all searches of the study, beside the paper's: `table.md` and `table.csv`."""
+    """Write Table I of all searches, beside the paper's, to `table.md` and `table.csv`; returns its text."""
     store = Path(run_dir) / "cells.sqlite"
     if not store.exists():
         raise FileNotFoundError(f"{store} is not there: no search has run in {run_dir}")
@@ -248,7 +248,7 @@ def write_table(run_dir: str) -> str:
 
 
 def search_goes_on(run_dir: str) -> str:
-    """Where a study stands whose search was interrupted, and what the same command does when it is started again."""
+    """How far an interrupted search has come, and what the same command does when it is started again."""
     path = Path(run_dir) / "cells.sqlite"
     store = CellStore(path) if path.exists() else None
     done = sum(bool(store.returns(cell)) for cell in store.cells()) if store else 0

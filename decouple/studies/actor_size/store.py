@@ -1,7 +1,7 @@
 """Results of a study's cells in one SQLite file, shared by any number of workers, killed ones among them.
 
     store = CellStore("runs/smallest_actor/cells.sqlite")
-    batch = store.claim(cell, seeds=range(6), folder="toy/td3")         # what of it is new, and nobody trains
+    batch = store.claim(cell, seeds=range(6), folder="toy/td3")         # the seeds that nobody trains yet
     store.renew(batch)                                                  # now and then, while it trains
     store.finish(batch, {0: -150.2, 1: -148.9, ...})
     store.returns(cell)                                                 # {seed: return}
@@ -10,12 +10,12 @@ A cell is a task, an algorithm, its settings, and the sizes of actor and critic;
 be trained together. A seed is in one batch at most, so nothing is trained twice, and an added seed is a batch of its
 own. A claim is held by a living process: on its own machine by a lock (`decouple.runs.locks`), which ends with the
 process, so that the batch goes at once to the next who asks, and never while it lives. From another machine a claim is
-seen by its renewals: one that has not changed for `lease` seconds, by the clock of whoever looks and while he looks, is
-taken over, with the same run folder, and training goes on from the last checkpoint there.
+seen by its renewals. One that has not changed for `lease` seconds while another process looks, by that process's clock,
+is taken over with its run folder, and training goes on from the last checkpoint there.
 
 Each change is a transaction, on the disk before the call returns, and a kill at any moment leaves it done or not begun.
-The journal is SQLite's rollback journal: writes are rare (a claim, a renewal, a result), so its write-ahead log would
-gain nothing, and that needs memory that all processes share, which a network file system cannot give
+The journal is SQLite's rollback journal: writes are rare (a claim, a renewal, a result), so a write-ahead log would
+gain nothing, and it needs memory that all processes share, which a network file system cannot give
 (https://www.sqlite.org/wal.html). On a network file system this file is as safe as its POSIX locks; where those are in
 doubt, let one machine hold it and Ray train the cells. No two clocks are compared: they may differ, and jump.
 """
@@ -63,13 +63,13 @@ CREATE TABLE searches (
     PRIMARY KEY (task, algorithm, settings, options)
 );
 """
-# Format 2 says of each row which version of decouple wrote it last; NULL is 0.1, whose format 1 is the tables above.
+# Format 2 adds to each row the version of decouple that wrote it last, NULL for 0.1; format 1 is the tables above.
 _VERSIONS = ("cells", "batches", "results", "searches")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What results belong to. `settings` are all that can change a result, as text that is equal where they are."""
+    """The owner of results. `settings` has all that can change a result, as text; equal settings give equal text."""
 
     task: str
     algorithm: str
@@ -86,15 +86,15 @@ class Batch:
     """Seeds of one cell that are trained together."""
 
     id: int
-    first: int  # seed
+    first: int  # first seed
     count: int
-    run_dir: str  # where it is recorded
+    run_dir: str  # folder of its run
     state: str  # running, done, failed (an error) or released (interrupted)
-    starts: int  # how often it has been started
-    seconds: float  # that it has trained, up to the last renewal
-    error: str | None  # of a start that failed
-    worker: str  # whose claim it is, or was
-    version: str | None  # of decouple, that claimed it last; None: 0.1
+    starts: int  # number of starts
+    seconds: float  # seconds of training, up to the last renewal
+    error: str | None  # error of a start that failed
+    worker: str  # worker that has, or had, the claim
+    version: str | None  # version of decouple that claimed it last; None: 0.1
 
     @property
     def seeds(self) -> range:
@@ -110,8 +110,8 @@ class CellStore:
 
     Raises:
         ValueError: a file of a later format. One of 0.1 gets the columns that it lacks.
-        sqlite3.DatabaseError: a file that is damaged or no SQLite database, or a full disk; it names the file. So may
-            every method.
+        sqlite3.DatabaseError: a file that is damaged or no SQLite database, or a full disk; it names the file. Every
+            method may raise it.
     """
 
     @checked(lease=above(0))
@@ -119,7 +119,7 @@ class CellStore:
         if not lease > 0:
             raise ValueError(f"lease must be positive, in seconds; got {lease!r}")
         self.path, self.lease = Path(path), lease
-        self._seen: dict[int, tuple[tuple, float]] = {}  # batch -> a claim of another machine, and since when it is so
+        self._seen: dict[int, tuple[tuple, float]] = {}  # batch -> another machine's claim, and when it was first seen
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction() as db:
             (found,) = db.execute("PRAGMA user_version").fetchone()
@@ -135,14 +135,14 @@ class CellStore:
 
     @checked(seeds=_SEEDS)
     def claim(self, cell: Cell, seeds: Iterable[int], folder: str) -> Batch | None:
-        """Take what of these seeds has no result and is in nobody's hands; None where there is nothing to take.
+        """Claim those of the seeds that have no result and no living worker; None where there are none.
 
-        A batch whose worker died, was interrupted or met an error is taken as it was; seeds that are new become a batch
-        of their own, as many as follow each other.
+        A batch whose worker died, was interrupted or met an error is claimed as it was. New seeds become a batch of
+        their own, as many as are consecutive.
 
         Args:
-            cell, seeds: what is wanted.
-            folder: of the cell's runs, below the folder that the store is in, so that both can be moved together.
+            cell, seeds: the cell, and the seeds that are wanted.
+            folder: folder of the cell's runs, relative to the store's, so that both can be moved together.
         """
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?)", [*_row(cell), VERSION])
@@ -164,7 +164,7 @@ class CellStore:
 
     @checked()
     def renew(self, batch: Batch) -> bool:
-        """Say that the batch is being trained; False where somebody else has it by now."""
+        """Renew the claim on a batch in training; False where another worker has it by now."""
         with self._transaction() as db:
             held = self._beat(db, batch, "running")
         if not held:
@@ -173,7 +173,7 @@ class CellStore:
 
     @checked(returns=ANY_NUMBER)
     def finish(self, batch: Batch, returns: Mapping[int, float | None]) -> bool:
-        """Record the results, one for each seed of the batch; False, and nothing done, where somebody else has it.
+        """Record the results, one for each seed of the batch; False, with nothing done, where another worker has it.
 
         A return that is None, or not finite, is recorded as -inf: the agent failed.
 
@@ -201,14 +201,14 @@ class CellStore:
         self._let_go(batch)
 
     def cells(self) -> list[Cell]:
-        """Each cell that was ever claimed, whether it has results or not, in that order."""
+        """Each cell that was ever claimed, with results or without, in the order of claims."""
         with self._transaction("DEFERRED") as db:
             rows = db.execute("SELECT task, algorithm, settings, actor, critic FROM cells ORDER BY id").fetchall()
         return [Cell(*row[:3], *(tuple(json.loads(size)) for size in row[3:])) for row in map(tuple, rows)]
 
     @checked()
     def returns(self, cell: Cell) -> dict[int, float]:
-        """Seed -> return, of those that are done."""
+        """Seed -> return, for the seeds that are done."""
         with self._transaction("DEFERRED") as db:
             rows = db.execute("SELECT seed, return FROM results WHERE cell = ?", [self._number(db, cell)]).fetchall()
             return dict(sorted(map(tuple, rows)))
@@ -230,7 +230,7 @@ class CellStore:
         state: str,
         result: Mapping[str, Any],
     ) -> None:
-        """Keep what a search found so far, in place of what the same search said before."""
+        """Record a search's result so far, in place of the same search's earlier one."""
         key = [task, algorithm, settings, json.dumps(options, sort_keys=True)]
         with self._transaction() as db:
             values = [*key, state, time.time(), json.dumps(result), VERSION]
@@ -246,13 +246,13 @@ class CellStore:
 
     @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """A connection of its own each time, so that threads and forked processes share none. DEFERRED: to read."""
+        """A transaction on a new connection: threads and forked processes share none. DEFERRED is for reading."""
         try:
             db = sqlite3.connect(self.path, timeout=60, isolation_level=None)  # seconds to wait for another's lock
             with contextlib.closing(db):
                 db.row_factory = sqlite3.Row
                 db.execute("PRAGMA synchronous = EXTRA")  # the journal's removal is on the disk too
-                db.execute(f"BEGIN {kind}")  # a writer locks before it reads what it decides by
+                db.execute(f"BEGIN {kind}")  # a writer locks before it reads
                 with db:  # commits, or rolls back where an exception passes
                     yield db
         except sqlite3.DatabaseError as error:
@@ -266,13 +266,13 @@ class CellStore:
     def _take(self, db: sqlite3.Connection, number: int | None) -> Batch:
         update = """UPDATE batches SET state = 'running', worker = ?, heartbeat = ?, starts = starts + 1, version = ?
                     WHERE id = ?"""
-        worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # of this claim alone
+        worker = f"{_processes_of()} {os.getpid()} {secrets.token_hex(8)}"  # unique to this claim
         _CLAIMS[worker] = FileLock(self._claim_file(worker)), time.monotonic()
         db.execute(update, [worker, time.time(), VERSION, number])
         return self._batch(db.execute("SELECT * FROM batches WHERE id = ?", [number]).fetchone())
 
     def _claim_file(self, worker: str) -> Path:
-        """The file whose lock a claim is, while it lasts."""
+        """The file that is locked while a claim lasts."""
         return self.path.with_name(f".{self.path.name}.{worker.rsplit(' ', 1)[1]}.claim")
 
     def _batch(self, row: sqlite3.Row) -> Batch:
@@ -280,7 +280,7 @@ class CellStore:
         return Batch(run_dir=str(self.path.parent / row["run_dir"]), **{name: row[name] for name in names})
 
     def _beat(self, db: sqlite3.Connection, batch: Batch, state: str) -> bool:
-        """Add the time since the last beat, and say whether the batch was still its worker's."""
+        """Add the time since the last beat and set the state; returns whether the worker still has the batch."""
         _, since = _CLAIMS.get(batch.worker, (None, None))
         elapsed = 0.0 if since is None else time.monotonic() - since
         update = """UPDATE batches SET state = ?, seconds = seconds + ?, heartbeat = ?
@@ -291,13 +291,13 @@ class CellStore:
         return held
 
     def _let_go(self, batch: Batch) -> None:
-        """Give up a claim's lock, once what ended it is written: on a full disk the claim is still this process's."""
+        """Release a claim's lock, once its end is written: on a full disk the claim is still this process's."""
         lock, _ = _CLAIMS.pop(batch.worker, (None, None))
         if lock:
             lock.release(delete=True)
 
     def _alive(self, batch: sqlite3.Row) -> bool:
-        """Whether somebody is at work on it, as far as this machine can tell."""
+        """Whether a worker is training the batch, as far as this machine can tell."""
         if batch["state"] != "running":
             return False
         processes, process, _ = batch["worker"].rsplit(" ", 2)
@@ -305,7 +305,7 @@ class CellStore:
             locked = self._locked(batch["worker"])
             if locked is not None:
                 return locked
-            if processes == _processes_of():  # of 0.1, or where there are no locks
+            if processes == _processes_of():  # a claim of 0.1, or no locks here
                 return _runs(int(process))
         claim, now = (batch["worker"], batch["heartbeat"]), time.monotonic()
         before, since = self._seen.get(batch["id"], (None, now))
@@ -327,12 +327,12 @@ class CellStore:
         return False if lock.exclusive else None
 
 
-# The claims of this process, in whatever store: their locks, and when they were last renewed.
+# The claims of this process, in any store: worker -> its lock, and the time of its last renewal.
 _CLAIMS: dict[str, tuple[FileLock, float]] = {}
 
 
 def _advice(error: str) -> str:
-    """What to do about an error of SQLite's, by its text."""
+    """Advice on an error of SQLite's, chosen by its text."""
     advice = {
         "not a database": "it must be a store of decouple; choose another run_dir, or move it away",
         "malformed": "it is damaged: put a whole copy back, or move it away, and its cells are trained anew",
@@ -350,7 +350,7 @@ def _row(cell: Cell) -> tuple[str, ...]:
 
 
 def _processes_of() -> str:
-    """What a process number is one of: a machine since it was started, and on Linux a namespace of it."""
+    """Name of the system in which process numbers are unique: a machine since its boot, on Linux with a namespace."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -367,6 +367,6 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True

@@ -3,7 +3,7 @@
     rows = table_rows(store.searches(), read_paper())
     print(markdown_table(rows))
 
-A search's result is what `search_record` makes of it. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
+A search's result is stored in the form of `search_record`. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
 https://arxiv.org/abs/2102.11893), Table I.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
 TABLE_1 = Path(__file__).with_name("published") / "table_1.csv"
 TABLE_A2 = TABLE_1.with_name("table_a2.csv")
 
-# Of a row, after task, algorithm and source; the paper's file has those among them that the paper prints.
+# Columns of a row, after task, algorithm and source; the paper's file has those that the paper prints.
 COLUMNS = (
     *("threshold", "bound", "baseline_size", "baseline_reward", "baseline_spread"),
     *("symmetric_size", "symmetric_reward", "symmetric_spread"),
@@ -76,10 +76,10 @@ def search_record(
     """A search's result as plain data, for `CellStore.record_search`.
 
     Args:
-        found: what the search found.
-        parameters: of an actor of each size, and of the baseline's: counted on the model that was trained.
-        seconds: that its cells trained, all together.
-        measure: what was compared: `final`, returns after training, or `maximum`, the largest reached in training.
+        found: result of the search.
+        parameters: size -> parameters of its actor, with the baseline's, counted on the model that was trained.
+        seconds: training time of its cells, summed, in seconds.
+        measure: return that was compared: `final`, after training, or `maximum`, the largest reached in training.
     """
     record = dataclasses.asdict(found)
     counts = [{"actor": list(size), "parameters": count} for size, count in parameters.items()]
@@ -88,11 +88,11 @@ def search_record(
 
 @checked()
 def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: str | None) -> list[str]:
-    """Rules that results of a store rest on in another version than this one's, in words; none: they count.
+    """Sentences on the old rules that results of a store rest on; empty where the results count.
 
     Args:
-        task, algorithm, settings: of the cell or the search.
-        version: of decouple, that wrote it; None: 0.1.
+        task, algorithm, settings: those of the cell or the search.
+        version: version of decouple that wrote it; None: 0.1.
     """
     if version == VERSION:
         return []
@@ -108,7 +108,7 @@ def old_searches(searches: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each search that is done and does not count, because it was made under an old rule.
 
     Args:
-        searches: from `CellStore.searches`.
+        searches: result of `CellStore.searches`.
     """
     done = (search for search in searches if search["state"] == "done")
     return [
@@ -124,7 +124,7 @@ def _old_rules(search: Mapping[str, Any]) -> list[str]:
 
 @checked(small=at_least(1), large=at_least(1))
 def reduction_percent(small: int, large: int) -> float:
-    """By how much fewer parameters `small` is than `large`: `100 (1 - small / large)`."""
+    """Reduction from `large` to `small` parameters, in percent: `100 (1 - small / large)`."""
     return 100 * (1 - small / large)
 
 
@@ -154,8 +154,8 @@ def relative_sizes(
     """Parameters of the symmetric and of the asymmetric actor, each as a share of the baseline's; NaN where unknown.
 
     Args:
-        row: from `table_rows`.
-        parameters: of an actor of each size, for a row of the paper; one of ours has its reductions.
+        row: row of `table_rows`.
+        parameters: size -> parameters of its actor, for a row of the paper; a row of ours has its reductions.
     """
     if row["actor_size"] is None:
         return math.nan, math.nan
@@ -175,8 +175,8 @@ def relative_return(row: Mapping[str, Any], which: str) -> tuple[float, float]:
     So 1 is the threshold and 1 - tolerance the least that is accepted, whatever the sign. NaN where there is none.
 
     Args:
-        row: from `table_rows`.
-        which: baseline, symmetric or asymmetric.
+        row: row of `table_rows`.
+        which: columns to read: baseline, symmetric or asymmetric.
     """
     names = f"{which}_reward", f"{which}_spread", "threshold"
     numbers = all(name in row and isinstance(row[name], int | float | type(None)) for name in names)
@@ -194,9 +194,9 @@ def table_rows(
     """Rows with task, algorithm, source (here or paper) and `COLUMNS`: ours under each of the paper's, then the others.
 
     Args:
-        searches: from `CellStore.searches`; those that are not done have no row, nor have those of an old rule
-            (`old_searches` names them).
-        paper: from `read_paper`.
+        searches: result of `CellStore.searches`; unfinished searches have no row, nor have those under an old rule,
+            which `old_searches` names.
+        paper: result of `read_paper`.
     """
     ours: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for search in searches:
@@ -230,7 +230,7 @@ def csv_cell(value: Any) -> str:
 
 @checked()
 def csv_size(text: str) -> tuple[int, ...]:
-    """Hidden layers from what `csv_cell` made of them."""
+    """Hidden layers from the text that `csv_cell` made of them."""
     if text != "linear" and not re.fullmatch(r"\d+(,\d+)*", text):
         raise ValueError(f"text must be linear, or sizes like 16,16; got {text!r}")
     return () if text == "linear" else tuple(map(int, text.split(",")))

@@ -4,7 +4,7 @@
     save_figure(table_figure(rows), Path("table_1.png"))
 
 After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV. Its figure 4
-shows "the relative network size reductions and rewards presented in Table I"; what they are relative to is not said.
+shows "the relative network size reductions and rewards presented in Table I", without saying relative to what.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["relative_figure", "table_figure"]
 
 KINDS = {"baseline": "#b0b0b0", "symmetric": "#2f6cab", "asymmetric": "#d98a00"}
 MARK = {"marker": "D", "color": "black", "markerfacecolor": "white", "markersize": 6, "linestyle": "none"}
-LEAST, MOST = -1.5, 2.5  # of relative returns: what lies beyond stands at the edge, in figures
+LEAST, MOST = -1.5, 2.5  # range of relative returns; one below is printed as a number at the edge
 
 
 @checked(rows=TABLE_ROWS)
@@ -66,8 +66,8 @@ def relative_figure(
     paper's numbers marks on them.
 
     Args:
-        rows: from `table_rows`; what the paper alone has is left out.
-        parameters: task -> hidden layers -> parameters, from `read_paper_parameters`.
+        rows: rows of `table_rows`; pairs that only the paper has are left out.
+        parameters: task -> hidden layers -> parameters, as `read_paper_parameters` returns them.
     """
     paper = {(row["task"], row["algorithm"]): row for row in rows if row["source"] == "paper"}
     ours = [row for row in rows if row["source"] == "here"]

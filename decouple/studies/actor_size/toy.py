@@ -3,7 +3,7 @@
     runs, left_out = read_cells({("ddpg", "a |1|, c |16,16,1|"): DDPGControl(env="toy", ...), ...})
     print(toy_report("runs/toy", ["ddpg"], runs, left_out))
 
-Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. An agent has learned where
+Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. An agent has learned if
 its policy is viable in the end and was not at its start: a neuron may be initialised near the solution. A cell whose
 files are damaged is named and left out. As a command, which trains the cells as well: experiments/toy.py.
 Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
@@ -45,40 +45,40 @@ PAIRS = {
     "a |1|, c |16,16,1|": ([], [16, 16]),
 }
 TITLES = {"trpo": "TRPO", "ppo": "PPO", "ddpg": "DDPG", "sac": "SAC", "td3": "TD3"}
-VIABLE = -10.0  # a return from here on is a viable policy: 0.05 off the goal, on the mean over 200 steps
+VIABLE = -10.0  # least return of a viable policy: 0.05 off the goal, on average over 200 steps
 
 Key = tuple[str, str]  # algorithm and pair
 
 
 @dataclass
 class ToyStudy:
-    """What of the study to run."""
+    """Settings of the toy study: the part of it to run."""
 
-    algorithms: list[str] = field(default_factory=lambda: list(TITLES))  # trpo, ppo, ddpg, sac, td3
+    algorithms: list[str] = field(default_factory=lambda: list(TITLES))  # any of trpo, ppo, ddpg, sac, td3
     seeds: int = 6  # agents per cell
-    total_frames: int | None = None  # of each agent; None: as configs/control/departures/toy_*.yaml say
-    run_dir: str = "runs/toy"  # cells, figures and table
-    train: bool = True  # false: figures and table from what is there
-    restart: bool = False  # begin cells that are not done anew; what is in their folders is kept beside them
+    total_frames: int | None = None  # frames of each agent; None: those of configs/control/departures/toy_*.yaml
+    run_dir: str = "runs/toy"  # folder of cells, figures and table
+    train: bool = True  # false: only figures and table, from the cells that are there
+    restart: bool = False  # start unfinished cells over; their old folders are kept beside them
 
     def __post_init__(self) -> None:
         check_fields(self, seeds=at_least(1), total_frames=at_least(1))
         unknown = sorted(set(self.algorithms) - set(TITLES))
         if unknown or not self.algorithms:
-            raise ValueError(f"algorithms must be of {list(TITLES)}; got {self.algorithms}")
+            raise ValueError(f"algorithms must be one or more of {list(TITLES)}; got {self.algorithms}")
 
 
 @dataclass
 class CellRun:
-    """What the run of a cell has left."""
+    """The run of a cell, read from its folder."""
 
     settings: ControlSettings
     metrics: Mapping[str, list[float]]
-    result: Mapping[str, Any] | None  # None: it has not ended
-    agents: list[Any]  # as they were at its last checkpoint
+    result: Mapping[str, Any] | None  # content of result.json; None: the run has not ended
+    agents: list[Any]  # the agents at its last checkpoint
 
     def returns(self) -> np.ndarray:
-        """Final returns, one per seed; nan of an agent that failed."""
+        """Final returns, one per seed; nan for an agent that failed."""
         names = (
             [f"final/return/seed{s}" for s in self.settings.all_seeds] if self.settings.seeds > 1 else ["final/return"]
         )
@@ -88,12 +88,12 @@ class CellRun:
         return np.array([math.nan if found[name] is None else found[name] for name in names])
 
     def starts(self) -> np.ndarray:
-        """The same of the agents before training, in the same episodes."""
+        """Returns of the agents before training, one per seed, in the same episodes."""
         return np.array(final_returns(self.settings, initial_agents(self.settings)))
 
 
 def read_cells(cells: Mapping[Key, ControlSettings]) -> tuple[dict[Key, CellRun], dict[Key, str]]:
-    """The runs that are there, and of each that cannot be used (damaged, or of other settings or rules) the reason.
+    """The runs that are there, and the reason for each that cannot be used (damaged, or of other settings or rules).
 
     Raises:
         ValueError: there are cells, and none can be used; the message has every reason.
@@ -166,7 +166,7 @@ def episode_of(run: CellRun, agent: int) -> dict[str, np.ndarray]:
 
 @torch.no_grad()
 def policy_line(run: CellRun, agent: int) -> tuple[np.ndarray, np.ndarray]:
-    """Action against observation over its whole range."""
+    """Observations over their whole range, and the agent's action at each."""
     observation = torch.linspace(-2, 2, 201)[:, None]
     policy = run.agents[agent].get_policy_operator()
     with set_exploration_type(ExplorationType.DETERMINISTIC):
@@ -250,9 +250,9 @@ def table(algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[
 def toy_report(
     folder: str | os.PathLike[str], algorithms: list[str], runs: Mapping[Key, CellRun], left_out: Mapping[Key, str]
 ) -> str:
-    """Figures 1 and 2, the table and the returns of each agent, of what `read_cells` has read; returns the table.
+    """Write figures 1 and 2, the table and each agent's returns, from the runs of `read_cells`; returns the table.
 
-    Written are `figure1.png`, `figure2_<algorithm>.png`, `table.md` and `agents.csv`.
+    The files are `figure1.png`, `figure2_<algorithm>.png`, `table.md` and `agents.csv`.
     """
     folder = Path(folder)
     draw_training(runs, folder / "figure1.png")

@@ -40,13 +40,13 @@ from decouple.studies.actor_size.store import Batch, Cell, CellStore
 
 __all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
 
-# Calls the function about once a second, and ends with GaveUpError where it says False.
+# Trains a batch; calls the function about once a second, and raises GaveUpError where it returns False.
 Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
 
 OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
-RENEWALS = 10  # of a claim within its lease
-PATIENCE_S = 60.0  # for another process in a batch's folder to end
+RENEWALS = 10  # renewals of a claim within its lease
+PATIENCE_S = 60.0  # seconds to wait for another process in a batch's folder to end
 
 T = TypeVar("T")
 
@@ -56,12 +56,12 @@ class CellError(RuntimeError):
 
 
 class GaveUpError(RuntimeError):
-    """Training ended because it was told not to go on: nobody wants it any more, or somebody else has it."""
+    """Training was stopped by its caller: its result is not wanted any more, or another worker has the batch."""
 
 
 @checked()
 def cell_of(config: ControlSettings) -> Cell:
-    """What the results of these settings belong to: all that can change an agent's final return, but its seed."""
+    """The cell of these settings: all settings that can change an agent's final return, except its seed."""
     settings = control_identity(config, NOT_IDENTITY - {"total_frames", "final_episodes"} | OF_THE_CELL)
     text = json.dumps(settings, sort_keys=True)
     return Cell(config.env, config.algorithm, text, tuple(config.actor), tuple(config.critic))
@@ -81,13 +81,13 @@ def train_cells(
     Args:
         configs: the cells, with the seeds that are wanted. Their `run_dir` is not used: each batch has a folder below
             the store's.
-        store: has the results, and takes the new ones.
+        store: store of the results, which takes the new ones.
         train: `Processes` or `RayTasks`.
-        parallel: batches at once.
-        watch: called about once a second with what is being trained: the settings of a batch.
+        parallel: number of batches trained at once.
+        watch: function called about once a second with the settings of each batch in training.
 
     Raises:
-        CellError: after all that could be trained is done. The same call tries again what failed.
+        CellError: a cell failed; raised once all others are done. The same call tries the failed ones again.
     """
     cells = [cell_of(config) for config in configs]
     stop, failed = threading.Event(), dict[Cell, str]()
@@ -107,7 +107,7 @@ def train_cells(
                     failed.update({cell: error} if error else {})
                     break
             else:
-                for cell, config in missing:  # which others train
+                for cell, config in missing:  # others train these
                     for batch in store.batches(cell):
                         if batch.state == "running":
                             watch(_of_batch(config, batch))
@@ -133,7 +133,7 @@ def _train_batch(
     watch: Callable[[ControlSettings], None],
     stop: threading.Event,
 ) -> str | None:
-    """Train, and record what came of it; the error, where it failed."""
+    """Train a batch and record the outcome; returns the error where it failed."""
     restart = config.restart
     config = _of_batch(config, batch)
     renewed = time.monotonic()
@@ -153,7 +153,7 @@ def _train_batch(
             _waited_for(lambda: lock_folder(config.run_dir, restart=True)).release()
         report = train(config, go_on)
     except GaveUpError:
-        store.release(batch)  # does nothing where it is somebody else's
+        store.release(batch)  # without effect where another worker has it
     except (CellError, FolderInUseError) as error:
         store.release(batch, str(error))
         return str(error)
@@ -161,7 +161,7 @@ def _train_batch(
         store.release(batch)
         raise
     else:
-        mean = report["final/return"]  # the agent's own where there is one
+        mean = report["final/return"]  # one agent's own return
         store.finish(batch, {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds})
     return None
 
@@ -170,7 +170,7 @@ class Processes:
     """Trains in processes of this machine, which end with their caller however it ends; a context manager.
 
     Args:
-        starts: how often a batch is started, at most, where its process dies.
+        starts: largest number of starts of a batch whose process dies.
     """
 
     @checked(starts=at_least(1))
@@ -210,18 +210,18 @@ class _Process:
 
     def __init__(self) -> None:
         self._connection, theirs = multiprocessing.Pipe()
-        # Not multiprocessing's own: that would run the caller's script in the new process. Nor its current folder,
-        # which Python puts first on the path and where anything may lie, is to be imported from.
+        # Not multiprocessing's own: that would run the caller's script in the new process. The current folder, which
+        # Python puts first on the path, is taken off it: its files may shadow modules.
         code = f"import sys; sys.path.pop(0); from {__name__} import serve; serve(int(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(theirs.fileno())]
-        # A session of its own: a terminal's Ctrl-C is for the caller, who ends this.
+        # A session of its own: a terminal's Ctrl-C reaches only the caller, who ends this process.
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
         theirs.close()  # so that its end is seen here
 
     def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
-        """What came of it (done, error or died), with the report, the error or the exit code."""
-        with contextlib.suppress(OSError):  # it died since it last trained: which is seen below
+        """The outcome (done, error or died), with the report, the error or the exit code."""
+        with contextlib.suppress(OSError):  # it died since it last trained; seen below
             self._connection.send(config)
         while not self._connection.poll(BEAT_S):
             if not go_on():
@@ -232,7 +232,7 @@ class _Process:
             return "died", self.end()
 
     def end(self) -> int:
-        """Its exit code; one that still runs is killed."""
+        """End the process, killed if it still runs; returns its exit code."""
         self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._process.wait(timeout=1)  # it ends where its connection does
@@ -241,7 +241,7 @@ class _Process:
 
 
 def serve(descriptor: int) -> None:
-    """Train what comes through the connection, until the other end is gone: then at once, whatever is under way."""
+    """Train each config from the connection; exit at once when the other end is gone, whatever is under way."""
     connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def read() -> None:
@@ -265,9 +265,9 @@ class RayTasks:
     """Trains as tasks of Ray (https://docs.ray.io), started here or a cluster's; run folders must be seen by all nodes.
 
     Args:
-        address: of a cluster, "auto" for the one that this machine is of; None: Ray is started here.
-        cpus: that a batch takes.
-        starts: how often a batch is started, at most, where its worker dies.
+        address: address of a cluster, "auto" for this machine's cluster; None: Ray is started here.
+        cpus: processors reserved for a batch.
+        starts: largest number of starts of a batch whose worker dies.
 
     Raises:
         ImportError: Ray is not installed.
@@ -325,7 +325,7 @@ def frames_done(run_dir: str | os.PathLike[str]) -> int:
 
 @contextlib.contextmanager
 def _elsewhere() -> Iterator[None]:
-    """In another folder: Ray puts the current one first on the path of its workers, and anything may lie there."""
+    """Change to another folder: Ray puts the current one first on its workers' path, and files may shadow modules."""
     before = os.getcwd()
     os.chdir(sys.prefix)
     try:
@@ -335,10 +335,10 @@ def _elsewhere() -> Iterator[None]:
 
 
 def _trained(config: ControlSettings) -> dict[str, Any]:
-    """The final evaluation; of a run that was killed after it, as it stands.
+    """Train a batch; returns its final evaluation, read from its folder where the run is already done.
 
-    Agents that have all failed have no return, which is a result too. A process whose caller was killed may be in the
-    folder still for a moment, and is waited for.
+    Where all agents have failed, the return is None, which is a result too. A process whose caller was killed may be in
+    the folder for a moment; it is waited for.
     """
     try:
         return _waited_for(lambda: done_result(config) or train_agents(config))
@@ -348,7 +348,7 @@ def _trained(config: ControlSettings) -> dict[str, Any]:
 
 
 def _waited_for(asks: Callable[[], T]) -> T:
-    """What it gives once no other process is in the folder, such as one that a killed caller left, which soon ends."""
+    """Result of `asks`, once no other process is in the folder: one that a killed caller left soon ends."""
     until = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -365,7 +365,7 @@ def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:
 
 
 def _folder(cell: Cell) -> str:
-    """Of a cell's runs, below the store's: readable, and another one for other settings."""
+    """Folder of a cell's runs, relative to the store's: readable, and different for other settings."""
     names = [sizes_name(size) for size in (cell.actor, cell.critic)]
     settings = hashlib.sha256(cell.settings.encode()).hexdigest()[:8]
     return f"{cell.task.replace('/', '_')}/{cell.algorithm}/{settings}/{names[0]}-{names[1]}"

@@ -1,1 +1,1 @@
-"""The separation study: its runs read back, tables, figures, a recommendation, a page."""
+"""The separation study: its experiment, its run folders, tables, figures, recommendation and report."""

@@ -65,11 +65,11 @@ __all__ = [
 ]
 
 
-FINAL_SEED = 2_000_000  # of the final evaluation; those in training have 1,000,000 + the iteration
+FINAL_SEED = 2_000_000  # seed of the final evaluation; evaluations in training have 1,000,000 + the iteration
 
 
 def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool, training: bool) -> EnvBase:
-    """Games on the training levels or, with `test`, on all levels; rewards scaled only where they are trained on."""
+    """Games on the training levels or, with `test`, on all levels; rewards are scaled for `training` only."""
     return procgen_env(
         config.env,
         num_envs,
@@ -86,12 +86,12 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
 
 
 def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
-    """The IMPALA-CNN of the study, separated."""
+    """The study's IMPALA-CNN, separated at the settings' k."""
     depth = len(impala_blocks())
     k = separation_index(config.separation, depth)
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
     if config.attention:
-        # None on the frame's three channels, and the dense block, last, has none.
+        # No attention on the frame's three channels, nor in the dense block, which is the last.
         options["attention_from"] = min(max(k, 1), depth - 1)
     network = separate(
         impala_blocks(**options),
@@ -106,10 +106,10 @@ def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
 def make_unseen(
     config: ProcgenExperiment, trained: ProcgenExperiment, progress: Callable[[str, int, int], object]
 ) -> Callable[[int, int], Tensor] | None:
-    """A function of (episodes, seed): which test episodes are on a level like none trained on; None where not asked.
+    """A function of (episodes, seed) that marks test episodes on levels unlike all training levels; None if not set.
 
-    The levels trained on are looked at once, when the first evaluation asks. None also where all levels were trained
-    on, and for another game or mode than the one trained on.
+    The training levels are looked at once, in the first evaluation. Also None where all levels were trained on, and for
+    another game or mode than the one trained on.
     """
     same = (config.env, config.distribution_mode) == (trained.env, trained.distribution_mode)
     if not (config.unseen and trained.num_levels and same):
@@ -141,7 +141,7 @@ def make_evaluation(
 ) -> Callable[..., dict[str, float]]:
     """A function of (seed, episodes): returns on training and on test levels, on fresh environments.
 
-    trained: the settings that the model was trained with, where they are not `config`.
+    trained: the settings that the model was trained with; None: `config`.
     """
     unseen = make_unseen(config, trained or config, progress)
     environments = {
@@ -160,7 +160,7 @@ def make_evaluation(
 
 
 def final_report(config: ProcgenExperiment, evaluation: Callable[..., dict[str, float]]) -> dict[str, float]:
-    """The evaluation after training, `final/...`, of an evaluation that `make_evaluation` gave."""
+    """The metrics `final/...` of the evaluation after training; `evaluation` is from `make_evaluation`."""
     report = {
         key.replace("eval/", "final/"): value for key, value in evaluation(FINAL_SEED, config.final_episodes).items()
     }
@@ -169,20 +169,20 @@ def final_report(config: ProcgenExperiment, evaluation: Callable[..., dict[str, 
 
 @dataclass
 class PreparedRun:
-    """A run that is ready to train; whatever is wrong with its settings has been said."""
+    """A run that is ready to train; its settings have been checked."""
 
     config: ProcgenExperiment
     env: EnvBase
     model: ActorValue
     phases: list[Phase]
     checkpoint: Path
-    identity: dict[str, Any]  # what the checkpoint must share with the run
-    lock: FileLock  # of the run's folder
+    identity: dict[str, Any]  # settings and rules that the checkpoint must share with the run
+    lock: FileLock  # lock on the run's folder
     tracker: Tracker
 
 
 def prepare(config: ProcgenExperiment) -> PreparedRun:
-    """Build environment, model and phases, and open the record in `run_dir`, or that of the run to go on with."""
+    """Build environment, model and phases; open the record in `run_dir`, a new one or that of the run to continue."""
     for seed_global in (random.seed, np.random.seed, torch.manual_seed):
         seed_global(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
@@ -194,7 +194,7 @@ def prepare(config: ProcgenExperiment) -> PreparedRun:
 
 
 def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
-    """`prepare` in this environment."""
+    """The rest of `prepare`, once the environment is built."""
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = ALGORITHMS[config.learning.algorithm](model, config.learning)
@@ -264,7 +264,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 performance=config.computed,
                 failed=failed,
             )
-        except NotFiniteError as error:  # in place of an earlier result, too
+        except NotFiniteError as error:  # replaces an earlier result, too
             reasons = {f"seed{config.seed}": str(error)}
             tracker.summarise({"final/train_return": None, "final/test_return": None}, failed=reasons)
             raise
@@ -274,9 +274,9 @@ def train(run: PreparedRun) -> dict[str, float]:
 
 
 def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple[ProcgenExperiment, dict[str, float]]:
-    """Evaluate a checkpoint's policy with its own settings, but for those overridden on the command line.
+    """Evaluate a checkpoint's policy with its own settings, except those overridden on the command line.
 
-    Returns those settings and the evaluation.
+    Returns the settings used and the evaluation.
     """
     if overrides - OF_EVALUATION:
         allowed, got = ", ".join(sorted(OF_EVALUATION)), ", ".join(sorted(overrides - OF_EVALUATION))
@@ -308,10 +308,10 @@ def describe(env: EnvBase, model: ActorValue) -> dict[str, str]:
 
 
 def load_agent(state: Mapping[str, Any]) -> tuple[ProcgenExperiment, ActorValue, int]:
-    """Settings, model and frames of training of a run's checkpoint; the model on the CPU, in full precision.
+    """Settings, model and frames of training from a run's checkpoint; the model is on the CPU, in float32.
 
     Args:
-        state: what `run_checkpoint` has read.
+        state: the checkpoint's content, as `run_checkpoint` reads it.
     """
     here = state["settings"] | {"device": "cpu", "precision": "fp32"}  # whatever the run was computed with
     config = procgen_experiment(**{key: value for key, value in here.items() if key in PROCGEN_KEYS.defaults})

@@ -42,7 +42,7 @@ def aggregate_figure(aggregates: Mapping[str, Mapping[str, Estimate]], unit: str
 
     Args:
         aggregates: variant -> metric -> estimate.
-        unit: of the scores, for the axes.
+        unit: unit of the scores, for the axes.
     """
     from matplotlib.figure import Figure
 
@@ -110,12 +110,12 @@ def profile_figure(profiles: Mapping[str, Profile], unit: str) -> Figure:
 def curve_figure(study: Study, metric: str, *, window: int = 3) -> Figure:
     """A metric against frames, a panel for each game: mean over the finished runs, the standard deviation as a band.
 
-    Unfinished runs are dashed lines of their own and in no mean.
+    Unfinished runs are drawn as dashed lines and enter no mean.
 
     Args:
         study: the runs.
-        metric: of the evaluations in training: `test_return`, `train_return`, `generalisation_gap`, `unseen_return`.
-        window: each point is the mean over so many evaluations of a run, it and those before.
+        metric: metric of evaluations in training: `test_return`, `train_return`, `generalisation_gap`, `unseen_return`.
+        window: number of evaluations averaged in a point: its own and those before it in the run.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -153,8 +153,8 @@ def mean_over_seeds(
     """Mean and standard deviation over runs, at the frames where every run has a value.
 
     Args:
-        curves: frames -> value, of each run.
-        window: each value is first averaged with the `window - 1` before it in its run.
+        curves: one mapping frames -> value for each run.
+        window: number of values averaged in a point first: its own and those before it in the run.
 
     Returns:
         Frames, means, and standard deviations (n - 1; nan for one run).

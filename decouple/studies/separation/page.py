@@ -60,7 +60,7 @@ class Section:
     paragraphs: Sequence[str] = ()
     tables: Sequence[HTMLTable] = ()
     pictures: Sequence[Picture] = ()
-    lead: str | None = field(default=None)  # a paragraph that is set off, before all else
+    lead: str | None = field(default=None)  # highlighted paragraph, before all others
 
 
 @checked()
@@ -82,7 +82,7 @@ def write_page(path: str | os.PathLike[str], title: str, sections: Sequence[Sect
         body.append("</section>")
     head = [
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        '<link rel="icon" href="data:,">',  # an empty one: a browser asks for it, and there is no server
+        '<link rel="icon" href="data:,">',  # empty: a browser would ask a server for one
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style>",
     ]
     text = "\n".join(['<!doctype html><html lang="en"><head>', *head, "</head><body>", *body, "</body></html>", ""])
@@ -124,7 +124,7 @@ def _align(rows: Sequence[Sequence[str]], column: int) -> str:
 def _figure(picture: Picture) -> str:
     content = picture.path.read_bytes()
     if not content.startswith(b"\x89PNG"):
-        raise ValueError(f"pictures must be PNG files; {picture.path} is none")
+        raise ValueError(f"pictures must be PNG files; got {picture.path}")
     data = base64.b64encode(content).decode()
     caption = html.escape(picture.caption)
     return (

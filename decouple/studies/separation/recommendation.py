@@ -1,4 +1,4 @@
-"""Which degree of separation: the paper's model-selection rule, held against what was measured.
+"""Which degree of separation: the paper's model-selection rule, compared with the measurements.
 
     advice = recommend(scores, aggregates)     # variant -> game -> score of each run, all variants on the same games
     print(*advice.findings, advice.conclusion, sep="\\n")
@@ -29,10 +29,10 @@ RULE = (
     "overhead. It gives no formula and no threshold, and a source of value is not something that scores can show. So "
     "it is applied as it stands: late everywhere, full on the game that it names."
 )
-DEFAULT, WITH_VALUE_SOURCE = "late", "full"  # the degrees that the rule takes
-EXPLICIT_VALUE_SOURCE = {"plunder": "its life bar"}  # the games that the paper names, with what it says is the source
+DEFAULT, WITH_VALUE_SOURCE = "late", "full"  # the degrees of separation that the rule recommends
+EXPLICIT_VALUE_SOURCE = {"plunder": "its life bar"}  # game that the paper names -> its source of value
 SIGNIFICANCE = 0.05
-LITTLE = 0.05  # of the benchmark's range: below it, runs have not learned enough to be ranked
+LITTLE = 0.05  # share of the benchmark's range; below it, runs have not learned enough to be ranked
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Comparison:
     x: str
     y: str
     games: tuple[str, ...]
-    probability: Estimate  # that a run of x scores more than one of y
+    probability: Estimate  # probability that a run of x scores more than a run of y
     p_value: float  # exact, two-sided
-    least_p: float  # the least that so many runs can give, all of one above all of the other on every game
+    least_p: float  # least p that so many runs can give: all of one above all of the other on every game
 
     @property
     def verdict(self) -> str:
         """`better`, `worse` (x against y), or `the seeds cannot tell`.
 
-        Told apart means both: the 95 % interval leaves out 1/2, and the exact test gives less than 0.05. With few seeds
-        the interval alone collapses to a point where all runs of one are above all of the other.
+        The seeds tell two apart if the 95 % interval leaves out 1/2 and the exact test gives p below 0.05. With few
+        seeds the interval alone does not suffice: it is one point where all runs of one are above all of the other.
         """
         _, low, high = self.probability
         if self.p_value >= SIGNIFICANCE or not (low > 0.5 or high < 0.5):
@@ -78,7 +78,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Advice:
-    """What the rule says, what the measurement says to it, and what follows."""
+    """The rule's advice, the measurements for and against it, and the conclusion."""
 
     findings: tuple[str, ...]
     conclusion: str
@@ -90,16 +90,16 @@ class Advice:
 def compare(
     scores: Scores, x: str, y: str, games: Sequence[str] | None = None, *, repetitions: int = 10_000
 ) -> Comparison:
-    """One variant against another.
+    """Compare two variants: probability of improvement with its interval, and an exact test.
 
     Args:
         scores: variant -> game -> score of each run.
         x, y: variants.
-        games: over which; None: those that both have.
-        repetitions: resamples of the interval.
+        games: games to compare over; None: those that both have.
+        repetitions: number of resamples for the interval.
 
     Raises:
-        ValueError: there is no such game.
+        ValueError: a variant that is not in `scores`, or a game that not both have.
     """
     for name, variant in (("x", x), ("y", y)):
         check_setting(name, variant, scores.__contains__, f"one of the variants in scores, {list(scores)}")
@@ -124,10 +124,10 @@ def recommend(
 
     Args:
         scores: test scores: variant -> game -> score of each run; all variants on the same games.
-        aggregates: variant -> what `aggregate_metrics` says of its scores divided by PPO's, as in the paper; empty
-            where there are none.
-        by_range: the same of its scores within the benchmark's ranges: where all are near 0, the conclusion says so.
-        repetitions: resamples of each interval.
+        aggregates: variant -> `aggregate_metrics` of its scores divided by PPO's, as in the paper; empty where there
+            are none.
+        by_range: the same, of scores as shares of the benchmark's ranges; if all are near 0, the conclusion says so.
+        repetitions: number of resamples for each interval.
     """
     if DEFAULT not in scores or len(scores) < 2:
         missing = f"no finished run of {DEFAULT}" if DEFAULT not in scores else f"nothing to set beside {DEFAULT}"
@@ -145,7 +145,7 @@ def recommend(
 
 
 def _little_learned(by_range: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """A caution, where no variant is far above what the game gives to anyone."""
+    """A caution where no variant scores far above a policy that sees nothing; else empty."""
     best = max((each["mean"].value for each in by_range.values()), default=math.nan)
     if not best < LITTLE:
         return ""
@@ -156,7 +156,7 @@ def _little_learned(by_range: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 
 def _ranking(aggregates: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Who comes first by the paper's two metrics."""
+    """The first variant by each of the paper's two metrics, as a sentence."""
     if not aggregates:
         return "No game can be divided by PPO's score, so IQM and optimality gap are not ranked."
     iqm = max(aggregates, key=lambda name: aggregates[name]["iqm"].value)

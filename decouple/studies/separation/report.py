@@ -4,8 +4,8 @@
 
 Runs are folders of experiments/procgen.py. Written to `out`: `report.html`, one page with its pictures in it, and
 beside it each table as CSV and Markdown and each picture as PNG. As a command: experiments/report.py. See
-docs/report.md. After Nafi, Ali and Hsu,
-*Analyzing the Sensitivity to Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
+docs/report.md. After Nafi, Ali and Hsu, *Analyzing the Sensitivity to Policy-Value Decoupling in Deep Reinforcement
+Learning Generalization* (AAMAS 2023).
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "separation_report"]
 
-PPO = "shared"  # what the paper divides by: PPO on the shared network
+PPO = "shared"  # variant whose score the paper divides by: PPO on the shared network
 
 
 @dataclass
 class Report:
-    """Which runs are reported, and where the report goes."""
+    """Settings of the report: its runs and its folder."""
 
     runs: Any = None  # a folder, a glob or a list of them, with runs at any depth; must be given
     out: str = "runs/report"  # the folder to write to; what it holds under the same names is replaced
-    protocol: str | None = None  # whose runs, where there are several
-    repetitions: int = 5_000  # resamples of each interval
-    window: int = 3  # evaluations in each point of a curve: it and those before
+    protocol: str | None = None  # protocol whose runs are reported; None: the only one there is
+    repetitions: int = 5_000  # number of resamples for each interval
+    window: int = 3  # number of evaluations averaged in a point of a curve: its own and those before
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,19 +78,19 @@ class Report:
 
 @dataclass
 class Analysis:
-    """What was computed from the runs' final test scores, over the games that all variants have."""
+    """Statistics of the runs' final test scores, over the games that all variants have."""
 
     games: list[str]
-    by_ppo: dict[str, dict[str, Estimate]]  # variant -> metric; empty where nothing can be divided
-    not_by_ppo: list[str]  # games that cannot
+    by_ppo: dict[str, dict[str, Estimate]]  # variant -> metric, of scores divided by PPO's; empty: none can be
+    not_by_ppo: list[str]  # games whose scores cannot be divided by PPO's
     by_range: dict[str, dict[str, Estimate]]
     profiles: dict[str, Profile]
-    comparisons: list[Comparison]  # of every pair
+    comparisons: list[Comparison]  # one for every pair of variants
     advice: Advice
 
 
 def analyse(study: Study, published: Mapping[str, Mapping[str, float]], repetitions: int) -> Analysis:
-    """Normalise, aggregate, compare."""
+    """Normalise the scores, aggregate them, and compare the variants."""
     modes = {str(run.config.get("distribution_mode")) for runs in study.runs.values() for run in runs}
     easy = "easy, whose ranges and published scores are known here"
     check_setting("distribution_mode of the runs", modes, lambda found: found <= {"easy", "None"}, easy)
@@ -149,7 +149,7 @@ class Output:
 
 
 def what_was_read(study: Study, out: Output) -> Section:
-    """Which runs there are, and what was left out."""
+    """The section on the runs that were read, and on those left out."""
     config = next(iter(study.runs.values()))[0].config
     levels = f"{config.get('num_levels')} {config.get('distribution_mode')} levels from {config.get('start_level')}"
     paragraphs = [
@@ -172,7 +172,7 @@ def what_was_read(study: Study, out: Output) -> Section:
 
 
 def aggregates(study: Study, analysis: Analysis, out: Output) -> Section:
-    """Figure 2."""
+    """The section with figure 2: aggregates over games."""
     paragraphs = [
         f"Games: {', '.join(analysis.games)}. Median and mean are of the games' mean scores; IQM is the mean "
         "of the middle half of all runs' scores; the optimality gap is how far scores fall short of 1 on average, "
@@ -215,7 +215,7 @@ def aggregates(study: Study, analysis: Analysis, out: Output) -> Section:
 
 
 def profiles(analysis: Analysis, out: Output) -> Section:
-    """Performance profiles."""
+    """The section with the performance profiles."""
     out.data(profile_table(analysis.profiles))
     caption = (
         "The share of runs, over all games, whose min-max normalised test score is above a threshold; bands are 95 % "
@@ -226,7 +226,7 @@ def profiles(analysis: Analysis, out: Output) -> Section:
 
 
 def improvement(analysis: Analysis, out: Output) -> Section:
-    """Probability of improvement of every pair."""
+    """The section on the probability of improvement, for every pair of variants."""
     text = (
         "How probable it is that a run of the one scores more than a run of the other, on a game drawn at random; 0.5 "
         "is no difference. With few seeds the interval is too narrow, and a single point where all runs of one are "
@@ -245,7 +245,7 @@ def improvement(analysis: Analysis, out: Output) -> Section:
 
 
 def curves(study: Study, out: Output, window: int) -> list[Section]:
-    """Figure 3, and the training curves and the gap beside it."""
+    """The sections with figure 3, and with training curves and generalisation gap."""
     out.data(curve_table(study))
     points = "" if window == 1 else f" Each point is the mean of {window} evaluations of a run, it and those before."
     how = (
@@ -273,7 +273,7 @@ def curves(study: Study, out: Output, window: int) -> list[Section]:
 
 
 def final_scores(study: Study, published: Mapping[str, Mapping[str, float]], out: Output) -> Section:
-    """Scores per game beside the published ones."""
+    """The section with final scores per game, beside the published ones."""
     frames = next(iter(study.runs.values()))[0].config["total_frames"]
     text = (
         "Published are mean test returns after 25,000,000 frames on 200 easy levels, with settings of their own and, "
@@ -299,7 +299,7 @@ def final_scores(study: Study, published: Mapping[str, Mapping[str, float]], out
 
 
 def recommendation(study: Study, analysis: Analysis, out: Output) -> Section:
-    """The paper's rule, applied."""
+    """The section with the paper's rule, applied to these runs."""
     machines = sorted({machine for variant in study.variants for machine in study.cost(variant).machines})
     measured = "Frames/s were measured while training, evaluation not counted, on: " + "; ".join(machines) + "."
     if len(machines) > 1:
@@ -320,7 +320,7 @@ def recommendation(study: Study, analysis: Analysis, out: Output) -> Section:
 
 
 def relative_cost(study: Study) -> str:
-    """What the rule's default costs beside the shared network, in words; nothing where either is not there."""
+    """Costs of the rule's default relative to the shared network, as a sentence; empty where either is missing."""
     if not {DEFAULT, PPO} <= set(study.variants):
         return ""
     default, ppo = study.cost(DEFAULT), study.cost(PPO)
@@ -334,7 +334,7 @@ def relative_cost(study: Study) -> str:
 
 
 def separation_report(config: Report) -> tuple[Path, Study, Advice]:
-    """Read, compute, write; returns the page, what was read, and the advice."""
+    """Read the runs and write the report; returns the page's path, the study and the advice."""
     published = read_published()
     study = read_study(find_runs(config.runs if isinstance(config.runs, str) else list(config.runs)), config.protocol)
     print(f"{sum(map(len, study.runs.values()))} runs read; resampling them for the intervals", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What policy and value have learned on Procgen, block by block, on levels trained on and on others.
+"""What policy and value networks have learned on Procgen, block by block, on training levels and on others.
 
     folder, text = analyse(Representation(checkpoint="runs/procgen/controlled/plunder/late/seed0", frames=1024))
 
@@ -49,18 +49,18 @@ __all__ = ["Representation", "analyse"]
 
 @dataclass
 class Representation:
-    """What is measured, of which run."""
+    """Settings of the measurement: the run, and what is measured on it."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
     other: str | None = None  # another run of the same game, to compare features with
-    frames: int = 2048  # recorded on training levels, and as many on test levels
-    episodes: int = 64  # that they are drawn from, of each
-    levels: int = 16  # of each: the first of the training levels, and the first after them
+    frames: int = 2048  # frames recorded on training levels, and as many on test levels
+    episodes: int = 64  # episodes that these frames are drawn from, on training and on test levels each
+    levels: int = 16  # number of levels of each kind: the first training levels, and the first after all of them
     tau: float = 0.025  # a unit below this share of its block's mean activity is dormant
-    neighbours: int = 3  # of the estimates of mutual information
-    saliency_frames: int = 6  # shown in the picture
-    seed: int = 0  # of levels, actions and what is drawn
-    output: str | None = None  # the folder; None: representation in the run's folder
+    neighbours: int = 3  # nearest neighbours in the estimates of mutual information
+    saliency_frames: int = 6  # frames shown in the picture of saliency
+    seed: int = 0  # seed of levels, actions and random draws
+    output: str | None = None  # output folder; None: representation in the run's folder
 
     def __post_init__(self) -> None:
         check_fields(self, tau=at_least(0), seed=SEED)
@@ -73,15 +73,15 @@ class Representation:
 
 @dataclass
 class Agent:
-    """What a checkpoint of experiments/procgen.py holds."""
+    """The agent in a checkpoint of experiments/procgen.py."""
 
     path: Path
     settings: ProcgenExperiment
     model: ActorValue
-    frames: int  # that it was trained for
+    frames: int  # frames of training
 
 
-MEASURES = {  # a column of the table: what it says in the picture
+MEASURES = {  # column of the table -> its title in the picture
     "effective_rank": "effective rank",
     "dormant": "dormant units, share",
     "level_accuracy": "probe: level, share right",
@@ -104,7 +104,7 @@ def load(name: str, given: str) -> Agent:
 
 
 def load_other(given: str | None) -> tuple[Agent | None, str | None]:
-    """The run to compare with, where one is wanted; one that is there and damaged is None, with what is wrong with it.
+    """The agent to compare with, or None; where its run is damaged, None and the reason.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -120,14 +120,14 @@ def load_other(given: str | None) -> tuple[Agent | None, str | None]:
 
 
 def check_same_levels(agent: Agent, other: Agent) -> None:
-    """Refuse a run to compare with that was not trained on the same levels of the same game."""
+    """Raise ValueError for another run that was not trained on the same levels of the same game."""
     for name in ("env", "distribution_mode", "start_level", "num_levels"):
         own, its = getattr(agent.settings, name), getattr(other.settings, name)
         check_setting("other", its, lambda value, own=own: value == own, f"a run with the checkpoint's {name}, {own}")
 
 
 def levels_of(agent: Agent, levels: int) -> dict[str, tuple[int, int]]:
-    """First level and number of levels: some of those trained on, and as many right behind them."""
+    """First level and number of levels of two sets: the first training levels, and as many right behind them all."""
     trained = agent.settings.num_levels
     check_setting(
         "checkpoint", trained, positive_whole, "of a run with num_levels, so that there are levels to test on"
@@ -139,7 +139,7 @@ def levels_of(agent: Agent, levels: int) -> dict[str, tuple[int, int]]:
 def record(
     config: Representation, agent: Agent, start: int, count: int, progress: Callable[[int, int], object]
 ) -> TensorDict:
-    """Frames of the agent's own play on these levels, with the agent's values of them."""
+    """Frames that the agent meets in its own play on these levels, with its values of them."""
     settings = dataclasses.replace(agent.settings, start_level=start, num_levels=count)
     torch.manual_seed(config.seed)
     games = make_env(settings, config.episodes, config.seed, test=False, training=False)
@@ -160,14 +160,14 @@ def record(
 
 
 def block_names(model: ActorValue) -> list[str]:
-    """As in tables and pictures: `trunk 1`, `policy 2` ...; blocks counted from 1, branches go on after the trunk."""
+    """Names for tables and pictures: `trunk 1`, `policy 2` ...; counted from 1, branches go on after the trunk."""
     own = {"policy": model.policy, "value": model.value}
     branches = [f"{part} {model.at + i + 1}" for part, blocks in own.items() for i in range(len(blocks))]
     return ["frame", *(f"trunk {index + 1}" for index in range(model.at)), *branches]
 
 
 def outputs(model: ActorValue, frames: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The frames themselves, to compare with, and what each block makes of them."""
+    """Name and features: first the frames themselves, for comparison, then each block's output."""
     yield "frame", frames
     for branch, index, features in block_outputs(model, frames):
         yield f"{branch} {index + 1}", features
@@ -176,7 +176,7 @@ def outputs(model: ActorValue, frames: Tensor) -> Iterator[tuple[str, Tensor]]:
 def measure(
     config: Representation, model: ActorValue, recording: TensorDict, progress: Callable[[int, int], object]
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """A row of measures for each block, and its products of frames for CKA."""
+    """A row of measures for each block, and its centred Gram matrix over frames, for CKA."""
     level, blocks = recording["level_seed"], len(block_names(model))
     part = deal_episodes(recording["episode"], level, torch.Generator().manual_seed(config.seed))
     targets = {"level_accuracy": level, "return_r2": recording["return"], "value_r2": recording["value"]}
@@ -206,12 +206,12 @@ def measure(
 
 
 def similarities(ours: dict[str, Tensor], others: dict[str, Tensor]) -> list[list[float]]:
-    """CKA of each block with each."""
+    """Linear CKA of each of our blocks, a row, with each of the others, a column."""
     return [[linear_cka(a, b) for b in others.values()] for a in ours.values()]
 
 
 def saliency(model: ActorValue, frames: Tensor, progress: Callable[[int, int], object]) -> dict[str, Tensor]:
-    """(N, H, W) of the policy's log-probabilities and of the value."""
+    """Saliency maps (N, H, W) of the policy's log-probabilities and of the value."""
 
     def policy(batch: Tensor) -> Tensor:
         features = model.get_features(["policy_hidden"])(TensorDict(observation=batch, batch_size=len(batch)))
@@ -229,12 +229,12 @@ def saliency(model: ActorValue, frames: Tensor, progress: Callable[[int, int], o
 
 
 def chosen(recording: TensorDict, count: int) -> Tensor:
-    """Frames for the picture, from episodes that lie apart."""
+    """Frames for the picture, evenly spread over the recording."""
     return recording["observation"][torch.linspace(0, len(recording) - 1, count + 2)[1:-1].long()]
 
 
 def analyse(config: Representation) -> tuple[Path, str]:
-    """Record, measure, and write the folder; returns it and what it says in short."""
+    """Record frames, measure, and write the folder; returns the folder and a summary."""
     agent = load("checkpoint", str(config.checkpoint))
     other, left_out = load_other(config.other)
     if other:
@@ -276,7 +276,7 @@ def analyse(config: Representation) -> tuple[Path, str]:
     if other:
         draw_similarity(folder / "cka_other.png", cka_other, ("this run", "the other run"))
     else:
-        (folder / "cka_other.png").unlink(missing_ok=True)  # of an earlier command
+        (folder / "cka_other.png").unlink(missing_ok=True)  # picture of an earlier command
     write_tables(folder, rows, cka, cka_other)
     head = heading(agent, other, sets, counts, left_out)
     write_page(folder, head, rows, bool(other))
@@ -284,7 +284,7 @@ def analyse(config: Representation) -> tuple[Path, str]:
 
 
 def write_tables(folder: Path, rows: dict[str, list[dict[str, Any]]], cka: Any, cka_other: Any) -> None:
-    """`measures.csv`, a line for each set of frames and block; `cka.csv`, one for each pair of blocks."""
+    """Write `measures.csv`, a line for each set of frames and block; and `cka.csv`, one for each pair of blocks."""
     columns = ["features", *MEASURES]
     lines = [["frames", "block", *columns]]
     for name, of_set in rows.items():
@@ -300,7 +300,7 @@ def write_tables(folder: Path, rows: dict[str, list[dict[str, Any]]], cka: Any, 
 
 
 def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any, left_out: str | None = None) -> str:
-    """What was measured, and the run that was left out since it is damaged, in a few lines."""
+    """Lines on what was measured, and on the run that was left out because it is damaged."""
     settings = agent.settings
     lines = [
         f"{settings.env}, separation {settings.separation} (k = {agent.model.at} of 4), protocol {settings.protocol}, "
@@ -331,7 +331,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def write_page(folder: Path, head: str, rows: dict[str, list[dict[str, Any]]], compared: bool) -> None:
-    """`representation.md`: what was measured, the tables and the pictures."""
+    """Write `representation.md`: what was measured, the tables and the pictures."""
     lines = ["# What the branches learned", "", *(f"- {line}" for line in head.splitlines()), ""]
     lines += ["What each column means: docs/representation.md of decouple.", ""]
     for name, of_set in rows.items():

@@ -1,4 +1,4 @@
-"""What was measured on features as pictures: similarity of blocks, a bar for each block and measure, saliency.
+"""Pictures of measurements on features: similarity of blocks, a bar for each block and measure, saliency.
 
 draw_similarity("cka.png", {"training levels": (names, names, cka)})
 draw_measures("blocks.png", {"train": rows, "test": rows}, {"effective_rank": "effective rank"})
@@ -33,12 +33,12 @@ def draw_similarity(
     panels: Mapping[str, tuple[Sequence[str], Sequence[str], Sequence[Sequence[float]]]],
     axis_labels: tuple[str, str] = ("", ""),
 ) -> None:
-    """A matrix of CKA for each title: names of the rows, names of the columns, and the numbers.
+    """Draw a matrix of CKA for each title.
 
     Args:
         path: the file.
-        panels: title -> names and numbers.
-        axis_labels: what the rows, and what the columns, are of.
+        panels: title -> names of the rows, names of the columns, and the numbers.
+        axis_labels: labels of the rows and of the columns.
     """
     from matplotlib.figure import Figure
 
@@ -73,13 +73,13 @@ def draw_measures(
     measures: Mapping[str, str],
     lines: Mapping[str, tuple[float, str]] | None = None,
 ) -> None:
-    """A panel for each measure with a bar for each block: the first set of rows filled, the second one hatched.
+    """Draw a panel for each measure, with a bar for each block: the first set of rows filled, the second hatched.
 
     Args:
         path: the file.
-        sets: rows of each set of frames, alike in their order; `block` is `frame`, or a branch and a number from 1.
-        measures: column -> what its panel says.
-        lines: column -> a level to compare with, and what it is.
+        sets: rows of each set of frames, in the same order; `block` is `frame`, or a branch and a number from 1.
+        measures: column -> title of its panel.
+        lines: column -> a level drawn for comparison, and its label.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -112,7 +112,7 @@ def _hatch(position: int) -> str:
 
 
 def _bars(axes: Axes, sets: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> bool:
-    """Bars of one measure: blocks of one number beside each other, policy left of value; whether some are cut off."""
+    """Draw one measure's bars, blocks of one number side by side, policy left of value; returns whether any is cut."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for rows in sets.values():
         for row in rows:
@@ -142,14 +142,14 @@ def _bars(axes: Axes, sets: Mapping[str, Sequence[Mapping[str, Any]]], measure: 
 
 @checked(frames=axes(4), maps=SOME)
 def draw_saliency(path: Path, frames: Tensor, maps: Mapping[str, Tensor], titles: Sequence[str]) -> None:
-    """Frames in the first row, and below them what matters for each network, the mean of all frames at the end.
+    """Draw frames in the first row, each network's saliency below them, and the mean over frames at the end.
 
     Args:
         path: the file.
         frames: uint8 (N, 3, H, W).
-        maps: name -> (N, H, W), at least 0; each is drawn up to its own largest number, which stands above it, and the
-            mean is that of maps as shares of their largest.
-        titles: of the frames, N.
+        maps: name -> saliency (N, H, W), at least 0. Each map is scaled by its own maximum, which is printed above it;
+            the mean is over scaled maps.
+        titles: a title for each of the N frames.
     """
     from matplotlib.figure import Figure
 

@@ -1,11 +1,10 @@
-"""The separation study as its run folders hold it: which runs there are, which are whole, and what they scored.
+"""The separation study, read from its run folders: its runs, which of them are finished, and their scores.
 
     study = read_study(find_runs("runs/procgen"), protocol="controlled")
     study.scores("test_return")["late"]["plunder"]      # the score of each finished run, by rising seed
     print(*study.notes, sep="\\n")                       # what was left out, and why
 
-Nothing is averaged here, and no run is compared with one of other settings: what does not fit is refused, by the names
-of the folders.
+Nothing is averaged here. Runs whose settings differ are refused, with the names of their folders.
 """
 
 from __future__ import annotations
@@ -42,34 +41,34 @@ _OF_THE_STUDY = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a variant costs. What its runs did not record is None."""
+    """Costs of a variant; None where its runs did not record them."""
 
     parameters: int | None
-    multiply_adds: int | None  # of policy and value, for one frame
-    acting_multiply_adds: int | None  # of the policy alone, as it is shipped
+    multiply_adds: int | None  # multiply-adds per frame, policy and value network
+    acting_multiply_adds: int | None  # multiply-adds per frame of the policy alone, as deployed
     frames_per_second: float | None  # median over runs of each run's median over iterations
-    frames_per_second_range: tuple[float, float] | None  # over runs
-    machines: tuple[str, ...]  # where these were measured
+    frames_per_second_range: tuple[float, float] | None  # slowest and fastest run
+    machines: tuple[str, ...]  # machines that the frames per second were measured on
 
 
 @dataclass(frozen=True)
 class Study:
-    """Runs of one protocol that can be set beside each other."""
+    """Runs of one protocol that can be compared."""
 
     protocol: str
     runs: Mapping[tuple[str, str], list[Run]]  # (variant, game) -> its runs, finished or not, by rising seed
-    elsewhere: tuple[str, ...]  # what else was found where runs were looked for, and is no run of this study
-    damaged: tuple[str, ...] = ()  # of each folder that could not be read: the file, and what is wrong with it
+    elsewhere: tuple[str, ...]  # notes on folders and runs found that do not belong to this study
+    damaged: tuple[str, ...] = ()  # errors of folders that could not be read: the file, and its fault
 
     @cached_property
     def variants(self) -> list[str]:
-        """From the most shared to the least."""
+        """The variants, from the most shared to the least."""
         ks = {variant: runs[0].k for (variant, _), runs in self.runs.items()}
         return sorted(ks, key=lambda variant: (-ks[variant], variant))
 
     @cached_property
     def games(self) -> list[str]:
-        """By name."""
+        """The games, sorted by name."""
         return sorted({game for _, game in self.runs})
 
     @checked()
@@ -92,12 +91,12 @@ class Study:
         return table
 
     def common_games(self) -> list[str]:
-        """The games that every variant with a finished run has one of."""
+        """The games on which every variant has a finished run; variants without any finished run do not count."""
         return sorted(set.intersection(*(set(games) for games in self.scores().values()))) if self.scores() else []
 
     @checked()
     def has(self, metric: str) -> bool:
-        """Whether any run has measured it: in training (`eval/...`) or at its end."""
+        """Whether any run has measured the metric: in training (`eval/...`) or at its end."""
         runs = [run for runs in self.runs.values() for run in runs]
         return any(run.curve(f"eval/{metric}") or run.final(metric) is not None for run in runs)
 
@@ -108,7 +107,7 @@ class Study:
 
     @checked()
     def cost(self, variant: str) -> Cost:
-        """What a variant costs, counted and timed in its own runs."""
+        """Costs of a variant, counted and timed in its own runs."""
         runs = self.runs_of(variant)
         counted = {
             name: next((json.loads(run.facts[name]) for run in runs if name in run.facts), {})
@@ -167,7 +166,7 @@ class Study:
     def differing_settings(self) -> list[dict[str, str]]:
         """The settings in which variants differ, a row each: `setting`, and variant -> its value.
 
-        A setting that a variant has differently from game to game is shown by all its values.
+        A setting that differs between a variant's games is shown with all its values.
         """
         rows = []
         for name in sorted({name for runs in self.runs.values() for name in runs[0].config} - _NOT_COMPARED):
@@ -188,8 +187,8 @@ def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None =
     there is such a run of the same game, and else by `k=<k>`.
 
     Args:
-        folders: of runs; those of other experiments are noted in `elsewhere`, those that cannot be read in `damaged`.
-        protocol: which, where there are several.
+        folders: run folders; other experiments' are noted in `elsewhere`, those that cannot be read in `damaged`.
+        protocol: the protocol to read; None: the only one there is.
 
     Raises:
         ValueError: no run that can be read, several protocols and none chosen, two runs of one game, variant and seed,
@@ -242,7 +241,7 @@ def _variants(runs: Sequence[Run]) -> list[str]:
 
 
 def _check_same(what: str, runs: Sequence[Run], settings: Iterable[str]) -> None:
-    """Refuse runs that differ in a setting, where they have it, or in the package of their games."""
+    """Raise ValueError for runs that differ in a setting that they have, or in the package of their games."""
 
     def refuse_differing(name: str, value_of: Callable[[Run], str | None]) -> None:
         by_value: dict[str, Run] = {}
@@ -260,7 +259,7 @@ def _check_same(what: str, runs: Sequence[Run], settings: Iterable[str]) -> None
 
 
 def _check_distinct(variant: str, game: str, runs: Sequence[Run]) -> None:
-    """Refuse a seed that is there twice."""
+    """Raise ValueError for a seed that occurs twice."""
     seen: dict[int, Run] = {}
     for run in runs:
         if run.seed in seen:
@@ -272,7 +271,7 @@ def _check_distinct(variant: str, game: str, runs: Sequence[Run]) -> None:
 
 
 def _machine(run: Run) -> str:
-    """Where and how a run was computed, as far as it says."""
+    """Machine, device and precision of a run, as far as it recorded them."""
     where = run.session.get("platform", "machine not recorded")
     processors = run.session.get("cpu_count")
     how = [run.config.get(name) for name in ("device", "precision")]

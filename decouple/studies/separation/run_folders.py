@@ -25,8 +25,8 @@ from decouple.runs.metrics import read_metrics, read_result
 
 __all__ = ["Run", "find_runs", "read_run"]
 
-DEPTH = 4  # of the IMPALA-CNN's list of blocks
-FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # of a run's folder
+DEPTH = 4  # number of the IMPALA-CNN's blocks
+FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # files of a run's folder
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Run:
 
     folder: Path
     config: Mapping[str, Any]  # its settings
-    curves: Mapping[str, list[float]]  # of metrics.csv: column -> values, nan where a row has none
-    result: Mapping[str, Any]  # of result.json, None for what failed; empty where there is none
-    session: Mapping[str, Any]  # of record.json: the last start of the run; empty where there is none
+    curves: Mapping[str, list[float]]  # column of metrics.csv -> values, nan where a row has none
+    result: Mapping[str, Any]  # content of result.json, None for what failed; empty where there is no file
+    session: Mapping[str, Any]  # entry of record.json on the run's last start; empty where there is none
 
     @property
     def game(self) -> str:
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Its seed."""
+        """The run's seed."""
         return int(self.config["seed"])
 
     @property
@@ -56,17 +56,17 @@ class Run:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the run said of itself: backend, parameters, multiply-adds."""
+        """Facts that the run recorded: backend, parameters, multiply-adds."""
         return self.session.get("facts", {})
 
     @property
     def frames(self) -> int:
-        """How far it came, in environment frames."""
+        """Environment frames of training."""
         return int(self.curves["frames"][-1]) if self.curves["frames"] else 0
 
     @property
     def unfinished(self) -> str | None:
-        """Why it counts as not finished; None for one that is."""
+        """Reason why the run counts as unfinished; None where it is finished."""
         wanted = self.config["total_frames"]
         if self.failed:
             return self.failed
@@ -75,11 +75,11 @@ class Run:
         if not self.result:
             return f"no result.json: its final evaluation is missing, at {self.frames:,} frames"
         if self.result["frames"] < wanted:
-            return f"its result.json is of {int(self.result['frames']):,} of {wanted:,} frames"
+            return f"its result.json was written at {int(self.result['frames']):,} of {wanted:,} frames"
         episodes = self.config.get("final_episodes")
         measured = self.result.get("final/episodes")
         if None not in (episodes, measured) and measured != episodes:
-            return f"its result.json is of {int(measured):,} episodes, its settings of {episodes:,}"
+            return f"its result.json has {int(measured):,} episodes, where its settings say {episodes:,}"
         # The last iteration may go beyond what was asked for; a run that was longer once is another one.
         iteration = self.config.get("num_envs", 1) * self.config.get("rollout_steps", wanted)
         if max(self.frames, self.result["frames"]) >= wanted + iteration:
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def failed(self) -> str | None:
-        """Why it has no score, where its result.json says that it failed; None for any other."""
+        """Reason why the run has no score, where its result.json says that it failed; else None."""
         if self.result.get("final/test_return", 0) is not None:
             return None
         reasons = self.result.get("failed")
@@ -112,8 +112,8 @@ class Run:
 def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     """The folders of runs in a folder or by a glob, at any depth: those that hold a config.yaml and a metrics.csv.
 
-    What may be left of a run is found too, so that it is missed by name: a folder with another of a run's files, and
-    an empty one. Hidden folders, and what a run keeps below its own folder, are not.
+    Remains of a run are found too, so that a report can name them: a folder with another of a run's files, or an
+    empty one. Hidden folders are skipped, and so is what a run keeps below its own folder, unless it is a whole run.
 
     Raises:
         FileNotFoundError: there are none.
@@ -160,7 +160,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse settings that no run can have had, so that nothing stumbles over them later."""
+    """Raise ValueError for settings that no run can have had, before a later step fails on them."""
     for name in ("seed", "total_frames", "num_envs", "rollout_steps", "final_episodes"):
         value = config.get(name)
         if name in config and (isinstance(value, bool) or not isinstance(value, int)):
@@ -172,7 +172,7 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _last_session(path: Path) -> Mapping[str, Any]:
-    """What record.json says of the last start; empty where there is none."""
+    """The entry of record.json on the last start; empty where there is none."""
     sessions = read_json(path).get("sessions", [])
     session = sessions[-1] if isinstance(sessions, list) and sessions else {}
     if not isinstance(sessions, list) or not isinstance(session, dict):

@@ -3,60 +3,60 @@
     config = procgen_experiment(env="plunder", separation="full", algorithm="daac", gamma=0.99, precision="fp32")
     config.env, config.learning.gamma, config.computed.precision        # "plunder", 0.99, "fp32"
 
-In Python the loop's settings and those of `Performance` are parts; on the command line, in sweeps, in stored configs
-and in checkpoints all keys stand beside each other: `gamma`, not `learning.gamma`.
+In Python the training loop's settings and `Performance` are parts. On the command line, in sweeps, in stored configs
+and in checkpoints all keys are flat: `gamma`, not `learning.gamma`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.envs.procgen.levels import LOOKS
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import Performance, choose_performance
-from decouple.runs.settings import FlatKeys, part
+from decouple.runs.settings import FlatKeys, part, points_to_part
 
 __all__ = ["PROCGEN_KEYS", "ProcgenExperiment", "procgen_experiment"]
 
 
 @dataclass
 class ProcgenExperiment:
-    """Settings of this experiment, those of the loop and of `Performance` as parts; `procgen_experiment` makes it.
+    """Settings of the experiment, with the training loop's and `Performance` as parts; see `procgen_experiment`.
 
-    Defaults are the easy protocol of the Procgen paper.
+    The defaults are the easy protocol of the Procgen paper.
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    learning: OnPolicySettings = part(OnPolicySettings, without=["precision", "micro_batch"])  # these are of `computed`
+    learning: OnPolicySettings = part(OnPolicySettings, without=["precision", "micro_batch"])  # both are in `computed`
     env: str = "starpilot"  # one of the 16 games
     separation: Any = "late"  # shared, late, early, full, or an integer in [0, 4]
     protocol: str = "as_written"  # as_written, as_released or controlled; see docs/procgen.md
-    seed: int = 0  # of parameters, actions, minibatches and the order of levels
-    num_envs: int = 64  # games in lockstep
-    num_levels: int = 200  # training levels; 0: all
+    seed: int = 0  # seed of parameters, actions, minibatches and the order of levels
+    num_envs: int = 64  # parallel games, stepped together
+    num_levels: int = 200  # number of training levels; 0: all levels
     start_level: int = 0  # first training level
     distribution_mode: str = "easy"  # easy, hard, extreme, memory or exploration, as the game has them
-    num_threads: int | None = None  # of the games; None: chosen by the number of processors
-    backend: str | None = None  # procgen or envpool; None: the one installed
-    attention: bool = False  # squeeze-and-excitation in the separated stages but the first
+    num_threads: int | None = None  # threads of the games; None: chosen by the number of processors
+    backend: str | None = None  # package of the games: procgen or envpool; None: the one installed
+    attention: bool = False  # squeeze-and-excitation in the separated stages, except the network's first
     in_place_skip: bool = False  # skip connections carry ReLU(x), as in the released code
     policy_gradient: float = 1.0  # scale of the policy's gradient into the trunk
     value_gradient: float = 1.0  # scale of the value's gradient into the trunk
-    evaluate_episodes: int = 10  # on training and on test levels each, during training
-    final_episodes: int = 100  # the same, after training
-    unseen: str | None = "layout"  # report test episodes apart whose level's layout, or frame, is none trained on
-    evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it for final_episodes, train nothing
+    evaluate_episodes: int = 10  # episodes of an evaluation during training, on training and on test levels each
+    final_episodes: int = 100  # episodes of the final evaluation, on training and on test levels each
+    unseen: str | None = "layout"  # layout, frame or null: tells test levels unlike training ones, reported apart
+    evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it, without training
     run_dir: str = "runs/procgen"  # the run's folder
-    restart: bool = False  # begin anew; what is in run_dir is kept beside it, as <run_dir>.1 and so on
+    restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
     tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # of wandb: offline or online
-    performance: str = "auto"  # auto, fastest or reference: what chooses the settings of `computed` that are not given
-    computed: Performance = part(Performance)  # how the run is computed
+    mode: str = "offline"  # wandb's mode: offline or online
+    performance: str = "auto"  # auto, fastest or reference: the rule for settings of `computed` that are not given
+    computed: Performance = part(Performance)  # device, precision, threads, compilation: how the run is computed
 
     def __post_init__(self) -> None:
         positive = {name: at_least(1) for name in ("num_envs", "evaluate_episodes", "final_episodes")}
@@ -68,15 +68,18 @@ class ProcgenExperiment:
         self.learning.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
+    if not TYPE_CHECKING:  # a type checker knows better what there is
+        __getattr__ = points_to_part
+
 
 PERFORMANCE = [field.name for field in dataclasses.fields(Performance)]
 
 
 def _chosen(values: dict[str, Any]) -> dict[str, Any]:
-    """Flat values in which what is None of `Performance` is as `performance` chooses it."""
+    """Flat values in which each setting of `Performance` that is None is chosen by `performance`."""
     given = {name: values[name] for name in PERFORMANCE}
     if given["overlap"] is None and type(values["num_envs"]) is int and values["num_envs"] % 2:
-        given["overlap"] = False  # there are no two halves
+        given["overlap"] = False  # an odd number has no two halves
     return values | dataclasses.asdict(choose_performance(values["performance"], **given))
 
 
@@ -88,18 +91,18 @@ def procgen_experiment(**settings: Any) -> ProcgenExperiment:
     """The experiment's settings by their flat keys: `procgen_experiment(env="plunder", gamma=0.99, precision="fp32")`.
 
     Raises:
-        ValueError: a setting that there is not, or a value that is not allowed.
+        ValueError: an unknown setting, or a value that is not allowed.
     """
     return PROCGEN_KEYS.compose(settings)
 
 
-# What a checkpoint need not share with the run that continues it.
+# Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
     *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
     *({*PERFORMANCE} - {"precision"}),
 }
-# What may be said beside `evaluate`; all else is the checkpoint's.
+# Settings that may be given with `evaluate`; all others are the checkpoint's.
 OF_EVALUATION = {
     *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
     *("final_episodes", "unseen", "num_threads", "backend", "device", "torch_threads"),

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SCORES = Path(__file__).with_name("published") / "scores.csv"  # SOURCE.txt beside it says where they are from
-# Column of the published scores -> method. Those measured off a figure (+-0.25) are no printed numbers, and say so.
+# Column of the published scores -> label. (figure): not a printed number, but measured off a figure, to +-0.25.
 PUBLISHED = {
     "ppo_test_figure": "PPO (figure)",
     "ppo_test_clop": "PPO (CLOP)",
@@ -64,14 +64,14 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with the same columns; `name` is that of its files."""
+    """Rows with the same columns; the table's files are called `name`."""
 
     name: str
     caption: str
     rows: Sequence[Mapping[str, Any]]
 
     def cells(self) -> list[list[str]]:
-        """The heads and then the rows, as text."""
+        """The column heads, then the rows, as text."""
         heads = list(self.rows[0]) if self.rows else []
         return [heads, *([_text(row[head]) for head in heads] for row in self.rows)]
 
@@ -97,7 +97,7 @@ def read_published(path: str | os.PathLike[str] = SCORES) -> dict[str, dict[str,
 
 @checked()
 def run_table(study: Study) -> Table:
-    """Which seeds of each variant and game are finished, and how many are not, or failed."""
+    """The finished seeds of each variant and game, and the numbers of unfinished and of failed runs."""
 
     def cell(variant: str, game: str) -> str:
         done, runs = study.finished(variant, game), study.runs.get((variant, game), [])
@@ -112,7 +112,7 @@ def run_table(study: Study) -> Table:
 
 @checked()
 def setting_table(study: Study) -> Table:
-    """In which settings the variants differ beside the separation."""
+    """Settings in which the variants differ, besides the separation."""
     return Table(
         "settings", "Settings in which the variants differ, beside where they separate.", study.differing_settings
     )
@@ -149,7 +149,7 @@ def comparison_table(comparisons: Sequence[Comparison], name: str, caption: str)
 def score_table(study: Study, published: Mapping[str, Mapping[str, float]]) -> Table:
     """Final test scores of each game beside the published ones.
 
-    A column of `(figure)` was measured off a figure, and a `?` stands where its line could not be told from others.
+    A column with `(figure)` was measured off a figure; `?` marks a line that could not be told from others there.
     """
     scores = study.scores("test_return")
     rows = []

@@ -651,7 +651,7 @@ def test_what_is_no_field_is_refused() -> None:
         FoodCollector(Stream(0), "box")
     with pytest.raises(ValueError, match="action_form must be one of box4, hybrid, discrete; got 'box'"):
         FoodCollectorGames(Streams(torch.arange(5)), "box")
-    with pytest.raises(ValueError, match="streams must be those of whole fields, a multiple of 5; got 6"):
+    with pytest.raises(ValueError, match=r"streams must .* multiple of 5 .*; got 6"):
         FoodCollectorGames(Streams(torch.arange(6)))
 
 

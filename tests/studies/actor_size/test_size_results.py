@@ -178,7 +178,7 @@ def test_the_largest_return_in_training_of_each_seed_from_its_own_run(tmp_path):
     of_cell = cell((4, 4), (4, 4))
     assert training_maxima(store, of_cell, range(3)) == {0: 7.0, 1: -math.inf, 2: 5.0}
     assert training_maxima(store, of_cell, [2]) == {2: 5.0}
-    with pytest.raises(ValueError, match=r"seeds must be of runs in the store that are done.*got \[3\]"):
+    with pytest.raises(ValueError, match=r"seeds must be seeds of finished runs in the store; got \[3\]"):
         training_maxima(store, of_cell, range(4))
     (Path(alone) / "metrics.csv").write_text("frames,loss/critic\n100,5.0\n")
     with pytest.raises(ValueError, match=r"metrics.csv must have returns in train/episode_return; got none"):

@@ -86,5 +86,5 @@ def test_words_stand_left_and_numbers_right(tmp_path):
 
 def test_a_picture_that_is_none_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError, match=r"must be PNG files; .*a\.png is none"):
+    with pytest.raises(ValueError, match=r"pictures must be PNG files; got .*a\.png"):
         write_page(tmp_path / "a.html", "Title", [Section("One", pictures=[Picture(tmp_path / "a.png", "")])])

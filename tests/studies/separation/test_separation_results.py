@@ -77,13 +77,13 @@ def test_what_counts_as_unfinished(tmp_path, changes, why):
 def test_a_result_of_an_earlier_end_does_not_count(tmp_path):
     folder = write_run(tmp_path)
     (folder / "result.json").write_text(json.dumps({"frames": 100, "final/test_return": 9.0}))
-    assert read_run(folder).unfinished == "its result.json is of 100 of 300 frames"
+    assert read_run(folder).unfinished == "its result.json was written at 100 of 300 frames"
 
 
 def test_a_result_of_another_number_of_episodes_does_not_count(tmp_path):
     folder = write_run(tmp_path, final_episodes=500)
     result = json.loads((folder / "result.json").read_text())
-    for episodes, why in ((500, None), (100, "its result.json is of 100 episodes, its settings of 500")):
+    for episodes, why in ((500, None), (100, "its result.json has 100 episodes, where its settings say 500")):
         (folder / "result.json").write_text(json.dumps({**result, "final/episodes": episodes}))
         assert read_run(folder).unfinished == why
 
