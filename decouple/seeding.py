@@ -3,7 +3,7 @@
     noise = SeedNoise(range(6))                            # each seed's random numbers, from its own generator
     noise.normal(3)                                        # (6, 3)
     row = seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
-    state = rng_state()                                    # the generators of torch, CUDA, Python and NumPy, for a checkpoint
+    state = rng_state()                                    # torch, CUDA, Python and NumPy, for a checkpoint
     set_rng_state(state)
 
 A seed's random numbers do not depend on the other seeds: an agent trained beside others learns what it would learn
