@@ -3,7 +3,7 @@
     noise = SeedNoise(range(6))                            # each seed's random numbers, from its own generator
     noise.normal(3)                                        # (6, 3)
     row = seed_metrics([{"loss": 1.0}, {"loss": 3.0}], seeds=[7, 8])
-    state = rng_state()                                    # of torch, CUDA, Python and NumPy, for a checkpoint
+    state = rng_state()                                    # torch, CUDA, Python and NumPy, for a checkpoint
     set_rng_state(state)
 
 A seed's random numbers do not depend on the other seeds: an agent trained beside others learns what it would learn
@@ -150,7 +150,7 @@ def rng_state() -> dict[str, Any]:
         ValueError: NumPy's global generator was replaced by one that is no Mersenne Twister.
     """
     numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)  # as legacy=False gives it
+    assert isinstance(numpy_state, dict)  # legacy=False returns a dict
     if numpy_state["bit_generator"] != "MT19937":
         raise ValueError(f"numpy's global generator must be MT19937, its default; got {numpy_state['bit_generator']}")
     return {

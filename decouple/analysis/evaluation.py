@@ -84,7 +84,7 @@ def evaluate(
 
     Args:
         policy: module that reads the observation and writes `action`, as `model.get_policy_operator()`.
-        make_envs: for each name, as `train` and `test`, a function of (number of environments, seed).
+        make_envs: functions of (number of environments, seed) by the name of their levels, as `train` and `test`.
         episodes: episodes of each set of levels.
         seed: seed of the environments and of the sampled actions.
         stochastic: sample actions; False takes the distribution's mode.

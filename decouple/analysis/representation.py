@@ -196,7 +196,7 @@ def deal_episodes(episode: Tensor, level: Tensor, generator: torch.Generator | N
 
 @checked(gram=SQUARE, part=axes(1, kind="integer"), targets=SOME)
 def linear_probes(gram: Tensor, part: Tensor, targets: Mapping[str, Tensor]) -> dict[str, float]:
-    """How well a linear function of the features predicts each target, in episodes that it was not fitted on.
+    """Scores of linear probes: a linear function of the features predicts each target, in episodes unseen in fitting.
 
     Ridge regression in closed form with an intercept; the penalty is chosen per target on the part `choose`. Labels
     are regressed as one-hot rows, and the largest output is the predicted label.
@@ -320,7 +320,7 @@ def information_about_labels(distance: Tensor, label: Tensor, neighbours: int = 
 def perturbation_saliency(
     score: Callable[[Tensor], Tensor], frame: Tensor, *, stride: int = 4, sigma: float = 3.0, batch_size: int = 128
 ) -> Tensor:
-    """How much each position in a frame matters: `1/2 |f(I) - f(I')|^2`, with I' the frame blurred there.
+    """The saliency of each position in a frame: `1/2 |f(I) - f(I')|^2`, with I' the frame blurred there.
 
     Greydanus et al. 2018, https://arxiv.org/abs/1711.00138. Blurring removes information without adding patterns that
     the network has never seen, so that the map is less noisy than a gradient.

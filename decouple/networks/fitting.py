@@ -105,7 +105,7 @@ def _linear_shape(block: nn.Module | None) -> tuple[int, ...] | None:
 
 
 def _own_shape(blocks: Sequence[nn.Module], k: int, observation: Tensor) -> tuple[int, ...] | None:
-    """The output shape of the stack's own first k blocks; None where k is 0 or they do not run on this observation."""
+    """The output shape of the stack's own first k blocks; None at k = 0 or depth, or where they do not run on this."""
     if k == 0 or k >= len(blocks):
         return None
     try:

@@ -20,7 +20,7 @@ __all__ = ["Captured", "copy_in_place"]
 
 
 class Captured:
-    """A function of tensors that a CUDA graph replays once it is warm; on a CPU the function itself.
+    """A function of tensors that a CUDA graph replays after WARM_UP calls; on a CPU the function itself.
 
     The function must change parameters and an optimizer's state in place, and must not wait for the device or depend on
     a tensor's value. Its outputs are overwritten by the next call.

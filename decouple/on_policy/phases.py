@@ -250,7 +250,7 @@ def _step_with_adversary(
     precision: str,
     at_the_cut: bool,
 ) -> dict[str, Tensor]:
-    """The adversary's step, where there is one, and then the phase's own."""
+    """Take the adversary's step, where there is an adversary, and then the phase's own; return their metrics."""
     found = _step(phase.adversary, agents, batch, part, micro_batch, precision) if phase.adversary else {}
     return found | _step(phase, agents, batch, part, micro_batch, precision, at_the_cut=at_the_cut)
 

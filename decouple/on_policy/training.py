@@ -212,7 +212,7 @@ class _Run:
         return metrics | {
             "time/collect_seconds": collected - start,
             "time/learn_seconds": learned - collected,
-            "time/frames_per_second": batch.shape[-1] / (learned - start),  # of one agent
+            "time/frames_per_second": batch.shape[-1] / (learned - start),  # one agent's
         }
 
     def _learn(

@@ -103,7 +103,7 @@ class ClipWatch:
     def __init__(self, seeds: Sequence[int] | None):
         name = "value/clip_fraction"
         whose = {seed: f" of seed {seed}" for seed in seeds} if seeds else {None: ""}
-        several = len(whose) > 1  # as `seed_metrics` names them
+        several = len(whose) > 1  # then `seed_metrics` adds the seed to the name
         self.names = {f"{name}/seed{seed}" if several else name: text for seed, text in whose.items()}
         self.rollouts = dict.fromkeys(self.names, 0)
         self.warned = False

@@ -410,7 +410,7 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
     ):
         with pytest.raises(ValueError, match=says):
             export_actor(model, tmp_path / "actor.pt2")
-    with pytest.raises(ValueError, match="sample must be false"):
+    with pytest.raises(ValueError, match="sample must be False"):
         export_actor(off_policy(deterministic=True), tmp_path / "actor.pt2", sample=True)
     with pytest.raises(ValueError, match=r"path must be a file that ends in one of \['.onnx', '.pt2'\]; got '.pth'"):
         export_actor(on_policy(), tmp_path / "actor.pth")
