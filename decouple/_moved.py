@@ -52,7 +52,9 @@ MOVED = {  # old path -> new path, both below `decouple`; two new paths where a 
     "reports.representation_pictures": "studies.separation.representation_pictures",
     "reports.recommendation": "studies.separation.recommendation",
     "reports.page": "studies.separation.page",
-    "control": " and ".join(f"studies.actor_size.{file}" for file in ("settings", "build", "cell", "load")),
+    "control": " and ".join(
+        f"studies.actor_size.{file}" for file in ("settings", "algorithms", "build", "cell", "load")
+    ),
     "search": "studies.actor_size.search",
     "cells": "studies.actor_size.workers",
     "cell_store": "studies.actor_size.store",

@@ -181,6 +181,12 @@ def test_a_path_of_version_0_1_is_refused_with_the_new_one(path):
             exec(line)
 
 
+def test_a_module_that_was_split_points_to_all_that_have_its_names():
+    names = "SACControl TD3Control PPOControl TRPOControl ControlSettings train_agents load_agents make_env run_result"
+    modules = [importlib.import_module(f"decouple.{new}") for new in MOVED["control"].split(" and ")]
+    assert all(any(hasattr(module, name) for module in modules) for name in names.split())
+
+
 @pytest.mark.parametrize(("room", "names"), AS_A_FILE.items())
 def test_a_file_of_version_0_1_that_is_a_room_now_has_the_names_that_it_had(room, names):
     face = importlib.import_module(f"decouple.{room}")

@@ -102,7 +102,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
     **dict.fromkeys(["FlatKeys", "Algorithm", "OffPolicyAgents", "OnPolicyAgents"], "RECORD"),
-    **dict.fromkeys(["part", "points_to_part"], "RULE"),
+    **dict.fromkeys(["part", "points_to_part", "sets_own_fields"], "RULE"),
     **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
     **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from decouple.checks import Must, checked
 
-__all__ = ["FlatKeys", "changed", "defaults_of", "flat", "part", "points_to_part", "with_defaults"]
+__all__ = ["FlatKeys", "changed", "defaults_of", "flat", "part", "points_to_part", "sets_own_fields", "with_defaults"]
 
 WITHOUT = "names of a part that are no keys"  # key in the metadata of a part's field
 
@@ -85,6 +85,17 @@ def points_to_part(settings: Any, name: str) -> Any:
         if dataclasses.is_dataclass(value) and name in {own.name for own in dataclasses.fields(value)}:
             says += f"; it is in a part: {field}.{name}"
     raise AttributeError(says)
+
+
+def sets_own_fields(settings: Any, name: str, value: Any) -> None:
+    """The `__setattr__` of settings with parts: a part's setting is not set on the run, where nothing would read it.
+
+    Raises:
+        AttributeError: `name` is not a field of the run's settings; the error names the part with the setting.
+    """
+    if name not in type(settings).__dataclass_fields__:
+        points_to_part(settings, name)
+    object.__setattr__(settings, name, value)
 
 
 @checked(settings=A_DATACLASS)

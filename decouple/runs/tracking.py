@@ -320,7 +320,7 @@ def _session() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "packages": {"decouple": VERSION, **{name: _version(name) for name in _PACKAGES}},
-        "git": _git(Path(__file__).resolve().parents[1]),
+        "git": _git(Path(__file__).resolve().parents[2]),
     }
 
 

@@ -168,7 +168,7 @@ def test_a_rollout_of_one_frame_is_refused_before_anything_is_made():
     for algorithm in ("ppo", "trpo"):
         with pytest.raises(ValueError, match=r"rollout_steps must be at least 2 with one environment: .*; got 1"):
             cell(algorithm, Path("unused"), "toy", rollout_steps=1)
-        assert cell(algorithm, Path("unused"), "toy", rollout_steps=1, num_envs=2).rollout_steps == 1
+        assert cell(algorithm, Path("unused"), "toy", rollout_steps=1, num_envs=2).learning.rollout_steps == 1
 
 
 def test_where_all_fail_the_error_names_each(tmp_path):

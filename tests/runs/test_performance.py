@@ -265,7 +265,7 @@ def test_several_seeds_keep_torchrls_collector():
     from test_on_policy_seeds import make_settings as make_seed_settings
 
     model, settings = stack([make_seed(1), make_seed(2)]), make_seed_settings()
-    with pytest.raises(ValueError, match="collector torchrl with several seeds; got preallocated"):
+    with pytest.raises(ValueError, match=r"collector must be torchrl with several seeds; got preallocated"):
         train_on_policy(
             Drift([1, 2], "continuous"),
             model,

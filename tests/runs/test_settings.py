@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from decouple.checks import PROBABILITY, check_fields
-from decouple.runs.settings import FlatKeys, changed, defaults_of, flat, part, points_to_part, with_defaults
+from decouple.runs.settings import FlatKeys, changed, defaults_of, flat, part, points_to_part, sets_own_fields, with_defaults
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Experiment:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    __getattr__ = points_to_part
+    __getattr__, __setattr__ = points_to_part, sets_own_fields
 
 
 SLOW = FlatKeys("SlowExperiment", Experiment)
@@ -135,6 +135,10 @@ def test_a_setting_asked_of_the_run_is_told_to_be_in_its_part():
         settings.gamma  # noqa: B018
     with pytest.raises(AttributeError, match=r"Experiment has no attribute 'nothing'$"):
         settings.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'gamma'; it is in a part: learning\.gamma$"):
+        settings.gamma = 0.1
+    settings.env = "other"
+    assert settings.env == "other"
     assert not hasattr(settings, "gamma") and pickle.loads(pickle.dumps(settings)) == settings
 
 

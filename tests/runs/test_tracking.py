@@ -421,6 +421,13 @@ def test_a_run_cut_off_while_its_settings_change_keeps_those_of_before(tmp_path,
     assert (tmp_path / "config.yaml").read_bytes() == (tmp_path / "config.1.yaml").read_bytes() == before
 
 
+def test_the_commit_is_asked_of_the_folder_that_holds_the_package(monkeypatch):
+    asked = []
+    monkeypatch.setattr(decouple.runs.tracking, "_git", asked.append)
+    decouple.runs.tracking._session()
+    assert asked == [Path(decouple.__file__).resolve().parents[1]]
+
+
 def test_the_commit_is_that_of_the_checkout_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

@@ -1,6 +1,6 @@
 """Procgen: the games (from either of two packages), their levels, and the scaling of their rewards."""
 
 from decouple.envs.procgen.games import EpisodesInState, ProcgenEnv, ProcgenGamesEnv, procgen_env
-from decouple.envs.procgen.options import distribution_modes
+from decouple.envs.procgen.options import GAMES, distribution_modes
 
-__all__ = ["EpisodesInState", "ProcgenEnv", "ProcgenGamesEnv", "distribution_modes", "procgen_env"]
+__all__ = ["GAMES", "EpisodesInState", "ProcgenEnv", "ProcgenGamesEnv", "distribution_modes", "procgen_env"]

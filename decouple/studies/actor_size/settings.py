@@ -19,7 +19,7 @@ from torch import nn
 from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
-from decouple.runs.settings import part, points_to_part
+from decouple.runs.settings import part, points_to_part, sets_own_fields
 
 __all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
 
@@ -107,7 +107,7 @@ class ControlSettings:
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
 
     if not TYPE_CHECKING:  # a type checker knows better what there is
-        __getattr__ = points_to_part
+        __getattr__, __setattr__ = points_to_part, sets_own_fields
 
     @property
     def all_seeds(self) -> list[int]:

@@ -3,9 +3,9 @@
     runs, left_out = read_cells({("ddpg", "a |1|, c |16,16,1|"): DDPGControl(env="toy", ...), ...})
     print(toy_report("runs/toy", ["ddpg"], runs, left_out))
 
-Symmetric pairs |1|, |4,4,1|, |8,8,1| and |16,16,1|, and a |1| actor with a |16,16,1| critic. An agent has learned if
-its policy is viable in the end and was not at its start: a neuron may be initialised near the solution. A cell whose
-files are damaged is named and left out. As a command, which trains the cells as well: experiments/toy.py.
+Symmetric pairs of the sizes 1, 4-4-1, 8-8-1 and 16-16-1, and an actor of size 1 with a critic of 16-16-1. An agent has
+learned if its policy is viable in the end and was not at its start: a neuron may be initialised near the solution. A
+cell whose files are damaged is named and left out. As a command, which trains the cells as well: experiments/toy.py.
 Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021,
 https://arxiv.org/abs/2102.11893).
 """

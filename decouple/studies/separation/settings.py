@@ -17,7 +17,7 @@ from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_set
 from decouple.envs.procgen.levels import LOOKS
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import Performance, choose_performance
-from decouple.runs.settings import FlatKeys, part, points_to_part
+from decouple.runs.settings import FlatKeys, part, points_to_part, sets_own_fields
 
 __all__ = ["PROCGEN_KEYS", "ProcgenExperiment", "procgen_experiment"]
 
@@ -65,11 +65,13 @@ class ProcgenExperiment:
         check_fields(self, **gradients, **positive, **levels, seed=SEED, num_threads=at_least(1))
         known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
         check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
+        how = {"precision": self.computed.precision, "micro_batch": self.computed.micro_batch}
+        self.learning = dataclasses.replace(self.learning, **how)  # says of these two what holds
         self.learning.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
     if not TYPE_CHECKING:  # a type checker knows better what there is
-        __getattr__ = points_to_part
+        __getattr__, __setattr__ = points_to_part, sets_own_fields
 
 
 PERFORMANCE = [field.name for field in dataclasses.fields(Performance)]
