@@ -133,7 +133,7 @@ def test_random_numbers_go_on_where_they_were_saved(tmp_path):
 
 def test_an_incomplete_random_state_changes_nothing():
     before = rng_state()
-    with pytest.raises(ValueError, match=r"it lacks \['cuda', 'python', 'numpy'\], and has \['torch'\]"):
+    with pytest.raises(ValueError, match=r"it lacks \['cuda', 'python', 'numpy'\]; got the keys \['torch'\]"):
         set_rng_state({"torch": torch.get_rng_state()})
     assert torch.equal(rng_state()["torch"], before["torch"])
 
