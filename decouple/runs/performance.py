@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import DEVICE, check_fields, check_setting, checked, positive_whole, POSITIVE_WHOLE
+from decouple.checks import DEVICE, POSITIVE_WHOLE, check_fields, check_setting, checked, positive_whole
 
 __all__ = [
     "PERFORMANCES",

@@ -33,8 +33,8 @@ import yaml
 
 from decouple.checks import check_setting, check_switches
 from decouple.runs.curves import plot_curves
-from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.files import json_bytes, read_json, replace_file
+from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.metrics import MetricsTable, check_run_files
 from decouple.runs.progress import RunProgress
 from decouple.version import VERSION

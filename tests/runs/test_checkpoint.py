@@ -22,7 +22,6 @@ from decouple.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from decouple.seeding import rng_state, set_rng_state
 from decouple.runs.metrics import rows_up_to, table_sum
 
 SETTINGS = {"separation": "late", "env": {"game": "coinrun", "levels": 200}, "channels": [16, 32, 32]}

@@ -35,14 +35,16 @@ def test_a_kill_before_the_replacement_leaves_the_old_file(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left on device: .*result.json"):
+    with pytest.raises(OSError, match=r"No space left on device: .*result\.json"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_folder_is_told_with_the_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match="path must lie in a folder that is there; got: .*missing/x'") as caught:
+    with pytest.raises(
+        FileNotFoundError, match=r"path must lie in a folder that is there; got: .*missing/x'"
+    ) as caught:
         replace_file(tmp_path / "missing" / "x", b"")
     assert caught.value.filename == str(tmp_path / "missing" / "x")
 
@@ -104,7 +106,12 @@ def test_json_and_yaml_come_back(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xef\xbb\xbf{}", "byte-order mark"), (b"{\xff}", "byte 1 is 0xff"), (b"{", "must be whole"), (b"3", "must hold")],
+    [
+        (b"\xef\xbb\xbf{}", "byte-order mark"),
+        (b"{\xff}", "byte 1 is 0xff"),
+        (b"{", "must be whole"),
+        (b"3", "must hold"),
+    ],
 )
 def test_what_cannot_be_read_is_told_by_the_files_name(tmp_path, content, message):
     path = tmp_path / "record"

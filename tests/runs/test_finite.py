@@ -12,14 +12,14 @@ import torch
 from odd_tasks import AT, register
 from playing import play
 
+from decouple.envs.control.tasks import control_env
 from decouple.runs.checkpoint import load_checkpoint
+from decouple.runs.finite import FailedSeeds, NotFiniteError
+from decouple.runs.metrics import read_metrics, read_result
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
 from decouple.studies.actor_size.settings import ControlSettings
-from decouple.envs.control.tasks import control_env
-from decouple.runs.finite import FailedSeeds, NotFiniteError
-from decouple.runs.metrics import read_metrics, read_result
 
 register()
 ALGORITHMS = {"box": ("sac", "td3", "ddpg", "ppo", "trpo"), "discrete": ("sac", "ppo", "trpo")}

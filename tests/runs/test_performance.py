@@ -24,18 +24,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import Categorical
 
 import decouple.runs.performance
+from decouple.envs.procgen.games import procgen_env
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
-from decouple.envs.procgen.games import procgen_env
-from decouple.on_policy.algorithms import ALGORITHMS
-from decouple.on_policy.settings import OnPolicySettings
-from decouple.on_policy.algorithms.ppo import ppo_phases
-from decouple.on_policy.training import train_on_policy
-from decouple.on_policy.agents import OneAgent
-from decouple.on_policy.cuda_graph import Captured, copy_in_place
-from decouple.runs.performance import Performance, choose_performance, fast_bf16
-from decouple.on_policy.phases import Phase, _step_with_adversary, run_phase
 from decouple.networks.separation import separate
+from decouple.on_policy.agents import OneAgent
+from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.on_policy.phases import Phase, _step_with_adversary, run_phase
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.training import train_on_policy
+from decouple.runs.performance import Performance, choose_performance, fast_bf16
 
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

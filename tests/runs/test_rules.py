@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from commands import ROOT
 
 from decouple.commands import sweeps
-from decouple.runs.settings import FlatKeys, changed
-from decouple.studies.actor_size.store import CellStore
-from decouple.studies.actor_size.workers import cell_of, train_cells
+from decouple.off_policy.settings import SACSettings
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint
+from decouple.runs.metrics import read_metrics
+from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
+from decouple.runs.settings import FlatKeys, changed
 from decouple.studies.actor_size.algorithms import (
     CONTROL_ALGORITHMS,
     DDPGControl,
@@ -33,11 +32,10 @@ from decouple.studies.actor_size.algorithms import (
 from decouple.studies.actor_size.build import unit_actions
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.load import load_agents, trained_actor
-from decouple.studies.actor_size.settings import ControlSettings, NOT_IDENTITY
-from decouple.runs.metrics import read_metrics
 from decouple.studies.actor_size.results import read_studies
-from decouple.off_policy.settings import SACSettings
-from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
+from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings
+from decouple.studies.actor_size.store import CellStore
+from decouple.studies.actor_size.workers import cell_of, train_cells
 from decouple.version import VERSION
 
 OF_0_1 = Path(__file__).parents[1] / "data" / "decouple_0_1"  # written by its generate.py

@@ -12,7 +12,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from decouple.checks import PROBABILITY, check_fields
-from decouple.runs.settings import FlatKeys, changed, defaults_of, flat, part, points_to_part, sets_own_fields, with_defaults
+from decouple.runs.settings import (
+    FlatKeys,
+    changed,
+    defaults_of,
+    flat,
+    part,
+    points_to_part,
+    sets_own_fields,
+    with_defaults,
+)
 
 
 @dataclass

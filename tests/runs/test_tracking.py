@@ -26,8 +26,8 @@ from disks import small_disk
 import decouple.runs.progress
 import decouple.runs.tracking
 from decouple.runs.curves import plot_curves
-from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.files import replace_file
+from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics, rows_up_to, table_sum
 from decouple.runs.tracking import Tracker, default_tracker
 
