@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decouple.checks import ANY_NUMBER, DEVICE, all_of, checked
+from decouple.checks import ANY_NUMBER, DEVICE, SEED, all_of, checked
 
-__all__ = ["SeedNoise", "rng_state", "seed_metrics", "set_rng_state", "splitmix64"]
+__all__ = ["SeedNoise", "rng_state", "seed_globals", "seed_metrics", "set_rng_state", "splitmix64"]
 
 DRAWN_AHEAD = 4096  # numbers drawn at once per seed
 
@@ -137,6 +137,13 @@ def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> d
         if len(seeds) > 1:
             merged |= {f"{name}/seed{seed}": value for seed, value in own.items()}
     return merged
+
+
+@checked(seed=SEED)
+def seed_globals(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch."""
+    for seed_global in (random.seed, np.random.seed, torch.manual_seed):
+        seed_global(seed)
 
 
 def rng_state() -> dict[str, Any]:

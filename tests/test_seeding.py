@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
-from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state, splitmix64
+from decouple.seeding import SeedNoise, rng_state, seed_globals, seed_metrics, set_rng_state, splitmix64
 
 
 def draw(noise: SeedNoise) -> list[Tensor]:
@@ -129,6 +129,13 @@ def test_random_numbers_go_on_where_they_were_saved(tmp_path):
     assert draw_globally() != expected
     set_rng_state(load_checkpoint(tmp_path / "checkpoint.pt")["rng"])
     assert draw_globally() == expected
+
+
+def test_one_seed_is_that_of_all_global_generators():
+    seed_globals(3)
+    drawn = [torch.rand(1).item(), random.random(), np.random.rand()]
+    expected = [torch.rand(1, generator=torch.Generator().manual_seed(3)).item(), random.Random(3).random()]
+    assert drawn == [*expected, np.random.RandomState(3).rand()]
 
 
 def test_an_incomplete_random_state_changes_nothing():

@@ -98,6 +98,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents"], "RECORD"),
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
+    **dict.fromkeys(["check_alone", "like", "metric", "unique"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
@@ -607,6 +608,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "PlainActor.random_inputs": lambda: {"self": _plain(), "batch": 2},
     "RunProgress": lambda: {"total": 10, "initial": 0},
     "Replay": lambda: {"capacity": 4, "widths": _widths(), "space": box_space(), "seeds": 1},
+    "seed_globals": lambda: {"seed": 0},
     "SeededPolicy": lambda: {"model": stacked(), "noise": noise()},
     "kind_of_agents": lambda: {"model": model()},
     "Phase.prepare_for": lambda: {"self": phase(), "how": _performance()},

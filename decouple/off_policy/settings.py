@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from decouple.checks import check_fields, check_setting, checked, positive_whole
+from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, checked, positive_whole
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
 from decouple.runs.settings import with_defaults
@@ -53,7 +53,7 @@ class OffPolicySettings:
     def __post_init__(self) -> None:
         whole = ("total_frames", "train_every", "updates", "batch_size", "buffer_size", "policy_delay")
         for name in (*whole, "log_every", "evaluate_every", "checkpoint_every"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         allowed = f"a whole number in [0, {self.total_frames}), below total_frames, so that updates follow"
         check_setting("learning_starts", self.learning_starts, lambda v: v in range(self.total_frames), allowed)
         for name in ("gamma", "tau"):

@@ -316,9 +316,8 @@ class TorchRLLearner:
             self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
 
     def __deepcopy__(self, memo: dict) -> TorchRLLearner:
-        twin = TorchRLLearner(
-            self.models()[0], self.settings
-        )  # a plain copy of the loss would hold other parameters than the model
+        # A plain copy of the loss would hold other parameters than the model.
+        twin = TorchRLLearner(self.models()[0], self.settings)
         twin.load_state_dict(copy.deepcopy(self.state_dict(), memo))
         return twin
 

@@ -22,7 +22,17 @@ from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
 
-__all__ = ["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"]
+__all__ = [
+    "adam",
+    "advantage_loss",
+    "check_alone",
+    "like",
+    "policy_loss",
+    "policy_phase",
+    "unique",
+    "value_loss",
+    "value_phase",
+]
 
 
 class _PolicyLoss(ClipPPOLoss):
@@ -83,19 +93,20 @@ def policy_phase(
     )
 
 
-def value_phase(
-    model: ActorValue, settings: OnPolicySettings, *, clip_value: float | None, max_grad_norm: float | None
-) -> Phase:
-    """A value phase, which trains trunk, value branch and value head with an Adam of its own."""
+def value_phase(model: ActorValue, settings: OnPolicySettings, *, clipped: bool = True) -> Phase:
+    """A value phase, which trains trunk, value branch and value head with an Adam of its own.
+
+    `clipped=False` ignores `clip_value` and `max_grad_norm`: neither values nor gradients are clipped.
+    """
     features = model.get_features(["value_hidden"])
-    loss = value_loss(model, settings.value_coeff, clip_value)
+    loss = value_loss(model, settings.value_coeff, settings.clip_value if clipped else None)
     return Phase(
         loss=loss,
         optimizer=adam(unique(features, loss), settings),
         epochs=settings.value_epochs,
         every=settings.value_every,
         minibatches=settings.minibatches,
-        max_grad_norm=max_grad_norm,
+        max_grad_norm=settings.max_grad_norm if clipped else None,
         features=features,
         name="value",
     )
@@ -107,6 +118,7 @@ def like(model: nn.Module, module: nn.Module) -> nn.Module:
 
 
 def unique(*modules: nn.Module) -> list[nn.Parameter]:
+    """The parameters of all modules, each once, in order."""
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
@@ -116,5 +128,6 @@ def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: 
 
 
 def check_alone(model: ActorValue, algorithm: str) -> None:
+    """Check that the model is not stacked; ValueError with the algorithm's name otherwise."""
     if kind_of_agents(model) is not OneAgent:
         raise ValueError(f"model must not be stacked for {algorithm}: only PPO and TRPO train several seeds at once")

@@ -24,14 +24,14 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from decouple.checks import ANY_NUMBER, check_fields, check_setting, checked, positive_whole
+from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, check_fields, check_setting, checked
 from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
 from decouple.runs.performance import Performance, autocast
 from decouple.seeding import SeedNoise
 
-__all__ = ["Phase", "RolloutPhase", "run_phase"]
+__all__ = ["Phase", "RolloutPhase", "metric", "run_phase"]
 
 
 class RolloutPhase(Protocol):
@@ -107,7 +107,7 @@ class Phase:
     def __post_init__(self) -> None:
         check_fields(self, max_grad_norm=ANY_NUMBER)
         for name in ("epochs", "every", "minibatches"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
             raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
         if self.adversary and (self.adversary.prepare or self.adversary.adversary):
@@ -130,11 +130,7 @@ class Phase:
     def load_state_dict(self, state: Mapping) -> None:
         for loss, loss_state in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(loss_state)
-        ways = (
-            "fused",
-            "foreach",
-            "capturable",
-        )  # Adam's implementation stays this device's, not the saved one
+        ways = ("fused", "foreach", "capturable")  # Adam's implementation is this device's, not the saved one
         groups = [
             {**saved, **{way: own[way] for way in ways if way in own}}
             for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)

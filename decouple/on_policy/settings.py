@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from decouple.checks import check_fields, check_setting, positive_whole
+from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, positive_whole
 
 __all__ = ["OnPolicySettings"]
 
@@ -52,9 +52,9 @@ class OnPolicySettings:
 
     def __post_init__(self) -> None:
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.order_width is not None:
             check_setting("order_width", self.order_width, positive_whole, "a whole number, at least 1, or None")
         for name in ("gamma", "gae_lambda"):

@@ -92,9 +92,8 @@ def save_checkpoint(
             file.write(bytes(_HEADER_BYTES))  # room for the header, whose SHA-256 is known at the end
             writer = _HashingWriter(file)
             try:
-                torch.save(
-                    {**state, _WRITTEN_BY: VERSION, _RECORD: dict(record or {})}, writer
-                )  # torch.save calls nothing but write and flush
+                # It calls nothing of the writer but write and flush.
+                torch.save({**state, _WRITTEN_BY: VERSION, _RECORD: dict(record or {})}, writer)
             except RuntimeError as error:
                 raise writer.failed or error from None  # torch's error says only that bytes are missing
             file.seek(0)

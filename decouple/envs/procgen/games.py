@@ -391,8 +391,7 @@ def procgen_env(
     >>> env.rollout(3)["next", "episode_reward"].shape
     torch.Size([2, 3, 1])
     """
-    scaling = (
-        [RunningRewardScaling(gamma=gamma)] if scale_rewards else []
-    )  # made before the games, because it may refuse gamma
+    # Made before the games, because it may refuse gamma.
+    scaling = [RunningRewardScaling(gamma=gamma)] if scale_rewards else []
     transforms = Compose(RewardSum(), StepCounter(), EpisodesInState(), *scaling)
     return TransformedEnv(ProcgenGamesEnv(game, num_envs, **options), transforms)

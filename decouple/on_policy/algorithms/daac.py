@@ -29,5 +29,4 @@ def daac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     losses = [policy_loss(model, settings), advantage_loss(model, settings)]
     parameters = unique(features, *losses)
     policy = policy_phase(losses, features, parameters, settings)
-    clip_value, max_grad_norm = settings.clip_value, settings.max_grad_norm
-    return [policy, value_phase(model, settings, clip_value=clip_value, max_grad_norm=max_grad_norm)]
+    return [policy, value_phase(model, settings)]

@@ -67,8 +67,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
         prepare=lambda batch: _add_partners(batch, features.in_keys),
         adversary=adversary,
     )
-    clip_value, max_grad_norm = settings.clip_value, settings.max_grad_norm
-    return [policy, value_phase(model, settings, clip_value=clip_value, max_grad_norm=max_grad_norm)]
+    return [policy, value_phase(model, settings)]
 
 
 class _PartnerFeatures(TensorDictModuleBase):

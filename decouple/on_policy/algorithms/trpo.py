@@ -101,7 +101,7 @@ def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]
         backtrack_iters=settings.backtrack_iters,
         backtrack_coeff=settings.backtrack_coeff,
     )
-    return [policy, value_phase(model, settings, clip_value=None, max_grad_norm=None)]
+    return [policy, value_phase(model, settings, clipped=False)]
 
 
 class TRPOPhase:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -37,7 +36,7 @@ from decouple.runs.metrics import read_result
 from decouple.runs.performance import keep_memory
 from decouple.runs.settings import flat
 from decouple.runs.tracking import Tracker, default_tracker
-from decouple.seeding import seed_metrics
+from decouple.seeding import seed_globals, seed_metrics
 from decouple.studies.actor_size.algorithms import algorithm_of, control_identity, seeded_model
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, ControlSettings, sizes_name
@@ -114,8 +113,7 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
     keep_memory()  # else glibc gives the memory of six agents' layers back to the system after every operation
     with contextlib.closing(env), _threads(config):
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
-        for seed_global in (random.seed, np.random.seed, torch.manual_seed):
-            seed_global(config.seed)
+        seed_globals(config.seed)
         return _train(config, env, models, FailedSeeds(config.all_seeds, config.env))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from decouple.checks import PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
+from decouple.checks import POSITIVE_WHOLE, PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.settings import part, points_to_part, sets_own_fields
@@ -84,7 +84,7 @@ class ControlSettings:
         most = 2**31 - EVALUATION_SEED - self.seeds - self.learning.total_frames
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
-            check_setting(name, getattr(self, name), positive_whole, "a whole number, at least 1")
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -43,6 +40,7 @@ from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.runs.settings import changed, flat
 from decouple.runs.tracking import Tracker, default_tracker
+from decouple.seeding import seed_globals
 from decouple.studies.separation.settings import (
     NOT_IDENTITY,
     OF_EVALUATION,
@@ -183,8 +181,7 @@ class PreparedRun:
 
 def prepare(config: ProcgenExperiment) -> PreparedRun:
     """Build environment, model and phases; open the record in `run_dir`, a new one or that of the run to continue."""
-    for seed_global in (random.seed, np.random.seed, torch.manual_seed):
-        seed_global(config.seed)
+    seed_globals(config.seed)
     env = make_env(config, config.num_envs, config.seed, test=False, training=True)
     try:
         return prepare_in(env, config)
