@@ -6,7 +6,8 @@
 
 An agent's numbers are `COPIES` copies of its parameters, one after another: the parameters themselves, the target
 networks, the gradient, and Adam's two moments for the critics' optimizer and for the policy's. Each copy holds the
-trunk's layers, the policy's, then critic after critic; each layer its weight (in, out), row by row, and its bias.
+trunk's layers, the policy's, then critic after critic; each layer its weight (in, out), row by row, and its bias. A
+policy whose normal has a scale of its own, not computed by a layer, keeps the scale's numbers behind its layers.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ INPUTS, OUTPUTS, ACTIVATION, WEIGHT, BIAS = range(5)
 # the first copy begins, the size of a copy, and the scalars of each part. Critics have equal numbers of layers.
 TRUNK, TRUNK_LAYERS, POLICY, POLICY_LAYERS, CRITIC, CRITIC_LAYERS, CRITICS = range(7)
 START, SIZE, TRUNK_SIZE, POLICY_SIZE, CRITICS_SIZE = range(7, 12)
-COLUMNS = 12
+SCALE = 12  # where the first copy of the policy's own scale begins
+COLUMNS = 13
 
 # The copies of an agent's parameters, in their order.
 ONLINE, TARGET, GRADIENT, CRITIC_MEAN, CRITIC_SQUARE, POLICY_MEAN, POLICY_SQUARE = range(7)
@@ -47,11 +49,15 @@ class Layer(NamedTuple):
 
 
 class AgentShape(NamedTuple):
-    """An agent's layers, part by part; each critic's first layer reads the trunk's output and, after it, the action."""
+    """An agent's layers, part by part; each critic's first layer reads the trunk's output and, after it, the action.
+
+    `scales`: numbers of the policy's own scale, a parameter; 0 where a layer computes the scale, or there is none.
+    """
 
     trunk: Sequence[Layer]
     policy: Sequence[Layer]
     critics: Sequence[Sequence[Layer]]
+    scales: int = 0
 
 
 class Tables:
@@ -85,6 +91,10 @@ class Tables:
                     slopes.append(layer.slope)
                     sizes[name.split()[0]] += bias + layer.outputs - place
                     place = bias + layer.outputs
+                if name == "policy":
+                    agent[SCALE] = place
+                    sizes[name] += shape.scales
+                    place += shape.scales
             agent[CRITICS], agent[START], agent[SIZE] = len(shape.critics), start, place - start
             agent[[TRUNK_SIZE, POLICY_SIZE, CRITICS_SIZE]] = list(sizes.values())
             start += COPIES * (place - start)
@@ -106,6 +116,11 @@ class Tables:
         shift = copy * int(self.agents[agent, SIZE])
         weights = memory[weight + shift : weight + shift + inputs * outputs].reshape(inputs, outputs)
         return weights, memory[bias + shift : bias + shift + outputs]
+
+    def scale(self, memory: np.ndarray, agent: int, copy: int = ONLINE) -> np.ndarray:
+        """The policy's own scale (A,), as a view of the memory."""
+        begin = int(self.agents[agent, SCALE]) + copy * int(self.agents[agent, SIZE])
+        return memory[begin : begin + self.shapes[agent].scales]
 
     def scratch(self, batch: int) -> int:
         """Numbers that an update of the largest agent with this batch needs beside the memory.

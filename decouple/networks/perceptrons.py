@@ -1,0 +1,51 @@
+"""The linear layers of a perceptron, each with its activation: what the compiled kernels know of a network.
+
+    layers = perceptron_layers(nn.Sequential(*mlp_blocks(3, [64, 64])), "policy")    # [(3, 64, "tanh", 0.0), ...]
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from decouple.checks import checked
+from decouple.networks.blocks import DenseBlock
+from decouple.networks.stacking import StackedLinear, StackedNormalScale
+
+__all__ = ["perceptron_layers"]
+
+ACTIVATIONS = {nn.Identity: "linear", nn.ReLU: "relu", nn.Tanh: "tanh", nn.SiLU: "silu"}
+
+
+@checked()
+def perceptron_layers(module: nn.Module, part: str) -> list[tuple[int, int, str, float]]:
+    """The module's linear layers in order, one model's or a stack's: inputs, outputs, activation and its slope.
+
+    The slope is elu's alpha or leaky_relu's negative slope, else 0. A normal's scale that is a parameter is no layer.
+
+    Args:
+        module: linear layers, dense blocks without further inputs, and sequences of them.
+        part: name of the module, for messages.
+
+    Raises:
+        ValueError: a module of another kind, naming it.
+    """
+    if isinstance(module, StackedNormalScale):
+        return []
+    if isinstance(module, nn.Linear | StackedLinear) and module.bias is not None:
+        return [(module.in_features, module.out_features, "linear", 0.0)]
+    if isinstance(module, DenseBlock) and isinstance(module.leading, nn.Identity) and module.flatten == 1:
+        name, slope = _activation(module.activation)
+        linear = module.linear
+        if name is not None and linear.bias is not None:
+            return [(linear.in_features, linear.out_features, name, slope)]
+    if isinstance(module, nn.Sequential):
+        return [layer for child in module for layer in perceptron_layers(child, part)]
+    raise ValueError(f"the {part} holds {type(module).__name__}, and kernels know dense blocks: {module}")
+
+
+def _activation(module: nn.Module) -> tuple[str | None, float]:
+    if isinstance(module, nn.ELU):
+        return "elu", module.alpha
+    if isinstance(module, nn.LeakyReLU):
+        return "leaky_relu", module.negative_slope
+    return ACTIVATIONS.get(type(module)), 0.0

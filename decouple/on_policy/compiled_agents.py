@@ -1,0 +1,285 @@
+"""The S agents of a stacked model in flat memory, for kernels: acting, values and advantages of rollouts.
+
+    why = not_compiled(model)                               # None, or why kernels cannot run these agents
+    agents = CompiledAgents(model)
+    agents.read()                                           # the model's parameters into the memory
+    action, log_prob, value = agents.act(observation, noise)
+
+Agents are spread over threads; an agent's numbers do not depend on those beside it, or on the number of threads. The
+model's parameters and the memory are two copies: `read` and `write` carry one over to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchrl.modules import OneHotCategorical, TanhNormal
+
+from decouple.checks import PROBABILITY, checked
+from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
+from decouple.compiled.memory import ONLINE, AgentShape, Layer, Tables
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.perceptrons import perceptron_layers
+from decouple.networks.stacking import StackedLinear, StackedNormalScale, seed_count
+from decouple.seeding import SeedNoise
+
+__all__ = ["CompiledAgents", "not_compiled"]
+
+BLOCK = 256  # observations that values are computed for at once
+PARTS = ("trunk", "policy", "critic")
+
+
+@checked()
+def not_compiled(model: ActorValue) -> str | None:
+    """Why kernels cannot run a model's agents, for a message; None where they can.
+
+    Kernels know stacks of perceptrons that read one vector, on a processor, in float32 or float64, all of whose
+    parameters are trained.
+    """
+    why = unavailable()
+    if why is not None:
+        return why
+    if seed_count(model) is None:
+        return "the model is not stacked, and kernels know stacks, also of one model"
+    parameters = list(model.parameters())
+    if any(each.device.type != "cpu" for each in parameters):
+        return f"the model is on {parameters[0].device}, and kernels run on a processor"
+    types = {each.dtype for each in parameters}
+    if types not in ({torch.float32}, {torch.float64}):
+        return f"the parameters are {' and '.join(map(str, types))}, and kernels know float32 and float64"
+    if not all(each.requires_grad for each in parameters):
+        return "some parameters are frozen, and kernels train all"
+    if len(model.in_keys) != 1:
+        return f"the model reads {list(model.in_keys)}, and kernels one observation"
+    sampled = model.get_policy_head()[-1].distribution_class
+    if not issubclass(sampled, TanhNormal | torch.distributions.Categorical):
+        return f"actions are drawn from {sampled.__name__}, and kernels know squashed normals and categoricals"
+    scales = [module for module in model.modules() if isinstance(module, StackedNormalScale)]
+    if len(scales) != issubclass(sampled, TanhNormal) or any(scale.scale_mapping != "exp" for scale in scales):
+        return "the normal's scale is not the exponential of a parameter"
+    try:
+        shape = _shape(model)
+    except ValueError as error:
+        return str(error)
+    return None if shape.policy and shape.critics[0] else "a part has no layers"
+
+
+class CompiledAgents:
+    """The S agents of a stacked model, as kernels run them.
+
+    Args:
+        model: a `stack` of models from `actor_value`.
+
+    Attributes:
+        seeds: number of agents, S.
+        tables, memory: where each number of each agent lies, and all numbers (`decouple.compiled.memory`).
+        dtype: NumPy's type of the numbers, float32 or float64.
+        threads: number of threads that agents are spread over; `torch.get_num_threads()` when the agents are made.
+        key: the observation's key.
+        widths: numbers of an observation, and of an action: A, or 1 for an index.
+        discrete, one_hot: kind of the actions.
+
+    Raises:
+        ValueError: a model that kernels do not know; the message says what they do know.
+    """
+
+    @checked()
+    def __init__(self, model: ActorValue):
+        why = not_compiled(model)
+        if why is not None:
+            raise ValueError(f"model must be a stack of perceptrons on a processor to be compiled: {why}")
+        one_blas_thread()
+        self.model, self.key = model, model.in_keys[0]
+        self.seeds = seed_count(model) or 0
+        shape = _shape(model)
+        self.tables = Tables([shape] * self.seeds)
+        self.dtype = np.dtype(np.float64 if next(model.parameters()).dtype == torch.float64 else np.float32)
+        self.memory = self.tables.memory(self.dtype)
+        self.threads = max(1, min(self.seeds, torch.get_num_threads()))
+        space = model.action_space
+        self.discrete, self.one_hot = space.discrete, space.one_hot
+        first = (shape.trunk or shape.policy)[0]
+        self.widths = (first.inputs, 1 if space.discrete else space.size)
+        self.bounds = np.zeros((3, 1 if space.low is None else space.size))
+        if space.low is not None and space.high is not None:
+            half = (space.high - space.low) / 2
+            parts = ((space.high + space.low) / 2, half, half.log())  # in the bounds' own type, as TanhNormal
+            self.bounds[:] = [part.double().numpy() for part in parts]
+        self._scratch: list[np.ndarray] = []
+        self._called: set[str] = set()
+        self.read()
+
+    # ---------------------------------------------------------------------------------------------------- the two copies
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Copy the model's parameters into the memory."""
+        for place, parameter in self.places(ONLINE, lambda parameter: parameter):
+            place[...] = parameter.numpy()
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Copy the memory into the model's parameters."""
+        for place, parameter in self.places(ONLINE, lambda parameter: parameter):
+            parameter.copy_(torch.from_numpy(place))
+
+    def places(self, copy_of: int, of: Callable[[nn.Parameter], Tensor | None]) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Each piece of a copy in memory, with its part of the tensor that `of` gives for a parameter, if any."""
+        for part, modules in self._linear.items():
+            for index, module in enumerate(modules):
+                weight, bias = of(module.weight), of(module.bias)
+                for agent in range(self.seeds if weight is not None else 0):
+                    row = self.tables.rows(agent, part)[index]
+                    to_weight, to_bias = self.tables.layer(self.memory, agent, row, copy_of)
+                    yield to_weight, weight[agent]
+                    yield to_bias, bias[agent, 0]
+        for scale in self._scales:
+            tensor = of(scale.state_independent_scale)
+            for agent in range(self.seeds if tensor is not None else 0):
+                yield self.tables.scale(self.memory, agent, copy_of), tensor[agent]
+
+    # ----------------------------------------------------------------------------------------------------------- kernels
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw actions by the parameters in memory, from the same random numbers as `SeededPolicy`.
+
+        Args:
+            observation: (S, N, O).
+            noise: the random numbers of the seeds.
+
+        Returns:
+            Action, (S, N, A), an index (S, N) or one-hot (S, N, n); log-probability (S, N); value (S, N, 1).
+        """
+        from decouple.compiled.ppo import act
+
+        seeds, games = observation.shape[:2]
+        drawn = noise.uniform(games, 1) if self.discrete else noise.normal(games, self.widths[1])
+        actions = np.empty((seeds, games, self.widths[1]), dtype=self.dtype)
+        log_probs, values = (np.empty((seeds, games), dtype=self.dtype) for _ in range(2))
+        self.spread(
+            "act", act, games, *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
+            SCRATCH, actions, log_probs, values,
+        )  # fmt: skip
+        action = torch.from_numpy(actions)
+        if self.discrete:
+            action = action.squeeze(-1).long()
+        if self.one_hot:
+            action = nn.functional.one_hot(action, self.model.action_size)
+        return action, torch.from_numpy(log_probs), torch.from_numpy(values).unsqueeze(-1)
+
+    @torch.no_grad()
+    def judge(self, observation: Tensor) -> Tensor:
+        """Values of observations (S, *B, O) by the parameters in memory, (S, *B, 1)."""
+        from decouple.compiled.ppo import judge
+
+        rows = self._array(observation.reshape(self.seeds, -1, observation.shape[-1]))  # (S, M, O)
+        values = np.empty(rows.shape[:2], dtype=self.dtype)
+        self.spread("judge", judge, BLOCK, *self.network, rows, BLOCK, SCRATCH, values)
+        return torch.from_numpy(values).view(*observation.shape[:-1], 1)
+
+    @checked(gamma=PROBABILITY, gae_lambda=PROBABILITY)
+    def estimate_advantages(
+        self,
+        rewards: Tensor,
+        values: Tensor,
+        following: Tensor,
+        done: Tensor,
+        terminated: Tensor,
+        *,
+        gamma: float,
+        gae_lambda: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages, standardised over each agent's frames, and value targets; all tensors are (S, N, T, 1).
+
+        Args:
+            rewards, values: rewards, and values of the observations acted on.
+            following: the next observations' values.
+            done, terminated: ends of episodes, and those at which there is no next value.
+            gamma, gae_lambda: discount, and lambda of the estimate.
+        """
+        from decouple.compiled.ppo import estimate
+
+        shape = rewards.shape
+        numbers = [self._array(each.reshape(shape[:-1])) for each in (rewards, values, following)]
+        ends = [each.reshape(shape[:-1]).numpy() for each in (done, terminated)]
+        out = [np.empty(shape[:-1], dtype=self.dtype) for _ in range(2)]
+        # TorchRL's GAE holds its settings in float32
+        settings = [float(np.float32(each)) for each in (gamma, gae_lambda)]
+        self.spread("estimate", estimate, 0, *numbers, *map(np.ascontiguousarray, ends), *settings, *out)
+        advantages, targets = (torch.from_numpy(each).unsqueeze(-1) for each in out)
+        return advantages, targets
+
+    def spread(self, name: str, kernel: Any, batch: int, *arguments: Any) -> None:
+        """Call a kernel for all agents, spread over threads.
+
+        Args:
+            name: name of the kernel, for the line that says that it is compiled.
+            kernel: kernel whose last two arguments are the range of agents.
+            batch: rows that go through the network at once.
+            arguments: its other arguments; SCRATCH stands for the thread's memory.
+        """
+        size = self.tables.scratch(batch)
+        if len(self._scratch) < self.threads or len(self._scratch[0]) < size:
+            self._scratch = [np.empty(size, dtype=self.dtype) for _ in range(self.threads)]
+
+        def run(thread: int) -> None:
+            first, last = self.seeds * thread // self.threads, self.seeds * (thread + 1) // self.threads
+            own = [self._scratch[thread] if each is SCRATCH else each for each in arguments]
+            kernel(*own, first, last)
+
+        if name not in self._called:
+            with compiling(f"ppo-{name}-{self.dtype}"):
+                run(0)
+            self._called.add(name)
+            others = [self._pool.submit(run, thread) for thread in range(1, self.threads)]
+        else:
+            others = [self._pool.submit(run, thread) for thread in range(1, self.threads)]
+            run(0)
+        for other in others:
+            other.result()
+
+    @property
+    def network(self) -> tuple[np.ndarray, ...]:
+        """The first arguments of every kernel that runs the networks."""
+        return self.tables.agents, self.tables.layers, self.tables.slopes, self.memory
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="agents")
+
+    @cached_property
+    def _linear(self) -> dict[str, list[Any]]:
+        """Each part's linear layers, in order."""
+        parts = zip(PARTS, self.model.parts().values(), strict=True)
+        return {name: [each for m in ms for each in m.modules() if isinstance(each, StackedLinear)] for name, ms in parts}
+
+    @cached_property
+    def _scales(self) -> list[StackedNormalScale]:
+        return [module for module in self.model.modules() if isinstance(module, StackedNormalScale)]
+
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        return np.ascontiguousarray(tensor.detach().numpy(), dtype=self.dtype)
+
+
+SCRATCH = object()
+
+
+def _shape(model: ActorValue) -> AgentShape:
+    """The layers of one of the model's agents, part by part.
+
+    Raises:
+        ValueError: a part that is no perceptron, naming it.
+    """
+    layers = {
+        name: [Layer(*layer) for module in modules for layer in perceptron_layers(module, name)]
+        for name, modules in model.parts().items()
+    }
+    scales = 0 if model.discrete else model.action_size
+    return AgentShape(layers["trunk"], layers["policy"], [layers["value"]], scales)

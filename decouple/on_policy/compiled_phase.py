@@ -1,0 +1,195 @@
+"""PPO's phase by compiled kernels: the phase of `ppo_phases`, with its epochs as machine code.
+
+    why = not_compiled(model)                               # None, or why these agents need `ppo_phases`
+    phases = [CompiledPhase(model, settings)]
+    train_on_policy(env, model, phases, settings, log=print, seeds=seeds)
+
+The losses, the random numbers, the metrics and the checkpoints are those of `ppo_phases`, and either phase continues
+the other's checkpoint, within rounding. The model's parameters are current whenever no phase runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from decouple.checks import check_setting, checked
+from decouple.compiled.memory import CRITIC_MEAN, CRITIC_SQUARE
+from decouple.networks.actor_value import ActorValue
+from decouple.networks.separation import norms_and_cosine
+from decouple.on_policy.agents import Metric
+from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.compiled_agents import SCRATCH, CompiledAgents
+from decouple.on_policy.phases import metric
+from decouple.on_policy.settings import OnPolicySettings
+from decouple.seeding import SeedNoise
+
+__all__ = ["CompiledPhase"]
+
+
+class CompiledPhase:
+    """PPO's joint phase of a stacked model, compiled; a `RolloutPhase`.
+
+    Args:
+        model: a `stack` of models from `actor_value`.
+        settings: PPO's settings.
+        agents: the model's agents, where they exist already.
+
+    Attributes:
+        agents: the agents in flat memory.
+        phase: the phase of `ppo_phases`, which holds the settings and the optimizer's state between rollouts.
+
+    Raises:
+        ValueError: a model that kernels do not know; the message says what they do know.
+    """
+
+    @checked()
+    def __init__(self, model: ActorValue, settings: OnPolicySettings, agents: CompiledAgents | None = None):
+        self.agents = agents or CompiledAgents(model)
+        (self.phase,) = ppo_phases(model, settings)
+        self.name, self.every, self.minibatches = self.phase.name, self.phase.every, self.phase.minibatches
+        self.steps = np.zeros(self.agents.seeds, dtype=np.int64)
+
+    def state_dict(self) -> dict:
+        return self.phase.state_dict()
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.phase.load_state_dict(state)
+
+    def run(
+        self,
+        batch: TensorDictBase,
+        shuffle: torch.Generator | SeedNoise,
+        *,
+        micro_batch: int,
+        precision: str = "fp32",
+        progress: Callable[[str, int, int], object] | None = None,
+    ) -> dict[str, Metric]:
+        """Learn from a flat rollout (S, B), as `run_phase` does; `progress` is called after each epoch.
+
+        Args:
+            batch, shuffle, precision: as for `run_phase`; shuffle is a `SeedNoise`, and precision is fp32.
+            micro_batch: not used: a minibatch's frames lie in the processor's cache.
+            progress: called with (what is under way, minibatches done, minibatches in all).
+
+        Returns:
+            The metrics of `run_phase`. `policy/max_ratio` is of whole minibatches.
+        """
+        from decouple.compiled.ppo import METRICS, epoch
+
+        check_setting("precision", precision, ("fp32",).__contains__, "fp32 with compiled kernels")
+        if not isinstance(shuffle, SeedNoise):
+            raise ValueError(f"shuffle must be the SeedNoise of a stacked model; got {type(shuffle).__name__}")
+        agents, phase = self.agents, self.phase
+        rows = self._frames(batch)
+        rates = np.array([self._rates()] * agents.seeds)
+        self._read()
+        found = np.zeros((phase.epochs, agents.seeds, phase.minibatches, METRICS))
+        for number in range(phase.epochs):
+            orders = shuffle.permutations(rows.shape[1]).numpy()
+            agents.spread(
+                "epoch", epoch, -(-rows.shape[1] // phase.minibatches), *agents.network[:3], rates, agents.memory,
+                self.steps, rows, orders, agents.widths, agents.discrete, agents.bounds, phase.minibatches, number == 0,
+                SCRATCH, found[number],
+            )  # fmt: skip
+            if progress:
+                done, steps = (each * phase.minibatches for each in (number + 1, phase.epochs))
+                progress(f"{self.name} phase, minibatches", done, steps)
+        self._write()
+        return self._metrics(found, rates[0])
+
+    def _frames(self, batch: TensorDictBase) -> np.ndarray:
+        """The rollout as frames of the kernels, (S, B, W)."""
+        from decouple.compiled.ppo import ADVANTAGE, BEHIND, TARGET, VALUE, prepare
+
+        agents, (seeds, frames) = self.agents, batch.batch_size
+        observed, acts = agents.widths
+        rows = np.empty((seeds, frames, observed + acts + BEHIND), dtype=agents.dtype)
+        rows[..., :observed] = batch[agents.key].numpy()
+        for column, key in ((ADVANTAGE, "advantage"), (TARGET, "value_target"), (VALUE, "state_value")):
+            rows[..., observed + acts + column] = batch[key].numpy()[..., 0]
+        action: Tensor = batch["action"]
+        if agents.discrete:
+            action = (action.long().argmax(-1) if agents.one_hot else action).unsqueeze(-1)
+        actions = np.ascontiguousarray(action.numpy(), dtype=agents.dtype)
+        log_probs = np.ascontiguousarray(batch["action_log_prob"].numpy(), dtype=agents.dtype)
+        agents.spread("prepare", prepare, 0, rows, actions, log_probs, agents.widths, agents.discrete, agents.bounds)
+        return rows
+
+    def _rates(self) -> list[float]:
+        """The settings as the kernels read them; from the losses and the optimizer, which a checkpoint may change."""
+        policy, value = self.phase.losses
+        (group,) = self.phase.optimizer.param_groups
+        most = self.phase.max_grad_norm
+        cut = self.agents.model.cut
+        return [
+            group["lr"], group["eps"], math.inf if most is None else most, cut.policy_gradient, cut.value_gradient,
+            *(float(bound) for bound in policy._clip_bounds), float(policy.entropy_coeff), float(value.coeff),
+            math.inf if value.clip_value is None else float(value.clip_value),
+        ]  # fmt: skip
+
+    def _metrics(self, found: np.ndarray, rate: np.ndarray) -> dict[str, Metric]:
+        """What `run_phase` returns, from each minibatch's numbers, (epochs, S, minibatches, METRICS)."""
+        from decouple.compiled import ppo
+
+        dtype = next(self.agents.model.parameters()).dtype
+        means = found.mean((0, 2))  # (S, METRICS)
+
+        def own(column: int) -> Tensor:
+            return torch.from_numpy(means[:, column].copy()).to(dtype)
+
+        metrics: dict[str, Metric] = {
+            "loss/objective": own(ppo.OBJECTIVE),
+            "policy/clip_fraction": float(means[:, ppo.CLIP_FRACTION].mean()),
+            "policy/kl_approx": float(means[:, ppo.KL].mean()),
+            "policy/entropy": float(means[:, ppo.ENTROPY].mean()),
+            "loss/entropy": -rate[ppo.ENTROPY_COEFF] * own(ppo.ENTROPY),
+            "policy/max_ratio": float(found[..., ppo.MAX_RATIO].max(1).mean()),
+            "policy/mean_ratio": float(means[:, ppo.MEAN_RATIO].mean()),
+        }
+        if rate[ppo.CLIP_VALUE] != math.inf:
+            metrics["value/clip_fraction"] = own(ppo.VALUE_CLIPPED)
+        metrics |= {"loss/critic": own(ppo.CRITIC_LOSS), f"grad_norm/{self.name}": own(ppo.NORM)}
+        live = self.agents.model.at > 0 and (rate[ppo.POLICY_GRADIENT] > 0 or rate[ppo.VALUE_GRADIENT] > 0)
+        if live:
+            columns = {"policy": ppo.CUT_POLICY, "value": ppo.CUT_VALUE, "product": ppo.CUT_PRODUCT}
+            first = torch.from_numpy(found[0, :, 0]).float()  # (S, METRICS)
+            cuts = norms_and_cosine({name: first[:, column] for name, column in columns.items()})
+            metrics |= {f"cut/{self.name}_{name}": metric(value) for name, value in cuts.items()}
+        return metrics
+
+    # -------------------------------------------------------------------------------- between memory and the optimizer
+
+    @torch.no_grad()
+    def _read(self) -> None:
+        """Copy the model's parameters and Adam's moments into the memory."""
+        self.agents.read()
+        state = self.phase.optimizer.state
+        taken = [own["step"] for own in state.values() if "step" in own]
+        self.steps[:] = int(max(taken)) if taken else 0
+        for copy_of, key in ((CRITIC_MEAN, "exp_avg"), (CRITIC_SQUARE, "exp_avg_sq")):
+            for place, moment in self.agents.places(copy_of, lambda parameter, key=key: state.get(parameter, {}).get(key)):
+                place[...] = moment.numpy()
+
+    @torch.no_grad()
+    def _write(self) -> None:
+        """Copy the memory into the model's parameters and Adam's moments."""
+        self.agents.write()
+        state = self.phase.optimizer.state
+        cut = self.agents.model.cut
+        stays = () if cut.policy_gradient or cut.value_gradient else tuple(self.agents.model.trunk.parameters())
+        trained = [p for p in self.agents.model.parameters() if not any(p is each for each in stays)]
+        for parameter in trained:
+            own = state[parameter]
+            if "step" not in own:
+                own["step"] = torch.tensor(0.0)
+                own["exp_avg"], own["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            own["step"].fill_(float(self.steps[0]))
+        for copy_of, key in ((CRITIC_MEAN, "exp_avg"), (CRITIC_SQUARE, "exp_avg_sq")):
+            for place, moment in self.agents.places(copy_of, lambda parameter, key=key: state.get(parameter, {}).get(key)):
+                moment.copy_(torch.from_numpy(place))
