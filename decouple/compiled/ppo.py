@@ -486,20 +486,21 @@ def judge(agents, layers, slopes, memory, observations, block, scratch, values, 
 
 
 @kernel
-def estimate(rewards, values, following, done, terminated, gamma, gae_lambda, advantages, targets, first, last):
+def estimate(rewards, values, following, done, terminated, gamma, decay, advantages, targets, first, last):
     """Generalised advantages of the agents from `first` to `last`, standardised over an agent's frames, and targets.
 
-        delta_t = r_t + gamma (1 - terminated_t) V'_t - V_t          A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
+        delta_t = r_t + gamma (1 - terminated_t) V'_t - V_t          A_t = delta_t + decay (1 - done_t) A_{t+1}
         target_t = A_t + V_t
 
     Args:
         rewards, values, following: (S, N, T); `following` are the next frames' values V'.
         done, terminated: bool (S, N, T).
+        gamma, decay: the discount, and its product with lambda.
         advantages, targets: set, (S, N, T).
     """
     games, steps = rewards.shape[1:]
     real = rewards.dtype.type
-    one, discount, decay = real(1), real(gamma), real(gamma) * real(gae_lambda)
+    discount, decay = real(gamma), real(decay)
     for s in range(first, last):
         total = 0.0
         for i in range(games):

@@ -210,8 +210,8 @@ class CompiledAgents:
         numbers = [self._array(each.reshape(shape[:-1])) for each in (rewards, values, following)]
         ends = [each.reshape(shape[:-1]).numpy() for each in (done, terminated)]
         out = [np.empty(shape[:-1], dtype=self.dtype) for _ in range(2)]
-        # TorchRL's GAE holds its settings in float32
-        settings = [float(np.float32(each)) for each in (gamma, gae_lambda)]
+        discount = np.float32(gamma)  # TorchRL's GAE holds its settings in float32
+        settings = float(discount), float(discount * np.float32(gae_lambda))
         self.spread("estimate", estimate, 0, *numbers, *map(np.ascontiguousarray, ends), *settings, *out)
         advantages, targets = (torch.from_numpy(each).unsqueeze(-1) for each in out)
         return advantages, targets
