@@ -165,7 +165,7 @@ class CompiledAgents:
         log_probs, values = (np.empty((seeds, games), dtype=self.dtype) for _ in range(2))
         self.spread(
             "act", act, games, *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
-            SCRATCH, actions, log_probs, values,
+            SCRATCH, actions, log_probs, values, threads=1,
         )  # fmt: skip
         action = torch.from_numpy(actions)
         if self.discrete:
@@ -216,7 +216,7 @@ class CompiledAgents:
         advantages, targets = (torch.from_numpy(each).unsqueeze(-1) for each in out)
         return advantages, targets
 
-    def spread(self, name: str, kernel: Any, batch: int, *arguments: Any) -> None:
+    def spread(self, name: str, kernel: Any, batch: int, *arguments: Any, threads: int | None = None) -> None:
         """Call a kernel for all agents, spread over threads.
 
         Args:
@@ -224,24 +224,23 @@ class CompiledAgents:
             kernel: kernel whose last two arguments are the range of agents.
             batch: rows that go through the network at once.
             arguments: its other arguments; SCRATCH stands for the thread's memory.
+            threads: number of threads; None for the agents' own. A step's actions take less than waking a thread.
         """
-        size = self.tables.scratch(batch)
-        if len(self._scratch) < self.threads or len(self._scratch[0]) < size:
+        threads, size = threads or self.threads, self.tables.scratch(batch)
+        if len(self._scratch) < threads or len(self._scratch[0]) < size:
             self._scratch = [np.empty(size, dtype=self.dtype) for _ in range(self.threads)]
 
         def run(thread: int) -> None:
-            first, last = self.seeds * thread // self.threads, self.seeds * (thread + 1) // self.threads
+            first, last = self.seeds * thread // threads, self.seeds * (thread + 1) // threads
             own = [self._scratch[thread] if each is SCRATCH else each for each in arguments]
             kernel(*own, first, last)
 
-        if name not in self._called:
-            with compiling(f"ppo-{name}-{self.dtype}"):
-                run(0)
+        if name not in self._called:  # compiled by one thread
             self._called.add(name)
-            others = [self._pool.submit(run, thread) for thread in range(1, self.threads)]
-        else:
-            others = [self._pool.submit(run, thread) for thread in range(1, self.threads)]
-            run(0)
+            with compiling(f"ppo-{name}-{self.dtype}"):
+                kernel(*(self._scratch[0] if each is SCRATCH else each for each in arguments), 0, 0)
+        others = [self._pool.submit(run, thread) for thread in range(1, threads)]
+        run(0)
         for other in others:
             other.result()
 

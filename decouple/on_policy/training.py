@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torchrl.collectors import Collector
 from torchrl.data import Bounded, Categorical, OneHot
 from torchrl.envs import EnvBase
 
@@ -26,6 +27,9 @@ from decouple.checks import ANY_NUMBER, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.heads import action_space
 from decouple.on_policy.agents import Agents, check_agents, draw_agents
+from decouple.on_policy.collector import RolloutCollector
+from decouple.on_policy.compiled_collector import CompiledCollector
+from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
 from decouple.on_policy.settings import OnPolicySettings
@@ -33,7 +37,7 @@ from decouple.on_policy.watching import ClipWatch, WatchedRollouts, check_weight
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
 from decouple.runs.performance import Performance
-from decouple.seeding import rng_state, set_rng_state
+from decouple.seeding import SeedNoise, rng_state, set_rng_state
 
 __all__ = ["train_on_policy"]
 
@@ -171,10 +175,19 @@ class _Run:
         for phase in self.phases:
             if isinstance(phase, Phase):
                 phase.prepare_for(self.how)
-        self.collector = self.agents.collector(self.env, self.model, self.settings.rollout_steps, self.how)
+        self.collector = self._collector()
         self.rollouts = WatchedRollouts(self.collector, self.frames, self.model, self.how, self.failed)
         if state:
             self._load_state_dict(state)
+
+    def _collector(self) -> Collector | RolloutCollector | CompiledCollector:
+        """The collector of rollouts: compiled where a phase is and the environment steps without TensorDicts."""
+        steps, shuffle = self.settings.rollout_steps, self.agents.shuffle
+        compiled = [phase.agents for phase in self.phases if isinstance(phase, CompiledPhase)]
+        plain = hasattr(type(self.env), "plain_step")  # not a transformed environment's, which passes on its base's
+        if compiled and plain and isinstance(shuffle, SeedNoise) and self.how.collector == "torchrl":
+            return CompiledCollector(self.env, compiled[0], shuffle, steps)
+        return self.agents.collector(self.env, self.model, steps, self.how)
 
     def end(self) -> None:
         """Release the collector and the last rollout."""

@@ -11,6 +11,7 @@ from torchrl.collectors import Collector
 
 from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.collector import RolloutCollector
+from decouple.on_policy.compiled_collector import CompiledCollector
 from decouple.on_policy.rollouts import add_next_values
 from decouple.runs.finite import FailedSeeds
 from decouple.runs.performance import Performance, autocast
@@ -31,7 +32,7 @@ class WatchedRollouts:
 
     def __init__(
         self,
-        collector: Collector | RolloutCollector,
+        collector: Collector | RolloutCollector | CompiledCollector,
         frames: int,
         model: ActorValue,
         how: Performance,
