@@ -11,6 +11,7 @@ model's parameters and the memory are two copies: `read` and `write` carry one o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -18,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.modules import OneHotCategorical, TanhNormal
 
-from decouple.checks import PROBABILITY, checked
+from decouple.checks import checked
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import ONLINE, AgentShape, Layer, Tables
 from decouple.networks.actor_value import ActorValue
@@ -112,6 +114,7 @@ class CompiledAgents:
             parts = ((space.high + space.low) / 2, half, half.log())  # in the bounds' own type, as TanhNormal
             self.bounds[:] = [part.double().numpy() for part in parts]
         self._scratch: list[np.ndarray] = []
+        self._rows = 0  # rows that the scratch memory is large enough for
         self._called: set[str] = set()
         self.read()
 
@@ -146,9 +149,8 @@ class CompiledAgents:
 
     # ----------------------------------------------------------------------------------------------------------- kernels
 
-    @torch.no_grad()
     def act(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw actions by the parameters in memory, from the same random numbers as `SeededPolicy`.
+        """Draw actions by the parameters in memory, from the same random numbers as `SeededPolicy`; by one thread.
 
         Args:
             observation: (S, N, O).
@@ -159,14 +161,16 @@ class CompiledAgents:
         """
         from decouple.compiled.ppo import act
 
-        seeds, games = observation.shape[:2]
+        _, games, _ = observation.shape
         drawn = noise.uniform(games, 1) if self.discrete else noise.normal(games, self.widths[1])
-        actions = np.empty((seeds, games, self.widths[1]), dtype=self.dtype)
-        log_probs, values = (np.empty((seeds, games), dtype=self.dtype) for _ in range(2))
-        self.spread(
-            "act", act, games, *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
-            SCRATCH, actions, log_probs, values, threads=1,
+        actions = np.empty((self.seeds, games, self.widths[1]), dtype=self.dtype)
+        log_probs, values = np.empty(actions.shape[:2], dtype=self.dtype), np.empty(actions.shape[:2], dtype=self.dtype)
+        arguments = (
+            *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
+            self._scratch_for(games)[0], actions, log_probs, values,
         )  # fmt: skip
+        with self._compiling("act"):
+            act(*arguments, 0, self.seeds)
         action = torch.from_numpy(actions)
         if self.discrete:
             action = action.squeeze(-1).long()
@@ -174,7 +178,6 @@ class CompiledAgents:
             action = nn.functional.one_hot(action, self.model.action_size)
         return action, torch.from_numpy(log_probs), torch.from_numpy(values).unsqueeze(-1)
 
-    @torch.no_grad()
     def judge(self, observation: Tensor) -> Tensor:
         """Values of observations (S, *B, O) by the parameters in memory, (S, *B, 1)."""
         from decouple.compiled.ppo import judge
@@ -184,39 +187,24 @@ class CompiledAgents:
         self.spread("judge", judge, BLOCK, *self.network, rows, BLOCK, SCRATCH, values)
         return torch.from_numpy(values).view(*observation.shape[:-1], 1)
 
-    @checked(gamma=PROBABILITY, gae_lambda=PROBABILITY)
-    def estimate_advantages(
-        self,
-        rewards: Tensor,
-        values: Tensor,
-        following: Tensor,
-        done: Tensor,
-        terminated: Tensor,
-        *,
-        gamma: float,
-        gae_lambda: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Advantages, standardised over each agent's frames, and value targets; all tensors are (S, N, T, 1).
-
-        Args:
-            rewards, values: rewards, and values of the observations acted on.
-            following: the next observations' values.
-            done, terminated: ends of episodes, and those at which there is no next value.
-            gamma, gae_lambda: discount, and lambda of the estimate.
-        """
+    def estimate_advantages(self, rollout: TensorDictBase, gamma: float, gae_lambda: float) -> None:
+        """Write `advantage`, standardised over each agent's frames, and `value_target`, both (S, N, T, 1)."""
         from decouple.compiled.ppo import estimate
 
-        shape = rewards.shape
-        numbers = [self._array(each.reshape(shape[:-1])) for each in (rewards, values, following)]
-        ends = [each.reshape(shape[:-1]).numpy() for each in (done, terminated)]
-        out = [np.empty(shape[:-1], dtype=self.dtype) for _ in range(2)]
+        following: TensorDictBase = rollout["next"]
+        numbers = [following["reward"], rollout["state_value"], following["state_value"]]
+        ends = [following["done"].squeeze(-1).numpy(), following["terminated"].squeeze(-1).numpy()]  # (S, N, T)
+        advantages, targets = (np.empty(rollout.batch_size, dtype=self.dtype) for _ in range(2))
         discount = np.float32(gamma)  # TorchRL's GAE holds its settings in float32
-        settings = float(discount), float(discount * np.float32(gae_lambda))
-        self.spread("estimate", estimate, 0, *numbers, *map(np.ascontiguousarray, ends), *settings, *out)
-        advantages, targets = (torch.from_numpy(each).unsqueeze(-1) for each in out)
-        return advantages, targets
+        self.spread(
+            "estimate", estimate, 0, *(self._array(each.squeeze(-1)) for each in numbers),
+            *(np.ascontiguousarray(each) for each in ends), float(discount), float(discount * np.float32(gae_lambda)),
+            advantages, targets,
+        )  # fmt: skip
+        rollout["advantage"] = torch.from_numpy(advantages).unsqueeze(-1)
+        rollout["value_target"] = torch.from_numpy(targets).unsqueeze(-1)
 
-    def spread(self, name: str, kernel: Any, batch: int, *arguments: Any, threads: int | None = None) -> None:
+    def spread(self, name: str, kernel: Any, batch: int, *arguments: Any) -> None:
         """Call a kernel for all agents, spread over threads.
 
         Args:
@@ -224,27 +212,37 @@ class CompiledAgents:
             kernel: kernel whose last two arguments are the range of agents.
             batch: rows that go through the network at once.
             arguments: its other arguments; SCRATCH stands for the thread's memory.
-            threads: number of threads; None for the agents' own. A step's actions take less than waking a thread.
         """
-        threads, size = threads or self.threads, self.tables.scratch(batch)
-        if len(self._scratch) < threads or len(self._scratch[0]) < size:
-            self._scratch = [np.empty(size, dtype=self.dtype) for _ in range(self.threads)]
+        scratch, threads = self._scratch_for(batch), self.threads
 
-        def run(thread: int) -> None:
-            first, last = self.seeds * thread // threads, self.seeds * (thread + 1) // threads
-            own = [self._scratch[thread] if each is SCRATCH else each for each in arguments]
-            kernel(*own, first, last)
+        def run(thread: int, seeds: int = self.seeds) -> None:
+            own = [scratch[thread] if each is SCRATCH else each for each in arguments]
+            kernel(*own, seeds * thread // threads, seeds * (thread + 1) // threads)
 
-        if name not in self._called:  # compiled by one thread
-            self._called.add(name)
-            with compiling(f"ppo-{name}-{self.dtype}"):
-                kernel(*(self._scratch[0] if each is SCRATCH else each for each in arguments), 0, 0)
+        with self._compiling(name) as first:
+            if first:
+                run(0, seeds=0)
         others = [self._pool.submit(run, thread) for thread in range(1, threads)]
         run(0)
         for other in others:
             other.result()
 
-    @property
+    @contextlib.contextmanager
+    def _compiling(self, name: str) -> Iterator[bool]:
+        """Around a kernel's call; yields True, and says that it is compiled, at its first call in the process."""
+        first = name not in self._called
+        self._called.add(name)
+        with compiling(f"ppo-{name}-{self.dtype}") if first else contextlib.nullcontext():
+            yield first
+
+    def _scratch_for(self, batch: int) -> list[np.ndarray]:
+        """Each thread's scratch memory, enough for networks that run on this many rows at once."""
+        if len(self._scratch) < self.threads or self._rows < batch:
+            size = self.tables.scratch(batch)
+            self._scratch, self._rows = [np.empty(size, dtype=self.dtype) for _ in range(self.threads)], batch
+        return self._scratch
+
+    @cached_property
     def network(self) -> tuple[np.ndarray, ...]:
         """The first arguments of every kernel that runs the networks."""
         return self.tables.agents, self.tables.layers, self.tables.slopes, self.memory

@@ -209,7 +209,7 @@ class _Run:
             progress("collecting, frames", 0, self.frames)
         start = time.perf_counter()
         rollout = self.rollouts.next(self.iteration)
-        self.agents.estimate_advantages(rollout, self.settings.gamma, self.settings.gae_lambda)
+        self._estimate_advantages(rollout)
         of_rollout = [rollout_metrics(own) for own in self.agents.each(rollout)]
         batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1)  # (B,) or (S, B)
         rollout.clear()  # TorchRL's collector keeps a reference until its next rollout: free the next frames now
@@ -227,6 +227,14 @@ class _Run:
             "time/learn_seconds": learned - collected,
             "time/frames_per_second": batch.shape[-1] / (learned - start),  # one agent's
         }
+
+    def _estimate_advantages(self, rollout: TensorDictBase) -> None:
+        """Write `advantage` and `value_target` into a rollout that holds the next frames' values."""
+        discounts = self.settings.gamma, self.settings.gae_lambda
+        if isinstance(self.collector, CompiledCollector):
+            self.collector.agents.estimate_advantages(rollout, *discounts)
+        else:
+            self.agents.estimate_advantages(rollout, *discounts)
 
     def _learn(
         self, batch: TensorDictBase, progress: Callable[[str, int, int], object] | None

@@ -65,31 +65,34 @@ def test_an_agent_that_is_not_finite_acts_at_the_lower_bound():
     assert (action[[0, 2]] > -2).all() and log_prob[[0, 2]].isfinite().all()
 
 
+def returns_of(rewards: Tensor, values: Tensor, following: Tensor, done: Tensor, terminated: Tensor) -> TensorDict:
+    """A rollout (S, N, T) of numbers (S, N, T, 1)."""
+    shape = rewards.shape[:-1]
+    after = {"reward": rewards, "state_value": following, "done": done, "terminated": terminated}
+    return TensorDict({"state_value": values, "next": TensorDict(after, shape)}, shape)
+
+
 def test_advantages_are_those_of_torchrl():
-    noise, shape = SeedNoise([1, 2]), (2, 3, 50)
-    drawn = [noise.normal(*shape[1:], 1).double() for _ in range(3)]
-    done = noise.uniform(*shape[1:], 1) < 0.2
-    terminated = done & (noise.uniform(*shape[1:], 1) < 0.5)
-    following = {"reward": drawn[0], "state_value": drawn[2], "done": done, "terminated": terminated}
-    rollout = TensorDict({"state_value": drawn[1], "next": TensorDict(following, shape)}, shape)
-    GAE(gamma=0.97, lmbda=0.9, value_network=None, average_gae=False, vectorized=False)(rollout)
-    normalise_advantages(rollout)
-    agents = CompiledAgents(stack([make_model(seed) for seed in (1, 2)]))
-    found = agents.estimate_advantages(*drawn, done, terminated, gamma=0.97, gae_lambda=0.9)
-    for own, key in zip(found, ("advantage", "value_target"), strict=True):
-        torch.testing.assert_close(own, rollout[key], rtol=1e-12, atol=1e-12)
+    noise, shape = SeedNoise([1, 2]), (3, 50, 1)
+    done = noise.uniform(*shape) < 0.2
+    terminated = done & (noise.uniform(*shape) < 0.5)
+    rollout = returns_of(*(noise.normal(*shape).double() for _ in range(3)), done, terminated)
+    expected = rollout.clone()
+    GAE(gamma=0.97, lmbda=0.9, value_network=None, average_gae=False, vectorized=False)(expected)
+    normalise_advantages(expected)
+    CompiledAgents(stack([make_model(seed) for seed in (1, 2)])).estimate_advantages(rollout, 0.97, 0.9)
+    for key in ("advantage", "value_target"):
+        torch.testing.assert_close(rollout[key], expected[key], rtol=1e-12, atol=1e-12)
 
 
 def test_advantages_worked_out_by_hand():
-    """One game, no end: A_1 = 2 - 1 + 0.5 * 4, A_0 = 1 - 1 + 0.5 * 1 + 0.5 * 0.5 * A_1; standardised, +-1 / sqrt 2."""
+    """One game, no end: A_1 = 2 - 1 + 0.5 * 4 = 3, A_0 = 1 - 1 + 0.5 * 1 + 0.25 A_1; standardised, +-1 / sqrt 2."""
     column = lambda *numbers: torch.tensor(numbers).double().view(1, 1, 2, 1)  # noqa: E731
-    agents = CompiledAgents(stack([make_model(1)]))
     never = column(0, 0).bool()
-    advantage, target = agents.estimate_advantages(
-        column(1, 2), column(1, 1), column(1, 4), never, never, gamma=0.5, gae_lambda=0.5
-    )
-    assert target.flatten().tolist() == [1 + 0.5 + 0.25 * 3, 1 + 3]
-    torch.testing.assert_close(advantage, column(-1, 1) / 2**0.5)
+    rollout = returns_of(column(1, 2), column(1, 1), column(1, 4), never, never)
+    CompiledAgents(stack([make_model(1)])).estimate_advantages(rollout, 0.5, 0.5)
+    assert rollout["value_target"].flatten().tolist() == [1 + 0.5 + 0.25 * 3, 1 + 3]
+    torch.testing.assert_close(rollout["advantage"], column(-1, 1) / 2**0.5)
 
 
 @pytest.mark.parametrize("kind", SPECS)
