@@ -38,7 +38,9 @@ __all__ = ["act", "epoch", "estimate", "judge", "prepare"]
 
 # Columns of `rates`, float64: one row of settings per agent. CLIP_LOW, CLIP_HIGH: bounds of the ratio's logarithm.
 LEARNING_RATE, EPSILON, MOST_NORM, POLICY_GRADIENT, VALUE_GRADIENT = range(5)
-CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE = range(5, 10)  # CLIP_VALUE infinite: values are not clipped
+CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE = range(
+    5, 10
+)  # CLIP_VALUE infinite: values are not clipped
 RATES = 10
 
 # Columns of `metrics`, float64: means over a minibatch; at the cut squared norms and the product, of the first one.
@@ -114,9 +116,7 @@ def learn(
         for j in range(behind):
             frame[i, j] = row[observed + j]
     begins = batch * rows.shape[1]
-    hidden, at = forward(
-        layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins
-    )
+    hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins)
     of_policy = at
     out, at = forward(layers, slopes, agent[POLICY], agent[POLICY_LAYERS], memory, 0, hidden, scratch, at)
     of_value = at
@@ -424,9 +424,7 @@ def act(
     """
     for s in range(first, last):
         agent, games = agents[s], observations.shape[1]
-        hidden, at = forward(
-            layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observations[s], scratch, 0
-        )
+        hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observations[s], scratch, 0)
         out, at = forward(layers, slopes, agent[POLICY], agent[POLICY_LAYERS], memory, 0, hidden, scratch, at)
         value, at = forward(layers, slopes, agent[CRITIC], agent[CRITIC_LAYERS], memory, 0, hidden, scratch, at)
         for i in range(games):

@@ -1,6 +1,6 @@
 """The linear layers of a perceptron, each with its activation: what the compiled kernels know of a network.
 
-    layers = perceptron_layers(nn.Sequential(*mlp_blocks(3, [64, 64])), "policy")    # [(3, 64, "tanh", 0.0), ...]
+layers = perceptron_layers(nn.Sequential(*mlp_blocks(3, [64, 64])), "policy")    # [(3, 64, "tanh", 0.0), ...]
 """
 
 from __future__ import annotations

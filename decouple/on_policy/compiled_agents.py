@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
-from torchrl.modules import OneHotCategorical, TanhNormal
+from torchrl.modules import TanhNormal
 
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
@@ -42,7 +42,7 @@ def not_compiled(model: ActorValue) -> str | None:
     """Why kernels cannot run a model's agents, for a message; None where they can.
 
     Kernels know stacks of perceptrons that read one vector, on a processor, in float32 or float64, all of whose
-    parameters are trained.
+    parameters are trained. `CompiledPhase` trains them by PPO, in fp32.
     """
     why = unavailable()
     if why is not None:
@@ -118,7 +118,7 @@ class CompiledAgents:
         self._called: set[str] = set()
         self.read()
 
-    # ---------------------------------------------------------------------------------------------------- the two copies
+    # --------------------------------------------------------------------------------------------------- the two copies
 
     @torch.no_grad()
     def read(self) -> None:
@@ -133,21 +133,26 @@ class CompiledAgents:
             parameter.copy_(torch.from_numpy(place))
 
     def places(self, copy_of: int, of: Callable[[nn.Parameter], Tensor | None]) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Each piece of a copy in memory, with its part of the tensor that `of` gives for a parameter, if any."""
+        """Each piece of a copy in memory, with its part of the tensor that `of` gives for a parameter.
+
+        Layers whose tensor is None are left out.
+        """
         for part, modules in self._linear.items():
             for index, module in enumerate(modules):
                 weight, bias = of(module.weight), of(module.bias)
-                for agent in range(self.seeds if weight is not None else 0):
+                if weight is None or bias is None:
+                    continue
+                for agent in range(self.seeds):
                     row = self.tables.rows(agent, part)[index]
                     to_weight, to_bias = self.tables.layer(self.memory, agent, row, copy_of)
                     yield to_weight, weight[agent]
                     yield to_bias, bias[agent, 0]
         for scale in self._scales:
             tensor = of(scale.state_independent_scale)
-            for agent in range(self.seeds if tensor is not None else 0):
-                yield self.tables.scale(self.memory, agent, copy_of), tensor[agent]
+            if tensor is not None:
+                yield from ((self.tables.scale(self.memory, s, copy_of), tensor[s]) for s in range(self.seeds))
 
-    # ----------------------------------------------------------------------------------------------------------- kernels
+    # ---------------------------------------------------------------------------------------------------------- kernels
 
     def act(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
         """Draw actions by the parameters in memory, from the same random numbers as `SeededPolicy`; by one thread.
@@ -255,7 +260,9 @@ class CompiledAgents:
     def _linear(self) -> dict[str, list[Any]]:
         """Each part's linear layers, in order."""
         parts = zip(PARTS, self.model.parts().values(), strict=True)
-        return {name: [each for m in ms for each in m.modules() if isinstance(each, StackedLinear)] for name, ms in parts}
+        return {
+            name: [each for m in ms for each in m.modules() if isinstance(each, StackedLinear)] for name, ms in parts
+        }
 
     @cached_property
     def _scales(self) -> list[StackedNormalScale]:

@@ -11,7 +11,8 @@ the other's checkpoint, within rounding. The model's parameters are current when
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,7 +124,7 @@ class CompiledPhase:
 
     def _rates(self) -> list[float]:
         """The settings as the kernels read them; from the losses and the optimizer, which a checkpoint may change."""
-        policy, value = self.phase.losses
+        policy, value = cast("list[Any]", self.phase.losses)
         (group,) = self.phase.optimizer.param_groups
         most = self.phase.max_grad_norm
         cut = self.agents.model.cut
@@ -172,9 +173,8 @@ class CompiledPhase:
         state = self.phase.optimizer.state
         taken = [own["step"] for own in state.values() if "step" in own]
         self.steps[:] = int(max(taken)) if taken else 0
-        for copy_of, key in ((CRITIC_MEAN, "exp_avg"), (CRITIC_SQUARE, "exp_avg_sq")):
-            for place, moment in self.agents.places(copy_of, lambda parameter, key=key: state.get(parameter, {}).get(key)):
-                place[...] = moment.numpy()
+        for place, moment in self._moments():
+            place[...] = moment.numpy()
 
     @torch.no_grad()
     def _write(self) -> None:
@@ -190,6 +190,11 @@ class CompiledPhase:
                 own["step"] = torch.tensor(0.0)
                 own["exp_avg"], own["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             own["step"].fill_(float(self.steps[0]))
-        for copy_of, key in ((CRITIC_MEAN, "exp_avg"), (CRITIC_SQUARE, "exp_avg_sq")):
-            for place, moment in self.agents.places(copy_of, lambda parameter, key=key: state.get(parameter, {}).get(key)):
-                moment.copy_(torch.from_numpy(place))
+        for place, moment in self._moments():
+            moment.copy_(torch.from_numpy(place))
+
+    def _moments(self) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Each piece of memory that holds Adam's moments, with its part of the optimizer's state."""
+        state = self.phase.optimizer.state
+        for copy_of, name in ((CRITIC_MEAN, "exp_avg"), (CRITIC_SQUARE, "exp_avg_sq")):
+            yield from self.agents.places(copy_of, lambda parameter, name=name: state.get(parameter, {}).get(name))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tensordict import TensorDict
+from test_compiled_phase import Plain
 from test_on_policy_seeds import SEEDS, SIZE, SPECS, Drift, make_model
 from torch import Tensor, nn
 from torchrl.objectives.value import GAE
@@ -22,20 +23,8 @@ from decouple.seeding import SeedNoise
 
 pytest.importorskip("numba")
 
-from decouple.on_policy.compiled_agents import CompiledAgents, not_compiled  # noqa: E402
-from decouple.on_policy.compiled_collector import CompiledCollector  # noqa: E402
-
-
-class Plain(Drift):
-    """`Drift` that steps without TensorDicts too."""
-
-    def plain_reset(self) -> Tensor:
-        return self._reset()["observation"]
-
-    def plain_step(self, action: Tensor) -> tuple[dict[str, Any], Tensor]:
-        stepped = self._step(TensorDict({"action": action}, self.batch_size))
-        restarted = self._reset(TensorDict({"_reset": stepped["done"]}, self.batch_size))
-        return dict(stepped.items()), restarted["observation"]
+from decouple.on_policy.compiled_agents import CompiledAgents, not_compiled
+from decouple.on_policy.compiled_collector import CompiledCollector
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -91,7 +80,7 @@ def test_advantages_worked_out_by_hand():
     never = column(0, 0).bool()
     rollout = returns_of(column(1, 2), column(1, 1), column(1, 4), never, never)
     CompiledAgents(stack([make_model(1)])).estimate_advantages(rollout, 0.5, 0.5)
-    assert rollout["value_target"].flatten().tolist() == [1 + 0.5 + 0.25 * 3, 1 + 3]
+    torch.testing.assert_close(rollout["value_target"], column(1 + 0.5 + 0.25 * 3, 1 + 3))
     torch.testing.assert_close(rollout["advantage"], column(-1, 1) / 2**0.5)
 
 

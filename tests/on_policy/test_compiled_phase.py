@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
-from test_on_policy_seeds import SEEDS, SIZE, SPECS, assert_close, make_settings, train
+from test_on_policy_seeds import SEEDS, SIZE, SPECS, Drift, assert_close, make_settings, train
 from test_on_policy_seeds import make_model as seeded_model
 from torch import Tensor, nn
 
@@ -66,10 +68,14 @@ def tensors_of(model: nn.Module, phase: RolloutPhase) -> dict[str, Tensor]:
     return found
 
 
+def _named(name: str, text: str) -> str:
+    return f"{name}: {text}"
+
+
 def assert_equal_to(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
     assert a.keys() == b.keys()
     for name, value in a.items():
-        torch.testing.assert_close(value, b[name], rtol=tolerance, atol=tolerance, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(value, b[name], rtol=tolerance, atol=tolerance, msg=partial(_named, name))
 
 
 @pytest.mark.parametrize("kind", SPECS)
@@ -98,7 +104,7 @@ def test_both_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cu
         assert of_torch["policy/clip_fraction"] > 0
         for name, value in of_torch.items():
             near = 1e-6 if name.startswith("cut/") else 1e-11  # torch measures at the cut in float32
-            torch.testing.assert_close(own[name], value, rtol=near, atol=near, msg=lambda text, name=name: name + text)
+            torch.testing.assert_close(own[name], value, rtol=near, atol=near, msg=partial(_named, name))
     assert any(name.startswith("cut/") for name in found[0]) == (k > 0 and cut.get("policy_gradient") != 0)
 
 
@@ -195,11 +201,42 @@ def test_progress_counts_minibatches_and_what_kernels_cannot_do_is_refused():
         CompiledPhase(make_model(3, "continuous", 0), settings)
 
 
-def test_a_whole_training_run_is_the_torch_phases():
-    models = [seeded_model(seed, "one-hot", 1) for seed in SEEDS]
-    settings = make_settings()
-    expected, of_torch = train(models, SEEDS, settings, "one-hot")
-    found, rows = train(models, SEEDS, settings, "one-hot", make_phases=COMPILED)
+class Plain(Drift):
+    """`Drift` that steps without TensorDicts too, and counts these steps."""
+
+    steps = 0
+
+    def plain_reset(self) -> Tensor:
+        return self._reset()["observation"]
+
+    def plain_step(self, action: Tensor) -> tuple[dict[str, Any], Tensor]:
+        self.steps += 1
+        stepped = self._step(TensorDict({"action": action}, self.batch_size))
+        restarted = self._reset(TensorDict({"_reset": stepped["done"]}, self.batch_size))
+        return dict(stepped.items()), restarted["observation"]
+
+
+@pytest.mark.parametrize("kind", ["continuous", "one-hot"])
+@pytest.mark.parametrize("make_env", [Drift, Plain])
+def test_a_whole_training_run_is_the_torch_phases(kind: str, make_env: Callable):
+    models = [seeded_model(seed, kind, 1) for seed in SEEDS]
+    settings, env = make_settings(), make_env(SEEDS, kind)
+    expected, of_torch = train(models, SEEDS, settings, kind)
+    found, rows = train(models, SEEDS, settings, kind, make_phases=COMPILED, env=env)
     for own, model in zip(found, expected, strict=True):
         assert_close(own, model)
     assert [sorted(row) for row in rows] == [sorted(row) for row in of_torch]
+    for row, theirs in zip(rows, of_torch, strict=True):
+        measured = [name for name in theirs if not name.startswith("time/")]
+        assert [row[name] for name in measured] == pytest.approx([theirs[name] for name in measured], rel=1e-5)
+    assert isinstance(env, Plain) == (getattr(env, "steps", 0) == 3 * settings.rollout_steps)
+
+
+def test_a_run_resumes_to_the_bit(tmp_path: Path):
+    models, settings = [seeded_model(seed, "continuous", 1) for seed in SEEDS], make_settings()
+    whole, _ = train(models, SEEDS, settings, make_phases=COMPILED, env=Plain(SEEDS))
+    options: dict[str, Any] = {"make_phases": COMPILED, "checkpoint": tmp_path / "checkpoint.pt"}
+    train(models, SEEDS, make_settings(total_frames=settings.total_frames // 3), env=Plain(SEEDS), **options)
+    resumed, _ = train(models, SEEDS, settings, env=Plain(SEEDS), **options)
+    for own, model in zip(resumed, whole, strict=True):
+        assert all(map(torch.equal, own.parameters(), model.parameters()))
