@@ -78,6 +78,11 @@ NAMES_LEFT_OUT = {
         ["normalise_advantages", "run_phase", "copy_in_place", "live_cuts", "cut_squares", "norms_and_cosine"],
         "PER_STEP",
     ),
+    **dict.fromkeys(
+        ["CompiledAgents.places", "CompiledAgents.estimate_advantages", "CompiledAgents.spread"], "PER_STEP"
+    ),
+    "CompiledCollector": "RECORD",  # made by the training loop
+    "PlainEnv": "PLAIN",
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
     **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
@@ -595,6 +600,11 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "daac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="daac")},
     "idaac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="idaac")},
     "ppo_phases": lambda: {"model": model(), "settings": on_policy()},
+    "CompiledAgents": lambda: {"model": stacked()},
+    "CompiledPhase": lambda: {"model": stacked(), "settings": on_policy()},
+    "not_known": lambda: {"model": stacked()},
+    "on_policy.compiled_phase.not_compiled": lambda: {"model": stacked(), "settings": on_policy()},
+    "perceptron_layers": lambda: {"module": nn.Sequential(*blocks()), "part": "policy"},
     "train_on_policy": lambda: _train_on_policy(),
     "Captured": lambda: {"function": ignore, "device": None},
     "Performance": dict,

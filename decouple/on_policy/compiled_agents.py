@@ -1,6 +1,6 @@
 """The S agents of a stacked model in flat memory, for kernels: acting, values and advantages of rollouts.
 
-    why = not_compiled(model)                               # None, or why kernels cannot run these agents
+    why = not_known(model)                               # None, or why kernels cannot run these agents
     agents = CompiledAgents(model)
     agents.read()                                           # the model's parameters into the memory
     action, log_prob, value = agents.act(observation, noise)
@@ -31,18 +31,19 @@ from decouple.networks.perceptrons import perceptron_layers
 from decouple.networks.stacking import StackedLinear, StackedNormalScale, seed_count
 from decouple.seeding import SeedNoise
 
-__all__ = ["CompiledAgents", "not_compiled"]
+__all__ = ["SCRATCH", "CompiledAgents", "not_known"]
 
+SCRATCH = object()  # among the arguments of `spread`: the thread's memory
 BLOCK = 256  # observations that values are computed for at once
 PARTS = ("trunk", "policy", "critic")
 
 
 @checked()
-def not_compiled(model: ActorValue) -> str | None:
+def not_known(model: ActorValue) -> str | None:
     """Why kernels cannot run a model's agents, for a message; None where they can.
 
     Kernels know stacks of perceptrons that read one vector, on a processor, in float32 or float64, all of whose
-    parameters are trained. `CompiledPhase` trains them by PPO, in fp32.
+    parameters are trained.
     """
     why = unavailable()
     if why is not None:
@@ -93,7 +94,7 @@ class CompiledAgents:
 
     @checked()
     def __init__(self, model: ActorValue):
-        why = not_compiled(model)
+        why = not_known(model)
         if why is not None:
             raise ValueError(f"model must be a stack of perceptrons on a processor to be compiled: {why}")
         one_blas_thread()
@@ -270,9 +271,6 @@ class CompiledAgents:
 
     def _array(self, tensor: Tensor) -> np.ndarray:
         return np.ascontiguousarray(tensor.detach().numpy(), dtype=self.dtype)
-
-
-SCRATCH = object()
 
 
 def _shape(model: ActorValue) -> AgentShape:

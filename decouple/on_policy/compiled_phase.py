@@ -1,6 +1,6 @@
 """PPO's phase by compiled kernels: the phase of `ppo_phases`, with its epochs as machine code.
 
-    why = not_compiled(model)                               # None, or why these agents need `ppo_phases`
+    why = not_compiled(model, settings)                     # None, or why these agents need `ppo_phases`
     phases = [CompiledPhase(model, settings)]
     train_on_policy(env, model, phases, settings, log=print, seeds=seeds)
 
@@ -25,12 +25,20 @@ from decouple.networks.actor_value import ActorValue
 from decouple.networks.separation import norms_and_cosine
 from decouple.on_policy.agents import Metric
 from decouple.on_policy.algorithms.ppo import ppo_phases
-from decouple.on_policy.compiled_agents import SCRATCH, CompiledAgents
+from decouple.on_policy.compiled_agents import SCRATCH, CompiledAgents, not_known
 from decouple.on_policy.phases import metric
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.seeding import SeedNoise
 
-__all__ = ["CompiledPhase"]
+__all__ = ["CompiledPhase", "not_compiled"]
+
+
+@checked()
+def not_compiled(model: ActorValue, settings: OnPolicySettings) -> str | None:
+    """Why kernels cannot train a model's agents by PPO, for a message; None where they can: `not_known`, in fp32."""
+    if settings.precision != "fp32":
+        return f"precision is {settings.precision}, and kernels compute in the parameters' type"
+    return not_known(model)
 
 
 class CompiledPhase:
@@ -39,19 +47,19 @@ class CompiledPhase:
     Args:
         model: a `stack` of models from `actor_value`.
         settings: PPO's settings.
-        agents: the model's agents, where they exist already.
 
     Attributes:
         agents: the agents in flat memory.
         phase: the phase of `ppo_phases`, which holds the settings and the optimizer's state between rollouts.
 
     Raises:
-        ValueError: a model that kernels do not know; the message says what they do know.
+        ValueError: a model that kernels do not know; the message says what they do know. Settings in bf16.
     """
 
     @checked()
-    def __init__(self, model: ActorValue, settings: OnPolicySettings, agents: CompiledAgents | None = None):
-        self.agents = agents or CompiledAgents(model)
+    def __init__(self, model: ActorValue, settings: OnPolicySettings):
+        check_setting("precision", settings.precision, ("fp32",).__contains__, "fp32 with compiled kernels")
+        self.agents = CompiledAgents(model)
         (self.phase,) = ppo_phases(model, settings)
         self.name, self.every, self.minibatches = self.phase.name, self.phase.every, self.phase.minibatches
         self.steps = np.zeros(self.agents.seeds, dtype=np.int64)

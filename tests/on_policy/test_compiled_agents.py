@@ -23,7 +23,7 @@ from decouple.seeding import SeedNoise
 
 pytest.importorskip("numba")
 
-from decouple.on_policy.compiled_agents import CompiledAgents, not_compiled
+from decouple.on_policy.compiled_agents import CompiledAgents, not_known
 from decouple.on_policy.compiled_collector import CompiledCollector
 
 
@@ -108,7 +108,7 @@ def _of(*blocks: nn.Module) -> Any:
 
 def test_what_kernels_do_not_know_is_named():
     stacked = stack([make_model(1)])
-    assert not_compiled(stacked) is None
+    assert not_known(stacked) is None
     half = stack([make_model(1)]).half()
     frozen = stack([make_model(1)])
     frozen.value.requires_grad_(requires_grad=False)
@@ -122,11 +122,11 @@ def test_what_kernels_do_not_know_is_named():
         "the policy holds Softplus": _of(nn.Softplus()),
     }
     for reason, model in cases.items():
-        assert reason in str(not_compiled(model)), reason
+        assert reason in str(not_known(model)), reason
         with pytest.raises(ValueError, match="model must be a stack of perceptrons"):
             CompiledAgents(model)
 
 
 def test_without_numba_the_reason_is_what_is_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("decouple.on_policy.compiled_agents.unavailable", lambda: "numba cannot be imported")
-    assert not_compiled(stack([make_model(1)])) == "numba cannot be imported"
+    assert not_known(stack([make_model(1)])) == "numba cannot be imported"

@@ -25,7 +25,8 @@ from decouple.on_policy.rollouts import SeededPolicy
 from decouple.seeding import SeedNoise
 
 pytest.importorskip("numba")
-CompiledPhase = pytest.importorskip("decouple.on_policy.compiled_phase").CompiledPhase
+
+from decouple.on_policy.compiled_phase import CompiledPhase, not_compiled
 
 pytestmark = pytest.mark.filterwarnings("ignore:clip_value clips most of a rollout's values")
 
@@ -51,7 +52,7 @@ def rollout(model: ActorValue, seeds: list[int]) -> TensorDictBase:
     return frames
 
 
-def learn(model: ActorValue, phase: RolloutPhase, seeds: list[int], rollouts: range) -> list[dict]:
+def learn(model: ActorValue, phase: RolloutPhase, seeds: list[int], rollouts: range) -> list[dict[str, Any]]:
     """The metrics of the phase on these rollouts, each acted by the model as it is then."""
     shuffle, found = SeedNoise(seeds), []
     for number in rollouts:
@@ -127,7 +128,7 @@ def test_an_agent_alone_becomes_bit_for_bit_what_it_becomes_beside_others(thread
     phase = CompiledPhase(together, settings)
     phase.agents.threads = threads
     rollouts = [rollout(together, [1000 * number + seed for seed in SEEDS]) for number in range(2)]
-    found = [phase.run(frames, shuffle, micro_batch=1000) for frames in rollouts]
+    found: list[dict[str, Any]] = [phase.run(frames, shuffle, micro_batch=1000) for frames in rollouts]
     for index, seed in enumerate(SEEDS):
         alone, own_shuffle = stack([models[index]]), SeedNoise([seed])
         own, at = CompiledPhase(alone, settings), slice(index, index + 1)
@@ -180,7 +181,7 @@ def test_an_agent_that_is_not_finite_leaves_the_others_as_they_are():
     frames = rollout(model, SEEDS[:2])
     phase.run(frames, SeedNoise(SEEDS[:2]), micro_batch=1000)
     frames["advantage"][0, 7] = torch.nan
-    found = other.run(frames, SeedNoise(SEEDS[:2]), micro_batch=1000)
+    found: dict[str, Any] = other.run(frames, SeedNoise(SEEDS[:2]), micro_batch=1000)
     assert found["loss/objective"][0].isnan() and found["loss/objective"][1].isfinite()
     for own, theirs in zip(broken.parameters(), model.parameters(), strict=True):
         assert torch.equal(own[1], theirs[1])
@@ -199,6 +200,11 @@ def test_progress_counts_minibatches_and_what_kernels_cannot_do_is_refused():
         phase.run(frames, torch.Generator(), micro_batch=1)
     with pytest.raises(ValueError, match="model must be a stack of perceptrons"):
         CompiledPhase(make_model(3, "continuous", 0), settings)
+    with pytest.raises(ValueError, match="precision must be fp32"):
+        CompiledPhase(model, make_settings(precision="bf16"))
+    assert not_compiled(model, settings) is None
+    assert "precision is bf16" in str(not_compiled(model, make_settings(precision="bf16")))
+    assert "not stacked" in str(not_compiled(make_model(3, "continuous", 0), settings))
 
 
 class Plain(Drift):
