@@ -40,7 +40,7 @@ def perceptron_layers(module: nn.Module, part: str) -> list[tuple[int, int, str,
             return [(linear.in_features, linear.out_features, name, slope)]
     if isinstance(module, nn.Sequential):
         return [layer for child in module for layer in perceptron_layers(child, part)]
-    raise ValueError(f"the {part} holds {type(module).__name__}, and kernels know dense blocks: {module}")
+    raise ValueError(f"module must hold dense blocks alone; the {part} holds {type(module).__name__}: {module}")
 
 
 def _activation(module: nn.Module) -> tuple[str | None, float]:
