@@ -28,8 +28,8 @@ ASKS_FOR = """
 import importlib, importlib.machinery, sys
 
 OPTIONAL = {
-    *("arch", "envpool", "gym", "gym3", "gymnasium", "hydra", "matplotlib", "mujoco", "omegaconf", "opensimplex"),
-    *("onnx", "onnxruntime", "onnxscript", "pandas", "procgen", "pygame", "rliable", "wandb"),
+    *("arch", "envpool", "gym", "gym3", "gymnasium", "hydra", "matplotlib", "mujoco", "numba", "omegaconf"),
+    *("opensimplex", "onnx", "onnxruntime", "onnxscript", "pandas", "procgen", "pygame", "rliable", "wandb"),
 }
 requests = set()
 
@@ -69,14 +69,15 @@ def decouple_modules() -> list[str]:
     return modules
 
 
-def test_no_module_of_decouple_but_the_commands_asks_for_an_optional_package():
-    assert (
-        asks_for("decouple", *(name for name in decouple_modules() if not name.startswith("decouple.commands"))) == []
-    )
+def test_no_module_of_decouple_but_commands_and_kernels_asks_for_an_optional_package():
+    free = ("decouple.compiled.kernel", "decouple.compiled.memory")
+    others = [name for name in decouple_modules() if not name.startswith(("decouple.commands", "decouple.compiled."))]
+    assert asks_for("decouple", *others, *free) == []
 
 
 @pytest.mark.parametrize(
-    "line", ["import wandb", "from procgen import ProcgenEnv", "import hydra", "import matplotlib.pyplot"]
+    "line",
+    ["import wandb", "from procgen import ProcgenEnv", "import hydra", "import numba", "import matplotlib.pyplot"],
 )
 def test_that_check_sees_a_planted_import(tmp_path, line):
     (tmp_path / "planted.py").write_text(f"try:\n    {line}\nexcept ImportError:\n    pass\n")
@@ -140,6 +141,7 @@ def planted() -> list[Any]:
         *found,
         pytest.param("decouple.on_policy.losses", "hydra", id="no-hydra"),
         pytest.param("decouple.studies.separation.experiment", "omegaconf", id="no-omegaconf"),
+        pytest.param("decouple.off_policy.learner", "numba", id="no-numba"),
     ]
 
 

@@ -110,7 +110,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FlatKeys", "Algorithm", "OffPolicyAgents", "OnPolicyAgents"], "RECORD"),
     **dict.fromkeys(["part", "points_to_part", "sets_own_fields"], "RULE"),
     **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
-    **dict.fromkeys(["Frames", "ProcgenGames"], "RECORD"),
+    **dict.fromkeys(["Frames", "ProcgenGames", "Games", "games_of", "LockstepEnv"], "RECORD"),
+    **dict.fromkeys(["AgentShape", "Layer", "Tables", "compiling", "kernel", "one_blas_thread"], "RECORD"),
+    "unavailable": "PLAIN",
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
     **dict.fromkeys(["CellRun", "PreparedRun", "Source", "SearchProgress"], "RECORD"),
@@ -583,6 +585,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         | {"policy": toy_q().get_policy_operator()}
     ),
     "Learner": lambda: {"models": [q_model()], "settings": sac()},
+    "CompiledLearner": lambda: {"models": [q_model()], "settings": sac()},
+    "not_compiled": lambda: {"models": [q_model()]},
     "make_learner": lambda: {"models": [q_model()], "settings": sac()},
     "GreedyPolicy": lambda: {"learner": learner()},
     "replay_for": lambda: {"env": toy_env(), "learner": learner()},

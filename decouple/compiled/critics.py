@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-
 from decouple.compiled.adam import adam, clip, follow, squares
 from decouple.compiled.kernel import kernel
 from decouple.compiled.layers import backward, forward, matrix
@@ -30,7 +29,7 @@ from decouple.compiled.memory import (
     TRUNK_SIZE,
 )
 
-__all__ = ["CRITIC_LOSS", "METRICS", "RATES", "VALUE_MEAN"]
+__all__: list[str] = []  # kernels are called by learners and by each other
 
 # Columns of `rates`, float64: one row of settings per agent.
 LEARNING_RATE, EPSILON, MOST_NORM, GAMMA, TAU, VALUE_GRADIENT, POLICY_GRADIENT = range(7)
@@ -244,13 +243,11 @@ def targets(reward, terminated, value, gamma, scratch, at):
 
 
 @kernel
-def gather(rows, positions, out, first, last):
-    """out[s] <- the rows at `positions[s]` of agent s: (ring, S, W), (S, B) -> (S, B, W); a ring's positions wrap."""
+def gather(rows, indices, first, out):
+    """out[s, i] <- row `first + indices[s, i]` of agent s: (ring, S, W), (S, B) -> (S, B, W); positions wrap around."""
     ring = rows.shape[0]
-    for s in range(first, last):
-        for i in range(positions.shape[1]):
-            place = positions[s, i] % ring
-            for j in range(rows.shape[2]):
+    for s in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            place = (first + indices[s, i]) % ring
+            for j in range(out.shape[2]):
                 out[s, i, j] = rows[place, s, j]
-
-

@@ -28,16 +28,15 @@ from decouple.compiled.layers import backward, forward, matrix
 from decouple.compiled.memory import GRADIENT, POLICY, POLICY_LAYERS, SIZE, TARGET, TRUNK_LAYERS
 from decouple.compiled.sac import learn_temperature
 
-__all__ = ["update"]
+__all__: list[str] = []  # kernels are called by learners and by each other
 
 
 @kernel
 def update(
-    agents, layers, slopes, rates, memory, temperature, steps, rows, widths, noise, policy_step, scratch, metrics,
-    first, last,
+    agents, layers, slopes, rates, memory, temperature, steps, rows, widths, noise, more_noise,
+    policy_step, scratch, metrics, first, last,
 ):  # fmt: skip
-    """One gradient step of the agents from `first` to `last`, as `sac.update`; actions are indices, noise is not read.
-    """
+    """One gradient step of the agents from `first` to `last`, as `sac.update`; it draws no noise."""
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed = widths[0]

@@ -27,7 +27,7 @@ from decouple.compiled.memory import (
     WEIGHT,
 )
 
-__all__ = ["backward", "forward", "matrix", "tanh"]
+__all__: list[str] = []  # kernels are called by learners and by each other
 
 # tanh(x) = x P(x^2) / Q(x^2) on [-7.9988, 7.9988], to a few units in the last place of float32; the coefficients are
 # those of Eigen's ptanh_float (https://gitlab.com/libeigen/eigen, MPL 2.0), found by a minimax fit.

@@ -33,7 +33,7 @@ from decouple.compiled.kernel import kernel
 from decouple.compiled.layers import backward, forward, matrix
 from decouple.compiled.memory import GRADIENT, POLICY, POLICY_LAYERS, SIZE, TARGET, TRUNK_LAYERS
 
-__all__ = ["update"]
+__all__: list[str] = []  # kernels are called by learners and by each other
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 LOG_2 = math.log(2)
@@ -42,14 +42,14 @@ MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # as decouple.networks.heads
 
 @kernel
 def update(
-    agents, layers, slopes, rates, memory, temperature, steps, rows, widths, noise, policy_step, scratch, metrics,
-    first, last,
+    agents, layers, slopes, rates, memory, temperature, steps, rows, widths, noise, more_noise,
+    policy_step, scratch, metrics, first, last,
 ):  # fmt: skip
     """One gradient step of the agents from `first` to `last`, as `td3.update`.
 
     Args:
         temperature: (S, 3), each agent's log alpha with Adam's two moments.
-        noise: standard normal, (2, S, B, A): for the target's action, and for the policy's.
+        noise, more_noise: standard normal numbers (S, B, A) for the target's action and for the policy's.
     """
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
@@ -61,7 +61,7 @@ def update(
         terminated, at = columns(row, observed + acts + 1, 1, scratch, at)
         following, at = columns(row, observed + acts + 2, observed, scratch, at)
         alpha = math.exp(temperature[s, 0])
-        value, place = soft_value(agent, layers, slopes, memory, rate, alpha, following, noise[0, s], scratch, at)
+        value, place = soft_value(agent, layers, slopes, memory, rate, alpha, following, noise[s], scratch, at)
         target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)
         steps[s, 0] += 1
         learn_critics(
@@ -71,7 +71,7 @@ def update(
         if policy_step:
             steps[s, 1] += 1
             log_prob = climb(
-                agent, layers, slopes, memory, rate, steps[s, 1], alpha, observation, noise[1, s], scratch, at,
+                agent, layers, slopes, memory, rate, steps[s, 1], alpha, observation, more_noise[s], scratch, at,
                 metrics[s],
             )  # fmt: skip
             learn_temperature(temperature[s], rate, steps[s], log_prob)

@@ -28,13 +28,13 @@ from decouple.compiled.kernel import kernel
 from decouple.compiled.layers import backward, forward, matrix, tanh
 from decouple.compiled.memory import GRADIENT, POLICY, POLICY_LAYERS, SIZE, TARGET, TRUNK_LAYERS
 
-__all__ = ["update"]
+__all__: list[str] = []  # kernels are called by learners and by each other
 
 
 @kernel
 def update(
-    agents, layers, slopes, rates, memory, temperature, steps, rows, widths, noise, policy_step, scratch, metrics,
-    first, last,
+    agents, layers, slopes, rates, memory, temperature, steps, rows, widths, noise, more_noise,
+    policy_step, scratch, metrics, first, last,
 ):  # fmt: skip
     """One gradient step of the agents from `first` to `last`: of critics, and at a policy step of policy and targets.
 
@@ -43,7 +43,7 @@ def update(
         memory: the agents' numbers. temperature: not used.
         steps: int64 (S, 3), steps of each optimizer so far: critics, policy, temperature.
         rows: transitions (S, B, W). widths: of an observation and of an action.
-        noise: standard normal, (1, S, B, A), for the target's action.
+        noise: standard normal numbers (S, B, A) for the target's action. more_noise: not used.
         policy_step: True to update policy and targets.
         scratch: memory for one agent. metrics: float64 (S, METRICS).
     """
@@ -56,7 +56,7 @@ def update(
         reward, at = columns(row, observed + acts, 1, scratch, at)
         terminated, at = columns(row, observed + acts + 1, 1, scratch, at)
         following, at = columns(row, observed + acts + 2, observed, scratch, at)
-        value, place = target_value(agent, layers, slopes, memory, rate, following, noise[0, s], scratch, at)
+        value, place = target_value(agent, layers, slopes, memory, rate, following, noise[s], scratch, at)
         target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)
         steps[s, 0] += 1
         learn_critics(
@@ -110,9 +110,7 @@ def climb(agent, layers, slopes, memory, rate, steps, observation, acts, scratch
     for i in range(batch):
         total += values[i, 0]
         of_values[i, 0] = -real(1) / real(batch)
-    dx, at = critic_gradient(
-        agent, layers, slopes, memory, 0, inputs, of_critic, of_values, scratch, at, False, True
-    )
+    dx, at = critic_gradient(agent, layers, slopes, memory, 0, inputs, of_critic, of_values, scratch, at, False, True)
     of_out = matrix(scratch, at, batch, acts)
     at += batch * acts
     before = hidden.shape[1]

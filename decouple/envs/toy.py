@@ -21,10 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Bounded
-from torchrl.envs import EnvBase
 
 from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_seeds
 from decouple.envs import lockstep
@@ -62,7 +60,7 @@ class _Episodes:
     just_loaded: bool = False
 
 
-class GoalTrackingEnv(EnvBase):
+class GoalTrackingEnv(lockstep.LockstepEnv):
     """N environments for each of S seeds, in lockstep; batch size (S, N). Made by ``goal_tracking_env``.
 
     Keys: ``action`` float32 (S, N, 1); ``observation`` float32 (S, N, 1), the goal less the state; ``goal`` and
@@ -128,10 +126,10 @@ class GoalTrackingEnv(EnvBase):
             "truncated": truncated.clone(),
         }
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+    def _advance(self, actions: Any) -> dict[str, Tensor]:
         check_threads(self._made_at)
         episodes = self._episodes
-        action = tensordict.get("action").detach().float()  # (S, N, 1)
+        action = actions.get("action").detach().float()  # (S, N, 1)
         lockstep.check_shape(action, episodes.state.shape)
         if math.isnan(action.min().item()):
             raise ValueError(f"action must be a number everywhere; got {action.flatten().tolist()}")
@@ -145,13 +143,13 @@ class GoalTrackingEnv(EnvBase):
         episodes.step_count = episodes.step_count + 1
         episodes.steps_left -= 1
         episodes.just_loaded = False
-        return TensorDict(self._shown() | {"reward": reward}, self.batch_size)
+        return self._shown() | {"reward": reward}
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+    def _restart(self, asked: Any) -> dict[str, Tensor]:
         check_threads(self._made_at)
         ended = self._episodes.step_count[..., 0] >= self.episode_steps  # (S, N)
-        self._begin(lockstep.to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded))
-        return TensorDict(self._shown(), self.batch_size)
+        self._begin(lockstep.to_begin(asked, ended, just_loaded=self._episodes.just_loaded))
+        return self._shown()
 
     def _begin(self, which: Tensor) -> None:
         """Begin episodes where ``which`` is True, bool (S, N). Writes into copies: the old tensors were handed out."""

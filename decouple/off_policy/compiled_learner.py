@@ -1,7 +1,7 @@
 """S agents that learn by compiled kernels: the `Learner`, with its update and its actions as machine code.
 
     learner = CompiledLearner([make_model(seed) for seed in seeds], SACSettings())
-    why = not_compiled(models, settings)       # None, or why these agents need a `Learner`
+    why = not_compiled(models)       # None, or why these agents need a `Learner`
 
 Each agent's numbers lie in flat memory (`decouple.compiled`), and its update is one call, without autograd and without
 allocations. Agents are spread over threads; an agent's numbers do not depend on those beside it, or on the number of
@@ -27,19 +27,21 @@ from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import AgentShape, Layer, Tables
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.blocks import Concatenate, DenseBlock
-from decouple.networks.heads import NormalParameters
+from decouple.networks.heads import ActionSpace, NormalParameters
+from decouple.networks.separation import Cut
 from decouple.off_policy.learner import Learner
-from decouple.off_policy.replay import Transition
+from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
 from decouple.seeding import SeedNoise
 
 __all__ = ["CompiledLearner", "not_compiled"]
 
+AGGREGATIONS = {"min": -1.0, "mean": -2.0}  # by the names of settings; other values are quantiles
 KINDS = {nn.Identity: "linear", nn.ReLU: "relu", nn.Tanh: "tanh", nn.SiLU: "silu"}
 
 
 @checked()
-def not_compiled(models: Sequence[ActorQValue], settings: OffPolicySettings) -> str | None:
+def not_compiled(models: Sequence[ActorQValue]) -> str | None:
     """Why these agents cannot learn by kernels, for a message; None where they can.
 
     Kernels know perceptrons whose critics read the action in their first layer, on a processor, in float32 or float64.
@@ -60,10 +62,10 @@ def not_compiled(models: Sequence[ActorQValue], settings: OffPolicySettings) -> 
 
 
 class CompiledLearner(Learner):
-    """S agents whose updates are compiled; the interface, arguments and errors of `Learner`.
+    """S agents whose updates and actions are compiled; the interface, arguments and errors of `Learner`.
 
     Attributes:
-        threads: number of threads that agents are spread over; `torch.get_num_threads()` when the learner is made.
+        threads: number of threads that agents are spread over: PyTorch's, when the learner is made, and at most S.
 
     Raises:
         ValueError: models that kernels do not know; the message says what they do know.
@@ -72,62 +74,96 @@ class CompiledLearner(Learner):
     @checked()
     def __init__(self, models: Sequence[ActorQValue], settings: OffPolicySettings):
         super().__init__(models, settings)
-        why = not_compiled(models, settings)
+        why = not_compiled(models)
         if why is not None:
-            raise ValueError(f"models must be perceptrons on a processor to be compiled: {why}")
-        one_blas_thread()
+            raise ValueError(f"models must be perceptrons on a processor to be compiled; {why}")
+        self.threads = max(1, min(self.seeds, torch.get_num_threads()))
         self.tables = Tables([_shape(models[0])] * self.seeds)
         self.memory = self.tables.memory(np.float32 if self.dtype == torch.float32 else np.float64)
-        self.temperature = np.zeros((self.seeds, 3), dtype=self.memory.dtype)
+        self.temperature = np.zeros((self.seeds, 3), dtype=self.memory.dtype)  # log alpha and Adam's moments of it
         self.steps = np.zeros((self.seeds, 3), dtype=np.int64)
-        self.rates = np.array([_rates(settings, self)] * self.seeds)
-        self.threads = max(1, min(self.seeds, torch.get_num_threads()))
+        self.rates = np.array([_rates(settings, self.space, self.cut)] * self.seeds)
         self.metrics = np.zeros((self.seeds, 5))
-        self.scratch: list[np.ndarray] = []
+        self.batch = np.zeros((self.seeds, 0, 0), dtype=np.float32)
+        self.nothing = np.zeros((self.seeds, 0, 0), dtype=np.float32)  # in the place of noise that is not drawn
+        self.bounds = np.zeros((4, 1), dtype=np.float32)
+        if self.acting.unit is not None:
+            unit = self.acting.unit
+            self.bounds = torch.stack([unit.middle, unit.half_range, unit.low, unit.high]).float().numpy()
+        self.scratch: list[np.ndarray] = []  # one for each thread, for batches of `reserved` rows
+        self.reserved = 0
+        self._import_kernels()
         self._read()
 
-    # ------------------------------------------------------------------------------------------------------- kernels
+    def _import_kernels(self) -> None:
+        """Import the kernels of the algorithm, which need Numba, and compile them."""
+        from decouple.compiled import acting, critics
 
-    @cached_property
-    def kernel(self) -> Any:
-        """The algorithm's update; imported at its first use, since kernels need Numba."""
         if self.like.deterministic:
-            from decouple.compiled.td3 import update
+            from decouple.compiled import td3 as algorithm
+
+            self.kind = acting.DETERMINISTIC
         elif self.space.discrete:
-            from decouple.compiled.discrete_sac import update
+            from decouple.compiled import discrete_sac as algorithm
+
+            self.kind = acting.CATEGORICAL
         else:
-            from decouple.compiled.sac import update
-        return update
+            from decouple.compiled import sac as algorithm
+
+            self.kind = acting.NORMAL
+        self.kernels = {"update": algorithm.update, "act": acting.act, "gather": critics.gather}
+        one_blas_thread()
+        with compiling(f"{algorithm.__name__.rpartition('.')[2]}-{self.memory.dtype}"):
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Call each kernel for none of the agents, as later for all: it is compiled for these types, or read."""
+        none, (observed, acts) = slice(0), self._widths()
+        columns = 2 * observed + acts + 2
+        rows = np.zeros((1, self.seeds, columns), dtype=np.float32)
+        self.kernels["gather"](rows, np.zeros((0, 1), dtype=np.int64), 0, rows[none])
+        self._run_update(rows, self.nothing, self.nothing, True, 0, 0, 0)
+        observation = np.zeros((0, 1, observed), dtype=np.float32)
+        chosen = np.zeros((0, 1, acts), dtype=np.int64 if self.space.discrete else np.float32)
+        self._run_act(observation, self.nothing, False, chosen)
+
+    def _widths(self) -> tuple[int, int]:
+        """Widths of an observation and of an action in a replay's row."""
+        return self.like.example["observation"].numel(), 1 if self.space.discrete else self.space.size
+
+    # ------------------------------------------------------------------------------------------------ acting, learning
+
+    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
+        count, (_, acts) = observation.shape[1], self._widths()
+        drawn = self.nothing
+        if noise is not None:
+            drawn = (noise.uniform(count, 1) if self.space.discrete else noise.normal(count, acts)).numpy()
+        chosen = np.empty((self.seeds, count, acts), dtype=np.int64 if self.space.discrete else np.float32)
+        self._run_act(observation.contiguous().numpy(), drawn, noise is not None, chosen)
+        return torch.from_numpy(chosen)
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
-        parts = [part.numpy() for part in batch]
-        rows = np.ascontiguousarray(np.concatenate(parts, -1))  # (S, B, W)
-        return self._update(rows, (parts[0].shape[-1], parts[1].shape[-1]), noise)
+        return self._update(np.concatenate([part.numpy() for part in batch], -1), noise)
 
-    def _update(self, rows: np.ndarray, widths: tuple[int, int], noise: SeedNoise) -> dict[str, Tensor]:
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
+        size = self.seeds, indices.shape[1], replay.array.shape[-1]
+        if self.batch.shape != size:
+            self.batch = np.empty(size, dtype=np.float32)
+        self.kernels["gather"](replay.array, indices.numpy(), replay.added - len(replay), self.batch)
+        return self._update(self.batch, noise)
+
+    def _update(self, rows: np.ndarray, noise: SeedNoise) -> dict[str, Tensor]:
+        """One gradient step on rows of a replay, (S, B, W)."""
         self.updates += 1
         policy_step = self.updates % self.settings.policy_delay == 0
         drawn = self._noise(rows.shape[1], policy_step, noise)
-        size = self.tables.scratch(rows.shape[1])
-        while len(self.scratch) < self.threads or len(self.scratch[0]) < size:
-            self.scratch = [np.empty(size, dtype=self.memory.dtype) for _ in range(self.threads)]
-
-        def run(thread: int) -> None:
-            first, last = self.seeds * thread // self.threads, self.seeds * (thread + 1) // self.threads
-            self.kernel(
-                self.tables.agents, self.tables.layers, self.tables.slopes, self.rates, self.memory, self.temperature,
-                self.steps, rows, widths, drawn, policy_step, self.scratch[thread], self.metrics, first, last,
-            )  # fmt: skip
-
-        if not self.called:
-            self.called = True
-            with compiling(f"{self.kernel.__module__.rpartition('.')[2]}-{self.memory.dtype}"):
-                run(0)
-            rest = range(1, self.threads)
-        else:
-            rest = range(1, self.threads)
-        others = [self.pool.submit(run, thread) for thread in range(1, self.threads)]
-        run(0)
+        parts = [(self.seeds * n // self.threads, self.seeds * (n + 1) // self.threads) for n in range(self.threads)]
+        self._reserve(rows.shape[1])
+        others = [
+            self._pool.submit(self._run_update, rows, *drawn, policy_step, thread, *parts[thread])
+            for thread in range(1, self.threads)
+        ]
+        self._run_update(rows, *drawn, policy_step, 0, *parts[0])
         for other in others:
             other.result()
         names = ["loss/critic", "value/mean"]
@@ -136,21 +172,49 @@ class CompiledLearner(Learner):
         found = torch.from_numpy(self.metrics.astype(self.memory.dtype))
         return dict(zip(names, found.unbind(1), strict=False))
 
-    @cached_property
-    def pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="agents")
+    def _run_update(
+        self,
+        rows: np.ndarray,
+        noise: np.ndarray,
+        more_noise: np.ndarray,
+        policy_step: bool,
+        thread: int,
+        first: int,
+        last: int,
+    ) -> None:
+        """The update of the agents from `first` to `last`, in one thread's scratch."""
+        self._reserve(rows.shape[1])
+        self.kernels["update"](
+            self.tables.agents, self.tables.layers, self.tables.slopes, self.rates, self.memory, self.temperature,
+            self.steps, rows, self._widths(), noise, more_noise, policy_step, self.scratch[thread], self.metrics, first,
+            last,
+        )  # fmt: skip
 
-    def _noise(self, batch: int, policy_step: bool, noise: SeedNoise) -> np.ndarray:
-        """The random numbers of an update, (2, S, B, A), drawn in the order in which `Learner` draws them."""
-        shape = (2, self.seeds, batch, self.space.size)
-        if self.space.discrete:
-            return np.zeros((1, self.seeds, 0, 0), dtype=self.memory.dtype)
-        drawn = np.zeros(shape, dtype=self.memory.dtype)
-        if not self.like.deterministic or getattr(self.settings, "target_noise", 0):
-            drawn[0] = noise.normal(*shape[2:]).numpy()
-        if policy_step and not self.like.deterministic:
-            drawn[1] = noise.normal(*shape[2:]).numpy()
-        return drawn
+    def _run_act(self, observation: np.ndarray, noise: np.ndarray, draws: bool, chosen: np.ndarray) -> None:
+        self._reserve(observation.shape[1])
+        explores = self.acting.exploration_noise or 0.0
+        self.kernels["act"](
+            self.tables.agents, self.tables.layers, self.tables.slopes, self.memory, self.kind, explores, observation,
+            noise, draws, self.bounds, self.scratch[0], chosen,
+        )  # fmt: skip
+
+    def _noise(self, batch: int, policy_step: bool, noise: SeedNoise) -> list[np.ndarray]:
+        """The random numbers of an update, (S, B, A) each, drawn in the order in which `Learner` draws them."""
+        smoothed = isinstance(self.settings, DDPGSettings) and self.settings.target_noise > 0
+        soft = not self.like.deterministic and not self.space.discrete
+        wanted = [soft or smoothed, soft and policy_step]
+        return [noise.normal(batch, self.space.size).numpy() if each else self.nothing for each in wanted]
+
+    def _reserve(self, batch: int) -> None:
+        """Reserve each thread's scratch for a batch of this size."""
+        if batch > self.reserved:
+            size = self.tables.scratch(batch)
+            self.scratch = [np.empty(size, dtype=self.memory.dtype) for _ in range(self.threads)]
+            self.reserved = batch
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="agents")
 
     # ---------------------------------------------------------------------------------- between memory and the learner
 
@@ -190,14 +254,7 @@ class CompiledLearner(Learner):
                         yield to_weight, weight[critic * self.seeds + agent]
                         yield to_bias, bias[critic * self.seeds + agent, 0]
 
-    @cached_property
-    def _pairs(self) -> list[tuple[str, int, list[tuple[Tensor, Tensor]]]]:
-        return list(self._all_tensors())
-
-    def _tensors(self) -> list[tuple[str, int, list[tuple[Tensor, Tensor]]]]:
-        return self._pairs
-
-    def _all_tensors(self) -> Iterator[tuple[str, int, list[tuple[Tensor, Tensor]]]]:
+    def _tensors(self) -> Iterator[tuple[str, int, list[tuple[Tensor, Tensor]]]]:
         """For each part and each copy of it, (weight, bias) of its layers: (C S, in, out) and (C S, 1, out)."""
         parts = {"trunk": ["trunk"], "policy": ["policy"], "critic": ["body", "head"]}
         for part, names in parts.items():
@@ -225,10 +282,6 @@ class CompiledLearner(Learner):
     def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]:
         self._write()
         return super().judge(observation, noise)
-
-    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
-        self._write()
-        return super().act(observation, noise)
 
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:
         self._write()
@@ -258,21 +311,21 @@ def _cut(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(each) for part, each in zip(parts, like, strict=True)]
 
 
-def _rates(settings: OffPolicySettings, learner: Learner) -> list[float]:
-    """An agent's settings as the kernels read them: a row of `rates`."""
-    how = settings.target_aggregation
-    cut = learner.cut
-    of_noise = [0.0, 0.0]
-    if isinstance(settings, DDPGSettings):
-        of_noise = [settings.target_noise, settings.target_noise_clip]
-    of_entropy = [0.0, 0.0]
-    if isinstance(settings, SACSettings):
-        of_entropy = [settings.entropy_target(learner.space), float(settings.alpha is None)]
+def _rates(settings: OffPolicySettings, space: ActionSpace, cut: Cut) -> list[float]:
+    """An agent's settings as the kernels read them: a row of `rates`, by the columns of `decouple.compiled.critics`."""
+    noisy = isinstance(settings, DDPGSettings)
+    noise = [settings.target_noise, settings.target_noise_clip] if noisy else [0.0, 0.0]
+    soft = isinstance(settings, SACSettings)
+    entropy = [settings.entropy_target(space), float(settings.alpha is None)] if soft else [0.0, 0.0]
     most = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
     return [
-        settings.learning_rate, settings.adam_epsilon, most, settings.gamma, settings.tau, cut.value_gradient,
-        cut.policy_gradient, {"min": -1.0, "mean": -2.0}.get(how, how), *of_noise, *of_entropy,
-    ]  # fmt: skip
+        *(settings.learning_rate, settings.adam_epsilon, most, settings.gamma, settings.tau),
+        *(cut.value_gradient, cut.policy_gradient, _aggregation(settings.target_aggregation), *noise, *entropy),
+    ]
+
+
+def _aggregation(how: str | float) -> float:
+    return AGGREGATIONS[how] if isinstance(how, str) else how
 
 
 def _shape(model: ActorQValue) -> AgentShape:
@@ -300,17 +353,19 @@ def _layers(module: nn.Module, part: str) -> list[Layer]:
     if isinstance(module, nn.Linear) and module.bias is not None:
         return [Layer(module.in_features, module.out_features)]
     if isinstance(module, DenseBlock) and isinstance(module.leading, nn.Identity) and module.flatten == 1:
-        kind, slope = _activation(module.activation)
-        if kind:
-            return [Layer(module.linear.in_features, module.linear.out_features, kind, slope)]
+        return [Layer(module.linear.in_features, module.linear.out_features, *_activation(module.activation, part))]
     if isinstance(module, nn.Sequential):
         return [layer for child in module for layer in _layers(child, part)]
-    raise ValueError(f"the {part} holds {type(module).__name__}, and kernels know dense blocks: {module}")
+    raise ValueError(f"the {part} holds {type(module).__name__}, and kernels know the blocks of mlp_blocks")
 
 
-def _activation(module: nn.Module) -> tuple[str | None, float]:
+def _activation(module: nn.Module, part: str) -> tuple[str, float]:
+    """The activation's name and slope."""
     if isinstance(module, nn.ELU):
         return "elu", module.alpha
     if isinstance(module, nn.LeakyReLU):
         return "leaky_relu", module.negative_slope
-    return KINDS.get(type(module)), 0.0
+    if type(module) not in KINDS:
+        known = ", ".join([*(kind.__name__ for kind in KINDS), "ELU, LeakyReLU"])
+        raise ValueError(f"the {part} has the activation {type(module).__name__}, and kernels know {known}")
+    return KINDS[type(module)], 0.0

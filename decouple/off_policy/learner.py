@@ -41,7 +41,7 @@ from decouple.networks.stacking import clip_per_seed, stack, unstack
 from decouple.off_policy.acting import Acting
 from decouple.off_policy.critics import Critics, frozen_rows, policy_network
 from decouple.off_policy.flat_adam import FlatAdam, FlatParameters
-from decouple.off_policy.replay import Transition
+from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
 from decouple.seeding import SeedNoise
 
@@ -170,6 +170,10 @@ class Learner:
             for target, online in self.follow:
                 target.lerp_(online, self.settings.tau)
         return metrics
+
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
+        """`update` on the replay's transitions at `indices`, (S, B)."""
+        return self.update(replay.sample(indices), noise)
 
     @torch.no_grad()
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:

@@ -1,6 +1,6 @@
 """The interface of a learner, as training loop and diagnosis use it, and the function that makes one for a model.
 
-learner = make_learner(models, TD3Settings())                       # S agents at once: a `Learner`
+learner = make_learner(models, TD3Settings())                       # S agents at once, compiled where that is possible
 learner = make_learner(models, TD3Settings(), update="torchrl")     # one agent, TorchRL's own losses
 """
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from decouple.checks import check_setting, checked, one_of
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
+from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
 from decouple.off_policy.learner import Learner
-from decouple.off_policy.replay import Transition
+from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import OffPolicySettings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.seeding import SeedNoise
@@ -37,6 +38,8 @@ class TrainedAgents(Protocol):
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
 
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]: ...
+
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor: ...
 
     def weights(self) -> dict[str, Tensor]: ...
@@ -56,22 +59,26 @@ class OffPolicyLearner(TrainedAgents, Protocol):
     def models(self) -> list[ActorQValue]: ...
 
 
-@checked(update=one_of("batched", "torchrl"))
-def make_learner(
-    models: Sequence[ActorQValue], settings: OffPolicySettings, update: str = "batched"
-) -> OffPolicyLearner:
+@checked(update=one_of("auto", "compiled", "batched", "torchrl"))
+def make_learner(models: Sequence[ActorQValue], settings: OffPolicySettings, update: str = "auto") -> OffPolicyLearner:
     """Make the learner of these agents.
 
     Args:
         models: one model per seed, from `actor_qvalue`.
         settings: the algorithm's settings.
-        update: `batched` for `Learner`, all agents at once; `torchrl` for `TorchRLLearner`, one agent with TorchRL's
-            own losses.
+        update: `compiled` for `CompiledLearner`, kernels for perceptrons on a processor; `batched` for `Learner`, all
+            agents at once in torch; `torchrl` for `TorchRLLearner`, one agent with TorchRL's own losses; `auto` for
+            `compiled` where that is possible, else `batched`.
 
     Raises:
-        ValueError: models that the algorithm cannot train or that cannot be stacked; several with `torchrl`.
+        ValueError: models that the algorithm cannot train, that cannot be stacked or, with `compiled`, that kernels do
+            not know; several with `torchrl`.
     """
-    if update == "batched":
-        return Learner(models, settings)
-    check_setting("update", update, lambda _: len(models) == 1, f"batched for {len(models)} models")
-    return TorchRLLearner(models[0], settings)
+    if update == "torchrl":
+        check_setting(
+            "update", update, lambda _: len(models) == 1, f"auto, compiled or batched for {len(models)} models"
+        )
+        return TorchRLLearner(models[0], settings)
+    if update == "compiled" or (update == "auto" and models and not_compiled(models) is None):
+        return CompiledLearner(models, settings)
+    return Learner(models, settings)

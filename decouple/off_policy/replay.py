@@ -95,6 +95,7 @@ class Replay:
         self.found = self.path.stat().st_size if self.path and self.path.exists() else None
         self.file = None if self.path is None else _open(self.path, shape)
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
+        self.array = self.rows.numpy()
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)
         self.offsets = torch.arange(seeds)[:, None]  # (S, 1)
         self.added = 0  # transitions per agent since the beginning
@@ -108,15 +109,14 @@ class Replay:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
         if self.unit is not None:
             transition = transition._replace(action=self.unit(transition.action))
-        new = torch.cat([part.to(torch.float32) for part in transition], -1).transpose(0, 1)  # (N, S, width)
-        ring = len(self.rows)
+        new = np.concatenate([part.numpy(force=True) for part in transition], -1).swapaxes(0, 1)  # (N, S, width)
+        ring = len(self.array)
         self.added += len(new)
         new = new[-ring:]
-        first = self.added - len(new)
-        if first % ring + len(new) <= ring:
-            self.rows[first % ring : first % ring + len(new)] = new
-        else:
-            self.rows[torch.arange(first, self.added) % ring] = new
+        place = (self.added - len(new)) % ring
+        before = new[: ring - place]  # rows up to the ring's end; the others begin it anew
+        self.array[place : place + len(before)] = before
+        self.array[: len(new) - len(before)] = new[len(before) :]
 
     def sample(self, indices: Tensor) -> Transition:
         """The transitions at `indices` (S, B), integers in [0, len(self)), 0 the oldest; actions in [-1, 1]."""

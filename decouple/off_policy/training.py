@@ -24,6 +24,7 @@ from decouple.checks import ANY_NUMBER, checked
 from decouple.networks.heads import action_space
 from decouple.off_policy.learners import TrainedAgents
 from decouple.off_policy.replay import Replay, Transition, Widths
+from decouple.off_policy.stepping import games_of
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
 from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
@@ -150,6 +151,7 @@ class _Run:
 
     def __init__(self, env: EnvBase, learner: TrainedAgents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
         self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
+        self.games = games_of(env)
         self.noise = SeedNoise(seeds)
         self.per_step = env.batch_size[1]  # transitions of each agent per environment step
         every = learner.settings.held_out_every
@@ -162,20 +164,18 @@ class _Run:
 
     def begin(self) -> None:
         """Reset the environments; after `load_state_dict` the reset returns their restored observations."""
-        self.now = self.env.reset()
+        self.games.begin()
         self.started = time.perf_counter()
 
     def step(self) -> None:
         """One step of every environment, and the updates that are due after it."""
         settings, learner = self.learner.settings, self.learner
-        observation = self.now["observation"]  # (S, N, O)
+        observation = self.games.observation  # (S, N, O)
         if self.frames < settings.learning_starts:
             action = learner.random_actions(self.per_step, self.noise)  # (S, N, A)
         else:
             action = learner.act(observation, self.noise)
-        self.now["action"] = action.squeeze(-1) if learner.space.discrete else action
-        step, self.now = self.env.step_and_maybe_reset(self.now)
-        following = step["next"]
+        following = self.games.step(action.squeeze(-1) if learner.space.discrete else action)
         ends = following["reward"], following["terminated"], following["observation"]
         self._kept_in().add(Transition(observation, action, *ends))
         self._note_episodes(following)
@@ -184,7 +184,7 @@ class _Run:
             times = self.frames // settings.train_every - before // settings.train_every
             for _ in range(times * settings.updates):
                 indices = self.noise.integers(len(self.replay), settings.batch_size)  # (S, B)
-                for name, value in learner.update(self.replay.sample(indices), self.noise).items():
+                for name, value in learner.learn(self.replay, indices, self.noise).items():
                     total, count = self.sums.get(name, (0.0, 0))
                     self.sums[name] = (value + total, count + 1)
 
@@ -278,7 +278,7 @@ class _Run:
         set_rng_state(state["rng"])
         self._forget()
 
-    def _note_episodes(self, following: TensorDictBase) -> None:
+    def _note_episodes(self, following: Mapping[str, Tensor]) -> None:
         done = following["done"]  # (S, N, 1)
         if done.any():
             self.ended += done.sum((1, 2))

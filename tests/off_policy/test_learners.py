@@ -17,11 +17,11 @@ from decouple.seeding import SeedNoise
 
 def test_update_chooses_the_learner():
     models = [make_model("td3", seed=seed) for seed in (0, 1)]
-    assert type(make_learner(models, TD3Settings())) is Learner
+    assert type(make_learner(models, TD3Settings(), update="batched")) is Learner
     assert type(make_learner(models[:1], TD3Settings(), update="torchrl")) is TorchRLLearner
-    with pytest.raises(ValueError, match="update must be batched for 2 models; got 'torchrl'"):
+    with pytest.raises(ValueError, match="update must be auto, compiled or batched for 2 models; got 'torchrl'"):
         make_learner(models, TD3Settings(), update="torchrl")
-    with pytest.raises(ValueError, match="update must be one of batched, torchrl; got 'torch'"):
+    with pytest.raises(ValueError, match="update must be one of auto, compiled, batched, torchrl; got 'torch'"):
         make_learner(models, TD3Settings(), update="torch")
 
 

@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Bounded, Categorical, Unbounded
-from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switches
 from decouple.envs import lockstep
@@ -67,7 +65,7 @@ class _Episodes:
     KEYS = ("observation", "episode_reward", "discounted_return", "step_count", "terminated", "truncated")
 
 
-class ControlEnv(EnvBase):
+class ControlEnv(lockstep.LockstepEnv):
     """N games for each of S seeds, in lockstep; batch size (S, N). Made by ``control_env``.
 
     Keys: ``observation`` float32 (S, N, O); ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
@@ -208,12 +206,12 @@ class ControlEnv(EnvBase):
             raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")
         return values.reshape(-1, *values.shape[2:]).astype(self._action_dtype)
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+    def _advance(self, actions: Any) -> dict[str, Tensor]:
         now = self._episodes
-        actions = self._actions(tensordict.get("action"))
+        chosen = self._actions(actions.get("action"))
         if now.due:
             raise RuntimeError(lockstep.ENDED)
-        observation, reward, terminated, truncated = self._games.step(actions)
+        observation, reward, terminated, truncated = self._games.step(chosen)
         column = now.step_count.shape
         reward = reward.reshape(column)
         now.step_count = now.step_count + 1
@@ -235,16 +233,16 @@ class ControlEnv(EnvBase):
             shown = self._shown()
             shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         now.just_loaded = False
-        return TensorDict(shown, self.batch_size)
+        return shown
 
     def _normalized(self, observation: np.ndarray) -> np.ndarray:
         statistics = self.observation_statistics
         return observation if statistics is None else statistics.standardize(observation)
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+    def _restart(self, asked: Any) -> dict[str, Tensor]:
         ended = torch.from_numpy(self._episodes.done[..., 0])  # (S, N)
-        self._begin(lockstep.to_begin(tensordict, ended, just_loaded=self._episodes.just_loaded).cpu().numpy())
-        return TensorDict(self._shown(), self.batch_size)
+        self._begin(lockstep.to_begin(asked, ended, just_loaded=self._episodes.just_loaded).cpu().numpy())
+        return self._shown()
 
     def _begin(self, which: np.ndarray) -> None:
         """Begin episodes where ``which`` is True, bool (S, N)."""

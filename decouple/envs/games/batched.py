@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey
 from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
-from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs import lockstep
@@ -32,7 +31,7 @@ GAMES: dict[str, Any] = {"pong": PongGames, "pixelcopter": PixelcopterGames, "fo
 SLACK = 1e-6  # tolerance by which a continuous action may miss its bounds
 
 
-class GamesEnv(EnvBase):
+class GamesEnv(lockstep.LockstepEnv):
     """N games for each of S seeds, in lockstep; batch size (S, N). Made by ``games_env``.
 
     Keys: ``observation`` float32 (S, N, O); ``action`` int64 (S, N), or float32 (S, N, A) in [-1, 1] where a game's
@@ -125,9 +124,9 @@ class GamesEnv(EnvBase):
             "truncated": truncated,
         }
 
-    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+    def _advance(self, actions: Any) -> dict[str, Tensor]:
         check_threads(self._made_at)
-        actions = {key: tensordict.get(key).detach() for key in self._action_specs}
+        actions = {key: actions.get(key).detach() for key in self._action_specs}
         for key, action in actions.items():
             lockstep.check_shape(action, self._action_specs[key].shape, _named(key))
         if self._check_actions:
@@ -148,8 +147,7 @@ class GamesEnv(EnvBase):
         self._just_loaded = False
         if self._scales["scale_rewards"]:
             reward = reward * self.games.reward_scale
-        shown = self._shown() | {"reward": reward.float().view(*self.batch_size, 1)}
-        return TensorDict(shown, self.batch_size, device=self.device)
+        return self._shown() | {"reward": reward.float().view(*self.batch_size, 1)}
 
     def _check(self, actions: dict[NestedKey, Tensor]) -> None:
         """Refuse invalid actions, and steps of ended episodes; with one synchronization of a GPU."""
@@ -189,12 +187,12 @@ class GamesEnv(EnvBase):
         """The tensors that the rules change in place, not copies."""
         return self.games.state | {"streams": self.games.streams.state}
 
-    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+    def _restart(self, asked: Any) -> dict[str, Tensor]:
         check_threads(self._made_at)
         ended = self._running["terminated"] | self._running["truncated"]  # (S N,)
-        self._begin(lockstep.to_begin(tensordict, ended, just_loaded=self._just_loaded))
+        self._begin(lockstep.to_begin(asked, ended, just_loaded=self._just_loaded))
         self._just_loaded = False
-        return TensorDict(self._shown(), self.batch_size, device=self.device)
+        return self._shown()
 
     def _begin(self, which: Tensor) -> None:
         """Begin episodes where ``which`` is True, bool (S N,)."""

@@ -19,7 +19,8 @@ from torchrl.envs import EnvBase
 
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.stacking import stack, unstack
-from decouple.off_policy.learners import make_learner
+from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
+from decouple.off_policy.learners import OffPolicyLearner, make_learner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
 from decouple.on_policy.phases import RolloutPhase
@@ -40,9 +41,11 @@ class Agents(Protocol):
 
     Attributes:
         policy: all agents' policies without exploration, for `episode_returns`.
+        update: how updates are computed, and where it is slow why, in a few words.
     """
 
     policy: TensorDictModuleBase
+    update: str
 
     def check_files(self, resume: int | None) -> None:
         """Raise FileNotFoundError where a file is gone that training on from `resume` frames needs."""
@@ -75,6 +78,7 @@ class OffPolicyAgents:
     def __init__(self, config: ControlSettings, models: Sequence[Any]):
         self.config, self.learner = config, make_learner(models, config.learning, config.update)
         self.policy = GreedyPolicy(self.learner)
+        self.update = _update(self.learner, models, config.update)
         self.replay_file = Path(config.run_dir) / "replay.bin"
 
     def check_files(self, resume: int | None) -> None:
@@ -133,6 +137,7 @@ class OnPolicyAgents:
         self.config, self.alone, self.model = config, list(models), stack(models)
         self.phases = phases_of(self.model, config.learning)
         self.policy = ModePolicy(self.model)
+        self.update = "batched updates"
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
@@ -156,3 +161,10 @@ class OnPolicyAgents:
     def models(self) -> list[Any]:
         unstack(self.model, self.alone)
         return self.alone
+
+
+def _update(learner: OffPolicyLearner, models: Sequence[Any], asked: str) -> str:
+    """How a learner's updates are computed; why they are not compiled where that was left open."""
+    if isinstance(learner, CompiledLearner):
+        return "compiled updates"
+    return "batched updates" + (f", since {not_compiled(models)}" if asked == "auto" else "")

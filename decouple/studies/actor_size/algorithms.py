@@ -196,11 +196,16 @@ def initial_agents(config: ControlSettings) -> list[Any]:
 
 @checked()
 def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dict[str, Any]:
-    """Settings and rules that results rest on, without those in `leave_out`; see `decouple.runs.rules`."""
-    return identity_of(
+    """Settings and rules that results rest on, without those in `leave_out`; see `decouple.runs.rules`.
+
+    How an update is computed is no part of it: what is learned is the same within rounding, and so are checkpoints but
+    those of `update=torchrl`. All but these have the name that 0.1 gave them, `batched`.
+    """
+    found = identity_of(
         config,
         SETTINGS_OF_CONTROL,
         leave_out=leave_out,
         unit_actions=lambda: unit_actions(config.env, config.backend),
         defaults=algorithm_of(config).keys.defaults,
     )
+    return found | ({"update": "torchrl" if config.update == "torchrl" else "batched"} if "update" in found else {})

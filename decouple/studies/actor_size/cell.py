@@ -153,7 +153,7 @@ def _train(config: ControlSettings, env: EnvBase, models: list[Any], failed: Fai
     with _locked(config) as lock:
         resume = _frames_to_resume(config)
         agents.check_files(resume)
-        with _tracker(config, models[0], resume, lock) as tracker, _no_return(tracker, failed):
+        with _tracker(config, models[0], resume, lock, agents.update) as tracker, _no_return(tracker, failed):
             agents.train(
                 env,
                 failed,
@@ -239,14 +239,14 @@ def _final(
     return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
 
 
-def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock) -> Tracker:
+def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock, update: str) -> Tracker:
     names = sizes_name(config.actor), sizes_name(config.critic)
     counts = parameter_count(model)
     of_actor = counts["trunk"] + counts["policy"]
     if config.show_progress:
         print(
             f"{config.env}, {config.algorithm}, actor |{names[0]}| ({of_actor:,} parameters), "
-            f"critic |{names[1]}|, {config.seeds} agents; the record goes to {config.run_dir}"
+            f"critic |{names[1]}|, {config.seeds} agents, {update}; the record goes to {config.run_dir}"
             + (f"; going on from {resume:,} frames" if resume else ""),
             file=sys.stderr,
         )

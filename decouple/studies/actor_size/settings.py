@@ -68,7 +68,7 @@ class ControlSettings:
     normalize_observation: bool = False  # normalise by each agent's running mean and standard deviation
     normalize_reward: bool = False  # divide by the running standard deviation of each agent's discounted return
     num_threads: int | None = None  # threads of PyTorch; None: 1 for small networks, all of them for wide ones
-    update: str = "batched"  # code of the update: batched, or torchrl (TorchRL's own losses, for one agent)
+    update: str = "auto"  # code of the update: compiled, batched, torchrl (one agent), or auto: compiled, else batched
     evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
     final_episodes: int = 100  # episodes of each agent in the final evaluation
     keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on
@@ -89,11 +89,12 @@ class ControlSettings:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
-        check_setting("update", self.update, ("batched", "torchrl").__contains__, "batched or torchrl")
+        updates = ("auto", "compiled", "batched", "torchrl")
+        check_setting("update", self.update, updates.__contains__, f"one of {', '.join(updates)}")
         if isinstance(self.learning, OnPolicySettings):
             self.learning.check_rollout(self.num_envs)
         if self.update == "torchrl" and (self.seeds > 1 or isinstance(self.learning, OnPolicySettings)):
-            raise ValueError(f"update must be batched for more than one seed and for {self.algorithm}; got 'torchrl'")
+            raise ValueError(f"update must be auto for more than one seed and for {self.algorithm}; got 'torchrl'")
 
     def _check_networks(self) -> None:
         for name in ("actor", "critic"):
