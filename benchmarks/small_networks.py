@@ -1,6 +1,6 @@
 """Speed of whole training loops on Pendulum with small networks: this package beside the field's own programs.
 
-    pip install -e ".[fast,mujoco]"                                                     # this package, as usual
+    pip install -e ".[fast,mujoco]"                                                      # this package
     python -m venv sb3 && sb3/bin/pip install stable-baselines3                          # each peer by itself
     python -m venv sbx && sbx/bin/pip install sbx-rl
     python -m venv rlt && rlt/bin/pip install rltools mkl mkl-include pybind11 gymnasium # and a C++ compiler
@@ -18,6 +18,7 @@ Systems alternate within a round; medians over rounds are shown. Results: docs/c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -25,7 +26,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 # (algorithm, actor, critic, agents of this package at once)
 CASES = [
@@ -176,10 +176,8 @@ def measure(system: str, algorithm: str, actor: list[int], critic: list[int], ag
         "sbx": lambda: baselines("sbx", algorithm, actor, critic, clock),
         "rltools": lambda: rltools(algorithm, actor, critic, clock),
     }
-    try:
+    with contextlib.suppress(OverError):
         runs[system]()
-    except OverError:
-        pass
     print(json.dumps(clock.rates(agents if system in ("ours", "torch") else 1)))
 
 
@@ -201,14 +199,25 @@ def main() -> None:
     print(f"| algorithm | actor | critic | agents | {' | '.join(names)} |")
     print("|" + "---|" * (4 + len(names)))
     threads = {f"{name}_NUM_THREADS": str(options.threads) for name in ("OMP", "MKL", "OPENBLAS")}
-    environment = os.environ | threads | {"XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(options.threads > 1).lower()}"}
+    environment = (
+        os.environ | threads | {"XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(options.threads > 1).lower()}"}
+    )
     for number in options.cases:
         algorithm, actor, critic, agents = CASES[number]
         found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(options.rounds):
             for name in names:
                 case = json.dumps([name, algorithm, actor, critic, agents])
-                command = [pythons[name], "-W", "ignore", __file__, "--seconds", str(options.seconds), "--measure", case]
+                command = [
+                    pythons[name],
+                    "-W",
+                    "ignore",
+                    __file__,
+                    "--seconds",
+                    str(options.seconds),
+                    "--measure",
+                    case,
+                ]
                 ran = subprocess.run(command, env=environment, capture_output=True, text=True)
                 if ran.returncode == 0:
                     found[name].append(json.loads(ran.stdout.strip().splitlines()[-1]))
@@ -225,5 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert Path(__file__).exists()
     main()

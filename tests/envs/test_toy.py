@@ -267,7 +267,7 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_making_the_task_leaves_pytorchs_threads():
-    """OpenSimplex runs its loop by Numba where that is installed; the pool of threads that it starts is PyTorch's too."""
+    """OpenSimplex runs its loop by Numba where that is installed, in a pool of threads that is PyTorch's too."""
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):

@@ -17,12 +17,15 @@ import numpy as np
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
+from decouple.checks import check_setting
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
-from decouple.off_policy.learners import OffPolicyLearner, make_learner
+from decouple.off_policy.learners import make_learner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
+from decouple.on_policy.compiled_phase import CompiledPhase
+from decouple.on_policy.compiled_phase import not_compiled as phase_not_compiled
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import ModePolicy
 from decouple.on_policy.training import train_on_policy
@@ -78,7 +81,7 @@ class OffPolicyAgents:
     def __init__(self, config: ControlSettings, models: Sequence[Any]):
         self.config, self.learner = config, make_learner(models, config.learning, config.update)
         self.policy = GreedyPolicy(self.learner)
-        self.update = _update(self.learner, models, config.update)
+        self.update = _told(self.learner, CompiledLearner, not_compiled(models), config.update)
         self.replay_file = Path(config.run_dir) / "replay.bin"
 
     def check_files(self, resume: int | None) -> None:
@@ -133,11 +136,19 @@ class OnPolicyAgents:
         config: ControlSettings,
         models: Sequence[Any],
         phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]],
+        compiled: Callable[[ActorValue, Any], RolloutPhase] | None = None,
     ):
+        """`phases_of` makes the algorithm's phases, and `compiled` its phase by kernels, if it has them."""
         self.config, self.alone, self.model = config, list(models), stack(models)
-        self.phases = phases_of(self.model, config.learning)
+        why = "its phases have no kernels" if compiled is None else phase_not_compiled(self.model, config.learning)
+        if config.update == "compiled":
+            check_setting("update", config.update, lambda _: why is None, f"auto or batched here: {why}")
+        if compiled and why is None and config.update in ("auto", "compiled"):
+            self.phases: Sequence[RolloutPhase] = [compiled(self.model, config.learning)]
+        else:
+            self.phases = phases_of(self.model, config.learning)
         self.policy = ModePolicy(self.model)
-        self.update = "batched updates"
+        self.update = _told(self.phases[0], CompiledPhase, why, config.update)
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
@@ -163,8 +174,8 @@ class OnPolicyAgents:
         return self.alone
 
 
-def _update(learner: OffPolicyLearner, models: Sequence[Any], asked: str) -> str:
-    """How a learner's updates are computed; why they are not compiled where that was left open."""
-    if isinstance(learner, CompiledLearner):
+def _told(trained: object, compiled: type, why: str | None, asked: str) -> str:
+    """How updates are computed, in a few words: `trained` learns, by kernels if it is `compiled`, else `why` not."""
+    if isinstance(trained, compiled):
         return "compiled updates"
-    return "batched updates" + (f", since {not_compiled(models)}" if asked == "auto" else "")
+    return "batched updates" + (f", since {why}" if why and asked == "auto" else "")
