@@ -7,7 +7,7 @@
     python benchmarks/small_networks.py --rounds 3 \
         --python sb3=sb3/bin/python sbx=sbx/bin/python rltools=rlt/bin/python
 
-In every step a system acts, steps Pendulum, stores the transition and updates, with the same settings (off policy: batch
+In each step a system acts, steps Pendulum, stores the transition and updates, with the same settings (off policy: batch
 256, an update a step, ReLU; PPO: 4 environments x 1024 steps, 64 minibatches of 64, 10 epochs; no evaluation, no
 files). Stable-Baselines3, SBX and RLtools step Gymnasium's Pendulum-v1, and this package its own Pendulum with the same
 numbers. A measurement is a process of its own: some steps of warm-up, which also compile, then `--seconds` of training.
