@@ -4,10 +4,11 @@
     python benchmarks/control_returns.py --out runs/returns
     python benchmarks/control_returns.py --out runs/returns --cases pendulum-small --algorithms td3 --systems ours
 
-Cases: `pendulum-small` (|64,64|, 8,000 steps, PPO 60,000), `pendulum-docs` (settings of `experiments/control.py
-env=pendulum`), `track` (`track_task.py`, ours alone, four units). Both systems have the same settings: those of
-Stable-Baselines3 are taken from ours. Each system has its own process with one thread. Ours trains all seeds of a cell
-as one batch, Stable-Baselines3 one seed after another. Each agent is evaluated without exploration on 100 episodes, the
+Cases: `pendulum-small` (|64,64|, 8,000 steps, PPO 60,000), `pendulum-docs` and `acrobot` (settings of
+`experiments/control.py env=pendulum` and `acrobot`; on the latter ours alone, by PPO), `track` (`track_task.py`, ours
+alone, four units). Systems: `ours` (compiled updates where Numba is installed), `torch` (ours with `update=batched`),
+`sb3`. All have the same settings: those of Stable-Baselines3 are taken from ours. Each has a process with one thread.
+Ours trains all seeds of a cell at once, Stable-Baselines3 one seed after another. Each agent is evaluated without exploration on 100 episodes, the
 same ones for both systems. `returns.csv` gets a row per agent; agents with a row are not trained again. `table.md` is
 made from all rows. Results: docs/control_results.md.
 """
@@ -20,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import chain, product
 from math import isfinite, nan
 from multiprocessing import get_context
@@ -54,16 +56,18 @@ def is_track(case: str) -> bool:
     return case.startswith("track")
 
 
-def departures(algorithm: str) -> dict[str, Any]:
-    """The departures of RL Baselines3 Zoo on Pendulum, without the intervals of evaluations and checkpoints."""
-    settings = yaml.safe_load((DEPARTURES / f"pendulum_{algorithm}.yaml").read_text())
+def departures(algorithm: str, env: str = "pendulum") -> dict[str, Any]:
+    """The departures of RL Baselines3 Zoo on a task, without the intervals of evaluations and checkpoints."""
+    settings = yaml.safe_load((DEPARTURES / f"{env}_{algorithm}.yaml").read_text())
     return {key: value for key, value in settings.items() if key not in ("evaluate_every", "checkpoint_every")}
 
 
 def cell_settings(case: str, algorithm: str) -> dict[str, Any]:
-    """Our settings of a case (`pendulum-small`, `pendulum-docs` or `track-<unit>`), without seeds and folder."""
+    """Our settings of a case (`pendulum-small`, `pendulum-docs`, `acrobot`, `track-<unit>`), without seeds and folder."""
     if case == "pendulum-docs":
         own = departures(algorithm)
+    elif case == "acrobot":
+        own = departures(algorithm, "acrobot") | {"env": "acrobot"}
     else:
         pendulum = case == "pendulum-small"
         env = "pendulum" if pendulum else f"Track-{case.removeprefix('track-')}-v0"
@@ -79,11 +83,11 @@ def make_settings(case: str, algorithm: str, **own: Any) -> ControlSettings:
     return CONTROL_ALGORITHMS[algorithm](**cell_settings(case, algorithm), **own)
 
 
-def train_ours(case: str, algorithm: str, seeds: list[int], folder: Path) -> list[Row]:
-    """Train all seeds as one batch; return their rows."""
+def train_ours(case: str, algorithm: str, seeds: list[int], folder: Path, update: str = "auto") -> list[Row]:
+    """Train all seeds at once; return their rows."""
     start = time.perf_counter()
-    run_dir = folder / "-".join([case, algorithm, f"seeds{seeds[0]}", str(len(seeds))])
-    own = {"seed": seeds[0], "seeds": len(seeds), "num_threads": 1, "run_dir": str(run_dir)}
+    run_dir = folder / "-".join([case, algorithm, update, f"seeds{seeds[0]}", str(len(seeds))])
+    own = {"seed": seeds[0], "seeds": len(seeds), "num_threads": 1, "run_dir": str(run_dir), "update": update}
     report = train_agents(make_settings(case, algorithm, **own, **QUIET))
     seconds = (time.perf_counter() - start) / len(seeds)
     each = {seed: report.get(f"final/return/seed{seed}", report["final/return"]) for seed in seeds}
@@ -110,6 +114,9 @@ def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> l
 
     value = mean(episode_returns(act, "Pendulum-v1", FINAL_SEED + seed, settings.final_episodes))
     return [{"seed": seed, "return": value, "seconds": time.perf_counter() - start}]
+
+
+TRAIN = {"ours": train_ours, "torch": partial(train_ours, update="batched"), "sb3": train_theirs}
 
 
 def stable_baselines(settings: Any, env: Any) -> Any:
@@ -245,11 +252,11 @@ def compared(cells: dict[tuple[str, str, str], list[Row]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["pendulum-small", "pendulum-docs", "track"]
+    names = ["pendulum-small", "pendulum-docs", "acrobot", "track"]
     parser.add_argument("--out", type=Path, required=True, help="folder for the rows, the table and our runs")
     parser.add_argument("--cases", nargs="+", choices=names, default=names)
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
-    parser.add_argument("--systems", nargs="+", choices=["ours", "sb3"], default=["ours", "sb3"])
+    parser.add_argument("--systems", nargs="+", choices=list(TRAIN), default=["ours", "sb3"])
     parser.add_argument("--seeds", type=int, default=8, help="seeds of a cell on Pendulum")
     parser.add_argument("--track-seeds", type=int, default=6, help="seeds of a cell on the task in four units")
     options = parser.parse_args()
@@ -258,7 +265,9 @@ def main() -> None:
     units = [f"track-{unit}" for unit in track_task.HALVES]
     cases = chain.from_iterable(units if case == "track" else [case] for case in options.cases)
     cells = [
-        cell for cell in product(cases, options.algorithms, options.systems) if "ours" in cell or not is_track(cell[0])
+        (case, algorithm, system)
+        for case, algorithm, system in product(cases, options.algorithms, options.systems)
+        if (system != "sb3" or case.startswith("pendulum")) and (case != "acrobot" or algorithm == "ppo")
     ]
     spawn = get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as here, ProcessPoolExecutor(1, spawn) as there:
@@ -268,8 +277,8 @@ def main() -> None:
             count = options.track_seeds if is_track(case) else options.seeds
             left = [seed for seed in range(count) if seed not in done]
             for seeds in [[seed] for seed in left] if system == "sb3" else [left] if left else []:
-                process, train = (there, train_theirs) if system == "sb3" else (here, train_ours)
-                rows = process.submit(train, case, algorithm, seeds, options.out).result()
+                process = there if system == "sb3" else here
+                rows = process.submit(TRAIN[system], case, algorithm, seeds, options.out).result()
                 add_rows(table, [key | row for row in rows])
                 print(f"{case}, {algorithm}, {system}:", *(f"{row['return']:.2f}" for row in rows), flush=True)
     text = make_table(read_rows(table))
