@@ -8,9 +8,9 @@ Cases: `pendulum-small` (|64,64|, 8,000 steps, PPO 60,000), `pendulum-docs` and 
 `experiments/control.py env=pendulum` and `acrobot`; on the latter ours alone, by PPO), `track` (`track_task.py`, ours
 alone, four units). Systems: `ours` (compiled updates where Numba is installed), `torch` (ours with `update=batched`),
 `sb3`. All have the same settings: those of Stable-Baselines3 are taken from ours. Each has a process with one thread.
-Ours trains all seeds of a cell at once, Stable-Baselines3 one seed after another. Each agent is evaluated without exploration on 100 episodes, the
-same ones for both systems. `returns.csv` gets a row per agent; agents with a row are not trained again. `table.md` is
-made from all rows. Results: docs/control_results.md.
+Ours trains all seeds of a cell at once, Stable-Baselines3 one seed after another. Each agent is evaluated without
+exploration on 100 episodes, the same ones for all systems. `returns.csv` gets a row per agent; agents with a row are
+not trained again. `table.md` is made from all rows. Results: docs/control_results.md.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def departures(algorithm: str, env: str = "pendulum") -> dict[str, Any]:
 
 
 def cell_settings(case: str, algorithm: str) -> dict[str, Any]:
-    """Our settings of a case (`pendulum-small`, `pendulum-docs`, `acrobot`, `track-<unit>`), without seeds and folder."""
+    """Our settings of a case, as `pendulum-small` or `track-<unit>`, without seeds and folder."""
     if case == "pendulum-docs":
         own = departures(algorithm)
     elif case == "acrobot":

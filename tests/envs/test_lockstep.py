@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torchrl.data import Bounded
 from torchrl.envs import EnvBase
 
+from decouple.envs.control.tasks import control_env
 from decouple.envs.games import games_env
 from decouple.envs.lockstep import (
     check_settings,
@@ -96,3 +97,36 @@ def test_set_seed_starts_the_seeds_that_follow(make) -> None:
     set_later.set_seed(5)
     assert set_later.seeds == [5, 6]
     assert torch.equal(set_later.reset()["observation"], made.reset()["observation"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: control_env("pendulum", [0, 1], 2, normalize_observation=True, normalize_reward=True),
+        lambda: control_env("acrobot", [0], 2),
+        lambda: goal_tracking_env([0, 1], 2, episode_steps=30),
+        lambda: games_env("pixelcopter", [0, 1], 2),
+        lambda: games_env("foodcollector", [0], 5, max_episode_steps=20),
+    ],
+    ids=["pendulum", "acrobot", "toy", "pixelcopter", "foodcollector"],
+)
+def test_a_plain_step_is_torchrls_step(make):
+    """Over the ends of episodes, and after a state was loaded in the middle of one."""
+    one, other = make(), make()
+    step, observation = one.reset(), other.plain_reset()
+    assert torch.equal(step["observation"], observation)
+    ended = 0
+    for number in range(230):
+        step["action"] = one.action_spec.rand()
+        plain, observation = other.plain_step(step["action"])
+        done, step = one.step_and_maybe_reset(step)
+        following = done["next"]
+        assert plain.keys() == {*one.observation_spec.keys(), "reward", "done", "terminated", "truncated"}
+        assert all(torch.equal(value, following[key]) for key, value in plain.items())
+        assert torch.equal(step["observation"], observation)
+        ended += int(plain["done"].sum())
+        if number == 100:
+            state, other = other.state_dict(), make()
+            other.load_state_dict(state)
+            assert torch.equal(other.plain_reset(), observation)
+    assert ended or "acrobot" in getattr(one, "name", "")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from commands import assert_same
 from torch import nn
+from torchrl.envs import RewardScaling, TransformedEnv
 
 from decouple.analysis.evaluation import episode_returns
 from decouple.envs.control.tasks import control_env
@@ -21,6 +22,7 @@ from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
+from decouple.off_policy.stepping import games_of
 from decouple.off_policy.torchrl_learner import TorchRLLearner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.runs.checkpoint import load_checkpoint
@@ -286,3 +288,16 @@ def test_defaults_are_those_of_their_sources():
     assert (td3.policy_delay, td3.target_noise, td3.target_noise_clip, td3.exploration_noise) == (2, 0.2, 0.5, 0.1)
     assert (sac.policy_delay, ddpg.policy_delay, ddpg.target_noise) == (1, 1, 0.0)
     assert {(s.gamma, s.tau, s.batch_size, s.learning_starts) for s in (sac, td3, ddpg)} == {(0.99, 0.005, 256, 10_000)}
+
+
+def test_a_transformed_environment_is_stepped_with_its_transforms():
+    """TorchRL passes unknown attributes on to the environment below the transforms, `plain_step` too."""
+    env = TransformedEnv(control_env("pendulum", [0]), RewardScaling(loc=5.0, scale=1.0))
+    assert hasattr(env, "plain_step")
+    games = games_of(env)
+    games.begin()
+    plain = games_of(control_env("pendulum", [0]))
+    plain.begin()
+    action = torch.full((1, 1, 1), 0.5)
+    torch.testing.assert_close(games.step(action)["reward"], plain.step(action)["reward"] + 5)
+    assert torch.equal(games.observation, plain.observation)
