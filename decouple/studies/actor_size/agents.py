@@ -17,12 +17,16 @@ import numpy as np
 from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
+from decouple.checks import check_setting
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
 from decouple.off_policy.learners import OffPolicyLearner, make_learner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
+from decouple.on_policy import compiled_phase
+from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import ModePolicy
 from decouple.on_policy.training import train_on_policy
@@ -135,9 +139,8 @@ class OnPolicyAgents:
         phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]],
     ):
         self.config, self.alone, self.model = config, list(models), stack(models)
-        self.phases = phases_of(self.model, config.learning)
+        self.phases, self.update = _phases(self.model, config, phases_of)
         self.policy = ModePolicy(self.model)
-        self.update = "batched updates"
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
@@ -168,3 +171,21 @@ def _update(learner: OffPolicyLearner, models: Sequence[Any], asked: str) -> str
     if isinstance(learner, CompiledLearner):
         return "compiled updates"
     return "batched updates" + (f", since {not_compiled(models)}" if asked == "auto" else "")
+
+
+def _phases(
+    model: ActorValue, config: ControlSettings, phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]]
+) -> tuple[Sequence[RolloutPhase], str]:
+    """A rollout's phases, and how their updates are computed; why not compiled where that was left open.
+
+    Raises:
+        ValueError: update=compiled for an algorithm or for networks that kernels do not know.
+    """
+    if phases_of is ppo_phases:
+        why = compiled_phase.not_compiled(model, config.learning)
+    else:
+        why = f"kernels do not know {config.algorithm}"
+    check_setting("update", config.update, lambda update: update != "compiled" or why is None, f"batched, since {why}")
+    if why is None and config.update != "batched":
+        return [CompiledPhase(model, config.learning)], "compiled updates"
+    return phases_of(model, config.learning), "batched updates" + (f", since {why}" if config.update == "auto" else "")
