@@ -44,7 +44,11 @@ def _noise(seed: int, times: np.ndarray) -> np.ndarray:
         from opensimplex import OpenSimplex
     except ImportError as error:
         raise ImportError("goal_tracking_env needs opensimplex: pip install 'decouple[toy]'") from error
-    return OpenSimplex(seed).noise2array(times, np.zeros(1))[0]
+    threads = torch.get_num_threads()
+    try:
+        return OpenSimplex(seed).noise2array(times, np.zeros(1))[0]
+    finally:
+        torch.set_num_threads(threads)  # where Numba is installed, OpenSimplex's parallel loop sets them to all
 
 
 @dataclass

@@ -26,8 +26,8 @@ from decouple.compiled import memory as copies
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import AgentShape, Layer, Tables
 from decouple.networks.actor_qvalue import ActorQValue
-from decouple.networks.blocks import Concatenate, DenseBlock
-from decouple.networks.heads import ActionSpace, NormalParameters
+from decouple.networks.heads import ActionSpace
+from decouple.networks.perceptrons import perceptron_layers
 from decouple.networks.separation import Cut
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.replay import Replay, Transition
@@ -37,7 +37,6 @@ from decouple.seeding import SeedNoise
 __all__ = ["CompiledLearner", "not_compiled"]
 
 AGGREGATIONS = {"min": -1.0, "mean": -2.0}  # by the names of settings; other values are quantiles
-KINDS = {nn.Identity: "linear", nn.ReLU: "relu", nn.Tanh: "tanh", nn.SiLU: "silu"}
 
 
 @checked()
@@ -339,33 +338,7 @@ def _shape(model: ActorQValue) -> AgentShape:
         reader = getattr(body, "reader", None)
         if reader not in (None, 0):
             raise ValueError(f"the critics read the action in block {reader} after the cut, and kernels in the first")
-    return AgentShape(
-        trunk=_layers(model.trunk, "trunk"),
-        policy=_layers(nn.Sequential(model.policy, model.policy_layer), "policy"),
-        critics=[_layers(nn.Sequential(*parts), "critic") for parts in critics],
-    )
-
-
-def _layers(module: nn.Module, part: str) -> list[Layer]:
-    """The module's linear layers, each with the activation that follows it."""
-    if isinstance(module, Concatenate | NormalParameters):
-        return []  # the kernels append the action and read the scale themselves
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        return [Layer(module.in_features, module.out_features)]
-    if isinstance(module, DenseBlock) and isinstance(module.leading, nn.Identity) and module.flatten == 1:
-        return [Layer(module.linear.in_features, module.linear.out_features, *_activation(module.activation, part))]
-    if isinstance(module, nn.Sequential):
-        return [layer for child in module for layer in _layers(child, part)]
-    raise ValueError(f"the {part} holds {type(module).__name__}, and kernels know the blocks of mlp_blocks")
-
-
-def _activation(module: nn.Module, part: str) -> tuple[str, float]:
-    """The activation's name and slope."""
-    if isinstance(module, nn.ELU):
-        return "elu", module.alpha
-    if isinstance(module, nn.LeakyReLU):
-        return "leaky_relu", module.negative_slope
-    if type(module) not in KINDS:
-        known = ", ".join([*(kind.__name__ for kind in KINDS), "ELU, LeakyReLU"])
-        raise ValueError(f"the {part} has the activation {type(module).__name__}, and kernels know {known}")
-    return KINDS[type(module)], 0.0
+    parts = {"trunk": model.trunk, "policy": nn.Sequential(model.policy, model.policy_layer)}
+    layers = {name: [Layer(*layer) for layer in perceptron_layers(module, name)] for name, module in parts.items()}
+    of_critics = [perceptron_layers(nn.Sequential(*parts), "critic") for parts in critics]
+    return AgentShape(**layers, critics=[[Layer(*layer) for layer in each] for each in of_critics])

@@ -70,5 +70,5 @@ class TensorDictGames:
 @checked()
 def games_of(env: EnvBase) -> Games:
     """The environment's games, without TensorDicts where it can step so."""
-    plain = hasattr(env, "plain_step")
+    plain = hasattr(type(env), "plain_step")  # not a transformed environment's, which passes on its base's
     return PlainGames(env) if plain else TensorDictGames(env)

@@ -110,7 +110,7 @@ class Tracker:
         self.run_dir = Path(run_dir)
         self._frames = int(resume_frames or 0)
         self._closed = False
-        self._plot_again = 0.0  # time of the next plot, on the monotonic clock
+        self._plot_again = time.monotonic() + 10  # time of the next plot, on the monotonic clock
         _check_resume(resume_frames, self.run_dir)
         if resume_frames is not None:
             check_run_files(self.run_dir)
@@ -173,10 +173,11 @@ class Tracker:
     def plot(self) -> Path:
         """Redraw `curves.png`, but skip this when plotting would take more than 1/50 of the time; `close` never skips.
 
-        A plot takes from some tenths of a second to some seconds, depending on the numbers of metrics and seeds.
+        A plot takes from some tenths of a second to some seconds, depending on the numbers of metrics and seeds. There
+        is none in a run's first ten seconds.
         """
         path, start = self.run_dir / "curves.png", time.monotonic()
-        if not path.exists() or start > self._plot_again:
+        if start > self._plot_again:
             path = plot_curves(self.run_dir)
             self._plot_again = time.monotonic() + 50 * (time.monotonic() - start)
         return path

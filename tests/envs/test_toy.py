@@ -264,3 +264,15 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "opensimplex", None)
     with pytest.raises(ImportError, match=r"goal_tracking_env needs opensimplex: pip install 'decouple\[toy\]'"):
         goal_tracking_env([0])
+
+
+def test_making_the_task_leaves_pytorchs_threads():
+    """OpenSimplex runs its loop by Numba where that is installed, in a pool of threads that is PyTorch's too."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            goal_tracking_env(seeds=[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

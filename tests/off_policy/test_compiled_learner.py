@@ -225,9 +225,7 @@ def test_what_kernels_do_not_know_is_learned_by_torch_and_refused_by_name(monkey
     for model in models:
         model.policy[0].activation = nn.Softplus()
     assert type(make_learner(models, config.learning)) is Learner
-    with pytest.raises(
-        ValueError, match=r"models must be .*the policy has the activation Softplus, and kernels know Id"
-    ):
+    with pytest.raises(ValueError, match=r"models must be .*activations of Identity, ReLU.*; the policy has Softplus"):
         make_learner(models, config.learning, "compiled")
     monkeypatch.setattr(compiled_learner, "unavailable", lambda: "numba cannot be imported: pip install this")
     models = initial_agents(config)

@@ -21,12 +21,11 @@ from decouple.checks import check_setting
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
-from decouple.off_policy.learners import OffPolicyLearner, make_learner
+from decouple.off_policy.learners import make_learner
 from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_policy
 from decouple.off_policy.value_bias import value_bias
-from decouple.on_policy import compiled_phase
-from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.compiled_phase import CompiledPhase
+from decouple.on_policy.compiled_phase import not_compiled as phase_not_compiled
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import ModePolicy
 from decouple.on_policy.training import train_on_policy
@@ -82,7 +81,7 @@ class OffPolicyAgents:
     def __init__(self, config: ControlSettings, models: Sequence[Any]):
         self.config, self.learner = config, make_learner(models, config.learning, config.update)
         self.policy = GreedyPolicy(self.learner)
-        self.update = _update(self.learner, models, config.update)
+        self.update = _told(self.learner, CompiledLearner, not_compiled(models), config.update)
         self.replay_file = Path(config.run_dir) / "replay.bin"
 
     def check_files(self, resume: int | None) -> None:
@@ -137,10 +136,19 @@ class OnPolicyAgents:
         config: ControlSettings,
         models: Sequence[Any],
         phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]],
+        compiled: Callable[[ActorValue, Any], RolloutPhase] | None = None,
     ):
+        """`phases_of` makes the algorithm's phases, and `compiled` its phase by kernels, if it has them."""
         self.config, self.alone, self.model = config, list(models), stack(models)
-        self.phases, self.update = _phases(self.model, config, phases_of)
+        why = "its phases have no kernels" if compiled is None else phase_not_compiled(self.model, config.learning)
+        if config.update == "compiled":
+            check_setting("update", config.update, lambda _: why is None, f"auto or batched here: {why}")
+        if compiled and why is None and config.update in ("auto", "compiled"):
+            self.phases: Sequence[RolloutPhase] = [compiled(self.model, config.learning)]
+        else:
+            self.phases = phases_of(self.model, config.learning)
         self.policy = ModePolicy(self.model)
+        self.update = _told(self.phases[0], CompiledPhase, why, config.update)
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
@@ -166,26 +174,8 @@ class OnPolicyAgents:
         return self.alone
 
 
-def _update(learner: OffPolicyLearner, models: Sequence[Any], asked: str) -> str:
-    """How a learner's updates are computed; why they are not compiled where that was left open."""
-    if isinstance(learner, CompiledLearner):
+def _told(trained: object, compiled: type, why: str | None, asked: str) -> str:
+    """How updates are computed, in a few words: `trained` learns, by kernels if it is `compiled`, else `why` not."""
+    if isinstance(trained, compiled):
         return "compiled updates"
-    return "batched updates" + (f", since {not_compiled(models)}" if asked == "auto" else "")
-
-
-def _phases(
-    model: ActorValue, config: ControlSettings, phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]]
-) -> tuple[Sequence[RolloutPhase], str]:
-    """A rollout's phases, and how their updates are computed; why not compiled where that was left open.
-
-    Raises:
-        ValueError: update=compiled for an algorithm or for networks that kernels do not know.
-    """
-    if phases_of is ppo_phases:
-        why = compiled_phase.not_compiled(model, config.learning)
-    else:
-        why = f"kernels do not know {config.algorithm}"
-    check_setting("update", config.update, lambda update: update != "compiled" or why is None, f"batched, since {why}")
-    if why is None and config.update != "batched":
-        return [CompiledPhase(model, config.learning)], "compiled updates"
-    return phases_of(model, config.learning), "batched updates" + (f", since {why}" if config.update == "auto" else "")
+    return "batched updates" + (f", since {why}" if why and asked == "auto" else "")

@@ -23,6 +23,7 @@ from decouple.networks.actor_value import ActorValue
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
+from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
 from decouple.runs.settings import FlatKeys
@@ -127,7 +128,7 @@ PPOControl = Algorithm(
         settle=_clipping,
     ),
     state_value_model,
-    partial(OnPolicyAgents, phases_of=ppo_phases),
+    partial(OnPolicyAgents, phases_of=ppo_phases, compiled=CompiledPhase),
 )
 
 # TRPO; its own settings are OpenAI Spinning Up's.

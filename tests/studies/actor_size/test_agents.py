@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from test_cell import cell
 
-from decouple.on_policy import compiled_phase
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.phases import Phase
+from decouple.studies.actor_size import agents as actor_size_agents
 from decouple.studies.actor_size.agents import OnPolicyAgents
 from decouple.studies.actor_size.algorithms import algorithm_of, initial_agents
 
@@ -28,13 +28,17 @@ def test_ppo_learns_by_kernels_where_it_can_and_is_not_told_otherwise(monkeypatc
         assert isinstance(made.phases[0], CompiledPhase) and made.update == "compiled updates"
     batched = agents("ppo", update="batched")
     assert isinstance(batched.phases[0], Phase) and batched.update == "batched updates"
-    monkeypatch.setattr(compiled_phase, "not_compiled", lambda model, settings: "numba cannot be imported")
+    monkeypatch.setattr(actor_size_agents, "phase_not_compiled", lambda model, settings: "numba cannot be imported")
     assert agents("ppo", update="auto").update == "batched updates, since numba cannot be imported"
-    with pytest.raises(ValueError, match="update must be batched, since numba cannot be imported; got 'compiled'"):
+    with pytest.raises(
+        ValueError, match="update must be auto or batched here: numba cannot be imported; got 'compiled'"
+    ):
         agents("ppo", update="compiled")
 
 
-def test_trpo_says_that_kernels_do_not_know_it():
-    assert agents("trpo").update == "batched updates, since kernels do not know trpo"
-    with pytest.raises(ValueError, match="update must be batched, since kernels do not know trpo; got 'compiled'"):
+def test_trpo_says_that_it_has_no_kernels():
+    assert agents("trpo").update == "batched updates, since its phases have no kernels"
+    with pytest.raises(
+        ValueError, match="update must be auto or batched here: its phases have no kernels; got 'compiled'"
+    ):
         agents("trpo", update="compiled")
