@@ -586,7 +586,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "Learner": lambda: {"models": [q_model()], "settings": sac()},
     "CompiledLearner": lambda: {"models": [q_model()], "settings": sac()},
-    "not_compiled": lambda: {"models": [q_model()]},
+    "off_policy.compiled_learner.not_compiled": lambda: {"models": [q_model()]},
     "make_learner": lambda: {"models": [q_model()], "settings": sac()},
     "GreedyPolicy": lambda: {"learner": learner()},
     "replay_for": lambda: {"env": toy_env(), "learner": learner()},

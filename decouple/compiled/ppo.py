@@ -34,7 +34,7 @@ from decouple.compiled.memory import (
     TRUNK_SIZE,
 )
 
-__all__ = ["act", "epoch", "estimate", "judge", "prepare"]
+__all__: list[str] = []  # kernels are called by the compiled agents and their phase, and by each other
 
 # Columns of `rates`, float64: one row of settings per agent. CLIP_LOW, CLIP_HIGH: bounds of the ratio's logarithm.
 LEARNING_RATE, EPSILON, MOST_NORM, POLICY_GRADIENT, VALUE_GRADIENT = range(5)

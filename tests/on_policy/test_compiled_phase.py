@@ -22,6 +22,7 @@ from decouple.networks.stacking import stack
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import SeededPolicy
+from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.seeding import SeedNoise
 
 pytest.importorskip("numba")
@@ -246,3 +247,29 @@ def test_a_run_resumes_to_the_bit(tmp_path: Path):
     resumed, _ = train(models, SEEDS, settings, env=Plain(SEEDS), **options)
     for own, model in zip(resumed, whole, strict=True):
         assert all(map(torch.equal, own.parameters(), model.parameters()))
+
+
+class Broken(Plain):
+    """`Plain` that shows the last of its agents numbers that are not finite, from the 41st frame on."""
+
+    shown = 0
+
+    def frame(self) -> dict[str, Tensor]:
+        self.shown += 1
+        frame = super().frame()
+        if self.shown > 40:
+            frame["observation"][-1] = torch.nan
+        return frame
+
+
+def test_an_agent_that_fails_is_told_and_the_others_go_on():
+    models, settings = [seeded_model(seed, "continuous", 1) for seed in SEEDS], make_settings()
+    whole, _ = train(models, SEEDS, settings, make_phases=COMPILED, env=Plain(SEEDS))
+    failed = FailedSeeds(SEEDS)
+    with pytest.warns(UserWarning, match=r"seed 12: observation is nan at frame \d+; it has failed"):
+        found, rows = train(models, SEEDS, settings, make_phases=COMPILED, env=Broken(SEEDS), failed=failed)
+    for own, theirs in zip(found[:2], whole, strict=False):
+        assert all(map(torch.equal, own.parameters(), theirs.parameters()))
+    assert "loss/critic/seed3" in rows[-1] and "loss/critic/seed12" not in rows[-1]
+    with pytest.raises(NotFiniteError, match="observation is nan at frame"):
+        train(models[:1], SEEDS[:1], settings, make_phases=COMPILED, env=Broken(SEEDS[:1]))
