@@ -44,7 +44,9 @@ METHODS_LEFT_OUT = {
         "PER_STEP",
     ),
     **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
-    **dict.fromkeys(["sample", "act", "random_actions", "judge", "update", "critic_loss", "run", "scale"], "PER_STEP"),
+    **dict.fromkeys(
+        ["sample", "act", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"], "PER_STEP"
+    ),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
     ),

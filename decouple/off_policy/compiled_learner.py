@@ -116,11 +116,10 @@ class CompiledLearner(Learner):
             self._warm_up()
 
     def _warm_up(self) -> None:
-        """Call each kernel for none of the agents, as later for all: it is compiled for these types, or read."""
-        none, (observed, acts) = slice(0), self._widths()
-        columns = 2 * observed + acts + 2
-        rows = np.zeros((1, self.seeds, columns), dtype=np.float32)
-        self.kernels["gather"](rows, np.zeros((0, 1), dtype=np.int64), 0, rows[none])
+        """Call each kernel for none of the agents: it is compiled for these types, or read from the disk."""
+        observed, acts = self._widths()
+        rows = np.zeros((1, self.seeds, 2 * observed + acts + 2), dtype=np.float32)
+        self.kernels["gather"](rows, np.zeros((0, 1), dtype=np.int64), 0, rows[:0])
         self._run_update(rows, self.nothing, self.nothing, True, 0, 0, 0)
         observation = np.zeros((0, 1, observed), dtype=np.float32)
         chosen = np.zeros((0, 1, acts), dtype=np.int64 if self.space.discrete else np.float32)
@@ -219,6 +218,7 @@ class CompiledLearner(Learner):
 
     def _read(self) -> None:
         """Copy the learner's parameters, targets and moments into the memory."""
+        self.written = self.updates
         for place, tensor in self._places():
             place[...] = tensor.detach().numpy()
         if self.log_alpha is not None:
@@ -231,7 +231,10 @@ class CompiledLearner(Learner):
 
     @torch.no_grad()
     def _write(self) -> None:
-        """Copy the memory into the learner's parameters, targets and moments."""
+        """Copy the memory into the learner's parameters, targets and moments, unless it was copied already."""
+        if self.written == self.updates:
+            return
+        self.written = self.updates
         for place, tensor in self._places():
             tensor.copy_(torch.from_numpy(place))
         if self.log_alpha is not None:
