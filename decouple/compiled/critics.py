@@ -53,6 +53,17 @@ def columns(rows, first, count, scratch, at):
 
 
 @kernel
+def transitions(rows, observed, acts, scratch, at):
+    """A batch's observations, actions, rewards, terminated flags and next observations; and the place behind them."""
+    observation, at = columns(rows, 0, observed, scratch, at)
+    action, at = columns(rows, observed, acts, scratch, at)
+    reward, at = columns(rows, observed + acts, 1, scratch, at)
+    terminated, at = columns(rows, observed + acts + 1, 1, scratch, at)
+    following, at = columns(rows, observed + acts + 2, observed, scratch, at)
+    return observation, action, reward, terminated, following, at
+
+
+@kernel
 def joined(hidden, action, scratch, at):
     """The critics' input (B, H + A): the trunk's output and the action; and the place behind it."""
     batch, before = hidden.shape

@@ -14,13 +14,13 @@ from decouple.compiled.critics import (
     ENTROPY,
     GAMMA,
     POLICY_GRADIENT,
-    columns,
     critic,
     follow_targets,
     learn_critics,
     learn_policy,
     target_values,
     targets,
+    transitions,
     trunk,
 )
 from decouple.compiled.kernel import kernel
@@ -40,12 +40,7 @@ def update(
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed = widths[0]
-        at = 0
-        observation, at = columns(row, 0, observed, scratch, at)
-        action, at = columns(row, observed, 1, scratch, at)
-        reward, at = columns(row, observed + 1, 1, scratch, at)
-        terminated, at = columns(row, observed + 2, 1, scratch, at)
-        following, at = columns(row, observed + 3, observed, scratch, at)
+        observation, action, reward, terminated, following, at = transitions(row, observed, 1, scratch, 0)
         alpha = math.exp(temperature[s, 0])
         value, place = soft_value(agent, layers, slopes, memory, rate, alpha, following, scratch, at)
         target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)

@@ -18,7 +18,6 @@ from decouple.compiled.critics import (
     LEARNS_ALPHA,
     POLICY_GRADIENT,
     TARGET_ENTROPY,
-    columns,
     critic,
     critic_gradient,
     follow_targets,
@@ -27,6 +26,7 @@ from decouple.compiled.critics import (
     learn_policy,
     target_values,
     targets,
+    transitions,
     trunk,
 )
 from decouple.compiled.kernel import kernel
@@ -54,12 +54,7 @@ def update(
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed, acts = widths
-        at = 0
-        observation, at = columns(row, 0, observed, scratch, at)
-        action, at = columns(row, observed, acts, scratch, at)
-        reward, at = columns(row, observed + acts, 1, scratch, at)
-        terminated, at = columns(row, observed + acts + 1, 1, scratch, at)
-        following, at = columns(row, observed + acts + 2, observed, scratch, at)
+        observation, action, reward, terminated, following, at = transitions(row, observed, acts, scratch, 0)
         alpha = math.exp(temperature[s, 0])
         value, place = soft_value(agent, layers, slopes, memory, rate, alpha, following, noise[s], scratch, at)
         target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)

@@ -13,7 +13,6 @@ from decouple.compiled.critics import (
     NOISE_CLIP,
     POLICY_GRADIENT,
     TARGET_NOISE,
-    columns,
     critic,
     critic_gradient,
     follow_targets,
@@ -22,6 +21,7 @@ from decouple.compiled.critics import (
     learn_policy,
     target_values,
     targets,
+    transitions,
     trunk,
 )
 from decouple.compiled.kernel import kernel
@@ -50,12 +50,7 @@ def update(
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed, acts = widths
-        at = 0
-        observation, at = columns(row, 0, observed, scratch, at)
-        action, at = columns(row, observed, acts, scratch, at)
-        reward, at = columns(row, observed + acts, 1, scratch, at)
-        terminated, at = columns(row, observed + acts + 1, 1, scratch, at)
-        following, at = columns(row, observed + acts + 2, observed, scratch, at)
+        observation, action, reward, terminated, following, at = transitions(row, observed, acts, scratch, 0)
         value, place = target_value(agent, layers, slopes, memory, rate, following, noise[s], scratch, at)
         target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)
         steps[s, 0] += 1
