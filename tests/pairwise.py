@@ -9,19 +9,19 @@ Right where the axes are independent of each other, so that what goes wrong for 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 
-def cover(sizes: list[int]) -> list[tuple[int, ...]]:
-    """Indices of combinations that hold every pair of values of two axes; greedy, so nearly as few as can be."""
+def cover(rows: Sequence[tuple]) -> list[tuple]:
+    """Rows that hold every pair of values that some row holds, of two axes; greedy, so nearly as few as can be."""
 
-    def pairs(row: tuple[int, ...]) -> set[tuple[tuple[int, int], ...]]:
+    def pairs(row: tuple) -> set[tuple[tuple[int, Any], ...]]:
         return set(itertools.combinations(enumerate(row), 2))
 
-    of = {row: pairs(row) for row in itertools.product(*map(range, sizes))}
+    of = {row: pairs(row) for row in rows}
     missing = set().union(*of.values())
     chosen = []
     while missing:
@@ -30,12 +30,19 @@ def cover(sizes: list[int]) -> list[tuple[int, ...]]:
     return chosen
 
 
-def grid(**axes: Collection[Any]) -> pytest.MarkDecorator:
-    """All combinations of the axes as a test's parameters; those that are in no need for a pair are slow."""
-    values = [list(of) for of in axes.values()]
-    quick = set(cover([len(of) for of in values]))
+def grid(valid: Callable[..., bool] = lambda *_: True, **axes: Sequence[Any]) -> pytest.MarkDecorator:
+    """All combinations of the axes that are valid as a test's parameters; those that no pair needs are slow."""
     rows = [
-        pytest.param(*map(list.__getitem__, values, row), marks=[] if row in quick else [pytest.mark.slow])
-        for row in itertools.product(*(range(len(of)) for of in values))
+        row
+        for row in itertools.product(*(range(len(of)) for of in axes.values()))
+        if valid(*(of[index] for of, index in zip(axes.values(), row, strict=True)))
     ]
-    return pytest.mark.parametrize(tuple(axes), rows)
+    quick = set(cover(rows))
+    parameters = [
+        pytest.param(
+            *(of[index] for of, index in zip(axes.values(), row, strict=True)),
+            marks=[] if row in quick else [pytest.mark.slow],
+        )
+        for row in rows
+    ]
+    return pytest.mark.parametrize(tuple(axes), parameters)
