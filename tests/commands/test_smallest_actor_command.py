@@ -308,7 +308,7 @@ def assert_sweep(tmp_path: Path, direct: dict[str, Any], *arguments: str) -> Non
     (study / "toy").mkdir(parents=True)
     (study / "toy" / "td3").write_text("")  # where the folders of its runs would be
     both = [text for text in COMMAND if not text.startswith("algorithm=")]
-    swept = SEARCH.run(tmp_path, *both, "algorithm=td3,ddpg", f"run_dir={study}", *arguments, "-m")
+    swept = SEARCH.alone(tmp_path, *both, "algorithm=td3,ddpg", f"run_dir={study}", *arguments, "-m")
     assert swept.returncode == 1 and "CellError: toy/td3/" in swept.stderr, swept.stderr
     done, failed = CellStore(study / "cells.sqlite").searches()
     assert (done["algorithm"], done["state"]) == ("ddpg", "done") and plain(done["result"]) == direct
@@ -331,6 +331,6 @@ def test_a_sweep_by_hydras_launchers_and_one_cell_that_fails(tmp_path, direct, l
 def test_the_command_with_ray_from_the_folder_of_the_scripts(tmp_path, direct):
     pytest.importorskip("ray")
     study = tmp_path / "study"
-    found = SEARCH.run(SEARCH.path.parent, *COMMAND, f"run_dir={study}", "search.engine=ray", "search.parallel=2")
+    found = SEARCH.alone(SEARCH.path.parent, *COMMAND, f"run_dir={study}", "search.engine=ray", "search.parallel=2")
     assert found.returncode == 0, found.stderr
     assert stored(study) == direct
