@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Warm:
         """Run the command in the folder: its exit code (negative: a signal), stdout and stderr.
 
         Args:
-            folder, script, arguments: where, a file of experiments/, and what follows it.
+            folder, script, arguments: where, a file of experiments/ ("": none), and what follows it.
             before: Python that the command's process runs first.
             variables: of its environment.
         """
@@ -67,7 +68,10 @@ class Warm:
         """Start the command, as `run` does, and do not wait for it."""
         number = next(self._commands)
         files = [Path(self._outputs.name, f"{number}.{name}") for name in ("stdout", "stderr")]
-        asked: dict[str, Any] = {"folder": str(folder), "script": str(ROOT / "experiments" / script)}
+        for file in files:
+            file.touch()
+        path = str(ROOT / "experiments" / script) if script else ""
+        asked: dict[str, Any] = {"folder": str(folder), "script": path}
         asked |= {"arguments": arguments, "files": [str(file) for file in files], "before": before}
         counted = {"FAULTS_TEST": os.environ.get("FAULTS_TEST", "")}
         return Command(self, self.ask(asked | {"variables": variables | counted}), files)
@@ -97,6 +101,20 @@ class Command:
         if self.code is None:
             self.code = self.warm.ask({"wait": self.pid, "options": options})
         return self.code
+
+    def lines(self, count: int) -> list[str]:
+        """What it has printed, as soon as that is so many lines."""
+        while (text := self.files[0].read_text()).count("\n") < count:
+            assert self.poll() is None, self.files[1].read_text()
+            time.sleep(0.002)
+        return text.splitlines()
+
+    def kill(self) -> str:
+        """Kill it, with no chance to clean up: what it had printed."""
+        os.kill(self.pid, signal.SIGKILL)
+        code, out, errors = self.wait()
+        assert code == -signal.SIGKILL, errors
+        return out
 
     def wait(self) -> tuple[int, str, str]:
         """Its exit code, stdout and stderr."""
@@ -170,7 +188,8 @@ if __name__ == "__main__":
     asked = serve()
     try:
         become(asked)
-        runpy.run_path(asked["script"], run_name="__main__")
+        if asked["script"]:
+            runpy.run_path(asked["script"], run_name="__main__")
         code: Any = 0
     except SystemExit as end:
         code = end.code
