@@ -161,7 +161,7 @@ disable_warnings = no-data-collected, module-not-imported, module-not-measured, 
 
 
 def measure(folder: Path, tree: Path, arguments: list[str]) -> int:
-    """Run the suite with coverage of every process; the folder gets coverage.sqlite and seconds.json."""
+    """Run the suite with coverage of every process; the folder gets data, of coverage, and seconds.json."""
     import coverage
 
     folder = folder.resolve()
@@ -171,7 +171,7 @@ def measure(folder: Path, tree: Path, arguments: list[str]) -> int:
     variables = {"COVERAGE_PROCESS_START": str(settings), "PYTHONPATH": f"{tree.resolve()}:{HERE}"}
     command = [sys.executable, "-m", "pytest", "-p", "faults", "-q", "-p", "no:cacheprovider", *arguments]
     code = subprocess.run(command, cwd=tree, env={**os.environ, **variables, "FAULTS_FOLDER": str(folder)}).returncode
-    measured = coverage.Coverage(data_file=folder / "coverage.sqlite")
+    measured = coverage.Coverage(data_file=folder / "data")
     measured.combine([str(folder)])
     measured.save()
     return code
@@ -225,7 +225,7 @@ class Measured:
     def __init__(self, folder: Path):
         import coverage
 
-        self.data = coverage.CoverageData(str(folder / "coverage.sqlite"))
+        self.data = coverage.CoverageData(str(folder / "data"))
         self.data.read()
         self.files = {file[file.rindex("/decouple/") + 1 :]: file for file in self.data.measured_files()}
         self.seconds: dict[str, float] = json.loads((folder / "seconds.json").read_text())
