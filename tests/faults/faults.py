@@ -36,7 +36,6 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-LIMIT = 600.0  # seconds for the tests of one fault
 MANY = 60.0  # seconds of tests from which on they run in two processes
 
 # ------------------------------------------------------------------------------------------------------------- to draw
@@ -294,7 +293,7 @@ def tests_of(patch: Path, measured: Measured) -> list[str]:
     return sorted(found, key=lambda test: (measured.seconds[test], test))
 
 
-def first_failure(tree: Path, tests: list[str], seconds: float) -> str:
+def first_failure(tree: Path, tests: list[str], seconds: float, limit: float) -> str:
     """Run tests, which took so long once, up to the first that fails: its name, or what else came of it; "": none."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as names, tempfile.TemporaryFile("w+") as output:
         names.write("\n".join(tests))
@@ -305,16 +304,16 @@ def first_failure(tree: Path, tests: list[str], seconds: float) -> str:
         options: dict[str, Any] = {"cwd": tree, "env": variables, "stdout": output, "stderr": subprocess.STDOUT}
         with subprocess.Popen([*command, f"@{names.name}"], start_new_session=True, **options) as process:
             try:
-                code = process.wait(LIMIT)
+                code = process.wait(limit)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                return f"no end within {LIMIT:.0f} s"
+                return f"no end within {limit:.0f} s"
         output.seek(0)
         failed = re.search(r"^(?:FAILED|ERROR) (.*?)(?: - |$)", output.read(), re.MULTILINE)
         return "" if code == 0 else failed[1] if failed else f"pytest's exit code {code}"
 
 
-def run(measured: Measured, patches: list[Path]) -> None:
+def run(measured: Measured, patches: list[Path], limit: float) -> None:
     """Print for each patch whether a test notices it, and which. A test that fails without it is left out."""
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
@@ -324,9 +323,9 @@ def run(measured: Measured, patches: list[Path]) -> None:
             of, failed = len(tests), ""
             while tests:
                 subprocess.run(["git", "apply", str(patch.resolve())], cwd=tree, check=True)
-                failed = first_failure(tree, tests, sum(measured.seconds[test] for test in tests))
+                failed = first_failure(tree, tests, sum(measured.seconds[test] for test in tests), limit)
                 subprocess.run(["git", "checkout", "--quiet", "."], cwd=tree, check=True)
-                if failed not in tests or not first_failure(tree, [failed], 0):
+                if failed not in tests or not first_failure(tree, [failed], 0, limit):
                     break
                 tests.remove(failed)
             outcome = f"caught by {failed}" if failed else "survived"
@@ -349,6 +348,7 @@ def main() -> int:
     running = commands.add_parser("run", help="run each fault's tests")
     running.add_argument("measured", type=Path)
     running.add_argument("patches", type=Path, nargs="*", default=sorted(HERE.glob("*.patch")))
+    running.add_argument("--limit", type=float, default=600, help="seconds for the tests of one fault")
     losing = commands.add_parser("lost", help="compare two measured suites of the same decouple/")
     losing.add_argument("before", type=Path)
     losing.add_argument("after", type=Path)
@@ -358,7 +358,7 @@ def main() -> int:
     elif asked.command == "measure":
         return measure(asked.folder, asked.tree, asked.arguments or ["-n", "2", "--dist", "worksteal"])
     elif asked.command == "run":
-        run(Measured(asked.measured), asked.patches)
+        run(Measured(asked.measured), asked.patches, asked.limit)
     else:
         return int(lost(Measured(asked.before), Measured(asked.after)))
     return 0
