@@ -328,7 +328,7 @@ def run(measured: Measured, patches: list[Path], limit: float) -> None:
                 if failed not in tests or not first_failure(tree, [failed], 0, limit):
                     break
                 tests.remove(failed)
-            outcome = f"caught by {failed}" if failed else "survived"
+            outcome = failed if failed.startswith("no end") else f"caught by {failed}" if failed else "survived"
             print(f"{patch.name}: {outcome} ({of} tests, {time.monotonic() - started:.0f} s)", flush=True)
 
 
