@@ -19,16 +19,22 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from warm import Command, the_warm
 
 from decouple.commands.procgen import experiment_of
 from decouple.commands.settings import CONFIGS, control_settings
 from decouple.runs.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
+# Before a command: to draw its curves takes longer than a small run. tests/runs/test_tracking.py has them drawn.
+WITHOUT_CURVES = """
+import pathlib, decouple.runs.tracking
+decouple.runs.tracking.plot_curves = lambda run_dir: pathlib.Path(run_dir, "curves.png")
+"""
 
 
 class Script:
-    """A script of experiments/, run as a user would, in a process of its own."""
+    """A script of experiments/, as a user runs it: in a fork of a warm process, or `alone` in a process of its own."""
 
     def __init__(self, name: str):
         self.path = ROOT / "experiments" / name
@@ -36,25 +42,27 @@ class Script:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-W", "error::FutureWarning", str(self.path), *arguments]
 
-    def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, folder: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+        code, out, errors = self.start(folder, *arguments, before=before).wait()
+        return subprocess.CompletedProcess(self.command(*arguments), code, out, errors)
+
+    def start(self, folder: Path, *arguments: str, before: str = "") -> Command:
+        return the_warm().start(folder, self.path.name, *arguments, before=before)
+
+    def alone(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
         )
 
-    def kill_after(self, run_dir: Path, count: int, folder: Path, *arguments: str) -> None:
+    def kill_after(self, run_dir: Path, count: int, folder: Path, *arguments: str, before: str = "") -> None:
         """Start the command and kill it, with no chance to clean up, as soon as the table has `count` rows."""
-        with open(folder / "output.txt", "wb") as output:
-            process = subprocess.Popen(
-                self.command(*arguments), cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT
-            )
-            deadline = time.monotonic() + 300
-            try:
-                while rows(run_dir) < count and process.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.005)
-            finally:
-                process.kill()
-                code = process.wait()
-        assert code == -signal.SIGKILL, (folder / "output.txt").read_text()
+        process, deadline = self.start(folder, *arguments, before=before), time.monotonic() + 300
+        while rows(run_dir) < count and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        code, _, errors = process.wait()
+        assert code == -signal.SIGKILL, errors
 
 
 def page_of(name: str) -> tuple[Path, str]:
@@ -70,12 +78,20 @@ def composing(name: str) -> Iterator[Callable[..., Any]]:
     folder, page = page_of(name)
     with initialize_config_dir(str(folder), version_base="1.3"):  # where Hydra's plugins register, once
         repo = ConfigStore.instance().repo
-        before = {group: dict(pages) if isinstance(pages, dict) else pages for group, pages in repo.items()}
-        importlib.import_module(f"decouple.commands.{name}").register()
+        if name not in REGISTERED:
+            ConfigStore.instance().repo = {k: dict(v) if isinstance(v, dict) else v for k, v in repo.items()}
+            importlib.import_module(f"decouple.commands.{name}").register()
+            REGISTERED[name] = ConfigStore.instance().repo
+        ConfigStore.instance().repo = REGISTERED[name]
         try:
             yield lambda *arguments: compose(page, overrides=list(arguments))
         finally:
-            ConfigStore.instance().repo = before
+            ConfigStore.instance().repo = repo
+
+
+REGISTERED: dict[
+    str, dict[str, Any]
+] = {}  # Hydra's store after a command's `register`, which takes as long as to compose
 
 
 def composed(name: str, *arguments: str) -> Any:

@@ -1,16 +1,21 @@
 """Every test starts from the same seeds, one thread and with gradients, so that no result depends on the order."""
 
+import contextlib
 import random
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from warm import the_warm
 
 collect_ignore = ["data"]  # its scripts run with the versions that they record
 
-torch.set_num_threads(1)  # most networks here are tiny, and lose by a second thread
+with contextlib.suppress(ImportError):
+    import opensimplex  # noqa: F401  (imports Numba, which sets PyTorch's threads: once, and before the next line)
+torch.set_num_threads(1)  # most networks here are tiny, and lose much by a second thread
 
 
 @pytest.fixture(autouse=True)
@@ -18,10 +23,30 @@ def seeds() -> Iterator[None]:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     yield
     left_on = torch.is_grad_enabled()
     torch.set_grad_enabled(True)
     assert left_on, "this test, or what it dropped, left PyTorch's gradients switched off"
+
+
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's curves.png is there and empty: drawn, it takes longer than a small run. test_tracking.py has it drawn."""
+
+    def plot_curves(run_dir: str) -> Path:
+        path = Path(run_dir, "curves.png")
+        path.touch()
+        return path
+
+    monkeypatch.setattr("decouple.runs.tracking.plot_curves", plot_curves)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_process() -> Iterator[None]:
+    yield
+    if the_warm.cache_info().currsize:
+        the_warm().__exit__()
 
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would every command that they start.

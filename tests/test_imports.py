@@ -20,7 +20,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 
-# Run in a fresh interpreter: prints the optional packages that the modules named on its command line ask for.
+# Run in a fresh interpreter: prints a line for each module of its command line, the optional packages it asks for.
 #
 # sys.modules alone cannot tell, because TorchRL imports procgen and gym by itself where they are installed. So the
 # optional packages are hidden, as on a machine without any extra, and each later request for one is written down.
@@ -46,20 +46,20 @@ sys.meta_path = [WithoutExtras if f is importlib.machinery.PathFinder else f for
 for library in ("collectors", "data", "envs", "modules", "objectives", "record"):
     importlib.import_module("torchrl." + library)
 assert not OPTIONAL & {name.partition(".")[0] for name in sys.modules}
-requests.clear()
 
 for module in sys.argv[1:]:
+    requests.clear()
     importlib.import_module(module)
-print(*sorted(requests))
+    print(*sorted(requests))
 """
 
 
-def asks_for(*modules: str, path: Path = ROOT) -> list[str]:
+def asks_for(*modules: str, path: Path = ROOT) -> dict[str, list[str]]:
     environment = {**os.environ, "PYTHONPATH": str(path)}
     command = [sys.executable, "-c", ASKS_FOR, *modules]
     ran = subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout.split()
+    return {module: line.split() for module, line in zip(modules, ran.stdout.splitlines(), strict=True)}
 
 
 def decouple_modules() -> list[str]:
@@ -72,16 +72,17 @@ def decouple_modules() -> list[str]:
 def test_no_module_of_decouple_but_commands_and_kernels_asks_for_an_optional_package():
     free = ("decouple.compiled.kernel", "decouple.compiled.memory")
     others = [name for name in decouple_modules() if not name.startswith(("decouple.commands", "decouple.compiled."))]
-    assert asks_for("decouple", *others, *free) == []
+    found = asks_for("decouple", *others, *free)
+    assert not any(found.values()), found
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["import wandb", "from procgen import ProcgenEnv", "import hydra", "import numba", "import matplotlib.pyplot"],
-)
-def test_that_check_sees_a_planted_import(tmp_path, line):
-    (tmp_path / "planted.py").write_text(f"try:\n    {line}\nexcept ImportError:\n    pass\n")
-    assert asks_for("planted", path=tmp_path) == [line.split()[1].partition(".")[0]]
+def test_that_check_sees_a_planted_import(tmp_path):
+    lines = ("import wandb", "from procgen import ProcgenEnv", "import hydra", "import numba", "import matplotlib.pyplot")
+    planted = {f"planted_{line.split()[1].partition('.')[0]}": line for line in lines}
+    for name, line in planted.items():
+        (tmp_path / f"{name}.py").write_text(f"try:\n    {line}\nexcept ImportError:\n    pass\n")
+    found = asks_for(*planted, path=tmp_path)
+    assert found == {name: [name.removeprefix("planted_")] for name in planted}
 
 
 AS_A_FILE = {  # public names of the files of version 0.1 whose name a room has taken

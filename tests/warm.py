@@ -1,7 +1,6 @@
 """Many real commands at the price of a fork each: a process that has imported everything once, and nothing else.
 
-    with Warm() as warm:
-        code, out, errors = warm.run(folder, "control.py", "env=toy", "total_frames=500")
+    code, out, errors = the_warm().run(folder, "control.py", "env=toy", "total_frames=500")
 
 `python experiments/control.py ...` takes some seconds to import PyTorch and TorchRL. Here a server does so once, with
 one thread and no game made, and each command is the script run as `__main__` in a child that it forks.
@@ -10,16 +9,29 @@ one thread and no game made, and each command is the script run as `__main__` in
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+SECONDS = 300  # that a command may take
+
+
+@functools.cache
+def the_warm() -> Warm:
+    """The one that all tests of a process use; tests/conftest.py ends it."""
+    return Warm()
 
 
 class Warm:
@@ -30,29 +42,43 @@ class Warm:
     """
 
     def __init__(self, **variables: str | None) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA"))}
+        # FAULTS_TEST: each command has its own (tests/faults/faults.py).
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("WANDB", "HYDRA", "FAULTS_T"))
+        }
         own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "MPLBACKEND": "agg"}
         environment = {name: value for name, value in {**kept, **own, **variables}.items() if value is not None}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-        self._server = subprocess.Popen([sys.executable, __file__], env=environment, cwd="/", **pipes)
+        command = [sys.executable, "-W", "error::FutureWarning", __file__]
+        self._server = subprocess.Popen(command, env=environment, cwd="/", **pipes)
+        self._outputs = tempfile.TemporaryDirectory()
+        self._commands = itertools.count()
 
     def run(self, folder: Path, script: str, *arguments: str, before: str = "", **variables: str) -> Any:
         """Run the command in the folder: its exit code (negative: a signal), stdout and stderr.
 
         Args:
-            folder, script, arguments: where, a file of experiments/, and what follows it.
+            folder, script, arguments: where, a file of experiments/ ("": none), and what follows it.
             before: Python that the command's process runs first.
             variables: of its environment.
         """
-        files = [folder / name for name in (".stdout", ".stderr")]
-        asked = {"folder": str(folder), "script": str(ROOT / "experiments" / script), "arguments": arguments}
-        asked |= {"files": [str(file) for file in files], "before": before, "variables": variables}
-        self._server.stdin.write(json.dumps(asked) + "\n")
-        code = int(self._server.stdout.readline())
-        texts = [file.read_text(errors="replace") for file in files]
+        return self.start(folder, script, *arguments, before=before, **variables).wait()
+
+    def start(self, folder: Path, script: str, *arguments: str, before: str = "", **variables: str) -> Command:
+        """Start the command, as `run` does, and do not wait for it."""
+        number = next(self._commands)
+        files = [Path(self._outputs.name, f"{number}.{name}") for name in ("stdout", "stderr")]
         for file in files:
-            file.unlink()
-        return code, *texts
+            file.touch()
+        path = str(ROOT / "experiments" / script) if script else ""
+        asked: dict[str, Any] = {"folder": str(folder), "script": path}
+        asked |= {"arguments": arguments, "files": [str(file) for file in files], "before": before}
+        counted = {"FAULTS_TEST": os.environ.get("FAULTS_TEST", "")}
+        return Command(self, self.ask(asked | {"variables": variables | counted}), files)
+
+    def ask(self, what: dict[str, Any]) -> Any:
+        self._server.stdin.write(json.dumps(what) + "\n")
+        return json.loads(self._server.stdout.readline())
 
     def __enter__(self) -> Warm:
         return self
@@ -61,16 +87,55 @@ class Warm:
         self._server.stdin.close()
         self._server.stdout.close()
         self._server.wait()
+        self._outputs.cleanup()
+
+
+class Command:
+    """A command under way: its process, which can be signalled, and what it ends with."""
+
+    def __init__(self, warm: Warm, pid: int, files: list[Path]) -> None:
+        self.warm, self.pid, self.files, self.code = warm, pid, files, None
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        """Its exit code (negative: a signal), or None where it goes on."""
+        if self.code is None:
+            self.code = self.warm.ask({"wait": self.pid, "options": options})
+        return self.code
+
+    def lines(self, count: int) -> list[str]:
+        """What it has printed, as soon as that is so many lines."""
+        while (text := self.files[0].read_text()).count("\n") < count:
+            assert self.poll() is None, self.files[1].read_text()
+            time.sleep(0.002)
+        return text.splitlines()
+
+    def kill(self) -> str:
+        """Kill it, with no chance to clean up: what it had printed."""
+        os.kill(self.pid, signal.SIGKILL)
+        code, out, errors = self.wait()
+        assert code == -signal.SIGKILL, errors
+        return out
+
+    def wait(self) -> tuple[int, str, str]:
+        """Its exit code, stdout and stderr."""
+        limit = threading.Timer(SECONDS, os.kill, (self.pid, signal.SIGKILL))
+        limit.start()
+        code = self.poll(0)
+        limit.cancel()
+        out, errors = (file.read_text(errors="replace") for file in self.files)
+        return code, out, errors
 
 
 def serve() -> dict[str, Any]:
-    """Fork for each line of stdin, and say how the child ended; returns in the child, with what it was asked for."""
+    """Fork for each command of stdin, or tell how one ended; returns in the child, with what it was asked for."""
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            return json.loads(line)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        asked = json.loads(line)
+        if "wait" in asked:
+            ended, status = os.waitpid(asked["wait"], asked["options"])
+            answer = os.waitstatus_to_exitcode(status) if ended else None
+        elif not (answer := os.fork()):
+            return asked
+        print(json.dumps(answer), flush=True)
     os._exit(0)
 
 
@@ -78,6 +143,10 @@ def become(asked: dict[str, Any]) -> None:
     """Be the command in all that it can see of itself."""
     os.chdir(asked["folder"])
     os.environ.update(asked["variables"])
+    if test := os.environ["FAULTS_TEST"]:
+        import coverage
+
+        coverage.Coverage.current().switch_context(test)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, file in enumerate([nothing, *(os.open(name, os.O_WRONLY | os.O_CREAT) for name in asked["files"])]):
         os.dup2(file, number)
@@ -101,16 +170,26 @@ if __name__ == "__main__":
 
     for module in pkgutil.walk_packages(decouple.__path__, "decouple."):
         importlib.import_module(module.name)
-    for name in ("hydra.main", "omegaconf", "matplotlib.pyplot", "torchrl.collectors", "procgen", "gymnasium", "yaml"):
+    for name in (
+        "hydra.main",
+        "omegaconf",
+        "matplotlib.pyplot",
+        "torchrl.collectors",
+        "procgen",
+        "gymnasium",
+        "opensimplex",
+    ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     import torch
 
     torch.set_num_threads(1)
     sys.path.insert(0, "")  # where Python puts the script's folder
-    become(asked := serve())
+    asked = serve()
     try:
-        runpy.run_path(asked["script"], run_name="__main__")
+        become(asked)
+        if asked["script"]:
+            runpy.run_path(asked["script"], run_name="__main__")
         code: Any = 0
     except SystemExit as end:
         code = end.code

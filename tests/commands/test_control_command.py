@@ -6,10 +6,10 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import platform
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import commands
 import numpy as np
 import pytest
-from commands import ROOT, Script, assert_same, checkpoint_of, environment, rows, without_clock
+from commands import ROOT, WITHOUT_CURVES, Script, assert_same, checkpoint_of, rows, without_clock
 from damage import damage
 from hydra.errors import ConfigCompositionException
 
@@ -114,12 +114,16 @@ SHORT = (
 
 def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
     unbroken, broken = tmp_path / "a", tmp_path / "b"
-    finished = CONTROL.run(tmp_path, *SHORT, f"run_dir={unbroken}")  # from a folder other than the repository's
+    finished = CONTROL.run(
+        tmp_path, *SHORT, f"run_dir={unbroken}", before=WITHOUT_CURVES
+    )  # from a folder other than the repository's
     assert finished.returncode == 0, finished.stderr
     again = (*SHORT, f"run_dir={broken}")
-    CONTROL.kill_after(broken, 1, tmp_path, *again)
-    CONTROL.kill_after(broken, 9, tmp_path, *again)  # after the replay's rows have begun to be written over
-    resumed = CONTROL.run(tmp_path, *again)
+    CONTROL.kill_after(broken, 1, tmp_path, *again, before=WITHOUT_CURVES)
+    CONTROL.kill_after(
+        broken, 9, tmp_path, *again, before=WITHOUT_CURVES
+    )  # after the replay's rows have begun to be written over
+    resumed = CONTROL.run(tmp_path, *again, before=WITHOUT_CURVES)
     assert resumed.returncode == 0, resumed.stderr
 
     sessions = json.loads((broken / "record.json").read_text())["sessions"]
@@ -135,21 +139,16 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
 
 
 def test_a_second_start_in_a_folder_is_refused_while_the_first_goes_on_to_its_end(tmp_path):
-    run, output = tmp_path / "run", tmp_path / "first.txt"
+    run = tmp_path / "run"
     command = (*SHORT, f"run_dir={run}", "total_frames=1000")
-    with open(output, "wb") as file:
-        options = {"cwd": tmp_path, "env": environment(), "stdout": file, "stderr": file}
-        first = subprocess.Popen(CONTROL.command(*command), **options)
-        try:
-            while rows(run) < 1 and first.poll() is None:
-                time.sleep(0.01)
-            first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
-            second = CONTROL.run(tmp_path, *command, "restart=true")
-            first.send_signal(signal.SIGCONT)
-            assert first.wait(timeout=300) == 0, output.read_text()
-        finally:
-            first.kill()
-            first.wait()
+    first = CONTROL.start(tmp_path, *command)
+    while rows(run) < 1 and first.poll() is None:
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)  # so that it cannot end before the second begins
+    second = CONTROL.run(tmp_path, *command, "restart=true")
+    os.kill(first.pid, signal.SIGCONT)
+    code, _, errors = first.wait()
+    assert code == 0, errors
     assert second.returncode == 1 and "Traceback" not in second.stderr
     assert f"{run} is held by process {first.pid} on {platform.node()}" in second.stderr
     assert rows(run) == 20 and [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["run"]
@@ -162,9 +161,21 @@ def test_a_sweep_over_sizes(tmp_path):
     assert folders == ["actor4x4_critic8x8_kfull", "actorlinear_critic8x8_kfull"]
 
 
+SMALL_CELLS = (
+    WITHOUT_CURVES
+    + """
+from decouple.commands import toy
+from decouple.runs.settings import changed
+cell, small = toy.cell, {"evaluate_episodes": 1, "final_episodes": 2, "evaluate_every": 1000, "total_frames": 300}
+own = {"ddpg": {"learning_starts": 100}, "trpo": {"rollout_steps": 75}}
+toy.cell = lambda study, algorithm, pair: changed(cell(study, algorithm, pair), **small, **own[algorithm])
+"""
+)
+
+
 def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
-    small = ("algorithms=[ddpg,trpo]", "seeds=2", "total_frames=1100", f"run_dir={tmp_path / 'toy'}")
-    finished = TOY.run(tmp_path, *small)
+    small = ("algorithms=[ddpg,trpo]", "seeds=2", f"run_dir={tmp_path / 'toy'}")
+    finished = TOY.run(tmp_path, *small, before=SMALL_CELLS)
     assert finished.returncode == 0, finished.stderr
     for name in ("figure1.png", "figure2_ddpg.png", "figure2_trpo.png", "table.md"):
         assert (tmp_path / "toy" / name).stat().st_size > 200
@@ -177,7 +188,7 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
     for row in rows:
         viable = [float(row[when]) >= -10 for when in ("start", "return")]
         assert row["learned"] == str(viable == [False, True]).lower()
-    again = TOY.run(tmp_path, *small)
+    again = TOY.run(tmp_path, *small, before=SMALL_CELLS + "toy.toy_report = lambda *_: ''")  # what it draws is above
     assert again.returncode == 0 and {file: file.stat().st_mtime_ns for file in before} == before
     assert "algorithms must be one or more of" in TOY.run(tmp_path, "algorithms=[a2c]").stderr
 
@@ -185,17 +196,17 @@ def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
     folders = sorted(file.parent for file in (tmp_path / "toy" / "ddpg").glob("*/*/metrics.csv"))
     damages = ("truncated result", "result with a byte-order mark", "bad cell", "no UTF-8 in the table")
     damaged = [damage(folder, what) for folder, what in zip(folders, damages, strict=False)]
-    reported = TOY.run(tmp_path, *few, "train=false")
+    reported = TOY.run(tmp_path, *few, "train=false", before=SMALL_CELLS)
     assert reported.returncode == 0, reported.stderr
     text = (tmp_path / "toy" / "table.md").read_text()
     assert text.count("left out") == 4 and "Left out, or failed:" in text and all(str(file) in text for file in damaged)
     assert len(read_csv(tmp_path / "toy" / "agents.csv")) == 2  # of the one cell that is left
-    stopped = TOY.run(tmp_path, *few)  # which would go on with them
+    stopped = TOY.run(tmp_path, *few, before=SMALL_CELLS)  # which would go on with them
     assert stopped.returncode == 1 and any(str(file) in stopped.stderr for file in damaged)
     assert "Traceback" not in stopped.stderr
     for folder in folders:
         (folder / "checkpoint.pt").write_bytes(b"no checkpoint")
-    none = TOY.run(tmp_path, *few, "train=false")
+    none = TOY.run(tmp_path, *few, "train=false", before=SMALL_CELLS)
     assert none.returncode == 1 and "ValueError: run_dir must hold a cell that can be used" in none.stderr
     assert all(str(folder) in none.stderr for folder in folders) and "Traceback" not in none.stderr
 
@@ -223,8 +234,8 @@ def test_an_agent_has_learned_only_where_its_start_was_not_viable():
 
 
 def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
-    small = ("algorithms=[ddpg]", "total_frames=1100", f"run_dir={tmp_path / 'toy'}", "seeds=1")
-    assert TOY.run(tmp_path, *small).returncode == 0
+    small = ("algorithms=[ddpg]", "total_frames=1010", f"run_dir={tmp_path / 'toy'}", "seeds=1")
+    assert TOY.run(tmp_path, *small, before=WITHOUT_CURVES).returncode == 0
     folders = {folder.name for folder in (tmp_path / "toy" / "ddpg").glob("*/*")}
     assert folders == {"seeds1"}  # six seeds would be trained anew, beside it
     agents = load_agents(tmp_path / "toy" / "ddpg" / "linear-16x16" / "seeds1")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bad_commands import COMMANDS
 from commands import ROOT, Script
 from marks import needs_games
-from warm import Warm
+from warm import Warm, the_warm
 
 from decouple.commands import settings
 
@@ -32,9 +31,8 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    with Warm() as warm:
-        yield warm
+def warm() -> Warm:
+    return the_warm()
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +102,7 @@ def test_a_bug_keeps_its_trace_and_the_variable_shows_that_of_any_error(warm, fo
 
 
 def test_a_command_in_a_process_of_its_own_is_answered_as_a_forked_one_is(tmp_path):
-    refused = CONTROL.run(tmp_path, "env=1")
+    refused = CONTROL.alone(tmp_path, "env=1")
     assert refused.returncode == 1 and refused.stdout == ""
     assert refused.stderr.splitlines()[0].startswith("ValueError: env=1: ") and len(refused.stderr.splitlines()) == 2
 

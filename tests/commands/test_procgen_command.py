@@ -16,7 +16,7 @@ import hydra
 import pytest
 import torch
 import yaml
-from commands import ROOT, Script, assert_same, checkpoint_of, composed, composing, rows, without_clock
+from commands import ROOT, WITHOUT_CURVES, Script, assert_same, checkpoint_of, composed, composing, rows, without_clock
 from hydra.errors import ConfigCompositionException
 from marks import needs_games
 
@@ -36,6 +36,7 @@ PROCGEN = Script("procgen.py")
 SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
 NAMES, PROTOCOLS = ("shared", "late", "early", "full"), ("as_written", "as_released", "controlled")
 
+pytestmark = pytest.mark.usefixtures("without_curves")
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 
 
@@ -195,9 +196,18 @@ TINY = (
 GAME = {"shared": "starpilot", "late": "bossfight", "early": "dodgeball", "full": "fruitbot"}  # with short episodes
 
 
+# controlled has the settings of as_written, but for that of full: WHAT_THE_PROTOCOLS_CHANGE
+SAME = {("controlled", separation) for separation in ("shared", "late", "early")}
+
+
 @needs_games
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("separation", NAMES)
+@pytest.mark.parametrize(
+    ("protocol", "separation"),
+    [
+        pytest.param(*names, marks=[pytest.mark.slow] if names in SAME else [])
+        for names in itertools.product(PROTOCOLS, NAMES)
+    ],
+)
 def test_every_separation_trains_under_every_protocol(tmp_path, separation, protocol):
     config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *TINY)
     config.run_dir = str(tmp_path / "run")
@@ -458,13 +468,15 @@ SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is
 @needs_procgen
 def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
     unbroken, broken = tmp_path / "a", tmp_path / "b"
-    finished = PROCGEN.run(tmp_path, *SIX_ITERATIONS, f"run_dir={unbroken}")
+    finished = PROCGEN.alone(tmp_path, *SIX_ITERATIONS, f"run_dir={unbroken}")
     assert finished.returncode == 0, finished.stderr
 
     again = (*SIX_ITERATIONS, f"run_dir={broken}")
-    PROCGEN.kill_after(broken, 1, tmp_path, *again)  # before the first checkpoint
-    PROCGEN.kill_after(broken, 3, tmp_path, *again)  # between the first checkpoint and the second
-    resumed = PROCGEN.run(tmp_path, *again)
+    PROCGEN.kill_after(broken, 1, tmp_path, *again, before=WITHOUT_CURVES)  # before the first checkpoint
+    PROCGEN.kill_after(
+        broken, 3, tmp_path, *again, before=WITHOUT_CURVES
+    )  # between the first checkpoint and the second
+    resumed = PROCGEN.run(tmp_path, *again, before=WITHOUT_CURVES)
     assert resumed.returncode == 0, resumed.stderr
 
     sessions = json.loads((broken / "record.json").read_text())["sessions"]
@@ -505,7 +517,7 @@ LINES = {"collecting", "policy phase", "value phase", "evaluating", "looking at 
 @needs_games
 def test_a_sweep_over_two_values_and_an_evaluation_from_another_folder(tmp_path):
     tiny = [*TINY, "num_envs=2", "total_frames=32"]
-    swept = PROCGEN.run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m")
+    swept = PROCGEN.run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m", before=WITHOUT_CURVES)
     assert swept.returncode == 0, swept.stderr
     for separation, k in (("3", 3), ("late", 2)):
         folder = tmp_path / "runs" / separation

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from commands import Script, assert_same, checkpoint_of, interrupt, rows, without_clock
 from marks import needs_games
-from warm import Warm
+from warm import the_warm
 
 from decouple.runs.checkpoint import load_checkpoint
 from decouple.studies.actor_size.store import CellStore
@@ -22,7 +22,7 @@ CODES = {signal.SIGINT: (130, "stopped by Ctrl-C; "), signal.SIGTERM: (143, "sto
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[int, list[str]]]]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[int, list[str]]]:
     """Runs a few lines as the body of a command: the exit code, and the lines of stderr."""
     folder = tmp_path_factory.mktemp("signals")
 
@@ -36,11 +36,10 @@ with plain_interrupts():
 print("went on", file=sys.stderr)
 sys.exit(0)
 """
-        code, _, errors = warm.run(folder, "control.py", before=code)
+        code, _, errors = the_warm().run(folder, "control.py", before=code)
         return code, errors.splitlines()
 
-    with Warm() as warm:
-        yield ran
+    return ran
 
 
 @pytest.mark.parametrize("number", CODES)

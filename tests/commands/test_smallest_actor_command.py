@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT, Script, composing, environment
+from commands import ROOT, Script, composing
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -194,13 +194,6 @@ def test_reductions_are_of_the_parameters_of_the_model_that_is_trained():
 
 
 # ----------------------------------------------------------------------------------------------------- the real command
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    with open(folder / "output.txt", "ab") as output:
-        return subprocess.Popen(
-            SEARCH.command(*arguments), cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT
-        )
-
-
 def frames(run_dir: Path) -> int:
     """Of all cells of a study together."""
     return sum(frames_done(table.parent) for table in run_dir.glob("*/*/*/*/*/metrics.csv"))
@@ -220,12 +213,13 @@ def runs(pid: int) -> bool:
 def test_a_search_that_is_killed_finds_what_one_left_alone_does_and_trains_nothing_twice(tmp_path, direct):
     study = tmp_path / "study"
     command = (*COMMAND, f"run_dir={study}")
-    process, deadline = start(tmp_path, *command), time.monotonic() + 300
+    process, deadline = SEARCH.start(tmp_path, *command), time.monotonic() + 300
     while frames(study) < 1000 and process.poll() is None and time.monotonic() < deadline:  # within the second cell
         time.sleep(0.01)
     trains = children_of(process.pid)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, (tmp_path / "output.txt").read_text()
+    os.kill(process.pid, signal.SIGKILL)
+    code, _, errors = process.wait()
+    assert code == -signal.SIGKILL, errors
     assert len(trains) == 1
     while runs(trains[0]) and time.monotonic() < deadline:  # it ends with its caller
         time.sleep(0.01)
@@ -258,7 +252,7 @@ def test_a_search_killed_ten_times_over_gives_the_same_table_as_one_left_alone(t
     command = (*COMMAND, f"run_dir={study}")
     kills, deadline = 0, time.monotonic() + 1500
     while kills < 10 and time.monotonic() < deadline:
-        process, before = start(tmp_path, *command), frames(study)
+        process, before = SEARCH.start(tmp_path, *command), frames(study)
         wait = chance.random() * 500  # frames, of the 2,400 or so that there are; and then some time
         while frames(study) < before + wait and process.poll() is None:
             time.sleep(0.002)
@@ -267,10 +261,9 @@ def test_a_search_killed_ten_times_over_gives_the_same_table_as_one_left_alone(t
             both = chance.random() < 0.3
             for pid in children_of(process.pid) if both else []:
                 os.kill(pid, signal.SIGKILL)
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)
             kills += 1
-        process.wait()
-        if process.returncode == 0:  # done before it was killed: again, from the beginning
+        if process.wait()[0] == 0:  # done before it was killed: again, from the beginning
             assert stored(study) == direct
             study = tmp_path / f"study{kills}"
             command = (*COMMAND, f"run_dir={study}")
@@ -285,8 +278,8 @@ def test_a_search_killed_ten_times_over_gives_the_same_table_as_one_left_alone(t
 def test_two_workers_on_one_store_do_no_work_twice(tmp_path):
     study = tmp_path / "study"
     command = (*COMMAND, "search.exhaustive=true", f"run_dir={study}")
-    workers = [start(tmp_path, *command) for _ in range(2)]
-    assert [worker.wait(timeout=600) for worker in workers] == [0, 0], (tmp_path / "output.txt").read_text()
+    ended = [worker.wait() for worker in [SEARCH.start(tmp_path, *command) for _ in range(2)]]
+    assert [code for code, *_ in ended] == [0, 0], ended
     records = [json.loads(file.read_text()) for file in study.rglob("record.json")]
     assert (
         len(records) == 3 + 2
@@ -315,7 +308,7 @@ def assert_sweep(tmp_path: Path, direct: dict[str, Any], *arguments: str) -> Non
     (study / "toy").mkdir(parents=True)
     (study / "toy" / "td3").write_text("")  # where the folders of its runs would be
     both = [text for text in COMMAND if not text.startswith("algorithm=")]
-    swept = SEARCH.run(tmp_path, *both, "algorithm=td3,ddpg", f"run_dir={study}", *arguments, "-m")
+    swept = SEARCH.alone(tmp_path, *both, "algorithm=td3,ddpg", f"run_dir={study}", *arguments, "-m")
     assert swept.returncode == 1 and "CellError: toy/td3/" in swept.stderr, swept.stderr
     done, failed = CellStore(study / "cells.sqlite").searches()
     assert (done["algorithm"], done["state"]) == ("ddpg", "done") and plain(done["result"]) == direct
@@ -338,6 +331,6 @@ def test_a_sweep_by_hydras_launchers_and_one_cell_that_fails(tmp_path, direct, l
 def test_the_command_with_ray_from_the_folder_of_the_scripts(tmp_path, direct):
     pytest.importorskip("ray")
     study = tmp_path / "study"
-    found = SEARCH.run(SEARCH.path.parent, *COMMAND, f"run_dir={study}", "search.engine=ray", "search.parallel=2")
+    found = SEARCH.alone(SEARCH.path.parent, *COMMAND, f"run_dir={study}", "search.engine=ray", "search.parallel=2")
     assert found.returncode == 0, found.stderr
     assert stored(study) == direct

@@ -153,7 +153,7 @@ def folder_in_grid(actor: str, gamma: float) -> str:
 def test_a_grid_by_joblib_and_a_job_that_cannot_run(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     grid = ("-m", *SHORT, "gamma=9,0.9,0.99", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    swept = CONTROL.run(tmp_path, *grid)
+    swept = CONTROL.alone(tmp_path, *grid)  # Joblib's workers do not end with a fork
     assert swept.returncode == 1 and "gamma must be in [0, 1]; got 9" in swept.stderr
     found = results(tmp_path)  # of the others
     assert list(found) == [folder_in_grid("4x4", gamma) for gamma in (0.9, 0.99)]
@@ -177,7 +177,7 @@ def test_a_grid_that_is_killed_goes_on_by_joblib_and_does_nothing_twice(tmp_path
 
     CONTROL.kill_after(broken / jobs[1], 5, broken, *grid)
     assert sessions(broken) == [1, 1]  # the first is done, the second was under way
-    again = CONTROL.run(broken, *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    again = CONTROL.alone(broken, *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert again.returncode == 0, again.stderr
     assert results(broken) == found
     assert sessions(broken) == [1, 2, 1, 1]
@@ -274,7 +274,7 @@ def test_optuna_finds_its_trials_again(tmp_path):
     assert two.returncode == 0, two.stderr
     first = results(tmp_path)
     assert len(first) == 2 and best()["best_value"] == max(result["final/return"] for result in first.values())
-    three = CONTROL.run(tmp_path, *sweep, "hydra.sweeper.n_trials=3", "hydra/launcher=joblib")
+    three = CONTROL.alone(tmp_path, *sweep, "hydra.sweeper.n_trials=3", "hydra/launcher=joblib")
     assert three.returncode == 0, three.stderr
     second = results(tmp_path)
     assert len(second) == 3 and first.items() < second.items() and sessions(tmp_path) == [1, 1, 1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairwise import grid
 from torch import Tensor, nn
 from torch.nn import functional
 from torchrl.data import Bounded, Categorical, OneHot
@@ -181,9 +182,7 @@ def compare(algorithm: str, model: ActorQValue, settings: Any, updates: int = 10
     return ours, theirs
 
 
-@each_algorithm
-@pytest.mark.parametrize("k", [0, 1, 2])
-@pytest.mark.parametrize("scales", [(0.0, 1.0), (1.0, 1.0), (0.5, 0.25), (1.0, 0.0)], ids=str)
+@grid(algorithm=list(SETTINGS), k=[0, 1, 2], scales=[(0.0, 1.0), (1.0, 1.0), (0.5, 0.25), (1.0, 0.0)])
 def test_updates_are_those_of_torchrls_losses(algorithm: str, k: int, scales: tuple[float, float]) -> None:
     policy_gradient, value_gradient = scales
     model = make_model(algorithm, k, policy_gradient=policy_gradient, value_gradient=value_gradient)

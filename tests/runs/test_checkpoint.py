@@ -2,9 +2,6 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import OrderedDict
 
@@ -13,6 +10,7 @@ import pytest
 import torch
 from disks import small_disk
 from torch import nn
+from warm import the_warm
 
 import decouple.runs.checkpoint
 from decouple.runs.checkpoint import (
@@ -126,14 +124,10 @@ def test_sigkill_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "checkpoint.pt"
     count, generator = 0, random.Random(0)
     for _ in range(4):
-        command = [sys.executable, "-c", SAVE_LOOP, str(path), str(count)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for _ in range(2):
-                announced = int(process.stdout.readline())
-            time.sleep(generator.uniform(0.0, 0.05))
-            process.send_signal(signal.SIGKILL)
-            announced = max([announced, *map(int, process.stdout.read().split())])
-        assert process.returncode == -signal.SIGKILL
+        process = the_warm().start(tmp_path, "", str(path), str(count), before=SAVE_LOOP)
+        process.lines(2)
+        time.sleep(generator.uniform(0.0, 0.05))
+        announced = max(map(int, process.kill().split()))
         state = load_checkpoint(path)
         assert state["count"] in (announced, announced + 1)  # renamed, and killed before it could say so
         assert torch.equal(state["weight"], torch.full((200_000,), float(state["count"])))

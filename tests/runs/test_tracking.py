@@ -9,7 +9,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import torch
 import yaml
 from damage import DAMAGES, damage
 from disks import small_disk
+from warm import the_warm
 
 import decouple.runs.progress
 import decouple.runs.tracking
@@ -282,12 +282,9 @@ while True:
 def test_sigkill_at_any_moment_leaves_a_readable_table(tmp_path):
     resume = -1
     for kill in range(3):
-        command = [sys.executable, "-c", LOG_LOOP, str(tmp_path), str(resume)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            for _ in range(25 + 7 * kill):
-                announced = int(process.stdout.readline())
-            process.send_signal(signal.SIGKILL)
-            announced = max([announced, *map(int, process.stdout.read().split())])
+        process = the_warm().start(tmp_path, "", str(tmp_path), str(resume), before=LOG_LOOP)
+        process.lines(25 + 7 * kill)
+        announced = max(map(int, process.kill().split()))
         metrics = read_metrics(tmp_path)
         assert len(metrics["frames"]) in (announced, announced + 1)
         assert metrics["a"] == [frames / 3 for frames in range(1, len(metrics["a"]) + 1)]
