@@ -77,7 +77,13 @@ def test_no_module_of_decouple_but_commands_and_kernels_asks_for_an_optional_pac
 
 
 def test_that_check_sees_a_planted_import(tmp_path):
-    lines = ("import wandb", "from procgen import ProcgenEnv", "import hydra", "import numba", "import matplotlib.pyplot")
+    lines = (
+        "import wandb",
+        "from procgen import ProcgenEnv",
+        "import hydra",
+        "import numba",
+        "import matplotlib.pyplot",
+    )
     planted = {f"planted_{line.split()[1].partition('.')[0]}": line for line in lines}
     for name, line in planted.items():
         (tmp_path / f"{name}.py").write_text(f"try:\n    {line}\nexcept ImportError:\n    pass\n")
