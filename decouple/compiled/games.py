@@ -14,7 +14,7 @@ import numpy as np
 from decouple.compiled.kernel import exact_kernel
 from decouple.seeding import FIRST, GAMMA, SECOND
 
-__all__ = ["PIXELCOPTER_FACTS", "PONG_FACTS"]  # kernels are called by environments and by each other
+__all__: list[str] = []  # kernels are called by environments and by each other
 
 PONG_FACTS = (
     "W", "H", "DT", "RADIUS", "REACH", "PADDLE", "PLAYER_X", "CPU_X", "PLAYER_FACE", "CPU_FACE", "BALL_SPEED", "CHASE",
@@ -80,15 +80,21 @@ def pong_step(actions, frames, facts, pushes, numbers, streams, rewards, over):
         numbers: state, float64 (9, B). streams: uint64 (B,). Both are written into.
         rewards, over: results, float64 (B,) and bool (B,).
     """
-    for game in range(actions.shape[0]):
-        push = chosen(pushes, actions[game])
-        total, ended = pong_frame(game, push, facts, numbers, streams)
-        for _ in range(frames - 1):
-            if ended:
-                break
-            reward, ended = pong_frame(game, push, facts, numbers, streams)
-            total += reward
-        rewards[game], over[game] = total, ended
+    games = actions.shape[0]
+    from_x, from_y = np.empty(games), np.empty(games)
+    event, still = np.empty(games, dtype=np.bool_), np.empty(games, dtype=np.bool_)
+    rewards[:], over[:] = 0.0, False
+    for _ in range(frames):
+        pong_ball(facts, numbers, from_x, from_y, event)
+        for game in range(games):
+            still[game] = over[game]
+            if over[game]:
+                numbers[X, game], numbers[Y, game] = from_x[game], from_y[game]
+            elif event[game]:
+                reward, ended, point = pong_event(game, from_x[game], from_y[game], facts, numbers, streams)
+                rewards[game] += reward
+                over[game], still[game] = ended, point
+        pong_paddles(actions, still, facts, pushes, numbers)
 
 
 @exact_kernel
@@ -99,21 +105,22 @@ def chosen(pushes, action):
 
 
 @exact_kernel
-def pong_frame(game, push, facts, numbers, streams):
-    """Play one frame of one game; its reward, and whether it is over."""
-    from_x, from_y = numbers[X, game], numbers[Y, game]
-    x = from_x + numbers[VX, game] * facts[DT]
-    y = from_y + numbers[VY, game] * facts[DT]
-    numbers[X, game], numbers[Y, game] = x, y
-    reward, ended, point = 0.0, False, False
-    middle = facts[W] / 2
-    aside = abs(x - middle)
-    at_face = facts[CPU_X] - facts[PADDLE] - middle <= aside <= facts[CPU_FACE] - middle + facts[FASTEST] * facts[DT]
-    if at_face or aside >= middle or abs(y - facts[H] / 2) >= facts[H] / 2 - facts[RADIUS]:
-        reward, ended, point = pong_event(game, from_x, from_y, facts, numbers, streams)
-    if not point:
-        pong_paddles(game, push, facts, numbers)
-    return reward, ended
+def pong_ball(facts, numbers, from_x, from_y, event):
+    """Move the balls; ``event``: where one may have met a paddle, a wall or an end. All games at once, as vector code.
+
+    Args:
+        from_x, from_y: results, where the balls were, (B,). event: result, bool (B,).
+    """
+    middle_x, middle_y = facts[W] / 2, facts[H] / 2
+    first, last = facts[CPU_X] - facts[PADDLE] - middle_x, facts[CPU_FACE] - middle_x + facts[FASTEST] * facts[DT]
+    for game in range(event.shape[0]):
+        from_x[game], from_y[game] = numbers[X, game], numbers[Y, game]
+        x = from_x[game] + numbers[VX, game] * facts[DT]
+        y = from_y[game] + numbers[VY, game] * facts[DT]
+        numbers[X, game], numbers[Y, game] = x, y
+        aside = abs(x - middle_x)
+        at_face = (aside >= first) & (aside <= last)
+        event[game] = at_face | (aside >= middle_x) | (abs(y - middle_y) >= middle_y - facts[RADIUS])
 
 
 @exact_kernel
@@ -166,18 +173,27 @@ def pong_crosses(from_x, from_y, x, y, face, paddle, reach):
 
 
 @exact_kernel
-def pong_paddles(game, push, facts, numbers):
+def pong_paddles(actions, still, facts, pushes, numbers):
+    """Move both paddles where not ``still``, bool (B,). All games at once, as vector code."""
     top, bottom = facts[TOP], facts[BOTTOM]
-    velocity = (numbers[VELOCITY, game] + push) * facts[FRICTION]
-    player_y = numbers[PLAYER_Y, game] + velocity
-    if player_y <= top or player_y >= bottom:
-        velocity = 0.0
-        player_y = min(max(player_y, top), bottom)
-    numbers[VELOCITY, game], numbers[PLAYER_Y, game] = velocity, player_y
-    chases = numbers[VX, game] >= 0 and numbers[X, game] >= facts[W] / 2
-    goal, distance = (numbers[Y, game], facts[CHASE]) if chases else (facts[H] / 2, facts[DRIFT])
-    cpu_y = numbers[CPU_Y, game]
-    numbers[CPU_Y, game] = min(max(cpu_y, top), bottom) + math.copysign(distance, goal - cpu_y)
+    for game in range(actions.shape[0]):
+        old_velocity, old_y, cpu_y = numbers[VELOCITY, game], numbers[PLAYER_Y, game], numbers[CPU_Y, game]
+        velocity = (old_velocity + chosen(pushes, actions[game])) * facts[FRICTION]
+        player_y = old_y + velocity
+        stops = (player_y <= top) | (player_y >= bottom)
+        chases = (numbers[VX, game] >= 0) & (numbers[X, game] >= facts[W] / 2)
+        goal = numbers[Y, game] if chases else facts[H] / 2
+        distance = facts[CHASE] if chases else facts[DRIFT]
+        following = clamped(cpu_y, top, bottom) + math.copysign(distance, goal - cpu_y)
+        numbers[VELOCITY, game] = old_velocity if still[game] else (0.0 if stops else velocity)
+        numbers[PLAYER_Y, game] = old_y if still[game] else clamped(player_y, top, bottom)
+        numbers[CPU_Y, game] = cpu_y if still[game] else following
+
+
+@exact_kernel
+def clamped(number, low, high):
+    number = low if number < low else number
+    return high if number > high else number
 
 
 @exact_kernel

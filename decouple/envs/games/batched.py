@@ -177,8 +177,10 @@ class GamesEnv(lockstep.LockstepEnv):
         rows = action.long().reshape(-1).numpy()
         if self._check_actions and not (action.dtype is torch.int64 and kernels.may_step(rows, self._running)):
             self._check({"action": action})
-        self._running, shown = kernels.step(rows, self._running)
-        self._just_loaded = False
+        running, shown = kernels.step(rows, self._running)
+        self._running.update(running)
+        if self._just_loaded:  # TorchRL's environments set an attribute in several microseconds
+            self._just_loaded = False
         return shown
 
     def _check(self, actions: dict[NestedKey, Tensor]) -> None:
