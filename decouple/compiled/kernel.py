@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compiling", "kernel", "one_blas_thread", "unavailable"]
+__all__ = ["compiling", "exact_kernel", "kernel", "one_blas_thread", "unavailable"]
 
 # Sums in another order, fused multiply-adds: what vector code needs. Not "numbers are finite", which agents that
 # diverge need not be.
@@ -46,10 +46,19 @@ def _installed(name: str) -> bool:
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function at its first call for the types of its arguments; it then runs without Python's lock."""
+    return _compiled(function, FAST_MATH)
+
+
+def exact_kernel(function: Callable[..., Any]) -> Any:
+    """As ``kernel``, with every sum and product in the order written and rounded by itself, as NumPy's and torch's."""
+    return _compiled(function, False)
+
+
+def _compiled(function: Callable[..., Any], fast_math: set[str] | bool) -> Any:
     import numba
 
     with _kept_in(folder()):
-        return numba.njit(nogil=True, cache=True, fastmath=FAST_MATH, error_model="numpy")(function)
+        return numba.njit(nogil=True, cache=True, fastmath=fast_math, error_model="numpy")(function)
 
 
 @functools.cache

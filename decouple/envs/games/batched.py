@@ -18,6 +18,7 @@ from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, Tens
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs import lockstep
+from decouple.envs.games.compiled_games import CompiledGames, compiled_games
 from decouple.envs.games.food_collector import ACTION_FORMS
 from decouple.envs.games.food_collector_games import FoodCollectorGames
 from decouple.envs.games.pixelcopter import PixelcopterGames
@@ -98,6 +99,7 @@ class GamesEnv(lockstep.LockstepEnv):
         self.games = GAMES[self.name](streams, **form)
         scale = self.games.observation_scale
         self._scale = torch.as_tensor(scale, dtype=torch.float64, device=self.device)
+        self._kernels = self._make_kernels()
         B = len(streams.state)
         false = torch.zeros(B, dtype=torch.bool, device=self.device)
         # A step replaces these tensors by new ones, so that they are handed out without a copy.
@@ -109,14 +111,23 @@ class GamesEnv(lockstep.LockstepEnv):
         }
         self._just_loaded = False
 
+    def _make_kernels(self) -> CompiledGames | None:
+        """The games' kernels; None where torch has to step them."""
+        scale = self._scale if self._scales["scale_observations"] else torch.ones_like(self._scale)
+        return compiled_games(
+            self.games,
+            (len(self.seeds), self.batch_size[1]),
+            scale,
+            reward_scale=float(self.games.reward_scale) if self._scales["scale_rewards"] else 1.0,
+            max_episode_steps=self.max_episode_steps,
+            frame_skip=self._frame_skip,
+        )
+
     def _shown(self) -> dict[str, Tensor]:
         running, column = self._running, (*self.batch_size, 1)
         terminated, truncated = running["terminated"].view(column), running["truncated"].view(column)
-        raw = self.games.observation()
-        scaled = raw * self._scale if self._scales["scale_observations"] else raw
-        observation = torch.empty(raw.shape, dtype=torch.float32, device=raw.device).copy_(scaled)
         return {
-            "observation": observation.view(*self.batch_size, -1),
+            "observation": self._observed(),
             "episode_reward": running["episode_reward"].float().view(column),
             "step_count": running["step_count"].view(column),
             "done": terminated | truncated,
@@ -124,8 +135,19 @@ class GamesEnv(lockstep.LockstepEnv):
             "truncated": truncated,
         }
 
+    def _observed(self) -> Tensor:
+        """The observations, float32 (S, N, O), in new memory."""
+        if self._kernels is not None:
+            return self._kernels.observe()
+        raw = self.games.observation()
+        scaled = raw * self._scale if self._scales["scale_observations"] else raw
+        observation = torch.empty(raw.shape, dtype=torch.float32, device=raw.device).copy_(scaled)
+        return observation.view(*self.batch_size, -1)
+
     def _advance(self, actions: Any) -> dict[str, Tensor]:
         check_threads(self._made_at)
+        if self._kernels is not None:
+            return self._advance_compiled(self._kernels, actions.get("action").detach())
         actions = {key: actions.get(key).detach() for key in self._action_specs}
         for key, action in actions.items():
             lockstep.check_shape(action, self._action_specs[key].shape, _named(key))
@@ -148,6 +170,18 @@ class GamesEnv(lockstep.LockstepEnv):
         if self._scales["scale_rewards"]:
             reward = reward * self.games.reward_scale
         return self._shown() | {"reward": reward.float().view(*self.batch_size, 1)}
+
+    def _advance_compiled(self, kernels: CompiledGames, action: Tensor) -> dict[str, Tensor]:
+        """``_advance`` by kernels, for one choice of action per game: int64 (S, N)."""
+        lockstep.check_shape(action, self.batch_size)
+        rows = action.long().reshape(-1).numpy()
+        if self._check_actions and not (action.dtype is torch.int64 and kernels.may_step(rows, self._running)):
+            self._check({"action": action})
+        running, shown = kernels.step(rows, self._running)
+        self._running.update(running)
+        if self._just_loaded:  # TorchRL's environments set an attribute in several microseconds
+            self._just_loaded = False
+        return shown
 
     def _check(self, actions: dict[NestedKey, Tensor]) -> None:
         """Refuse invalid actions, and steps of ended episodes; with one synchronization of a GPU."""
@@ -196,7 +230,7 @@ class GamesEnv(lockstep.LockstepEnv):
 
     def _begin(self, which: Tensor) -> None:
         """Begin episodes where ``which`` is True, bool (S N,)."""
-        self.games.reset(which)
+        (self._kernels or self.games).reset(which)
         self._running = {key: value.masked_fill(which, 0) for key, value in self._running.items()}
 
     def _set_seed(self, seed: int | None) -> None:

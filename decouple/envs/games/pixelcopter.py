@@ -275,6 +275,17 @@ class PixelcopterGames(_Facts):
             "column_y": middle.to(torch.int8).unsqueeze(1).repeat(1, NUM_LEFT + NUM_ADDED),
         }
 
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the games' kernels read of the timetable.
+
+        Returns:
+            For each frame the slot of the first and of the last column at the copter, whether new columns come, and the
+            frame that follows: int64 (4, F). The reward for a column that leaves, float64 (F,). The x of the new
+            columns of the first terrain, and of all later ones: float64 (2, 48).
+        """
+        timetable = torch.stack([self._first, self._last, self._comes.long(), self._next])
+        return timetable, self._leaves, torch.stack(self._new_x)
+
     def reset(self, which: Tensor) -> None:
         """Begin new games where ``which`` is True, bool (B,)."""
         state, rows = self.state, which.nonzero().squeeze(1)
@@ -317,7 +328,7 @@ class PixelcopterGames(_Facts):
         state["y"].add_(state["momentum"])
         state["block_x"].sub_(SCROLL)
         state["passed_x"].sub_(SCROLL)
-        state["frame"] = self._next.index_select(0, state["frame"])
+        state["frame"].copy_(self._next.index_select(0, state["frame"]))
         reward = self._leaves.index_select(0, state["frame"]) + self._pass_blocks()
         rows = self._comes.index_select(0, state["frame"]).nonzero().squeeze(1)
         if len(rows):
