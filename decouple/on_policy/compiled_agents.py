@@ -165,7 +165,7 @@ class CompiledAgents:
         Returns:
             Action, (S, N, A), an index (S, N) or one-hot (S, N, n); log-probability (S, N); value (S, N, 1).
         """
-        from decouple.compiled.ppo import act
+        from decouple.compiled.rollouts import act
 
         _, games, _ = observation.shape
         drawn = noise.uniform(games, 1) if self.discrete else noise.normal(games, self.widths[1])
@@ -186,7 +186,7 @@ class CompiledAgents:
 
     def judge(self, observation: Tensor) -> Tensor:
         """Values of observations (S, *B, O) by the parameters in memory, (S, *B, 1)."""
-        from decouple.compiled.ppo import judge
+        from decouple.compiled.rollouts import judge
 
         rows = self._array(observation.reshape(self.seeds, -1, observation.shape[-1]))  # (S, M, O)
         values = np.empty(rows.shape[:2], dtype=self.dtype)
@@ -195,7 +195,7 @@ class CompiledAgents:
 
     def estimate_advantages(self, rollout: TensorDictBase, gamma: float, gae_lambda: float) -> None:
         """Write `advantage`, standardised over each agent's frames, and `value_target`, both (S, N, T, 1)."""
-        from decouple.compiled.ppo import estimate
+        from decouple.compiled.rollouts import estimate
 
         following: TensorDictBase = rollout["next"]
         numbers = [following["reward"], rollout["state_value"], following["state_value"]]

@@ -89,7 +89,8 @@ class CompiledPhase:
         Returns:
             The metrics of `run_phase`. `policy/max_ratio` is of whole minibatches.
         """
-        from decouple.compiled.ppo import METRICS, epoch
+        from decouple.compiled.losses import METRICS
+        from decouple.compiled.ppo import epoch
 
         check_setting("precision", precision, ("fp32",).__contains__, "fp32 with compiled kernels")
         if not isinstance(shuffle, SeedNoise):
@@ -114,7 +115,7 @@ class CompiledPhase:
 
     def _frames(self, batch: TensorDictBase) -> np.ndarray:
         """The rollout as frames of the kernels, (S, B, W)."""
-        from decouple.compiled.ppo import ADVANTAGE, BEHIND, TARGET, VALUE, prepare
+        from decouple.compiled.rollouts import ADVANTAGE, BEHIND, TARGET, VALUE, prepare
 
         agents, (seeds, frames) = self.agents, batch.batch_size
         observed, acts = agents.widths
@@ -144,7 +145,7 @@ class CompiledPhase:
 
     def _metrics(self, found: np.ndarray, rate: np.ndarray) -> dict[str, Metric]:
         """What `run_phase` returns, from each minibatch's numbers, (epochs, S, minibatches, METRICS)."""
-        from decouple.compiled import ppo
+        from decouple.compiled import losses
 
         dtype = next(self.agents.model.parameters()).dtype
         means = found.mean((0, 2))  # (S, METRICS)
@@ -153,20 +154,20 @@ class CompiledPhase:
             return torch.from_numpy(means[:, column].copy()).to(dtype)
 
         metrics: dict[str, Metric] = {
-            "loss/objective": own(ppo.OBJECTIVE),
-            "policy/clip_fraction": float(means[:, ppo.CLIP_FRACTION].mean()),
-            "policy/kl_approx": float(means[:, ppo.KL].mean()),
-            "policy/entropy": float(means[:, ppo.ENTROPY].mean()),
-            "loss/entropy": -rate[ppo.ENTROPY_COEFF] * own(ppo.ENTROPY),
-            "policy/max_ratio": float(found[..., ppo.MAX_RATIO].max(1).mean()),
-            "policy/mean_ratio": float(means[:, ppo.MEAN_RATIO].mean()),
+            "loss/objective": own(losses.OBJECTIVE),
+            "policy/clip_fraction": float(means[:, losses.CLIP_FRACTION].mean()),
+            "policy/kl_approx": float(means[:, losses.KL].mean()),
+            "policy/entropy": float(means[:, losses.ENTROPY].mean()),
+            "loss/entropy": -rate[losses.ENTROPY_COEFF] * own(losses.ENTROPY),
+            "policy/max_ratio": float(found[..., losses.MAX_RATIO].max(1).mean()),
+            "policy/mean_ratio": float(means[:, losses.MEAN_RATIO].mean()),
         }
-        if rate[ppo.CLIP_VALUE] != math.inf:
-            metrics["value/clip_fraction"] = own(ppo.VALUE_CLIPPED)
-        metrics |= {"loss/critic": own(ppo.CRITIC_LOSS), f"grad_norm/{self.name}": own(ppo.NORM)}
-        live = self.agents.model.at > 0 and (rate[ppo.POLICY_GRADIENT] > 0 or rate[ppo.VALUE_GRADIENT] > 0)
+        if rate[losses.CLIP_VALUE] != math.inf:
+            metrics["value/clip_fraction"] = own(losses.VALUE_CLIPPED)
+        metrics |= {"loss/critic": own(losses.CRITIC_LOSS), f"grad_norm/{self.name}": own(losses.NORM)}
+        live = self.agents.model.at > 0 and (rate[losses.POLICY_GRADIENT] > 0 or rate[losses.VALUE_GRADIENT] > 0)
         if live:
-            columns = {"policy": ppo.CUT_POLICY, "value": ppo.CUT_VALUE, "product": ppo.CUT_PRODUCT}
+            columns = {"policy": losses.CUT_POLICY, "value": losses.CUT_VALUE, "product": losses.CUT_PRODUCT}
             first = torch.from_numpy(found[0, :, 0]).float()  # (S, METRICS)
             cuts = norms_and_cosine({name: first[:, column] for name, column in columns.items()})
             metrics |= {f"cut/{self.name}_{name}": metric(value) for name, value in cuts.items()}
