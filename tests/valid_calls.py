@@ -47,6 +47,7 @@ METHODS_LEFT_OUT = {
     **dict.fromkeys(
         ["sample", "act", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"], "PER_STEP"
     ),
+    "head": "PER_STEP",
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
     ),
@@ -611,6 +612,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "CompiledAgents": lambda: {"model": stacked()},
     "CompiledPhase": lambda: {"model": stacked(), "settings": on_policy()},
     "not_known": lambda: {"model": stacked()},
+    "compiled_daac_phases": lambda: {"model": stacked(), "settings": on_policy(algorithm="daac"), "seeds": [0, 1]},
     "on_policy.compiled_phase.not_compiled": lambda: {"model": stacked(), "settings": on_policy()},
     "perceptron_layers": lambda: {"module": nn.Sequential(*blocks()), "part": "policy"},
     "train_on_policy": lambda: _train_on_policy(),

@@ -29,16 +29,15 @@ from decouple.compiled.rollouts import (
 __all__: list[str] = []  # kernels are called by the algorithms' kernels, and by each other
 
 # Columns of `rates`, float64: one row of settings per agent. CLIP_LOW, CLIP_HIGH: bounds of the ratio's logarithm.
+# CLIP_VALUE infinite: values are not clipped. What a phase has no loss for is not read.
 LEARNING_RATE, EPSILON, MOST_NORM, POLICY_GRADIENT, VALUE_GRADIENT = range(5)
-CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE = range(
-    5, 10
-)  # CLIP_VALUE infinite: values are not clipped
-RATES = 10
+CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE, ADVANTAGE_COEFF = range(5, 11)
+RATES = 11
 
 # Columns of `metrics`, float64: means over a minibatch; at the cut squared norms and the product, of the first one.
 OBJECTIVE, ENTROPY, CRITIC_LOSS, CLIP_FRACTION, KL, MAX_RATIO, MEAN_RATIO, VALUE_CLIPPED, NORM = range(9)
-CUT_POLICY, CUT_VALUE, CUT_PRODUCT = range(9, 12)
-METRICS = 12
+CUT_POLICY, CUT_VALUE, CUT_PRODUCT, ADVANTAGE_LOSS = range(9, 13)
+METRICS = 13
 
 LOG_4 = math.log(4)
 TINY = 1e-300
@@ -203,3 +202,21 @@ def value_loss(values, frame, acts, rate, of_values, metrics):
         total += loss
         of_values[i, 0] = weight * slope
     metrics[CRITIC_LOSS], metrics[VALUE_CLIPPED] = rate[VALUE_COEFF] * total / batch, clipped / batch
+
+
+@kernel
+def add(to, x, by):
+    """to <- to + by x, matrices."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            to[i, j] += by * x[i, j]
+
+
+@kernel
+def product(x, y):
+    """The sum of the products of two matrices' numbers, in float64."""
+    total = 0.0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total += float(x[i, j]) * float(y[i, j])
+    return total

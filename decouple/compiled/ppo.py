@@ -21,8 +21,10 @@ from decouple.compiled.losses import (
     NORM,
     POLICY_GRADIENT,
     VALUE_GRADIENT,
+    add,
     categorical_loss,
     normal_loss,
+    product,
     value_loss,
 )
 from decouple.compiled.memory import (
@@ -39,6 +41,7 @@ from decouple.compiled.memory import (
     TRUNK_LAYERS,
     TRUNK_SIZE,
 )
+from decouple.compiled.rollouts import gather
 
 __all__: list[str] = []  # kernels are called by the compiled phase, and by each other
 
@@ -82,15 +85,7 @@ def learn(
     """One step of an agent on the frames in `order`."""
     batch, observed = len(order), widths[0]
     real, gradient = memory.dtype.type, GRADIENT * agent[SIZE]
-    behind = rows.shape[1] - observed
-    observation, frame = matrix(scratch, 0, batch, observed), matrix(scratch, batch * observed, batch, behind)
-    for i in range(batch):
-        row = rows[order[i]]
-        for j in range(observed):
-            observation[i, j] = row[j]
-        for j in range(behind):
-            frame[i, j] = row[observed + j]
-    begins = batch * rows.shape[1]
+    observation, frame, begins = gather(rows, order, observed, scratch)
     hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins)
     of_policy = at
     out, at = forward(layers, slopes, agent[POLICY], agent[POLICY_LAYERS], memory, 0, hidden, scratch, at)
@@ -142,21 +137,3 @@ def learn(
     mean, square = CRITIC_MEAN * agent[SIZE], CRITIC_SQUARE * agent[SIZE]
     scale = clip(total, rate[MOST_NORM])
     adam(memory, start, size, gradient, mean, square, steps, rate[LEARNING_RATE], rate[EPSILON], scale)
-
-
-@kernel
-def add(to, x, by):
-    """to <- to + by x, matrices."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            to[i, j] += by * x[i, j]
-
-
-@kernel
-def product(x, y):
-    """The sum of the products of two matrices' numbers, in float64."""
-    total = 0.0
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            total += float(x[i, j]) * float(y[i, j])
-    return total

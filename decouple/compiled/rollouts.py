@@ -15,7 +15,7 @@ import numpy as np
 from numba.extending import overload
 
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import forward
+from decouple.compiled.layers import forward, matrix
 from decouple.compiled.memory import CRITIC, CRITIC_LAYERS, POLICY, POLICY_LAYERS, SCALE, TRUNK, TRUNK_LAYERS
 
 __all__: list[str] = []  # kernels are called by the compiled agents and their phases, and by each other
@@ -79,6 +79,21 @@ def unsquashed(action, bounds):
     double = real(-2) * u
     softplus = double if double > real(20) else math.log1p(math.exp(double))  # from 20 on as torch
     return u, real(2) * (real(LOG_2) - u - softplus) + real(bounds[LOG_HALF])
+
+
+@kernel
+def gather(rows, order, observed, scratch):
+    """The frames in `order` of an agent's rows (B, W): observations (b, O), what is behind them (b, W - O), the place
+    behind both, which lie at the beginning of the scratch memory."""
+    batch, behind = len(order), rows.shape[1] - observed
+    observation, frame = matrix(scratch, 0, batch, observed), matrix(scratch, batch * observed, batch, behind)
+    for i in range(batch):
+        row = rows[order[i]]
+        for j in range(observed):
+            observation[i, j] = row[j]
+        for j in range(behind):
+            frame[i, j] = row[observed + j]
+    return observation, frame, batch * rows.shape[1]
 
 
 @kernel

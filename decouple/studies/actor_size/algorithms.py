@@ -25,6 +25,7 @@ from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.algorithms.idaac import idaac_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
+from decouple.on_policy.compiled_daac import compiled_daac_phases
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
@@ -150,7 +151,7 @@ DAACControl = Algorithm(
         settle=_clipping,
     ),
     state_value_model,
-    partial(OnPolicyAgents, phases_of=daac_phases, own_modules=True),
+    partial(OnPolicyAgents, phases_of=daac_phases, compiled=compiled_daac_phases, own_modules=True),
 )
 IDAACControl = Algorithm(
     FlatKeys(
