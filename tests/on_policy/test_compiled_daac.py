@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from test_compiled_phase import FRAMES, Plain, assert_equal_to, make_model, rollout, tensors_of
-from test_on_policy_seeds import SEEDS, SPECS, assert_close, make_settings, train
+from test_on_policy_seeds import SEEDS, SIZE, SPECS, assert_close, make_settings, train
 from test_on_policy_seeds import make_model as seeded_model
 from torch import Tensor
 
-from decouple.networks.actor_value import ActorValue
+from decouple.networks.actor_value import ActorValue, actor_value
+from decouple.networks.separation import separate
 from decouple.networks.stacking import stack
 from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.phases import RolloutPhase
@@ -84,6 +85,21 @@ def test_all_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cut
         for name, value in of_torch.items():
             near = 1e-6 if name.startswith("cut/") else 1e-11  # torch measures at the cut in float32
             torch.testing.assert_close(own[name], value, rtol=near, atol=near, msg=partial(_named, name))
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_a_linear_actors_advantage_head_reads_the_observation(kind: str):
+    def linear(seed: int) -> ActorValue:
+        torch.manual_seed(seed)
+        network = separate([], [], at=0, example={"observation": torch.zeros(SIZE + 1)})
+        return actor_value(network, SPECS[kind], policy_gain=1.0).double()
+
+    settings, model = make_settings(**DAAC), stack([linear(seed) for seed in SEEDS[:2]])
+    twin = copy.deepcopy(model)
+    phases, compiled = daac_phases(model, settings, SEEDS[:2]), compiled_daac_phases(twin, settings, SEEDS[:2])
+    learn(model, phases, SEEDS[:2], range(2))
+    learn(twin, compiled, SEEDS[:2], range(2))
+    assert_equal_to(all_tensors(twin, compiled), all_tensors(model, phases), 1e-12)
 
 
 def test_in_float32_they_differ_by_rounding():
