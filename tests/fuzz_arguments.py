@@ -513,8 +513,9 @@ class Script(NamedTuple):
     given: tuple[str, ...] = ()
 
 
+LEARNERS = ("sac", "td3", "ddpg", "ppo", "daac", "idaac", "trpo")
 SCRIPTS = {
-    **{f"control {a}": Script("control", (f"algorithm={a}",)) for a in ("sac", "td3", "ddpg", "ppo", "trpo")},
+    **{f"control {a}": Script("control", (f"algorithm={a}",)) for a in LEARNERS},
     "smallest_actor": Script("control", ("algorithm=td3",)),
     "toy": Script(""),
     "procgen": Script(""),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.settings import FINAL_SEED
 
@@ -28,7 +27,7 @@ def control_returns():
 def test_every_cell_has_settings(control_returns):
     units = [f"track-{unit}" for unit in control_returns.track_task.HALVES]
     for case in ["pendulum-small", "pendulum-docs", *units]:
-        for algorithm in CONTROL_ALGORITHMS.keys() - {"trpo"}:
+        for algorithm in control_returns.ALGORITHMS:
             config = control_returns.make_settings(case, algorithm)
             assert config.final_episodes == 100
             assert (config.env == "pendulum") == case.startswith("pendulum")

@@ -47,6 +47,7 @@ METHODS_LEFT_OUT = {
     **dict.fromkeys(
         ["sample", "act", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"], "PER_STEP"
     ),
+    "head": "PER_STEP",
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
     ),
@@ -102,10 +103,12 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
-    **dict.fromkeys(["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents"], "RECORD"),
+    **dict.fromkeys(
+        ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
+    ),
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
-    **dict.fromkeys(["check_alone", "like", "metric", "unique"], "RECORD"),
+    **dict.fromkeys(["for_agents", "like", "metric", "unique"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
@@ -609,6 +612,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "CompiledAgents": lambda: {"model": stacked()},
     "CompiledPhase": lambda: {"model": stacked(), "settings": on_policy()},
     "not_known": lambda: {"model": stacked()},
+    "compiled_daac_phases": lambda: {"model": stacked(), "settings": on_policy(algorithm="daac"), "seeds": [0, 1]},
     "on_policy.compiled_phase.not_compiled": lambda: {"model": stacked(), "settings": on_policy()},
     "perceptron_layers": lambda: {"module": nn.Sequential(*blocks()), "part": "policy"},
     "train_on_policy": lambda: _train_on_policy(),

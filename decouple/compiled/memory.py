@@ -7,7 +7,8 @@
 An agent's numbers are `COPIES` copies of its parameters, one after another: the parameters themselves, the target
 networks, the gradient, and Adam's two moments for the critics' optimizer and for the policy's. Each copy holds the
 trunk's layers, the policy's, then critic after critic; each layer its weight (in, out), row by row, and its bias. A
-policy whose normal has a scale of its own, not computed by a layer, keeps the scale's numbers behind its layers.
+policy whose normal has a scale of its own, not computed by a layer, keeps the scale's numbers behind its layers, and
+behind them those of a further linear head, if it has one.
 """
 
 from __future__ import annotations
@@ -52,12 +53,19 @@ class AgentShape(NamedTuple):
     """An agent's layers, part by part; each critic's first layer reads the trunk's output and, after it, the action.
 
     `scales`: numbers of the policy's own scale, a parameter; 0 where a layer computes the scale, or there is none.
+    `head`: inputs of the policy's further head, with one output, as DAAC's advantage; 0 where there is none.
     """
 
     trunk: Sequence[Layer]
     policy: Sequence[Layer]
     critics: Sequence[Sequence[Layer]]
     scales: int = 0
+    head: int = 0
+
+    @property
+    def of_head(self) -> int:
+        """The numbers of the further head: weight (in, 1) and bias (1,)."""
+        return self.head + 1 if self.head else 0
 
 
 class Tables:
@@ -93,8 +101,8 @@ class Tables:
                     place = bias + layer.outputs
                 if name == "policy":
                     agent[SCALE] = place
-                    sizes[name] += shape.scales
-                    place += shape.scales
+                    sizes[name] += shape.scales + shape.of_head
+                    place += shape.scales + shape.of_head
             agent[CRITICS], agent[START], agent[SIZE] = len(shape.critics), start, place - start
             agent[[TRUNK_SIZE, POLICY_SIZE, CRITICS_SIZE]] = list(sizes.values())
             start += COPIES * (place - start)
@@ -121,6 +129,13 @@ class Tables:
         """The policy's own scale (A,), as a view of the memory."""
         begin = int(self.agents[agent, SCALE]) + copy * int(self.agents[agent, SIZE])
         return memory[begin : begin + self.shapes[agent].scales]
+
+    def head(self, memory: np.ndarray, agent: int, copy: int = ONLINE) -> tuple[np.ndarray, np.ndarray]:
+        """Weight (in, 1) and bias (1,) of the policy's further head, as views of the memory."""
+        shape = self.shapes[agent]
+        begin = int(self.agents[agent, SCALE]) + copy * int(self.agents[agent, SIZE]) + shape.scales
+        numbers = memory[begin : begin + shape.of_head]
+        return numbers[: shape.head].reshape(shape.head, 1), numbers[shape.head :]
 
     def scratch(self, batch: int) -> int:
         """Numbers that an update of the largest agent with this batch needs beside the memory.

@@ -42,6 +42,7 @@ __all__ = [
     "OneAgent",
     "StackedAgents",
     "agents_of",
+    "check_agent_seeds",
     "check_agents",
     "draw_agents",
     "kind_of_agents",
@@ -248,16 +249,24 @@ def check_agents(env: EnvBase, model: ActorValue, seeds: Sequence[int] | None) -
     if seeds is None:
         if len(batch_size) != 1:
             raise ValueError(f"env must have one batch axis (N,); got batch_size {batch_size}, and no seeds")
+        check_agent_seeds(model, seeds)
+        return
+    check_agent_seeds(model, seeds)
+    if len(batch_size) != 2 or batch_size[0] != stacked:
+        raise ValueError(f"env must have the batch axes (S, N) with S = {stacked} seeds; got batch_size {batch_size}")
+
+
+def check_agent_seeds(model: nn.Module, seeds: Sequence[int] | None) -> None:
+    """Check that there is a seed for each model of a stack, and none without a stack; ValueError otherwise."""
+    stacked = seed_count(model)
+    if seeds is None:
         if stacked is not None:
             raise ValueError(f"seeds must be {stacked} integers, one for each model of the stack; got None")
-        return
-    if len(seeds) != stacked or len(set(seeds)) != len(seeds):
+    elif len(seeds) != stacked or len(set(seeds)) != len(seeds):
         allowed = (
             f"{stacked} different integers, one for each model of the stack" if stacked else "None without a stack"
         )
         raise ValueError(f"seeds must be {allowed}; got {list(seeds)}")
-    if len(batch_size) != 2 or batch_size[0] != stacked:
-        raise ValueError(f"env must have the batch axes (S, N) with S = {stacked} seeds; got batch_size {batch_size}")
 
 
 def _torchrl_collector(env: EnvBase, policy: TensorDictModuleBase, steps: int) -> Collector:

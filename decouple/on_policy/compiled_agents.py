@@ -78,6 +78,7 @@ class CompiledAgents:
 
     Args:
         model: a `stack` of models from `actor_value`.
+        head: weight (S, in, 1) and bias (S, 1, 1) of the policy's further head, as DAAC's advantage; None for none.
 
     Attributes:
         seeds: number of agents, S.
@@ -93,14 +94,14 @@ class CompiledAgents:
     """
 
     @checked()
-    def __init__(self, model: ActorValue):
+    def __init__(self, model: ActorValue, head: tuple[nn.Parameter, nn.Parameter] | None = None):
         why = not_known(model)
         if why is not None:
             raise ValueError(f"model must be a stack of perceptrons on a processor to be compiled: {why}")
         one_blas_thread()
-        self.model, self.key = model, model.in_keys[0]
+        self.model, self.head, self.key = model, head, model.in_keys[0]
         self.seeds = seed_count(model) or 0
-        shape = _shape(model)
+        shape = _shape(model)._replace(head=head[0].shape[1] if head else 0)
         self.tables = Tables([shape] * self.seeds)
         self.dtype = np.dtype(np.float64 if next(model.parameters()).dtype == torch.float64 else np.float32)
         self.memory = self.tables.memory(self.dtype)
@@ -148,6 +149,12 @@ class CompiledAgents:
                     to_weight, to_bias = self.tables.layer(self.memory, agent, row, copy_of)
                     yield to_weight, weight[agent]
                     yield to_bias, bias[agent, 0]
+        weight, bias = (of(parameter) for parameter in self.head) if self.head else (None, None)
+        if weight is not None and bias is not None:
+            for agent in range(self.seeds):
+                to_weight, to_bias = self.tables.head(self.memory, agent, copy_of)
+                yield to_weight, weight[agent]
+                yield to_bias, bias[agent, 0]
         for scale in self._scales:
             tensor = of(scale.state_independent_scale)
             if tensor is not None:
@@ -165,7 +172,7 @@ class CompiledAgents:
         Returns:
             Action, (S, N, A), an index (S, N) or one-hot (S, N, n); log-probability (S, N); value (S, N, 1).
         """
-        from decouple.compiled.ppo import act
+        from decouple.compiled.rollouts import act
 
         _, games, _ = observation.shape
         drawn = noise.uniform(games, 1) if self.discrete else noise.normal(games, self.widths[1])
@@ -175,7 +182,7 @@ class CompiledAgents:
             *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
             self._scratch_for(games)[0], actions, log_probs, values,
         )  # fmt: skip
-        with self._compiling("act"):
+        with self._compiling("rollouts-act"):
             act(*arguments, 0, self.seeds)
         action = torch.from_numpy(actions)
         if self.discrete:
@@ -186,16 +193,16 @@ class CompiledAgents:
 
     def judge(self, observation: Tensor) -> Tensor:
         """Values of observations (S, *B, O) by the parameters in memory, (S, *B, 1)."""
-        from decouple.compiled.ppo import judge
+        from decouple.compiled.rollouts import judge
 
         rows = self._array(observation.reshape(self.seeds, -1, observation.shape[-1]))  # (S, M, O)
         values = np.empty(rows.shape[:2], dtype=self.dtype)
-        self.spread("judge", judge, BLOCK, *self.network, rows, BLOCK, SCRATCH, values)
+        self.spread("rollouts-judge", judge, BLOCK, *self.network, rows, BLOCK, SCRATCH, values)
         return torch.from_numpy(values).view(*observation.shape[:-1], 1)
 
     def estimate_advantages(self, rollout: TensorDictBase, gamma: float, gae_lambda: float) -> None:
         """Write `advantage`, standardised over each agent's frames, and `value_target`, both (S, N, T, 1)."""
-        from decouple.compiled.ppo import estimate
+        from decouple.compiled.rollouts import estimate
 
         following: TensorDictBase = rollout["next"]
         numbers = [following["reward"], rollout["state_value"], following["state_value"]]
@@ -203,7 +210,7 @@ class CompiledAgents:
         advantages, targets = (np.empty(rollout.batch_size, dtype=self.dtype) for _ in range(2))
         discount = np.float32(gamma)  # TorchRL's GAE holds its settings in float32
         self.spread(
-            "estimate", estimate, 0, *(self._array(each.squeeze(-1)) for each in numbers),
+            "rollouts-estimate", estimate, 0, *(self._array(each.squeeze(-1)) for each in numbers),
             *(np.ascontiguousarray(each) for each in ends), float(discount), float(discount * np.float32(gae_lambda)),
             advantages, targets,
         )  # fmt: skip
@@ -238,7 +245,7 @@ class CompiledAgents:
         """Around a kernel's call; yields True, and says that it is compiled, at its first call in the process."""
         first = name not in self._called
         self._called.add(name)
-        with compiling(f"ppo-{name}-{self.dtype}") if first else contextlib.nullcontext():
+        with compiling(f"{name}-{self.dtype}") if first else contextlib.nullcontext():
             yield first
 
     def _scratch_for(self, batch: int) -> list[np.ndarray]:

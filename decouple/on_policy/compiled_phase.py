@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torchrl.objectives import ClipPPOLoss
 
 from decouple.checks import check_setting, checked
 from decouple.compiled.memory import CRITIC_MEAN, CRITIC_SQUARE
@@ -26,7 +27,8 @@ from decouple.networks.separation import norms_and_cosine
 from decouple.on_policy.agents import Metric
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.compiled_agents import SCRATCH, CompiledAgents, not_known
-from decouple.on_policy.phases import metric
+from decouple.on_policy.losses import AdvantageLoss, ValueLoss
+from decouple.on_policy.phases import Phase, metric
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.seeding import SeedNoise
 
@@ -35,7 +37,8 @@ __all__ = ["CompiledPhase", "not_compiled"]
 
 @checked()
 def not_compiled(model: ActorValue, settings: OnPolicySettings) -> str | None:
-    """Why kernels cannot train a model's agents by PPO, for a message; None where they can: `not_known`, in fp32."""
+    """Why kernels cannot train a model's agents by PPO or DAAC, for a message; None where they can: in fp32, and
+    `not_known` knows the model."""
     if settings.precision != "fp32":
         return f"precision is {settings.precision}, and kernels compute in the parameters' type"
     return not_known(model)
@@ -59,10 +62,33 @@ class CompiledPhase:
     @checked()
     def __init__(self, model: ActorValue, settings: OnPolicySettings):
         check_setting("precision", settings.precision, ("fp32",).__contains__, "fp32 with compiled kernels")
-        self.agents = CompiledAgents(model)
-        (self.phase,) = ppo_phases(model, settings)
-        self.name, self.every, self.minibatches = self.phase.name, self.phase.every, self.phase.minibatches
-        self.steps = np.zeros(self.agents.seeds, dtype=np.int64)
+        (phase,) = ppo_phases(model, settings)
+        self._hold(CompiledAgents(model), phase)
+
+    def _hold(self, agents: CompiledAgents, phase: Phase) -> None:
+        self.agents, self.phase = agents, phase
+        self.name, self.every, self.minibatches = phase.name, phase.every, phase.minibatches
+        self.steps = np.zeros(agents.seeds, dtype=np.int64)
+
+    # ------------------------------------------------------------------------------------- what tells the phases apart
+
+    def _kernel(self) -> tuple[str, Any]:
+        """The kernel of an epoch, and its name."""
+        from decouple.compiled.ppo import epoch
+
+        return "ppo-epoch", epoch
+
+    @property
+    def _moments_in(self) -> tuple[int, int]:
+        """The copies of the memory that hold Adam's two moments."""
+        return CRITIC_MEAN, CRITIC_SQUARE
+
+    @property
+    def _trains_trunk(self) -> bool:
+        cut = self.agents.model.cut
+        return cut.policy_gradient > 0 or cut.value_gradient > 0
+
+    # ---------------------------------------------------------------------------------------------------- as the loop's
 
     def state_dict(self) -> dict:
         return self.phase.state_dict()
@@ -89,12 +115,12 @@ class CompiledPhase:
         Returns:
             The metrics of `run_phase`. `policy/max_ratio` is of whole minibatches.
         """
-        from decouple.compiled.ppo import METRICS, epoch
+        from decouple.compiled.losses import METRICS
 
         check_setting("precision", precision, ("fp32",).__contains__, "fp32 with compiled kernels")
         if not isinstance(shuffle, SeedNoise):
             raise ValueError(f"shuffle must be the SeedNoise of a stacked model; got {type(shuffle).__name__}")
-        agents, phase = self.agents, self.phase
+        agents, phase, (name, epoch) = self.agents, self.phase, self._kernel()
         rows = self._frames(batch)
         rates = np.array([self._rates()] * agents.seeds)
         self._read()
@@ -102,7 +128,7 @@ class CompiledPhase:
         for number in range(phase.epochs):
             orders = shuffle.permutations(rows.shape[1]).numpy()
             agents.spread(
-                "epoch", epoch, -(-rows.shape[1] // phase.minibatches), *agents.network[:3], rates, agents.memory,
+                name, epoch, -(-rows.shape[1] // phase.minibatches), *agents.network[:3], rates, agents.memory,
                 self.steps, rows, orders, agents.widths, agents.discrete, agents.bounds, phase.minibatches, number == 0,
                 SCRATCH, found[number],
             )  # fmt: skip
@@ -114,7 +140,7 @@ class CompiledPhase:
 
     def _frames(self, batch: TensorDictBase) -> np.ndarray:
         """The rollout as frames of the kernels, (S, B, W)."""
-        from decouple.compiled.ppo import ADVANTAGE, BEHIND, TARGET, VALUE, prepare
+        from decouple.compiled.rollouts import ADVANTAGE, BEHIND, TARGET, VALUE, prepare
 
         agents, (seeds, frames) = self.agents, batch.batch_size
         observed, acts = agents.widths
@@ -127,24 +153,30 @@ class CompiledPhase:
             action = (action.long().argmax(-1) if agents.one_hot else action).unsqueeze(-1)
         actions = np.ascontiguousarray(action.numpy(), dtype=agents.dtype)
         log_probs = np.ascontiguousarray(batch["action_log_prob"].numpy(), dtype=agents.dtype)
-        agents.spread("prepare", prepare, 0, rows, actions, log_probs, agents.widths, agents.discrete, agents.bounds)
+        agents.spread(
+            "rollouts-prepare", prepare, 0, rows, actions, log_probs, agents.widths, agents.discrete, agents.bounds
+        )
         return rows
 
     def _rates(self) -> list[float]:
         """The settings as the kernels read them; from the losses and the optimizer, which a checkpoint may change."""
-        policy, value = cast("list[Any]", self.phase.losses)
         (group,) = self.phase.optimizer.param_groups
         most = self.phase.max_grad_norm
         cut = self.agents.model.cut
-        return [
-            group["lr"], group["eps"], math.inf if most is None else most, cut.policy_gradient, cut.value_gradient,
-            *(float(bound) for bound in policy._clip_bounds), float(policy.entropy_coeff), float(value.coeff),
-            math.inf if value.clip_value is None else float(value.clip_value),
-        ]  # fmt: skip
+        policy, value, advantage = map(self._loss, (ClipPPOLoss, ValueLoss, AdvantageLoss))
+        of_policy = [*policy._clip_bounds, policy.entropy_coeff] if policy else [0, 0, 0]
+        of_value = [value.coeff, math.inf if value.clip_value is None else value.clip_value] if value else [0, math.inf]
+        of_advantage = advantage.coeff if advantage else 0
+        general = group["lr"], group["eps"], math.inf if most is None else most, cut.policy_gradient, cut.value_gradient
+        return [float(each) for each in (*general, *of_policy, *of_value, of_advantage)]
+
+    def _loss(self, kind: type) -> Any:
+        """The phase's loss of a kind, or None."""
+        return next((loss for loss in self.phase.losses if isinstance(loss, kind)), None)
 
     def _metrics(self, found: np.ndarray, rate: np.ndarray) -> dict[str, Metric]:
         """What `run_phase` returns, from each minibatch's numbers, (epochs, S, minibatches, METRICS)."""
-        from decouple.compiled import ppo
+        from decouple.compiled import losses
 
         dtype = next(self.agents.model.parameters()).dtype
         means = found.mean((0, 2))  # (S, METRICS)
@@ -152,21 +184,26 @@ class CompiledPhase:
         def own(column: int) -> Tensor:
             return torch.from_numpy(means[:, column].copy()).to(dtype)
 
-        metrics: dict[str, Metric] = {
-            "loss/objective": own(ppo.OBJECTIVE),
-            "policy/clip_fraction": float(means[:, ppo.CLIP_FRACTION].mean()),
-            "policy/kl_approx": float(means[:, ppo.KL].mean()),
-            "policy/entropy": float(means[:, ppo.ENTROPY].mean()),
-            "loss/entropy": -rate[ppo.ENTROPY_COEFF] * own(ppo.ENTROPY),
-            "policy/max_ratio": float(found[..., ppo.MAX_RATIO].max(1).mean()),
-            "policy/mean_ratio": float(means[:, ppo.MEAN_RATIO].mean()),
+        of_policy: dict[str, Metric] = {
+            "loss/objective": own(losses.OBJECTIVE),
+            "policy/clip_fraction": float(means[:, losses.CLIP_FRACTION].mean()),
+            "policy/kl_approx": float(means[:, losses.KL].mean()),
+            "policy/entropy": float(means[:, losses.ENTROPY].mean()),
+            "loss/entropy": -rate[losses.ENTROPY_COEFF] * own(losses.ENTROPY),
+            "policy/max_ratio": float(found[..., losses.MAX_RATIO].max(1).mean()),
+            "policy/mean_ratio": float(means[:, losses.MEAN_RATIO].mean()),
         }
-        if rate[ppo.CLIP_VALUE] != math.inf:
-            metrics["value/clip_fraction"] = own(ppo.VALUE_CLIPPED)
-        metrics |= {"loss/critic": own(ppo.CRITIC_LOSS), f"grad_norm/{self.name}": own(ppo.NORM)}
-        live = self.agents.model.at > 0 and (rate[ppo.POLICY_GRADIENT] > 0 or rate[ppo.VALUE_GRADIENT] > 0)
+        metrics = of_policy if self._loss(ClipPPOLoss) else {}
+        if self._loss(AdvantageLoss):
+            metrics["loss/advantage"] = own(losses.ADVANTAGE_LOSS)
+        if rate[losses.CLIP_VALUE] != math.inf:
+            metrics["value/clip_fraction"] = own(losses.VALUE_CLIPPED)
+        if self._loss(ValueLoss):
+            metrics["loss/critic"] = own(losses.CRITIC_LOSS)
+        metrics[f"grad_norm/{self.name}"] = own(losses.NORM)
+        live = self.agents.model.at > 0 and (rate[losses.POLICY_GRADIENT] > 0 or rate[losses.VALUE_GRADIENT] > 0)
         if live:
-            columns = {"policy": ppo.CUT_POLICY, "value": ppo.CUT_VALUE, "product": ppo.CUT_PRODUCT}
+            columns = {"policy": losses.CUT_POLICY, "value": losses.CUT_VALUE, "product": losses.CUT_PRODUCT}
             first = torch.from_numpy(found[0, :, 0]).float()  # (S, METRICS)
             cuts = norms_and_cosine({name: first[:, column] for name, column in columns.items()})
             metrics |= {f"cut/{self.name}_{name}": metric(value) for name, value in cuts.items()}
@@ -189,9 +226,8 @@ class CompiledPhase:
         """Copy the memory into the model's parameters and Adam's moments."""
         self.agents.write()
         state = self.phase.optimizer.state
-        cut = self.agents.model.cut
-        stays = () if cut.policy_gradient or cut.value_gradient else tuple(self.agents.model.trunk.parameters())
-        trained = [p for p in self.agents.model.parameters() if not any(p is each for each in stays)]
+        stays = () if self._trains_trunk else tuple(self.agents.model.trunk.parameters())
+        trained = [p for p in self.phase.parameters() if not any(p is each for each in stays)]
         for parameter in trained:
             own = state[parameter]
             if "step" not in own:
@@ -204,5 +240,5 @@ class CompiledPhase:
     def _moments(self) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Each piece of memory that holds Adam's moments, with its part of the optimizer's state."""
         state = self.phase.optimizer.state
-        for copy_of, name in ((CRITIC_MEAN, "exp_avg"), (CRITIC_SQUARE, "exp_avg_sq")):
+        for copy_of, name in zip(self._moments_in, ("exp_avg", "exp_avg_sq"), strict=True):
             yield from self.agents.places(copy_of, lambda parameter, name=name: state.get(parameter, {}).get(name))

@@ -8,7 +8,7 @@ A stacked model's loss is not averaged over samples, so that each agent has a me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,15 +17,17 @@ from torch import Tensor, distributions, nn
 from torchrl.objectives import ClipPPOLoss, LossModule
 
 from decouple.networks.actor_value import ActorValue
-from decouple.on_policy.agents import OneAgent, kind_of_agents
+from decouple.networks.stacking import stack
+from decouple.on_policy.agents import check_agent_seeds, kind_of_agents
 from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.seeding import splitmix64
 
 __all__ = [
     "adam",
     "advantage_loss",
-    "check_alone",
+    "for_agents",
     "like",
     "policy_loss",
     "policy_phase",
@@ -65,12 +67,20 @@ def value_loss(model: ActorValue, coeff: float, clip_value: float | None) -> Los
     return loss
 
 
-def advantage_loss(model: ActorValue, settings: OnPolicySettings) -> nn.Module:
-    """DAAC's advantage loss `advantage_coeff L_A`, with a new advantage head on the policy's features."""
-    sizes = model.policy_size, model.action_size
-    advantage_head = AdvantageHead(*sizes, discrete=model.discrete, space=model.action_space)
-    head = TensorDictModule(like(model, advantage_head), ["policy_hidden", "action"], ["action_advantage"])
-    return AdvantageLoss(head, coeff=settings.advantage_coeff)
+def advantage_loss(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[int] | None = None) -> AdvantageLoss:
+    """DAAC's advantage loss `advantage_coeff L_A`, with a new advantage head on the policy's features.
+
+    `seeds`: seeds of a stacked model's agents, for their heads' initialisation; None for one agent.
+    """
+
+    def make() -> AdvantageHead:
+        sizes = model.policy_size, model.action_size
+        return AdvantageHead(*sizes, discrete=model.discrete, space=model.action_space)
+
+    head = TensorDictModule(for_agents(model, make, seeds), ["policy_hidden", "action"], ["action_advantage"])
+    loss = AdvantageLoss(head, coeff=settings.advantage_coeff)
+    loss.reduction = kind_of_agents(model).reduction
+    return loss
 
 
 def policy_phase(
@@ -112,6 +122,32 @@ def value_phase(model: ActorValue, settings: OnPolicySettings, *, clipped: bool 
     )
 
 
+def for_agents(
+    model: nn.Module, make: Callable[[], nn.Module], seeds: Sequence[int] | None, stream: int = 0
+) -> nn.Module:
+    """A new module beside a model, initialised at random: one agent's, or a stack of one for each of S agents.
+
+    Args:
+        model: the model; the module gets its device and type.
+        make: function that makes one agent's module.
+        seeds: seeds of a stack's agents, from each of which alone its module is initialised. None for one agent, whose
+            module is drawn from torch's generator.
+        stream: number that tells the modules of one model apart.
+
+    Raises:
+        ValueError: seeds that are not different or not as many as the model's.
+    """
+    check_agent_seeds(model, seeds)
+    if seeds is None:
+        return like(model, make())
+    modules = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.manual_seed(splitmix64(splitmix64(int(seed)) + 1 + stream) % 2**63)
+            modules.append(make())
+    return like(model, stack(modules))
+
+
 def like(model: nn.Module, module: nn.Module) -> nn.Module:
     """The module, moved to the model's device and type."""
     return module.to(next(model.parameters()))
@@ -125,9 +161,3 @@ def unique(*modules: nn.Module) -> list[nn.Parameter]:
 def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
     """Adam with the settings' learning rate and epsilon."""
     return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
-
-
-def check_alone(model: ActorValue, algorithm: str) -> None:
-    """Check that the model is not stacked; ValueError with the algorithm's name otherwise."""
-    if kind_of_agents(model) is not OneAgent:
-        raise ValueError(f"model must not be stacked for {algorithm}: only PPO and TRPO train several seeds at once")

@@ -83,9 +83,10 @@ class Phase:
             losses read the observation themselves.
         train_features: True where gradients flow into the features.
         prepare: function that adds keys to the flat rollout (B,) before the first epoch.
-        adversary: a phase that steps first on each of this phase's minibatches. Its own epochs, every, prepare and
-            adversary stay at the defaults. It computes the features itself, without gradient, since its step on the
-            whole minibatch must come before this phase's first micro-batch.
+        draw: function that does so by random numbers: it gets the rollout, and what draws the minibatches.
+        adversary: a phase that steps first on each of this phase's minibatches. Its own epochs, every, prepare,
+            draw and adversary stay at the defaults. It computes the features itself, without gradient, since its step
+            on the whole minibatch must come before this phase's first micro-batch.
         name: prefix of the phase's metrics.
     """
 
@@ -98,6 +99,7 @@ class Phase:
     features: TensorDictModuleBase | None = None
     train_features: bool = True
     prepare: Callable[[TensorDictBase], object] | None = None
+    draw: Callable[[TensorDictBase, torch.Generator | SeedNoise], object] | None = field(default=None, kw_only=True)
     adversary: Phase | None = None
     name: str = "joint"
     captured: bool = field(default=False, init=False, repr=False)
@@ -110,8 +112,8 @@ class Phase:
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
             raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
-        if self.adversary and (self.adversary.prepare or self.adversary.adversary):
-            raise ValueError("adversary must have no prepare and no adversary of its own")
+        if self.adversary and (self.adversary.prepare or self.adversary.draw or self.adversary.adversary):
+            raise ValueError("adversary must have no prepare, no draw and no adversary of its own")
         if self.max_grad_norm is not None:
             check_setting("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
 
@@ -201,6 +203,8 @@ def run_phase(
     """
     if phase.prepare:
         phase.prepare(batch)
+    if phase.draw:
+        phase.draw(batch, shuffle)
     agents = agents_of(shuffle)
     step = _step_on(phase, agents, batch)
     sums: dict[str, Tensor] = {}

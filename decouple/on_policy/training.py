@@ -69,8 +69,9 @@ def train_on_policy(
     Args:
         env: batched environment (N,) with `observation`, a scalar `reward` (N, 1) and, for returns to be logged,
             `episode_reward` and `step_count` (TorchRL's RewardSum and StepCounter). A run resumes exactly if the
-            environment's `state_dict` holds all its state, as that of `procgen_env` does. IDAAC reads `level_seed`
-            (N, 1) and `step_count` too. With `seeds` (S, N); row s must not depend on the others.
+            environment's `state_dict` holds all its state, as that of `procgen_env` does. IDAAC reads
+            `step_count` too and, where there are levels, `level_seed` (N, 1). With `seeds` (S, N); row s must not
+            depend on the others.
         model: a model from `actor_value`; with `seeds` a `stack` of S of them.
         phases: phases from `ppo_phases`, `daac_phases`, `idaac_phases`, `trpo_phases`, or your own.
         settings: the training loop's settings.

@@ -96,9 +96,11 @@ def test_every_task_composes_with_every_algorithm_at_its_published_size(algorith
         assert isinstance(settings.learning, CONTROL_ALGORITHMS[algorithm].keys.parts["learning"])
         assert settings.env == task and settings.seeds == 6
         if task != "toy":
-            published = {"sac": [256, 256], "td3": [400, 300], "ddpg": [400, 300], "ppo": [64, 64], "trpo": [64, 64]}
-            ml_agents = task == "foodcollector" and algorithm in ("sac", "ppo")  # whose |128,128| Table I prints
-            assert settings.actor == settings.critic == ([128, 128] if ml_agents else published[algorithm])
+            published = {"sac": [256, 256], "td3": [400, 300], "ddpg": [400, 300]}
+            ml_agents = task == "foodcollector" and algorithm in ("sac", "ppo", "daac", "idaac")  # Table I's |128,128|
+            assert (
+                settings.actor == settings.critic == ([128, 128] if ml_agents else published.get(algorithm, [64, 64]))
+            )
             assert [tuple(size) for size in search.sizes] == list(SIZES) and search.threshold == "baseline"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from decouple.on_policy.algorithms.idaac import idaac_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.losses import ValueLoss
 from decouple.on_policy.phases import Phase, RolloutPhase, run_phase
-from decouple.on_policy.rollouts import add_next_values, normalise_advantages
+from decouple.on_policy.rollouts import SeededPolicy, add_next_values, normalise_advantages
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.training import train_on_policy
 from decouple.seeding import SeedNoise
@@ -173,6 +174,88 @@ def test_each_of_three_agents_trained_at_once_becomes_what_it_becomes_alone(kind
         assert max(row["grad_norm/joint"] for row in own) > 0.5  # clipping was at work
         assert all(row["train/episodes"] > 0 for row in own)
     assert (k > 0) == any(name.startswith("cut/joint_cosine/seed") for name in rows[0])
+
+
+@pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
+@pytest.mark.parametrize(("kind", "k"), [("continuous", 0), ("one-hot", 1)])
+def test_daac_and_idaac_agents_trained_at_once_become_what_they_become_alone(make_phases: Any, kind: str, k: int):
+    """Also their advantage heads and classifiers, which the phases make, and the partners, which the seeds draw."""
+    models, found = [make_model(seed, kind, k) for seed in SEEDS], []
+    settings = make_settings(order_coeff=0.5)
+    for seeds in (SEEDS, *([seed] for seed in SEEDS)):
+        torch.manual_seed(len(found))
+        made = partial(make_phases, seeds=seeds)
+        own = [models[SEEDS.index(seed)] for seed in seeds]
+        found.append(train(own, seeds, settings, kind, make_phases=made))
+    (together, rows), *apart = found
+    for index, ((alone,), own) in enumerate(apart):
+        assert_close(together[index], alone)
+        names = [name for name in own[-1] if name.startswith("loss/")]
+        assert {"loss/advantage", "loss/critic"} | ({"loss/order"} if make_phases is idaac_phases else set()) <= {
+            *names
+        }
+        each = [rows[-1][f"{name}/seed{SEEDS[index]}"] for name in names]
+        assert each == pytest.approx([own[-1][name] for name in names], rel=1e-6)
+
+
+@pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
+def test_on_the_same_frames_a_stacked_daac_or_idaac_agent_learns_what_an_unstacked_one_learns(make_phases: Any):
+    """With the same advantage head, and one partner for all frames, whatever draws them."""
+    model, settings = make_model(3, "discrete", 1), make_settings(minibatches=1, order_coeff=0.5)
+    stacked, alone = stack([model]), copy.deepcopy(model)
+    own, theirs = make_phases(stacked, settings, [3]), make_phases(alone, settings)
+    frames, noise = 20, SeedNoise([1])
+    rollout = TensorDict({"observation": noise.normal(frames, SIZE + 1).double()}, (1, frames))
+    SeededPolicy(stacked, noise)(rollout)
+    for key in ("advantage", "value_target"):
+        rollout[key] = noise.normal(frames, 1).double()
+    rollout["step_count"] = torch.arange(frames).view(1, frames, 1)
+    rollout["level_seed"] = torch.arange(frames).view(1, frames, 1)  # each frame is its own partner
+    _copy_heads(own[0], theirs[0])
+    for phase, of_torch in zip(own, theirs, strict=True):
+        expected = run_phase(of_torch, rollout[0], torch.Generator(), micro_batch=1000)
+        found = run_phase(phase, rollout, SeedNoise([3]), micro_batch=1000)
+        names = [name for name in found if name.startswith(("loss/", "grad_norm/", "order/", "cut/"))]
+        assert [float(found[name]) for name in names] == pytest.approx([expected[name] for name in names])
+    (trained,) = trained_of(stacked, [model])
+    assert_close(trained, alone)
+
+
+def _copy_heads(phase: Phase, to: Phase) -> None:
+    """Copy the stacked phase's own modules, of one agent, into those of an unstacked phase."""
+    stacked = [*phase.losses, *(phase.adversary.losses if phase.adversary else [])]
+    alone = [*to.losses, *(to.adversary.losses if to.adversary else [])]
+    with torch.no_grad():
+        for own, other in zip(stacked, alone, strict=True):
+            for one, two in zip(own.parameters(), other.parameters(), strict=True):
+                two.copy_(one[0].T if one[0].T.shape == two.shape else one[0].reshape(two.shape))
+
+
+def trained_of(stacked: ActorValue, models: list[ActorValue]) -> list[ActorValue]:
+    trained = copy.deepcopy(models)
+    unstack(stacked, trained)
+    return trained
+
+
+def test_a_task_without_levels_is_one_level():
+    """Partners come from all of an agent's frames, by its own random numbers, and none from another agent's."""
+    models, settings = [make_model(seed) for seed in SEEDS], make_settings(total_frames=N * T)
+    together = stack(models)
+    phases = idaac_phases(together, settings, SEEDS)
+    train_on_policy(Drift(SEEDS), together, phases, settings, log=lambda *_: None, seeds=SEEDS)
+    rollout = TensorDict({"observation": torch.arange(3 * 40.0).view(3, 40, 1)}, (3, 40))
+    rollout["step_count"] = torch.arange(40).expand(3, 40).unsqueeze(-1)
+    draw = phases[0].draw
+    assert draw is not None
+    partners = []
+    for shuffle in (SeedNoise(SEEDS), SeedNoise(SEEDS)):
+        draw(rollout, shuffle)
+        drawn = rollout["partner", "observation"].squeeze(-1).long()  # (3, 40)
+        assert torch.equal(drawn // 40, torch.arange(3).unsqueeze(1).expand(3, 40))
+        assert all(len(own.unique()) > 15 for own in drawn) and not torch.equal(drawn[0], drawn[1] - 40)
+        assert torch.equal(rollout["partner", "step_count"].squeeze(-1), drawn % 40)
+        partners.append(drawn)
+    assert torch.equal(*partners)
 
 
 def test_a_clip_that_one_seeds_values_are_beyond_is_told_with_the_seed():
@@ -347,9 +430,14 @@ def test_seeds_model_and_environment_must_be_of_equally_many_agents():
 
 
 @pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
-def test_daac_and_idaac_refuse_a_stacked_model(make_phases: Any):
-    with pytest.raises(ValueError, match=r"model must not be stacked for I?DAAC"):
-        make_phases(stack([make_model(0)]), make_settings())
+def test_daac_and_idaac_take_a_seed_for_each_model_of_a_stack(make_phases: Any):
+    stacked, settings = stack([make_model(seed) for seed in (0, 1)]), make_settings()
+    with pytest.raises(ValueError, match="seeds must be 2 integers, one for each model of the stack; got None"):
+        make_phases(stacked, settings)
+    with pytest.raises(ValueError, match=r"seeds must be 2 different integers, .*; got \[4, 4\]"):
+        make_phases(stacked, settings, [4, 4])
+    with pytest.raises(ValueError, match=r"seeds must be None without a stack; got \[4\]"):
+        make_phases(make_model(0), settings, [4])
 
 
 def test_a_loss_that_has_averaged_over_the_seeds_is_refused():

@@ -1,7 +1,7 @@
 """The S agents of a cell, trained as one batch: their training, their policies, and loading them.
 
 agents = OffPolicyAgents(config, models)                # SAC, TD3, DDPG
-agents = OnPolicyAgents(config, models, ppo_phases)     # PPO, TRPO
+agents = OnPolicyAgents(config, models, ppo_phases)     # PPO, DAAC, IDAAC, TRPO
 agents.train(env, failed, resume=None, log=print, ...)
 agents.models()                                         # each agent as a model of its own
 """
@@ -18,7 +18,6 @@ from tensordict.nn import TensorDictModuleBase
 from torchrl.envs import EnvBase
 
 from decouple.checks import check_setting
-from decouple.networks.actor_value import ActorValue
 from decouple.networks.stacking import stack, unstack
 from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
 from decouple.off_policy.learners import make_learner
@@ -135,18 +134,27 @@ class OnPolicyAgents:
         self,
         config: ControlSettings,
         models: Sequence[Any],
-        phases_of: Callable[[ActorValue, Any], Sequence[RolloutPhase]],
-        compiled: Callable[[ActorValue, Any], RolloutPhase] | None = None,
+        phases_of: Callable[..., Sequence[RolloutPhase]],
+        compiled: Callable[..., Sequence[RolloutPhase]] | None = None,
+        *,
+        own_modules: bool = False,
     ):
-        """`phases_of` makes the algorithm's phases, and `compiled` its phase by kernels, if it has them."""
+        """The agents.
+
+        Args:
+            config: the run's settings.
+            models: one agent's networks for each seed.
+            phases_of: function that makes the algorithm's phases of a stacked model and the algorithm's settings.
+            compiled: function that makes the same phases by kernels; None where there are none.
+            own_modules: True where phases have modules of their own, as DAAC's advantage head: the functions then get
+                the seeds too, from which these are initialised.
+        """
         self.config, self.alone, self.model = config, list(models), stack(models)
         why = "its phases have no kernels" if compiled is None else phase_not_compiled(self.model, config.learning)
         if config.update == "compiled":
             check_setting("update", config.update, lambda _: why is None, f"auto or batched here: {why}")
-        if compiled and why is None and config.update in ("auto", "compiled"):
-            self.phases: Sequence[RolloutPhase] = [compiled(self.model, config.learning)]
-        else:
-            self.phases = phases_of(self.model, config.learning)
+        make = compiled if compiled and why is None and config.update in ("auto", "compiled") else phases_of
+        self.phases = make(self.model, config.learning, *([config.all_seeds] if own_modules else []))
         self.policy = ModePolicy(self.model)
         self.update = _told(self.phases[0], CompiledPhase, why, config.update)
 

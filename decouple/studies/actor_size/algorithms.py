@@ -21,8 +21,11 @@ from decouple.checks import check_setting, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
+from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.idaac import idaac_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
+from decouple.on_policy.compiled_daac import compiled_daac_phases
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
@@ -34,7 +37,9 @@ from decouple.studies.actor_size.settings import ControlSettings
 __all__ = [
     "CONTROL_ALGORITHMS",
     "Algorithm",
+    "DAACControl",
     "DDPGControl",
+    "IDAACControl",
     "PPOControl",
     "SACControl",
     "TD3Control",
@@ -110,25 +115,54 @@ DDPGControl = Algorithm(
     OffPolicyAgents,
 )
 
-# PPO; defaults are OpenAI Baselines' ppo2 for MuJoCo, with a constant learning rate. As there, values are clipped where
-# rewards are normalised.
+# OpenAI Baselines' ppo2 for MuJoCo, with a constant learning rate. As there, values are clipped where rewards are
+# normalised.
+BASELINES: dict[str, Any] = {
+    **{"actor": [64, 64], "critic": [64, 64], "policy_gradient": 1.0},
+    **{"actor_activation": "tanh", "critic_activation": "tanh"},
+    **{"actor_gain": 2**0.5, "critic_gain": 2**0.5, "actor_head_gain": 0.01, "critic_head_gain": 1.0},
+    **{"total_frames": 1_000_000, "rollout_steps": 2048, "gamma": 0.99, "learning_rate": 3e-4},
+    "clip_value": "auto",  # 0.2 with normalize_reward, None (no clipping) without
+    **{"entropy_coeff": 0.0, "minibatches": 32, "micro_batch": 1_000_000},
+}
+
+# PPO, as in Baselines.
 PPOControl = Algorithm(
     FlatKeys(
         "PPOControl",
         ControlSettings,
         {"learning": OnPolicySettings},
-        {
-            **{"algorithm": "ppo", "actor": [64, 64], "critic": [64, 64], "policy_gradient": 1.0},
-            **{"actor_activation": "tanh", "critic_activation": "tanh"},
-            **{"actor_gain": 2**0.5, "critic_gain": 2**0.5, "actor_head_gain": 0.01, "critic_head_gain": 1.0},
-            **{"total_frames": 1_000_000, "rollout_steps": 2048, "gamma": 0.99, "learning_rate": 3e-4},
-            "clip_value": "auto",  # 0.2 with normalize_reward, None (no clipping) without
-            **{"entropy_coeff": 0.0, "minibatches": 32, "epochs": 10, "micro_batch": 1_000_000},
-        },
+        {"algorithm": "ppo", **BASELINES, "epochs": 10},
         settle=_clipping,
     ),
     state_value_model,
-    partial(OnPolicyAgents, phases_of=ppo_phases, compiled=CompiledPhase),
+    partial(OnPolicyAgents, phases_of=ppo_phases, compiled=lambda model, settings: [CompiledPhase(model, settings)]),
+)
+
+# DAAC and IDAAC on PPO's settings. Their own are the Procgen study's (Raileanu and Fergus 2021, appendix): one epoch of
+# the policy and nine of the value on each rollout, the advantage loss's weight 0.25, the order loss's 0.001. The paper
+# has no task without levels, and none with these networks.
+DAACControl = Algorithm(
+    FlatKeys(
+        "DAACControl",
+        ControlSettings,
+        {"learning": OnPolicySettings},
+        {"algorithm": "daac", **BASELINES},
+        settle=_clipping,
+    ),
+    state_value_model,
+    partial(OnPolicyAgents, phases_of=daac_phases, compiled=compiled_daac_phases, own_modules=True),
+)
+IDAACControl = Algorithm(
+    FlatKeys(
+        "IDAACControl",
+        ControlSettings,
+        {"learning": OnPolicySettings},
+        {"algorithm": "idaac", **BASELINES},
+        settle=_clipping,
+    ),
+    state_value_model,
+    partial(OnPolicyAgents, phases_of=idaac_phases, own_modules=True),
 )
 
 # TRPO; its own settings are OpenAI Spinning Up's.
@@ -152,6 +186,8 @@ CONTROL_ALGORITHMS: dict[str, Algorithm] = {
     "td3": TD3Control,
     "ddpg": DDPGControl,
     "ppo": PPOControl,
+    "daac": DAACControl,
+    "idaac": IDAACControl,
     "trpo": TRPOControl,
 }
 

@@ -86,7 +86,7 @@ def unit_actions(env: str, backend: str = "auto") -> bool:
 
 @checked()
 def state_value_model(config: ControlSettings, env: EnvBase) -> ActorValue:
-    """One agent of PPO or TRPO: an actor and a value network of the sizes asked for, separated at k.
+    """One agent of PPO, DAAC, IDAAC or TRPO: an actor and a value network of the sizes asked for, separated at k.
 
     Raises:
         ValueError: a separation beyond the shorter network.

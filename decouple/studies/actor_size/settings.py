@@ -48,7 +48,7 @@ class ControlSettings:
     # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
     env: str = "pendulum"
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
-    algorithm: str = "sac"  # sac, td3, ddpg, ppo or trpo
+    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
     separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0

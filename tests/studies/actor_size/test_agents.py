@@ -36,9 +36,20 @@ def test_ppo_learns_by_kernels_where_it_can_and_is_not_told_otherwise(monkeypatc
         agents("ppo", update="compiled")
 
 
-def test_trpo_says_that_it_has_no_kernels():
-    assert agents("trpo").update == "batched updates, since its phases have no kernels"
+def test_daac_learns_by_kernels_where_it_can():
+    pytest.importorskip("numba")
+    made = agents("daac", seeds=2)
+    assert all(isinstance(phase, CompiledPhase) for phase in made.phases) and len(made.phases) == 2
+    assert made.update == "compiled updates" and [phase.every for phase in made.phases] == [1, 1]
+    batched = agents("daac", seeds=2, update="batched", value_every=3)
+    assert [type(phase) for phase in batched.phases] == [Phase] * 2 and batched.update == "batched updates"
+    assert [(phase.name, phase.every) for phase in batched.phases] == [("policy", 1), ("value", 3)]
+
+
+@pytest.mark.parametrize("algorithm", ["idaac", "trpo"])
+def test_idaac_and_trpo_say_that_they_have_no_kernels(algorithm: str):
+    assert agents(algorithm).update == "batched updates, since its phases have no kernels"
     with pytest.raises(
         ValueError, match="update must be auto or batched here: its phases have no kernels; got 'compiled'"
     ):
-        agents("trpo", update="compiled")
+        agents(algorithm, update="compiled")

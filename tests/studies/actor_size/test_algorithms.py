@@ -46,6 +46,16 @@ def test_ppo_clips_values_where_rewards_are_normalised_unless_told_otherwise():
         cell("ppo", clip_value="on")
 
 
+@pytest.mark.parametrize("algorithm", ["daac", "idaac"])
+def test_daac_and_idaac_have_ppos_settings_and_the_papers_own(algorithm):
+    own, ppo = flat(cell(algorithm)), flat(cell("ppo"))
+    assert {name for name in own if own[name] != ppo[name]} == {"algorithm", "epochs"}
+    learning = cell(algorithm).learning
+    assert (learning.policy_epochs, learning.value_epochs, learning.value_every) == (1, 9, 1)
+    assert (learning.advantage_coeff, learning.order_coeff) == (0.25, 0.001)
+    assert cell(algorithm, normalize_reward=True).learning.clip_value == 0.2
+
+
 def test_an_algorithms_settings_have_its_name():
     with pytest.raises(ValueError, match=r"algorithm must be \['sac'\] for SACControl; got 'td3'"):
         SACControl(algorithm="td3")
@@ -57,7 +67,7 @@ def test_an_algorithms_settings_have_its_name():
     ("algorithm", "own"),
     [
         *(("sac", SACSettings), ("td3", TD3Settings), ("ddpg", DDPGSettings), ("ppo", OnPolicySettings)),
-        ("trpo", TRPOSettings),
+        *(("daac", OnPolicySettings), ("idaac", OnPolicySettings), ("trpo", TRPOSettings)),
     ],
 )
 def test_a_run_holds_the_algorithms_settings_as_a_part(algorithm, own):
@@ -66,7 +76,7 @@ def test_a_run_holds_the_algorithms_settings_as_a_part(algorithm, own):
     assert algorithm_of(settings) is CONTROL_ALGORITHMS[algorithm] and settings.algorithm == algorithm
     assert flat(settings) == CONTROL_ALGORITHMS[algorithm].keys.defaults | {
         **{"env": "toy", "gamma": 0.5},
-        **({"clip_value": None} if algorithm == "ppo" else {}),
+        **({"clip_value": None} if algorithm in ("ppo", "daac", "idaac") else {}),
     }
     assert CONTROL_ALGORITHMS[algorithm](**flat(settings)) == settings
 

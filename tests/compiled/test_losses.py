@@ -1,4 +1,4 @@
-"""PPO's kernels beside torch: the squashed normal's entropy and its slopes, also where exponentials overflow."""
+"""Kernels of PPO's and DAAC's losses: a squashed normal's entropy and its slopes, also where exponentials overflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decouple.networks.distributions import IntegratedTanhNormal
 
 pytest.importorskip("numba")
 
-from decouple.compiled.ppo import NODES, squashed_entropy
+from decouple.compiled.losses import NODES, squashed_entropy
 
 
 @pytest.mark.parametrize("scale", [1e-4, 0.3, 1.0, 4.0, 90.0])
