@@ -63,6 +63,8 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     before = defaults | read_yaml(config) | {"restart": False}  # an older version did not store it
     if control:
         run_result(settings)
+        if "torchrl" not in (before["update"], settings.update):
+            before["update"] = settings.update  # how an update is computed changes no result
     same = before == flat(settings)
     if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # result of an earlier session
         return None
