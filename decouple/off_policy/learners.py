@@ -79,6 +79,9 @@ def make_learner(models: Sequence[ActorQValue], settings: OffPolicySettings, upd
             "update", update, lambda _: len(models) == 1, f"auto, compiled or batched for {len(models)} models"
         )
         return TorchRLLearner(models[0], settings)
-    if update == "compiled" or (update == "auto" and models and not_compiled(models) is None):
-        return CompiledLearner(models, settings)
-    return Learner(models, settings)
+    if update == "batched" or not models:
+        return Learner(models, settings)
+    why = not_compiled(models)
+    if update == "compiled":
+        check_setting("update", update, lambda _: why is None, f"auto or batched here: {why}")
+    return CompiledLearner(models, settings) if why is None else Learner(models, settings)

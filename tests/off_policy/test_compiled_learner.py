@@ -225,10 +225,15 @@ def test_what_kernels_do_not_know_is_learned_by_torch_and_refused_by_name(monkey
     for model in models:
         model.policy[0].activation = nn.Softplus()
     assert type(make_learner(models, config.learning)) is Learner
-    with pytest.raises(ValueError, match=r"models must be .*activations of Identity, ReLU.*; the policy has Softplus"):
+    softplus = "module must have activations of Identity, ReLU.*; the policy has Softplus"
+    with pytest.raises(ValueError, match=f"update must be auto or batched here: {softplus}; got 'compiled'"):
         make_learner(models, config.learning, "compiled")
+    with pytest.raises(ValueError, match=f"models must be perceptrons on a processor to be compiled; {softplus}"):
+        CompiledLearner(models, config.learning)
     monkeypatch.setattr(compiled_learner, "unavailable", lambda: "numba cannot be imported: pip install this")
     models = initial_agents(config)
     assert type(make_learner(models, config.learning)) is Learner
-    with pytest.raises(ValueError, match=r"models must be .*numba cannot be imported: pip install this"):
+    with pytest.raises(
+        ValueError, match=r"update must be .* numba cannot be imported: pip install this; got"
+    ):
         make_learner(models, config.learning, "compiled")
