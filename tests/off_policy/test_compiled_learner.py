@@ -233,7 +233,5 @@ def test_what_kernels_do_not_know_is_learned_by_torch_and_refused_by_name(monkey
     monkeypatch.setattr(compiled_learner, "unavailable", lambda: "numba cannot be imported: pip install this")
     models = initial_agents(config)
     assert type(make_learner(models, config.learning)) is Learner
-    with pytest.raises(
-        ValueError, match=r"update must be .* numba cannot be imported: pip install this; got"
-    ):
+    with pytest.raises(ValueError, match=r"update must be .* numba cannot be imported: pip install this; got"):
         make_learner(models, config.learning, "compiled")
