@@ -130,7 +130,7 @@ def run_library(options: argparse.Namespace) -> None:
         algorithm=algorithm,
         rollout_steps=options.steps,
         minibatches=max(1, options.envs * options.steps // MINIBATCH),
-        total_frames=10**12,
+        total_frames=2**31 - 1,
         evaluate_every=10**9,
     )
     phases = ALGORITHMS[algorithm](model, settings)
