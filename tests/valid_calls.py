@@ -782,6 +782,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "unity_env": lambda: {"file_name": "missing", "seeds": [0]},
     "AgentActions": lambda: {"continuous": 3, "branches": (2,)},
     "Turn": lambda: {"agents": [0, 1], "size": 3},
+    "observation_size": lambda: {"shapes": [("a", (3,))]},
     # analysis and reports
     "record_episodes": lambda: {
         "env": flat_env(),
