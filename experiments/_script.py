@@ -4,6 +4,9 @@
 place of the games: in the script, in TorchRL (which imports procgen where it is installed), and in worker processes,
 which inherit the path. Nothing else here is imported by name, so the folder leaves the path for good.
 
+Imports make some 600,000 objects that stay to the end. Python's garbage collector would look through them again and
+again, for a second; it waits until `run_command` of `decouple/commands/running.py`.
+
 Gym, which procgen and TorchRL import, prints four lines about its age to stderr; its table of notices is emptied.
 
 Ctrl-C, and SIGTERM as Slurm sends it, end a command with one line instead of a stack while it still imports;
@@ -11,10 +14,13 @@ Ctrl-C, and SIGTERM as Slurm sends it, end a command with one line instead of a 
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
 from pathlib import Path
+
+gc.disable()
 
 
 def end_at_once(number: int, _: object) -> None:

@@ -118,7 +118,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["part", "points_to_part", "sets_own_fields"], "RULE"),
     **dict.fromkeys(["Critics", "frozen_rows", "policy_network"], "RECORD"),  # parts of `Learner`, which checks models
     **dict.fromkeys(["Frames", "ProcgenGames", "Games", "games_of", "LockstepEnv"], "RECORD"),
-    **dict.fromkeys(["AgentShape", "Layer", "Tables", "compiling", "kernel", "exact_kernel"], "RECORD"),
+    **dict.fromkeys(["AgentShape", "AgentThreads", "Layer", "Tables", "compiling", "kernel", "exact_kernel"], "RECORD"),
     **dict.fromkeys(["one_blas_thread", "CompiledGames", "CompiledGames.may_step", "compiled_games"], "RECORD"),
     "unavailable": "PLAIN",
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
