@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from decouple.checks import check_setting
+from decouple.commands.folders import CONFIGS
 from decouple.commands.task_names import register_task_names
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
 __all__ = ["CONFIGS", "control_settings", "refuse_added", "register_algorithms", "settings_of"]
-
-
-def _configs() -> Path:
-    """The folder configs/ of the package's clone, or of the script's where the package is installed elsewhere."""
-    clones = [Path(__file__).resolve().parents[2], *Path(sys.argv[0]).resolve().parents[1:2]]
-    return next((clone / "configs" for clone in clones if (clone / "configs").is_dir()), clones[0] / "configs")
-
-
-CONFIGS = _configs()
 
 
 def settings_of(config: Any) -> Any:
