@@ -106,6 +106,10 @@ def _settings(part: Part) -> Iterator[tuple[str, str, str]]:
     source = (PACKAGE / part.file).read_text()
     lines = source.splitlines()
     (found,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == part.name]
+    for decorator in found.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "with_defaults":
+            for given in decorator.keywords:
+                yield str(given.arg), _shown(given.value), "as above, with another default"
     for node in found.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
             continue

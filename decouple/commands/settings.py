@@ -10,12 +10,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from decouple.checks import check_setting
-from decouple.commands.folders import CONFIGS
 from decouple.commands.task_names import register_task_names
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
-__all__ = ["CONFIGS", "control_settings", "refuse_added", "register_algorithms", "settings_of"]
+__all__ = ["control_settings", "refuse_added", "register_algorithms", "settings_of"]
 
 
 def settings_of(config: Any) -> Any:
