@@ -302,7 +302,7 @@ def _import_envpool() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "envpool":
             raise
-        raise ImportError("backend envpool needs envpool: pip install 'decouple[envpool]'") from error
+        raise ImportError("backend envpool needs envpool: pip install 'torchrl-decouple[envpool]'") from error
 
 
 def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:
