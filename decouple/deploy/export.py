@@ -54,8 +54,8 @@ class ExportReport(NamedTuple):
     """The report on an exported file, with the difference between its actions and the model's.
 
     The difference is the largest over all observations. For a continuous action it is that of a component, in units of
-    half its range, or as it is without bounds. For a discrete action it is the gap between the model's best score (logit, plus noise) and its score
-    of the file's action, 0 where both choose alike.
+    half its range, or of 1 without bounds. For a discrete action it is the gap between the model's best score (logit,
+    plus noise) and its score of the file's action, 0 where both choose alike.
     """
 
     path: Path

@@ -96,7 +96,8 @@ class PlainActor(nn.Module):
         self.head = _first_rows(linear, linear.out_features if sample else self.space.size)
         # The module that turns the head's output into loc and scale, where the scale is needed.
         self.distribution = list(layers.children())[1] if sample and not self.space.discrete else None
-        if self.space.low is not None and self.space.high is not None and self.space.bounded:
+        self.bounded = self.space.bounded
+        if self.space.low is not None and self.space.high is not None and self.bounded:
             low, high = self.space.low.cpu().float(), self.space.high.cpu().float()
             self.register_buffer("middle", (high + low) / 2)
             self.register_buffer("half_range", (high - low) / 2)
@@ -126,7 +127,7 @@ class PlainActor(nn.Module):
         if self.distribution is not None:
             loc, scale = self.distribution(x)
             x = loc + scale * noise  # (*B, A)
-        if not self.space.bounded:
+        if not self.bounded:
             return x
         return self.middle + self.half_range * torch.tanh(x)
 

@@ -253,7 +253,7 @@ def stochastic_head(
     Raises:
         ValueError: as `action_space`; squashed_normal without bounds.
     """
-    space = bounded_space(spec, "SAC") if state_dependent_scale else action_space(spec)
+    space = bounded_space(spec, "a scale out of the features") if state_dependent_scale else action_space(spec)
     if space.discrete:
         head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["logits"])
         if space.choices:
