@@ -209,6 +209,7 @@ def _action_space(spec: TensorSpec) -> ActionSpace:
     raise ValueError(f"action_spec must be {SUPPORTED}; got {spec}")
 
 
+@checked(size=at_least(1))
 def unbounded(size: int) -> ActionSpace:
     """The space of vectors of `size` floats without bounds."""
     return ActionSpace(size, torch.full((size,), -torch.inf), torch.full((size,), torch.inf))
@@ -225,7 +226,7 @@ def bounded_space(spec: TensorSpec, kind: str) -> ActionSpace:
     if space.choices or not (space.discrete or space.bounded):
         raise ValueError(
             f"action_spec must be Categorical, OneHot or a Bounded vector of floats with finite bounds for {kind}; "
-            f"PPO, DAAC, IDAAC and TRPO take others; got {spec}"
+            f"PPO, DAAC, IDAAC and TRPO take others; got {' '.join(str(spec).split())}"
         )
     return space
 
