@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from decouple.checks import check_setting
+from decouple.commands.task_names import register_task_names
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
-__all__ = ["CONFIGS", "control_settings", "refuse_added", "register_algorithms", "settings_of"]
-
-
-def _configs() -> Path:
-    """The folder configs/ of the package's clone, or of the script's where the package is installed elsewhere."""
-    clones = [Path(__file__).resolve().parents[2], *Path(sys.argv[0]).resolve().parents[1:2]]
-    return next((clone / "configs" for clone in clones if (clone / "configs").is_dir()), clones[0] / "configs")
-
-
-CONFIGS = _configs()
+__all__ = ["control_settings", "refuse_added", "register_algorithms", "settings_of"]
 
 
 def settings_of(config: Any) -> Any:
@@ -59,7 +49,7 @@ def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
 
 
 def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
-    """Register each algorithm's settings on control tasks with Hydra, as a choice of the group `algorithm`.
+    """Register the choices of two groups with Hydra: each algorithm's settings on control tasks, and any task's name.
 
     Args:
         beside: further groups of settings in each choice, each a name and a dataclass.
@@ -67,6 +57,8 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
     groups = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in beside]
     for name, algorithm in CONTROL_ALGORITHMS.items():
         own = algorithm.keys.structured()
-        node = dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own
+        node = OmegaConf.structured(dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own)
+        OmegaConf.set_struct(node.env_kwargs, False)  # any key may be set there
         ConfigStore.instance().store(group="algorithm", name=name, node=node, package="_global_")
     OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
+    register_task_names()

@@ -343,7 +343,7 @@ class RayTasks:
         try:
             import ray
         except ImportError as error:
-            raise ImportError("engine=ray needs Ray: pip install 'decouple[cluster]'") from error
+            raise ImportError("engine=ray needs Ray: pip install 'torchrl-decouple[cluster]'") from error
         self._ray = ray
         if not ray.is_initialized():
             with _elsewhere():
