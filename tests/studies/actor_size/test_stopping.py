@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from decouple.studies.actor_size.search import lower_bound
 from decouple.studies.actor_size.stopping import Stopped, hopeless, stopped_at
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 FRAMES = list(range(10, 101, 10))
 RULE: dict[str, Any] = {"needed": 10.0, "most": 20.0, "total": 100, "after": 0.5}
@@ -115,3 +120,63 @@ def test_a_failed_seed_has_an_empty_cell_or_no_column(tmp_path: Path):
 def test_one_seeds_column_has_no_name_of_a_seed(tmp_path: Path):
     table(tmp_path, ["eval/return"], [[frames, 0.1, 1.5] for frames in FRAMES])
     assert stopped_at(tmp_path, [7], **RULE | {"most": 9.0}) == Stopped(60, (1.5,))
+
+
+# ----------------------------------------------------------------------------------------- how often the rule is wrong
+class Curves:
+    """A cell of docs/results/honey/curves.csv: twelve seeds' evaluations in training, and their final returns."""
+
+    def __init__(self, rows: Sequence[dict[str, str]]):
+        self.frames = [int(number) for number in rows[0]["frames"].split()]
+        self.returns = np.array([[float(number) for number in row["returns"].split()] for row in rows])
+        self.final = np.array([float(row["final"]) for row in rows])
+        self.begins = int(rows[0]["learning_starts"])
+        self.units = sum(map(int, re.findall(r"\d+", f"{rows[0]['actor']},{rows[0]['critic']}")))
+
+    def stops(self, pick: np.ndarray, needed: float, best: float, after: float) -> int | None:
+        rule = {"needed": needed, "most": max(best, needed), "total": self.frames[-1], "begins": self.begins}
+        return hopeless(self.frames, self.returns[pick], **rule, after=after)
+
+
+def kept_curves() -> dict[tuple[str, str], list[Curves]]:
+    """Task and algorithm -> cells."""
+    cells: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    with open(DOCS / "results" / "honey" / "curves.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            cells.setdefault((row["task"], row["algorithm"], row["actor"], row["critic"]), []).append(row)
+    found: dict[tuple[str, str], list[Curves]] = {}
+    for (task, algorithm, *_), rows in cells.items():
+        found.setdefault((task, algorithm), []).append(Curves(rows))
+    return found
+
+
+def errors(after: float, draws: int = 10) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], float]:
+    """Of sixes of seeds drawn from each kept cell: (stopped, all) of those that reach the search's bound, of those that
+    reach a bound 5, 10 or 30 % below their own mean, and of those that do not reach the search's; and the share of the
+    training of the last that is saved."""
+    chance = np.random.default_rng(0)
+    picks = [chance.choice(12, 6, replace=False) for _ in range(draws)]
+    accepted, near, rejected, saved = [0, 0], [0, 0], [0, 0], 0.0
+    for (task, _), cells in kept_curves().items():
+        best = max(cell.final.max() for cell in cells)
+        bound = -11.0 if task == "toy" else lower_bound(max(cells, key=lambda cell: cell.units).final.mean())
+        for cell in cells:
+            for pick in picks:
+                mean = float(cell.final[pick].mean())
+                at = cell.stops(pick, bound, best, after)
+                of = accepted if mean >= bound else rejected
+                of[0] += at is not None
+                of[1] += 1
+                saved += 0 if at is None or of is accepted else 1 - cell.frames[at] / cell.frames[-1]
+                for share in (0.05, 0.1, 0.3):
+                    near[0] += cell.stops(pick, mean - share * abs(mean), best, after) is not None
+                    near[1] += 1
+    return tuple(accepted), tuple(near), tuple(rejected), saved / rejected[1]
+
+
+@pytest.mark.parametrize("after", [0.5, 0.6, 0.75])
+def test_the_page_says_how_often_the_rule_was_wrong_on_the_kept_curves(after: float):
+    *counts, saved = errors(after)
+    shown = " | ".join([f"{stopped} of {every}" for stopped, every in counts] + [f"{100 * saved:.0f} %"])
+    row = re.search(rf"^\| {after} \| (.*) \|$", (DOCS / "smallest_actor.md").read_text(), re.MULTILINE)
+    assert row and row[1] == shown
