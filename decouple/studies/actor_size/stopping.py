@@ -23,9 +23,8 @@ from decouple.runs.metrics import column_numbers, read_table
 
 __all__ = ["AFTER", "Stopped", "hopeless", "stopped_at"]
 
-AFTER = Must(
-    lambda share: 0.5 <= share < 1, "in [0.5, 1)"
-)  # in a shorter time nothing has gained for as long as is left
+# A share of the learning. Before half of it, no gain over as long as is left has been seen.
+AFTER = Must(lambda share: 0.5 <= share < 1, "in [0.5, 1)")
 
 
 class Stopped(NamedTuple):
