@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, Must, checked
+from decouple.checks import SEED, Must, at_least, checked, distinct
 from decouple.runs.metrics import column_numbers, read_table
 
 __all__ = ["AFTER", "Stopped", "hopeless", "stopped_at"]
 
 # A share of the learning. Before half of it, no gain over as long as is left has been seen.
 AFTER = Must(lambda share: 0.5 <= share < 1, "in [0.5, 1)")
+NOT_NAN = Must(lambda mean: not math.isnan(mean), "a number, or infinite", any_number=True)
+RULES = {"needed": NOT_NAN, "total": at_least(1), "begins": at_least(0), "after": AFTER}
 
 
 class Stopped(NamedTuple):
@@ -34,7 +36,7 @@ class Stopped(NamedTuple):
     returns: tuple[float, ...]  # one per seed; -inf: that agent failed
 
 
-@checked(needed=ANY_NUMBER, after=AFTER)
+@checked(**RULES)
 def hopeless(
     frames: Sequence[int],
     returns: np.ndarray,
@@ -68,6 +70,8 @@ def hopeless(
     Returns:
         Index of the evaluation; None where there is none.
     """
+    if returns.ndim != 2 or not len(returns) or returns.shape[1] != len(frames):
+        raise ValueError(f"returns must be (S, {len(frames)}), one for each of the frames; got {returns.shape}")
     learns = [index for index, at in enumerate(frames) if at >= begins]
     for now in range(len(frames)):
         if np.isnan(returns[:, now]).any():
@@ -88,7 +92,7 @@ def hopeless(
     return None
 
 
-@checked(needed=ANY_NUMBER, after=AFTER)
+@checked(seeds=distinct(SEED), **RULES)
 def stopped_at(
     run_dir: str | os.PathLike[str],
     seeds: Sequence[int],
@@ -117,6 +121,8 @@ def stopped_at(
     columns, rows = read_table(path)
     names = [f"eval/return/seed{seed}" for seed in seeds] if len(seeds) > 1 else ["eval/return"]
     cells = {name: [row[columns.index(name)] if name in columns else "" for row in rows] for name in names}
+    if not set(names) & set(columns):
+        return None
     evaluated = [index for index in range(len(rows)) if any(of[index] for of in cells.values())]
     frames = [int(rows[index][0]) for index in evaluated]
     returns = np.array([column_numbers(path, name, [of[index] for index in evaluated]) for name, of in cells.items()])
