@@ -145,7 +145,8 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ["seed", "index", "start_level", "extra_features", "slack", "initial", "depth", "resume_frames"], _whole(0)
     ),
-    **dict.fromkeys(["continuous", "worker_id", "num_levels", "learning_starts"], _whole(0)),
+    **dict.fromkeys(["continuous", "worker_id", "num_levels", "learning_starts", "begins"], _whole(0)),
+    "needed": lambda v: True,
     "training_fingerprints.num_levels": _whole(1),
     "held_out_every": _whole(2),
     **dict.fromkeys(["low", "high", "value", "at"], lambda v: True),
@@ -177,7 +178,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
         ("rounded_threshold", "baseline"),
         ("SearchSettings", "threshold"),
     ),
-    *(("RunningRewardScaling", "clip"), ("is", "max_norm")),
+    *(("RunningRewardScaling", "clip"), ("is", "max_norm"), ("hopeless", "needed"), ("stopped_at", "needed")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
     *("cells", "rules", "always", "leave_out", "make_envs"),

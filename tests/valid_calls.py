@@ -61,6 +61,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Games", "PullBack", "RolloutPhase", "Concatenate"], "PLAIN"),
     **dict.fromkeys(["Processes.train", "serve", "RayTasks", "UnityEnv"], "MACHINE"),
     **dict.fromkeys(["Estimate", "Profile", "SmallestActor", "Step", "layers_of", "Part"], "RECORD"),
+    **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),
     **dict.fromkeys(["ExportReport", "ObservationScaling", "ActionSpace"], "RECORD"),
     **dict.fromkeys(["HTMLTable", "Picture", "Section", "Advice"], "RECORD"),
@@ -461,6 +462,7 @@ def finished_run() -> Path:
 
 finished_run = functools.cache(finished_run)
 
+STOPPING = {"needed": -165.0, "most": -145.0, "total": 100, "after": 0.6}
 LATENCY_ROWS = "task,algorithm,settings,actor,runtime,batch,median_us,p99_us,calls,measured_utc,platform\n"
 
 
@@ -879,6 +881,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "training_figure": lambda: {"study": size_study()[0]},
     "read_latency": lambda: {"path": write_text("csv", LATENCY_ROWS)},
     "study_latency": lambda: {"studies": [size_study()[0]], "path": folder() / "latency.csv"},
+    "hopeless": lambda: {"frames": [50, 100], "returns": np.zeros((2, 2)), **STOPPING},
+    "stopped_at": lambda: {"run_dir": folder(), "seeds": [0, 1], **STOPPING},
     "csv_cell": lambda: {"value": (4, 4)},
     "csv_size": lambda: {"text": "4,4"},
     "csv_table": lambda: {"rows": rows()},

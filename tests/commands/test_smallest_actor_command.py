@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -24,10 +25,10 @@ from omegaconf import OmegaConf
 from decouple.studies.actor_size import smallest_actor as searching
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.search import SIZES, SmallestActor, smallest_actor
+from decouple.studies.actor_size.search import SIZES, SmallestActor, Unfinished, smallest_actor
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import TABLE_A2, read_paper
-from decouple.studies.actor_size.workers import frames_done
+from decouple.studies.actor_size.workers import Stopping, frames_done
 
 SEARCH = Script("smallest_actor.py")
 CONFIGS = ROOT / "configs" / "control"
@@ -149,6 +150,74 @@ def test_a_search_by_the_maximum_in_training_compares_and_records_it(tmp_path, m
     assert "the largest returns in training" in searching.search_text(settings, {(4, 4): 33}, found, "maximum")
 
 
+def tiny_search(tmp_path: Path, *overrides: str) -> tuple[Any, Any]:
+    settings, search = composed(
+        "env=toy", "algorithm=ddpg", "seeds=2", f"run_dir={tmp_path}", "actor=[4,4]", "critic=[4,4]",
+        "search.sizes=[[2,2],[3,3],[4,4]]", "search.threshold=-10", *overrides,
+    )  # fmt: skip
+    settings.show_progress = False
+    return settings, search
+
+
+@pytest.mark.parametrize("baseline", [[-8.0, -9.0], [-50.0, -60.0]])
+def test_sizes_are_stopped_by_the_searchs_bound_and_its_best_seed_and_the_baseline_is_not(
+    tmp_path, monkeypatch, baseline
+):
+    """Where no seed of the baseline reaches the bound of -11, nothing is known of what can be reached."""
+    asked = []
+
+    def train_cells(configs: list[Any], *_: Any, stopping: Any, **__: Any) -> list[Any]:
+        asked.append(stopping)
+        small = Unfinished((-90.0, -80.0), 1200) if stopping else [-90.0, -80.0]
+        return [baseline if config.actor == [4, 4] else small for config in configs]
+
+    monkeypatch.setattr(searching, "train_cells", train_cells)
+    settings, search = tiny_search(tmp_path, "search.stop_after=0.6", "search.exhaustive=true")
+    counts = {(2, 2): 13, (3, 3): 22, (4, 4): 33}
+    found = searching.run_search(settings, search, counts)
+    rule = Stopping(-11.0, -8.0, 0.6) if baseline[0] == -8.0 else None
+    assert asked[0] is None and len(asked) > 1 and all(stopping == rule for stopping in asked[1:])
+    (recorded,) = CellStore(tmp_path / "cells.sqlite").searches()
+    assert recorded["options"]["stop_after"] == 0.6
+    if rule:
+        first = recorded["result"]["symmetric_trials"][1]
+        assert first["stopped"] == 1200 and not first["accepted"] and found.symmetric is found.baseline
+        text = searching.search_text(settings, counts, found)
+        assert re.search(r"symmetric actor \|3,3\|.* -85 .*rejected\??, stopped after 1,200 frames\n", text)
+        assert "|3,3| was stopped after 1,200 frames and counts as rejected" in text
+
+
+def test_nothing_is_stopped_by_default_and_the_searchs_name_in_the_store_is_as_before(tmp_path, monkeypatch):
+    asked = []
+
+    def train_cells(configs: list[Any], *_: Any, stopping: Any, **__: Any) -> list[Any]:
+        asked.append(stopping)
+        return [[-8.0, -9.0]] * len(configs)
+
+    monkeypatch.setattr(searching, "train_cells", train_cells)
+    searching.run_search(*tiny_search(tmp_path), {(2, 2): 13, (3, 3): 22, (4, 4): 33})
+    (recorded,) = CellStore(tmp_path / "cells.sqlite").searches()
+    assert set(asked) == {None} and "stop_after" not in recorded["options"]
+
+
+@pytest.mark.slow
+def test_a_search_that_stops_sizes_ends_sooner_and_one_that_does_not_goes_on_from_there(tmp_path):
+    study = tmp_path / "study"
+    longer = ("total_frames=12000", "log_every=200", "evaluate_every=400", "checkpoint_every=2000")
+    command = (*(text for text in COMMAND if "_every" not in text and "total_frames" not in text), *longer)
+    command = (*command, f"run_dir={study}", "search.threshold=-100", "update=batched")  # a linear pair is at -170
+    stopping = SEARCH.run(tmp_path, *command, "search.stop_after=0.5")
+    assert stopping.returncode == 0, stopping.stderr
+    if "stopped after" in stopping.stdout:  # a machine that trains all within a second stops nothing
+        unfinished = [cell for cell in CellStore(study / "cells.sqlite").cells() if not cell.actor]
+        assert unfinished and not CellStore(study / "cells.sqlite").returns(unfinished[0])
+        again = SEARCH.run(tmp_path, *command, "search.stop_after=0.5")
+        assert again.stdout == stopping.stdout
+    whole = SEARCH.run(tmp_path, *command)
+    assert whole.returncode == 0 and "stopped after" not in whole.stdout
+    assert len(CellStore(study / "cells.sqlite").searches()) == 2
+
+
 def test_thresholds_by_name():
     returns = {((400, 300), (400, 300)): [-152.71]}
     for name, bound in (("baseline", -167.981), ("rounded", -220), ("paper", -176), ("-150", -165)):
@@ -177,6 +246,11 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path,
     refused("search.engine must be local or ray", "search.engine=slurm")
     refused("search.parallel must be a whole number", "search.parallel=0")
     refused("search.lease must be positive", "search.lease=0")
+    refused(r"search.stop_after must be None, or in \[0.5, 1\); got 0.4", "search.stop_after=0.4")
+    refused(
+        "search.stop_after must be None with search.measure=maximum; got 0.6",
+        *("search.stop_after=0.6", "search.measure=maximum"),
+    )
     refused("normalize_observation .* must be false on env=toy", "normalize_observation=true")
     with pytest.raises(ConfigCompositionException):
         composed("search.treshold=-160")

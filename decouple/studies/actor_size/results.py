@@ -156,7 +156,7 @@ class SizeStudy:
         notes = [] if self.search else ["No search of it is done yet: there is no threshold."]
         if self.in_training:
             names = (_pair_name(actor, critic) for actor, critic in self.in_training)
-            notes.append(f"In training, or interrupted: {', '.join(names)}.")
+            notes.append(f"In training, interrupted or stopped early: {', '.join(names)}.")
         stages = [("pairs of one size", self.symmetric)]
         if self.locked_critic is not None:
             stages.append(

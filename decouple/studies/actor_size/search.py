@@ -21,7 +21,7 @@ import statistics
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from decouple.analysis.statistics import seeds_needed
 from decouple.checks import ANY_NUMBER, all_of, at_least, check_setting, checked, inside, positive_whole
@@ -31,6 +31,7 @@ __all__ = [
     "SmallestActor",
     "Step",
     "Trial",
+    "Unfinished",
     "lower_bound",
     "return_text",
     "rounded_threshold",
@@ -66,6 +67,17 @@ class Trial:
     # Approximate number of seeds that would tell, at this mean, spread and the search's power; None where these do, or
     # where no number could.
     seeds_needed: int | None
+    stopped: int | None = None  # frames at which its seeds were stopped; the returns are those of that moment
+
+
+class Unfinished(NamedTuple):
+    """The returns of seeds that were stopped early, since their mean will not reach the bound: the size is rejected."""
+
+    returns: tuple[float, ...]  # one per seed, of the last evaluation; final returns of seeds that were done before
+    frames: int  # frames at which they were stopped
+
+
+Returns = Sequence[float] | Unfinished  # what a search is sent for a pair
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class Step:
     stage: str  # baseline, symmetric or actor
     pairs: tuple[Pair, ...]  # pairs to evaluate; independent, so that all may run at once
     more: int  # pairs that may follow these, at most
+    bound: float | None = None  # least mean return that is accepted; None: not known before these pairs are evaluated
+    best: float | None = None  # largest return of a seed so far; None: there is none
 
 
 @dataclass(frozen=True)
@@ -107,11 +121,14 @@ class SmallestActor:
         for stage, best, trials in stages:
             smaller = self.sizes if best is None else self.sizes[: self.sizes.index(best.actor)]
             untried = [size_name(size) for size in smaller if size not in {trial.actor for trial in trials}]
-            notes += [self._dip(*pair, untried) for pair in pairwise(trials) if pair[1].mean < pair[0].mean]
+            finished = [trial for trial in trials if trial.stopped is None]
+            notes += [self._dip(*pair, untried) for pair in pairwise(finished) if pair[1].mean < pair[0].mean]
             if untried:
                 notes.append(f"Not tried, and taken to fail as a larger one did: {stage} {', '.join(untried)}.")
         for trial in dict.fromkeys((self.baseline, *self.symmetric_trials, *self.actor_trials)):
-            if not trial.decided:
+            if trial.stopped is not None:
+                notes.append(self._stopped(trial))
+            elif not trial.decided:
                 notes.append(self._undecided(trial))
         return notes
 
@@ -124,6 +141,12 @@ class SmallestActor:
         if small.accepted and not large.accepted:
             text += " The smaller is accepted and the larger is not."
         return text + " The bisection may have missed a smaller size: exhaustive scans all." * bool(untried)
+
+    def _stopped(self, trial: Trial) -> str:
+        return (
+            f"{_pair_name(trial)} was stopped after {trial.stopped:,} frames and counts as rejected: at a mean of "
+            f"{return_text(trial.mean)}, it was not expected to reach {return_text(self.bound)}."
+        )
 
     def _undecided(self, trial: Trial) -> str:
         verdict = "is accepted" if trial.accepted else "is rejected"
@@ -180,7 +203,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float
 
 @checked()
 def smallest_actor(
-    evaluate: Callable[[Size, Size], Sequence[float]], *, baseline: Sequence[int], **options: Any
+    evaluate: Callable[[Size, Size], Returns], *, baseline: Sequence[int], **options: Any
 ) -> SmallestActor:
     """Search with a function that evaluates one pair at a time; no pair is evaluated twice.
 
@@ -207,7 +230,7 @@ def search_steps(
     confidence: float = 0.95,
     exhaustive: bool = False,
     power: float = 0.8,
-) -> Generator[Step, Mapping[Pair, Sequence[float]], SmallestActor]:
+) -> Generator[Step, Mapping[Pair, Returns], SmallestActor]:
     """The search as a generator: it yields a `Step`, and is sent each pair's returns.
 
     A stage over n sizes evaluates at most ceil(log2(n + 1)) of them. Known trials narrow it: the baseline in the first
@@ -237,6 +260,7 @@ def search_steps(
     first: Pair = (tuple(baseline), tuple(baseline))
     stage_most = len(ordered) if exhaustive else len(ordered).bit_length()
     returns = (yield Step("baseline", (first,), 2 * stage_most))[first]
+    check_setting("evaluate(actor, critic)", returns, lambda v: not isinstance(v, Unfinished), "whole for the baseline")
     mean = _mean(returns)
     target = mean if threshold is None else threshold(mean) if callable(threshold) else float(threshold)
     check_setting("threshold", target, math.isfinite, "finite, and so the baseline's returns if it is set by them")
@@ -286,11 +310,12 @@ def _stage(
     power: float,
     exhaustive: bool,
     later: int,
-) -> Generator[Step, Mapping[Pair, Sequence[float]], Trial | None]:
+) -> Generator[Step, Mapping[Pair, Returns], Trial | None]:
     """The first accepted of `pairs`, sorted from the smallest to the largest; adds new trials to `trials`."""
 
-    def ask(wanted: tuple[Pair, ...], more: int) -> Generator[Step, Mapping[Pair, Sequence[float]], None]:
-        returns = yield Step(name, wanted, more + later)
+    def ask(wanted: tuple[Pair, ...], more: int) -> Generator[Step, Mapping[Pair, Returns], None]:
+        finished = [value for trial in trials.values() if trial.stopped is None for value in trial.returns]
+        returns = yield Step(name, wanted, more + later, bound, max(filter(math.isfinite, finished), default=None))
         trials.update({pair: _trial(pair, returns[pair], bound, confidence, power) for pair in wanted})
 
     if exhaustive:
@@ -310,7 +335,10 @@ def _stage(
     return trials[pairs[high]] if high < len(pairs) else None
 
 
-def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float, power: float) -> Trial:
+def _trial(pair: Pair, returns: Returns, bound: float, confidence: float, power: float) -> Trial:
+    stopped = None
+    if isinstance(returns, Unfinished):
+        returns, stopped = returns
     values = tuple(float(value) for value in returns)
     mean, (low, high) = _mean(values), t_interval(values, confidence)
     std = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else math.nan
@@ -318,7 +346,8 @@ def _trial(pair: Pair, returns: Sequence[float], bound: float, confidence: float
     needed = None
     if not decided and abs(mean - bound) > 1e-6 * std and len(values) > 1:
         needed = max(len(values) + 1, seeds_needed(mean - bound, std, confidence=confidence, power=power))
-    return Trial(*pair, values, mean, std, low, high, mean >= bound, decided, needed)
+    accepted = mean >= bound and stopped is None
+    return Trial(*pair, values, mean, std, low, high, accepted, decided, needed, stopped)
 
 
 def _mean(returns: Sequence[float]) -> float:

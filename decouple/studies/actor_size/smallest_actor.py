@@ -52,7 +52,15 @@ from decouple.studies.actor_size.study import (
     search_record,
     table_rows,
 )
-from decouple.studies.actor_size.workers import CellError, Processes, RayTasks, cell_of, frames_done, train_cells
+from decouple.studies.actor_size.workers import (
+    CellError,
+    Processes,
+    RayTasks,
+    Stopping,
+    cell_of,
+    frames_done,
+    train_cells,
+)
 
 __all__ = [
     "SearchProgress",
@@ -92,6 +100,9 @@ class SearchSettings:
     # Return that is compared: final, after training; maximum, the largest reached in training; auto: as in Table I,
     # whose footnote d has the maximum for SAC on Food Collector alone
     measure: str = "auto"
+    # Share of the learning after which a size's seeds are stopped where they are not expected to reach the bound any
+    # more (docs/smallest_actor.md says by which rule, and how often it is wrong); None: all are trained to their end
+    stop_after: float | None = None
     engine: str = "local"  # workers: local (processes of this machine) or ray
     parallel: int = 1  # batches trained at once; useful if exhaustive: a bisection needs one cell at a time
     address: str | None = None  # address of a Ray cluster, auto: this machine's cluster; None: Ray is started here
@@ -111,12 +122,15 @@ class SearchSettings:
         check_setting(
             "search.measure", self.measure, ("auto", "final", "maximum").__contains__, "auto, final or maximum"
         )
+        stops = self.stop_after is None or 0.5 <= self.stop_after < 1
+        check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
         check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
         check_setting("search.parallel", self.parallel, POSITIVE_WHOLE)
 
     def told(self) -> dict[str, Any]:
         """The settings that decide the outcome."""
-        return {name: getattr(self, name) for name in ("threshold", "tolerance", "sizes", "confidence", "exhaustive")}
+        told = {name: getattr(self, name) for name in ("threshold", "tolerance", "sizes", "confidence", "exhaustive")}
+        return told | ({"stop_after": self.stop_after} if self.stop_after is not None else {})  # 0.1 stopped nothing
 
     def measured(self, settings: ControlSettings) -> str:
         """The return that is compared: final or maximum."""
@@ -132,7 +146,8 @@ class SearchSettings:
             check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
         sizes = settings.actor, settings.critic
         check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
-        return search_steps(**{**self.told(), "threshold": threshold}, power=self.power, baseline=settings.actor)
+        rules = {name: getattr(self, name) for name in ("tolerance", "sizes", "confidence", "exhaustive", "power")}
+        return search_steps(threshold=threshold, baseline=settings.actor, **rules)
 
 
 class SearchProgress:
@@ -169,11 +184,12 @@ class SearchProgress:
 
 def run_search(settings: ControlSettings, options: SearchSettings, parameters: dict[Size, int]) -> SmallestActor:
     """Run the search, training the seeds that the store lacks, and record it there; started again, it goes on."""
-    steps = options.steps(settings)
+    steps, measure = options.steps(settings), options.measured(settings)
+    may_stop = options.stop_after is None or measure == "final"  # the rule is of evaluations
+    check_setting("search.stop_after", options.stop_after, lambda _: may_stop, f"None with search.measure={measure}")
     step = next(steps)
     store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
     told = options.told() | {"baseline": settings.actor, "seed": settings.seed, "seeds": settings.seeds}
-    measure = options.measured(settings)
     told |= {"measure": measure} if measure != "final" else {}  # 0.1 knew no other
     key = settings.env, settings.algorithm, cell_of(settings).settings, told
     progress = SearchProgress(settings, options.parallel)
@@ -184,7 +200,8 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
             while True:
                 configs = [_pair(settings, *pair) for pair in step.pairs]
                 progress.begin(step, sum(not _trained(store, config) for config in configs))
-                returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch)
+                stopping = _stopping(options, step)
+                returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch, stopping=stopping)
                 if measure == "maximum":
                     maxima = [training_maxima(store, cell_of(config), config.all_seeds) for config in configs]
                     returns = [list(of_cell.values()) for of_cell in maxima]
@@ -259,6 +276,7 @@ def search_goes_on(run_dir: str) -> str:
 
 def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:
     verdict = ("accepted" if trial.accepted else "rejected") + ("" if trial.decided else "?")
+    verdict += "" if trial.stopped is None else f", stopped after {trial.stopped:,} frames"
     sizes = f"actor {size_name(trial.actor):11} ({counts[trial.actor]:>7,})  critic {size_name(trial.critic):11}"
     interval = f"[{return_text(trial.low)}, {return_text(trial.high)}]"
     return f"{stage:10}{sizes}{return_text(trial.mean):>10} +- {trial.std:<8.2g}{interval:18} {verdict}"
@@ -266,6 +284,14 @@ def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:
 
 def _pair(settings: ControlSettings, actor: Sequence[int], critic: Sequence[int]) -> ControlSettings:
     return dataclasses.replace(settings, actor=list(actor), critic=list(critic))
+
+
+def _stopping(options: SearchSettings, step: Step) -> Stopping | None:
+    """The rule by which seeds of this step are stopped; None for the baseline, and where no seed has reached the
+    bound."""
+    if options.stop_after is None or step.bound is None or step.best is None or step.best < step.bound:
+        return None
+    return Stopping(step.bound, step.best, options.stop_after)
 
 
 def _trained(store: CellStore, config: ControlSettings) -> bool:

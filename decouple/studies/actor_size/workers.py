@@ -26,19 +26,32 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from decouple.checks import at_least, checked
 from decouple.runs.finite import NotFiniteError
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import control_identity
 from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.search import Returns, Unfinished
 from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
+from decouple.studies.actor_size.stopping import stopped_at
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 
-__all__ = ["CellError", "GaveUpError", "Processes", "RayTasks", "cell_of", "frames_done", "serve", "train_cells"]
+__all__ = [
+    "CellError",
+    "GaveUpError",
+    "Processes",
+    "RayTasks",
+    "Stopping",
+    "cell_of",
+    "frames_done",
+    "serve",
+    "train_cells",
+]
 
 # Trains a batch; calls the function about once a second, and raises GaveUpError where it returns False.
 Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
@@ -46,6 +59,7 @@ Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
 OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 RENEWALS = 10  # renewals of a claim within its lease
+LOOK_EVERY = 50  # times as long as a look at a run's evaluations takes, the next one waits: tables grow long
 PATIENCE_S = 60.0  # seconds to wait for another process in a batch's folder to end
 
 T = TypeVar("T")
@@ -53,6 +67,14 @@ T = TypeVar("T")
 
 class CellError(RuntimeError):
     """A cell could not be trained; the message says which and why. The other cells are done."""
+
+
+class Stopping(NamedTuple):
+    """The rule of `decouple.studies.actor_size.stopping`, by which a cell's seeds are stopped early."""
+
+    bound: float  # mean return over the seeds that is to be reached
+    most: float  # best return of a seed so far, of any size
+    after: float  # share of the learning before which nothing is stopped
 
 
 class GaveUpError(RuntimeError):
@@ -75,7 +97,8 @@ def train_cells(
     *,
     parallel: int = 1,
     watch: Callable[[ControlSettings], None] = lambda config: None,
-) -> list[list[float]]:
+    stopping: Stopping | None = None,
+) -> list[Returns]:
     """The final returns of each config's agents, one per seed, those that the store has not yet trained first.
 
     Args:
@@ -85,26 +108,32 @@ def train_cells(
         train: `Processes` or `RayTasks`.
         parallel: number of batches trained at once.
         watch: function called about once a second with the settings of each batch in training.
+        stopping: rule by which a cell's seeds are stopped early: it has no new results in the store then, and its
+            returns are `Unfinished`. None: all are trained to their end.
 
     Raises:
         CellError: a cell failed; raised once all others are done. The same call tries the failed ones again.
     """
     cells = [cell_of(config) for config in configs]
-    stop, failed = threading.Event(), dict[Cell, str]()
+    stop, failed, unfinished = threading.Event(), dict[Cell, str](), dict[Cell, Unfinished]()
 
     def work() -> None:
         while not stop.is_set():
             missing = [
                 (cell, config)
                 for cell, config in zip(cells, configs, strict=True)
-                if cell not in failed and not set(config.all_seeds) <= store.returns(cell).keys()
+                if cell not in failed
+                and cell not in unfinished
+                and not set(config.all_seeds) <= store.returns(cell).keys()
             ]
             if not missing:
                 return
             for cell, config in missing:
                 if batch := store.claim(cell, config.all_seeds, _folder(cell)):
-                    error = _train_batch(config, batch, store, train, watch, stop)
-                    failed.update({cell: error} if error else {})
+                    hopeless = partial(_hopeless, config, batch, store.returns(cell), stopping)
+                    came = _train_batch(config, batch, store, train, watch, stop, hopeless)
+                    failed.update({cell: came} if isinstance(came, str) else {})
+                    unfinished.update({cell: came} if isinstance(came, Unfinished) else {})
                     break
             else:
                 for cell, config in missing:  # others train these
@@ -121,8 +150,13 @@ def train_cells(
             stop.set()
     if failed:
         raise CellError("; ".join(f"{_folder(cell)}: {error}" for cell, error in failed.items()))
-    found = [store.returns(cell) for cell in cells]
-    return [[returns[seed] for seed in config.all_seeds] for returns, config in zip(found, configs, strict=True)]
+
+    def found(cell: Cell, config: ControlSettings) -> Returns:
+        of_cell = store.returns(cell)
+        whole = set(config.all_seeds) <= of_cell.keys()  # also where another caller has trained on what was stopped
+        return [of_cell[seed] for seed in config.all_seeds] if whole else unfinished[cell]
+
+    return [found(cell, config) for cell, config in zip(cells, configs, strict=True)]
 
 
 def _train_batch(
@@ -132,16 +166,23 @@ def _train_batch(
     train: Train,
     watch: Callable[[ControlSettings], None],
     stop: threading.Event,
-) -> str | None:
-    """Train a batch and record the outcome; returns the error where it failed."""
+    hopeless: Callable[[], Unfinished | None],
+) -> str | Unfinished | None:
+    """Train a batch and record the outcome; returns the error where it failed, and the returns where it was stopped."""
     restart = config.restart
     config = _of_batch(config, batch)
-    renewed = time.monotonic()
+    renewed = look_again = time.monotonic()
+    unfinished = None if restart else hopeless()  # a search before this one stopped it
 
     def go_on() -> bool:
-        nonlocal renewed
+        nonlocal renewed, look_again, unfinished
         watch(config)
         if stop.is_set():
+            return False
+        if (now := time.monotonic()) >= look_again:
+            unfinished = hopeless()
+            look_again = now + LOOK_EVERY * (time.monotonic() - now)
+        if unfinished:
             return False
         if time.monotonic() - renewed < store.lease / RENEWALS:
             return True
@@ -149,11 +190,14 @@ def _train_batch(
         return store.renew(batch)
 
     try:
+        if unfinished:
+            raise GaveUpError
         if restart:  # once, not at every start of its process
             _waited_for(lambda: lock_folder(config.run_dir, restart=True)).release()
         report = train(config, go_on)
     except GaveUpError:
         store.release(batch)  # without effect where another worker has it
+        return unfinished
     except (CellError, FolderInUseError) as error:
         store.release(batch, str(error))
         return str(error)
@@ -164,6 +208,26 @@ def _train_batch(
         mean = report["final/return"]  # one agent's own return
         store.finish(batch, {seed: report.get(f"final/return/seed{seed}", mean) for seed in config.all_seeds})
     return None
+
+
+def _hopeless(
+    config: ControlSettings, batch: Batch, known: dict[int, float], stopping: Stopping | None
+) -> Unfinished | None:
+    """The cell's returns, if the batch in training has all its seeds that lack a return, and may be stopped."""
+    lacking = [seed for seed in config.all_seeds if seed not in known]
+    if stopping is None or lacking != list(batch.seeds):
+        return None
+    others = [known[seed] for seed in config.all_seeds if seed in known]
+    needed = (config.seeds * stopping.bound - sum(others)) / len(lacking)
+    learning, begins = config.learning, getattr(config.learning, "learning_starts", 0)
+    rule = {"needed": needed, "most": stopping.most, "after": stopping.after, "begins": begins}
+    at = None
+    with contextlib.suppress(ValueError):  # of a table that is damaged: training refuses it
+        at = stopped_at(batch.run_dir, lacking, total=learning.total_frames, **rule)
+    if at is None:
+        return None
+    now = known | dict(zip(lacking, at.returns, strict=True))
+    return Unfinished(tuple(now[seed] for seed in config.all_seeds), at.frames)
 
 
 class Processes:

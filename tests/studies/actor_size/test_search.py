@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from decouple.studies.actor_size.search import (
     SIZES,
     SmallestActor,
+    Unfinished,
     lower_bound,
     return_text,
     rounded_threshold,
@@ -273,6 +275,41 @@ def test_a_dip_that_a_bisection_saw_says_that_it_may_have_missed_a_smaller_size(
     (dip,) = (note for note in found.notes if "monotone" in note)
     assert "|400,300| has a mean of 9, the smaller |32,32| one of 10" in dip
     assert dip.endswith("The bisection may have missed a smaller size: exhaustive scans all.")
+
+
+# --------------------------------------------------------------------------------------------------- stopped early
+def test_the_bound_and_the_best_return_are_told_with_each_step_but_the_baseline():
+    steps = search_steps(baseline=(16, 16), sizes=[[1, 1], [4, 4], [8, 8], [16, 16]], threshold=10)
+    first = next(steps)
+    assert first.stage == "baseline" and first.bound is first.best is None
+    second = steps.send({first.pairs[0]: [8.0, 11.0]})
+    assert (second.bound, second.best) == (9.0, 11.0)
+    third = steps.send({second.pairs[0]: Unfinished((1.0, 12.0), 10)})
+    assert (third.bound, third.best) == (9.0, 11.0)
+
+
+def test_a_size_whose_seeds_were_stopped_is_rejected_whatever_they_had_reached():
+    sizes = [(1, 1), (4, 4), (8, 8)]
+    best = {(8, 8): flat(10.0), (4, 4): Unfinished((9.0, 11.0), 1200), (1, 1): Unfinished((2.0, 4.0), 600)}
+
+    def evaluate(actor: tuple, critic: tuple) -> Any:
+        return best[min(actor, critic)]
+
+    found = smallest_actor(evaluate, baseline=(8, 8), sizes=sizes, exhaustive=True)
+    assert found.symmetric is found.asymmetric is found.baseline
+    small, middle, large = found.symmetric_trials
+    assert [trial.stopped for trial in (small, middle, large)] == [600, 1200, None]
+    assert (middle.mean, middle.returns, middle.accepted) == (10.0, (9.0, 11.0), False)
+    assert (
+        "|1,1| was stopped after 600 frames and counts as rejected: at a mean of 3, it was not expected to reach 9."
+        in found.notes
+    )
+    assert not any("cannot tell" in note or "monotone" in note for note in found.notes)  # these are no final returns
+
+
+def test_the_baseline_is_not_stopped_since_it_sets_the_bound():
+    with pytest.raises(ValueError, match="must be whole for the baseline; got Unfinished"):
+        smallest_actor(lambda actor, critic: Unfinished((1.0,), 10), baseline=(8, 8))
 
 
 # --------------------------------------------------------------------------------------------------------- the rest

@@ -79,7 +79,7 @@ def test_what_the_search_kept_and_what_it_did_not_try(store):
     assert [c.actor for c in study.beside((16, 16))] == [(), (4, 4), (16, 16)]
     assert study.missing() == ["Not trained, of the pairs of one size: |linear|."]
     store.claim(cell((), ()), range(2), "begun")
-    assert "In training, or interrupted: |linear|." in only(store).missing()
+    assert "In training, interrupted or stopped early: |linear|." in only(store).missing()
 
 
 def test_added_seeds_are_a_run_of_their_own_and_one_seed_has_no_suffix(store):

@@ -21,7 +21,7 @@ import decouple.studies.actor_size.workers
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import DDPGControl, PPOControl
 from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.search import smallest_actor
+from decouple.studies.actor_size.search import Unfinished, smallest_actor
 from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import (
@@ -29,6 +29,7 @@ from decouple.studies.actor_size.workers import (
     GaveUpError,
     Processes,
     RayTasks,
+    Stopping,
     _trained,
     cell_of,
     frames_done,
@@ -195,6 +196,59 @@ def test_several_at_once_and_two_callers_share_the_work(store):
     other.join()
     assert found[0] == found[1] == [[10.0 * n] for n in range(1, 7)]
     assert len(told.asked) == 6 and 2 <= most[0] <= 3 and watched
+
+
+class Slow:
+    """Stands for training whose process writes a row of an evaluation whenever its caller looks, up to 1,000 frames."""
+
+    def __init__(self, *curve: float) -> None:
+        self.curve, self.rows = curve, 0
+
+    def __call__(self, config: ControlSettings, go_on: Any) -> dict[str, float]:
+        names = [f"eval/return/seed{seed}" for seed in config.all_seeds] if config.seeds > 1 else ["eval/return"]
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+        for row in range(1, len(self.curve) + 1):
+            lines = [["frames", *names], *([100 * n, *[self.curve[n - 1]] * len(names)] for n in range(1, row + 1))]
+            (Path(config.run_dir) / "metrics.csv").write_text("".join(",".join(map(str, x)) + "\n" for x in lines))
+            self.rows += 1
+            if not go_on():
+                raise GaveUpError
+        return {"final/return": self.curve[-1]} | {f"final/{name[5:]}": self.curve[-1] for name in names}
+
+
+@pytest.fixture
+def always_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decouple.studies.actor_size.workers, "LOOK_EVERY", 0)
+
+
+def slow(**settings: Any) -> DDPGControl:
+    return quick(**{"total_frames": 1000, "seeds": 2} | settings)
+
+
+def test_seeds_that_will_not_reach_the_bound_are_stopped_and_have_no_result(store, always_looks):
+    train, config, rule = Slow(*[1.0] * 10), slow(), Stopping(bound=2.0, most=2.5, after=0.5)
+    # Learning begins at 100 frames; from 550 on half of it is done.
+    assert train_cells([config], store, train, stopping=rule) == [Unfinished((1.0, 1.0), 600)] and train.rows == 6
+    assert store.returns(cell_of(config)) == {} and store.batches(cell_of(config))[0].state == "released"
+    # The same search again knows it from the run's table; one that stops nothing, or asks for less, trains on.
+    assert train_cells([config], store, train, stopping=rule) == [Unfinished((1.0, 1.0), 600)] and train.rows == 6
+    assert train_cells([config], store, train, stopping=Stopping(0.5, 2.5, 0.5)) == [[1.0, 1.0]] and train.rows == 16
+    assert train_cells([config], store, train, stopping=rule) == [[1.0, 1.0]] and train.rows == 16
+
+
+def test_the_bound_is_of_the_mean_over_all_seeds_those_that_are_done_with_them(store, always_looks):
+    train_cells([slow(seeds=1)], store, Slow(*[5.0] * 10))
+    rest = Slow(*[1.0] * 10)
+    assert train_cells([slow(seeds=2)], store, rest, stopping=Stopping(3.1, 1.1, 0.5)) == [Unfinished((5.0, 1.0), 600)]
+    assert train_cells([slow(seeds=2)], store, rest, stopping=Stopping(3.0, 1.1, 0.5)) == [[5.0, 1.0]]
+
+
+def test_cells_beside_one_that_is_stopped_go_on(store, always_looks):
+    train = Slow(*[1.0] * 10)
+    configs = [slow(actor=size) for size in ([1], [2], [3])]
+    train_cells(configs[1:2], store, train)
+    found = train_cells(configs, store, train, stopping=Stopping(2.0, 2.5, 0.6))
+    assert found == [Unfinished((1.0, 1.0), 700), [1.0, 1.0], Unfinished((1.0, 1.0), 700)]
 
 
 def test_the_frames_of_a_run_are_read_off_its_table_while_it_is_written(tmp_path):
