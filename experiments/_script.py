@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 try:
-    import decouple.commands.start
+    from decouple.commands.start import begin
 except ImportError as error:
     import decouple
 
@@ -19,3 +19,5 @@ except ImportError as error:
         f"this is no experiment of the package in {decouple.__file__}, which has the same name ({error}); "
         "pip uninstall decouple python-decouple, and install this one again: pip install -e ."
     )
+
+begin(Path(sys.argv[0]).stem)

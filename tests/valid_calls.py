@@ -100,7 +100,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
     **dict.fromkeys(["as_vector", "did_you_mean", "observed_numbers", "read_actions"], "CHECK"),
     **dict.fromkeys(["ActionReader", "SCHEME", "register_task_names"], "PLAIN"),
-    **dict.fromkeys(["end_at_once", "show"], "COMMAND"),
+    **dict.fromkeys(["begin", "end_at_once", "show"], "COMMAND"),
     **dict.fromkeys(["paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),

@@ -37,7 +37,7 @@ def on_signals(handler: Callable[[int, object], None], *before: Callable[[int, o
     """Install `handler` for `SIGNALS`, over Python's handlers and `before`; others stay, as does nohup's SIG_IGN."""
     for number in SIGNALS:
         current = signal.getsignal(number)
-        early = getattr(current, "__name__", None) == end_at_once.__name__  # the handler of experiments/_script.py
+        early = getattr(current, "__name__", None) == end_at_once.__name__  # the handler of start.py
         if early or current in (signal.SIG_DFL, signal.default_int_handler, *before):
             signal.signal(number, handler)
 

@@ -11,6 +11,7 @@ import importlib
 import sys
 
 from decouple.commands.help import show
+from decouple.commands.start import begin
 from decouple.version import VERSION
 
 __all__ = ["COMMANDS", "main"]
@@ -42,7 +43,7 @@ def main() -> None:
         sys.exit(f"decouple: the command must be one of {', '.join(COMMANDS)}; got {name!r}{hint}")
     module, _ = COMMANDS[name.replace("_", "-")]
     sys.argv = [module, *arguments]
-    importlib.import_module("decouple.commands.start")
+    begin(module)
     importlib.import_module(f"decouple.commands.{module}").main()
 
 

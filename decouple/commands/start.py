@@ -1,14 +1,6 @@
-"""What a command needs before it imports anything else. Importing this file does it; nothing here imports PyTorch.
+"""What a command needs before it imports anything else; nothing here imports PyTorch.
 
-Imports make some 600,000 objects that stay to the end. Python's garbage collector would look through them again and
-again, for a second; it waits until `run_command` of `decouple/commands/running.py`.
-
-Gym, which procgen and TorchRL import, prints four lines about its age to stderr; its table of notices is emptied.
-
-`--help` prints the settings out of the source and ends, before anything else is imported.
-
-Ctrl-C, and SIGTERM as Slurm sends it, end a command with one line instead of a stack while it still imports;
-`decouple/commands/interrupts.py` takes over from there.
+    begin("control")        # first in a script, before `from decouple.commands.control import main`
 """
 
 from __future__ import annotations
@@ -18,13 +10,39 @@ import gc
 import os
 import signal
 import sys
-from pathlib import Path
 
 from decouple.commands.help import PARTS, help_text, show
 
-__all__ = ["end_at_once"]
+__all__ = ["begin", "end_at_once"]
 
-gc.disable()
+
+def begin(command: str) -> None:
+    """Prepare the process for a command, or print its help and end.
+
+    `--help` prints the settings out of the source, before anything else is imported.
+
+    Imports make some 600,000 objects that stay to the end. Python's garbage collector would look through them again and
+    again, for a second; it waits until `run_command` of `decouple/commands/running.py`.
+
+    Ctrl-C, and SIGTERM as Slurm sends it, end a command with one line instead of a stack while it still imports;
+    `decouple/commands/interrupts.py` takes over from there.
+
+    Gym, which procgen and TorchRL import, prints four lines about its age to stderr; its table of notices is emptied.
+
+    Args:
+        command: the command's module in this room.
+    """
+    if command in PARTS and {"-h", "--help"} & set(sys.argv[1:]):
+        show(help_text(command))
+        sys.exit()
+    gc.disable()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup's SIG_IGN stays
+            signal.signal(number, end_at_once)
+    with contextlib.suppress(ImportError):
+        from gym_notices import notices
+
+        notices.notices.clear()
 
 
 def end_at_once(number: int, _: object) -> None:
@@ -32,18 +50,3 @@ def end_at_once(number: int, _: object) -> None:
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     os.write(2, f"stopped by {name}; the same command goes on from what is on the disk\n".encode())
     os._exit(128 + number)
-
-
-for number in (signal.SIGINT, signal.SIGTERM):
-    if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup's SIG_IGN stays
-        signal.signal(number, end_at_once)
-
-command = Path(sys.argv[0]).stem if sys.argv else ""  # the script, or what `main` has put there
-if command in PARTS and {"-h", "--help"} & set(sys.argv[1:]):
-    show(help_text(command))
-    sys.exit()
-
-with contextlib.suppress(ImportError):
-    from gym_notices import notices
-
-    notices.notices.clear()
