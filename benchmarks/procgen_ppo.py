@@ -33,7 +33,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from decouple import OnPolicySettings
 
 MINIBATCH = 2048
 GAME = "starpilot"
@@ -108,10 +111,23 @@ def run_parts(options: argparse.Namespace) -> None:
         tell(environment=found["environment"], collect=found["environment"] + found["acting"], learn=found["learning"])
 
 
+def make_settings(contender: str, envs: int, steps: int) -> OnPolicySettings:
+    """A contender's settings, with no end and no evaluation after the first iteration."""
+    from decouple import OnPolicySettings
+
+    return OnPolicySettings(
+        algorithm="daac" if contender == "daac" else "ppo",
+        rollout_steps=steps,
+        minibatches=max(1, envs * steps // MINIBATCH),
+        total_frames=2**31 - 1,
+        evaluate_every=10**9,
+    )
+
+
 def run_library(options: argparse.Namespace) -> None:
     import torch
 
-    from decouple import OnPolicySettings, actor_value, evaluate, impala_blocks, separate, train_on_policy
+    from decouple import actor_value, evaluate, impala_blocks, separate, train_on_policy
     from decouple.envs.procgen.games import procgen_env
     from decouple.on_policy.algorithms import ALGORITHMS
     from decouple.runs.performance import choose_performance
@@ -122,18 +138,12 @@ def run_library(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     groups = 2 if performance.overlap else 1
     env = procgen_env(GAME, options.envs, num_levels=200, num_threads=games_threads(options), groups=groups)
-    algorithm, at = ("daac", "full") if options.contender == "daac" else ("ppo", options.contender)
+    at = "full" if options.contender == "daac" else options.contender
     wide = {"channels": [options.width * channels for channels in (16, 32, 32)], "hidden_size": 256 * options.width}
     model = actor_value(separate(impala_blocks(**wide), impala_blocks(**wide), at=at), env.action_spec)
     performance.prepare(model)
-    settings = OnPolicySettings(
-        algorithm=algorithm,
-        rollout_steps=options.steps,
-        minibatches=max(1, options.envs * options.steps // MINIBATCH),
-        total_frames=2**31 - 1,
-        evaluate_every=10**9,
-    )
-    phases = ALGORITHMS[algorithm](model, settings)
+    settings = make_settings(options.contender, options.envs, options.steps)
+    phases = ALGORITHMS[settings.algorithm](model, settings)
     environment = stepping_alone(env, options.steps)
     facts = {"flops": counted_flops(model, phases), "images": sum(phase.epochs for phase in phases)}
     games = {

@@ -19,11 +19,12 @@ PLAYED_SPACES = {
     "Half": spaces.Box(-1, 1, (1,), np.float16),
     "Discrete": spaces.Discrete(3),
     "OneChoice": spaces.Discrete(1),
+    "StartAtThree": spaces.Discrete(2, start=3),
+    "TwoAxes": spaces.Box(np.arange(-7, -1).reshape(2, 3).astype(np.float32), np.float32(1), (2, 3), np.float32),
 }
 # The actions of these are refused, by what the error says of them.
 REFUSED_ACTIONS = {
     "IntegerBox": (spaces.Box(0, 4, (1,), np.int64), "Box(0, 4, (1,), int64)"),
-    "TwoAxes": (spaces.Box(-1, 1, (2, 3), np.float32), "Box(-1.0, 1.0, (2, 3), float32)"),
     "NoAxis": (spaces.Box(-1, 1, (), np.float32), "Box(-1.0, 1.0, (), float32)"),
     "Empty": (spaces.Box(-1, 1, (0,), np.float32), "Box("),
     "FlatComponent": (
@@ -37,18 +38,26 @@ REFUSED_ACTIONS = {
     "HalfBounded": (spaces.Box(0, np.inf, (2,), np.float32), "Box(0.0, inf, (2,), float32)"),
     "MultiDiscrete": (spaces.MultiDiscrete([3, 2]), "MultiDiscrete([3 2])"),
     "MultiBinary": (spaces.MultiBinary(3), "MultiBinary(3)"),
-    "StartAtThree": (spaces.Discrete(2, start=3), "Discrete(2, start=3)"),
     "Pair": (spaces.Tuple((spaces.Discrete(2), BOX)), "Tuple(Discrete(2), Box("),
 }
 PICTURE = spaces.Box(0, 255, (16, 16, 1), np.uint8)
-REFUSED_OBSERVATIONS = {
-    "PictureAndVector": (spaces.Dict({"picture": PICTURE, "vector": BOX}), "Dict("),
-    "Picture": (PICTURE, "Box(0, 255, (16, 16, 1), uint8)"),
-    "Place": (spaces.Discrete(16), "Discrete(16)"),
-    "Integers": (spaces.Box(0, 4, (2,), np.int64), "Box(0, 4, (2,), int64)"),
-    "Nothing": (spaces.Box(-1, 1, (0,), np.float32), "Box("),
+# What a task shows, and the numbers of the vector that a network reads.
+READ_OBSERVATIONS = {
+    "PictureAndVector": (spaces.Dict({"vector": BOX, "picture": PICTURE}), 16 * 16 + 2),
+    "Picture": (PICTURE, 16 * 16),
+    "Place": (spaces.Discrete(16, start=3), 16),
+    "Places": (spaces.MultiDiscrete([2, 3]), 5),
+    "Bits": (spaces.MultiBinary(3), 3),
+    "Integers": (spaces.Box(0, 4, (2,), np.int64), 2),
+    "OfPair": (spaces.Tuple((spaces.Discrete(2), BOX)), 4),
 }
-PLAYED: dict[str, list[Any]] = {name: [] for name in PLAYED_SPACES}
+REFUSED_OBSERVATIONS = {
+    "Nothing": (spaces.Box(-1, 1, (0,), np.float32), "Box("),
+    "Words": (spaces.Text(4), "Text("),
+    "WordsAndVector": (spaces.Dict({"words": spaces.Text(4), "vector": BOX}), "Dict("),
+    "List": (spaces.Sequence(BOX), "Sequence("),
+}
+PLAYED: dict[str, list[Any]] = {name: [] for name in [*PLAYED_SPACES, *READ_OBSERVATIONS]}
 
 
 class Odd(gymnasium.Env):
@@ -63,7 +72,10 @@ class Odd(gymnasium.Env):
         return self.observe(), {}
 
     def observe(self):
-        return self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        if self.observation_space is BOX:
+            return self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        self.shown = self.observation_space.sample()
+        return self.shown
 
     def step(self, action):
         assert self.action_space.contains(action), f"{action!r} is no action of {self.action_space}"
@@ -80,5 +92,13 @@ for _name, _space in PLAYED_SPACES.items():
     register(_name, _space)
 for _name, (_space, _) in REFUSED_ACTIONS.items():
     register(_name, _space)
-for _name, (_space, _) in REFUSED_OBSERVATIONS.items():
+for _name, (_space, _) in (READ_OBSERVATIONS | REFUSED_OBSERVATIONS).items():
     register(_name, spaces.Discrete(2), _space)
+
+
+ONE = Odd("Discrete", PLAYED_SPACES["Discrete"])
+
+
+def make(kind: str) -> Any:
+    """A game by a function: an odd one by its name; "None" makes none, and "same" makes one game only."""
+    return {"None": None, "same": ONE}.get(kind, Odd(kind, PLAYED_SPACES.get(kind, spaces.Discrete(2))))

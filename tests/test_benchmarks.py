@@ -1,4 +1,4 @@
-"""The benchmark of returns: its settings, its episodes and its arithmetic; it trains nothing here."""
+"""Benchmarks: their settings; of the one of returns, its episodes and its arithmetic. Nothing is trained here."""
 
 import importlib
 import sys
@@ -16,12 +16,25 @@ pytest.importorskip("scipy")
 
 
 @pytest.fixture(scope="module")
-def control_returns():
+def benchmark():
+    """A function that imports a benchmark by its name."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
     try:
-        yield importlib.import_module("control_returns")
+        yield importlib.import_module
     finally:
         sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def control_returns(benchmark):
+    return benchmark("control_returns")
+
+
+@pytest.mark.parametrize("contender", ["shared", "early", "late", "full", "daac", "2"])
+def test_procgen_contenders_have_settings(benchmark, contender):
+    settings = benchmark("procgen_ppo").make_settings(contender, envs=64, steps=32)
+    assert settings.algorithm == ("daac" if contender == "daac" else "ppo")
+    assert settings.minibatches == 1
 
 
 def test_every_cell_has_settings(control_returns):

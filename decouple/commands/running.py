@@ -23,11 +23,15 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from decouple.commands.interrupts import interrupted, plain_interrupts
+from decouple.commands.task_names import SCHEME
+from decouple.envs.control.catalogue import did_you_mean
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.finite import NotFiniteError
 from decouple.studies.actor_size.workers import CellError
 
 __all__ = ["run_command"]
+
+WORDS_OF_OPTIONS = ("job", "hydra", "all", "defaults", "defaults-tree", "config", "plugins", "searchpath")  # --cfg job
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -73,13 +77,17 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
     """The message for the user, if the error is about the command or the run's folder; None for a bug."""
     name, text = type(error).__name__, str(error)
     if isinstance(error, HydraException):
-        unread = [argument for argument in sys.argv[1:] if not argument.startswith("-") and not readable(argument)]
+        settings = (argument for argument in sys.argv[1:] if "=" in argument or argument not in WORDS_OF_OPTIONS)
+        unread = [argument for argument in settings if not argument.startswith("-") and not readable(argument)]
         if unread:
             says = """an argument must be setting=value; quotes within quotes keep a value as text: run_dir="'a=b'\""""
             return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
         what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
-        return f"{name}: {what}" + f": {because}" * bool(because)
+        task = re.search(r"Could not find 'env/([^']*)'", text)
+        known = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        near = did_you_mean(task[1], known, ids=f"{SCHEME}://" in text) if task else ""
+        return f"{name}: {what}{near}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
         what = " ".join(text.splitlines()[:1])
         return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"

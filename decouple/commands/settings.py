@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from decouple.checks import check_setting
+from decouple.commands.task_names import register_task_names
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
@@ -59,7 +60,7 @@ def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
 
 
 def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
-    """Register each algorithm's settings on control tasks with Hydra, as a choice of the group `algorithm`.
+    """Register the choices of two groups with Hydra: each algorithm's settings on control tasks, and any task's name.
 
     Args:
         beside: further groups of settings in each choice, each a name and a dataclass.
@@ -67,6 +68,8 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
     groups = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in beside]
     for name, algorithm in CONTROL_ALGORITHMS.items():
         own = algorithm.keys.structured()
-        node = dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own
+        node = OmegaConf.structured(dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own)
+        OmegaConf.set_struct(node.env_kwargs, False)  # any key may be set there
         ConfigStore.instance().store(group="algorithm", name=name, node=node, package="_global_")
     OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
+    register_task_names()

@@ -87,7 +87,8 @@ def raw_control_env(settings: dict[str, Any], seed: int) -> EnvBase:
     if settings["env"] in GAMES:
         agents, skip = GAMES[settings["env"]].agents_per_game, settings["frame_skip"]
         return games_env(settings["env"], [seed], agents, frame_skip=skip, scale_observations=False)
-    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](env=settings["env"]), 1, [seed])
+    task = {name: settings[name] for name in ("env", "env_kwargs") if name in settings}
+    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), 1, [seed])
 
 
 def from_procgen(state: dict[str, Any], seed: int | None) -> Source:

@@ -50,6 +50,15 @@ def test_every_task_composes_with_every_algorithm(task, algorithm):
     assert settings.run_dir == f"runs/control/{task}/{algorithm}/actor4x4_critic16x16_kfull/seeds0_6"
 
 
+@pytest.mark.parametrize(
+    "task", ["CartPole-v1", "ALE/Pong-v5", "my_package:Task-v0", "my_package.module:make", "Case/Track-0p1-v0"]
+)
+def test_a_task_without_a_page_composes_by_its_name(task):
+    settings = composed(f"env={task}", "algorithm=td3", "env_kwargs={size: 3, goal: {x: 1.5}}", "env_kwargs.fast=true")
+    assert settings.env == task and settings.env_kwargs == {"size": 3, "goal": {"x": 1.5}, "fast": True}
+    assert settings.run_dir == f"runs/control/{task}/td3/actor400x300_critic400x300_kfull/seeds0_1"
+
+
 def test_departures_are_of_tasks_and_algorithms_that_exist():
     departures = {file.stem for file in (CONFIGS / "departures").glob("*.yaml")}
     assert departures <= {f"{task}_{algorithm}" for task in TASKS for algorithm in CONTROL_ALGORITHMS}

@@ -22,7 +22,13 @@ QUICK = {
     ("control.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
     ("control.py", "+nonsense=1"): "ValueError: nonsense must not be added: ",
     ("control.py", "total_frames"): "ValueError: total_frames cannot be read ",
-    ("control.py", "env=cartpole"): "MissingConfigException: In 'control': Could not find 'env/cartpole' ",
+    ("control.py", "env=cartpole"): "acrobot ant foodcollector halfcheetah pendulum pixelcopter pong reacher toy unity"
+    " (did you mean CartPole-v1?)",
+    (
+        "control.py",
+        "env=Cartpol-v1",
+    ): "; got 'Cartpol-v1': Environment `Cartpol` doesn't exist. Did you mean: `CartPole`?",
+    ("procgen.py", "env=starpilo --cfg job"): " plunder starpilot (did you mean starpilot?)",
     ("control.py", "gamma=x"): "ConfigCompositionException: Error merging override gamma=x: Value 'x' ",
     ("toy.py", "train=false run_dir=NONE"): "ValueError: train must be true where NONE has no cells ",
     ("smallest_actor.py", "+search.nonsense=1"): "ValueError: search.nonsense must not be added: ",

@@ -110,7 +110,7 @@ def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
     ],
 )
 def test_tasks_whose_actions_are_discrete_or_between_minus_one_and_one(env, unit):
-    assert unit_actions(env) is unit
+    assert unit_actions({"env": env}) is unit
 
 
 def test_results_that_rest_on_another_version_of_a_rule_are_told_in_words():

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +23,11 @@ import torch
 from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs.control import acrobot, pendulum
 from decouple.envs.control.compiled_rules import compiled_step
+from decouple.envs.control.making import Task, gymnasium_games, layers_of
+from decouple.envs.control.spaces import as_vector
 from decouple.envs.processes import Owned
 
-if TYPE_CHECKING:
-    import gymnasium
-    from gymnasium.envs.registration import EnvSpec
-
-__all__ = ["BACKENDS", "BatchedGames", "EnvpoolGames", "Games", "GymnasiumGames", "Task", "make_games"]
+__all__ = ["BACKENDS", "BatchedGames", "EnvpoolGames", "Games", "GymnasiumGames", "make_games"]
 
 BACKENDS = ("auto", "gymnasium", "batched", "envpool")
 BATCHED: dict[str, ModuleType] = {"Pendulum-v1": pendulum, "Acrobot-v1": acrobot}
@@ -44,26 +39,15 @@ POSITIONS_BEFORE = ("xpos", "xipos")
 Outcome = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # observation (G, O), reward, terminated, truncated
 
 
-class Task(NamedTuple):
-    """A task of Gymnasium."""
-
-    name: str  # name given by the user, for messages
-    spec: EnvSpec
-    options: dict[str, Any]
-
-    @property
-    def simulator(self) -> str:
-        """The task's simulator: classic_control, mujoco, or other, whose games we cannot save."""
-        module = self.spec.entry_point if isinstance(self.spec.entry_point, str) else ""
-        known = () if self.spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state
-        return next((kind for kind in known if f"gymnasium.envs.{kind}." in module), "other")
-
-
 class GymnasiumGames:
     """Gymnasium's own games, stepped one after another in this process.
 
+    Observations that are no vector are made one by `gymnasium.spaces.flatten`: a Dict's entries in the order of their
+    names, an index as one-hot, a picture row by row.
+
     Attributes:
-        observation_space, action_space: Gymnasium's spaces of one game.
+        observation_space: Gymnasium's space of what one game shows, as a vector.
+        action_space: Gymnasium's space of one game.
         resumable: True if ``state`` holds the simulators too; else it holds the generators only.
     """
 
@@ -71,8 +55,8 @@ class GymnasiumGames:
     def __init__(self, task: Task, number: int) -> None:
         self.task, self.simulator = task, task.simulator
         self.resumable = self.simulator != "other"
-        self.games = _gymnasium_games(task, number)
-        self.observation_space: Any = self.games[0].observation_space
+        self.games = gymnasium_games(task, number)
+        self.observation_space, self.flatten = as_vector(self.games[0].observation_space)
         self.action_space: Any = self.games[0].action_space
         self.first_seeds: list[int | None] = []  # seed for a game's next reset; None: already used
 
@@ -84,7 +68,8 @@ class GymnasiumGames:
         """Begin episodes of the games ``which``, ascending indices (K,); return their observations (K, O)."""
         observation = np.empty((len(which), *self.observation_space.shape))
         for row, index in enumerate(which):
-            observation[row], _ = self.games[index].reset(seed=self.first_seeds[index])
+            shown, _ = self.games[index].reset(seed=self.first_seeds[index])
+            observation[row] = self.flatten(shown)
             self.first_seeds[index] = None
         return observation
 
@@ -94,7 +79,8 @@ class GymnasiumGames:
         observation, reward = np.empty((number, *self.observation_space.shape)), np.empty(number)
         terminated, truncated = np.empty(number, dtype=np.bool_), np.empty(number, dtype=np.bool_)
         for index, (game, its_action) in enumerate(zip(self.games, action, strict=True)):
-            observation[index], reward[index], terminated[index], truncated[index], _ = game.step(its_action)
+            shown, reward[index], terminated[index], truncated[index], _ = game.step(its_action)
+            observation[index] = self.flatten(shown)
         return observation, reward, terminated, truncated
 
     def state(self) -> list[dict[str, Any]]:
@@ -122,7 +108,7 @@ class GymnasiumGames:
             return {"task": self.task, "number": len(self.games), "games": self.state()}
         from gymnasium.utils import EzPickle
 
-        if any(isinstance(layer, EzPickle) for game in self.games for layer in _layers(game)):
+        if any(isinstance(layer, EzPickle) for game in self.games for layer in layers_of(game)):
             raise TypeError(
                 f"games of {self.task.name} cannot be copied or pickled: a copy would restart (EzPickle); "
                 "make a new environment"
@@ -171,8 +157,8 @@ class BatchedGames:
 
     @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
-        self.id = task.spec.id
-        (example,) = _gymnasium_games(task, 1)
+        self.id = task.id
+        (example,) = gymnasium_games(task, 1)
         self.observation_space: Any = example.observation_space
         self.action_space: Any = example.action_space
         example.close()
@@ -235,10 +221,10 @@ class EnvpoolGames:
     @checked(number=at_least(1))
     def __init__(self, task: Task, number: int) -> None:
         envpool = _import_envpool()
-        if task.spec.id not in envpool.list_all_envs():
+        if task.id not in envpool.list_all_envs():
             raise ValueError(f"backend must be auto or gymnasium for {task.name}, which envpool lacks; got 'envpool'")
-        self.id = task.spec.id
-        self.options = {ENVPOOL_OPTIONS[key]: value for key, value in task.options.items()}
+        self.id = task.id
+        self.options = {ENVPOOL_OPTIONS.get(key, key): value for key, value in task.options.items()}
         # Without post_constraint envpool's v4 observes contact forces of zero, unlike Gymnasium's.
         self.options |= {"post_constraint": True, "max_episode_steps": INT32_MAX}
         spec = envpool.make_spec(self.id, **self.options)
@@ -299,10 +285,10 @@ def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, s
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    has_rules = task.simulator == "classic_control" and task.spec.id in BATCHED
+    has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options
     if backend == "batched" and not has_rules:
-        tasks = " and ".join(BATCHED)
-        raise ValueError(f"backend must be auto or gymnasium for {task.name}: only {tasks} are batched; got 'batched'")
+        tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own"
+        raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
     if backend == "envpool":
         if task.simulator != "mujoco":
             raise ValueError(f"backend must be auto or gymnasium for {task.name}, no MuJoCo task; got 'envpool'")
@@ -312,30 +298,6 @@ def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, s
     return GymnasiumGames(task, number), "gymnasium"
 
 
-def _gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
-    import gymnasium
-
-    try:
-        # Imported by name, so that a type checker accepts this file where MuJoCo is not installed.
-        mujoco = importlib.import_module("mujoco") if task.simulator == "mujoco" else None
-        with _without_deprecations(mujoco):
-            make = {"max_episode_steps": -1, "disable_env_checker": True}  # the caller counts steps, for all games
-            return [gymnasium.make(task.spec.id, **make, **task.options) for _ in range(number)]
-    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
-        # Gymnasium's Pusher-v4 raises a plain ImportError for an installed MuJoCo that is too new for it.
-        missing = task.simulator == "mujoco" and type(error) is not ImportError
-        install = "pip install 'decouple[mujoco]'" if missing else "see Gymnasium's message above"
-        raise ImportError(f"{task.name} needs its simulator: {install}") from error
-
-
-def _layers(game: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The game's wrappers, from the outermost down to the task itself."""
-    while game is not game.unwrapped:
-        yield game
-        game = game.env
-    yield game
-
-
 def _import_envpool() -> Any:
     try:
         return importlib.import_module("envpool")
@@ -343,31 +305,6 @@ def _import_envpool() -> Any:
         if error.name != "envpool":
             raise
         raise ImportError("backend envpool needs envpool: pip install 'decouple[envpool]'") from error
-
-
-@contextmanager
-def _without_deprecations(mujoco: Any) -> Iterator[None]:
-    """Silence two warnings: v4 of a task is outdated, and its model files use an attribute that MuJoCo deprecates.
-
-    MuJoCo would write its warning to stderr and to a file in the current folder, for every game.
-    """
-
-    def pass_on(message: str) -> None:
-        if "settotalmass" not in message:
-            print(f"WARNING: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        outdated = r".*The environment \S+ is out of date"
-        warnings.filterwarnings("ignore", message=outdated, category=DeprecationWarning)
-        if mujoco is None:
-            yield
-            return
-        before = mujoco.get_mju_user_warning()
-        mujoco.set_mju_user_warning(before or pass_on)
-        try:
-            yield
-        finally:
-            mujoco.set_mju_user_warning(before)
 
 
 def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:

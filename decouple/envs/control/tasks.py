@@ -8,14 +8,14 @@ process. The five names of ``TASKS`` (``decouple.envs.control.catalogue``) are t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Unbounded
+from torchrl.data import Unbounded
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switches
 from decouple.envs import lockstep
@@ -23,27 +23,9 @@ from decouple.envs.control.backends import make_games
 from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.compiled_rules import count_of_steps
 from decouple.envs.control.running_normalization import RunningMoments
+from decouple.envs.control.spaces import observed_numbers, read_actions
 
 __all__ = ["ControlEnv", "control_env"]
-
-
-def _fits(actions: Any) -> bool:
-    """Whether a Box is a vector of floats whose lower bounds are below their upper bounds, all of them finite."""
-    floats = len(actions.shape) == 1 and actions.shape[0] > 0 and np.issubdtype(actions.dtype, np.floating)
-    if not floats or not actions.is_bounded():
-        return False
-    low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
-    if not (high - low <= np.finfo(np.float32).max).all():  # our actions are float32
-        return False
-    low, high = _float32_bounds(actions)
-    return bool((low < high).all())
-
-
-def _float32_bounds(actions: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A Box's bounds, (A,) each, rounded to float32 inwards: none lies beyond the bounds of a float64 task."""
-    low, high = actions.low.astype(np.float32), actions.high.astype(np.float32)
-    low = np.where(low < actions.low, np.nextafter(low, np.float32(np.inf)), low)
-    return low, np.where(high > actions.high, np.nextafter(high, np.float32(-np.inf)), high)
 
 
 @dataclass
@@ -111,13 +93,15 @@ class ControlEnv(lockstep.LockstepEnv):
         normalize_reward: bool,
         statistics: RunningMoments | None,
         backend: str,
+        options: Mapping[str, Any],
     ) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        task = find_task(name)
+        task = find_task(name, options)
         self._games, self.backend = make_games(task, len(seeds) * num_envs, backend)
         self.name, self.seeds, self.gamma = name, seeds, gamma
-        self.max_episode_steps, self.resumable = task.spec.max_episode_steps, self._games.resumable
+        self.max_episode_steps, self.resumable = task.max_episode_steps, self._games.resumable
         self._last_step = math.inf if self.max_episode_steps is None else self.max_episode_steps
+        self._options = dict(options)
         self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
         try:
             self._make_specs()
@@ -137,28 +121,11 @@ class ControlEnv(lockstep.LockstepEnv):
         self.is_closed = False  # TorchRL's default is True
 
     def _make_specs(self) -> None:
-        from gymnasium.spaces import Box, Discrete
-
-        batch = self.batch_size
-        seen, acts = self._games.observation_space, self._games.action_space
-        vector = isinstance(seen, Box) and len(seen.shape) == 1 and seen.shape[0] > 0
-        if not vector or not np.issubdtype(seen.dtype, np.floating):
-            raise ValueError(f"name must be a task whose observations are a Box of (O,) floats; got {seen}")
-        if isinstance(acts, Discrete) and acts.start == 0:
-            self._num_actions, self._action_dtype = int(acts.n), np.dtype(np.int64)
-            self.action_spec = Categorical(self._num_actions, shape=batch, dtype=torch.int64)
-        elif isinstance(acts, Box) and _fits(acts):
-            self._num_actions, self._action_dtype = None, acts.dtype
-            shape = torch.Size([*batch, *acts.shape])
-            low, high = (torch.from_numpy(bound).expand(shape) for bound in _float32_bounds(acts))
-            self.action_spec = Bounded(low, high, shape, dtype=torch.float32)
-        else:
-            raise ValueError(
-                "name must be a task whose actions are Discrete from 0, or a Box of (A,) floats with finite bounds, "
-                f"in each component the lower below the upper; got {acts}"
-            )
+        seen = observed_numbers(self._games.observation_space)
+        self._actions_of_game = read_actions(self._games.action_space)
+        self.action_spec = self._actions_of_game.spec(self.batch_size)
         self._action_shape = self.action_spec.shape  # kept, since TorchRL's look-up of a spec is slow
-        observation = Unbounded(torch.Size([*batch, *seen.shape]), dtype=torch.float32)
+        observation = Unbounded(torch.Size([*self.batch_size, seen]), dtype=torch.float32)
         lockstep.set_specs(self, observation=observation, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
@@ -195,19 +162,10 @@ class ControlEnv(lockstep.LockstepEnv):
         }
 
     def _actions(self, action: Tensor) -> np.ndarray:
-        """Checked actions, one row per game: (S N, A), or (S N,) for discrete ones."""
+        """Checked actions as the games take them, one row per game."""
         lockstep.check_shape(action, self._action_shape)
         values = action.numpy(force=True)
-        if self._num_actions is None and values.dtype != self._action_dtype:
-            with np.errstate(over="ignore"):  # an action that overflows to infinity is refused below
-                values = values.astype(self._action_dtype)
-        numbers = values.ravel().tolist()  # usually few numbers, which Python checks faster than NumPy
-        if self._num_actions is None:
-            if not all(map(math.isfinite, numbers)):
-                raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self._action_dtype})")
-        elif values.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self._num_actions:
-            raise ValueError(f"action must be integers in [0, {self._num_actions}); got {values.tolist()}")
-        return values.reshape(-1, *values.shape[2:]).astype(self._action_dtype)
+        return self._actions_of_game.to_games(values.reshape(-1, *values.shape[2:]))
 
     def _advance(self, actions: Any) -> dict[str, Tensor]:
         now = self._episodes
@@ -250,12 +208,9 @@ class ControlEnv(lockstep.LockstepEnv):
         before = now.episode_reward.reshape(-1), now.step_count.reshape(-1)
         now.due = count_of_steps()(reward, terminated, 1.0, limit, *before, total, steps, truncated, shown, done)
         now.observation = observation.reshape(now.observation.shape)
-        now.episode_reward, now.step_count, now.done = (
-            total.reshape(column),
-            steps.reshape(column),
-            done.reshape(column),
-        )
+        now.episode_reward, now.step_count = total.reshape(column), steps.reshape(column)
         now.terminated, now.truncated = terminated.reshape(column), truncated.reshape(column)
+        now.done = done.reshape(column)
         rewards, totals = shown.reshape(2, *column)
         now.just_loaded = False
         return {
@@ -300,6 +255,7 @@ class ControlEnv(lockstep.LockstepEnv):
 
     def _settings(self) -> dict[str, Any]:
         settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1], "gamma": self.gamma}
+        settings |= {"options": self._options} if self._options else {}
         settings |= self._normalize | {"own_statistics": self._own_statistics is not None}
         # The backends gymnasium and batched are interchangeable, and enter no settings.
         return settings | ({"backend": "envpool"} if self.backend == "envpool" else {})
@@ -349,6 +305,7 @@ def control_env(
     gamma: float = 0.99,
     statistics: RunningMoments | None = None,
     backend: str = "auto",
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> ControlEnv:
     """Make one control task for S agents at once; see ``ControlEnv`` for keys and shapes.
 
@@ -366,10 +323,11 @@ def control_env(
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
-            (17, 6), ant (111, 8), or the id of a task of Gymnasium whose observations are a Box of (O,) floats and
-            whose actions are a bounded Box of (A,) floats or Discrete from 0. A module before a colon, as in
-            my_package:Env-v0, is imported first, so that it can register the task. Newer versions of three tasks, by
-            id, are Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
+            (17, 6), ant (111, 8); or the id of a task of Gymnasium, as CartPole-v1. A module before a colon, as in
+            my_package:Env-v0, is imported first, so that it can register the id; my_package.module:make names a
+            function or class that makes a Gymnasium environment. Newer versions of three tasks, by id, are Reacher-v5
+            (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
+            `gymnasium.spaces.flatten`; actions must be Discrete, or a Box of floats with finite bounds.
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
         normalize_observation: standardise observations by the running mean and variance of their seed.
@@ -379,6 +337,7 @@ def control_env(
             ``normalize_observation``.
         backend: name of the backend: gymnasium, one game after another; batched; envpool; or auto: batched where there
             is one, else gymnasium.
+        env_kwargs: keyword arguments of the environment, as `gymnasium.make` takes them; None for none.
 
     Raises:
         ValueError: an argument outside its range, or a backend without the task.
@@ -391,6 +350,8 @@ def control_env(
     check_switches(normalize_observation=normalize_observation, normalize_reward=normalize_reward)
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma <= 1 or math.isnan(gamma):
         raise ValueError(f"gamma must lie in [0, 1]; got {gamma!r}")
+    if env_kwargs is not None and not (isinstance(env_kwargs, Mapping) and all(isinstance(k, str) for k in env_kwargs)):
+        raise ValueError(f"env_kwargs must be a dict of the environment's arguments, or None; got {env_kwargs!r}")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):
         raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
     return ControlEnv(
@@ -402,4 +363,5 @@ def control_env(
         normalize_reward=normalize_reward,
         statistics=statistics,
         backend=backend,
+        options=dict(env_kwargs or {}),
     )

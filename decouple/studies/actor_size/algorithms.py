@@ -29,7 +29,7 @@ from decouple.on_policy.compiled_daac import compiled_daac_phases
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
-from decouple.runs.settings import FlatKeys
+from decouple.runs.settings import FlatKeys, flat
 from decouple.studies.actor_size.agents import Agents, OffPolicyAgents, OnPolicyAgents
 from decouple.studies.actor_size.build import action_value_model, make_small_env, state_value_model, unit_actions
 from decouple.studies.actor_size.settings import ControlSettings
@@ -242,7 +242,7 @@ def control_identity(config: ControlSettings, leave_out: Collection[str]) -> dic
         config,
         SETTINGS_OF_CONTROL,
         leave_out=leave_out,
-        unit_actions=lambda: unit_actions(config.env, config.backend),
+        unit_actions=lambda: unit_actions(flat(config)),
         defaults=algorithm_of(config).keys.defaults,
     )
     return found | ({"update": "torchrl" if config.update == "torchrl" else "batched"} if "update" in found else {})

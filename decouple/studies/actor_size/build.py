@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,6 +49,8 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
         raise ValueError(f"frame_skip must be 1 on env={config.env}: only {', '.join(GAMES)} have it")
     if config.backend != "auto" and own_rules:
         raise ValueError(f"backend must be auto on env={config.env}, which is no task of Gymnasium")
+    if config.env_kwargs and own_rules:
+        raise ValueError(f"env_kwargs must be empty on env={config.env}, which is no task of Gymnasium")
     if config.env == "toy":
         return goal_tracking_env(seeds, num_envs)
     if config.env == "unity":  # an evaluation takes as many agents as the build has, in rounds
@@ -62,6 +66,7 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
         gamma=config.learning.gamma,
         statistics=None if like is None else like.observation_statistics,
         backend=config.backend,
+        env_kwargs=config.env_kwargs,
     )
 
 
@@ -71,16 +76,25 @@ def make_small_env(config: ControlSettings) -> EnvBase:
     return make_env(config, GAMES[config.env].agents_per_game if config.env in GAMES else 1, [config.seed])
 
 
-@functools.cache
-def unit_actions(env: str, backend: str = "auto") -> bool:
+@checked()
+def unit_actions(settings: Mapping[str, Any]) -> bool:
     """Whether a task's actions are all discrete or bounded by -1 and 1, by its action spec.
+
+    Args:
+        settings: a run's settings by flat key, also of an older version; read are `env`, `backend` and `env_kwargs`.
 
     Raises:
         ValueError, ImportError: there is no such task, or its package is not installed.
     """
-    if env == "unity" or env in GAMES:  # ML-Agents' actions are, and the games'
+    if settings["env"] == "unity" or settings["env"] in GAMES:  # ML-Agents' actions are, and the games'
         return True
-    with contextlib.closing(make_small_env(ControlSettings(env=env, backend=backend))) as made:
+    read = {name: settings[name] for name in ("env", "backend", "env_kwargs") if name in settings}
+    return _unit_actions(json.dumps(read, sort_keys=True))
+
+
+@functools.cache
+def _unit_actions(task: str) -> bool:
+    with contextlib.closing(make_small_env(ControlSettings(**json.loads(task)))) as made:
         return action_space(made.action_spec).in_unit
 
 

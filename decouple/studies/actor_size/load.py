@@ -41,7 +41,7 @@ def load_agents(run_dir: str | Path) -> list[Any]:
     with reading_checkpoint(path, "agents of train_agents"):
         settings = state["settings"]
         scaled, agents = settings["normalize_observation"], agents_in(state)
-        here = rules_of(settings, lambda: unit_actions(settings["env"], settings["backend"]))
+        here = rules_of(settings, lambda: unit_actions(settings))
     there, unit = settings.get("rules", {}).get("action_unit"), here.get("action_unit")
     if there != unit:
         rule = rule_text("action_unit", there, unit)

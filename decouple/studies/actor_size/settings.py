@@ -9,6 +9,7 @@ After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/ab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,10 @@ class ControlSettings:
     """
 
     learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # algorithm's settings
-    # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, or a Gymnasium id
+    # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, unity, a Gymnasium id, or a
+    # function of a module that makes a Gymnasium environment, as my_package.module:make
     env: str = "pendulum"
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # keyword arguments of a Gymnasium environment
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
     algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
@@ -81,6 +84,8 @@ class ControlSettings:
     def __post_init__(self) -> None:
         gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
         check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
+        says = "a dict of the environment's keyword arguments, each a plain value"
+        check_setting("env_kwargs", self.env_kwargs, _plain, says)
         most = 2**31 - EVALUATION_SEED - self.seeds - self.learning.total_frames
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
@@ -124,3 +129,12 @@ class ControlSettings:
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"
+
+
+def _plain(value: object) -> bool:
+    """Whether a value can be kept as YAML and JSON and be the same again."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(of) for key, of in value.items())
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))

@@ -98,7 +98,7 @@ def old_rules(task: str, algorithm: str, settings: Mapping[str, Any], version: s
         return []
     run = {**settings, "env": task, "algorithm": algorithm}
     try:
-        return outdated(settings.get("rules", {}), run, lambda: unit_actions(task, settings.get("backend", "auto")))
+        return outdated(settings.get("rules", {}), run, lambda: unit_actions(run))
     except (ImportError, ValueError) as error:
         return [f"the rules of {task} cannot be told: {error}"]
 

@@ -25,6 +25,9 @@ from decouple.envs.control.tasks import control_env
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 
 gymnasium = pytest.importorskip("gymnasium")
+import odd_spaces  # noqa: E402  (registers tasks with Gymnasium)
+from gymnasium.spaces import flatten  # noqa: E402
+
 KEYS = ("observation", "reward", "episode_reward", "step_count", "done", "terminated", "truncated")
 AT_RESET = tuple(key for key in KEYS if key != "reward")
 DIMENSIONS = {"pendulum": (3, 1), "acrobot": (6, 3), "reacher": (11, 2), "halfcheetah": (17, 6), "ant": (111, 8)}
@@ -418,8 +421,25 @@ def test_a_state_of_other_settings_is_refused_by_name() -> None:
 
 
 BAD_ARGUMENTS = [
-    ({"name": "pong"}, r"name must be one of pendulum, acrobot, reacher, halfcheetah, ant, or an id .*; got 'pong'"),
-    ({"name": "Nothing-v3"}, r"name must be one of pendulum, .*, or an id of Gymnasium .*; got 'Nothing-v3'"),
+    ({"name": "pong"}, r"name must be one of pendulum, acrobot, reacher, halfcheetah, ant, an id .*; got 'pong'"),
+    ({"name": "pendulm"}, r"name must be .*; got 'pendulm' \(did you mean pendulum\?\)"),
+    ({"name": "Cartpol-v1"}, r"name must be .*; got 'Cartpol-v1': .*Did you mean: `CartPole`"),
+    ({"name": "pendulum", "env_kwargs": {"h": 1}}, r"env_kwargs must be arguments of pendulum; got \{'h': 1\}.*'h'"),
+    ({"name": "pendulum", "env_kwargs": [1]}, r"env_kwargs must be a dict .*; got \[1\]"),
+    (
+        {"name": "pendulum", "env_kwargs": {"g": 3.0}, "backend": "batched"},
+        r"backend must be auto .* options of their own",
+    ),
+    ({"name": "odd_spaces:nothing"}, r"name must be one of .*; got 'odd_spaces:nothing'"),
+    (
+        {"name": "odd_spaces:make", "env_kwargs": {"kind": "None"}},
+        r"name must be of a function that makes .* made None",
+    ),
+    (
+        {"name": "odd_spaces:make", "env_kwargs": {"kind": "same"}, "num_envs": 2},
+        r"a new Gymnasium environment each time; .* made one twice",
+    ),
+    ({"name": "Nothing-v3"}, r"name must be one of pendulum, .*, an id of Gymnasium .*; got 'Nothing-v3'"),
     ({"name": "Hoper-v5"}, r"an id of Gymnasium .*; got 'Hoper-v5': .* Did you mean: `Hopper`"),
     ({"name": "Hopper-v99"}, r"an id of Gymnasium .*; got 'Hopper-v99': .* `v5` \]"),
     ({"name": "no_such_module:Env-v0"}, r"name must have a module before its colon .*; got 'no_such_module:Env-v0'"),
@@ -433,7 +453,7 @@ BAD_ARGUMENTS = [
     ),
     ({"name": ":Env-v0"}, r"an id of Gymnasium .*; got ':Env-v0'"),
     ({"name": 3}, r"name must be .*; got 3"),
-    ({"name": "FrozenLake-v1"}, r"name must be .* observations .*; got Discrete"),
+    ({"name": "Odd/Words-v0"}, r"name must be .* observations .*; got Text"),
     ({"seeds": []}, r"seeds must be a non-empty sequence of integers; got \[\]"),
     ({"seeds": [0, 2**31]}, r"seeds.* must be .*; got .*2147483648"),
     ({"num_envs": 1.0}, r"num_envs must be .*; got 1.0"),
@@ -475,7 +495,50 @@ def test_bad_actions_and_steps_beyond_an_end_are_refused() -> None:
         env.step(state)
 
 
+@pytest.mark.parametrize("name", odd_spaces.READ_OBSERVATIONS)
+def test_observations_of_any_numbers_become_a_vector(name: str) -> None:
+    space, size = odd_spaces.READ_OBSERVATIONS[name]
+    env = control_env(f"Odd/{name}-v0", [0, 1], 2)
+    state = env.reset()
+    assert env.observation_spec["observation"].shape == (2, 2, size)
+    for _ in range(3):
+        shown = np.stack([flatten(space, game.unwrapped.shown) for game in env._games.games])
+        assert torch.equal(state["observation"], torch.from_numpy(shown).float().view(2, 2, size))
+        _, state = play(env, [torch.ones(2, 2, dtype=torch.int64)], state)
+
+
+def test_a_function_of_a_module_makes_the_games() -> None:
+    """With its own arguments and its own end of an episode; its seeds are those of an id."""
+    envs = [
+        control_env("odd_spaces:make", [3], 2, env_kwargs={"kind": "Discrete"}),
+        control_env("Odd/Discrete-v0", [3], 2),
+    ]
+    by_function, by_id = (play(env, 12 * [torch.zeros(1, 2, dtype=torch.int64)])[0] for env in envs)
+    assert torch.equal(by_function["observation"], by_id["observation"])
+    assert by_function["truncated"][:, 0, 0, 0].nonzero().tolist() == [[9]]
+    assert not envs[0].resumable and envs[0].max_episode_steps is None
+
+
+def test_options_change_the_task_and_its_saved_state() -> None:
+    light, usual = control_env("pendulum", [0], env_kwargs={"g": 1.0}), control_env("pendulum", [0])
+    assert (light.backend, usual.backend) == ("gymnasium", "batched")
+    rested = 3 * [torch.zeros(1, 1, 1)]
+    assert not torch.equal(play(light, rested)[0]["observation"], play(usual, rested)[0]["observation"])
+    with pytest.raises(ValueError, match="options"):
+        usual.load_state_dict(light.state_dict())
+
+
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, missing, extra in (
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+        ("LunarLander-v3", "Box2D", "box2d"),
+    ):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, missing, None)
+            without.delitem(sys.modules, "gymnasium.envs.box2d.lunar_lander", raising=False)
+            with pytest.raises(ImportError, match=rf"{name} needs .*: pip install 'decouple\[{extra}\]'"):
+                control_env(name, [0])
     with monkeypatch.context() as without_mujoco:
         without_mujoco.setitem(sys.modules, "mujoco", None)
         with pytest.raises(ImportError, match=r"ant needs its simulator: pip install 'decouple\[mujoco\]'"):

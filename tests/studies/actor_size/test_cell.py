@@ -280,7 +280,7 @@ def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algor
     if algorithm in OFF:  # the first are uniform: the ends of each component are reached, or each choice made
         uniform = np.stack(played[:40])
         if discrete:
-            assert set(uniform.tolist()) == set(range(space.n))
+            assert set(uniform.tolist()) == set(range(space.start, space.start + space.n))
         else:
             margin = 0.2 * (space.high.astype(float) - space.low)
             assert (uniform.min(0) < space.low + margin).all() and (uniform.max(0) > space.high - margin).all()
@@ -289,7 +289,7 @@ def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algor
 @pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
 @pytest.mark.parametrize("name", odd_spaces.REFUSED_ACTIONS)
 def test_actions_that_no_algorithm_takes_are_refused_by_their_space(tmp_path, name, algorithm):
-    says = f"actions are Discrete from 0, or a Box of .* got {re.escape(odd_spaces.REFUSED_ACTIONS[name][1])}"
+    says = f"actions are Discrete, or a Box of .* got {re.escape(odd_spaces.REFUSED_ACTIONS[name][1])}"
     with pytest.raises(ValueError, match=says):
         train_agents(odd_cell(algorithm, name, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -297,7 +297,7 @@ def test_actions_that_no_algorithm_takes_are_refused_by_their_space(tmp_path, na
 
 @pytest.mark.parametrize("name", odd_spaces.REFUSED_OBSERVATIONS)
 def test_observations_that_no_network_reads_are_refused_by_their_space(tmp_path, name):
-    says = rf"observations are a Box of \(O,\) floats; got {re.escape(odd_spaces.REFUSED_OBSERVATIONS[name][1])}"
+    says = rf"observations are numbers .*; got {re.escape(odd_spaces.REFUSED_OBSERVATIONS[name][1])}"
     with pytest.raises(ValueError, match=says):
         train_agents(odd_cell("ppo", name, tmp_path / "run"))
     assert not (tmp_path / "run").exists()

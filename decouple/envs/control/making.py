@@ -1,0 +1,136 @@
+"""Games of Gymnasium, made one by one: of a registered task, or by a function.
+
+task = Task("pendulum", gymnasium.spec("Pendulum-v1"), {"g": 9.81})
+games = gymnasium_games(task, 6)
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from decouple.checks import at_least, checked
+
+if TYPE_CHECKING:
+    import gymnasium
+    from gymnasium.envs.registration import EnvSpec
+
+__all__ = ["Task", "gymnasium_games", "layers_of"]
+
+
+class Task(NamedTuple):
+    """A task: one that Gymnasium has registered, or a function that makes its games."""
+
+    name: str  # name given by the user, for messages
+    spec: EnvSpec | None  # None: `make` makes the games
+    options: dict[str, Any]  # keyword arguments of the environment
+    make: Callable[..., gymnasium.Env] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.spec.id if self.spec else self.name
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Step limit of an episode that the caller counts; None: none, or the games themselves have one."""
+        return self.spec.max_episode_steps if self.spec else None
+
+    @property
+    def simulator(self) -> str:
+        """The task's simulator: classic_control, mujoco, or other, whose games we cannot save."""
+        if self.spec is None:
+            return "other"
+        module = self.spec.entry_point if isinstance(self.spec.entry_point, str) else ""
+        known = () if self.spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state
+        return next((kind for kind in known if f"gymnasium.envs.{kind}." in module), "other")
+
+
+@checked(number=at_least(1))
+def gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
+    """Make a task's games. They have no step limit but their own: a caller counts `max_episode_steps`.
+
+    Raises:
+        ValueError: options that the task does not have, or a function that makes no new Gymnasium environments.
+        ImportError: the task's simulator is not installed.
+    """
+    import gymnasium
+
+    try:
+        # Imported by name, so that a type checker accepts this file where MuJoCo is not installed.
+        mujoco = importlib.import_module("mujoco") if task.simulator == "mujoco" else None
+        with _without_deprecations(mujoco):
+            make = functools.partial(gymnasium.make, task.id, max_episode_steps=-1, disable_env_checker=True)
+            return _made(task, task.make or make, number)  # steps are counted by the caller, for all games
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+        # Gymnasium's Pusher-v4 raises a plain ImportError for an installed MuJoCo that is too new for it.
+        missing = task.simulator == "mujoco" and type(error) is not ImportError
+        install = f"pip install 'decouple[{_extra(task) or 'mujoco'}]'" if missing or _extra(task) else error
+        raise ImportError(f"{task.name} needs its simulator: {install}") from error
+
+
+def _made(task: Task, make: Callable[..., Any], number: int) -> list[gymnasium.Env]:
+    """Games by a function, each a game of its own.
+
+    Raises:
+        ValueError: it takes other arguments, or does not make Gymnasium's environments.
+    """
+    import gymnasium
+
+    try:
+        games = [make(**task.options) for _ in range(number)]
+    except TypeError as error:  # an unknown keyword, as Gymnasium raises it too
+        if not task.options:
+            raise
+        raise ValueError(f"env_kwargs must be arguments of {task.name}; got {task.options}: {error}") from error
+    says = "name must be of a function that makes a new Gymnasium environment each time"
+    for game in games:
+        if not isinstance(game, gymnasium.Env):
+            raise ValueError(f"{says}; {task.name} made {game!r}")
+    if len({id(game) for game in games}) < number:
+        raise ValueError(f"{says}; {task.name} made one twice")
+    return games
+
+
+def _extra(task: Task) -> str | None:
+    """The extra that installs the task's simulator, where it is one of Gymnasium's own; MuJoCo's tasks have another."""
+    entry = task.spec.entry_point if task.spec and isinstance(task.spec.entry_point, str) else ""
+    return "box2d" if "gymnasium.envs.box2d." in entry else None
+
+
+@checked()
+def layers_of(game: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """The game's wrappers, from the outermost down to the task itself."""
+    while game is not game.unwrapped:
+        yield game
+        game = game.env
+    yield game
+
+
+@contextmanager
+def _without_deprecations(mujoco: Any) -> Iterator[None]:
+    """Silence two warnings: v4 of a task is outdated, and its model files use an attribute that MuJoCo deprecates.
+
+    MuJoCo would write its warning to stderr and to a file in the current folder, for every game.
+    """
+
+    def pass_on(message: str) -> None:
+        if "settotalmass" not in message:
+            print(f"WARNING: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        outdated = r".*The environment \S+ is out of date"
+        warnings.filterwarnings("ignore", message=outdated, category=DeprecationWarning)
+        if mujoco is None:
+            yield
+            return
+        before = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(before or pass_on)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(before)

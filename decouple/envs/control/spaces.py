@@ -1,0 +1,160 @@
+"""Gymnasium's spaces as an environment's specs: actions of a game, and the size of what it shows.
+
+    actions = read_actions(game.action_space)       # ValueError for a space that no policy here acts in
+    spec = actions.spec(torch.Size([2, 3]))         # of 2 seeds with 3 games each
+    game.step(actions.to_games(chosen)[0])          # chosen: (G,) or (G, A)
+
+A policy chooses an index, or a vector of floats. The game gets it in its own type, shape and numbering.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torchrl.data import Bounded, Categorical, TensorSpec
+
+from decouple.checks import checked
+
+__all__ = ["ActionReader", "as_vector", "observed_numbers", "read_actions"]
+
+
+class ActionReader(Protocol):
+    """How a policy's actions become a game's."""
+
+    def spec(self, batch: torch.Size) -> TensorSpec:
+        """The action spec of games with this batch size."""
+        ...
+
+    def to_games(self, chosen: np.ndarray) -> np.ndarray:
+        """Actions of G games, (G,) or (G, A), each as its game takes it.
+
+        Raises:
+            ValueError: an action that is not finite, or outside the discrete range.
+        """
+        ...
+
+
+class _Indices:
+    """One of n actions, which the game counts from `start`."""
+
+    def __init__(self, space: Any) -> None:
+        self.number, self.start = int(space.n), int(space.start)
+
+    def spec(self, batch: torch.Size) -> TensorSpec:
+        return Categorical(self.number, shape=batch, dtype=torch.int64)
+
+    def to_games(self, chosen: np.ndarray) -> np.ndarray:
+        numbers = chosen.tolist()  # usually few numbers, which Python checks faster than NumPy
+        if chosen.dtype.kind not in "iu" or min(numbers) < 0 or max(numbers) >= self.number:
+            raise ValueError(f"action must be integers in [0, {self.number}); got {numbers}")
+        chosen = chosen.astype(np.int64, copy=False)
+        return chosen + self.start if self.start else chosen
+
+
+class _Vectors:
+    """A Box of floats, of any number of axes, as a vector row by row."""
+
+    def __init__(self, space: Any) -> None:
+        self.shape, self.dtype, self.bounds = space.shape, space.dtype, _float32_bounds(space)
+
+    def spec(self, batch: torch.Size) -> TensorSpec:
+        shape = torch.Size([*batch, math.prod(self.shape)])
+        low, high = (torch.from_numpy(bound.ravel()).expand(shape) for bound in self.bounds)
+        return Bounded(low, high, shape, dtype=torch.float32)
+
+    def to_games(self, chosen: np.ndarray) -> np.ndarray:
+        values = chosen
+        if values.dtype != self.dtype:
+            with np.errstate(over="ignore"):  # an action that overflows to infinity is refused below
+                values = values.astype(self.dtype)
+        if not all(map(math.isfinite, values.ravel().tolist())):
+            raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self.dtype})")
+        return values if len(self.shape) == 1 else values.reshape(-1, *self.shape)
+
+
+@checked()
+def read_actions(space: Any) -> ActionReader:
+    """How actions in a Gymnasium space are read.
+
+    Raises:
+        ValueError: a space in which no policy here acts, with what is supported.
+    """
+    from gymnasium.spaces import Box, Discrete
+
+    if isinstance(space, Discrete):
+        return _Indices(space)
+    if isinstance(space, Box) and _fits(space):
+        return _Vectors(space)
+    raise ValueError(
+        "name must be a task whose actions are Discrete, or a Box of floats with finite bounds, in each component the "
+        f"lower below the upper; got {space}"
+    )
+
+
+@checked()
+def as_vector(space: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The space of a game's observations as vectors, and the function that makes a vector of an observation.
+
+    Both are of `gymnasium.spaces`: a Dict's entries come in the order of their names, an index as one-hot, a picture
+    row by row. A vector of floats stays as it is, and so does what is not a fixed number of numbers.
+    """
+    from gymnasium.spaces import Box, flatten, flatten_space
+
+    vector = isinstance(space, Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating)
+    if vector or not _numbers(space):
+        return space, _same
+    return flatten_space(space), functools.partial(flatten, space)
+
+
+def _same(observation: Any) -> Any:
+    return observation
+
+
+def _numbers(space: Any) -> bool:
+    """Whether observations of a space are a fixed number of numbers, also in Dicts and Tuples."""
+    from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+    if isinstance(space, Dict | Tuple):
+        return all(map(_numbers, space.values() if isinstance(space, Dict) else space))
+    return isinstance(space, Box | Discrete | MultiBinary | MultiDiscrete)
+
+
+@checked()
+def observed_numbers(space: Any) -> int:
+    """The numbers of an observation, O, in a Gymnasium space that is a Box of (O,).
+
+    Raises:
+        ValueError: any other space, or O = 0.
+    """
+    from gymnasium.spaces import Box
+
+    if not isinstance(space, Box) or len(space.shape) != 1 or space.shape[0] == 0:
+        raise ValueError(
+            "name must be a task whose observations are numbers that can be put in a vector: a Box, Discrete, "
+            f"MultiDiscrete, MultiBinary, or a Dict or Tuple of these; got {space}"
+        )
+    return space.shape[0]
+
+
+def _fits(space: Any) -> bool:
+    """Whether a Box is of floats whose lower bounds are below their upper bounds, all of them finite."""
+    numbers = math.prod(space.shape) if space.shape else 0
+    if not np.issubdtype(space.dtype, np.floating) or not numbers or not space.is_bounded():
+        return False
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    if not (high - low <= np.finfo(np.float32).max).all():  # our actions are float32
+        return False
+    low, high = _float32_bounds(space)
+    return bool((low < high).all())
+
+
+def _float32_bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A Box's bounds rounded to float32 inwards: none lies beyond the bounds of a float64 task."""
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
+    return low, np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
