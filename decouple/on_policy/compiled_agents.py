@@ -280,7 +280,7 @@ class CompiledAgents:
         return [module for module in self.model.modules() if isinstance(module, StackedNormalScale)]
 
     def _array(self, tensor: Tensor) -> np.ndarray:
-        return np.ascontiguousarray(tensor.detach().numpy(), dtype=self.dtype)
+        return np.ascontiguousarray(tensor.numpy(force=True), dtype=self.dtype)
 
 
 def _shape(model: ActorValue) -> AgentShape:
