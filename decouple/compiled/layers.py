@@ -35,7 +35,7 @@ __all__: list[str] = []  # kernels are called by learners and by each other
 # and fastest where none is transposed. So a layer gets a batch in blocks that small, and backward turns the weight.
 WIDE = bool(get_host_cpu_features().get("avx512f"))
 MOST_PRODUCTS = 100**3
-LEAST_BLOCK = 64  # rows
+LEAST_BLOCK = 64  # rows; for fewer, what turning a weight takes is more than it saves
 
 
 @intrinsic
@@ -81,7 +81,7 @@ def width(layers, row):
 def block_of(batch, inputs, outputs):
     """Rows of a batch that go through a layer at once; and whether their product is a small one."""
     rows = MOST_PRODUCTS // (inputs * outputs)
-    if not WIDE or rows < min(batch, LEAST_BLOCK):
+    if not WIDE or rows < LEAST_BLOCK or batch < LEAST_BLOCK:
         return batch, False
     return batch if rows >= batch else rows // 32 * 32, True
 

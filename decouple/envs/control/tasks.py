@@ -317,9 +317,9 @@ def control_env(
     They are shared, not copied: ``test`` reads the newest and never updates them. Seed s of ``test`` reads row s.
 
     Backends. ``batched`` has Pendulum and Acrobot for all games at once, in NumPy or by kernels where Numba is
-    installed, with Gymnasium's numbers to the last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which pays with several games. ``auto`` never chooses it:
-    envpool cannot save its games, so that an interrupted run does not resume to the same bits. Its steps equal
-    Gymnasium's up to rounding, but its episodes start elsewhere.
+    installed, with Gymnasium's numbers to the last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which
+    pays with several games. ``auto`` never chooses it: envpool cannot save its games, so that an interrupted run does
+    not resume to the same bits. Its steps equal Gymnasium's up to rounding, but its episodes start elsewhere.
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
