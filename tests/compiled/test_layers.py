@@ -1,6 +1,8 @@
-"""Passes forward and backward through a perceptron's layers, in batches that go through in blocks, beside autograd's."""
+"""Passes forward and backward through a perceptron's layers, of batches that go in blocks too, beside autograd's."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -39,9 +41,9 @@ def passes(layers, slopes, count, memory, size, x, dy, scratch, y, dx):
 def test_values_and_gradients_are_autograds(name: str, batch: int, sizes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     module, slope = ACTIVATIONS[name]
-    linear = [nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)]
+    linear = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
     whole = nn.Sequential(linear[0], module, linear[1], module, linear[2]).double()
-    layers = [Layer(*pair, name, slope) for pair in zip(sizes[:-2], sizes[1:], strict=False)]
+    layers = [Layer(*pair, name, slope) for pair in itertools.pairwise(sizes[:-1])]
     layers.append(Layer(sizes[-2], sizes[-1]))
     tables = Tables([AgentShape([], layers, [])])
     memory = tables.memory(np.float64)
