@@ -21,8 +21,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from warm import Command, the_warm
 
+from decouple.commands.folders import CONFIGS
 from decouple.commands.procgen import experiment_of
-from decouple.commands.settings import CONFIGS, control_settings
+from decouple.commands.settings import control_settings
 from decouple.runs.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]

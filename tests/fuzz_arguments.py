@@ -49,8 +49,9 @@ from commands import composing
 from torch import nn
 
 import decouple
+from decouple.commands.folders import CONFIGS
 from decouple.commands.procgen import experiment_of
-from decouple.commands.settings import CONFIGS, control_settings
+from decouple.commands.settings import control_settings
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.smallest_actor import SearchSettings
 

@@ -70,7 +70,7 @@ def decouple_modules() -> list[str]:
 
 
 def test_no_module_of_decouple_but_commands_and_kernels_asks_for_an_optional_package():
-    free = ("decouple.compiled.kernel", "decouple.compiled.memory")
+    free = ("decouple.compiled.kernel", "decouple.compiled.memory", "decouple.compiled.threads")
     others = [name for name in decouple_modules() if not name.startswith(("decouple.commands", "decouple.compiled."))]
     found = asks_for("decouple", *others, *free)
     assert not any(found.values()), found

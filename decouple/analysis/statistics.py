@@ -287,7 +287,7 @@ def _rliable(module: str) -> ModuleType:
         import rliable.library
         import rliable.metrics
     except ImportError as error:
-        raise ImportError("aggregate metrics need the package rliable: pip install 'decouple[eval]'") from error
+        raise ImportError("aggregate metrics need the package rliable: pip install 'torchrl-decouple[eval]'") from error
     return {"library": rliable.library, "metrics": rliable.metrics}[module]
 
 

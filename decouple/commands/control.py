@@ -7,9 +7,10 @@ from typing import Any
 
 import hydra
 
+from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, control_settings, register_algorithms
+from decouple.commands.settings import control_settings, register_algorithms
 from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings

@@ -8,8 +8,9 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 
+from decouple.commands.folders import CONFIGS
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, settings_of
+from decouple.commands.settings import settings_of
 from decouple.deploy.export import ExportReport
 from decouple.studies.actor_size.settings import sizes_name
 from decouple.studies.export import Export, Source, export

@@ -12,9 +12,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, refuse_added
+from decouple.commands.settings import refuse_added
 from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files

@@ -7,8 +7,9 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 
+from decouple.commands.folders import CONFIGS
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, settings_of
+from decouple.commands.settings import settings_of
 from decouple.studies.separation.representation import Representation, analyse
 
 __all__ = ["main"]

@@ -10,6 +10,7 @@ def main():  # what experiments/control.py calls
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import re
@@ -39,6 +40,8 @@ def run_command(command: Callable[[], object]) -> None:
 
     A bug keeps its trace; HYDRA_FULL_ERROR=1 shows the trace of any error.
     """
+    gc.freeze()  # what was imported stays, and no collection looks through it, the one at Python's end included
+    gc.enable()
     full = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them
     arguments = sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]

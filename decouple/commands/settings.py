@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -16,16 +14,7 @@ from decouple.commands.task_names import register_task_names
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
-__all__ = ["CONFIGS", "control_settings", "refuse_added", "register_algorithms", "settings_of"]
-
-
-def _configs() -> Path:
-    """The folder configs/ of the package's clone, or of the script's where the package is installed elsewhere."""
-    clones = [Path(__file__).resolve().parents[2], *Path(sys.argv[0]).resolve().parents[1:2]]
-    return next((clone / "configs" for clone in clones if (clone / "configs").is_dir()), clones[0] / "configs")
-
-
-CONFIGS = _configs()
+__all__ = ["control_settings", "refuse_added", "register_algorithms", "settings_of"]
 
 
 def settings_of(config: Any) -> Any:

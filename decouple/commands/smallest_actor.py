@@ -8,9 +8,10 @@ import hydra
 from omegaconf import OmegaConf
 
 from decouple.checks import check_setting
+from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, control_settings, refuse_added, register_algorithms
+from decouple.commands.settings import control_settings, refuse_added, register_algorithms
 from decouple.studies.actor_size.smallest_actor import (
     SearchSettings,
     actor_parameters,

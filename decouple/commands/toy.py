@@ -12,9 +12,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 from decouple.checks import check_setting
+from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import CONFIGS, control_settings, register_algorithms, settings_of
+from decouple.commands.settings import control_settings, register_algorithms, settings_of
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.finite import NotFiniteError
 from decouple.studies.actor_size.cell import done_result, train_agents

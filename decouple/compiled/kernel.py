@@ -33,7 +33,7 @@ NEEDED = ("numba", "scipy", "threadpoolctl")
 def unavailable() -> str | None:
     """Why kernels cannot run in this process: the packages that are missing; None where they can."""
     missing = [name for name in NEEDED if not _installed(name)]
-    return f"{' and '.join(missing)} cannot be imported: pip install 'decouple[fast]'" if missing else None
+    return f"{' and '.join(missing)} cannot be imported: pip install 'torchrl-decouple[fast]'" if missing else None
 
 
 def _installed(name: str) -> bool:

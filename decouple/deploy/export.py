@@ -311,7 +311,7 @@ def _extra(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"ONNX needs {name}: pip install 'decouple[export]'") from error
+        raise ImportError(f"ONNX needs {name}: pip install 'torchrl-decouple[export]'") from error
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def _noise(seed: int, times: np.ndarray) -> np.ndarray:
     try:
         from opensimplex import OpenSimplex
     except ImportError as error:
-        raise ImportError("goal_tracking_env needs opensimplex: pip install 'decouple[toy]'") from error
+        raise ImportError("goal_tracking_env needs opensimplex: pip install 'torchrl-decouple[toy]'") from error
     threads = torch.get_num_threads()
     try:
         return OpenSimplex(seed).noise2array(times, np.zeros(1))[0]

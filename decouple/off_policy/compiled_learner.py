@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from decouple.checks import checked
 from decouple.compiled import memory as copies
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import AgentShape, Layer, Tables
+from decouple.compiled.threads import SCRATCH, AgentThreads
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
 from decouple.networks.perceptrons import perceptron_layers
@@ -35,8 +34,6 @@ from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.seeding import SeedNoise
 
 __all__ = ["CompiledLearner", "not_compiled"]
-
-AGGREGATIONS = {"min": -1.0, "mean": -2.0}  # by the names of settings; other values are quantiles
 
 
 @checked()
@@ -64,7 +61,7 @@ class CompiledLearner(Learner):
     """S agents whose updates and actions are compiled; the interface, arguments and errors of `Learner`.
 
     Attributes:
-        threads: number of threads that agents are spread over: PyTorch's, when the learner is made, and at most S.
+        threads: threads that agents are spread over, as many as PyTorch's when the learner is made, and at most S.
 
     Raises:
         ValueError: models that kernels do not know; the message says what they do know.
@@ -76,21 +73,17 @@ class CompiledLearner(Learner):
         why = not_compiled(models)
         if why is not None:
             raise ValueError(f"models must be perceptrons on a processor to be compiled; {why}")
-        self.threads = max(1, min(self.seeds, torch.get_num_threads()))
         self.tables = Tables([_shape(models[0])] * self.seeds)
         self.memory = self.tables.memory(np.float32 if self.dtype == torch.float32 else np.float64)
+        self.threads = AgentThreads(self.tables, self.memory.dtype, torch.get_num_threads())
         self.temperature = np.zeros((self.seeds, 3), dtype=self.memory.dtype)  # log alpha and Adam's moments of it
         self.steps = np.zeros((self.seeds, 3), dtype=np.int64)
-        self.rates = np.array([_rates(settings, self.space, self.cut)] * self.seeds)
-        self.metrics = np.zeros((self.seeds, 5))
         self.batch = np.zeros((self.seeds, 0, 0), dtype=np.float32)
         self.nothing = np.zeros((self.seeds, 0, 0), dtype=np.float32)  # in the place of noise that is not drawn
         self.bounds = np.zeros((4, 1), dtype=np.float32)
         if self.acting.unit is not None:
             unit = self.acting.unit
             self.bounds = torch.stack([unit.middle, unit.half_range, unit.low, unit.high]).float().numpy()
-        self.scratch: list[np.ndarray] = []  # one for each thread, for batches of `reserved` rows
-        self.reserved = 0
         self._import_kernels()
         self._read()
 
@@ -111,6 +104,12 @@ class CompiledLearner(Learner):
 
             self.kind = acting.NORMAL
         self.kernels = {"update": algorithm.update, "act": acting.act, "gather": critics.gather}
+        self.rates = np.array([_rates(self.settings, self.space, self.cut)] * self.seeds)
+        self.metrics = np.zeros((self.seeds, critics.METRICS))
+        self.of_critics = {"loss/critic": critics.CRITIC_LOSS, "value/mean": critics.VALUE_MEAN}
+        self.of_policy = {"loss/actor": critics.ACTOR_LOSS}
+        if not self.like.deterministic:
+            self.of_policy |= {"policy/entropy": critics.ENTROPY, "policy/alpha": critics.ALPHA}
         one_blas_thread()
         with compiling(f"{algorithm.__name__.rpartition('.')[2]}-{self.memory.dtype}"):
             self._warm_up()
@@ -120,7 +119,7 @@ class CompiledLearner(Learner):
         observed, acts = self._widths()
         rows = np.zeros((1, self.seeds, 2 * observed + acts + 2), dtype=np.float32)
         self.kernels["gather"](rows, np.zeros((0, 1), dtype=np.int64), 0, rows[:0])
-        self._run_update(rows, self.nothing, self.nothing, True, 0, 0, 0)
+        self.threads.load(self.kernels["update"], 1, *self._arguments(rows, self.nothing, self.nothing, True))
         observation = np.zeros((0, 1, observed), dtype=np.float32)
         chosen = np.zeros((0, 1, acts), dtype=np.int64 if self.space.discrete else np.float32)
         self._run_act(observation, self.nothing, False, chosen)
@@ -155,45 +154,25 @@ class CompiledLearner(Learner):
         self.updates += 1
         policy_step = self.updates % self.settings.policy_delay == 0
         drawn = self._noise(rows.shape[1], policy_step, noise)
-        parts = [(self.seeds * n // self.threads, self.seeds * (n + 1) // self.threads) for n in range(self.threads)]
-        self._reserve(rows.shape[1])
-        others = [
-            self._pool.submit(self._run_update, rows, *drawn, policy_step, thread, *parts[thread])
-            for thread in range(1, self.threads)
-        ]
-        self._run_update(rows, *drawn, policy_step, 0, *parts[0])
-        for other in others:
-            other.result()
-        names = ["loss/critic", "value/mean"]
-        if policy_step:
-            names += ["loss/actor"] + ([] if self.like.deterministic else ["policy/entropy", "policy/alpha"])
+        self.threads.run(self.kernels["update"], rows.shape[1], *self._arguments(rows, *drawn, policy_step))
         found = torch.from_numpy(self.metrics.astype(self.memory.dtype))
-        return dict(zip(names, found.unbind(1), strict=False))
+        columns = self.of_critics | (self.of_policy if policy_step else {})
+        return {name: found[:, column] for name, column in columns.items()}
 
-    def _run_update(
-        self,
-        rows: np.ndarray,
-        noise: np.ndarray,
-        more_noise: np.ndarray,
-        policy_step: bool,
-        thread: int,
-        first: int,
-        last: int,
-    ) -> None:
-        """The update of the agents from `first` to `last`, in one thread's scratch."""
-        self._reserve(rows.shape[1])
-        self.kernels["update"](
+    def _arguments(
+        self, rows: np.ndarray, noise: np.ndarray, more_noise: np.ndarray, policy_step: bool
+    ) -> tuple[Any, ...]:
+        """The arguments of the algorithm's kernel but for the range of agents."""
+        return (
             self.tables.agents, self.tables.layers, self.tables.slopes, self.rates, self.memory, self.temperature,
-            self.steps, rows, self._widths(), noise, more_noise, policy_step, self.scratch[thread], self.metrics, first,
-            last,
+            self.steps, rows, self._widths(), noise, more_noise, policy_step, SCRATCH, self.metrics,
         )  # fmt: skip
 
     def _run_act(self, observation: np.ndarray, noise: np.ndarray, draws: bool, chosen: np.ndarray) -> None:
-        self._reserve(observation.shape[1])
         explores = self.acting.exploration_noise or 0.0
         self.kernels["act"](
             self.tables.agents, self.tables.layers, self.tables.slopes, self.memory, self.kind, explores, observation,
-            noise, draws, self.bounds, self.scratch[0], chosen,
+            noise, draws, self.bounds, self.threads.scratch(observation.shape[1]), chosen,
         )  # fmt: skip
 
     def _noise(self, batch: int, policy_step: bool, noise: SeedNoise) -> list[np.ndarray]:
@@ -202,17 +181,6 @@ class CompiledLearner(Learner):
         soft = not self.like.deterministic and not self.space.discrete
         wanted = [soft or smoothed, soft and policy_step]
         return [noise.normal(batch, self.space.size).numpy() if each else self.nothing for each in wanted]
-
-    def _reserve(self, batch: int) -> None:
-        """Reserve each thread's scratch for a batch of this size."""
-        if batch > self.reserved:
-            size = self.tables.scratch(batch)
-            self.scratch = [np.empty(size, dtype=self.memory.dtype) for _ in range(self.threads)]
-            self.reserved = batch
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="agents")
 
     # ---------------------------------------------------------------------------------- between memory and the learner
 
@@ -313,21 +281,29 @@ def _cut(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.view_as(each) for part, each in zip(parts, like, strict=True)]
 
 
-def _rates(settings: OffPolicySettings, space: ActionSpace, cut: Cut) -> list[float]:
-    """An agent's settings as the kernels read them: a row of `rates`, by the columns of `decouple.compiled.critics`."""
-    noisy = isinstance(settings, DDPGSettings)
-    noise = [settings.target_noise, settings.target_noise_clip] if noisy else [0.0, 0.0]
-    soft = isinstance(settings, SACSettings)
-    entropy = [settings.entropy_target(space), float(settings.alpha is None)] if soft else [0.0, 0.0]
-    most = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-    return [
-        *(settings.learning_rate, settings.adam_epsilon, most, settings.gamma, settings.tau),
-        *(cut.value_gradient, cut.policy_gradient, _aggregation(settings.target_aggregation), *noise, *entropy),
-    ]
+def _rates(settings: OffPolicySettings, space: ActionSpace, cut: Cut) -> np.ndarray:
+    """An agent's settings as the kernels read them, a row of `rates`."""
+    from decouple.compiled import critics
 
-
-def _aggregation(how: str | float) -> float:
-    return AGGREGATIONS[how] if isinstance(how, str) else how
+    how, most = settings.target_aggregation, settings.max_grad_norm
+    columns = {
+        critics.LEARNING_RATE: settings.learning_rate,
+        critics.EPSILON: settings.adam_epsilon,
+        critics.MOST_NORM: math.inf if most is None else most,
+        critics.GAMMA: settings.gamma,
+        critics.TAU: settings.tau,
+        critics.VALUE_GRADIENT: cut.value_gradient,
+        critics.POLICY_GRADIENT: cut.policy_gradient,
+        critics.AGGREGATION: {"min": critics.MINIMUM, "mean": critics.MEAN}[how] if isinstance(how, str) else how,
+    }
+    if isinstance(settings, DDPGSettings):
+        columns |= {critics.TARGET_NOISE: settings.target_noise, critics.NOISE_CLIP: settings.target_noise_clip}
+    if isinstance(settings, SACSettings):
+        learns = settings.alpha is None
+        columns |= {critics.TARGET_ENTROPY: settings.entropy_target(space), critics.LEARNS_ALPHA: learns}
+    rates = np.zeros(critics.RATES)
+    rates[list(columns)] = list(columns.values())
+    return rates
 
 
 def _shape(model: ActorQValue) -> AgentShape:

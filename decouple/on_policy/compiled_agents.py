@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -26,14 +25,14 @@ from torchrl.modules import TanhNormal
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import ONLINE, AgentShape, Layer, Tables
+from decouple.compiled.threads import SCRATCH, AgentThreads
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.perceptrons import perceptron_layers
 from decouple.networks.stacking import StackedLinear, StackedNormalScale, seed_count
 from decouple.seeding import SeedNoise
 
-__all__ = ["SCRATCH", "CompiledAgents", "not_known"]
+__all__ = ["CompiledAgents", "not_known"]
 
-SCRATCH = object()  # among the arguments of `spread`: the thread's memory
 BLOCK = 256  # observations that values are computed for at once
 PARTS = ("trunk", "policy", "critic")
 
@@ -84,7 +83,7 @@ class CompiledAgents:
         seeds: number of agents, S.
         tables, memory: where each number of each agent lies, and all numbers (`decouple.compiled.memory`).
         dtype: NumPy's type of the numbers, float32 or float64.
-        threads: number of threads that agents are spread over; `torch.get_num_threads()` when the agents are made.
+        threads: threads that agents are spread over, as many as PyTorch's when the agents are made, and at most S.
         key: the observation's key.
         widths: numbers of an observation, and of an action: A, or 1 for an index.
         discrete, one_hot: kind of the actions.
@@ -105,7 +104,7 @@ class CompiledAgents:
         self.tables = Tables([shape] * self.seeds)
         self.dtype = np.dtype(np.float64 if next(model.parameters()).dtype == torch.float64 else np.float32)
         self.memory = self.tables.memory(self.dtype)
-        self.threads = max(1, min(self.seeds, torch.get_num_threads()))
+        self.threads = AgentThreads(self.tables, self.dtype, torch.get_num_threads())
         space = model.action_space
         self.discrete, self.one_hot = space.discrete, space.one_hot
         first = (shape.trunk or shape.policy)[0]
@@ -115,8 +114,6 @@ class CompiledAgents:
             half = (space.high - space.low) / 2
             parts = ((space.high + space.low) / 2, half, half.log())  # in the bounds' own type, as TanhNormal
             self.bounds[:] = [part.double().numpy() for part in parts]
-        self._scratch: list[np.ndarray] = []
-        self._rows = 0  # rows that the scratch memory is large enough for
         self._called: set[str] = set()
         self.read()
 
@@ -180,7 +177,7 @@ class CompiledAgents:
         log_probs, values = np.empty((2, self.seeds, games), dtype=self.dtype)
         arguments = (
             *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
-            self._scratch_for(games)[0], actions, log_probs, values,
+            self.threads.scratch(games), actions, log_probs, values,
         )  # fmt: skip
         if "rollouts-act" in self._called:  # without what a context takes, a tenth of the call
             act(*arguments, 0, self.seeds)
@@ -225,23 +222,12 @@ class CompiledAgents:
 
         Args:
             name: name of the kernel, for the line that says that it is compiled.
-            kernel: kernel whose last two arguments are the range of agents.
-            batch: rows that go through the network at once.
-            arguments: its other arguments; SCRATCH stands for the thread's memory.
+            kernel, batch, arguments: as for `AgentThreads.run`.
         """
-        scratch, threads = self._scratch_for(batch), self.threads
-
-        def run(thread: int, seeds: int = self.seeds) -> None:
-            own = [scratch[thread] if each is SCRATCH else each for each in arguments]
-            kernel(*own, seeds * thread // threads, seeds * (thread + 1) // threads)
-
         with self._compiling(name) as first:
             if first:
-                run(0, seeds=0)
-        others = [self._pool.submit(run, thread) for thread in range(1, threads)]
-        run(0)
-        for other in others:
-            other.result()
+                self.threads.load(kernel, batch, *arguments)
+        self.threads.run(kernel, batch, *arguments)
 
     @contextlib.contextmanager
     def _compiling(self, name: str) -> Iterator[bool]:
@@ -251,21 +237,10 @@ class CompiledAgents:
         with compiling(f"{name}-{self.dtype}") if first else contextlib.nullcontext():
             yield first
 
-    def _scratch_for(self, batch: int) -> list[np.ndarray]:
-        """Each thread's scratch memory, enough for networks that run on this many rows at once."""
-        if len(self._scratch) < self.threads or self._rows < batch:
-            size = self.tables.scratch(batch)
-            self._scratch, self._rows = [np.empty(size, dtype=self.dtype) for _ in range(self.threads)], batch
-        return self._scratch
-
     @cached_property
     def network(self) -> tuple[np.ndarray, ...]:
         """The first arguments of every kernel that runs the networks."""
         return self.tables.agents, self.tables.layers, self.tables.slopes, self.memory
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="agents")
 
     @cached_property
     def _linear(self) -> dict[str, list[Any]]:

@@ -22,11 +22,12 @@ from torchrl.objectives import ClipPPOLoss
 
 from decouple.checks import check_setting, checked
 from decouple.compiled.memory import CRITIC_MEAN, CRITIC_SQUARE
+from decouple.compiled.threads import SCRATCH
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.separation import norms_and_cosine
 from decouple.on_policy.agents import Metric
 from decouple.on_policy.algorithms.ppo import ppo_phases
-from decouple.on_policy.compiled_agents import SCRATCH, CompiledAgents, not_known
+from decouple.on_policy.compiled_agents import CompiledAgents, not_known
 from decouple.on_policy.losses import AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase, metric
 from decouple.on_policy.settings import OnPolicySettings
@@ -158,17 +159,33 @@ class CompiledPhase:
         )
         return rows
 
-    def _rates(self) -> list[float]:
+    def _rates(self) -> np.ndarray:
         """The settings as the kernels read them; from the losses and the optimizer, which a checkpoint may change."""
+        from decouple.compiled import losses
+
         (group,) = self.phase.optimizer.param_groups
-        most = self.phase.max_grad_norm
-        cut = self.agents.model.cut
+        most, cut = self.phase.max_grad_norm, self.agents.model.cut
+        columns = {
+            losses.LEARNING_RATE: group["lr"],
+            losses.EPSILON: group["eps"],
+            losses.MOST_NORM: math.inf if most is None else most,
+            losses.POLICY_GRADIENT: cut.policy_gradient,
+            losses.VALUE_GRADIENT: cut.value_gradient,
+            losses.CLIP_VALUE: math.inf,
+        }
         policy, value, advantage = map(self._loss, (ClipPPOLoss, ValueLoss, AdvantageLoss))
-        of_policy = [*policy._clip_bounds, policy.entropy_coeff] if policy else [0, 0, 0]
-        of_value = [value.coeff, math.inf if value.clip_value is None else value.clip_value] if value else [0, math.inf]
-        of_advantage = advantage.coeff if advantage else 0
-        general = group["lr"], group["eps"], math.inf if most is None else most, cut.policy_gradient, cut.value_gradient
-        return [float(each) for each in (*general, *of_policy, *of_value, of_advantage)]
+        if policy:
+            low, high = policy._clip_bounds
+            columns |= {losses.CLIP_LOW: low, losses.CLIP_HIGH: high, losses.ENTROPY_COEFF: policy.entropy_coeff}
+        if value:
+            columns[losses.VALUE_COEFF] = value.coeff
+            if value.clip_value is not None:
+                columns[losses.CLIP_VALUE] = value.clip_value
+        if advantage:
+            columns[losses.ADVANTAGE_COEFF] = advantage.coeff
+        rates = np.zeros(losses.RATES)
+        rates[list(columns)] = [float(each) for each in columns.values()]
+        return rates
 
     def _loss(self, kind: type) -> Any:
         """The phase's loss of a kind, or None."""

@@ -179,10 +179,10 @@ class FlatKeys:
 
     def structured(self) -> type:
         """A plain dataclass with a field for each flat key, for Hydra's structured configs. It checks no values."""
-        fields = []
+        fields, keys = [], self._keys()
         for name, default in self.defaults.items():
             make = dataclasses.field(default_factory=lambda default=default: copy.deepcopy(default))
-            fields.append((name, _widened(self._keys()[name].type, default), make))
+            fields.append((name, _widened(keys[name].type, default), make))
         return dataclasses.make_dataclass(self.name, fields)
 
     def _keys(self) -> dict[str, Key]:

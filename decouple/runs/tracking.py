@@ -355,7 +355,7 @@ def _require_wandb() -> None:
     try:
         import wandb  # noqa: F401
     except ImportError as error:
-        raise ImportError("tracker='wandb' needs the package wandb: pip install 'decouple[sweeps]'") from error
+        raise ImportError("tracker='wandb' needs the package wandb: pip install 'torchrl-decouple[sweeps]'") from error
 
 
 def _wandb_logger(run_dir: Path, config: Any, run: dict[str, Any], run_id: str | None) -> WandbLogger:

@@ -185,7 +185,7 @@ def test_scores_that_are_refused():
 
 def test_without_rliable_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "rliable.library", None)
-    with pytest.raises(ImportError, match=r"pip install 'decouple\[eval\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'torchrl-decouple\[eval\]'"):
         aggregate_metrics(BY_HAND)
 
 

@@ -10,6 +10,8 @@ import os
 import platform
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,34 @@ def test_a_misspelt_setting_is_refused_before_anything_is_written(tmp_path):
     refused = CONTROL.run(tmp_path, "env=toy", "tau=3")
     assert refused.returncode == 1 and "tau must be in [0, 1]; got 3" in refused.stderr
     assert "Traceback" not in refused.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_run_imports_no_package_that_it_does_not_use_and_leaves_imports_uncollected(tmp_path):
+    """Numba is for compiled updates. TorchRL imports gymnasium's relatives by itself."""
+    small = ("env=pendulum", "algorithm=td3", "actor=[4]", "critic=[4]", "total_frames=40", "learning_starts=20")
+    small += ("log_every=20", "evaluate_every=40", "checkpoint_every=40", "evaluate_episodes=1", "final_episodes=1")
+    code = f"import atexit, gc, runpy, sys; sys.argv[:] = {[str(CONTROL.path), *small, 'update=batched']}"
+    code += "; sys.path[0] = sys.argv[0].rpartition('/')[0]"
+    code += "; atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count(), *sys.modules))"
+    code += "; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, env=commands.environment(), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    enabled, frozen, *modules = ran.stdout.splitlines()[-1].split()
+    unused = {
+        "numba",
+        "llvmlite",
+        "scipy",
+        "threadpoolctl",
+        "pandas",
+        "wandb",
+        "onnx",
+        "pygame",
+        "rliable",
+        "sqlalchemy",
+    }
+    assert not unused & {name.partition(".")[0] for name in modules} and "torchrl" in modules
+    assert enabled == "True" and int(frozen) > 100_000
 
 
 def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):

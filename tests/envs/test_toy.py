@@ -262,7 +262,9 @@ def test_bad_actions_are_refused_and_change_nothing() -> None:
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opensimplex", None)
-    with pytest.raises(ImportError, match=r"goal_tracking_env needs opensimplex: pip install 'decouple\[toy\]'"):
+    with pytest.raises(
+        ImportError, match=r"goal_tracking_env needs opensimplex: pip install 'torchrl-decouple\[toy\]'"
+    ):
         goal_tracking_env([0])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,7 +156,7 @@ def test_an_agent_learns_the_same_alone_and_beside_others_in_any_number_of_threa
             learner = CompiledLearner([models[agent] for agent in agents], config.learning)
         finally:
             torch.set_num_threads(before)
-        assert learner.threads == min(threads, len(agents))
+        assert learner.threads.count == min(threads, len(agents))
         noise = SeedNoise(agents)
         for batch in all_batches:
             learner.update(Transition(*(part[agents] for part in batch)), noise)
@@ -202,18 +201,19 @@ def test_an_agent_that_is_not_finite_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
-def test_scratch_holds_what_an_update_writes(algorithm: str) -> None:
+def test_scratch_holds_what_an_update_writes(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An update in scratch that is larger writes nothing behind what is reserved."""
     _, compiled, config = learners(
         algorithm, torch.float32, separation=1, policy_gradient=1.0, actor_activation="silu", critic_activation="silu"
     )
     size = compiled.tables.scratch(BATCH)
+    monkeypatch.setattr(compiled.tables, "scratch", lambda batch: 2 * size)
+    scratch = compiled.threads.scratch(BATCH)
+    scratch[:] = 7.0
     (batch,) = batches(compiled, 1, torch.float32)
-    compiled.update(batch, SeedNoise(config.all_seeds))
-    compiled.scratch[0] = np.full(2 * size, 7.0, dtype=np.float32)
     for _ in range(4):
         compiled.update(batch, SeedNoise(config.all_seeds))
-    assert (compiled.scratch[0][size:] == 7.0).all()
+    assert (scratch[:size] != 7.0).any() and (scratch[size:] == 7.0).all()
 
 
 def test_what_kernels_do_not_know_is_learned_by_torch_and_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

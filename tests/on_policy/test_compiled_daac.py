@@ -119,7 +119,7 @@ def test_an_agent_alone_becomes_bit_for_bit_what_it_becomes_beside_others(thread
     models = [make_model(seed, "continuous", 1).float() for seed in SEEDS]
     together, shuffle = stack(models), SeedNoise(SEEDS)
     phases = compiled_daac_phases(together, settings, SEEDS)
-    phases[0].agents.threads = threads
+    phases[0].agents.threads.count = threads
     frames = rollout(together, SEEDS)
     for phase in phases:
         phase.run(frames, shuffle, micro_batch=1000)

@@ -127,7 +127,7 @@ def test_an_agent_alone_becomes_bit_for_bit_what_it_becomes_beside_others(thread
     models = [make_model(seed, "continuous", 1).float() for seed in SEEDS]
     together, shuffle = stack(models), SeedNoise(SEEDS)
     phase = CompiledPhase(together, settings)
-    phase.agents.threads = threads
+    phase.agents.threads.count = threads
     rollouts = [rollout(together, [1000 * number + seed for seed in SEEDS]) for number in range(2)]
     found: list[dict[str, Any]] = [phase.run(frames, shuffle, micro_batch=1000) for frames in rollouts]
     for index, seed in enumerate(SEEDS):

@@ -460,7 +460,7 @@ def test_wandb_is_on_by_itself_under_a_sweep_agent_only(monkeypatch, sweep, expe
 
 def test_a_missing_wandb_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ImportError, match=r"pip install 'decouple\[sweeps\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'torchrl-decouple\[sweeps\]'"):
         quiet(tmp_path / "run", tracker="wandb")
     assert not (tmp_path / "run").exists()
 

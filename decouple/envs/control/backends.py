@@ -163,7 +163,6 @@ class BatchedGames:
         self.action_space: Any = example.action_space
         example.close()
         self.games = np.zeros((self.rules.STATE_SIZE, number))  # float64 (K, G)
-        compiled_step(self.rules)  # compiled here, before the clock of a run starts
         self.neither = np.zeros(number, dtype=np.bool_)
         self.first_seeds: list[int | None] = []
         self.generators: list[np.random.Generator] = []
@@ -304,7 +303,7 @@ def _import_envpool() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "envpool":
             raise
-        raise ImportError("backend envpool needs envpool: pip install 'decouple[envpool]'") from error
+        raise ImportError("backend envpool needs envpool: pip install 'torchrl-decouple[envpool]'") from error
 
 
 def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:

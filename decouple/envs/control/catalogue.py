@@ -59,7 +59,7 @@ def find_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     try:
         import gymnasium
     except ImportError as error:
-        raise ImportError(f"{name} needs Gymnasium: pip install 'decouple[{extra}]'") from error
+        raise ImportError(f"{name} needs Gymnasium: pip install 'torchrl-decouple[{extra}]'") from error
     module, _, task = task.rpartition(":")
     if module:
         make = getattr(_import_module(module, name), task, None)
@@ -111,4 +111,4 @@ def _register(task: str, name: str) -> None:
             except ModuleNotFoundError as error:
                 if error.name != module:
                     raise
-                raise ImportError(f"{name} needs {module}: pip install 'decouple[{extra}]'") from error
+                raise ImportError(f"{name} needs {module}: pip install 'torchrl-decouple[{extra}]'") from error

@@ -1,14 +1,16 @@
-"""Pendulum and Acrobot by kernels: on a processor where Numba is installed, with the NumPy rules' numbers to the bit.
+"""Pendulum and Acrobot by kernels, with the NumPy rules' numbers to the bit, in a process that has imported Numba.
 
     step = compiled_step(pendulum)                                      # pendulum.step itself where there is no kernel
     state, observation, reward, terminated = step(states, actions)
 
-In NumPy, a step of a few games takes some ten microseconds for its dozens of operations on tiny arrays.
+In NumPy, a step of a few games takes tens of microseconds for its dozens of operations on tiny arrays. A process that
+has no compiled updates does not import Numba for the games alone, which takes longer than it saves in a short run.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -25,11 +27,22 @@ TRIED = 4000  # states from which kernel and rules are compared
 Step = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 
 
-@functools.cache
 def compiled_step(rules: ModuleType) -> Step:
     """The rules' ``step`` as a kernel; ``step`` itself without Numba, and where NumPy's sines are not C's."""
-    if unavailable():
-        return rules.step
+    return rules.step if _no_numba() else _step_of(rules)
+
+
+def count_of_steps() -> Any:
+    """The kernel that counts a step into the running episodes, ``decouple.compiled.games.count_step``, or None."""
+    return None if _no_numba() else _count()
+
+
+def _no_numba() -> bool:
+    return "numba" not in sys.modules or unavailable() is not None
+
+
+@functools.cache
+def _step_of(rules: ModuleType) -> Step:
     from decouple.compiled import control as kernels
 
     two = np.float64(2.0)
@@ -53,10 +66,7 @@ def compiled_step(rules: ModuleType) -> Step:
 
 
 @functools.cache
-def count_of_steps() -> Any:
-    """The kernel that counts a step into the running episodes, ``decouple.compiled.games.count_step``; None without."""
-    if unavailable():
-        return None
+def _count() -> Any:
     from decouple.compiled.games import count_step
 
     with compiling("count-step"):

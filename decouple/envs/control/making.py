@@ -69,7 +69,7 @@ def gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         # Gymnasium's Pusher-v4 raises a plain ImportError for an installed MuJoCo that is too new for it.
         missing = task.simulator == "mujoco" and type(error) is not ImportError
-        install = f"pip install 'decouple[{_extra(task) or 'mujoco'}]'" if missing or _extra(task) else error
+        install = f"pip install 'torchrl-decouple[{_extra(task) or 'mujoco'}]'" if missing or _extra(task) else error
         raise ImportError(f"{task.name} needs its simulator: {install}") from error
 
 

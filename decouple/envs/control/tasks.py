@@ -116,7 +116,7 @@ class ControlEnv(lockstep.LockstepEnv):
         self.observation_statistics = self._own_statistics or statistics
         self._return_statistics = RunningMoments(size[0], ()) if normalize_reward else None
         as_it_is = not normalize_observation and statistics is None and not normalize_reward
-        self._counts = as_it_is and self.backend == "batched" and count_of_steps() is not None
+        self._may_count = as_it_is and self.backend == "batched"  # what the kernel of `_counted` needs
         self._start()
         self.is_closed = False  # TorchRL's default is True
 
@@ -173,8 +173,9 @@ class ControlEnv(lockstep.LockstepEnv):
         if now.due:
             raise RuntimeError(lockstep.ENDED)
         observation, reward, terminated, truncated = self._games.step(chosen)
-        if self._counts:
-            return self._counted(observation, reward, terminated)
+        count = count_of_steps() if self._may_count else None
+        if count is not None:
+            return self._counted(count, observation, reward, terminated)
         column = now.step_count.shape
         reward = reward.reshape(column)
         now.step_count = now.step_count + 1
@@ -198,7 +199,9 @@ class ControlEnv(lockstep.LockstepEnv):
         now.just_loaded = False
         return shown
 
-    def _counted(self, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray) -> dict[str, Tensor]:
+    def _counted(
+        self, count: Any, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray
+    ) -> dict[str, Tensor]:
         """The rest of a step by a kernel: of batched games, float32 observations that are not normalised."""
         now, games = self._episodes, len(reward)
         column = now.step_count.shape
@@ -206,7 +209,7 @@ class ControlEnv(lockstep.LockstepEnv):
         (truncated, done), shown = np.empty((2, games), dtype=np.bool_), np.empty((2, games), dtype=np.float32)
         limit = INT32_MAX if self.max_episode_steps is None else self.max_episode_steps
         before = now.episode_reward.reshape(-1), now.step_count.reshape(-1)
-        now.due = count_of_steps()(reward, terminated, 1.0, limit, *before, total, steps, truncated, shown, done)
+        now.due = count(reward, terminated, 1.0, limit, *before, total, steps, truncated, shown, done)
         now.observation = observation.reshape(now.observation.shape)
         now.episode_reward, now.step_count = total.reshape(column), steps.reshape(column)
         now.terminated, now.truncated = terminated.reshape(column), truncated.reshape(column)

@@ -29,7 +29,9 @@ try:
     import gymnasium
     from gymnasium.spaces import Box, Discrete
 except ImportError as failure:  # Gymnasium is optional; no other file of the games imports it at the top
-    raise ImportError("decouple.envs.games.gymnasium_env needs Gymnasium: pip install 'decouple[games]'") from failure
+    raise ImportError(
+        "decouple.envs.games.gymnasium_env needs Gymnasium: pip install 'torchrl-decouple[games]'"
+    ) from failure
 
 __all__ = ["GameEnv"]
 
@@ -157,7 +159,7 @@ class GameEnv(gymnasium.Env):
         try:
             import pygame
         except ImportError as error:
-            raise ImportError("render_mode=\"human\" needs pygame-ce: pip install 'decouple[games]'") from error
+            raise ImportError("render_mode=\"human\" needs pygame-ce: pip install 'torchrl-decouple[games]'") from error
         if self._window is None:
             pygame.display.init()
             self._window = pygame.display.set_mode(picture.shape[1::-1])

@@ -179,4 +179,6 @@ def import_backend(backend: str | None) -> tuple[str, str, ModuleType]:
                 continue
         return name, name, module
     extras = ("procgen", "envpool") if backend is None else (backend,)
-    raise ImportError("no Procgen games found: " + " or ".join(f"pip install 'decouple[{extra}]'" for extra in extras))
+    raise ImportError(
+        "no Procgen games found: " + " or ".join(f"pip install 'torchrl-decouple[{extra}]'" for extra in extras)
+    )

@@ -246,7 +246,7 @@ def _close_at_exit(env: EnvBase) -> None:
 
 def _mlagents(module: str) -> Any:
     """Import a module of mlagents_envs, by name, so that a type checker accepts this file where it is missing."""
-    own = "in a Python environment of its own (docs/unity.md): pip install 'decouple[unity]'"
+    own = "in a Python environment of its own (docs/unity.md): pip install 'torchrl-decouple[unity]'"
     try:
         found = importlib.import_module(f"mlagents_envs.{module}")
     except ImportError as error:

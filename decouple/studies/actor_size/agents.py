@@ -80,7 +80,8 @@ class OffPolicyAgents:
     def __init__(self, config: ControlSettings, models: Sequence[Any]):
         self.config, self.learner = config, make_learner(models, config.learning, config.update)
         self.policy = GreedyPolicy(self.learner)
-        self.update = _told(self.learner, CompiledLearner, not_compiled(models), config.update)
+        auto, compiled = config.update == "auto", isinstance(self.learner, CompiledLearner)
+        self.update = _told(compiled, not_compiled(models) if auto and not compiled else None)
         self.replay_file = Path(config.run_dir) / "replay.bin"
 
     def check_files(self, resume: int | None) -> None:
@@ -150,13 +151,15 @@ class OnPolicyAgents:
                 the seeds too, from which these are initialised.
         """
         self.config, self.alone, self.model = config, list(models), stack(models)
-        why = "its phases have no kernels" if compiled is None else phase_not_compiled(self.model, config.learning)
+        why, make = None, phases_of
+        if config.update != "batched":  # to ask imports Numba
+            why = phase_not_compiled(self.model, config.learning) if compiled else "its phases have no kernels"
+            make = compiled if compiled and why is None else phases_of
         if config.update == "compiled":
             check_setting("update", config.update, lambda _: why is None, f"auto or batched here: {why}")
-        make = compiled if compiled and why is None and config.update in ("auto", "compiled") else phases_of
         self.phases = make(self.model, config.learning, *([config.all_seeds] if own_modules else []))
         self.policy = ModePolicy(self.model)
-        self.update = _told(self.phases[0], CompiledPhase, why, config.update)
+        self.update = _told(isinstance(self.phases[0], CompiledPhase), why)
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
@@ -182,8 +185,6 @@ class OnPolicyAgents:
         return self.alone
 
 
-def _told(trained: object, compiled: type, why: str | None, asked: str) -> str:
-    """How updates are computed, in a few words: `trained` learns, by kernels if it is `compiled`, else `why` not."""
-    if isinstance(trained, compiled):
-        return "compiled updates"
-    return "batched updates" + (f", since {why}" if why and asked == "auto" else "")
+def _told(compiled: bool, why: str | None) -> str:
+    """How updates are computed, in a few words, and `why` they are not compiled where that was asked for."""
+    return "compiled updates" if compiled else "batched updates" + (f", since {why}" if why else "")

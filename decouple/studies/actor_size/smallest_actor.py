@@ -83,7 +83,9 @@ class SearchSettings:
 
     threshold: Any = "baseline"  # return to reach: a number, baseline, rounded or paper (docs/smallest_actor.md)
     tolerance: float = 0.1  # share of the threshold by which a mean return may lie below it (the paper's)
-    sizes: list[list[int]] = field(default_factory=lambda: [list(size) for size in SIZES])  # the smallest first
+    sizes: list[list[int]] = field(
+        default_factory=lambda: [list(size) for size in SIZES]
+    )  # hidden layers to try; smallest first
     confidence: float = 0.95  # confidence level of the intervals
     power: float = 0.8  # probability that as many seeds as the notes ask for would tell
     exhaustive: bool = False  # evaluate every size in both stages instead of bisecting

@@ -212,7 +212,9 @@ class _Process:
         self._connection, theirs = multiprocessing.Pipe()
         # Not multiprocessing's own: that would run the caller's script in the new process. The current folder, which
         # Python puts first on the path, is taken off it: its files may shadow modules.
-        code = f"import sys; sys.path.pop(0); from {__name__} import serve; serve(int(sys.argv[1]))"
+        imports = f"import gc, sys; gc.disable(); sys.path.pop(0); from {__name__} import serve"
+        # As run_command in decouple/commands/running.py: no garbage collection looks through what was imported.
+        code = f"{imports}; gc.freeze(); gc.enable(); serve(int(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(theirs.fileno())]
         # A session of its own: a terminal's Ctrl-C reaches only the caller, who ends this process.
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
@@ -277,7 +279,7 @@ class RayTasks:
         try:
             import ray
         except ImportError as error:
-            raise ImportError("engine=ray needs Ray: pip install 'decouple[cluster]'") from error
+            raise ImportError("engine=ray needs Ray: pip install 'torchrl-decouple[cluster]'") from error
         self._ray = ray
         if not ray.is_initialized():
             with _elsewhere():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -24,16 +23,12 @@ def gymnasium_is_there() -> None:
 
 
 def forget() -> None:
-    compiled_rules.compiled_step.cache_clear()
-    compiled_rules.count_of_steps.cache_clear()
+    compiled_rules._step_of.cache_clear()
 
 
 @pytest.fixture
-def without_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    forget()
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_rules, "unavailable", lambda: "numba is missing")
-    yield
-    forget()
 
 
 def actions_of(rules: ModuleType, generator: np.random.Generator, games: int) -> np.ndarray:

@@ -129,7 +129,7 @@ def test_a_backend_that_does_not_have_the_task_is_refused(name: str, backend: An
 
 def test_without_envpool_the_error_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(ImportError, match=r"backend envpool needs envpool: pip install 'decouple\[envpool\]'"):
+    with pytest.raises(ImportError, match=r"backend envpool needs envpool: pip install 'torchrl-decouple\[envpool\]'"):
         control_env("halfcheetah", [0], backend="envpool")
 
 

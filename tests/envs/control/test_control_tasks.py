@@ -537,16 +537,16 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         with monkeypatch.context() as without:
             without.setitem(sys.modules, missing, None)
             without.delitem(sys.modules, "gymnasium.envs.box2d.lunar_lander", raising=False)
-            with pytest.raises(ImportError, match=rf"{name} needs .*: pip install 'decouple\[{extra}\]'"):
+            with pytest.raises(ImportError, match=rf"{name} needs .*: pip install 'torchrl-decouple\[{extra}\]'"):
                 control_env(name, [0])
     with monkeypatch.context() as without_mujoco:
         without_mujoco.setitem(sys.modules, "mujoco", None)
-        with pytest.raises(ImportError, match=r"ant needs its simulator: pip install 'decouple\[mujoco\]'"):
+        with pytest.raises(ImportError, match=r"ant needs its simulator: pip install 'torchrl-decouple\[mujoco\]'"):
             control_env("ant", [0])
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(ImportError, match=r"ant needs Gymnasium: pip install 'decouple\[mujoco\]'"):
+    with pytest.raises(ImportError, match=r"ant needs Gymnasium: pip install 'torchrl-decouple\[mujoco\]'"):
         control_env("ant", [0])
-    with pytest.raises(ImportError, match=r"pendulum needs Gymnasium: pip install 'decouple\[games\]'"):
+    with pytest.raises(ImportError, match=r"pendulum needs Gymnasium: pip install 'torchrl-decouple\[games\]'"):
         control_env("pendulum", [0])
 
 

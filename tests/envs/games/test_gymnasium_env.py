@@ -240,12 +240,14 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
     env = GameEnv("Pong", render_mode="human")
-    with pytest.raises(ImportError, match=r"render_mode=\"human\" needs pygame-ce: pip install 'decouple\[games\]'"):
+    with pytest.raises(
+        ImportError, match=r"render_mode=\"human\" needs pygame-ce: pip install 'torchrl-decouple\[games\]'"
+    ):
         env.reset(seed=0)
     monkeypatch.setitem(sys.modules, "gymnasium", None)
     file = importlib.util.find_spec("decouple.envs.games.gymnasium_env")
     assert file is not None and file.origin is not None and file.loader is not None
     spec = importlib.util.spec_from_file_location("without_gymnasium", file.origin)
     assert spec is not None and spec.loader is not None
-    with pytest.raises(ImportError, match=r"gymnasium_env needs Gymnasium: pip install 'decouple\[games\]'"):
+    with pytest.raises(ImportError, match=r"gymnasium_env needs Gymnasium: pip install 'torchrl-decouple\[games\]'"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

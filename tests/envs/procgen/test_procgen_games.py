@@ -675,9 +675,11 @@ def test_what_is_no_action_is_not_played(action: Tensor, message: str, groups: i
 def test_a_missing_backend_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "procgen", None)
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(ImportError, match=r"pip install 'decouple\[procgen\]' or pip install 'decouple\[envpool\]'"):
+    with pytest.raises(
+        ImportError, match=r"pip install 'torchrl-decouple\[procgen\]' or pip install 'torchrl-decouple\[envpool\]'"
+    ):
         ProcgenGamesEnv("coinrun", 2)
-    with pytest.raises(ImportError, match=r"found: pip install 'decouple\[envpool\]'$"):
+    with pytest.raises(ImportError, match=r"found: pip install 'torchrl-decouple\[envpool\]'$"):
         ProcgenGamesEnv("coinrun", 2, backend="envpool")
 
 

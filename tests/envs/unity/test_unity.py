@@ -196,7 +196,9 @@ def test_arguments_out_of_range_are_refused_before_anything_starts(arguments: di
 
 @pytest.mark.skipif(HAS_MLAGENTS, reason="mlagents-envs is installed")
 def test_without_mlagents_the_error_says_what_to_do():
-    with pytest.raises(ImportError, match=r"environment of its own \(docs/unity.md\): pip install 'decouple\[unity\]'"):
+    with pytest.raises(
+        ImportError, match=r"environment of its own \(docs/unity.md\): pip install 'torchrl-decouple\[unity\]'"
+    ):
         unity_env("nothing.x86_64", seeds=[0])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from test_cell import cell
 
+from decouple.off_policy import learners
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.phases import Phase
 from decouple.studies.actor_size import agents as actor_size_agents
@@ -44,6 +45,21 @@ def test_daac_learns_by_kernels_where_it_can():
     batched = agents("daac", seeds=2, update="batched", value_every=3)
     assert [type(phase) for phase in batched.phases] == [Phase] * 2 and batched.update == "batched updates"
     assert [(phase.name, phase.every) for phase in batched.phases] == [("policy", 1), ("value", 3)]
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "ppo", "trpo"])
+def test_whether_kernels_could_compute_updates_is_not_asked_where_they_shall_not(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+):
+    for module, name in (
+        (learners, "not_compiled"),
+        (actor_size_agents, "not_compiled"),
+        (actor_size_agents, "phase_not_compiled"),
+    ):
+        monkeypatch.setattr(module, name, None)
+    config = cell(algorithm, update="batched")
+    made = algorithm_of(config).make_agents(config, initial_agents(config))
+    assert made.update == "batched updates"
 
 
 @pytest.mark.parametrize("algorithm", ["idaac", "trpo"])

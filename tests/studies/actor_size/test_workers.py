@@ -293,7 +293,7 @@ def test_a_cell_on_a_local_ray_and_one_whose_worker_is_killed(store, tmp_path):
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'decouple\[cluster\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'torchrl-decouple\[cluster\]'"):
         RayTasks()
 
 

@@ -1,0 +1,52 @@
+"""The names that `decouple` exports, each with its home: read by type checkers, and by `__init__.py` at run time."""
+
+from .analysis.evaluation import episode_returns as episode_returns
+from .analysis.evaluation import evaluate as evaluate
+from .deploy.export import actor_latency as actor_latency
+from .deploy.export import export_actor as export_actor
+from .deploy.plain_actor import ObservationScaling as ObservationScaling
+from .deploy.plain_actor import PlainActor as PlainActor
+from .networks.actor_qvalue import ActorQValue as ActorQValue
+from .networks.actor_qvalue import actor_qvalue as actor_qvalue
+from .networks.actor_value import ActorValue as ActorValue
+from .networks.actor_value import actor_value as actor_value
+from .networks.blocks import impala_blocks as impala_blocks
+from .networks.blocks import mlp_blocks as mlp_blocks
+from .networks.blocks import nature_blocks as nature_blocks
+from .networks.counting import multiply_adds as multiply_adds
+from .networks.counting import parameter_count as parameter_count
+from .networks.separation import SeparatedNetwork as SeparatedNetwork
+from .networks.separation import cut_gradients as cut_gradients
+from .networks.separation import scale_gradient as scale_gradient
+from .networks.separation import separate as separate
+from .networks.separation import separation_index as separation_index
+from .networks.stacking import stack as stack
+from .networks.stacking import unstack as unstack
+from .off_policy.learner import Learner as Learner
+from .off_policy.settings import DDPGSettings as DDPGSettings
+from .off_policy.settings import SACSettings as SACSettings
+from .off_policy.settings import TD3Settings as TD3Settings
+from .off_policy.torchrl_learner import TorchRLLearner as TorchRLLearner
+from .off_policy.training import train_off_policy as train_off_policy
+from .on_policy.algorithms.daac import daac_phases as daac_phases
+from .on_policy.algorithms.idaac import idaac_phases as idaac_phases
+from .on_policy.algorithms.ppo import ppo_phases as ppo_phases
+from .on_policy.algorithms.trpo import TRPOSettings as TRPOSettings
+from .on_policy.algorithms.trpo import trpo_phases as trpo_phases
+from .on_policy.losses import AdvantageHead as AdvantageHead
+from .on_policy.losses import AdvantageLoss as AdvantageLoss
+from .on_policy.losses import OrderClassifier as OrderClassifier
+from .on_policy.losses import OrderClassifierLoss as OrderClassifierLoss
+from .on_policy.losses import OrderLoss as OrderLoss
+from .on_policy.losses import ValueLoss as ValueLoss
+from .on_policy.losses import same_level_partners as same_level_partners
+from .on_policy.phases import Phase as Phase
+from .on_policy.phases import run_phase as run_phase
+from .on_policy.settings import OnPolicySettings as OnPolicySettings
+from .on_policy.training import train_on_policy as train_on_policy
+from .runs.checkpoint import CheckpointError as CheckpointError
+from .runs.checkpoint import load_checkpoint as load_checkpoint
+from .runs.checkpoint import save_checkpoint as save_checkpoint
+from .seeding import SeedNoise as SeedNoise
+
+__version__: str

@@ -1,0 +1,142 @@
+"""What `--help` prints: every setting of a command with its default and its sentence, out of the source.
+
+    print(help_text("control"))
+
+A setting's sentence is the comment at its field. The files are read as text, without an import of PyTorch, so that help
+is there at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import signal
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from decouple.commands.folders import CONFIGS, PACKAGE
+
+__all__ = ["Part", "help_text", "show"]
+
+ROOM = "studies/actor_size"
+
+
+class Part(NamedTuple):
+    """Settings of a command: their heading, the dataclass that has them, and its file below decouple/."""
+
+    heading: str
+    file: str
+    name: str
+    prefix: str = ""  # before each setting's name on the command line
+    without: tuple[str, ...] = ()  # fields that are no settings of the command
+    default: str | None = None  # what stands for every default; None: each field's own
+
+
+LEARNING = (
+    Part("sac, td3 and ddpg", "off_policy/settings.py", "OffPolicySettings"),
+    Part("sac", "off_policy/settings.py", "SACSettings"),
+    Part("td3 and ddpg", "off_policy/settings.py", "DDPGSettings"),
+    Part("ppo, daac, idaac and trpo", "on_policy/settings.py", "OnPolicySettings", without=("algorithm",)),
+    Part("trpo", "on_policy/algorithms/trpo.py", "TRPOSettings"),
+)
+CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), *LEARNING)
+PARTS = {
+    "control": CONTROL,
+    "smallest_actor": (Part("the search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."), *CONTROL),
+    "toy": (Part("", f"{ROOM}/toy.py", "ToyStudy"),),
+    "size_report": (Part("", f"{ROOM}/report.py", "SizeReport"),),
+    "procgen": (
+        Part("", "studies/separation/settings.py", "ProcgenExperiment"),
+        Part("learning", "on_policy/settings.py", "OnPolicySettings", without=("precision", "micro_batch")),
+        Part("how the run is computed", "runs/performance.py", "Performance", default="null"),
+    ),
+    "report": (Part("", "studies/separation/report.py", "Report"),),
+    "representation": (Part("", "studies/separation/representation.py", "Representation"),),
+    "export": (Part("", "studies/export.py", "Export"),),
+}
+PAGES = {"procgen": {"env": "env"}}  # settings whose values are pages below configs/, which no sentence lists
+NOTES = {
+    "control": "+sweep=hyperparameters -m searches for an algorithm's settings.",
+    "procgen": "tuned=daac or tuned=idaac: the settings that its authors published for each game.",
+}
+EACH = "A {} may have other defaults: --cfg job prints the settings of a command."
+DEPARTURES = dict.fromkeys(("control", "smallest_actor"), EACH.format("task or an algorithm"))
+DEPARTURES["procgen"] = EACH.format("protocol")
+
+
+def help_text(command: str, width: int | None = None) -> str:
+    """The help of a command.
+
+    Args:
+        command: the command's module in this room, as `smallest_actor`.
+        width: columns of the text; None: the terminal's.
+
+    Raises:
+        ValueError: no such command.
+    """
+    if command not in PARTS:
+        raise ValueError(f"command must be one of {', '.join(PARTS)}; got {command!r}")
+    width = width or min(120, shutil.get_terminal_size((100, 24)).columns)
+    lines = [f"usage: {command.replace('_', '-')} [setting=value ...]", ""]
+    pages = PAGES.get(command, {})
+    for part in PARTS[command]:
+        lines += [f"{part.heading}:", ""] if part.heading else []
+        for name, default, sentence in _settings(part):
+            names = sorted(page.stem for page in (CONFIGS / pages[name]).glob("*.yaml")) if name in pages else []
+            says = f"{sentence}: {', '.join(names)}" if names else sentence
+            lines.append(f"  {part.prefix}{name}={default}")
+            lines += textwrap.wrap(says, width, initial_indent=8 * " ", subsequent_indent=8 * " ")
+        lines.append("")
+    lines += [notes[command] for notes in (NOTES, DEPARTURES) if command in notes]
+    return "\n".join([*lines, "-m runs every combination of setting=a,b,c; --hydra-help lists Hydra's own options."])
+
+
+def show(text: str) -> None:
+    """Print, and end quietly where the reader ends first, as `head` does."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    print(text)
+
+
+def _settings(part: Part) -> Iterator[tuple[str, str, str]]:
+    """Name, default and sentence of each setting of a part."""
+    source = (PACKAGE / part.file).read_text()
+    lines = source.splitlines()
+    (found,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == part.name]
+    for decorator in found.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "with_defaults":
+            for given in decorator.keywords:
+                yield str(given.arg), _shown(given.value), "as above, with another default"
+    for node in found.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            continue
+        name = node.target.id
+        made = node.value.func if isinstance(node.value, ast.Call) else None
+        if name not in part.without and not (isinstance(made, ast.Name) and made.id == "part"):
+            yield name, part.default or _shown(node.value), _sentence(lines, node)
+
+
+def _shown(value: ast.expr) -> str:
+    """A default as the command line takes it, as null, true or [256,256]; `...` where the source computes it."""
+    if isinstance(value, ast.Call):  # field(default_factory=...)
+        made = value.keywords[0].value
+        value = made.body if isinstance(made, ast.Lambda) else ast.Dict([], [])
+    try:
+        found = ast.literal_eval(value)
+    except ValueError:
+        return "..."
+    return found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
+
+
+def _sentence(lines: list[str], node: ast.AnnAssign) -> str:
+    """The comment behind a field, or the lines of comment before it."""
+    own = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :].partition("# ")[2]
+    before: list[str] = []
+    for line in reversed(lines[: node.lineno - 1]):
+        if not line.strip().startswith("# "):
+            break
+        before.insert(0, line.strip()[2:])
+    return re.sub(r"\bNone\b", "null", " ".join([*before, own]).strip())

@@ -1,0 +1,60 @@
+"""The console command `decouple`: each of its commands is a script of `experiments/`.
+
+decouple procgen separation=late        # python experiments/procgen.py separation=late
+decouple --help
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+from decouple.commands.help import show
+from decouple.version import VERSION
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {  # name: module in this room, and what it does
+    "procgen": ("procgen", "train PPO, DAAC or IDAAC on a Procgen game, policy and value separated at any block"),
+    "representation": ("representation", "analyse what the two networks of a Procgen run have learned"),
+    "report": ("report", "figures, tables and a recommendation from runs on Procgen"),
+    "control": ("control", "train actors and critics of any sizes on a control task or a game, several seeds at once"),
+    "toy": ("toy", "train a one-neuron actor beside critics of five sizes"),
+    "smallest-actor": ("smallest_actor", "search for the smallest actor that still does the job"),
+    "size-report": ("size_report", "tables and pictures of the searches so far"),
+    "export": ("export", "write one trained actor to a file (ONNX or PT2), checked against the run"),
+}
+
+
+def main() -> None:
+    """`decouple <command> setting=value ...`, and `decouple --help`."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        show(_help())
+        return
+    if name == "--version":
+        print(f"decouple {VERSION}")
+        return
+    if name.replace("_", "-") not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        sys.exit(f"decouple: the command must be one of {', '.join(COMMANDS)}; got {name!r}{hint}")
+    module, _ = COMMANDS[name.replace("_", "-")]
+    sys.argv = [module, *arguments]
+    importlib.import_module("decouple.commands.start")
+    importlib.import_module(f"decouple.commands.{module}").main()
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {does}" for name, (_, does) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: decouple <command> [setting=value ...]",
+            "",
+            *lines,
+            "",
+            "decouple <command> --help lists its settings; -m runs every combination of setting=a,b,c.",
+        ]
+    )
