@@ -22,6 +22,14 @@ PLAYED_SPACES = {
     "StartAtThree": spaces.Discrete(2, start=3),
     "TwoAxes": spaces.Box(np.arange(-7, -1).reshape(2, 3).astype(np.float32), np.float32(1), (2, 3), np.float32),
 }
+# Actions of these are those of on-policy algorithms alone.
+ON_POLICY_SPACES = {
+    "Unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+    "HalfBounded": spaces.Box(0, np.inf, (2,), np.float32),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 2]),
+    "StartsDiffer": spaces.MultiDiscrete([[3, 2]], start=[[4, -1]]),
+    "MultiBinary": spaces.MultiBinary(3),
+}
 # The actions of these are refused, by what the error says of them.
 REFUSED_ACTIONS = {
     "IntegerBox": (spaces.Box(0, 4, (1,), np.int64), "Box(0, 4, (1,), int64)"),
@@ -33,11 +41,7 @@ REFUSED_ACTIONS = {
     ),
     "FlatInFloat32": (spaces.Box(1, 1 + 1e-12, (1,), np.float64), "Box("),
     "BeyondFloat32": (spaces.Box(-1e300, 1e300, (1,), np.float64), "Box(-1e+300, 1e+300, (1,), float64)"),
-    "Unbounded": (spaces.Box(-np.inf, np.inf, (2,), np.float32), "Box(-inf, inf, (2,), float32)"),
     "TooWide": (spaces.Box(-3e38, 3e38, (1,), np.float32), "Box("),
-    "HalfBounded": (spaces.Box(0, np.inf, (2,), np.float32), "Box(0.0, inf, (2,), float32)"),
-    "MultiDiscrete": (spaces.MultiDiscrete([3, 2]), "MultiDiscrete([3 2])"),
-    "MultiBinary": (spaces.MultiBinary(3), "MultiBinary(3)"),
     "Pair": (spaces.Tuple((spaces.Discrete(2), BOX)), "Tuple(Discrete(2), Box("),
 }
 PICTURE = spaces.Box(0, 255, (16, 16, 1), np.uint8)
@@ -57,7 +61,7 @@ REFUSED_OBSERVATIONS = {
     "WordsAndVector": (spaces.Dict({"words": spaces.Text(4), "vector": BOX}), "Dict("),
     "List": (spaces.Sequence(BOX), "Sequence("),
 }
-PLAYED: dict[str, list[Any]] = {name: [] for name in [*PLAYED_SPACES, *READ_OBSERVATIONS]}
+PLAYED: dict[str, list[Any]] = {name: [] for name in [*PLAYED_SPACES, *ON_POLICY_SPACES, *READ_OBSERVATIONS]}
 
 
 class Odd(gymnasium.Env):
@@ -88,7 +92,7 @@ def register(name: str, actions: gymnasium.Space, observations: gymnasium.Space 
     gymnasium.register(f"Odd/{name}-v0", lambda: Odd(name, actions, observations))
 
 
-for _name, _space in PLAYED_SPACES.items():
+for _name, _space in (PLAYED_SPACES | ON_POLICY_SPACES).items():
     register(_name, _space)
 for _name, (_space, _) in REFUSED_ACTIONS.items():
     register(_name, _space)

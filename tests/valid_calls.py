@@ -75,7 +75,8 @@ NAMES_LEFT_OUT = {
     ),
     **dict.fromkeys(["draw_categories", "log_tanh_slope"], "PER_STEP"),
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
-    **dict.fromkeys(["IntegratedTanhNormal"], "TORCH"),
+    **dict.fromkeys(["IntegratedTanhNormal", "MultiCategorical"], "TORCH"),
+    "DISTRIBUTIONS": "PLAIN",
     **dict.fromkeys(["add_next_values", "following_values", "rollout_metrics"], "PER_STEP"),
     **dict.fromkeys(
         ["normalise_advantages", "run_phase", "copy_in_place", "live_cuts", "cut_squares", "norms_and_cosine"],
@@ -554,6 +555,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Head": lambda: {"in_features": 3, "out_features": 2, "gain": 1.0},
     "ActionUnit": lambda: {"space": box_space()},
     "action_space": lambda: {"spec": BOX},
+    "bounded_space": lambda: {"spec": BOX, "kind": "SAC"},
+    "unbounded": lambda: {"size": 2},
     "deterministic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "stochastic_head": lambda: {"size": 4, "spec": BOX, "gain": 1.0},
     "AdvantageHead": lambda: {"hidden_size": 4, "num_actions": 2},

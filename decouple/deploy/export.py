@@ -30,6 +30,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.export import ExportedProgram
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules import IndependentNormal
 
 from decouple.checks import SOME, all_of, at_least, between, check_setting, checked, positive_whole
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
@@ -53,8 +54,8 @@ class ExportReport(NamedTuple):
     """The report on an exported file, with the difference between its actions and the model's.
 
     The difference is the largest over all observations. For a continuous action it is that of a component, in units of
-    half its range. For a discrete action it is the gap between the model's best score (logit, plus noise) and its score
-    of the file's action, 0 where both choose alike.
+    half its range, or of 1 without bounds. For a discrete action it is the gap between the model's best score (logit,
+    plus noise) and its score of the file's action, 0 where both choose alike.
     """
 
     path: Path
@@ -207,10 +208,12 @@ def _facts(actor: PlainActor) -> dict[str, Any]:
     if scaling is not None:
         baked = {"mean": actor.mean.tolist(), "std": actor.std.tolist(), "clip": scaling.clip}
         facts["observation_scaling"] = baked
-    if space.low is None or space.high is None:
+    if space.choices:
+        facts["action"] = {"kind": "indices", "choices": list(space.choices)}
+    elif space.low is None or space.high is None:
         facts["action"] = {"kind": "one-hot" if space.one_hot else "index", "actions": space.size}
     else:
-        bounds = {"low": space.low.tolist(), "high": space.high.tolist()}
+        bounds = {"low": space.low.tolist(), "high": space.high.tolist()} if space.bounded else {}
         facts["action"] = {"kind": "continuous", "size": space.size, **bounds}
     if actor.sample:
         kind = "standard Gumbel" if space.discrete else "standard normal"
@@ -293,16 +296,22 @@ def _difference(
     step = TensorDict({policy.in_keys[0]: scaled.to(device)}, [len(scaled)])
     with torch.no_grad(), evaluating(model), set_exploration_type(ExplorationType.DETERMINISTIC):
         action = run(observation, *noise)
+        if actor.space.choices:
+            scores = (policy.get_dist(step).logits.cpu() + sum(noise)).split(actor.space.choices, -1)  # (B, n_i) each
+            pairs = zip(scores, action.unbind(-1), strict=True)
+            return max((of.amax(-1) - of.gather(-1, index[:, None]).squeeze(-1)).max().item() for of, index in pairs)
         if actor.space.discrete:
             scores = policy.get_dist(step).logits.cpu() + sum(noise)  # (B, n)
             index = action.argmax(-1) if actor.space.one_hot else action
             return (scores.amax(-1) - scores.gather(-1, index[:, None]).squeeze(-1)).max().item()
         wanted = _drawn(policy.get_dist(step), noise[0].to(device)) if noise else policy(step)["action"]
-        return ((action - wanted.cpu()).abs() / actor.half_range).max().item()
+        return ((action - wanted.cpu()).abs() / (actor.half_range if actor.space.bounded else 1)).max().item()
 
 
 def _drawn(distribution: Any, noise: Tensor) -> Tensor:
-    """The sample of TorchRL's TanhNormal for this noise."""
+    """The sample of TorchRL's TanhNormal or IndependentNormal for this noise."""
+    if isinstance(distribution, IndependentNormal):
+        return distribution.mean + distribution.stddev * noise
     normal = distribution.root_dist
     return distribution.transforms[0](normal.loc + normal.scale * noise)
 

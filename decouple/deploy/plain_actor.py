@@ -47,10 +47,12 @@ class ObservationScaling(NamedTuple):
 class PlainActor(nn.Module):
     """Maps observation (*B, ...) [, noise (*B, n)] to action (*B, A); a discrete one is (*B,), or one-hot (*B, n).
 
+    Several discrete ones at once are (*B, K); an action without bounds is the normal's, which the task clips.
+
     It is a copy of the model's actor, in float32 on the CPU. Without `sample` it takes the distribution's mode, and
     drops the outputs for a scale. With `sample` the caller passes noise: standard normal (n = A) for a squashed normal,
-    `low + (high - low) (1 + tanh(loc + scale noise)) / 2`, and standard Gumbel (n actions) for a categorical,
-    `argmax(logits + noise)`.
+    `low + (high - low) (1 + tanh(loc + scale noise)) / 2`, or a normal, `loc + scale noise`; and standard Gumbel (n
+    actions) for categoricals, `argmax(logits + noise)`.
 
     Args:
         model: one agent's model, from `actor_value` or `actor_qvalue`.
@@ -94,7 +96,8 @@ class PlainActor(nn.Module):
         self.head = _first_rows(linear, linear.out_features if sample else self.space.size)
         # The module that turns the head's output into loc and scale, where the scale is needed.
         self.distribution = list(layers.children())[1] if sample and not self.space.discrete else None
-        if self.space.low is not None and self.space.high is not None:
+        self.bounded = self.space.bounded
+        if self.space.low is not None and self.space.high is not None and self.bounded:
             low, high = self.space.low.cpu().float(), self.space.high.cpu().float()
             self.register_buffer("middle", (high + low) / 2)
             self.register_buffer("half_range", (high - low) / 2)
@@ -116,11 +119,16 @@ class PlainActor(nn.Module):
                 observation = observation.clamp(-self.scaling.clip, self.scaling.clip)
         x = self.head(self.policy(self.trunk(observation)))  # (*B, outputs)
         if self.space.discrete:
-            index = (x if noise is None else x + noise).argmax(-1)  # (*B,)
+            x = x if noise is None else x + noise
+            if self.space.choices:
+                return torch.stack([part.argmax(-1) for part in x.split(self.space.choices, -1)], -1)  # (*B, K)
+            index = x.argmax(-1)  # (*B,)
             return functional.one_hot(index, self.space.size) if self.space.one_hot else index
         if self.distribution is not None:
             loc, scale = self.distribution(x)
             x = loc + scale * noise  # (*B, A)
+        if not self.bounded:
+            return x
         return self.middle + self.half_range * torch.tanh(x)
 
     @checked(batch=at_least(1), seed=SEED)

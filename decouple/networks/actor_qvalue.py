@@ -37,7 +37,7 @@ from decouple.networks.fitting import example_inputs
 from decouple.networks.heads import (
     ActionUnit,
     Head,
-    action_space,
+    bounded_space,
     deterministic_head,
     squashed_actor,
     stochastic_head,
@@ -84,7 +84,7 @@ def actor_qvalue(
     """
     if network.policy_size is None or network.value_size is None:
         raise ValueError("network must know its feature sizes: pass separate(..., example=<one observation>)")
-    space = action_space(action_spec)
+    space = bounded_space(action_spec, "SAC, TD3 and DDPG")
     reads_action = "action" in network.value.keys
     if reads_action == space.discrete:
         needed = "value_keys=[] (a value of each action)" if space.discrete else 'value_keys=["action"]'
@@ -129,7 +129,7 @@ class ActorQValue(TensorDictSequential):
         observation_key: str = "observation",
         deterministic: bool = False,
     ):
-        space = action_space(action_spec)
+        space = bounded_space(action_spec, "SAC, TD3 and DDPG")
         scaled = {} if space.in_unit else {"action": "unit_action"}
         value_keys = [("cut", "value"), *(scaled.get(key, key) for key in network.value.keys)]
         modules = OrderedDict(

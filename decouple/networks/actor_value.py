@@ -19,10 +19,10 @@ from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, TensorDictSequential
 from torch import nn
 from torchrl.data import TensorSpec
-from torchrl.modules import OneHotCategorical, ProbabilisticActor, ValueOperator
+from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor, ValueOperator
 
 from decouple.checks import at_least, checked
-from decouple.networks.heads import ActionSpace, Head, stochastic_head
+from decouple.networks.heads import ActionSpace, Head, stochastic_head, unbounded
 from decouple.networks.separation import SeparatedNetwork, part
 
 __all__ = ["ActorValue", "actor_value"]
@@ -36,27 +36,31 @@ def actor_value(
     observation_key: NestedKey = "observation",
     policy_gain: float | None = 0.01,
     value_gain: float | None = 1.0,
+    distribution: str = "auto",
 ) -> ActorValue:
     """Put a policy head and a state-value head on a separated network.
 
-    A discrete action gets a linear head to logits and a categorical distribution; a bounded continuous one a linear
-    head to `loc`, a state-independent `scale` and a tanh-squashed normal between the bounds. Heads start orthogonal
-    with the gains given, biases at 0.
+    A discrete action gets a linear head to logits and a categorical distribution, several discrete ones at once a
+    categorical each; a continuous one a linear head to `loc`, a state-independent `scale` and a normal, squashed by
+    tanh between the bounds where there are any. Heads start orthogonal with the gains given, biases at 0.
 
     Args:
         network: a network from `separate`, with features as its last axis.
-        action_spec: the action spec of TorchRL's environment, batched or not: Categorical, OneHot or Bounded.
+        action_spec: the action spec of TorchRL's environment, batched or not: Categorical, OneHot, MultiCategorical,
+            Binary, Bounded or Unbounded.
         observation_key: key of the trunk's input.
         policy_gain: gain of the policy head's orthogonal initialisation (0.01: a nearly uniform first policy); None
             keeps PyTorch's own.
         value_gain: the same for the value head.
+        distribution: of a continuous action: squashed_normal; normal, which does not know the bounds, so that the
+            environment has to clip actions; auto, squashed_normal where every component is bounded.
 
     Returns:
         The model; `model(tensordict)` writes `action`, `action_log_prob` and `state_value`.
 
     Raises:
-        ValueError: an action space of another kind or without finite bounds, or a network whose feature sizes are not
-            known or whose output has more than one axis of features.
+        ValueError: an action space of another kind, a squashed normal without finite bounds, or a network whose feature
+            sizes are not known or whose output has more than one axis of features.
     """
     if network.policy_size is None or network.value_size is None:
         raise ValueError(
@@ -64,7 +68,7 @@ def actor_value(
             "in features with one axis"
         )
     value_head = ValueOperator(Head(network.value_size, 1, value_gain), in_keys=["value_hidden"])
-    policy_head = stochastic_head(network.policy_size, action_spec, policy_gain)
+    policy_head = stochastic_head(network.policy_size, action_spec, policy_gain, distribution=distribution)
     return ActorValue(network, policy_head, value_head, observation_key=observation_key)
 
 
@@ -78,7 +82,7 @@ class ActorValue(TensorDictSequential):
     Attributes:
         trunk, cut, policy, value: the network's parts as plain modules.
         policy_size: number of features of `policy_hidden`.
-        action_size: number of discrete actions, or of an action's components.
+        action_size: number of discrete actions, of all components' choices, or of a continuous action's components.
         discrete: True where actions are discrete.
         action_space: the actions that the policy chooses from.
     """
@@ -116,9 +120,12 @@ class ActorValue(TensorDictSequential):
     @property
     def action_space(self) -> ActionSpace:
         sampled = self.get_policy_head()[-1]
-        bounds = sampled.distribution_kwargs  # a squashed normal's low and high
+        if sampled.distribution_class is IndependentNormal:
+            return unbounded(self.action_size)
+        options = sampled.distribution_kwargs  # a squashed normal's low and high, or several indices' choices
         one_hot = issubclass(sampled.distribution_class, OneHotCategorical)
-        return ActionSpace(self.action_size, bounds.get("low"), bounds.get("high"), one_hot)
+        bounds = options.get("low"), options.get("high")
+        return ActionSpace(self.action_size, *bounds, one_hot, tuple(options.get("choices", ())))
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Per part, the module that computes its features and then its head."""

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModuleBase
 from torch import Tensor, distributions
 from torch.nn import functional
-from torchrl.modules import OneHotCategorical, TanhNormal
+from torchrl.modules import IndependentNormal, OneHotCategorical, TanhNormal
 
 from decouple.checks import checked
 from decouple.seeding import SeedNoise
 
 __all__ = [
     "IntegratedTanhNormal",
+    "MultiCategorical",
     "SeedSampler",
     "draw_categories",
     "integrated_entropy",
@@ -43,26 +45,25 @@ class SeedSampler(TensorDictModuleBase):
     """The last module of a policy head; it draws each seed's actions from that seed's random numbers.
 
     Distribution parameters (S, *B, A) -> `action` and its `action_log_prob` (S, *B) by the distribution. It always
-    samples: a tanh-squashed normal as squash(loc + scale * noise), a categorical by the inverse of its distribution
-    function at a uniform number. Where parameters are nan the action is still valid, a lower bound or index 0, so that
-    the other seeds' games go on; its log-probability is nan.
+    samples: a normal as loc + scale * noise, a tanh-squashed one as squash(loc + scale * noise), a categorical by the
+    inverse of its distribution function at a uniform number. Where parameters are nan the action is still valid, a
+    lower bound, 0 or index 0, so that the other seeds' games go on; its log-probability is nan.
 
     Args:
         module: the sampling module that this one replaces: `model.get_policy_head()[-1]`.
         noise: the random numbers of the S seeds, on the parameters' device.
 
     Raises:
-        ValueError: a distribution that is neither TanhNormal nor Categorical nor OneHotCategorical.
+        ValueError: a distribution of another kind.
     """
 
     @checked()
     def __init__(self, module: ProbabilisticTensorDictModule, noise: SeedNoise):
         super().__init__()
-        if not issubclass(module.distribution_class, (TanhNormal, distributions.Categorical)):
-            name = module.distribution_class.__name__
-            raise ValueError(
-                f"module must have a TanhNormal, Categorical or OneHotCategorical distribution; got {name}"
-            )
+        known = (TanhNormal, IndependentNormal, distributions.Categorical, MultiCategorical)
+        if not issubclass(module.distribution_class, known):
+            names = "TanhNormal, IndependentNormal, Categorical, OneHotCategorical or MultiCategorical"
+            raise ValueError(f"module must have a {names} distribution; got {module.distribution_class.__name__}")
         self.sampled, self.noise = module, noise
         self.in_keys, self.out_keys = list(module.in_keys), list(module.out_keys)
 
@@ -72,6 +73,47 @@ class SeedSampler(TensorDictModuleBase):
         action = _draw(distribution, self.noise)
         tensordict.set(self.sampled.dist_sample_keys[0], action)
         return tensordict.set(self.sampled.log_prob_key, distribution.log_prob(action))
+
+
+class MultiCategorical(distributions.Distribution):
+    """Several independent categoricals, one for each component of an action.
+
+    Args:
+        logits: the components' logits, one behind the other, (*B, sum of choices).
+        choices: number of choices of each component, K numbers.
+
+    Attributes:
+        parts: the K distributions. A sample is (*B, K), its log-probability and the entropy (*B,).
+
+    Raises:
+        ValueError: logits of another size.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, logits: Tensor, choices: Sequence[int]):
+        if not choices or logits.shape[-1] != sum(choices):
+            raise ValueError(f"logits must have the last axis {sum(choices)}, of {tuple(choices)}; got {logits.shape}")
+        self.logits = logits
+        parts = logits.split(list(choices), -1)
+        self.parts = [distributions.Categorical(logits=part, validate_args=False) for part in parts]
+        super().__init__(logits.shape[:-1], torch.Size([len(choices)]), validate_args=False)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return torch.stack([part.sample(torch.Size(sample_shape)) for part in self.parts], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        found = [part.log_prob(each) for part, each in zip(self.parts, value.unbind(-1), strict=True)]
+        return torch.stack(found).sum(0)
+
+    def entropy(self) -> Tensor:
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    @property
+    def mode(self) -> Tensor:
+        return torch.stack([part.logits.argmax(-1) for part in self.parts], -1)
+
+    deterministic_sample = mode  # TorchRL's name
 
 
 class IntegratedTanhNormal(TanhNormal):
@@ -103,12 +145,15 @@ def integrated_entropy(head: ProbabilisticTensorDictSequential) -> Probabilistic
 
 
 def kl_divergence(old: distributions.Distribution, new: distributions.Distribution) -> Tensor:
-    """KL(old || new), (*B,), in nats, of two categorical or two tanh-squashed normal distributions.
+    """KL(old || new), (*B,), in nats, of two distributions of one kind: categoricals, normals, tanh-squashed normals.
 
     An invertible function does not change the divergence: two TanhNormals with equal bounds have that of their normals.
     """
     if isinstance(old, TanhNormal) and isinstance(new, TanhNormal):
         return distributions.kl_divergence(old.root_dist, new.root_dist).sum(-1)
+    if isinstance(old, MultiCategorical) and isinstance(new, MultiCategorical):
+        pairs = zip(old.parts, new.parts, strict=True)
+        return torch.stack([distributions.kl_divergence(before, after) for before, after in pairs]).sum(0)
     return distributions.kl_divergence(old, new)
 
 
@@ -150,6 +195,12 @@ def _draw(distribution: Any, noise: SeedNoise) -> Tensor:
         preimage = normal.loc + normal.scale * noise.normal(*normal.loc.shape[1:]).to(normal.loc)  # (S, *B, A)
         action: Any = distribution.transforms[0](preimage)
         return torch.where(action.isnan(), distribution.low, action)
+    if isinstance(distribution, IndependentNormal):
+        normal = distribution.base_dist
+        action = normal.loc + normal.scale * noise.normal(*normal.loc.shape[1:]).to(normal.loc)  # (S, *B, A)
+        return torch.where(action.isnan(), 0.0, action)
+    if isinstance(distribution, MultiCategorical):
+        return torch.stack([draw_categories(part.probs, noise) for part in distribution.parts], -1)  # (S, *B, K)
     index = draw_categories(distribution.probs, noise)  # (S, *B)
     one_hot = isinstance(distribution, OneHotCategorical)
     return functional.one_hot(index, distribution.probs.shape[-1]) if one_hot else index

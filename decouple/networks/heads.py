@@ -1,51 +1,85 @@
 """Heads: the last layer of a policy or a value network, and the distribution or the bounds of its actions.
 
-A discrete action gets logits and a categorical distribution. A bounded continuous one gets either a tanh-squashed
-normal (its scale a parameter, or computed from the features) or a plain tanh between the bounds. Networks that read an
-action read it in [-1, 1] (`ActionUnit`), whatever the task's units are.
+A discrete action gets logits and a categorical distribution, several discrete ones at once a categorical each. A
+bounded continuous one gets either a tanh-squashed normal (its scale a parameter, or computed from the features) or a
+plain tanh between the bounds, an unbounded one a normal. Networks that read an action read it in [-1, 1]
+(`ActionUnit`), whatever the task's units are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tensordict.nn import AddStateIndependentNormalScale, InteractionType, TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
-from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
-from torchrl.modules import OneHotCategorical, ProbabilisticActor, TanhModule, TanhNormal
+from torchrl.data import Binary, Bounded, Categorical, OneHot, TensorSpec, Unbounded
+from torchrl.data import MultiCategorical as MultiCategoricalSpec
+from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor, TanhModule, TanhNormal
 
-from decouple.checks import at_least, checked
+from decouple.checks import at_least, check_setting, checked, one_of
 from decouple.networks.blocks import orthogonal_
+from decouple.networks.distributions import MultiCategorical
 
-__all__ = ["ActionSpace", "ActionUnit", "Head", "action_space", "deterministic_head", "stochastic_head"]
+__all__ = [
+    "DISTRIBUTIONS",
+    "ActionSpace",
+    "ActionUnit",
+    "Head",
+    "action_space",
+    "bounded_space",
+    "deterministic_head",
+    "stochastic_head",
+    "unbounded",
+]
+
+DISTRIBUTIONS = ("auto", "normal", "squashed_normal")
+SUPPORTED = "Categorical, OneHot, MultiCategorical, Binary, or a vector of floats, Bounded or Unbounded"
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # bounds of a scale computed from the features: OpenAI Spinning Up's SAC
 
 
 class ActionSpace(NamedTuple):
-    """The actions a policy chooses from: `size` discrete ones, or `size` floats between `low` and `high` (size,)."""
+    """The actions a policy chooses from: `size` discrete ones, or `size` floats between `low` and `high` (size,).
+
+    With `choices`, an action is several indices, the i-th one of `choices[i]`; `size` is their sum.
+    """
 
     size: int
-    low: Tensor | None  # None for discrete actions
+    low: Tensor | None  # None for discrete actions; -inf where there is no bound
     high: Tensor | None
     one_hot: bool = False
+    choices: tuple[int, ...] = ()
 
     @property
     def discrete(self) -> bool:
         return self.low is None
 
     @property
-    def in_unit(self) -> bool:
-        """True where actions need no `ActionUnit`: they are discrete, or every component's bounds are -1 and 1."""
+    def bounded(self) -> bool:
+        """True for a continuous action whose bounds are finite in each component."""
         if self.low is None or self.high is None:
+            return False
+        return bool((self.low.isfinite() & self.high.isfinite()).all())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one action: () for an index."""
+        if self.choices:
+            return (len(self.choices),)
+        return (self.size,) if self.one_hot or not self.discrete else ()
+
+    @property
+    def in_unit(self) -> bool:
+        """True where actions need no `ActionUnit`: discrete and unbounded ones, and where all bounds are -1 and 1."""
+        if self.low is None or self.high is None or not self.bounded:
             return True
         return bool((self.low == -1).all() and (self.high == 1).all())
 
     def unit(self) -> ActionSpace:
-        """The same space with each component in [-1, 1]; a discrete space itself."""
-        if self.low is None:
+        """The same space with each component in [-1, 1]; a space without bounds itself."""
+        if self.low is None or not self.bounded:
             return self
         return self._replace(low=-torch.ones_like(self.low), high=torch.ones_like(self.low))
 
@@ -78,6 +112,8 @@ class ActionUnit(nn.Module):
         super().__init__()
         if space.low is None or space.high is None:
             raise ValueError(f"space must be continuous; got {space.size} discrete actions")
+        if not space.bounded:
+            raise ValueError(f"space must have finite bounds; got {space.low.tolist()} to {space.high.tolist()}")
         low, high = space.low.clone(), space.high.clone()
         middle, half = high / 2 + low / 2, high / 2 - low / 2  # halved first: the range itself may overflow
         bounds = {"low": low, "high": high, "middle": middle, "half_range": half}
@@ -130,42 +166,79 @@ def action_space(spec: TensorSpec, batch: Sequence[int] | None = None) -> Action
             with N components.
 
     Raises:
-        ValueError: a spec that is neither Categorical or OneHot without a mask, nor a Bounded vector of floats whose
-            bounds are finite, low < high, and the same for the whole batch; or actions of another shape.
+        ValueError: a spec that is none of Categorical, OneHot and MultiCategorical without a mask, Binary, and a vector
+            of floats, Bounded or Unbounded, whose bounds are the same for the whole batch, each lower one below the
+            upper; or actions of another shape.
     """
     space = _action_space(spec)
     if batch is not None:
-        shape = (*batch, *(() if space.discrete and not space.one_hot else (space.size,)))
+        shape = (*batch, *space.shape)
         if tuple(spec.shape) != shape:
             raise ValueError(
-                f"action_spec must have the shape {shape}, an index or a vector of floats for each game of a batch "
+                f"action_spec must have the shape {shape}, an index or a vector for each game of a batch "
                 f"{tuple(batch)}; got {tuple(spec.shape)}: {spec}"
             )
     return space
 
 
 def _action_space(spec: TensorSpec) -> ActionSpace:
-    if type(spec) in (Categorical, OneHot):  # not their subclasses: several actions at once, or bits
-        if getattr(spec, "mask", None) is not None:
-            raise ValueError(f"action_spec must have no mask, since policies do not read masks; got {spec}")
+    if getattr(spec, "mask", None) is not None:
+        raise ValueError(f"action_spec must have no mask, since policies do not read masks; got {spec}")
+    if type(spec) in (Categorical, OneHot):  # not their other subclasses
         return ActionSpace(int(spec.n), None, None, isinstance(spec, OneHot))
-    if isinstance(spec, Bounded) and spec.dtype.is_floating_point and spec.ndim > 0 and spec.shape.numel():
+    if isinstance(spec, MultiCategoricalSpec):
+        rows = spec.nvec.reshape(-1, spec.nvec.shape[-1])  # (B, K)
+        if not (rows == rows[0]).all():
+            raise ValueError(f"action_spec must have the same choices along all axes but the last; got {spec}")
+        choices = tuple(rows[0].tolist())
+        return ActionSpace(sum(choices), None, None, choices=choices)
+    if isinstance(spec, Binary):
+        return ActionSpace(2 * spec.shape[-1], None, None, choices=(2,) * spec.shape[-1])
+    floats = spec.dtype.is_floating_point and spec.ndim > 0 and spec.shape.numel()
+    if isinstance(spec, Bounded) and floats:
         low, high = (getattr(spec.space, side).reshape(-1, spec.shape[-1]) for side in ("low", "high"))  # (B, A)
         if not ((low == low[0]).all() and (high == high[0]).all()):
             raise ValueError(f"action_spec must have the same bounds along all axes but the last; got {spec}")
         low, high = low[0], high[0]
-        if not (low.isfinite() & high.isfinite()).all():
-            raise ValueError(f"action_spec must have finite bounds; got {low.tolist()} to {high.tolist()}")
         if not (low < high).all():
             got = f"{low.tolist()} to {high.tolist()}"
             raise ValueError(f"action_spec must have lower bounds below the upper ones in each component; got {got}")
         return ActionSpace(spec.shape[-1], low, high)
-    raise ValueError(f"action_spec must be Categorical, OneHot or a Bounded vector of floats; got {spec}")
+    if isinstance(spec, Unbounded) and floats:
+        return unbounded(spec.shape[-1])
+    raise ValueError(f"action_spec must be {SUPPORTED}; got {spec}")
 
 
-@checked(size=at_least(1), gain=at_least(0))
+@checked(size=at_least(1))
+def unbounded(size: int) -> ActionSpace:
+    """The space of vectors of `size` floats without bounds."""
+    return ActionSpace(size, torch.full((size,), -torch.inf), torch.full((size,), torch.inf))
+
+
+@checked()
+def bounded_space(spec: TensorSpec, kind: str) -> ActionSpace:
+    """The action space of a spec, for a policy of this kind that acts in one index, or between finite bounds.
+
+    Raises:
+        ValueError: as `action_space`; several indices at once, or a vector without bounds.
+    """
+    space = action_space(spec)
+    if space.choices or not (space.discrete or space.bounded):
+        raise ValueError(
+            f"action_spec must be Categorical, OneHot or a Bounded vector of floats with finite bounds for {kind}; "
+            f"PPO, DAAC, IDAAC and TRPO take others; got {' '.join(str(spec).split())}"
+        )
+    return space
+
+
+@checked(size=at_least(1), gain=at_least(0), distribution=one_of(*DISTRIBUTIONS))
 def stochastic_head(
-    size: int, spec: TensorSpec, gain: float | None, *, state_dependent_scale: bool = False
+    size: int,
+    spec: TensorSpec,
+    gain: float | None,
+    *,
+    state_dependent_scale: bool = False,
+    distribution: str = "auto",
 ) -> ProbabilisticActor:
     """`policy_hidden` (*B, size) -> the distribution's parameters, `action` and `action_log_prob`.
 
@@ -175,16 +248,26 @@ def stochastic_head(
         gain: gain of the linear layer's orthogonal initialisation; None for PyTorch's own.
         state_dependent_scale: True where the normal's scale is computed from the features (SAC); False where it is a
             parameter (PPO).
+        distribution: of a continuous action: squashed_normal, which stays between the bounds; normal, which does not
+            know them; auto, squashed_normal where every component is bounded. A discrete action has categoricals.
+
+    Raises:
+        ValueError: as `action_space`; squashed_normal without bounds.
     """
-    space = action_space(spec)
+    space = bounded_space(spec, "a scale out of the features") if state_dependent_scale else action_space(spec)
     if space.discrete:
         head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["logits"])
+        if space.choices:
+            return _actor(head, ["logits"], MultiCategorical, choices=space.choices)
         return _actor(head, ["logits"], OneHotCategorical if space.one_hot else torch.distributions.Categorical)
     if state_dependent_scale:
         layers = nn.Sequential(Head(size, 2 * space.size, gain), NormalParameters())
     else:
         layers = nn.Sequential(Head(size, space.size, gain), AddStateIndependentNormalScale(space.size))
     head = TensorDictModule(layers, ["policy_hidden"], ["loc", "scale"])
+    if distribution == "normal" or (distribution == "auto" and not space.bounded):
+        return _actor(head, ["loc", "scale"], IndependentNormal)
+    check_setting("distribution", distribution, lambda _: space.bounded, "normal for actions without finite bounds")
     return squashed_actor(head, space)
 
 
@@ -199,9 +282,9 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     """`policy_hidden` (*B, size) -> `action` (*B, A), tanh between the action's bounds (DDPG, TD3).
 
     Raises:
-        ValueError: a discrete action.
+        ValueError: a discrete action, or one without bounds.
     """
-    space = action_space(spec)
+    space = bounded_space(spec, "a deterministic policy")
     if space.discrete:
         raise ValueError(f"action_spec must be continuous for a deterministic policy; got {spec}")
     head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["action_logit"])
@@ -214,12 +297,12 @@ def tanh_actor(head: TensorDictModule, space: ActionSpace) -> TensorDictSequenti
     return TensorDictSequential(head, TanhModule(["action_logit"], ["action"], low=space.low, high=space.high))
 
 
-def _actor(head: TensorDictModule, keys: list[str], distribution: type, **bounds: Tensor | None) -> ProbabilisticActor:
+def _actor(head: TensorDictModule, keys: list[str], distribution: type, **options: Any) -> ProbabilisticActor:
     return ProbabilisticActor(
         head,
         in_keys=keys,
         distribution_class=distribution,
-        distribution_kwargs=bounds,
+        distribution_kwargs=options,
         return_log_prob=True,
         default_interaction_type=InteractionType.RANDOM,
     )

@@ -58,8 +58,9 @@ class AdvantageHead(nn.Module):
     Args:
         hidden_size: F >= 1, the width of the policy's features.
         num_actions: number of discrete actions, or components of a continuous one, >= 1; else ValueError.
-        discrete: True where actions are discrete; they enter as one-hot vectors.
-        space: the action space; a continuous action then enters in [-1, 1]. None: actions enter as they come.
+        discrete: True where actions are discrete; they enter as one-hot vectors, several at once one behind the other.
+        space: the action space; a continuous action with bounds then enters in [-1, 1]. None: actions enter as they
+            come.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class AdvantageHead(nn.Module):
         self.hidden_size = check_integer("hidden_size", hidden_size, 1, INT32_MAX)
         self.num_actions = check_integer("num_actions", num_actions, 1, INT32_MAX)
         check_setting("discrete", discrete, lambda v: isinstance(v, bool), "True or False")
-        self.discrete = discrete
+        self.discrete, self.choices = discrete, () if space is None else space.choices
         self.linear = orthogonal_(nn.Linear(hidden_size + num_actions, 1))
 
     def forward(self, policy_hidden: Tensor, action: Tensor) -> Tensor:
@@ -85,7 +86,10 @@ class AdvantageHead(nn.Module):
         if policy_hidden.shape[-1:] != (self.hidden_size,):
             raise ValueError(f"policy_hidden must be (*B, {self.hidden_size}); got {tuple(policy_hidden.shape)}")
         batch = tuple(policy_hidden.shape[:-1])
-        if self.discrete and action.shape == batch:
+        if self.choices and action.shape == (*batch, len(self.choices)):
+            indices = zip(_integer("action", action).long().unbind(-1), self.choices, strict=True)
+            action = torch.cat([functional.one_hot(index, number) for index, number in indices], -1)
+        elif self.discrete and action.shape == batch:
             action = functional.one_hot(_integer("action", action).long(), self.num_actions)  # (*B, num_actions)
         if action.shape != (*batch, self.num_actions):
             allowed = f"{(*batch, self.num_actions)}" + (f" or, as an index, {batch}" if self.discrete else "")

@@ -79,8 +79,8 @@ class WatchedPolicy(TensorDictModuleBase):
 class ModePolicy(TensorDictModuleBase):
     """A stacked model for evaluation: observation -> `action`, a sample or the mode by TorchRL's exploration type.
 
-    Where an agent has failed and its action is nan, the action is its lower bound, so that the other agents' games go
-    on.
+    Where an agent has failed and its action is nan, the action is its lower bound, or 0 without one, so that the other
+    agents' games go on.
 
     Args:
         model: a `stack` of models from `actor_value`.
@@ -90,14 +90,15 @@ class ModePolicy(TensorDictModuleBase):
         super().__init__()
         self.policy: Any = model.get_policy_operator()
         self.in_keys, self.out_keys = list(self.policy.in_keys), ["action"]
-        self.low = model.get_policy_head()[-1].distribution_kwargs.get("low")
+        low = model.action_space.low  # None where actions are discrete
+        self.instead = None if low is None else torch.where(low.isfinite(), low, 0)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         tensordict = self.policy(tensordict)
-        if self.low is None:  # discrete: the largest of nan logits is still a valid index
+        if self.instead is None:  # discrete: the largest of nan logits is still a valid index
             return tensordict
         action = tensordict["action"]
-        return tensordict.set("action", torch.where(action.isnan(), self.low.to(action), action))
+        return tensordict.set("action", torch.where(action.isnan(), self.instead.to(action), action))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torchrl.collectors import Collector
-from torchrl.data import Bounded, Categorical, OneHot
+from torchrl.data import Bounded, Categorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import ANY_NUMBER, check_setting, checked
@@ -275,7 +275,7 @@ class _Run:
 
 def _check_rollouts(env: EnvBase, phases: Sequence[RolloutPhase], settings: OnPolicySettings) -> None:
     """Check that the model can choose the games' actions and that rollouts have enough frames; ValueError otherwise."""
-    if isinstance(env.action_spec, Bounded | Categorical | OneHot):  # other specs are left to the caller's own model
+    if isinstance(env.action_spec, Bounded | Categorical | OneHot | Unbounded):  # others: the caller's own model
         action_space(env.action_spec, env.batch_size)
     games = env.batch_size[-1]
     settings.check_rollout(games)

@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
-from torchrl.data import Bounded, Categorical, OneHot, TensorSpec
+from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 import decouple.deploy.export
@@ -73,6 +73,8 @@ SAMPLING = {
     "ppo, shared layer": lambda: on_policy(k=1),
     "ppo, discrete": lambda: on_policy(Categorical(5)),
     "ppo, one-hot": lambda: on_policy(OneHot(5)),
+    "ppo, several": lambda: on_policy(MultiCategorical([3, 2])),
+    "ppo, unbounded": lambda: on_policy(Unbounded((2,))),
     "sac": off_policy,
     "sac, shared layer": lambda: off_policy(k=1),
     "sac, discrete": lambda: off_policy(Categorical(5)),

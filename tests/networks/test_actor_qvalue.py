@@ -442,7 +442,7 @@ def test_the_batch_tells_components_from_games() -> None:
             Bounded(torch.tensor([-1.0, 2]), torch.tensor([1.0, 2])),
             r"lower bounds below .* \[-1.0, 2.0\] to \[1.0, 2.0",
         ),
-        (Bounded(-1.0, 1.0, (0,)), "Categorical, OneHot or a Bounded vector"),
+        (Bounded(-1.0, 1.0, (0,)), "Categorical, OneHot, MultiCategorical, Binary, or a vector"),
         (Categorical(3, mask=torch.tensor([True, False, True])), "no mask"),
         (OneHot(3, mask=torch.tensor([True, False, True])), "no mask"),
     ],
@@ -469,7 +469,9 @@ def test_other_action_spaces_are_refused(spec: TensorSpec) -> None:
 
 
 def test_bounds_must_be_finite() -> None:
-    with pytest.raises(ValueError, match=r"finite bounds; got \[-1.0, -1.0\] to \[1.0, inf\]"):
+    with pytest.raises(
+        ValueError, match=r"a Bounded vector of floats with finite bounds for SAC, TD3 and DDPG; PPO, .* others"
+    ):
         make_model(Bounded(torch.tensor([-1.0, -1.0]), torch.tensor([1.0, math.inf])))
 
 

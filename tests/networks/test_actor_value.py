@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, MultiOneHot, OneHot, Unbounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
+from torchrl.modules import IndependentNormal, TanhNormal
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks, mlp_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
+from decouple.networks.distributions import MultiCategorical as MultiCategoricalDistribution
 from decouple.networks.separation import cut_gradients, separate
 
 FRAME = (3, 16, 16)
@@ -225,27 +227,55 @@ def test_actions_are_sampled_unless_the_exploration_type_says_otherwise():
 @pytest.mark.parametrize(
     "spec",
     [
-        Unbounded((2,)),
         Bounded(0, 3, (2,), dtype=torch.int64),
         Bounded(-1.0, 1.0, ()),
         MultiOneHot([2, 3]),
-        MultiCategorical([2, 3]),
-        Binary(3),
+        MultiCategorical([2, 3], mask=torch.ones(5, dtype=torch.bool)),
         Composite(action=Categorical(3)),
     ],
     ids=lambda spec: type(spec).__name__,
 )
 def test_other_action_spaces_are_refused(spec):
-    with pytest.raises(ValueError, match="action_spec must be Categorical, OneHot or a Bounded vector of floats; got"):
+    kinds = "Categorical, OneHot, MultiCategorical, Binary, or a vector of floats"
+    with pytest.raises(ValueError, match=f"action_spec must (be {kinds}|have no mask).*; got"):
         mlp_model(1, spec)
 
 
-def test_an_action_space_without_finite_bounds_is_refused():
-    spec = Bounded(torch.tensor([-1.0, -torch.inf]), torch.tensor([1.0, 1.0]))
-    with pytest.raises(
-        ValueError, match=re.escape("action_spec must have finite bounds; got [-1.0, -inf] to [1.0, 1.0]")
-    ):
-        mlp_model(1, spec)
+HALF_BOUNDED = Bounded(torch.tensor([-1.0, -torch.inf]), torch.tensor([1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "distribution", "made"),
+    [
+        (Bounded(-1.0, 1.0, (2,)), "auto", TanhNormal),
+        (Bounded(-1.0, 1.0, (2,)), "squashed_normal", TanhNormal),
+        (Bounded(-1.0, 1.0, (2,)), "normal", IndependentNormal),
+        (Unbounded((4, 2)), "auto", IndependentNormal),
+        (HALF_BOUNDED, "auto", IndependentNormal),
+        (MultiCategorical([3, 2], (4, 2)), "auto", MultiCategoricalDistribution),
+        (Binary(3), "auto", MultiCategoricalDistribution),
+    ],
+)
+def test_the_distribution_is_that_of_the_action_space(spec, distribution, made):
+    network = separate([nn.Linear(3, 8)], [nn.Linear(3, 8)], at=1, example=torch.zeros(3))
+    model = actor_value(network, spec, distribution=distribution)
+    observation = observed(torch.randn(5, 3), axes=1)
+    assert type(model.get_policy_operator().get_dist(observation.copy())) is made
+    found = model(observation)
+    size = 5 if isinstance(spec, MultiCategorical) else 6 if isinstance(spec, Binary) else 2
+    choices = {5: (3, 2), 6: (2, 2, 2), 2: ()}[size]
+    assert (model.action_size, model.action_space.choices, model.discrete) == (size, choices, size != 2)
+    assert found["action"].shape == (5, len(choices) or 2) and found["action_log_prob"].shape == (5,)
+    assert model.action_space.bounded == (made is TanhNormal)
+
+
+def test_a_squashed_normal_needs_finite_bounds():
+    network = separate([nn.Linear(3, 8)], [nn.Linear(3, 8)], at=1, example=torch.zeros(3))
+    for spec in (HALF_BOUNDED, Unbounded((2,))):
+        with pytest.raises(ValueError, match="distribution must be normal for actions without finite bounds; got 'sq"):
+            actor_value(network, spec, distribution="squashed_normal")
+    with pytest.raises(ValueError, match="distribution must be one of auto, normal, squashed_normal; got 'beta'"):
+        actor_value(network, Unbounded((2,)), distribution="beta")
 
 
 def test_a_network_without_known_feature_sizes_is_refused():

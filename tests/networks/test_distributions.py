@@ -10,11 +10,17 @@ from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictModule
 from torch import Tensor, distributions
 from torchrl.data import Bounded, Categorical
-from torchrl.modules import OneHotCategorical, TanhNormal
+from torchrl.modules import IndependentNormal, OneHotCategorical, TanhNormal
 
 from decouple.networks.actor_value import actor_value
 from decouple.networks.blocks import mlp_blocks
-from decouple.networks.distributions import IntegratedTanhNormal, SeedSampler, integrated_entropy, kl_divergence
+from decouple.networks.distributions import (
+    IntegratedTanhNormal,
+    MultiCategorical,
+    SeedSampler,
+    integrated_entropy,
+    kl_divergence,
+)
 from decouple.networks.separation import separate
 from decouple.seeding import SeedNoise
 
@@ -64,7 +70,9 @@ def test_a_categorical_action_is_the_first_whose_cumulative_probability_exceeds_
 
 
 def test_a_distribution_that_cannot_be_drawn_per_seed_is_refused():
-    with pytest.raises(ValueError, match=r"module must have a TanhNormal, Categorical or OneHot.*; got Normal"):
+    with pytest.raises(
+        ValueError, match=r"module must have a TanhNormal, IndependentNormal, .* distribution; got Normal"
+    ):
         sampler(["loc", "scale"], distributions.Normal, SeedNoise([0]))
 
 
@@ -114,6 +122,44 @@ def test_the_divergence_of_categorical_distributions(kind: type):
     old, new = torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.tensor([[0.25, 0.75], [0.9, 0.1]])
     expected = [0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.0]
     assert kl_divergence(kind(probs=old), kind(probs=new)).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_several_categoricals_are_independent_ones():
+    torch.manual_seed(0)
+    logits, other = torch.randn(2, 4, 5), torch.randn(2, 4, 5)
+    several = MultiCategorical(logits, (3, 2))
+    alone = [distributions.Categorical(logits=part) for part in logits.split([3, 2], -1)]
+    action = several.sample()
+    assert action.shape == (2, 4, 2) and (action.amax((0, 1)) < torch.tensor([3, 2])).all()
+    expected = sum(of.log_prob(index) for of, index in zip(alone, action.unbind(-1), strict=True))
+    torch.testing.assert_close(several.log_prob(action), expected)
+    torch.testing.assert_close(several.entropy(), sum(of.entropy() for of in alone))
+    assert torch.equal(several.mode, torch.stack([logits[..., :3].argmax(-1), logits[..., 3:].argmax(-1)], -1))
+    assert torch.equal(several.deterministic_sample, several.mode)
+    changed = [distributions.Categorical(logits=part) for part in other.split([3, 2], -1)]
+    divergence = sum(distributions.kl_divergence(a, b) for a, b in zip(alone, changed, strict=True))
+    torch.testing.assert_close(kl_divergence(several, MultiCategorical(other, (3, 2))), divergence)
+    with pytest.raises(ValueError, match=r"logits must have the last axis 6, of \(3, 3\)"):
+        MultiCategorical(logits, (3, 3))
+
+
+def test_several_categories_and_plain_normals_are_drawn_per_seed():
+    """Each seed draws what it draws alone: shares of the choices, and loc + scale times its own noise."""
+    probability = torch.tensor([[0.5, 0.0, 0.5, 0.1, 0.9]])
+    logits = probability.log().expand(2, 2000, 5).contiguous()
+    both = sampler(["logits"], MultiCategorical, SeedNoise([1, 2]), choices=(3, 2))(TensorDict(logits=logits))
+    for seed in (0, 1):
+        own = sampler(["logits"], MultiCategorical, SeedNoise([1 + seed]), choices=(3, 2))(
+            TensorDict(logits=logits[:1])
+        )
+        assert torch.equal(own["action"][0], both["action"][seed])
+    share = torch.stack([(both["action"][..., 0] == a).float().mean() for a in range(3)])
+    torch.testing.assert_close(share, probability[0, :3], atol=0.03, rtol=0)
+    loc, scale = normal_parameters(2, 5)
+    loc[1] = math.nan
+    found = sampler(["loc", "scale"], IndependentNormal, SeedNoise([4, 5]))(TensorDict(loc=loc, scale=scale))
+    torch.testing.assert_close(found["action"][0], (loc + scale * SeedNoise([4, 5]).normal(5, 2))[0])
+    assert (found["action"][1] == 0).all() and found["action_log_prob"][1].isnan().all()
 
 
 def test_of_parameters_that_are_nan_the_action_is_valid_and_its_probability_nan():

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torchrl.data import Bounded, Categorical, TensorSpec
+from torchrl.data import Bounded, Categorical, MultiCategorical, TensorSpec, Unbounded
 
 from decouple.checks import checked
 
@@ -56,14 +56,37 @@ class _Indices:
         return chosen + self.start if self.start else chosen
 
 
+class _SeveralIndices:
+    """A MultiDiscrete or a MultiBinary space: an index for each component, of any number of axes, row by row."""
+
+    def __init__(self, space: Any) -> None:
+        binary = not hasattr(space, "nvec")
+        self.shape, self.dtype = space.shape, space.dtype
+        self.choices = np.full(space.shape, 2).ravel() if binary else space.nvec.ravel()
+        self.start = np.zeros(len(self.choices), np.int64) if binary else space.start.ravel()
+
+    def spec(self, batch: torch.Size) -> TensorSpec:
+        return MultiCategorical(self.choices.tolist(), torch.Size([*batch, len(self.choices)]), dtype=torch.int64)
+
+    def to_games(self, chosen: np.ndarray) -> np.ndarray:
+        if chosen.dtype.kind not in "iu" or (chosen < 0).any() or (chosen >= self.choices).any():
+            says = f"[0, n) with n of {self.choices.tolist()} for each component"
+            raise ValueError(f"action must be integers in {says}; got {chosen.tolist()}")
+        return (chosen + self.start).astype(self.dtype).reshape(-1, *self.shape)
+
+
 class _Vectors:
-    """A Box of floats, of any number of axes, as a vector row by row."""
+    """A Box of floats, of any number of axes, as a vector row by row; an action beyond a bound is clipped to it."""
 
     def __init__(self, space: Any) -> None:
         self.shape, self.dtype, self.bounds = space.shape, space.dtype, _float32_bounds(space)
+        self.low, self.high = space.low.ravel(), space.high.ravel()
+        self.bounded = all(np.isfinite(bound).all() for bound in self.bounds)
 
     def spec(self, batch: torch.Size) -> TensorSpec:
         shape = torch.Size([*batch, math.prod(self.shape)])
+        if not self.bounded:
+            return Unbounded(shape, dtype=torch.float32)
         low, high = (torch.from_numpy(bound.ravel()).expand(shape) for bound in self.bounds)
         return Bounded(low, high, shape, dtype=torch.float32)
 
@@ -74,6 +97,7 @@ class _Vectors:
                 values = values.astype(self.dtype)
         if not all(map(math.isfinite, values.ravel().tolist())):
             raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self.dtype})")
+        values = np.minimum(np.maximum(values, self.low), self.high)  # faster than np.clip
         return values if len(self.shape) == 1 else values.reshape(-1, *self.shape)
 
 
@@ -84,15 +108,17 @@ def read_actions(space: Any) -> ActionReader:
     Raises:
         ValueError: a space in which no policy here acts, with what is supported.
     """
-    from gymnasium.spaces import Box, Discrete
+    from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
     if isinstance(space, Discrete):
         return _Indices(space)
+    if isinstance(space, MultiDiscrete | MultiBinary) and math.prod(space.shape):
+        return _SeveralIndices(space)
     if isinstance(space, Box) and _fits(space):
         return _Vectors(space)
     raise ValueError(
-        "name must be a task whose actions are Discrete, or a Box of floats with finite bounds, in each component the "
-        f"lower below the upper; got {space}"
+        "name must be a task whose actions are Discrete, MultiDiscrete, MultiBinary, or a Box of floats, in each "
+        f"component the lower bound below the upper; got {space}"
     )
 
 
@@ -142,12 +168,14 @@ def observed_numbers(space: Any) -> int:
 
 
 def _fits(space: Any) -> bool:
-    """Whether a Box is of floats whose lower bounds are below their upper bounds, all of them finite."""
+    """Whether a Box is of floats whose lower bounds are below their upper bounds; bounds may be infinite."""
     numbers = math.prod(space.shape) if space.shape else 0
-    if not np.issubdtype(space.dtype, np.floating) or not numbers or not space.is_bounded():
+    if not np.issubdtype(space.dtype, np.floating) or not numbers:
         return False
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    if not (high - low <= np.finfo(np.float32).max).all():  # our actions are float32
+    with np.errstate(invalid="ignore"):
+        ranges = np.where(np.isfinite(low) & np.isfinite(high), high - low, 0)
+    if not (ranges <= np.finfo(np.float32).max).all():  # our actions are float32
         return False
     low, high = _float32_bounds(space)
     return bool((low < high).all())

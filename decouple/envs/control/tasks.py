@@ -54,8 +54,8 @@ class ControlEnv(lockstep.LockstepEnv):
     Keys: ``observation`` float32 (S, N, O); ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
     are discrete; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the episode's raw
     rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``, ``truncated`` bool
-    (S, N, 1). The observation of a last step is the true last one. An action beyond its bounds goes to the game
-    unchanged; the game's own rules decide its effect.
+    (S, N, 1). The observation of a last step is the true last one. An action beyond its bounds is clipped to
+    them.
 
     Game n of seed s is seeded by NumPy's ``SeedSequence([s, n])`` at its first reset only, and each seed has its own
     normalisation statistics: an agent sees the same numbers, bit for bit, alone and beside others.

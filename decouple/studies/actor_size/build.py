@@ -106,7 +106,7 @@ def state_value_model(config: ControlSettings, env: EnvBase) -> ActorValue:
         ValueError: a separation beyond the shorter network.
     """
     network, _ = _separated(config, env, critic_reads_action=False)
-    return actor_value(network, env.action_spec, **_head_gains(config))
+    return actor_value(network, env.action_spec, distribution=config.distribution, **_head_gains(config))
 
 
 @checked()

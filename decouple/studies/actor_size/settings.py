@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from decouple.checks import POSITIVE_WHOLE, PROBABILITY, at_least, check_fields, check_setting, checked, positive_whole
+from decouple.checks import (
+    POSITIVE_WHOLE,
+    PROBABILITY,
+    at_least,
+    check_fields,
+    check_setting,
+    checked,
+    one_of,
+    positive_whole,
+)
+from decouple.networks.heads import DISTRIBUTIONS
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.settings import part, points_to_part, sets_own_fields
@@ -57,6 +67,9 @@ class ControlSettings:
     separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
     policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
     value_gradient: float = 1.0  # scale of the value's gradient into a shared trunk
+    # distribution of PPO's, DAAC's, IDAAC's and TRPO's continuous actions: squashed_normal, between the bounds; normal,
+    # whose actions the task clips; auto: squashed_normal where there are bounds
+    distribution: str = "auto"
     actor_activation: str = "relu"  # activation of the actor: relu, tanh, elu, silu or leaky_relu
     critic_activation: str = "relu"  # activation of the critic, one of the same
     actor_gain: float | None = None  # gain of the actor's hidden layers, initialised orthogonally; None: PyTorch's own
@@ -94,6 +107,9 @@ class ControlSettings:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
+        check_setting("distribution", self.distribution, one_of(*DISTRIBUTIONS))
+        if self.distribution != "auto" and not isinstance(self.learning, OnPolicySettings):
+            raise ValueError(f"distribution must be auto for {self.algorithm}; got {self.distribution!r}")
         updates = ("auto", "compiled", "batched", "torchrl")
         check_setting("update", self.update, updates.__contains__, f"one of {', '.join(updates)}")
         if isinstance(self.learning, OnPolicySettings):

@@ -287,9 +287,46 @@ def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algor
 
 
 @pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@pytest.mark.parametrize("name", odd_spaces.ON_POLICY_SPACES)
+def test_several_indices_and_actions_without_bounds_are_for_on_policy_algorithms(tmp_path, name, algorithm):
+    space, played = odd_spaces.ON_POLICY_SPACES[name], odd_spaces.PLAYED[name]
+    played.clear()
+    if algorithm in OFF:
+        with pytest.raises(
+            ValueError, match=r"action_spec must be .* for SAC, TD3 and DDPG; PPO, DAAC, IDAAC and TRPO"
+        ):
+            train_agents(odd_cell(algorithm, name, tmp_path))
+        return
+    train_agents(odd_cell(algorithm, name, tmp_path))  # the task asserts that each action is in its space
+    assert len(played) >= 60 + 10 * 3
+    assert all(action.dtype == space.dtype and action.shape == space.shape for action in played)
+    if space.dtype != np.float32:
+        chosen = np.stack(played[:60])
+        assert len(np.unique(chosen.reshape(60, -1), axis=0)) == {"MultiBinary": 8}.get(name, 6)  # every combination
+
+
+@pytest.mark.parametrize("name", ["MultiDiscrete", "Unbounded"])
+def test_agents_of_several_seeds_act_as_each_alone(tmp_path, name):
+    together = train_agents(changed(odd_cell("ppo", name, tmp_path / "both"), seeds=2))
+    alone = train_agents(changed(odd_cell("ppo", name, tmp_path / "one"), seed=1))
+    assert together["final/return/seed1"] == alone["final/return"]
+
+
+def test_a_normal_on_a_bounded_task_is_clipped_to_its_bounds(tmp_path):
+    played = odd_spaces.PLAYED["Unequal"]
+    played.clear()
+    train_agents(changed(odd_cell("ppo", "Unequal", tmp_path / "run"), distribution="normal"))
+    low = odd_spaces.PLAYED_SPACES["Unequal"].low
+    assert (np.stack(played) == low).any(0).tolist() == [True, True, False]  # of a standard normal around 0
+    with pytest.raises(ValueError, match="distribution must be auto for td3; got 'normal'"):
+        changed(odd_cell("td3", "Unequal", tmp_path / "run"), distribution="normal")
+
+
+@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
 @pytest.mark.parametrize("name", odd_spaces.REFUSED_ACTIONS)
 def test_actions_that_no_algorithm_takes_are_refused_by_their_space(tmp_path, name, algorithm):
-    says = f"actions are Discrete, or a Box of .* got {re.escape(odd_spaces.REFUSED_ACTIONS[name][1])}"
+    _, shown = odd_spaces.REFUSED_ACTIONS[name]
+    says = f"actions are Discrete, MultiDiscrete, MultiBinary, or a Box of .* got {re.escape(shown)}"
     with pytest.raises(ValueError, match=says):
         train_agents(odd_cell(algorithm, name, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
