@@ -73,8 +73,8 @@ class SeedNoise:
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(splitmix64(int(seed)) % 2**63) for seed in seeds]
-        # Per kind and shape: n draws (n, S, *shape), and how many of them have been handed out.
-        self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, int]] = {}
+        # Per kind and shape: n draws (n, S, *shape), and those of them that have not been handed out, the last first.
+        self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, list[Tensor]]] = {}
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, (S, *shape)."""
@@ -93,20 +93,25 @@ class SeedNoise:
         return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
 
     def state_dict(self) -> dict[str, Any]:
-        ahead = [[kind, list(shape), pool.clone(), gone] for (kind, shape), (pool, gone) in self.ahead.items()]
+        ahead = [
+            [kind, list(shape), pool.clone(), len(pool) - len(left)]
+            for (kind, shape), (pool, left) in self.ahead.items()
+        ]
         return {"generators": [generator.get_state() for generator in self.generators], "ahead": ahead}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for generator, generator_state in zip(self.generators, state["generators"], strict=True):
             generator.set_state(generator_state)
-        self.ahead = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in state["ahead"]}
+        pools = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in state["ahead"]}
+        self.ahead = {key: (pool, _backwards(pool[gone:])) for key, (pool, gone) in pools.items()}
 
     def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        pool, gone = self.ahead.get((kind, shape), (None, 0))
-        if pool is None or gone == len(pool):
-            pool, gone = self._draw(kind, shape), 0
-        self.ahead[kind, shape] = (pool, gone + 1)
-        return pool[gone]
+        _, left = self.ahead.get((kind, shape), (None, None))
+        if not left:
+            pool = self._draw(kind, shape)
+            left = _backwards(pool)
+            self.ahead[kind, shape] = pool, left
+        return left.pop()
 
     def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
         """New draws (n, S, *shape); n makes about DRAWN_AHEAD numbers per seed, and lies in [1, 64]."""
@@ -119,6 +124,11 @@ class SeedNoise:
             else:
                 row.uniform_(generator=generator)
         return out.transpose(0, 1).contiguous()
+
+
+def _backwards(pool: Tensor) -> list[Tensor]:
+    """The rows of a tensor, the last first."""
+    return list(pool.unbind(0))[::-1]
 
 
 def seed_metrics(rows: Sequence[Mapping[str, float]], seeds: Sequence[int]) -> dict[str, float]:

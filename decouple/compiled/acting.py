@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from decouple.compiled.critics import trunk
+from decouple.compiled.functions import exp, tanh
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import forward, tanh
+from decouple.compiled.layers import borrowed, forward
 from decouple.compiled.memory import POLICY, POLICY_LAYERS
 from decouple.compiled.sac import MAX_LOG_SCALE, MIN_LOG_SCALE
 
@@ -28,7 +29,7 @@ def act(agents, layers, slopes, memory, kind, exploration, observation, noise, d
         draws: False for the mode.
         bounds: rows middle, half_range, low and high, (4, A).
     """
-    real = memory.dtype.type
+    real, memory, scratch = memory.dtype.type, borrowed(memory), borrowed(scratch)
     for s in range(observation.shape[0]):
         agent = agents[s]
         batch, observed = observation.shape[1], observation.shape[2]
@@ -49,7 +50,7 @@ def act(agents, layers, slopes, memory, kind, exploration, observation, noise, d
                     u = out[i, j]
                     if draws:
                         log_scale = min(max(out[i, acts + j], real(MIN_LOG_SCALE)), real(MAX_LOG_SCALE))
-                        u += real(math.exp(log_scale)) * real(noise[s, i, j])
+                        u += exp(log_scale) * real(noise[s, i, j])
                     chosen = tanh(u)
                 else:
                     chosen = tanh(out[i, j])

@@ -131,22 +131,28 @@ def target_values(agent, layers, slopes, memory, how, inputs, scratch, at):
 
 @kernel
 def learn_critics(
-    agent, layers, slopes, memory, rates, steps, observation, action, discrete, target, scratch, at, metrics
-):
+    agent, layers, slopes, memory, rates, steps, observation, action, discrete, reward, terminated, following, scratch,
+    at, metrics,
+):  # fmt: skip
     """One step of an agent's critics, and of its trunk where the value's gradient reaches it.
 
     Args:
         agent, layers, slopes, memory: the agent's row of the table, the tables, and all numbers.
-        rates, steps: the agent's settings, and the critic optimizer's steps with this one.
+        rates, steps: the agent's settings, and its optimizers' steps; the critics' are counted here.
         observation, action: the batch's (B, O) and (B, A), or indices (B, 1).
         discrete: True where the critics give a value for each action.
-        target: the values that are learned, (B,).
-        scratch, at: memory, and where it is free.
+        reward, terminated: the batch's, (B, 1). following: values of the next observations, (B, 1).
+        scratch, at: memory, and where it is free; the pass that gave `following` has kept its outputs from there on.
         metrics: the agent's row, in which CRITIC_LOSS and VALUE_MEAN are set.
+
+    Returns:
+        The place behind the values that are learned, from which scratch memory is free again.
     """
     batch = observation.shape[0]
     real = memory.dtype.type
-    begins = at
+    steps[0] += 1
+    target, free = targets(reward, terminated, following, rates[GAMMA], scratch, at)
+    begins = at = free
     hidden, at = trunk(agent, layers, slopes, memory, 0, observation, scratch, at)
     inputs = hidden
     if not discrete:
@@ -174,22 +180,26 @@ def learn_critics(
             agent, layers, slopes, memory, index, inputs, at, of_values, scratch, place, True, trains_trunk
         )
         if trains_trunk:
-            scale = real(rates[VALUE_GRADIENT])
             for i in range(batch):
                 for j in range(hidden.shape[1]):
-                    of_hidden[i, j] += scale * dx[i, j]
+                    of_hidden[i, j] += dx[i, j]
     if trains_trunk:
-        trunk_gradient(agent, layers, slopes, memory, observation, begins, of_hidden, scratch, at)
+        scale = rates[VALUE_GRADIENT]
+        trunk_gradient(agent, layers, slopes, memory, observation, begins, of_hidden, scale, scratch, at)
     critics = agent[START] + agent[TRUNK_SIZE] + agent[POLICY_SIZE]
-    step(agent, memory, rates, steps, critics, agent[CRITICS_SIZE], trains_trunk, CRITIC_MEAN, CRITIC_SQUARE)
+    step(agent, memory, rates, steps[0], critics, agent[CRITICS_SIZE], trains_trunk, CRITIC_MEAN, CRITIC_SQUARE)
     metrics[CRITIC_LOSS] = loss / batch
     metrics[VALUE_MEAN] = total / (batch * agent[CRITICS])
+    return free
 
 
 @kernel
-def trunk_gradient(agent, layers, slopes, memory, observation, begin, dy, scratch, at):
-    """Pull a gradient back through the trunk, whose outputs are kept from `begin` on, to its parameters."""
-    gradient = GRADIENT * agent[SIZE]
+def trunk_gradient(agent, layers, slopes, memory, observation, begin, dy, scale, scratch, at):
+    """Pull a gradient, scaled in place, back through the trunk, whose outputs are kept from `begin` on."""
+    gradient, by = GRADIENT * agent[SIZE], memory.dtype.type(scale)
+    for i in range(dy.shape[0]):
+        for j in range(dy.shape[1]):
+            dy[i, j] *= by
     backward(
         layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, gradient, observation, begin, dy, scratch, at,
         True, False,
@@ -222,11 +232,8 @@ def learn_policy(agent, layers, slopes, memory, rates, steps, observation, begin
     """
     trains_trunk = agent[TRUNK_LAYERS] > 0 and rates[POLICY_GRADIENT] > 0
     if trains_trunk:
-        scale = memory.dtype.type(rates[POLICY_GRADIENT])
-        for i in range(of_hidden.shape[0]):
-            for j in range(of_hidden.shape[1]):
-                of_hidden[i, j] *= scale
-        trunk_gradient(agent, layers, slopes, memory, observation, begins, of_hidden, scratch, at)
+        scale = rates[POLICY_GRADIENT]
+        trunk_gradient(agent, layers, slopes, memory, observation, begins, of_hidden, scale, scratch, at)
     start = agent[START] + agent[TRUNK_SIZE]
     step(agent, memory, rates, steps, start, agent[POLICY_SIZE], trains_trunk, POLICY_MEAN, POLICY_SQUARE)
 

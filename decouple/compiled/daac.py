@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 
 from decouple.compiled.adam import adam, clip, squares
+from decouple.compiled.critics import trunk_gradient
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import backward, forward, matrix
+from decouple.compiled.layers import all_borrowed, backward, forward, matrix
 from decouple.compiled.losses import (
     ADVANTAGE_COEFF,
     ADVANTAGE_LOSS,
@@ -45,11 +46,10 @@ from decouple.compiled.memory import (
     SCALE,
     SIZE,
     START,
-    TRUNK,
     TRUNK_LAYERS,
     TRUNK_SIZE,
 )
-from decouple.compiled.rollouts import ADVANTAGE, gather
+from decouple.compiled.rollouts import ADVANTAGE, minibatch, opened
 
 __all__: list[str] = []  # kernels are called by the compiled phases, and by each other
 
@@ -60,19 +60,17 @@ def policy_epoch(
     scratch, metrics, first, last,
 ):  # fmt: skip
     """One pass of the policy phase over a rollout for the agents from `first` to `last`; arguments as `ppo.epoch`'s."""
-    frames = rows.shape[1]
+    agents, layers, slopes, rates, memory, rows, scratch, metrics = all_borrowed(
+        agents, layers, slopes, rates, memory, rows, scratch, metrics
+    )
     for s in range(first, last):
-        begin = 0
         for number in range(minibatches):
-            count = frames // minibatches
-            if number < frames % minibatches:
-                count += 1
+            order = minibatch(orders[s], minibatches, number)
             steps[s] += 1
             learn_policy(
-                agents[s], layers, slopes, memory, rates[s], steps[s], rows[s], orders[s, begin : begin + count],
-                widths, discrete, bounds, at_the_cut and number == 0, scratch, metrics[s, number],
+                agents[s], layers, slopes, memory, rates[s], steps[s], rows[s], order, widths, discrete, bounds,
+                at_the_cut and number == 0, scratch, metrics[s, number],
             )  # fmt: skip
-            begin += count
 
 
 @kernel
@@ -81,19 +79,17 @@ def value_epoch(
     scratch, metrics, first, last,
 ):  # fmt: skip
     """One pass of the value phase over a rollout for the agents from `first` to `last`; arguments as `ppo.epoch`'s."""
-    frames = rows.shape[1]
+    agents, layers, slopes, rates, memory, rows, scratch, metrics = all_borrowed(
+        agents, layers, slopes, rates, memory, rows, scratch, metrics
+    )
     for s in range(first, last):
-        begin = 0
         for number in range(minibatches):
-            count = frames // minibatches
-            if number < frames % minibatches:
-                count += 1
+            order = minibatch(orders[s], minibatches, number)
             steps[s] += 1
             learn_value(
-                agents[s], layers, slopes, memory, rates[s], steps[s], rows[s], orders[s, begin : begin + count],
-                widths, at_the_cut and number == 0, scratch, metrics[s, number],
+                agents[s], layers, slopes, memory, rates[s], steps[s], rows[s], order, widths,
+                at_the_cut and number == 0, scratch, metrics[s, number],
             )  # fmt: skip
-            begin += count
 
 
 @kernel
@@ -102,8 +98,7 @@ def learn_policy(
 ):
     """One step of an agent's trunk, policy and advantage head on the frames in `order`."""
     batch, gradient = len(order), GRADIENT * agent[SIZE]
-    observation, frame, begins = gather(rows, order, widths[0], scratch)
-    hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins)
+    observation, frame, begins, hidden, at = opened(agent, layers, slopes, memory, rows, order, widths[0], scratch)
     first, depth, of_features = agent[POLICY], agent[POLICY_LAYERS] - 1, at  # the policy's head is its last layer
     features, at = forward(layers, slopes, first, depth, memory, 0, hidden, scratch, at)
     of_head = at
@@ -138,9 +133,8 @@ def learn_policy(
             metrics[CUT_POLICY] = product(by_hidden, by_hidden)
     start, size = agent[START], agent[TRUNK_SIZE] + agent[POLICY_SIZE]
     if into_trunk:
-        learn_trunk(
-            agent, layers, slopes, memory, gradient, rate[POLICY_GRADIENT], observation, begins, by_hidden, scratch, at
-        )
+        scale = rate[POLICY_GRADIENT]
+        trunk_gradient(agent, layers, slopes, memory, observation, begins, by_hidden, scale, scratch, at)
     else:  # a trunk that no gradient reaches stays
         start, size = start + agent[TRUNK_SIZE], agent[POLICY_SIZE]
     total = float(squares(memory, start + gradient, size))
@@ -153,8 +147,7 @@ def learn_policy(
 def learn_value(agent, layers, slopes, memory, rate, steps, rows, order, widths, at_the_cut, scratch, metrics):
     """One step of an agent's trunk and value network on the frames in `order`."""
     batch, gradient = len(order), GRADIENT * agent[SIZE]
-    observation, frame, begins = gather(rows, order, widths[0], scratch)
-    hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins)
+    observation, frame, begins, hidden, at = opened(agent, layers, slopes, memory, rows, order, widths[0], scratch)
     of_value = at
     values, at = forward(layers, slopes, agent[CRITIC], agent[CRITIC_LAYERS], memory, 0, hidden, scratch, at)
     by_values = matrix(scratch, at, batch, 1)
@@ -173,9 +166,8 @@ def learn_value(agent, layers, slopes, memory, rate, steps, rows, order, widths,
     trunk, critic = agent[START], agent[START] + agent[TRUNK_SIZE] + agent[POLICY_SIZE]
     total = float(squares(memory, critic + gradient, agent[CRITICS_SIZE]))
     if into_trunk:
-        learn_trunk(
-            agent, layers, slopes, memory, gradient, rate[VALUE_GRADIENT], observation, begins, by_hidden, scratch, at
-        )
+        scale = rate[VALUE_GRADIENT]
+        trunk_gradient(agent, layers, slopes, memory, observation, begins, by_hidden, scale, scratch, at)
         total += float(squares(memory, trunk + gradient, agent[TRUNK_SIZE]))
     metrics[NORM] = math.sqrt(total)
     mean, square, scale = CRITIC_MEAN * agent[SIZE], CRITIC_SQUARE * agent[SIZE], clip(total, rate[MOST_NORM])
@@ -184,19 +176,6 @@ def learn_value(agent, layers, slopes, memory, rate, steps, rows, order, widths,
     if into_trunk:
         size = agent[TRUNK_SIZE]
         adam(memory, trunk, size, gradient, mean, square, steps, learning_rate, epsilon, scale)
-
-
-@kernel
-def learn_trunk(agent, layers, slopes, memory, gradient, scale, observation, begins, by_hidden, scratch, at):
-    """The trunk's gradient, from the gradient at the cut on one side, which is scaled in place by the cut's factor."""
-    by = memory.dtype.type(scale)
-    for i in range(by_hidden.shape[0]):
-        for j in range(by_hidden.shape[1]):
-            by_hidden[i, j] *= by
-    backward(
-        layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, gradient, observation, begins, by_hidden, scratch,
-        at, True, False,
-    )  # fmt: skip
 
 
 @kernel

@@ -12,19 +12,17 @@ from decouple.compiled.critics import (
     AGGREGATION,
     ALPHA,
     ENTROPY,
-    GAMMA,
     POLICY_GRADIENT,
     critic,
     follow_targets,
     learn_critics,
     learn_policy,
     target_values,
-    targets,
     transitions,
     trunk,
 )
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import backward, forward, matrix
+from decouple.compiled.layers import all_borrowed, backward, forward, matrix
 from decouple.compiled.memory import GRADIENT, POLICY, POLICY_LAYERS, SIZE, TARGET, TRUNK_LAYERS
 from decouple.compiled.sac import learn_temperature
 
@@ -37,17 +35,18 @@ def update(
     policy_step, scratch, metrics, first, last,
 ):  # fmt: skip
     """One gradient step of the agents from `first` to `last`, as `sac.update`; it draws no noise."""
+    agents, layers, slopes, rates, memory, rows, scratch, metrics = all_borrowed(
+        agents, layers, slopes, rates, memory, rows, scratch, metrics
+    )
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed = widths[0]
         observation, action, reward, terminated, following, at = transitions(row, observed, 1, scratch, 0)
         alpha = math.exp(temperature[s, 0])
-        value, place = soft_value(agent, layers, slopes, memory, rate, alpha, following, scratch, at)
-        target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)
-        steps[s, 0] += 1
-        learn_critics(
-            agent, layers, slopes, memory, rate, steps[s, 0], observation, action, True, target, scratch, at,
-            metrics[s],
+        value, _ = soft_value(agent, layers, slopes, memory, rate, alpha, following, scratch, at)
+        at = learn_critics(
+            agent, layers, slopes, memory, rate, steps[s], observation, action, True, reward, terminated, value,
+            scratch, at, metrics[s],
         )  # fmt: skip
         if policy_step:
             steps[s, 1] += 1

@@ -318,7 +318,7 @@ def may_step(actions, number, terminated, truncated):
 
 @exact_kernel
 def count_step(rewards, terminated, reward_scale, limit, total, steps, new_total, new_steps, truncated, shown, done):
-    """Count a step into the running episodes, in new arrays, and say what is shown of it.
+    """Count a step into the running episodes, in new arrays, and say what is shown of it; return whether any has ended.
 
     Args:
         rewards, terminated: what the rules gave, (B,).
@@ -327,10 +327,13 @@ def count_step(rewards, terminated, reward_scale, limit, total, steps, new_total
         new_total, new_steps, truncated: results, (B,).
         shown: results float32 (2, B): the reward, scaled, and the episode's rewards. done: result, bool (B,).
     """
+    ended = False
     for game in range(rewards.shape[0]):
         new_total[game] = total[game] + rewards[game]
         new_steps[game] = steps[game] + 1
         truncated[game] = new_steps[game] >= limit
         done[game] = terminated[game] or truncated[game]
+        ended = ended or done[game]
         shown[0, game] = rewards[game] * reward_scale
         shown[1, game] = new_total[game]
+    return ended

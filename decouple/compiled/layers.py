@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
+from llvmlite.binding import get_host_cpu_features
+from numba.core import cgutils
+from numba.extending import intrinsic
 
+from decouple.compiled.functions import tanh
 from decouple.compiled.kernel import kernel
 from decouple.compiled.memory import (
     ACTIVATION,
@@ -29,37 +31,38 @@ from decouple.compiled.memory import (
 
 __all__: list[str] = []  # kernels are called by learners and by each other
 
-# tanh(x) = x P(x^2) / Q(x^2) on [-7.9988, 7.9988], to a few units in the last place of float32; the coefficients are
-# those of Eigen's ptanh_float (https://gitlab.com/libeigen/eigen, MPL 2.0), found by a minimax fit.
-LARGEST = 7.99881172180175781
-P1, P3, P5, P7 = 4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08
-P9, P11, P13 = -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16
-Q0, Q2, Q4, Q6 = 4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06
+# Where vectors have 512 bits, OpenBLAS multiplies matrices of at most MOST_PRODUCTS products without packing them,
+# and fastest where none is transposed. So a layer gets a batch in blocks that small, and backward turns the weight.
+WIDE = bool(get_host_cpu_features().get("avx512f"))
+MOST_PRODUCTS = 100**3
+LEAST_BLOCK = 64  # rows; for fewer, what turning a weight takes is more than it saves
 
 
-def tanh(x):
-    """tanh in a kernel: by arithmetic alone in float32, so that a loop over it becomes vector code."""
-    raise NotImplementedError("for kernels")
+@intrinsic
+def borrowed(typing_context, array):
+    """The same array without an owner: its views are not counted.
+
+    Counting takes an atomic instruction for each view, and up to a quarter of a small network's update. What calls the
+    kernel holds the array.
+    """
+
+    def without_owner(context, builder, signature, arguments):
+        (kind,) = signature.args
+        found = context.make_array(kind)(context, builder, arguments[0])
+        for name in ("meminfo", "parent"):
+            setattr(found, name, cgutils.get_null_value(getattr(found, name).type))
+        return found._getvalue()
+
+    return array(array), without_owner
 
 
-@overload(tanh)
-def _tanh(x):
-    if isinstance(x, types.Float) and x.bitwidth == 64:
-        return lambda x: math.tanh(x)
-    one = np.float32
-    largest = one(LARGEST)
-    p1, p3, p5, p7, p9, p11, p13 = (one(each) for each in (P1, P3, P5, P7, P9, P11, P13))
-    q0, q2, q4, q6 = (one(each) for each in (Q0, Q2, Q4, Q6))
-
-    def by_quotient(x):
-        # Comparisons let NaN through, as tanh does.
-        y = largest if x > largest else x
-        y = -largest if y < -largest else y
-        z = y * y
-        p = ((((((p13 * z + p11) * z + p9) * z + p7) * z + p5) * z + p3) * z + p1) * y
-        return p / (((q6 * z + q4) * z + q2) * z + q0)
-
-    return by_quotient
+@kernel
+def all_borrowed(agents, layers, slopes, rates, memory, rows, scratch, metrics):
+    """The arrays of an update, as `borrowed` gives them."""
+    return (
+        borrowed(agents), borrowed(layers), borrowed(slopes), borrowed(rates), borrowed(memory), borrowed(rows),
+        borrowed(scratch), borrowed(metrics),
+    )  # fmt: skip
 
 
 @kernel
@@ -72,6 +75,15 @@ def matrix(memory, at, rows, columns):
 def width(layers, row):
     """Numbers of scratch that a layer keeps for each row of the batch: its output, and silu's derivative."""
     return layers[row, OUTPUTS] * (2 if layers[row, ACTIVATION] == SILU else 1)
+
+
+@kernel
+def block_of(batch, inputs, outputs):
+    """Rows of a batch that go through a layer at once; and whether their product is a small one."""
+    rows = MOST_PRODUCTS // (inputs * outputs)
+    if not WIDE or rows < LEAST_BLOCK or batch < LEAST_BLOCK:
+        return batch, False
+    return batch if rows >= batch else rows // 32 * 32, True
 
 
 @kernel
@@ -91,10 +103,13 @@ def forward(layers, slopes, first, count, memory, shift, x, scratch, at):
     batch = x.shape[0]
     for row in range(first, first + count):
         inputs, outputs = layers[row, INPUTS], layers[row, OUTPUTS]
-        y = matrix(scratch, at, batch, outputs)
-        np.dot(x, matrix(memory, layers[row, WEIGHT] + shift, inputs, outputs), y)
-        bias = layers[row, BIAS] + shift
-        activate(y, memory[bias : bias + outputs], layers[row, ACTIVATION], slopes[row], scratch, at + batch * outputs)
+        y, weight = matrix(scratch, at, batch, outputs), matrix(memory, layers[row, WEIGHT] + shift, inputs, outputs)
+        bias = memory[layers[row, BIAS] + shift : layers[row, BIAS] + shift + outputs]
+        rows, _ = block_of(batch, inputs, outputs)
+        for i in range(0, batch, rows):
+            block = y[i : i + rows]
+            np.dot(x[i : i + rows], weight, block)
+            activate(block, bias, layers[row, ACTIVATION], slopes[row], scratch, at + (batch + i) * outputs)
         at += batch * width(layers, row)
         x = y
     return x, at
@@ -114,6 +129,10 @@ def activate(y, bias, kind, slope, scratch, at):
         for i in range(batch):
             for j in range(outputs):
                 y[i, j] = tanh(y[i, j] + bias[j])
+    elif kind == LINEAR and outputs == 1:
+        flat, shift = y.reshape(batch), bias[0]
+        for i in range(batch):
+            flat[i] += shift
     elif kind == LINEAR:
         for i in range(batch):
             for j in range(outputs):
@@ -162,29 +181,72 @@ def backward(layers, slopes, first, count, memory, shift, gradient, x, begin, dy
     for row in range(first + count - 1, first - 1, -1):
         begin -= batch * width(layers, row)
         inputs, outputs = layers[row, INPUTS], layers[row, OUTPUTS]
-        y = matrix(scratch, begin, batch, outputs)
-        slope_of(dy, y, layers[row, ACTIVATION], slopes[row], scratch, begin + batch * outputs)
+        y, weight = matrix(scratch, begin, batch, outputs), matrix(memory, layers[row, WEIGHT] + shift, inputs, outputs)
         below = x
         if row > first:
             below = matrix(scratch, begin - batch * width(layers, row - 1), batch, inputs)
-        if of_parameters:
-            np.dot(below.T, dy, matrix(memory, layers[row, WEIGHT] + gradient, inputs, outputs))
-            bias = layers[row, BIAS] + gradient
-            sum_rows(dy, memory[bias : bias + outputs])
-        if row > first or of_input:
+        further = row > first or of_input
+        dx = dy
+        if further:
             dx = matrix(scratch, at, batch, inputs)
-            np.dot(dy, matrix(memory, layers[row, WEIGHT] + shift, inputs, outputs).T, dx)
             at += batch * inputs
-            dy = dx
+        dw = matrix(memory, layers[row, WEIGHT] + gradient, inputs, outputs)
+        of_bias = memory[layers[row, BIAS] + gradient : layers[row, BIAS] + gradient + outputs]
+        part, turned = matrix(scratch, at, inputs, outputs), matrix(scratch, at + inputs * outputs, outputs, inputs)
+        rows, small = block_of(batch, inputs, outputs)
+        if further and small:
+            turn(weight, turned)
+        for i in range(0, batch, rows):
+            block = dy[i : i + rows]
+            place = begin + (batch + i) * outputs
+            slope_of(block, y[i : i + rows], layers[row, ACTIVATION], slopes[row], scratch, place)
+            if of_parameters:
+                np.dot(below[i : i + rows].T, block, dw if i == 0 else part)
+                if i > 0:
+                    add(dw, part, dw.dtype.type(1))
+                else:
+                    of_bias[:] = 0
+                sum_rows(block, of_bias)
+            if further and small:
+                np.dot(block, turned, dx[i : i + rows])
+            elif further:
+                np.dot(block, weight.T, dx)
+        dy = dx
     return dy, at
 
 
 @kernel
-def sum_rows(x, out):
-    """out <- the sum of the rows of x."""
-    out[:] = 0
+def turn(x, out):
+    """out <- x transposed."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
+            out[j, i] = x[i, j]
+
+
+@kernel
+def add(to, x, by):
+    """to <- to + by x, matrices."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            to[i, j] += by * x[i, j]
+
+
+@kernel
+def sum_rows(x, out):
+    """out <- out + the sum of the rows of x."""
+    rows, columns = x.shape
+    if columns == 1:
+        flat, total = x.reshape(rows), out.dtype.type(0)
+        for i in range(rows):
+            total += flat[i]
+        out[0] += total
+        return
+    fours = rows // 4 * 4
+    for i in range(0, fours, 4):
+        for j in range(columns):
+            out[j] += (x[i, j] + x[i + 1, j]) + (x[i + 2, j] + x[i + 3, j])
+    for i in range(fours, rows):
+        for j in range(columns):
             out[j] += x[i, j]
 
 

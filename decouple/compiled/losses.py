@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from decouple.compiled.functions import log_of_normal
 from decouple.compiled.kernel import kernel
 from decouple.compiled.layers import matrix
 from decouple.compiled.memory import GRADIENT, SCALE, SIZE
@@ -117,11 +118,12 @@ def normal_loss(agent, memory, loc, frame, rate, bounds, of_loc, scratch, at, me
     begin_metrics(metrics)
     share, of_entropy = real(-1) / real(batch), real(-rate[ENTROPY_COEFF]) / real(batch)
     scales, of_scale = scratch[at : at + acts], scratch[at + acts : at + 2 * acts]
-    nodes = matrix(scratch, at + 2 * acts, acts, PAIRS)
+    log_scale, nodes = scratch[at + 2 * acts : at + 3 * acts], matrix(scratch, at + 3 * acts, acts, PAIRS)
     log_scales = real(0)
     for j in range(acts):
         scales[j], of_scale[j] = scale_of(memory[agent[SCALE] + j]), 0
-        log_scales += math.log(scales[j])
+        log_scale[j] = math.log(scales[j])
+        log_scales += log_scale[j]
         for k in range(PAIRS):
             nodes[j, k] = math.exp(-2 * scales[j] * NODES[k])
     objective, total = 0.0, 0.0
@@ -136,7 +138,7 @@ def normal_loss(agent, memory, loc, frame, rate, bounds, of_loc, scratch, at, me
             z = (frame[i, j] - loc[i, j]) / scales[j]
             of_loc[i, j] = share * slope * z / scales[j]
             of_scale[j] += share * slope * (z * z - real(1)) / scales[j]
-            entropy, by_loc, by_scale = squashed_entropy(loc[i, j], scales[j], nodes[j], of_entropy != 0)
+            entropy, by_loc, by_scale = squashed_entropy(loc[i, j], scales[j], log_scale[j], nodes[j], of_entropy != 0)
             total += entropy + bounds[LOG_HALF, j]
             if of_entropy != 0:
                 of_loc[i, j] += of_entropy * real(by_loc)
@@ -149,32 +151,33 @@ def normal_loss(agent, memory, loc, frame, rate, bounds, of_loc, scratch, at, me
 
 
 @kernel
-def squashed_entropy(loc, scale, nodes, with_slopes):
+def squashed_entropy(loc, scale, log_scale, nodes, with_slopes):
     """Entropy of tanh(x), x normal, integrated over 21 nodes loc + scale e; and its derivatives by loc and scale.
 
     With t = exp(-2 |loc|) and s = exp(-2 scale e) two nodes need one logarithm:
     `log cosh(loc + scale e) + log cosh(loc - scale e) = log(s (1 + t^2) + t (1 + s^2)) - log 4 + 2 |loc| + 2 scale e`.
 
     Args:
+        loc, scale, log_scale: the normal's numbers, and the scale's logarithm.
         nodes: s of each e >= 0.
     """
     size, wide = abs(float(loc)), float(scale)
     t = math.exp(-2 * size)
     if t < TINY:
         t = TINY
-    log_cosh = WEIGHTS[0] * (size + math.log1p(t) - LOG_2)
+    log_cosh = WEIGHTS[0] * (size + log_of_normal(1 + t) - LOG_2)
     by_loc, by_scale = WEIGHTS[0] * (1 - t) / (1 + t), 0.0
     above, below = 1 + t * t, 1 - t * t
     for k in range(1, PAIRS):
         s = float(nodes[k])
         both = s * above + t * (1 + s * s)
-        log_cosh += WEIGHTS[k] * (math.log(both) - LOG_4 + 2 * size + 2 * wide * NODES[k])
+        log_cosh += WEIGHTS[k] * (log_of_normal(both) - LOG_4 + 2 * size + 2 * wide * NODES[k])
         if with_slopes:
             by_loc += WEIGHTS[k] * 2 * s * below / both
             by_scale += WEIGHTS[k] * NODES[k] * 2 * t * (1 - s * s) / both
     if loc < 0:
         by_loc = -by_loc
-    entropy = 0.5 + HALF_LOG_2_PI + math.log(wide) - 2 * log_cosh
+    entropy = 0.5 + HALF_LOG_2_PI + log_scale - 2 * log_cosh
     return entropy, -2 * by_loc, 1 / wide - 2 * by_scale
 
 
@@ -202,14 +205,6 @@ def value_loss(values, frame, acts, rate, of_values, metrics):
         total += loss
         of_values[i, 0] = weight * slope
     metrics[CRITIC_LOSS], metrics[VALUE_CLIPPED] = rate[VALUE_COEFF] * total / batch, clipped / batch
-
-
-@kernel
-def add(to, x, by):
-    """to <- to + by x, matrices."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            to[i, j] += by * x[i, j]
 
 
 @kernel

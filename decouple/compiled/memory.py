@@ -141,10 +141,11 @@ class Tables:
         """Numbers that an update of the largest agent with this batch needs beside the memory.
 
         Each layer's output and its gradient in each of the passes of an update, with room for activations that keep
-        their derivative, and the inputs that are put together.
+        their derivative, and the inputs that are put together; and of one layer a gradient and the weight, turned.
         """
-        most = 0
+        most = largest = 0
         for shape in self.shapes:
             layers = [*shape.trunk, *shape.policy, *(layer for critic in shape.critics for layer in critic)]
             most = max(most, sum(layer.inputs + 4 * layer.outputs for layer in layers))
-        return 4 * batch * most + 4096
+            largest = max([largest, *(layer.inputs * layer.outputs for layer in layers)])
+        return 4 * batch * most + 2 * largest + 4096

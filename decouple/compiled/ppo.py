@@ -10,7 +10,7 @@ import math
 
 from decouple.compiled.adam import adam, clip, squares
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import backward, forward, matrix
+from decouple.compiled.layers import add, all_borrowed, backward, forward, matrix
 from decouple.compiled.losses import (
     CUT_POLICY,
     CUT_PRODUCT,
@@ -21,7 +21,6 @@ from decouple.compiled.losses import (
     NORM,
     POLICY_GRADIENT,
     VALUE_GRADIENT,
-    add,
     categorical_loss,
     normal_loss,
     product,
@@ -41,7 +40,7 @@ from decouple.compiled.memory import (
     TRUNK_LAYERS,
     TRUNK_SIZE,
 )
-from decouple.compiled.rollouts import gather
+from decouple.compiled.rollouts import minibatch, opened
 
 __all__: list[str] = []  # kernels are called by the compiled phase, and by each other
 
@@ -63,19 +62,17 @@ def epoch(
         at_the_cut: True to measure the gradients at the cut in the first minibatch.
         scratch: memory for one agent. metrics: float64 (S, minibatches, METRICS).
     """
-    frames = rows.shape[1]
+    agents, layers, slopes, rates, memory, rows, scratch, metrics = all_borrowed(
+        agents, layers, slopes, rates, memory, rows, scratch, metrics
+    )
     for s in range(first, last):
-        begin = 0
         for number in range(minibatches):
-            count = frames // minibatches
-            if number < frames % minibatches:
-                count += 1
+            order = minibatch(orders[s], minibatches, number)
             steps[s] += 1
             learn(
-                agents[s], layers, slopes, memory, rates[s], steps[s], rows[s], orders[s, begin : begin + count],
-                widths, discrete, bounds, at_the_cut and number == 0, scratch, metrics[s, number],
+                agents[s], layers, slopes, memory, rates[s], steps[s], rows[s], order, widths, discrete, bounds,
+                at_the_cut and number == 0, scratch, metrics[s, number],
             )  # fmt: skip
-            begin += count
 
 
 @kernel
@@ -83,10 +80,8 @@ def learn(
     agent, layers, slopes, memory, rate, steps, rows, order, widths, discrete, bounds, at_the_cut, scratch, metrics
 ):
     """One step of an agent on the frames in `order`."""
-    batch, observed = len(order), widths[0]
-    real, gradient = memory.dtype.type, GRADIENT * agent[SIZE]
-    observation, frame, begins = gather(rows, order, observed, scratch)
-    hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins)
+    batch, real, gradient = len(order), memory.dtype.type, GRADIENT * agent[SIZE]
+    observation, frame, begins, hidden, at = opened(agent, layers, slopes, memory, rows, order, widths[0], scratch)
     of_policy = at
     out, at = forward(layers, slopes, agent[POLICY], agent[POLICY_LAYERS], memory, 0, hidden, scratch, at)
     of_value = at

@@ -15,7 +15,7 @@ import numpy as np
 from numba.extending import overload
 
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import forward, matrix
+from decouple.compiled.layers import borrowed, forward, matrix
 from decouple.compiled.memory import CRITIC, CRITIC_LAYERS, POLICY, POLICY_LAYERS, SCALE, TRUNK, TRUNK_LAYERS
 
 __all__: list[str] = []  # kernels are called by the compiled agents and their phases, and by each other
@@ -97,6 +97,22 @@ def gather(rows, order, observed, scratch):
 
 
 @kernel
+def minibatch(order, minibatches, number):
+    """A minibatch's part of a rollout's order; the first ones are longer by one where it is no multiple."""
+    least, longer = len(order) // minibatches, len(order) % minibatches
+    begin = number * least + min(number, longer)
+    return order[begin : begin + least + (1 if number < longer else 0)]
+
+
+@kernel
+def opened(agent, layers, slopes, memory, rows, order, observed, scratch):
+    """The opening of a step on frames in `order`: what `gather` returns, the trunk's output, the place behind it."""
+    observation, frame, begins = gather(rows, order, observed, scratch)
+    hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observation, scratch, begins)
+    return observation, frame, begins, hidden, at
+
+
+@kernel
 def act(
     agents, layers, slopes, memory, observations, noise, discrete, bounds, scratch, actions, log_probs, values, first,
     last,
@@ -108,6 +124,7 @@ def act(
         noise: standard normal (S, N, A), or uniform in [0, 1) (S, N, 1) for a categorical.
         actions: set to actions (S, N, A), or to indices (S, N, 1). log_probs, values: set, (S, N).
     """
+    memory, scratch = borrowed(memory), borrowed(scratch)
     for s in range(first, last):
         agent, games = agents[s], observations.shape[1]
         hidden, at = forward(layers, slopes, agent[TRUNK], agent[TRUNK_LAYERS], memory, 0, observations[s], scratch, 0)

@@ -13,7 +13,6 @@ from decouple.compiled.critics import (
     ALPHA,
     ENTROPY,
     EPSILON,
-    GAMMA,
     LEARNING_RATE,
     LEARNS_ALPHA,
     POLICY_GRADIENT,
@@ -25,12 +24,12 @@ from decouple.compiled.critics import (
     learn_critics,
     learn_policy,
     target_values,
-    targets,
     transitions,
     trunk,
 )
+from decouple.compiled.functions import exp, softplus, tanh
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import backward, forward, matrix
+from decouple.compiled.layers import all_borrowed, backward, forward, matrix
 from decouple.compiled.memory import GRADIENT, POLICY, POLICY_LAYERS, SIZE, TARGET, TRUNK_LAYERS
 
 __all__: list[str] = []  # kernels are called by learners and by each other
@@ -51,17 +50,18 @@ def update(
         temperature: (S, 3), each agent's log alpha with Adam's two moments.
         noise, more_noise: standard normal numbers (S, B, A) for the target's action and for the policy's.
     """
+    agents, layers, slopes, rates, memory, rows, scratch, metrics = all_borrowed(
+        agents, layers, slopes, rates, memory, rows, scratch, metrics
+    )
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed, acts = widths
         observation, action, reward, terminated, following, at = transitions(row, observed, acts, scratch, 0)
         alpha = math.exp(temperature[s, 0])
-        value, place = soft_value(agent, layers, slopes, memory, rate, alpha, following, noise[s], scratch, at)
-        target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)
-        steps[s, 0] += 1
-        learn_critics(
-            agent, layers, slopes, memory, rate, steps[s, 0], observation, action, False, target, scratch, at,
-            metrics[s],
+        value, _ = soft_value(agent, layers, slopes, memory, rate, alpha, following, noise[s], scratch, at)
+        at = learn_critics(
+            agent, layers, slopes, memory, rate, steps[s], observation, action, False, reward, terminated, value,
+            scratch, at, metrics[s],
         )  # fmt: skip
         if policy_step:
             steps[s, 1] += 1
@@ -89,20 +89,24 @@ def learn_temperature(temperature, rate, steps, log_prob):
 
 
 @kernel
-def drawn(out, noise, action, log_probs):
+def drawn(out, noise, action, log_probs, scratch, at):
     """Draw the squashed normal: outputs (B, 2 A) and noise (B, A) -> action (B, A) and log-probability (B,)."""
-    acts, real = action.shape[1], action.dtype.type
-    for i in range(action.shape[0]):
-        log_prob = real(-acts * HALF_LOG_2_PI)
-        for j in range(acts):
-            log_scale = min(max(out[i, acts + j], real(MIN_LOG_SCALE)), real(MAX_LOG_SCALE))
-            e = real(noise[i, j])
-            u = out[i, j] + real(math.exp(log_scale)) * e
-            double = real(-2) * u
-            softplus = double if double > real(20) else real(math.log1p(math.exp(double)))  # from 20 on as torch
-            log_prob += real(-0.5) * e * e - log_scale - real(2) * (real(LOG_2) - u - softplus)
-            action[i, j] = math.tanh(u)
-        log_probs[i] = log_prob
+    (batch, acts), real = action.shape, action.dtype.type
+    least, most = real(MIN_LOG_SCALE), real(MAX_LOG_SCALE)
+    log_probs[:] = real(-acts * HALF_LOG_2_PI)
+    column = matrix(scratch, at, 3, batch)  # a loop becomes vector code where its numbers lie side by side
+    for j in range(acts):
+        for i in range(batch):
+            column[0, i], column[1, i], column[2, i] = out[i, j], out[i, acts + j], noise[i, j]
+        for i in range(batch):
+            log_scale, e = column[1, i], column[2, i]
+            log_scale = least if log_scale < least else log_scale
+            log_scale = most if log_scale > most else log_scale
+            u = column[0, i] + exp(log_scale) * e
+            log_probs[i] += real(-0.5) * e * e - log_scale - real(2) * (real(LOG_2) - u - softplus(real(-2) * u))
+            column[0, i] = tanh(u)
+        for i in range(batch):
+            action[i, j] = column[0, i]
 
 
 @kernel
@@ -118,7 +122,7 @@ def soft_value(agent, layers, slopes, memory, rate, alpha, following, noise, scr
     action = matrix(scratch, at, batch, acts)
     log_probs = scratch[at + batch * acts : at + batch * acts + batch]
     at += batch * acts + batch
-    drawn(out, noise, action, log_probs)
+    drawn(out, noise, action, log_probs, scratch, at)
     inputs, at = joined(hidden, action, scratch, at)
     values, at = target_values(agent, layers, slopes, memory, rate[AGGREGATION], inputs, scratch, at)
     by = memory.dtype.type(alpha)
@@ -139,7 +143,7 @@ def climb(agent, layers, slopes, memory, rate, steps, alpha, observation, noise,
     action = matrix(scratch, at, batch, acts)
     log_probs = scratch[at + batch * acts : at + batch * acts + batch]
     at += batch * acts + batch
-    drawn(out, noise, action, log_probs)
+    drawn(out, noise, action, log_probs, scratch, at)
     inputs, at = joined(hidden, action, scratch, at)
     of_first = at
     values, at = critic(agent, layers, slopes, memory, 0, 0, inputs, scratch, at)
@@ -163,13 +167,13 @@ def climb(agent, layers, slopes, memory, rate, steps, alpha, observation, noise,
     of_out = matrix(scratch, at, batch, 2 * acts)
     at += batch * 2 * acts
     before, weight = hidden.shape[1], by / real(batch)
-    for i in range(batch):
-        for j in range(acts):
+    for j in range(acts):
+        for i in range(batch):
             a, raw = action[i, j], out[i, acts + j]
             of_u = (dx[i, before + j] + dz[i, before + j]) * (real(1) - a * a) + weight * real(2) * a
             of_out[i, j] = of_u
             within = real(MIN_LOG_SCALE) <= raw <= real(MAX_LOG_SCALE)
-            of_out[i, acts + j] = of_u * real(noise[i, j]) * real(math.exp(raw)) - weight if within else none
+            of_out[i, acts + j] = of_u * real(noise[i, j]) * exp(raw) - weight if within else none
     trains_trunk = agent[TRUNK_LAYERS] > 0 and rate[POLICY_GRADIENT] > 0
     of_hidden, at = backward(
         layers, slopes, agent[POLICY], agent[POLICY_LAYERS], memory, 0, GRADIENT * agent[SIZE], hidden, of_policy,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from decouple.compiled.critics import (
     ACTOR_LOSS,
     AGGREGATION,
-    GAMMA,
     NOISE_CLIP,
     POLICY_GRADIENT,
     TARGET_NOISE,
@@ -20,12 +19,12 @@ from decouple.compiled.critics import (
     learn_critics,
     learn_policy,
     target_values,
-    targets,
     transitions,
     trunk,
 )
+from decouple.compiled.functions import tanh
 from decouple.compiled.kernel import kernel
-from decouple.compiled.layers import backward, forward, matrix, tanh
+from decouple.compiled.layers import all_borrowed, backward, forward, matrix
 from decouple.compiled.memory import GRADIENT, POLICY, POLICY_LAYERS, SIZE, TARGET, TRUNK_LAYERS
 
 __all__: list[str] = []  # kernels are called by learners and by each other
@@ -47,16 +46,17 @@ def update(
         policy_step: True to update policy and targets.
         scratch: memory for one agent. metrics: float64 (S, METRICS).
     """
+    agents, layers, slopes, rates, memory, rows, scratch, metrics = all_borrowed(
+        agents, layers, slopes, rates, memory, rows, scratch, metrics
+    )
     for s in range(first, last):
         agent, rate, row = agents[s], rates[s], rows[s]
         observed, acts = widths
         observation, action, reward, terminated, following, at = transitions(row, observed, acts, scratch, 0)
-        value, place = target_value(agent, layers, slopes, memory, rate, following, noise[s], scratch, at)
-        target, at = targets(reward, terminated, value, rate[GAMMA], scratch, place)
-        steps[s, 0] += 1
-        learn_critics(
-            agent, layers, slopes, memory, rate, steps[s, 0], observation, action, False, target, scratch, at,
-            metrics[s],
+        value, _ = target_value(agent, layers, slopes, memory, rate, following, noise[s], scratch, at)
+        at = learn_critics(
+            agent, layers, slopes, memory, rate, steps[s], observation, action, False, reward, terminated, value,
+            scratch, at, metrics[s],
         )  # fmt: skip
         if policy_step:
             steps[s, 1] += 1

@@ -155,9 +155,9 @@ class CompiledLearner(Learner):
         policy_step = self.updates % self.settings.policy_delay == 0
         drawn = self._noise(rows.shape[1], policy_step, noise)
         self.threads.run(self.kernels["update"], rows.shape[1], *self._arguments(rows, *drawn, policy_step))
-        found = torch.from_numpy(self.metrics.astype(self.memory.dtype))
+        found = torch.from_numpy(self.metrics.astype(self.memory.dtype)).unbind(1)
         columns = self.of_critics | (self.of_policy if policy_step else {})
-        return {name: found[:, column] for name, column in columns.items()}
+        return {name: found[column] for name, column in columns.items()}
 
     def _arguments(
         self, rows: np.ndarray, noise: np.ndarray, more_noise: np.ndarray, policy_step: bool

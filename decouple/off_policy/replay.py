@@ -87,7 +87,8 @@ class Replay:
         if widths.action != width:
             raise ValueError(f"widths.action must be {width}, the width of the space's actions; got {widths.action}")
         self.capacity, self.widths, self.space, self.seeds = capacity, widths, space, seeds
-        self.unit = None if space.in_unit else ActionUnit(space)
+        unit = None if space.in_unit else ActionUnit(space)
+        self.to_unit = None if unit is None else (unit.middle.numpy(), unit.divisor.numpy())
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
@@ -107,10 +108,18 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
-        if self.unit is not None:
-            transition = transition._replace(action=self.unit(transition.action))
-        new = np.concatenate([part.numpy(force=True) for part in transition], -1).swapaxes(0, 1)  # (N, S, width)
-        ring = len(self.array)
+        parts, ring = [part.numpy(force=True) for part in transition], len(self.array)
+        if self.to_unit is not None:  # as `ActionUnit` computes it
+            parts[1] = (parts[1] - self.to_unit[0]) / self.to_unit[1]
+        place, number = self.added % ring, parts[0].shape[1]
+        if place + number <= ring:  # the usual case, without a copy in between
+            rows, first = self.array[place : place + number], 0
+            for part, width in zip(parts, self.split, strict=True):
+                rows[..., first : first + width] = part.swapaxes(0, 1)  # (N, S, width)
+                first += width
+            self.added += number
+            return
+        new = np.concatenate(parts, -1).swapaxes(0, 1)  # (N, S, width)
         self.added += len(new)
         new = new[-ring:]
         place = (self.added - len(new)) % ring

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -24,9 +23,14 @@ from decouple.seeding import SeedNoise
 
 __all__ = ["CompiledCollector", "PlainEnv"]
 
+STEPS_TOGETHER = 32  # steps of a rollout that are kept one by one
+
 
 class PlainEnv(Protocol):
-    """An environment (S, N) that can be stepped without TensorDicts, as this package's own environments can."""
+    """An environment (S, N) that can be stepped without TensorDicts, as this package's own environments can.
+
+    It does not change the tensors that it has given.
+    """
 
     batch_size: torch.Size
 
@@ -73,15 +77,15 @@ class CompiledCollector:
         """The next rollout."""
         agents, key = self.agents, self.agents.key
         agents.read()
-        acted, stepped = _Memory(self.steps), _Memory(self.steps)
-        for t in range(self.steps):
+        acted, stepped = _Memory(), _Memory()
+        for _ in range(self.steps):
             observation = self.observation
             self.shown = {key: observation}
             action, log_prob, value = agents.act(observation, self.noise)
             step, self.observation = self.env.plain_step(action)
             made = {key: observation, "action": action, "action_log_prob": log_prob, "state_value": value}
-            acted.write(t, made)
-            stepped.write(t, step)
+            acted.write(made)
+            stepped.write(step)
         batch = torch.Size([*self.env.batch_size, self.steps])
         return TensorDict(acted.tensors() | {"next": TensorDict(stepped.tensors(), batch)}, batch)
 
@@ -93,24 +97,30 @@ class CompiledCollector:
 
 
 class _Memory:
-    """A rollout's tensors (S, N, T, ...), written step by step.
+    """A rollout's tensors (S, N, T, ...), given step by step.
 
-    Kept as tensors until the end, the steps would be some ten thousand objects, which make Python look through all its
-    objects every few rollouts, for a third of a second.
+    Kept one by one until the end, the steps would be some ten thousand objects, which make Python look through all its
+    objects every few rollouts, for a third of a second. So a few steps at a time are put together.
     """
 
-    def __init__(self, steps: int):
-        self.steps = steps
-        self.arrays: dict[Any, np.ndarray] = {}
+    def __init__(self):
+        self.steps: dict[Any, list[Tensor]] = {}
+        self.blocks: dict[Any, list[Tensor]] = {}
 
-    def write(self, t: int, values: Mapping[Any, Tensor]) -> None:
-        """Write the values (S, N, ...) of step t."""
-        if t == 0:
-            for key, value in values.items():
-                own = value.numpy()
-                self.arrays[key] = np.empty((*own.shape[:2], self.steps, *own.shape[2:]), dtype=own.dtype)
-        for key, array in self.arrays.items():
-            array[:, :, t] = values[key].numpy()
+    def write(self, values: Mapping[Any, Tensor]) -> None:
+        """Append a step's values, (S, N, ...) each, which are not changed later."""
+        for key, value in values.items():
+            steps = self.steps.setdefault(key, [])
+            steps.append(value)
+            if len(steps) == STEPS_TOGETHER:
+                self._put_together(key)
+
+    def _put_together(self, key: Any) -> None:
+        if self.steps[key]:
+            self.blocks.setdefault(key, []).append(torch.stack(self.steps[key], 2))
+            self.steps[key] = []
 
     def tensors(self) -> dict[Any, Any]:
-        return {key: torch.from_numpy(array) for key, array in self.arrays.items()}
+        for key in self.steps:
+            self._put_together(key)
+        return {key: torch.cat(blocks, 2) for key, blocks in self.blocks.items()}

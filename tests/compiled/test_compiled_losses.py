@@ -19,6 +19,6 @@ def test_the_entropy_of_a_squashed_normal_is_that_of_its_distribution(loc: float
     own = [torch.tensor([number], dtype=torch.float64, requires_grad=True) for number in (loc, scale)]
     expected = IntegratedTanhNormal(*own).entropy()
     slopes = torch.autograd.grad(expected, own)
-    entropy, by_loc, by_scale = squashed_entropy(loc, scale, np.exp(-2 * scale * NODES), True)
+    entropy, by_loc, by_scale = squashed_entropy(loc, scale, np.log(scale), np.exp(-2 * scale * NODES), True)
     assert entropy == pytest.approx(expected.item(), rel=1e-8, abs=1e-8)  # softplus is linear from 20 on in torch
     assert [by_loc, by_scale] == pytest.approx([slope.item() for slope in slopes], rel=1e-7, abs=1e-7)

@@ -1,4 +1,4 @@
-"""Gymnasium's control tasks, with several games for each agent; Pendulum and Acrobot also batched in NumPy."""
+"""Gymnasium's control tasks, with several games for each agent; Pendulum and Acrobot also all at once."""
 
 from decouple.envs.control.catalogue import TASKS
 from decouple.envs.control.tasks import ControlEnv, control_env

@@ -22,6 +22,7 @@ import torch
 
 from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs.control import acrobot, pendulum
+from decouple.envs.control.compiled_rules import compiled_step
 from decouple.envs.control.making import Task, gymnasium_games, layers_of
 from decouple.envs.control.spaces import as_vector
 from decouple.envs.processes import Owned
@@ -183,7 +184,7 @@ class BatchedGames:
         return observation
 
     def step(self, action: np.ndarray) -> Outcome:
-        self.games, observation, reward, terminated = self.rules.step(self.games, action)
+        self.games, observation, reward, terminated = compiled_step(self.rules)(self.games, action)
         return observation, reward, terminated, self.neither
 
     def state(self) -> list[dict[str, Any]]:

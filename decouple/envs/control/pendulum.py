@@ -24,6 +24,7 @@ __all__ = ["STATE_SIZE", "begin", "step"]
 
 STATE_SIZE = 2  # th and w
 MAX_TORQUE, MAX_SPEED, TIME_STEP = 2.0, 8.0, 0.05
+LEAST_TORQUE, LARGEST_TORQUE = np.array([[-MAX_TORQUE], [MAX_TORQUE]], dtype=np.float32)  # NumPy reads arrays faster
 LARGEST_START = np.array([np.pi, 1.0])  # largest magnitudes of th and w at the start of an episode
 # Type of a float32 number times a Python number: float64 in NumPy 1, float32 in NumPy 2. Gymnasium's torque is such a
 # product; a float32 array stays float32 in both.
@@ -48,15 +49,20 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         (G,), which is always False.
     """
     angle, speed = state
-    clipped = np.minimum(np.maximum(action[:, 0], -MAX_TORQUE), MAX_TORQUE)  # (G,) float32
-    torque = clipped.astype(TORQUE)
-    cost = squared((angle + np.pi) % (2 * np.pi) - np.pi) + 0.1 * squared(speed) + 0.001 * _squared_torque(clipped)
+    its_torque = clipped(action)
+    torque = its_torque.astype(TORQUE)
+    cost = squared((angle + np.pi) % (2 * np.pi) - np.pi) + 0.1 * squared(speed) + 0.001 * squared_torque(its_torque)
     following, observation = np.empty_like(state), np.empty((len(action), 3), dtype=np.float32)
     speed = speed + (15.0 * np.sin(angle) + 3.0 * torque) * TIME_STEP
     following[1] = np.minimum(np.maximum(speed, -MAX_SPEED), MAX_SPEED)
     following[0] = angle + following[1] * TIME_STEP
     observation[:, 0], observation[:, 1], observation[:, 2] = np.cos(following[0]), np.sin(following[0]), following[1]
     return following, observation, -cost, np.zeros(len(action), dtype=np.bool_)
+
+
+def clipped(action: np.ndarray) -> np.ndarray:
+    """The torques of actions float32 (G, 1), float32 (G,)."""
+    return np.minimum(np.maximum(action[:, 0], LEAST_TORQUE), LARGEST_TORQUE)
 
 
 def squared(numbers: np.ndarray) -> np.ndarray:
@@ -67,7 +73,7 @@ def squared(numbers: np.ndarray) -> np.ndarray:
     return np.array([number**2 for number in numbers.tolist()])
 
 
-def _squared_torque(torque: np.ndarray) -> np.ndarray:
+def squared_torque(torque: np.ndarray) -> np.ndarray:
     """The squares of a float32 array (G,). NumPy 1 has no pow for float32 numbers, and uses that of float64 arrays."""
     if TORQUE is np.float64:  # the exponents are an array, because with a number NumPy would use a product again
         return np.power(torque.astype(np.float64), _exponents(len(torque)))

@@ -21,6 +21,7 @@ from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switche
 from decouple.envs import lockstep
 from decouple.envs.control.backends import make_games
 from decouple.envs.control.catalogue import find_task
+from decouple.envs.control.compiled_rules import count_of_steps
 from decouple.envs.control.running_normalization import RunningMoments
 from decouple.envs.control.spaces import observed_numbers, read_actions
 
@@ -114,6 +115,8 @@ class ControlEnv(lockstep.LockstepEnv):
         self._own_statistics = RunningMoments(size[0], size[1:]) if owns_statistics else None
         self.observation_statistics = self._own_statistics or statistics
         self._return_statistics = RunningMoments(size[0], ()) if normalize_reward else None
+        as_it_is = not normalize_observation and statistics is None and not normalize_reward
+        self._may_count = as_it_is and self.backend == "batched"  # what the kernel of `_counted` needs
         self._start()
         self.is_closed = False  # TorchRL's default is True
 
@@ -170,6 +173,9 @@ class ControlEnv(lockstep.LockstepEnv):
         if now.due:
             raise RuntimeError(lockstep.ENDED)
         observation, reward, terminated, truncated = self._games.step(chosen)
+        count = count_of_steps() if self._may_count else None
+        if count is not None:
+            return self._counted(count, observation, reward, terminated)
         column = now.step_count.shape
         reward = reward.reshape(column)
         now.step_count = now.step_count + 1
@@ -192,6 +198,33 @@ class ControlEnv(lockstep.LockstepEnv):
             shown["reward"] = torch.from_numpy(reward.astype(np.float32))
         now.just_loaded = False
         return shown
+
+    def _counted(
+        self, count: Any, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray
+    ) -> dict[str, Tensor]:
+        """The rest of a step by a kernel: of batched games, float32 observations that are not normalised."""
+        now, games = self._episodes, len(reward)
+        column = now.step_count.shape
+        total, steps = np.empty(games), np.empty(games, dtype=np.int64)
+        (truncated, done), shown = np.empty((2, games), dtype=np.bool_), np.empty((2, games), dtype=np.float32)
+        limit = INT32_MAX if self.max_episode_steps is None else self.max_episode_steps
+        before = now.episode_reward.reshape(-1), now.step_count.reshape(-1)
+        now.due = count(reward, terminated, 1.0, limit, *before, total, steps, truncated, shown, done)
+        now.observation = observation.reshape(now.observation.shape)
+        now.episode_reward, now.step_count = total.reshape(column), steps.reshape(column)
+        now.terminated, now.truncated = terminated.reshape(column), truncated.reshape(column)
+        now.done = done.reshape(column)
+        rewards, totals = shown.reshape(2, *column)
+        now.just_loaded = False
+        return {
+            "observation": torch.from_numpy(now.observation),
+            "episode_reward": torch.from_numpy(totals),
+            "step_count": torch.from_numpy(now.step_count),
+            "done": torch.from_numpy(now.done),
+            "terminated": torch.from_numpy(now.terminated),
+            "truncated": torch.from_numpy(now.truncated),
+            "reward": torch.from_numpy(rewards),
+        }
 
     def _normalized(self, observation: np.ndarray) -> np.ndarray:
         statistics = self.observation_statistics
@@ -286,10 +319,10 @@ def control_env(
 
     They are shared, not copied: ``test`` reads the newest and never updates them. Seed s of ``test`` reads row s.
 
-    Backends. ``batched`` has Pendulum and Acrobot in NumPy, for all games at once, with Gymnasium's numbers to the last
-    bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which pays with several games. ``auto`` never chooses it:
-    envpool cannot save its games, so that an interrupted run does not resume to the same bits. Its steps equal
-    Gymnasium's up to rounding, but its episodes start elsewhere.
+    Backends. ``batched`` has Pendulum and Acrobot for all games at once, in NumPy or by kernels where Numba is
+    installed, with Gymnasium's numbers to the last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which
+    pays with several games. ``auto`` never chooses it: envpool cannot save its games, so that an interrupted run does
+    not resume to the same bits. Its steps equal Gymnasium's up to rounding, but its episodes start elsewhere.
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
