@@ -1,6 +1,6 @@
 """What a command needs before it imports anything else; nothing here imports PyTorch.
 
-    begin("control")        # first in a script, before `from decouple.commands.control import main`
+begin("control")        # first in a script, before `from decouple.commands.control import main`
 """
 
 from __future__ import annotations
