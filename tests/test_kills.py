@@ -54,8 +54,8 @@ SEARCH = (
 )
 # The search's cells are trained in its own process, so that both die; a worker's own death: test_workers.py.
 IN_ONE_PROCESS = """
-from decouple.studies.actor_size import workers
-workers.Processes.__call__ = lambda self, config, go_on: workers._trained(config)
+from decouple.studies.actor_size import engines
+engines.Processes.__call__ = lambda self, config, go_on: engines._trained(config)
 """
 SETUPS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "procgen ppo": ("procgen.py", (*PROCGEN, "separation=late", "checkpoint_every=1"), ""),

@@ -28,7 +28,7 @@ from decouple.commands.task_names import SCHEME
 from decouple.envs.control.catalogue import did_you_mean
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.finite import NotFiniteError
-from decouple.studies.actor_size.workers import CellError
+from decouple.studies.actor_size.engines import CellError
 
 __all__ = ["run_command"]
 

@@ -59,8 +59,7 @@ class AdvantageHead(nn.Module):
         hidden_size: F >= 1, the width of the policy's features.
         num_actions: number of discrete actions, or components of a continuous one, >= 1; else ValueError.
         discrete: True where actions are discrete; they enter as one-hot vectors, several at once one behind the other.
-        space: the action space; a continuous action with bounds then enters in [-1, 1]. None: actions enter as they
-            come.
+        space: the action space; a bounded action then enters in [-1, 1]. None: actions enter as they come.
     """
 
     def __init__(
@@ -397,6 +396,5 @@ def _integer(name: str, tensor: Tensor) -> Tensor:
 
 
 def _nonnegative(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= FLOAT32_MAX:
-        raise ValueError(f"{name} must be a finite number >= 0; got {value!r}")
+    check_setting(name, value, lambda v: not isinstance(v, bool) and 0 <= v <= FLOAT32_MAX, "a finite number >= 0")
     return float(value)

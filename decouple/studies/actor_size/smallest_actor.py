@@ -29,6 +29,7 @@ from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
 from decouple.studies.actor_size.algorithms import make_model
 from decouple.studies.actor_size.build import make_small_env
+from decouple.studies.actor_size.engines import CellError, Processes, RayTasks
 from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import (
     SIZES,
@@ -52,15 +53,7 @@ from decouple.studies.actor_size.study import (
     search_record,
     table_rows,
 )
-from decouple.studies.actor_size.workers import (
-    CellError,
-    Processes,
-    RayTasks,
-    Stopping,
-    cell_of,
-    frames_done,
-    train_cells,
-)
+from decouple.studies.actor_size.workers import Stopping, cell_of, frames_done, train_cells
 
 __all__ = [
     "SearchProgress",

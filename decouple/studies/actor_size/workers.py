@@ -15,58 +15,32 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
-import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from decouple.checks import at_least, checked
-from decouple.runs.finite import NotFiniteError
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import control_identity
-from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.engines import BEAT_S, CellError, GaveUpError, waited_for
 from decouple.studies.actor_size.search import Returns, Unfinished
 from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
 from decouple.studies.actor_size.stopping import stopped_at
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 
-__all__ = [
-    "CellError",
-    "GaveUpError",
-    "Processes",
-    "RayTasks",
-    "Stopping",
-    "cell_of",
-    "frames_done",
-    "serve",
-    "train_cells",
-]
+__all__ = ["Stopping", "cell_of", "frames_done", "train_cells"]
 
 # Trains a batch; calls the function about once a second, and raises GaveUpError where it returns False.
 Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
 
 OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
-BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 RENEWALS = 10  # renewals of a claim within its lease
 LOOK_EVERY = 50  # times as long as a look at a run's evaluations takes, the next one waits: tables grow long
-PATIENCE_S = 60.0  # seconds to wait for another process in a batch's folder to end
-
-T = TypeVar("T")
-
-
-class CellError(RuntimeError):
-    """A cell could not be trained; the message says which and why. The other cells are done."""
 
 
 class Stopping(NamedTuple):
@@ -75,10 +49,6 @@ class Stopping(NamedTuple):
     bound: float  # mean return over the seeds that is to be reached
     most: float  # best return of a seed so far, of any size
     after: float  # share of the learning before which nothing is stopped
-
-
-class GaveUpError(RuntimeError):
-    """Training was stopped by its caller: its result is not wanted any more, or another worker has the batch."""
 
 
 @checked()
@@ -193,7 +163,7 @@ def _train_batch(
         if unfinished:
             raise GaveUpError
         if restart:  # once, not at every start of its process
-            _waited_for(lambda: lock_folder(config.run_dir, restart=True)).release()
+            waited_for(lambda: lock_folder(config.run_dir, restart=True)).release()
         report = train(config, go_on)
     except GaveUpError:
         store.release(batch)  # without effect where another worker has it
@@ -230,151 +200,6 @@ def _hopeless(
     return Unfinished(tuple(now[seed] for seed in config.all_seeds), at.frames)
 
 
-class Processes:
-    """Trains in processes of this machine, which end with their caller however it ends; a context manager.
-
-    Args:
-        starts: largest number of starts of a batch whose process dies.
-    """
-
-    @checked(starts=at_least(1))
-    def __init__(self, starts: int = 3) -> None:
-        self.starts = starts
-        self._idle: list[_Process] = []
-
-    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
-        codes = []
-        for _ in range(self.starts):
-            process = self._idle.pop() if self._idle else _Process()
-            try:
-                kind, answer = process.train(config, go_on)
-            except BaseException:
-                process.end()
-                raise
-            if kind == "died":
-                codes.append(answer)
-                continue
-            self._idle.append(process)
-            if kind == "error":
-                raise CellError(f"{answer} (the record is in {config.run_dir})")
-            return answer
-        died = ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
-        raise CellError(f"its process died {self.starts} times ({died}; the record is in {config.run_dir})")
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._idle:
-            self._idle.pop().end()
-
-
-class _Process:
-    """One process that trains what it is sent, one after another."""
-
-    def __init__(self) -> None:
-        self._connection, theirs = multiprocessing.Pipe()
-        # Not multiprocessing's own: that would run the caller's script in the new process. The current folder, which
-        # Python puts first on the path, is taken off it: its files may shadow modules.
-        imports = f"import gc, sys; gc.disable(); sys.path.pop(0); from {__name__} import serve"
-        # As run_command in decouple/commands/running.py: no garbage collection looks through what was imported.
-        code = f"{imports}; gc.freeze(); gc.enable(); serve(int(sys.argv[1]))"
-        command = [sys.executable, "-c", code, str(theirs.fileno())]
-        # A session of its own: a terminal's Ctrl-C reaches only the caller, who ends this process.
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
-        theirs.close()  # so that its end is seen here
-
-    def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
-        """The outcome (done, error or died), with the report, the error or the exit code."""
-        with contextlib.suppress(OSError):  # it died since it last trained; seen below
-            self._connection.send(config)
-        while not self._connection.poll(BEAT_S):
-            if not go_on():
-                raise GaveUpError
-        try:
-            return self._connection.recv()
-        except (EOFError, OSError):
-            return "died", self.end()
-
-    def end(self) -> int:
-        """End the process, killed if it still runs; returns its exit code."""
-        self._connection.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(timeout=1)  # it ends where its connection does
-        self._process.kill()
-        return self._process.wait()
-
-
-def serve(descriptor: int) -> None:
-    """Train each config from the connection; exit at once when the other end is gone, whatever is under way."""
-    connection, requests = Connection(descriptor), queue.SimpleQueue()
-
-    def read() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                requests.put(connection.recv())
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        config = requests.get()
-        try:
-            answer = "done", _trained(config)
-        except Exception as error:
-            traceback.print_exc()
-            answer = "error", f"{type(error).__name__}: {error}"
-        connection.send(answer)
-
-
-class RayTasks:
-    """Trains as tasks of Ray (https://docs.ray.io), started here or a cluster's; run folders must be seen by all nodes.
-
-    Args:
-        address: address of a cluster, "auto" for this machine's cluster; None: Ray is started here.
-        cpus: processors reserved for a batch.
-        starts: largest number of starts of a batch whose worker dies.
-
-    Raises:
-        ImportError: Ray is not installed.
-    """
-
-    def __init__(self, address: str | None = None, cpus: float = 1.0, starts: int = 3) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError("engine=ray needs Ray: pip install 'torchrl-decouple[cluster]'") from error
-        self._ray = ray
-        if not ray.is_initialized():
-            with _elsewhere():
-                ray.init(address=address or "local", log_to_driver=False, logging_level="warning")
-        self._task = ray.remote(num_cpus=cpus, max_retries=starts - 1)(_trained)
-
-    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
-        errors = self._ray.exceptions
-        task = self._task.remote(dataclasses.replace(config, run_dir=str(Path(config.run_dir).absolute())))
-        try:
-            while not self._ray.wait([task], timeout=BEAT_S)[0]:
-                if not go_on():
-                    raise GaveUpError
-            return self._ray.get(task)
-        except errors.RayTaskError as error:
-            raise CellError(
-                f"{type(error.cause).__name__}: {error.cause} (the record is in {config.run_dir})"
-            ) from None
-        except errors.RayError as error:
-            raise CellError(f"{type(error).__name__} (the record is in {config.run_dir}): {error}") from None
-        except BaseException:
-            self._ray.cancel(task, force=True)
-            raise
-
-    def __enter__(self) -> RayTasks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
-
-
 @checked()
 def frames_done(run_dir: str | os.PathLike[str]) -> int:
     """The frames of the last row of a run's table, which another process may be writing; 0 where there is none."""
@@ -387,42 +212,6 @@ def frames_done(run_dir: str | os.PathLike[str]) -> int:
     whole = [line for line in lines if line.endswith(b"\n")]
     first = whole[-1].partition(b",")[0] if whole else b""
     return int(first) if first.isdigit() else 0
-
-
-@contextlib.contextmanager
-def _elsewhere() -> Iterator[None]:
-    """Change to another folder: Ray puts the current one first on its workers' path, and files may shadow modules."""
-    before = os.getcwd()
-    os.chdir(sys.prefix)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-def _trained(config: ControlSettings) -> dict[str, Any]:
-    """Train a batch; returns its final evaluation, read from its folder where the run is already done.
-
-    Where all agents have failed, the return is None, which is a result too. A process whose caller was killed may be in
-    the folder for a moment; it is waited for.
-    """
-    try:
-        return _waited_for(lambda: done_result(config) or train_agents(config))
-    except NotFiniteError as error:
-        print(f"{config.run_dir}: {error}", file=sys.stderr)
-        return {"final/return": None}
-
-
-def _waited_for(asks: Callable[[], T]) -> T:
-    """Result of `asks`, once no other process is in the folder: one that a killed caller left soon ends."""
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return asks()
-        except FolderInUseError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(BEAT_S)
 
 
 def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:

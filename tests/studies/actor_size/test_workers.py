@@ -16,25 +16,17 @@ from typing import Any
 import pytest
 from odd_tasks import register
 
+import decouple.studies.actor_size.engines
 import decouple.studies.actor_size.store
 import decouple.studies.actor_size.workers
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import DDPGControl, PPOControl
 from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.engines import CellError, GaveUpError, Processes, RayTasks, _trained
 from decouple.studies.actor_size.search import Unfinished, smallest_actor
 from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
-from decouple.studies.actor_size.workers import (
-    CellError,
-    GaveUpError,
-    Processes,
-    RayTasks,
-    Stopping,
-    _trained,
-    cell_of,
-    frames_done,
-    train_cells,
-)
+from decouple.studies.actor_size.workers import Stopping, cell_of, frames_done, train_cells
 
 QUICK: dict[str, Any] = {
     **{"env": "toy", "actor": [4, 4], "critic": [8, 8], "show_progress": False, "final_episodes": 1},
@@ -167,13 +159,13 @@ def test_a_restart_puts_a_batchs_folder_aside_once(store):
 
 
 def test_a_process_that_has_not_yet_left_a_batchs_folder_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(decouple.studies.actor_size.workers, "BEAT_S", 0.05)
+    monkeypatch.setattr(decouple.studies.actor_size.engines, "BEAT_S", 0.05)
     lock = lock_folder(tmp_path)
     threading.Timer(0.3, lock.release).start()
-    assert "final/return" in decouple.studies.actor_size.workers._trained(quick(run_dir=str(tmp_path)))
-    monkeypatch.setattr(decouple.studies.actor_size.workers, "PATIENCE_S", 0.2)
+    assert "final/return" in decouple.studies.actor_size.engines._trained(quick(run_dir=str(tmp_path)))
+    monkeypatch.setattr(decouple.studies.actor_size.engines, "PATIENCE_S", 0.2)
     with lock_folder(tmp_path), pytest.raises(FolderInUseError):
-        decouple.studies.actor_size.workers._trained(quick(run_dir=str(tmp_path), total_frames=800))
+        decouple.studies.actor_size.engines._trained(quick(run_dir=str(tmp_path), total_frames=800))
 
 
 def test_several_at_once_and_two_callers_share_the_work(store):
@@ -265,7 +257,7 @@ def test_the_frames_of_a_run_are_read_off_its_table_while_it_is_written(tmp_path
 # ----------------------------------------------------------------------------------------------------- for real
 def children() -> list[int]:
     """Processes of this one that train."""
-    return [pid for pid, parent, command in processes() if parent == os.getpid() and "actor_size.workers" in command]
+    return [pid for pid, parent, command in processes() if parent == os.getpid() and "actor_size.engines" in command]
 
 
 def processes() -> list[tuple[int, int, str]]:
@@ -276,7 +268,8 @@ def processes() -> list[tuple[int, int, str]]:
 
 
 def test_a_killed_process_is_started_again_and_comes_to_what_an_unbroken_one_does(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("decouple.studies.actor_size.workers.BEAT_S", 0.02)
+    for room in ("workers", "engines"):
+        monkeypatch.setattr(f"decouple.studies.actor_size.{room}.BEAT_S", 0.02)
     unbroken = train_agents(quick(seeds=2, total_frames=1200, run_dir=str(tmp_path / "unbroken")))
     killed = []
 
@@ -298,7 +291,8 @@ def test_a_killed_process_is_started_again_and_comes_to_what_an_unbroken_one_doe
 
 
 def test_a_process_that_dies_every_time_fails_its_cell_and_ends_with_its_caller(store, monkeypatch):
-    monkeypatch.setattr("decouple.studies.actor_size.workers.BEAT_S", 0.02)
+    for room in ("workers", "engines"):
+        monkeypatch.setattr(f"decouple.studies.actor_size.{room}.BEAT_S", 0.02)
 
     def watch(config: ControlSettings) -> None:
         for pid in children():
@@ -313,7 +307,8 @@ def test_a_process_that_dies_every_time_fails_its_cell_and_ends_with_its_caller(
 
 
 def test_an_error_of_the_caller_is_its_own_and_no_death_of_the_process(store, monkeypatch):
-    monkeypatch.setattr("decouple.studies.actor_size.workers.BEAT_S", 0.02)
+    for room in ("workers", "engines"):
+        monkeypatch.setattr(f"decouple.studies.actor_size.{room}.BEAT_S", 0.02)
 
     def watch(config: ControlSettings) -> None:
         raise OSError("disk full")

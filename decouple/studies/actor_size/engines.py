@@ -1,0 +1,227 @@
+"""Engines of the cells' workers: where a batch of seeds is trained, and what becomes of one that dies.
+
+    with Processes() as train:                  # or RayTasks(address="auto")
+        report = train(config, go_on)           # CellError: it cannot be trained
+
+A batch is trained in a process of its own: one that is killed is started again and goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from decouple.checks import at_least, checked
+from decouple.runs.finite import NotFiniteError
+from decouple.runs.locks import FolderInUseError
+from decouple.studies.actor_size.cell import done_result, train_agents
+from decouple.studies.actor_size.settings import ControlSettings
+
+__all__ = ["BEAT_S", "CellError", "GaveUpError", "Processes", "RayTasks", "serve", "waited_for"]
+
+BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
+PATIENCE_S = 60.0  # seconds to wait for another process in a batch's folder to end
+
+T = TypeVar("T")
+
+
+class CellError(RuntimeError):
+    """A cell could not be trained; the message says which and why. The other cells are done."""
+
+
+class GaveUpError(RuntimeError):
+    """Training was stopped by its caller: its result is not wanted any more, or another worker has the batch."""
+
+
+class Processes:
+    """Trains in processes of this machine, which end with their caller however it ends; a context manager.
+
+    Args:
+        starts: largest number of starts of a batch whose process dies.
+    """
+
+    @checked(starts=at_least(1))
+    def __init__(self, starts: int = 3) -> None:
+        self.starts = starts
+        self._idle: list[_Process] = []
+
+    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
+        codes = []
+        for _ in range(self.starts):
+            process = self._idle.pop() if self._idle else _Process()
+            try:
+                kind, answer = process.train(config, go_on)
+            except BaseException:
+                process.end()
+                raise
+            if kind == "died":
+                codes.append(answer)
+                continue
+            self._idle.append(process)
+            if kind == "error":
+                raise CellError(f"{answer} (the record is in {config.run_dir})")
+            return answer
+        died = ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
+        raise CellError(f"its process died {self.starts} times ({died}; the record is in {config.run_dir})")
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._idle:
+            self._idle.pop().end()
+
+
+class _Process:
+    """One process that trains what it is sent, one after another."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        # Not multiprocessing's own: that would run the caller's script in the new process. The current folder, which
+        # Python puts first on the path, is taken off it: its files may shadow modules.
+        imports = f"import gc, sys; gc.disable(); sys.path.pop(0); from {__name__} import serve"
+        # As run_command in decouple/commands/running.py: no garbage collection looks through what was imported.
+        code = f"{imports}; gc.freeze(); gc.enable(); serve(int(sys.argv[1]))"
+        command = [sys.executable, "-c", code, str(theirs.fileno())]
+        # A session of its own: a terminal's Ctrl-C reaches only the caller, who ends this process.
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": True}
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
+        theirs.close()  # so that its end is seen here
+
+    def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
+        """The outcome (done, error or died), with the report, the error or the exit code."""
+        with contextlib.suppress(OSError):  # it died since it last trained; seen below
+            self._connection.send(config)
+        while not self._connection.poll(BEAT_S):
+            if not go_on():
+                raise GaveUpError
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            return "died", self.end()
+
+    def end(self) -> int:
+        """End the process, killed if it still runs; returns its exit code."""
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=1)  # it ends where its connection does
+        self._process.kill()
+        return self._process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """Train each config from the connection; exit at once when the other end is gone, whatever is under way."""
+    connection, requests = Connection(descriptor), queue.SimpleQueue()
+
+    def read() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                requests.put(connection.recv())
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        config = requests.get()
+        try:
+            answer = "done", _trained(config)
+        except Exception as error:
+            traceback.print_exc()
+            answer = "error", f"{type(error).__name__}: {error}"
+        connection.send(answer)
+
+
+class RayTasks:
+    """Trains as tasks of Ray (https://docs.ray.io), started here or a cluster's; run folders must be seen by all nodes.
+
+    Args:
+        address: address of a cluster, "auto" for this machine's cluster; None: Ray is started here.
+        cpus: processors reserved for a batch.
+        starts: largest number of starts of a batch whose worker dies.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+
+    def __init__(self, address: str | None = None, cpus: float = 1.0, starts: int = 3) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError("engine=ray needs Ray: pip install 'torchrl-decouple[cluster]'") from error
+        self._ray = ray
+        if not ray.is_initialized():
+            with _elsewhere():
+                ray.init(address=address or "local", log_to_driver=False, logging_level="warning")
+        self._task = ray.remote(num_cpus=cpus, max_retries=starts - 1)(_trained)
+
+    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
+        errors = self._ray.exceptions
+        task = self._task.remote(dataclasses.replace(config, run_dir=str(Path(config.run_dir).absolute())))
+        try:
+            while not self._ray.wait([task], timeout=BEAT_S)[0]:
+                if not go_on():
+                    raise GaveUpError
+            return self._ray.get(task)
+        except errors.RayTaskError as error:
+            raise CellError(
+                f"{type(error.cause).__name__}: {error.cause} (the record is in {config.run_dir})"
+            ) from None
+        except errors.RayError as error:
+            raise CellError(f"{type(error).__name__} (the record is in {config.run_dir}): {error}") from None
+        except BaseException:
+            self._ray.cancel(task, force=True)
+            raise
+
+    def __enter__(self) -> RayTasks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Change to another folder: Ray puts the current one first on its workers' path, and files may shadow modules."""
+    before = os.getcwd()
+    os.chdir(sys.prefix)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _trained(config: ControlSettings) -> dict[str, Any]:
+    """Train a batch; returns its final evaluation, read from its folder where the run is already done.
+
+    Where all agents have failed, the return is None, which is a result too. A process whose caller was killed may be in
+    the folder for a moment; it is waited for.
+    """
+    try:
+        return waited_for(lambda: done_result(config) or train_agents(config))
+    except NotFiniteError as error:
+        print(f"{config.run_dir}: {error}", file=sys.stderr)
+        return {"final/return": None}
+
+
+def waited_for(asks: Callable[[], T]) -> T:
+    """Result of `asks`, once no other process is in the folder: one that a killed caller left soon ends."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return asks()
+        except FolderInUseError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(BEAT_S)
