@@ -31,7 +31,7 @@ LINEAR = Cell("pendulum", "td3", '{"gamma": 0.98}', (), (16, 16))
 WORKER = """
 import pathlib, random, sys, time, types
 sys.modules["decouple"] = types.ModuleType("decouple")
-sys.modules["decouple"].__path__ = [str(pathlib.Path(sys.argv[1]).parent)]
+sys.modules["decouple"].__path__ = [str(pathlib.Path(sys.argv[1]).parents[2])]
 from decouple.studies.actor_size import store as cell_store
 store = cell_store.CellStore(sys.argv[2])
 for size in range(1, 21):
