@@ -59,7 +59,7 @@ METHODS_LEFT_OUT = {
 NAMES_LEFT_OUT = {
     **dict.fromkeys(["CellError", "GaveUpError", "CheckpointError"], "PLAIN"),
     **dict.fromkeys(["Games", "PullBack", "RolloutPhase", "Concatenate"], "PLAIN"),
-    **dict.fromkeys(["Processes.train", "serve", "RayTasks", "UnityEnv"], "MACHINE"),
+    **dict.fromkeys(["Processes.train", "serve", "RayTasks", "UnityEnv", "waited_for"], "MACHINE"),
     **dict.fromkeys(["Estimate", "Profile", "SmallestActor", "Step", "layers_of", "Part"], "RECORD"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),

@@ -7,5 +7,12 @@ from pathlib import Path
 __all__ = ["CONFIGS", "PACKAGE"]
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# In an installed package the folder lies inside of it, in a clone beside it.
-CONFIGS = next(folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir())
+
+
+def _configs(package: Path) -> Path:
+    """The folder configs/: inside of an installed package, beside that of a clone."""
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+CONFIGS = _configs(PACKAGE)

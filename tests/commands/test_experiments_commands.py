@@ -10,7 +10,7 @@ from commands import ROOT, Script
 from marks import needs_games
 from warm import Warm, the_warm
 
-from decouple.commands import settings
+from decouple.commands import folders
 
 CONTROL = Script("control.py")
 TINY = ("env=toy", "total_frames=300", "learning_starts=100", "actor=[4,4]", "critic=[4,4]", "final_episodes=1")
@@ -113,8 +113,9 @@ def test_a_command_in_a_process_of_its_own_is_answered_as_a_forked_one_is(tmp_pa
     assert refused.stderr.splitlines()[0].startswith("ValueError: env=1: ") and len(refused.stderr.splitlines()) == 2
 
 
-def test_the_pages_are_the_clones_also_where_the_package_is_installed_apart(tmp_path, monkeypatch):
-    assert settings.CONFIGS == ROOT / "configs"
-    monkeypatch.setattr(settings, "__file__", str(tmp_path / "decouple" / "commands" / "settings.py"))
-    monkeypatch.setattr("sys.argv", [str(ROOT / "experiments" / "procgen.py")])
-    assert settings._configs() == ROOT / "configs"
+def test_the_pages_are_the_clones_or_those_of_the_wheel(tmp_path):
+    assert folders.CONFIGS == ROOT / "configs"
+    package = tmp_path / "decouple"
+    assert folders._configs(package) == tmp_path / "configs"
+    (package / "configs").mkdir(parents=True)
+    assert folders._configs(package) == package / "configs"
