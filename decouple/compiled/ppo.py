@@ -76,6 +76,18 @@ def epoch(
 
 
 @kernel
+def measure_cut(of_policy, of_value, from_policy, from_value, metrics):
+    """Squared norms and product of the two gradients at the cut; 0 for one that does not reach the trunk."""
+    metrics[CUT_POLICY], metrics[CUT_VALUE], metrics[CUT_PRODUCT] = 0, 0, 0
+    if from_policy:
+        metrics[CUT_POLICY] = product(of_policy, of_policy)
+    if from_value:
+        metrics[CUT_VALUE] = product(of_value, of_value)
+    if from_policy and from_value:
+        metrics[CUT_PRODUCT] = product(of_policy, of_value)
+
+
+@kernel
 def learn(
     agent, layers, slopes, memory, rate, steps, rows, order, widths, discrete, bounds, at_the_cut, scratch, metrics
 ):
@@ -105,13 +117,7 @@ def learn(
         at, True, from_value,
     )  # fmt: skip
     if at_the_cut:
-        metrics[CUT_POLICY], metrics[CUT_VALUE], metrics[CUT_PRODUCT] = 0, 0, 0
-        if from_policy:
-            metrics[CUT_POLICY] = product(of_policy_side, of_policy_side)
-        if from_value:
-            metrics[CUT_VALUE] = product(of_value_side, of_value_side)
-        if from_policy and from_value:
-            metrics[CUT_PRODUCT] = product(of_policy_side, of_value_side)
+        measure_cut(of_policy_side, of_value_side, from_policy, from_value, metrics)
     start, size = agent[START], agent[SIZE]
     if from_policy or from_value:
         of_hidden = matrix(scratch, at, batch, hidden.shape[1])

@@ -79,15 +79,14 @@ class AdvantageHead(nn.Module):
     def forward(self, policy_hidden: Tensor, action: Tensor) -> Tensor:
         """The actions' advantages (*B, 1) in the states with the features policy_hidden (*B, F).
 
-        action: (*B, num_actions), continuous or, if discrete, one-hot (rows are not checked); if discrete, also an
-        integer index (*B,) in [0, num_actions), as `one_hot` demands. Other shapes and types raise ValueError.
+        action: (*B, num_actions), continuous or one-hot, or indices (*B,), several at once (*B, K); else ValueError.
         """
         if policy_hidden.shape[-1:] != (self.hidden_size,):
             raise ValueError(f"policy_hidden must be (*B, {self.hidden_size}); got {tuple(policy_hidden.shape)}")
         batch = tuple(policy_hidden.shape[:-1])
         if self.choices and action.shape == (*batch, len(self.choices)):
-            indices = zip(_integer("action", action).long().unbind(-1), self.choices, strict=True)
-            action = torch.cat([functional.one_hot(index, number) for index, number in indices], -1)
+            indices = _integer("action", action).long().unbind(-1)
+            action = torch.cat(list(map(functional.one_hot, indices, self.choices)), -1)
         elif self.discrete and action.shape == batch:
             action = functional.one_hot(_integer("action", action).long(), self.num_actions)  # (*B, num_actions)
         if action.shape != (*batch, self.num_actions):
