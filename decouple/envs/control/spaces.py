@@ -2,9 +2,10 @@
 
     actions = read_actions(game.action_space)       # ValueError for a space that no policy here acts in
     spec = actions.spec(torch.Size([2, 3]))         # of 2 seeds with 3 games each
-    game.step(actions.to_games(chosen)[0])          # chosen: (G,) or (G, A)
+    game.step(actions.to_games(chosen)[0])          # chosen: (G,), (G, K) or (G, A)
 
-A policy chooses an index, or a vector of floats. The game gets it in its own type, shape and numbering.
+A policy chooses an index, several indices, or a vector of floats. The game gets it in its own type, shape and
+numbering.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class ActionReader(Protocol):
         ...
 
     def to_games(self, chosen: np.ndarray) -> np.ndarray:
-        """Actions of G games, (G,) or (G, A), each as its game takes it.
+        """Actions of G games, each as its game takes it: indices (G,), several of each (G, K), or floats (G, A).
 
         Raises:
             ValueError: an action that is not finite, or outside the discrete range.

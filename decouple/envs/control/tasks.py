@@ -52,10 +52,10 @@ class ControlEnv(lockstep.LockstepEnv):
     """N games for each of S seeds, in lockstep; batch size (S, N). Made by ``control_env``.
 
     Keys: ``observation`` float32 (S, N, O); ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
-    are discrete; ``reward`` float32 (S, N, 1); ``episode_reward`` float32 (S, N, 1), the sum of the episode's raw
-    rewards so far; ``step_count`` int64 (S, N, 1), its steps so far; ``done``, ``terminated``, ``truncated`` bool
-    (S, N, 1). The observation of a last step is the true last one. An action beyond its bounds is clipped to
-    them.
+    are discrete, (S, N, K) where they are K discrete ones at once; ``reward`` float32 (S, N, 1); ``episode_reward``
+    float32 (S, N, 1), the sum of the episode's raw rewards so far; ``step_count`` int64 (S, N, 1), its steps so far;
+    ``done``, ``terminated``, ``truncated`` bool (S, N, 1). The observation of a last step is the true last one. An
+    action beyond its bounds is clipped to them.
 
     Game n of seed s is seeded by NumPy's ``SeedSequence([s, n])`` at its first reset only, and each seed has its own
     normalisation statistics: an agent sees the same numbers, bit for bit, alone and beside others.
@@ -330,7 +330,7 @@ def control_env(
             my_package:Env-v0, is imported first, so that it can register the id; my_package.module:make names a
             function or class that makes a Gymnasium environment. Newer versions of three tasks, by id, are Reacher-v5
             (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
-            `gymnasium.spaces.flatten`; actions must be Discrete, or a Box of floats with finite bounds.
+            `gymnasium.spaces.flatten`; actions must be Discrete, MultiDiscrete, MultiBinary, or a Box of floats.
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
         normalize_observation: standardise observations by the running mean and variance of their seed.
