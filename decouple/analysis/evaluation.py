@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import SEED, at_least, checked
-from decouple.networks.fitting import evaluating
+from decouple.networks.fitting import acted, evaluating
 from decouple.seeding import rng_state, set_rng_state
 
-__all__ = ["acted", "episode_returns", "evaluate"]
+__all__ = ["episode_returns", "evaluate"]
 
 
 @checked(max_steps=at_least(1))
@@ -65,18 +64,6 @@ def episode_returns(
                 return returns
             step = following
     raise RuntimeError(f"{int(running.sum())} of {len(returns)} episodes did not end within max_steps={max_steps}")
-
-
-def acted(policy: nn.Module, step: TensorDictBase) -> TensorDictBase:
-    """The step with the policy's action; ValueError, naming the policy, for a module that does not write one."""
-    says = f"policy must be a module that reads a TensorDict and writes action; got a {type(policy).__name__}"
-    try:
-        found = policy(step)
-    except (TypeError, AttributeError) as error:  # as of a layer, which takes a tensor
-        raise ValueError(f"{says}: {error}") from error
-    if not isinstance(found, TensorDictBase) or found.get("action", None) is None:
-        raise ValueError(says)
-    return found
 
 
 @checked(episodes=at_least(1), seed=SEED)

@@ -14,9 +14,8 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
-from decouple.analysis.evaluation import acted
 from decouple.checks import PROBABILITY, SEED, at_least, check_setting, checked, positive_whole
-from decouple.networks.fitting import evaluating
+from decouple.networks.fitting import acted, evaluating
 
 __all__ = ["record_episodes"]
 
