@@ -103,6 +103,7 @@ class Tracker:
             check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
         check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
+        check_setting("project", project, lambda v: isinstance(v, str), "a string")
         check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
         if resume_frames is not None:
             _check_count("resume_frames", resume_frames, at_least=0)
