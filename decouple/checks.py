@@ -36,6 +36,7 @@ __all__ = [
     "PROBABILITY",
     "SEED",
     "SOME",
+    "TEXTS_BY_NAME",
     "Must",
     "above",
     "all_of",
@@ -141,6 +142,10 @@ ANY_NUMBER = Must(lambda value: True, "", any_number=True)
 SOME = Must(len, "not empty")
 DEVICE = Must(torch.device, "a device that torch knows")
 A_FILE = Must(lambda path: Path(path).name, "the path of a file")
+TEXTS_BY_NAME = Must(
+    lambda texts: isinstance(texts, Mapping) and all(isinstance(one, str) for pair in texts.items() for one in pair),
+    "a mapping of strings to strings",
+)
 
 
 def positive_whole(value: object) -> bool:

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from decouple.checks import A_FILE, at_least, check_setting, checked
+from decouple.checks import A_FILE, TEXTS_BY_NAME, at_least, check_setting, checked
 from decouple.runs.files import naming_file
 from decouple.runs.metrics import check_run_files, read_table, rows_up_to, table_sum
 from decouple.runs.rules import rule_text
@@ -76,7 +76,8 @@ def save_checkpoint(
         OSError: the disk is full or the folder cannot be written; the file under `path` is unchanged.
     """
     check_setting("path", path, A_FILE)
-    check_setting("record", record, _texts_by_name, "a mapping of strings to strings, or None")
+    if record is not None:
+        check_setting("record", record, TEXTS_BY_NAME)
     if not isinstance(state, dict):
         raise TypeError(f"state must be a dict; got {type(state).__name__}")
     if not all(isinstance(name, str) for name in state):
@@ -344,10 +345,6 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 def _without_tuples(value: Any) -> Any:
     """`value` with lists in place of tuples, as YAML returns it."""
     return [_without_tuples(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _texts_by_name(record: Any) -> bool:
-    return record is None or all(isinstance(text, str) for pair in record.items() for text in pair)
 
 
 def _check_plain(value: Any, where: str) -> None:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import yaml
 
-from decouple.checks import INT32_MAX, check_setting, check_switches, shown
+from decouple.checks import INT32_MAX, TEXTS_BY_NAME, check_setting, check_switches, shown
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import json_bytes, read_json, replace_file
 from decouple.runs.locks import FileLock, lock_folder
@@ -190,7 +190,8 @@ class Tracker:
             result: name -> number; None and numbers that are not finite are written as null.
             failed: name of each failed agent, as `seed1`, -> the reason; written under `failed`.
         """
-        check_setting("failed", failed, lambda v: v is None or _texts_by_name(v), "a mapping of strings, or None")
+        if failed is not None:
+            check_setting("failed", failed, TEXTS_BY_NAME)
         check_setting("result", result, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
         row: dict[str, Any] = {}
         for key, value in result.items():
@@ -269,12 +270,8 @@ def _check_count(argument: str, value: int, *, at_least: int) -> None:
 def _check_mappings(config: Any, facts: Any) -> None:
     if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
         raise TypeError(f"config must be a mapping of settings by name; got {shown(config)}")
-    if facts is not None and not _texts_by_name(facts):
+    if facts is not None and not TEXTS_BY_NAME.allowed(facts):
         raise TypeError(f"facts must map strings to strings; got {facts!r}")
-
-
-def _texts_by_name(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(text, str) for item in value.items() for text in item)
 
 
 def _check_resume(resume_frames: int | None, run_dir: Path) -> None:
