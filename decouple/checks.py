@@ -20,6 +20,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 
 __all__ = [
     "ANY_NUMBER",
+    "A_FILE",
     "DEVICE",
     "FLOAT32_MAX",
     "INT32_MAX",
@@ -34,6 +36,7 @@ __all__ = [
     "PROBABILITY",
     "SEED",
     "SOME",
+    "TEXTS_BY_NAME",
     "Must",
     "above",
     "all_of",
@@ -138,6 +141,11 @@ SEED = between(0, INT32_MAX)
 ANY_NUMBER = Must(lambda value: True, "", any_number=True)
 SOME = Must(len, "not empty")
 DEVICE = Must(torch.device, "a device that torch knows")
+A_FILE = Must(lambda path: Path(path).name, "the path of a file")
+TEXTS_BY_NAME = Must(
+    lambda texts: isinstance(texts, Mapping) and all(isinstance(one, str) for pair in texts.items() for one in pair),
+    "a mapping of strings to strings",
+)
 
 
 def positive_whole(value: object) -> bool:
@@ -192,7 +200,7 @@ def checked(**rules: Must) -> Callable[[Function], Function]:
     """Check a function's arguments at each call: each by its annotation, and by its rule where one is given.
 
     Refused, unless the rule allows any number, are floats that are NaN or infinite, and integers beyond 32 bits. A rule
-    is not applied to None where the annotation allows None. Defaults are not checked.
+    is not applied to None where the annotation names None; Any and a TypeVar do not. Defaults are not checked.
 
     Raises:
         ValueError: at the call, naming the argument, what is allowed and what came.
@@ -258,7 +266,8 @@ def _check(name: str, value: Any, kind: Any, rule: Must | None) -> None:
         if isinstance(value, int) and abs(value) > INT32_MAX:
             words = words.replace("a whole number", "a whole number of 32 bits")
         raise ValueError(f"{name} must be {words}; got {shown(value)}")
-    if rule is not None and value is not None and not _holds(rule.allowed, value):
+    judged = value is not None or type(None) not in typing.get_args(kind)
+    if rule is not None and judged and not _holds(rule.allowed, value):
         raise ValueError(f"{name} must be {rule.says}; got {shown(value)}")
 
 

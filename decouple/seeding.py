@@ -52,7 +52,7 @@ def splitmix64(state: int) -> int:
     >>> hex(splitmix64(0))
     '0xe220a8397b1dcdaf'
     """
-    z = (state + GAMMA) % 2**64
+    z = (int(state) + GAMMA) % 2**64  # a NumPy integer would become a float
     z = ((z ^ z >> 30) * FIRST) % 2**64
     z = ((z ^ z >> 27) * SECOND) % 2**64
     return z ^ z >> 31
@@ -65,7 +65,7 @@ class SeedNoise:
     tensors in place.
 
     Args:
-        seeds: one seed per row; equal seeds draw equal numbers.
+        seeds: one seed per row, any integer, of which the lowest 64 bits count; equal seeds draw equal numbers.
         device: device of the generators and the numbers.
     """
 

@@ -7,7 +7,7 @@
 A call is one of four. **clear**: an error that the package raises itself, and that names the argument. **meant**:
 accepted, and the value means something there (`suits`, `RANGES`). **meaningless**: accepted, and it does not.
 **unnamed**: an error that the package raises, or that falls out of one of its lines, and that does not name the
-argument. **inside**: an error out of torch, tensordict, NumPy or Python, or no end within `SECONDS`.
+argument. **inside**: an error out of torch, tensordict, NumPy or Python, or no end within `SECONDS` of the processor.
 
 Left out by rule (`valid_calls.LEFT_OUT`): what is called per step or per minibatch, records that the package fills,
 what takes a checkpoint's state, methods whose signature is TorchRL's.
@@ -34,6 +34,7 @@ import re
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import types
 import typing
@@ -46,6 +47,7 @@ import numpy as np
 import torch
 import valid_calls
 from commands import composing
+from tensordict import NestedKey
 from torch import nn
 
 import decouple
@@ -57,6 +59,9 @@ from decouple.studies.actor_size.smallest_actor import SearchSettings
 
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
+    **{"where": "runs", "folders": "runs"},  # the setting of the report that hands them on
+    **{"metrics": "metric", "result": "metric"},  # one of them, by its name
+    "cells": "line",  # of a table's file: the message names the file, the line and the column
     **{"expect": "settings", "identity": "settings", "policy_blocks": "stack", "value_blocks": "stack"},
     **{"policy_keys": "branch", "value_keys": "branch", "name": "performance"},
 }
@@ -147,6 +152,7 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     ),
     **dict.fromkeys(["continuous", "worker_id", "num_levels", "learning_starts", "begins"], _whole(0)),
     "needed": lambda v: True,
+    "splitmix64.state": lambda v: True,  # its lowest 64 bits count
     "training_fingerprints.num_levels": _whole(1),
     "held_out_every": _whole(2),
     **dict.fromkeys(["low", "high", "value", "at"], lambda v: True),
@@ -155,14 +161,13 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(
         ["seeds"], lambda v: not hasattr(v, "__len__") or (len(v) > 0 and len(set(v)) == len(v) and min(v) >= 0)
     ),
-    "SeedNoise.seeds": lambda v: len(v) > 0 and min(v) >= 0,
+    "SeedNoise.seeds": len,  # any integers, equal ones too: splitmix64 mixes their lowest 64 bits
     **dict.fromkeys(
         ["sizes.sizes", "size_name.size", "size_order.size", "sizes_name.sizes"], lambda v: all(x >= 1 for x in v)
     ),
     **dict.fromkeys(
         ["actor", "critic", "smallest_actor.baseline", "search_steps.baseline"], lambda v: all(x >= 1 for x in v)
     ),
-    "beside.critic": lambda v: True,
     **dict.fromkeys(["hidden_sizes", "channels", "batch_sizes", "branches"], lambda v: len(v) > 0 and min(v) >= 1),
     "RunningMoments.size": lambda v: all(x >= 1 for x in v),
     **dict.fromkeys(["agents"], lambda v: len(v) > 0 and len(set(v)) == len(v)),
@@ -220,12 +225,21 @@ EMPTY_SUITS = {  # sequences and mappings that may be empty
     ),
     *("profiles", "frames", "values", "configs", "metrics", "result", "actor", "critic", "size", "sizes", "baseline"),
     *("cost", "value", "parameters", "lines", "by_name", "size_order", "measures", "branches", "ranges", "thresholds"),
+    *("env_kwargs", "defaults", "record", "failed"),
+    "batch",  # of one environment, as torch.Size([])
+    "old_rules.settings",  # no setting that a rule concerns
+}
+LIST_SUITS = {  # where a list serves as a tuple of any length: it is kept as a tuple, or only its elements are read
+    *("AgentActions.branches", "Cell.actor", "Cell.critic", "RunningMoments.size", "beside.critic"),
 }
 
 
 def suits(name: str, argument: str, kind: Any, value: Any) -> bool:
     """Whether a value that was accepted means something as this argument: of its type, and within its range."""
-    return _of_type(value, kind) and _in_range(name.rpartition(".")[2], argument, kind, value)
+    own = name.rpartition(".")[2]
+    if f"{own}.{argument}" in LIST_SUITS and isinstance(value, list):
+        value = tuple(value)
+    return _of_type(value, kind) and _in_range(own, argument, kind, value)
 
 
 def _in_range(name: str, argument: str, kind: Any, value: Any) -> bool:
@@ -238,7 +252,7 @@ def _in_range(name: str, argument: str, kind: Any, value: Any) -> bool:
         if allowed is None:
             allowed = _whole(1) if int in (kind, *typing.get_args(kind)) else lambda v: True
     if value.size == 0 if isinstance(value, np.ndarray) else isinstance(value, Sequence | Mapping) and not value:
-        return argument in EMPTY_SUITS
+        return not EMPTY_SUITS.isdisjoint([argument, f"{name}.{argument}"])
     try:
         return allowed is None or bool(allowed(value))
     except Exception:
@@ -263,6 +277,8 @@ def _of_type(value: Any, kind: Any) -> bool:
         return isinstance(value, int | float | np.number) and not isinstance(value, bool | complex)
     if (origin or kind) is os.PathLike:
         return isinstance(value, Path)
+    if kind is NestedKey:  # a name, or a tuple of names; an empty one names nothing
+        return isinstance(value, NestedKey) and len(value) > 0
     if origin is collections.abc.Callable:
         return callable(value)
     base = origin or kind
@@ -354,14 +370,17 @@ class Endless(BaseException):
     """The call did not end in time."""
 
 
-def _endless(*_: Any) -> None:
-    raise Endless
-
-
 @contextlib.contextmanager
 def quiet(seconds: float = 0.0) -> Iterator[None]:
-    """No warnings, no output, and an end after so many seconds; 0: none."""
-    before = signal.signal(signal.SIGALRM, _endless)
+    """No warnings, no output, and an end after so many seconds of the processor, or sixty times as many; 0: none."""
+    clock, processor = time.monotonic(), time.process_time()
+
+    def end(*_: Any) -> None:
+        if time.process_time() - processor >= seconds or time.monotonic() - clock >= 60 * seconds:
+            raise Endless
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # others had the processor
+
+    before = signal.signal(signal.SIGALRM, end)
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -388,8 +407,8 @@ def call(function: Callable[..., Any], arguments: dict[str, Any]) -> None:
             result.close()
 
 
-def classify(error: BaseException, argument: str, value: Any) -> str:
-    """Whose error it is, and whether it names the argument."""
+def classify(error: BaseException, argument: str, value: Any, kind: Any = Any) -> str:
+    """Whose error it is, and whether it names the argument; a file of this path is named by its path."""
     if isinstance(error, Endless | MemoryError | RecursionError):
         return "inside"
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -409,10 +428,17 @@ def classify(error: BaseException, argument: str, value: Any) -> str:
     named = named or OTHER_NAMES.get(argument, argument) in text
     if isinstance(error, OSError | decouple.CheckpointError) and isinstance(value, str | Path):
         named = named or str(value) in text
+    if isinstance(value, str | Path) and (_is(kind, Path) or _is(kind, os.PathLike)):
+        named = named or re.match(rf"{re.escape(str(Path(value)))}(?!\w)", text) is not None
     raised = last is not None and frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
     if named and (raised or isinstance(error, OSError)):
         return "clear"
     return "unnamed" if raised else "inside"
+
+
+def _is(kind: Any, wanted: Any) -> bool:
+    """Whether an annotation is this type, or a union with it."""
+    return (typing.get_origin(kind) or kind) is wanted or any(_is(one, wanted) for one in typing.get_args(kind))
 
 
 def trials(name: str, function: Callable[..., Any]) -> Iterator[tuple[str, int]]:
@@ -456,7 +482,7 @@ def attempt(name: str, function: Callable[..., Any], argument: str, index: int) 
         meant = suits(name, argument, kinds(function).get(argument, Any), value)
         kind = "meant" if meant else "meaningless"
     else:
-        kind = classify(error, argument, value)
+        kind = classify(error, argument, value, kinds(function).get(argument, Any))
         if kind in ("unnamed", "inside") and callable(value) and "Callable" in str(kinds(function).get(argument)):
             return None  # a function of the caller's own, and its own error
     text = "" if error is None else f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
@@ -538,12 +564,18 @@ def composed(script: str) -> Any:
 def settings_of(script: str, key: str, text: str) -> Any:
     """The settings that a script makes of its configuration, one of them given on the command line."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import ConfigCompositionException
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     name, config = script.partition(" ")[0], copy.deepcopy(composed(script))
     OmegaConf.set_struct(config, True)
     if key:
-        OmegaConf.update(config, key, OverridesParser.create().parse_override(f"{key}={text}").value())
+        override = f"{key}={text}"
+        try:
+            OmegaConf.update(config, key, OverridesParser.create().parse_override(override).value())
+        except OmegaConfBaseException as error:  # as Hydra says it
+            raise ConfigCompositionException(f"Error merging override {override}") from error
     if name == "smallest_actor":
         plain: Any = OmegaConf.to_container(config, resolve=True)
         return SearchSettings(**plain.pop("search")), control_settings(plain)

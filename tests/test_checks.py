@@ -193,6 +193,15 @@ def test_a_whole_number_that_is_too_large_is_told_how_large_it_may_be():
         take(3_000_000_000)
 
 
+def test_a_rule_is_for_none_too_unless_the_annotation_names_it():
+    @checked(name=SOME, other=SOME, size=above(0))
+    def take(name: Any, other: str | None = None, size: int | None = None) -> None: ...
+
+    take("a", None, None)
+    with pytest.raises(ValueError, match="name must be not empty; got None"):
+        take(None)
+
+
 def test_a_rule_stands_for_a_predicate_and_its_words():
     check_setting("window", 3, POSITIVE_WHOLE)
     for value in (0, -1, 2.5, True, "3", None, float("nan")):

@@ -113,6 +113,10 @@ def test_splitmix64_has_the_published_numbers(state: int) -> None:
     assert [splitmix64(state + step * 0x9E3779B97F4A7C15) for step in range(3)] == published
 
 
+def test_splitmix64_has_the_same_numbers_for_numpys_integers() -> None:
+    assert [splitmix64(np.int64(state)) for state in (-2, 7)] == [splitmix64(state) for state in (-2, 7)]
+
+
 # --------------------------------------------------------------------------------------------------- global generators
 
 

@@ -74,7 +74,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["control.acrobot.begin", "control.acrobot.step", "control.pendulum.begin", "control.pendulum.step"], "PER_STEP"
     ),
-    **dict.fromkeys(["draw_categories", "log_tanh_slope"], "PER_STEP"),
+    **dict.fromkeys(["draw_categories", "log_tanh_slope", "acted"], "PER_STEP"),
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
     **dict.fromkeys(["IntegratedTanhNormal", "MultiCategorical"], "TORCH"),
     "DISTRIBUTIONS": "PLAIN",
@@ -696,7 +696,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "read_yaml": lambda: {"path": write_text("config.yaml", "a: 1")},
     "check_run_files": lambda: {"run_dir": run_folder()},
     "naming_file": lambda: {"path": "file"},
-    "rows_up_to": lambda: {"path": run_folder() / "csv", "frames": 10},
+    "rows_up_to": lambda: {"path": run_folder() / "metrics.csv", "frames": 10},
     "table_sum": lambda: {"columns": ["frames"], "rows": [["10"]]},
     "csv_rows": lambda: {"path": write_text("rows.csv", "a,b\n1,2\n")},
     "csv_lines": lambda: {"rows": [["a", "b"]]},

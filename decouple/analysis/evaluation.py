@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import SEED, at_least, checked
-from decouple.networks.fitting import evaluating
+from decouple.networks.fitting import acted, evaluating
 from decouple.seeding import rng_state, set_rng_state
 
 __all__ = ["episode_returns", "evaluate"]
@@ -54,7 +54,7 @@ def episode_returns(
     with torch.no_grad(), set_exploration_type(mode), evaluating(policy):
         step = env.reset()
         for _ in range(max_steps):
-            step, following = env.step_and_maybe_reset(policy(step))
+            step, following = env.step_and_maybe_reset(acted(policy, step))
             reward, done = (step["next", key].reshape(-1).cpu() for key in ("reward", "done"))
             returns += torch.where(running, reward.double(), 0.0)
             running &= ~done

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import PROBABILITY, SEED, at_least, check_setting, checked, positive_whole
-from decouple.networks.fitting import evaluating
+from decouple.networks.fitting import acted, evaluating
 
 __all__ = ["record_episodes"]
 
@@ -64,7 +64,7 @@ def record_episodes(
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM), evaluating(policy):
         state = env.reset()
         for step in range(max_steps):
-            transition, following = env.step_and_maybe_reset(policy(state))
+            transition, following = env.step_and_maybe_reset(acted(policy, state))
             drawn.see(step, transition.cpu())
             running = int(drawn.running.sum())
             if progress:

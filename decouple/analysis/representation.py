@@ -68,6 +68,11 @@ def block_outputs(
     """
     extra = [*model.policy.keys, *model.value.keys]
     check_setting("model", extra, lambda keys: not keys, "one whose branches read no further keys")
+    shape, known = tuple(observation.shape[1:]), model.example.get("observation")
+    takes = shape if known is None else tuple(known.shape)
+    check_setting("observation", shape, lambda given: given == takes, f"of the model's shape, (N, *{takes})")
+    kinds = observation.dtype, observation.is_floating_point()
+    check_setting("observation", kinds, lambda v: v[1] or v[0] == torch.uint8, "of floats, or uint8")
 
     def outputs(block: nn.Module, inputs: Tensor) -> Tensor:
         # Not around the yields: between them the caller's own gradient and training modes must hold, also where two
@@ -329,15 +334,17 @@ def perturbation_saliency(
         score: function from frames (B, C, H, W), of the frame's type, to (B, K), as logits or a value.
         frame: frame (C, H, W), uint8 or floating.
         stride: pixels between the positions tried.
-        sigma: standard deviation of the blur, and of the mask that limits it, in pixels.
+        sigma: standard deviation of the blur, and of the mask that limits it, in pixels, at most the frame's larger
+            side.
         batch_size: frames in a call of `score`.
 
     Returns:
         The saliency map (H, W), at least 0, interpolated linearly between the positions tried.
     """
     check_setting("frame", frame.ndim, lambda axes: axes == 3, "of three axes, (C, H, W)")
-    check_setting("sigma", sigma, lambda pixels: pixels > 0, "positive")
     height, width = frame.shape[-2:]
+    side = max(height, width)
+    check_setting("sigma", sigma, lambda v: 0 < v <= side, f"positive and at most {side}, the frame's larger side")
     image = frame.double()
     blurred = _blur(image, sigma)
     rows, columns = torch.arange(height).double(), torch.arange(width).double()

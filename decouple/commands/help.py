@@ -72,13 +72,15 @@ def help_text(command: str, width: int | None = None) -> str:
 
     Args:
         command: the command's module in this room, as `smallest_actor`.
-        width: columns of the text; None: the terminal's.
+        width: columns of the text, 20 to 1000; None: the terminal's.
 
     Raises:
-        ValueError: no such command.
+        ValueError: no such command, or a width out of range.
     """
-    if command not in PARTS:
+    if not isinstance(command, str) or command not in PARTS:
         raise ValueError(f"command must be one of {', '.join(PARTS)}; got {command!r}")
+    if width is not None and (type(width) is not int or not 20 <= width <= 1000):  # no `checked`: it imports PyTorch
+        raise ValueError(f"width must be a whole number in [20, 1000], or None; got {width!r}")
     width = width or min(120, shutil.get_terminal_size((100, 24)).columns)
     lines = [f"usage: {command.replace('_', '-')} [setting=value ...]", ""]
     pages = PAGES.get(command, {})

@@ -60,5 +60,13 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
         node = OmegaConf.structured(dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own)
         OmegaConf.set_struct(node.env_kwargs, False)  # any key may be set there
         ConfigStore.instance().store(group="algorithm", name=name, node=node, package="_global_")
-    OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
+    OmegaConf.register_new_resolver("sizes", _sizes_in_path, replace=True)
     register_task_names()
+
+
+def _sizes_in_path(sizes: Any) -> str:
+    """`sizes_name`; the text of what are no sizes, which the settings' own check refuses by the setting's name."""
+    try:
+        return sizes_name(sizes)
+    except ValueError:
+        return str(sizes)

@@ -32,7 +32,7 @@ from tensordict.nn import (
 from torch import nn
 from torchrl.data import Bounded, TensorSpec
 
-from decouple.checks import at_least, checked
+from decouple.checks import SOME, at_least, checked
 from decouple.networks.fitting import example_inputs
 from decouple.networks.heads import (
     ActionUnit,
@@ -48,7 +48,7 @@ from decouple.networks.separation import SeparatedNetwork, part, separate
 __all__ = ["ActorQValue", "actor_qvalue"]
 
 
-@checked(policy_gain=at_least(0), value_gain=at_least(0))
+@checked(observation_key=SOME, policy_gain=at_least(0), value_gain=at_least(0))
 def actor_qvalue(
     network: SeparatedNetwork,
     action_spec: TensorSpec,

@@ -21,14 +21,14 @@ from torch import nn
 from torchrl.data import TensorSpec
 from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor, ValueOperator
 
-from decouple.checks import at_least, checked
+from decouple.checks import SOME, at_least, checked
 from decouple.networks.heads import ActionSpace, Head, stochastic_head, unbounded
 from decouple.networks.separation import SeparatedNetwork, part
 
 __all__ = ["ActorValue", "actor_value"]
 
 
-@checked(policy_gain=at_least(0), value_gain=at_least(0))
+@checked(observation_key=SOME, policy_gain=at_least(0), value_gain=at_least(0))
 def actor_value(
     network: SeparatedNetwork,
     action_spec: TensorSpec,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decouple.checks import Must, all_of, at_least, checked
+from decouple.checks import Must, all_of, at_least, check_setting, checked
 
 __all__ = ["Concatenate", "impala_blocks", "mlp_blocks", "nature_blocks"]
 
@@ -79,6 +79,11 @@ def impala_blocks(
     _check_extra(extra_features)
     if attention_from is not None and not 0 <= attention_from <= len(channels):
         raise ValueError(f"attention_from must lie in [0, {len(channels)}], the number of stages; got {attention_from}")
+    reads = [shape[0], *channels]  # channels that each stage reads
+    if attention_from is not None and attention_from < len(channels):
+        least = min(reads[attention_from:])
+        says = f"in [1, {least}], the layer's channels from stage attention_from={attention_from} on"
+        check_setting("attention_reduction", attention_reduction, lambda by: by <= least, says)
     blocks: list[nn.Module] = []
     for index, out_channels in enumerate(channels):
         reduction = attention_reduction if attention_from is not None and index >= attention_from else None

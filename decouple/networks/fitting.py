@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from decouple.checks import Must, checked
 
-__all__ = ["check_fit", "evaluating", "example_inputs"]
+__all__ = ["acted", "check_fit", "evaluating", "example_inputs"]
 
 
 SEPARATED = Must(
@@ -153,6 +154,18 @@ def example_inputs(
         key: tensor[None].to(like.device, like.dtype if cast and tensor.is_floating_point() else tensor.dtype)
         for key, tensor in tensors.items()
     }
+
+
+def acted(policy: nn.Module, step: TensorDictBase) -> TensorDictBase:
+    """The step with the policy's action; ValueError, naming the policy, for a module that does not write one."""
+    says = f"policy must be a module that reads a TensorDict and writes action; got a {type(policy).__name__}"
+    try:
+        found = policy(step)
+    except (TypeError, AttributeError) as error:  # as of a layer, which takes a tensor
+        raise ValueError(f"{says}: {error}") from error
+    if not isinstance(found, TensorDictBase) or found.get("action", None) is None:
+        raise ValueError(says)
+    return found
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def stack(models: Sequence[Network]) -> Network:
     return _stacked(copy.deepcopy(models[0]), models, "model")  # pyright: ignore[reportReturnType]
 
 
-@checked()
+@checked(models=SOME)
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
     """Copy each seed's parameters in place into the models that `stack` was given, or into models of their kind."""
     together = dict(stacked.named_parameters())

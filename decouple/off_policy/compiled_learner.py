@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import checked
+from decouple.checks import SOME, checked
 from decouple.compiled import memory as copies
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import AgentShape, Layer, Tables
@@ -36,7 +36,7 @@ from decouple.seeding import SeedNoise
 __all__ = ["CompiledLearner", "not_compiled"]
 
 
-@checked()
+@checked(models=SOME)
 def not_compiled(models: Sequence[ActorQValue]) -> str | None:
     """Why these agents cannot learn by kernels, for a message; None where they can.
 

@@ -20,7 +20,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import ANY_NUMBER, checked
+from decouple.checks import SEED, checked, distinct
 from decouple.networks.heads import action_space
 from decouple.off_policy.learners import TrainedAgents
 from decouple.off_policy.replay import Replay, Transition, Widths
@@ -44,7 +44,7 @@ def replay_for(env: EnvBase, learner: TrainedAgents, path: str | Path | None = N
     return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)
 
 
-@checked(seeds=ANY_NUMBER)
+@checked(seeds=distinct(SEED))
 def train_off_policy(
     env: EnvBase,
     learner: TrainedAgents,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import PROBABILITY, axes, checked
+from decouple.checks import PROBABILITY, axes, check_setting, checked
 from decouple.off_policy.learners import OffPolicyLearner
 from decouple.seeding import SeedNoise
 
@@ -40,6 +40,12 @@ def discounted_returns(reward: Tensor, bonus: Tensor, last: Tensor, lengths: Ten
     Returns:
         Returns (T, *B); after an episode's end they have no meaning.
     """
+    steps, one = tuple(reward.shape), tuple(reward.shape[1:])
+    for name, given, shape, says in (
+        *(("bonus", bonus, steps, "reward's shape"), ("last", last, one, "reward's shape without its first axis")),
+        ("lengths", lengths, one, "reward's shape without its first axis"),
+    ):
+        check_setting(name, tuple(given.shape), lambda found, shape=shape: found == shape, f"of {says}, {shape}")
     return _discounted_returns(reward, bonus, last, lengths, gamma)
 
 

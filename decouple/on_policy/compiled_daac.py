@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decouple.checks import ANY_NUMBER, check_setting, checked
+from decouple.checks import SEED, all_of, check_setting, checked
 from decouple.compiled.memory import CRITIC_MEAN, CRITIC_SQUARE, POLICY_MEAN, POLICY_SQUARE
 from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.algorithms.daac import daac_phases
@@ -24,7 +24,7 @@ from decouple.on_policy.settings import OnPolicySettings
 __all__ = ["compiled_daac_phases"]
 
 
-@checked(seeds=ANY_NUMBER)
+@checked(seeds=all_of(SEED))
 def compiled_daac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[int]) -> list[CompiledPhase]:
     """DAAC's policy phase and its value phase of a stacked model, compiled, on the same agents in memory.
 

@@ -24,7 +24,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, check_fields, check_setting, checked
+from decouple.checks import POSITIVE_WHOLE, Must, check_fields, check_setting, checked
 from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
@@ -107,7 +107,8 @@ class Phase:
     _graph: Captured | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, max_grad_norm=ANY_NUMBER)
+        losses = Must(lambda loss: isinstance(loss, nn.Module) or len(loss), "a module, or several: not empty")
+        check_fields(self, loss=losses)
         for name in ("epochs", "every", "minibatches"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):

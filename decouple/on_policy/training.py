@@ -23,7 +23,7 @@ from torchrl.collectors import Collector
 from torchrl.data import Bounded, Categorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import ANY_NUMBER, check_setting, checked
+from decouple.checks import SEED, SOME, all_of, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.heads import action_space
 from decouple.on_policy.agents import Agents, check_agents, draw_agents
@@ -42,7 +42,7 @@ from decouple.seeding import SeedNoise, rng_state, set_rng_state
 __all__ = ["train_on_policy"]
 
 
-@checked(seeds=ANY_NUMBER)
+@checked(phases=SOME, seeds=all_of(SEED))
 def train_on_policy(
     env: EnvBase,
     model: ActorValue,

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from decouple.checks import at_least, check_setting, checked
+from decouple.checks import A_FILE, TEXTS_BY_NAME, at_least, check_setting, checked
 from decouple.runs.files import naming_file
 from decouple.runs.metrics import check_run_files, read_table, rows_up_to, table_sum
 from decouple.runs.rules import rule_text
@@ -75,10 +75,13 @@ def save_checkpoint(
         TypeError: `state` is not a dict, or holds a value that `load_checkpoint` would refuse; the message says where.
         OSError: the disk is full or the folder cannot be written; the file under `path` is unchanged.
     """
-    check_setting("path", path, lambda v: isinstance(v, str | os.PathLike), "a path")
-    check_setting("record", record, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
+    check_setting("path", path, A_FILE)
+    if record is not None:
+        check_setting("record", record, TEXTS_BY_NAME)
     if not isinstance(state, dict):
         raise TypeError(f"state must be a dict; got {type(state).__name__}")
+    if not all(isinstance(name, str) for name in state):
+        raise TypeError(f"state must have strings as keys; got {list(state)}")
     _check_plain(state, "state")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

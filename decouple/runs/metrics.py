@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import at_least, checked
+from decouple.checks import SOME, at_least, check_setting, checked
 from decouple.runs.files import append_whole, csv_lines, file_text, naming_file, read_json, read_yaml, replace_file
 
 __all__ = [
@@ -112,9 +112,11 @@ def rows_up_to(path: Path, frames: int) -> tuple[list[str], list[list[str]]]:
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
-@checked()
+@checked(columns=SOME)
 def table_sum(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """SHA-256 of a table without its time columns (`time/...`), so that a repeated run has the same."""
+    says = f"rows of a cell for each of the {len(columns)} columns"
+    check_setting("rows", rows, lambda found: all(len(row) == len(columns) for row in found), says)
     return _summed(columns, rows).hexdigest()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from decouple.checks import Must, checked, has
+from decouple.checks import Must, at_least, checked, has
 from decouple.runs.settings import defaults_of, flat
 from decouple.version import VERSION, written_by
 
@@ -146,7 +146,7 @@ def outdated(rules: Mapping[str, int], settings: Mapping[str, Any], unit_actions
     ]
 
 
-@checked()
+@checked(there=at_least(1), here=at_least(1))
 def rule_text(name: str, there: int | None, here: int | None) -> str:
     """A sentence with a rule's version in a file (`there`) and in this program (`here`); None: version 1."""
     now = f" ({RULES[name].now})" if name in RULES else ""

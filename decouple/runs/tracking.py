@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import yaml
 
-from decouple.checks import check_setting, check_switches
+from decouple.checks import INT32_MAX, TEXTS_BY_NAME, check_setting, check_switches, shown
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import json_bytes, read_json, replace_file
 from decouple.runs.locks import FileLock, lock_folder
@@ -103,6 +103,7 @@ class Tracker:
             check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
         check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
+        check_setting("project", project, lambda v: isinstance(v, str), "a string")
         check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
         if resume_frames is not None:
             _check_count("resume_frames", resume_frames, at_least=0)
@@ -189,7 +190,8 @@ class Tracker:
             result: name -> number; None and numbers that are not finite are written as null.
             failed: name of each failed agent, as `seed1`, -> the reason; written under `failed`.
         """
-        check_setting("failed", failed, lambda v: v is None or isinstance(v, Mapping), "a mapping or None")
+        if failed is not None:
+            check_setting("failed", failed, TEXTS_BY_NAME)
         check_setting("result", result, lambda v: isinstance(v, Mapping), "a mapping of names to numbers")
         row: dict[str, Any] = {}
         for key, value in result.items():
@@ -257,17 +259,18 @@ def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def _check_count(argument: str, value: int, *, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or getattr(value, "ndim", 0):
+    array = hasattr(value, "__len__")  # NumPy's integers have none
+    if isinstance(value, bool | type) or not isinstance(value, SupportsIndex) or array:
         raise TypeError(f"{argument} must be a whole number of frames; got {value!r}")
-    if value < at_least:
-        raise ValueError(f"{argument} must be at least {at_least}; got {value}")
+    if not at_least <= value <= INT32_MAX:
+        bound = f"at least {at_least}" if value < at_least else f"at most {INT32_MAX:,}"
+        raise ValueError(f"{argument} must be {bound}; got {value}")
 
 
 def _check_mappings(config: Any, facts: Any) -> None:
-    if not isinstance(config, Mapping):
-        raise TypeError(f"config must be a mapping of settings; got {type(config).__name__}")
-    given = facts.items() if isinstance(facts, Mapping) else [(facts,)] * (facts is not None)
-    if not all(isinstance(text, str) for item in given for text in item):
+    if not isinstance(config, Mapping) or not all(isinstance(name, str) for name in config):
+        raise TypeError(f"config must be a mapping of settings by name; got {shown(config)}")
+    if facts is not None and not TEXTS_BY_NAME.allowed(facts):
         raise TypeError(f"facts must map strings to strings; got {facts!r}")
 
 

@@ -89,6 +89,12 @@ def test_the_deterministic_policy_takes_the_mode_and_the_stochastic_one_samples(
     assert abs(share - 1 / 3) < 4 * (1 / 3 * 2 / 3 / steps.sum()).sqrt()
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(2, 2), nn.Identity(), nn.Tanh()])
+def test_a_module_that_does_not_act_is_refused_by_name(layer: nn.Module):
+    with pytest.raises(ValueError, match=f"policy must be .* and writes action; got a {type(layer).__name__}"):
+        episode_returns(Countdown(2), layer)
+
+
 def test_an_episode_that_does_not_end_is_an_error_and_not_cut():
     assert episode_returns(Countdown(3), policy(), max_steps=4).tolist() == [2, 6, 12]
     with pytest.raises(RuntimeError, match="1 of 3 episodes did not end within max_steps=3"):

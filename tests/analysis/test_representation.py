@@ -65,6 +65,8 @@ def test_a_branch_that_reads_further_keys_is_refused():
         list(block_outputs(agent, torch.zeros(2, 3)))
     with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
         list(block_outputs(model(2), torch.zeros(2, 3), batch_size=0))
+    with pytest.raises(ValueError, match="observation must be of the model's shape, "):
+        list(block_outputs(model(2), torch.zeros(2, 2)))
 
 
 # --- CKA and rank

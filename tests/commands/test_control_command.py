@@ -61,6 +61,13 @@ def test_a_task_without_a_page_composes_by_its_name(task):
     assert settings.run_dir == f"runs/control/{task}/td3/actor400x300_critic400x300_kfull/seeds0_1"
 
 
+@pytest.mark.parametrize("name", ["actor", "critic"])
+@pytest.mark.parametrize("sizes", ["[0]", "[[1]]", "[x]"])
+def test_sizes_that_are_none_are_refused_by_the_settings_name_and_not_the_folders(name, sizes):
+    with pytest.raises(Exception, match=rf"\b{name}\b"):
+        composed(f"{name}={sizes}")
+
+
 def test_departures_are_of_tasks_and_algorithms_that_exist():
     departures = {file.stem for file in (CONFIGS / "departures").glob("*.yaml")}
     assert departures <= {f"{task}_{algorithm}" for task in TASKS for algorithm in CONTROL_ALGORITHMS}

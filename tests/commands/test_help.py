@@ -45,6 +45,12 @@ def test_help_has_every_setting_with_its_default_and_a_sentence(command):
             assert len(says[found].strip()) >= 8, found
 
 
+@pytest.mark.parametrize("width", [0, 19, 1001, 80.0, True, "80"])
+def test_a_width_that_no_text_fits_is_refused(width):
+    with pytest.raises(ValueError, match="width must be a whole number in"):
+        help_text("control", width)
+
+
 def test_settings_that_have_no_literal_default_are_few():
     shown = [line.strip() for command in PARTS for line in help_text(command).splitlines()]
     assert {line for line in shown if line.endswith("=...")} == {"algorithms=...", "search.sizes=..."}

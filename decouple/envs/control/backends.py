@@ -286,7 +286,7 @@ def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, s
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options
     if backend == "batched" and not has_rules:
-        tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own"
+        tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own (env_kwargs)"
         raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
     if backend == "envpool":
         if task.simulator != "mujoco":

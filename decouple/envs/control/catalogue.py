@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from decouple.checks import checked
 from decouple.envs.control.making import Task
 
 __all__ = ["TASKS", "did_you_mean", "find_task", "is_outside_name"]
@@ -33,11 +34,13 @@ SAYS = (
 )
 
 
+@checked()
 def is_outside_name(name: str) -> bool:
     """Whether a name has the form of one of Gymnasium's ids, or of a module with a task of its own."""
     return ":" in name or re.search(r"-v\d", name) is not None
 
 
+@checked()
 def find_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """Find a task by its name, its id, or its module and function.
 

@@ -348,8 +348,8 @@ def games_env(
     if num_envs % agents:
         raise ValueError(f"num_envs must be a multiple of {agents}, the agents of one game of {name}; got {num_envs}")
     forms = ACTION_FORMS if name == "foodcollector" else ()
-    if action_form not in (None, *forms):
-        raise ValueError(f"action_form of {name} must be {' or '.join((*forms, 'None'))}; got {action_form!r}")
+    of_game = f"{' or '.join((*forms, 'None'))} for {name}"
+    check_setting("action_form", action_form, lambda form: form in (None, *forms), of_game)
     flags = {"scale_observations": scale_observations, "scale_rewards": scale_rewards, "check_actions": check_actions}
     check_switches(**flags)
     frame_skip = check_integer("frame_skip", frame_skip, 1, INT32_MAX)

@@ -180,6 +180,8 @@ class FoodCollector:
         """``others``: streams of agents 1 to 4; by default each reset seeds them by four numbers of ``stream``."""
         if action_form not in ACTION_FORMS:
             raise ValueError(f"action_form must be one of {', '.join(ACTION_FORMS)}; got {action_form!r}")
+        if others is not None and len(others) != NUM_AGENTS - 1:
+            raise ValueError(f"others must be {NUM_AGENTS - 1} streams, or None; got {len(others)}")
         self.action_form, self.stream, self.others = action_form, stream, others
         self.position, self.velocity = np.zeros((NUM_AGENTS, 2)), np.zeros((NUM_AGENTS, 2))
         self.heading = HEADINGS[np.zeros(NUM_AGENTS, dtype=int)]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from decouple.checks import Must, checked
+from decouple.checks import Must, axes, checked
 from decouple.seeding import FIRST, GAMMA, SECOND, splitmix64
 
 __all__ = ["Stream", "Streams", "stream_seed"]
@@ -79,7 +79,7 @@ class Streams:
         state: whole state, int64 (B,), with the bits of ``Stream.state``; changed in place.
     """
 
-    @checked()
+    @checked(seeds=axes(1, kind="integer"))
     def __init__(self, seeds: Tensor) -> None:
         """``seeds``: int64 (B,); copied."""
         if seeds.dtype != torch.int64 or seeds.ndim != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decouple.checks import INT32_MAX, check_integer
+from decouple.checks import INT32_MAX, check_integer, check_setting, one_of
 
 __all__ = [
     "EXPLORATION_LEVELS",
@@ -36,7 +36,7 @@ EXPLORATION_LEVELS = {  # the hard level of each game that its authors chose for
 
 def distribution_modes(game: str) -> tuple[str, ...]:
     """The distribution modes of ``game``: easy and hard, for some games also extreme, memory and exploration."""
-    _check_choice("game", game, GAMES)
+    check_setting("game", game, one_of(*GAMES))
     games_of = {"extreme": EXTREME_GAMES, "memory": MEMORY_GAMES, "exploration": EXPLORATION_LEVELS}
     return ("easy", "hard", *(mode for mode, games in games_of.items() if game in games))
 
@@ -53,16 +53,13 @@ def level_options(game: str, distribution_mode: str, num_levels: int, start_leve
     Raises:
         ValueError: an argument outside its range.
     """
-    _check_choice("distribution_mode", distribution_mode, distribution_modes(game))
+    check_setting("distribution_mode", distribution_mode, one_of(*distribution_modes(game)))
     num_levels = check_integer("num_levels", num_levels, 0, INT32_MAX)
-    start_level = check_integer("start_level", start_level, 0, INT32_MAX - num_levels if num_levels else 0)
+    start_level = check_integer("start_level", start_level, 0, INT32_MAX - num_levels)
+    if start_level and not num_levels:
+        raise ValueError(f"start_level must be 0 with num_levels 0, which stands for all levels; got {start_level}")
     if distribution_mode == "exploration":
         if num_levels:
             raise ValueError(f"num_levels must be 0 with distribution_mode exploration; got {num_levels}")
         distribution_mode, num_levels, start_level = "hard", 1, EXPLORATION_LEVELS[game]
     return {"num_levels": num_levels, "start_level": start_level, "distribution_mode": distribution_mode}
-
-
-def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

@@ -52,6 +52,7 @@ class AgentActions:
 
     def __post_init__(self) -> None:
         check_fields(self, continuous=at_least(0), branches=all_of(at_least(1)))
+        object.__setattr__(self, "branches", tuple(self.branches))  # a list serves as well
         if not self.continuous and not self.branches:
             raise ValueError("continuous and branches must not both be empty: the build's agents must have actions")
         if self.continuous and any(choices != 2 for choices in self.branches):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torchrl.envs import EnvBase
 
-from decouple.checks import check_setting, checked
+from decouple.checks import SEED, check_setting, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
@@ -217,7 +217,7 @@ def make_model(config: ControlSettings, env: EnvBase) -> ActorValue | ActorQValu
     return algorithm_of(config).make_model(config, env)
 
 
-@checked()
+@checked(seed=SEED)
 def seeded_model(config: ControlSettings, env: EnvBase, seed: int) -> Any:
     """One agent's model, initialised from this seed alone, whatever other agents there are."""
     torch.manual_seed(seed)

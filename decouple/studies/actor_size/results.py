@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, SOME, all_of, at_least, check_setting, checked, one_of
+from decouple.checks import ANY_NUMBER, SEED, all_of, at_least, check_setting, checked, distinct, one_of
 from decouple.runs.files import csv_lines, markdown_lines, read_json
 from decouple.runs.metrics import read_metrics, read_result
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
@@ -146,10 +146,11 @@ class SizeStudy:
         counts = {cell.critic: len(self.beside(cell.critic)) for cell in self.cells}
         return max((critic for critic, count in counts.items() if count > 1), key=lambda c: counts[c], default=None)
 
-    @checked()
+    @checked(critic=all_of(at_least(1)))
     def beside(self, critic: Size | None) -> list[SizeCell]:
-        """The cells with this critic."""
-        return [cell for cell in self.cells if cell.critic == critic]
+        """The cells with this critic; none for None, the critic of a study that keeps no critic."""
+        size = None if critic is None else tuple(critic)
+        return [cell for cell in self.cells if cell.critic == size]
 
     def missing(self) -> list[str]:
         """Sentences on what is missing in the pictures and in the table."""
@@ -229,7 +230,7 @@ def size_order(size: Sequence[int]) -> int:
     return sum(a * b for a, b in pairwise((1, *size, 1)))
 
 
-@checked(seeds=SOME)
+@checked(seeds=distinct(SEED))
 def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[int, float]:
     """The largest return that each seed reached in training, as Table I has it for SAC on Food Collector (footnote d).
 

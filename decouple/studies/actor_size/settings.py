@@ -20,6 +20,7 @@ from torch import nn
 from decouple.checks import (
     POSITIVE_WHOLE,
     PROBABILITY,
+    all_of,
     at_least,
     check_fields,
     check_setting,
@@ -141,7 +142,7 @@ class ControlSettings:
         return self.num_envs * getattr(self.learning, "rollout_steps", 1)
 
 
-@checked()
+@checked(sizes=all_of(at_least(1)))
 def sizes_name(sizes: Sequence[int]) -> str:
     """Hidden layers as a name: `16x16`; `linear` where there are none, and `1` is one hidden layer of one unit."""
     return "x".join(map(str, sizes)) or "linear"

@@ -35,16 +35,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import ANY_NUMBER, Must, above, all_of, at_least, check_fields, checked
+from decouple.checks import A_FILE, ANY_NUMBER, above, all_of, at_least, check_fields, check_seeds, checked
 from decouple.runs.locks import FileLock
 from decouple.version import VERSION
 
 __all__ = ["Batch", "Cell", "CellStore"]
 
 _FORMAT = 2
-_SEEDS = Must(
-    lambda seeds: isinstance(seeds, Iterator) or (len(seeds) and min(seeds) >= 0), "not empty, and none below 0"
-)
 _TABLES = """
 CREATE TABLE cells (
     id INTEGER PRIMARY KEY, task TEXT, algorithm TEXT, settings TEXT, actor TEXT, critic TEXT,
@@ -79,6 +76,8 @@ class Cell:
 
     def __post_init__(self) -> None:
         check_fields(self, actor=all_of(at_least(1)), critic=all_of(at_least(1)))
+        for name in ("actor", "critic"):  # a list serves as well, for an equal cell with an equal hash
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class CellStore:
             method may raise it.
     """
 
-    @checked(lease=above(0))
+    @checked(path=A_FILE, lease=above(0))
     def __init__(self, path: str | os.PathLike[str], *, lease: float = 300.0) -> None:
         if not lease > 0:
             raise ValueError(f"lease must be positive, in seconds; got {lease!r}")
@@ -133,7 +132,7 @@ class CellStore:
         if found > _FORMAT:
             raise ValueError(f"{path} is in format {found}, and this version of decouple reads format {_FORMAT}")
 
-    @checked(seeds=_SEEDS)
+    @checked()
     def claim(self, cell: Cell, seeds: Iterable[int], folder: str) -> Batch | None:
         """Claim those of the seeds that have no result and no living worker; None where there are none.
 
@@ -141,9 +140,10 @@ class CellStore:
         their own, as many as are consecutive.
 
         Args:
-            cell, seeds: the cell, and the seeds that are wanted.
+            cell, seeds: the cell, and the seeds that are wanted, at least one and none twice.
             folder: folder of the cell's runs, relative to the store's, so that both can be moved together.
         """
+        seeds = check_seeds(list(seeds))
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?)", [*_row(cell), VERSION])
             number = self._number(db, cell)

@@ -66,7 +66,7 @@ TABLE_ROWS = all_of(has("task", "algorithm", "source", *COLUMNS))
 HEADS = "task", "", "threshold", "baseline", "symmetric", "actor", "parameters", "beside critic", "return"
 
 
-@checked()
+@checked(seconds=at_least(0))
 def search_record(
     found: SmallestActor,
     parameters: Mapping[tuple[int, ...], int],
@@ -160,10 +160,15 @@ def relative_sizes(
     if row["actor_size"] is None:
         return math.nan, math.nan
     if row["source"] == "paper":
-        symmetric, actor, baseline = (
-            (parameters or {}).get(row[name], math.nan) for name in ("symmetric_size", "actor_size", "baseline_size")
-        )
+        names = "symmetric_size", "actor_size", "baseline_size"
+        sizes = [row[name] for name in names]
+        of_sizes = f"with tuples of sizes or None in {', '.join(names)}"
+        check_setting("row", sizes, lambda found: all(v is None or isinstance(v, tuple) for v in found), of_sizes)
+        symmetric, actor, baseline = ((parameters or {}).get(size, math.nan) for size in sizes)
         return symmetric / baseline, actor / baseline
+    reductions = row["baseline_reduction_percent"], row["reduction_percent"]
+    says = "with numbers in baseline_reduction_percent and reduction_percent"
+    check_setting("row", reductions, lambda found: all(isinstance(v, int | float) for v in found), says)
     share = 1 - row["baseline_reduction_percent"] / 100
     return share / (1 - row["reduction_percent"] / 100), share
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from decouple.checks import checked
+from decouple.checks import A_FILE, checked
 from decouple.runs.files import replace_file
 
 __all__ = ["HTMLTable", "Picture", "Section", "write_page"]
@@ -63,7 +63,7 @@ class Section:
     lead: str | None = field(default=None)  # highlighted paragraph, before all others
 
 
-@checked()
+@checked(path=A_FILE)
 def write_page(path: str | os.PathLike[str], title: str, sections: Sequence[Section], introduction: str = "") -> Path:
     """Write the page; the file is replaced as a whole. All text is shown as it is, none of it read as HTML.
 

@@ -264,8 +264,8 @@ def _check_distinct(variant: str, game: str, runs: Sequence[Run]) -> None:
     for run in runs:
         if run.seed in seen:
             raise ValueError(
-                f"a run must be there once: {variant} on {game}, seed {run.seed}, is in {seen[run.seed].folder} and in "
-                f"{run.folder}; leave one of them out of runs"
+                f"runs must each be there once: {variant} on {game}, seed {run.seed}, is in {seen[run.seed].folder} "
+                f"and in {run.folder}; leave one of them out of runs"
             )
         seen[run.seed] = run
 

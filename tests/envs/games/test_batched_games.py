@@ -308,9 +308,9 @@ BAD_ARGUMENTS = [
     ({"name": "foodcollector", "num_envs": 6}, r"num_envs must be a multiple of 5, .* of foodcollector; got 6"),
     (
         {"name": "foodcollector", "num_envs": 5, "action_form": "box"},
-        r"must be box4 or hybrid or discrete or None; got",
+        r"action_form must be box4 or hybrid or discrete or None for foodcollector; got",
     ),
-    ({"action_form": "box4"}, r"action_form of pong must be None; got 'box4'"),
+    ({"action_form": "box4"}, "action_form must be None for pong; got 'box4'"),
     ({"max_episode_steps": 0}, r"max_episode_steps must be an integer in \[1, 2147483647\]; got 0"),
     ({"frame_skip": 1.5}, r"frame_skip must be an integer in \[1, 2147483647\]; got 1.5"),
     ({"scale_rewards": 2}, r"scale_rewards must be True or False; got 2"),

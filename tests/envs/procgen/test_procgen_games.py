@@ -626,7 +626,7 @@ BAD_ARGUMENTS = [
     ({"game": "pong"}, r"game must be one of bigfish, .*; got 'pong'"),
     ({"num_envs": 0}, r"num_envs must be an integer in \[1, 2147483647\]; got 0"),
     ({"num_levels": -1}, r"num_levels must be an integer in \[0, .*; got -1"),
-    ({"start_level": 5}, r"start_level must be an integer in \[0, 0\]; got 5"),
+    ({"start_level": 5}, "start_level must be 0 with num_levels 0, .*; got 5"),
     ({"num_levels": 10, "start_level": 2**31 - 5}, r"start_level must be an integer in \[0, 2147483637\]"),
     ({"distribution_mode": "extreme"}, r"distribution_mode must be one of easy, hard, exploration; got 'extreme'"),
     ({"distribution_mode": "exploration", "num_levels": 5}, r"num_levels must be 0 with .* exploration; got 5"),

@@ -77,7 +77,8 @@ def test_continuous_actions_alone_stay_as_they_are():
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
 def test_what_goes_to_discrete_branches_comes_back(branches: list[int], data: st.DataObject):
-    form = AgentActions(0, tuple(branches))
+    form = AgentActions(0, list(branches))
+    assert form == AgentActions(0, tuple(branches)) and hash(form)
     ours = np.array(data.draw(st.lists(st.integers(0, int(np.prod(branches)) - 1), min_size=1, max_size=5)))
     continuous, discrete = form.to_unity(ours)
     assert (discrete >= 0).all() and (discrete < branches).all()

@@ -97,6 +97,20 @@ def test_cells_that_differ_in_anything_are_apart(store):
     assert [store.returns(cell)[0] for cell in (CELL, *others)] == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_a_cell_of_lists_is_the_same_cell(store):
+    same = Cell("pendulum", "td3", '{"gamma": 0.98}', [4, 4], [16, 16])
+    assert same == CELL and {same, CELL} == {CELL}
+    store.finish(store.claim(CELL, [0], "x"), {0: 1.5})
+    assert store.returns(same) == {0: 1.5}
+
+
+def test_seeds_are_claimed_once_each(store):
+    for seeds in ([0, 0], [], [-1], iter([1, 1])):
+        with pytest.raises(ValueError, match="seeds"):
+            store.claim(CELL, seeds, "x")
+    assert store.cells() == []
+
+
 def test_added_seeds_are_a_batch_of_their_own_and_what_is_done_or_claimed_is_not_taken_again(store):
     store.finish(store.claim(CELL, range(2, 4), "x"), {2: 0.0, 3: 0.0})
     claims = [store.claim(CELL, range(8), "x") for _ in range(3)]
