@@ -28,6 +28,7 @@ from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, check_fields, check_sett
 from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.runs.learning_rates import anneal
 from decouple.runs.performance import Performance, autocast
 from decouple.seeding import SeedNoise
 
@@ -132,9 +133,10 @@ class Phase:
     def load_state_dict(self, state: Mapping) -> None:
         for loss, loss_state in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(loss_state)
-        ways = ("fused", "foreach", "capturable")  # Adam's implementation is this device's, not the saved one
+        # Adam's implementation is this device's, not the saved one; so is a learning rate in a tensor.
+        ways = ("fused", "foreach", "capturable")
         groups = [
-            {**saved, **{way: own[way] for way in ways if way in own}}
+            {**saved, **{key: own[key] for key in own if key in ways or (key == "lr" and isinstance(own[key], Tensor))}}
             for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
         ]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
@@ -159,6 +161,11 @@ class Phase:
     def capture(self, on: bool) -> None:
         """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped."""
         self.captured, self._kept, self._graph = on, None, None
+
+    def anneal(self, left: float) -> None:
+        """Set scheduled learning rates for a share `left` of the training still to come."""
+        for phase in (self, self.adversary) if self.adversary else (self,):
+            anneal(phase.optimizer, left)
 
     def run(
         self,

@@ -119,14 +119,13 @@ def train_on_policy(
     run.begin(state)
     if not state:
         save()  # from here on the folder tells which run it belongs to
-    iterations = -(-settings.total_frames // run.frames)
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
-        while run.iteration < iterations:
+        while run.iteration < run.iterations:
             metrics = run.iterate(progress)
             clip_watch.see(metrics)
-            last = run.iteration + 1 == iterations
+            last = run.iteration + 1 == run.iterations
             if evaluate and (run.iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(run.iteration)
             run.iteration += 1
@@ -150,7 +149,7 @@ class _Run:
         failed: record of the agents that have failed.
 
     Attributes:
-        iteration: iterations done.
+        iteration, iterations: iterations done, and those of the whole run.
         frames: frames of one agent in an iteration.
     """
 
@@ -167,6 +166,7 @@ class _Run:
         self.env, self.model, self.phases, self.settings = env, model, phases, settings
         self.agents, self.how, self.failed = agents, how, failed
         self.frames = env.batch_size[-1] * settings.rollout_steps
+        self.iterations = -(-settings.total_frames // self.frames)
         self.iteration = 0
 
     def begin(self, state: Mapping | None) -> None:
@@ -243,6 +243,10 @@ class _Run:
         """Run the phases that are due on a flat rollout; return each phase's name and metrics."""
         learning = {"micro_batch": self.how.micro_batch, "precision": self.how.precision, "progress": progress}
         due = [phase for phase in self.phases if self.iteration % phase.every == 0]
+        left = 1 - self.iteration / self.iterations
+        for phase in due:
+            if isinstance(phase, Phase | CompiledPhase):
+                phase.anneal(left)
         found = [(phase.name, phase.run(batch, self.agents.shuffle, **learning)) for phase in due]
         by = f"by frame {(self.iteration + 1) * self.frames:,}"
         for _, of_phase in found:

@@ -71,7 +71,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
     both_features = TensorDictSequential(features, _PartnerFeatures(features))
     adversary = Phase(
         loss=of_classifier,
-        optimizer=adam(classifier.parameters(), settings),
+        optimizer=adam(model, classifier.parameters(), settings),
         max_grad_norm=settings.max_grad_norm,
         features=both_features,
         train_features=False,
@@ -81,6 +81,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
     if seeds is not None:
         pairing = {"draw": lambda batch, shuffle: _add_own_partners(batch, features.in_keys, shuffle)}
     policy = policy_phase(
+        model,
         losses,
         both_features,
         parameters,

@@ -74,6 +74,11 @@ class TRPOSettings(OnPolicySettings):
         _check_trpo(self.delta, self.damping, self.cg_iters, self.backtrack_iters, self.backtrack_coeff)
 
     @staticmethod
+    def rated_parts() -> Sequence[str]:
+        """The value alone: the policy's steps are as large as `delta` allows."""
+        return ("value",)
+
+    @staticmethod
     def algorithms() -> Collection[str]:
         """The one allowed name, `trpo`."""
         return ("trpo",)
