@@ -10,6 +10,7 @@ from .networks.actor_qvalue import ActorQValue as ActorQValue
 from .networks.actor_qvalue import actor_qvalue as actor_qvalue
 from .networks.actor_value import ActorValue as ActorValue
 from .networks.actor_value import actor_value as actor_value
+from .networks.batching import any_batch as any_batch
 from .networks.blocks import impala_blocks as impala_blocks
 from .networks.blocks import mlp_blocks as mlp_blocks
 from .networks.blocks import nature_blocks as nature_blocks

@@ -22,6 +22,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from decouple.checks import PROBABILITY, Must, at_least, checked
+from decouple.networks.batching import AnyBatch
 from decouple.networks.fitting import check_fit
 
 __all__ = [
@@ -92,17 +93,20 @@ def separate(
             branch's first block whose `forward` accepts more than one argument.
         value_keys: the same for the value branch (a privileged critic).
         example: one observation without batch axes, or a mapping with `observation` and every further key, run through
-            all blocks once, in its own type, to check that they fit and to find the feature sizes: a float64 example
-            does not fit float32 blocks, as in training. It can be left out where the first block is one of this package
-            or a plain `nn.Linear` and no further keys are read; with other first blocks nothing is checked then.
+            all blocks, in its own type, to check that they fit and to find the feature sizes: a float64 example does
+            not fit float32 blocks, as in training. Each block must take no, one and two leading batch axes and treat
+            rows by themselves; `any_batch` makes such a block of a module that takes one axis. It can be left out where
+            the first block is one of this package or a plain `nn.Linear` and no further keys are read; with other first
+            blocks nothing is checked then.
 
     Returns:
         The separated network, with `.trunk`, `.cut`, `.policy`, `.value`, `.at`.
 
     Raises:
-        ValueError: k out of range, blocks that do not fit (with both shapes and the block's index), a block that
-            changes in place what the other branch reads too, a gradient scale outside [0, 1], further keys that no
-            block can read, or a parameter that both branches would own.
+        ValueError: k out of range, blocks that do not fit (with both shapes and the block's index), a block that takes
+            one batch axis alone or mixes rows, a block that changes in place what the other branch reads too, a
+            gradient scale outside [0, 1], further keys that no block can read, or a parameter that both branches would
+            own.
     """
     policy_blocks, value_blocks = list(policy_blocks), list(value_blocks)
     k = separation_index(at, min(len(policy_blocks), len(value_blocks)))
@@ -305,7 +309,8 @@ def _reads_extra(block: nn.Module, count: int) -> bool:
     if count == 0:
         return False
     try:
-        inspect.signature(block.forward).bind(*range(1 + count))
+        own = block.module if isinstance(block, AnyBatch) else block
+        inspect.signature(own.forward).bind(*range(1 + count))
     except TypeError:
         return False
     return True
