@@ -115,6 +115,9 @@ NAMES_LEFT_OUT = {
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["for_agents", "like", "metric", "unique"], "RECORD"),
+    **dict.fromkeys(
+        ["RecurrentPart", "RecurrentSequential", "recurrent_blocks", "run_blocks", "with_memory"], "RECORD"
+    ),
     **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_of", "scheduled"], "RECORD"),
     **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
@@ -561,6 +564,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "value_blocks": blocks(),
         "example": torch.zeros(3),
     },
+    "RecurrentBlock": lambda: {"kind": "gru", "in_features": 3, "hidden_size": 2},
+    **dict.fromkeys(["gru_block", "lstm_block"], lambda: {"in_features": 3, "hidden_size": 2}),
     "any_batch": lambda: {"module": nn.Linear(3, 2), "features": 1},
     "AnyBatch": lambda: {"module": nn.Linear(3, 2), "features": 1},
     "example_inputs": lambda: {"network": network(), "example": torch.zeros(3)},

@@ -49,6 +49,7 @@ class OnPolicySettings:
     advantage_coeff: float = 0.25  # weight of DAAC's advantage loss, alpha_A
     order_coeff: float = 0.001  # weight of IDAAC's adversarial order loss
     order_width: int | None = None  # hidden units of IDAAC's order classifier; None: linear
+    sequence_length: int = 32  # recurrent models: steps of a sequence, through which gradients flow
     micro_batch: int = 128  # frames of an agent per backward pass; a minibatch's gradients are accumulated over them
     precision: str = "fp32"  # precision of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
     evaluate_every: int = 10  # iterations between evaluations
@@ -57,7 +58,7 @@ class OnPolicySettings:
     def __post_init__(self) -> None:
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
-        for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
+        for name in ("value_every", "micro_batch", "sequence_length", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.order_width is not None:
             check_setting("order_width", self.order_width, positive_whole, "a whole number, at least 1, or None")

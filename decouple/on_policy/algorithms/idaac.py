@@ -55,8 +55,10 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
             torch's generator.
 
     Raises:
-        ValueError: seeds that are not different or not as many as the model's.
+        ValueError: a recurrent model; seeds that are not different or not as many as the model's.
     """
+    if model.recurrent:
+        raise ValueError("model must have no recurrent blocks for IDAAC: a frame's partner comes without its history")
     features = model.get_features(["policy_hidden"])
     classifier = TensorDictModule(
         for_agents(model, lambda: OrderClassifier(model.policy_size, settings.order_width), seeds, stream=1),
