@@ -106,7 +106,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
-    **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
+    **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
     **dict.fromkeys(

@@ -314,7 +314,8 @@ def _difference(
         if actor.state_size:
             action, after = action
             of_state = _state_difference(actor, policy, step, inputs[0], after)
-        return max(of_state, _action_difference(actor, policy, step, action, noise))
+        # np.maximum, since Python's max would lose a NaN.
+        return float(np.maximum(of_state, _action_difference(actor, policy, step, action, noise)))
 
 
 def _state_difference(actor: PlainActor, policy: Any, step: TensorDict, state: Tensor, after: Tensor) -> float:

@@ -18,17 +18,16 @@ https://doi.org/10.1162/neco.1997.9.8.1735.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
-from torchrl.data import Unbounded
-from torchrl.envs import Compose, EnvBase, InitTracker, TensorDictPrimer, TransformedEnv
-from torchrl.modules.tensordict_module.rnn import recurrent_mode
-from torchrl.modules.utils import get_primers_from_module
 
 from decouple.checks import at_least, checked, one_of
+
+if TYPE_CHECKING:  # TorchRL takes seconds to import, and a network without a memory does not need it
+    from torchrl.envs import EnvBase, TensorDictPrimer
 
 __all__ = [
     "RecurrentBlock",
@@ -95,6 +94,8 @@ class RecurrentBlock(nn.Module):
 
         Without a state it is zero. In recurrent mode B is (*A, T), and the state of the first step is read.
         """
+        from torchrl.modules.tensordict_module.rnn import recurrent_mode
+
         x = torch.cat([x, *(each.to(x.dtype) for each in extra)], -1) if extra else x
         gates = self.inputs(x)  # (*B, gates H)
         first = gates.new_zeros(*gates.shape[:-1], *self.state_shape) if state is None else state
@@ -107,7 +108,8 @@ class RecurrentBlock(nn.Module):
                 states.append(now)
             after = torch.stack(states, -3)  # (*A, T, *state_shape)
         features = after.select(-2, 0)
-        return features if state is None else (features, after)
+        # A state keeps its type, also under autocast: a rollout stacks the states of all steps.
+        return features if state is None else (features, after.to(state.dtype))
 
     def _step(self, gates: Tensor, state: Tensor) -> Tensor:
         """One step: the inputs' share of the gates (*B, gates H), the state before and after it (*B, *state_shape)."""
@@ -202,6 +204,9 @@ class RecurrentPart(TensorDictModule):
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
         """TorchRL's transform that gives an environment the states' first values, zero."""
+        from torchrl.data import Unbounded
+        from torchrl.envs import TensorDictPrimer
+
         dtype = next(self.parameters()).dtype
         specs = {key: Unbounded(shape=shape, dtype=dtype) for key, shape in self.states.items()}
         return TensorDictPrimer(specs, expand_specs=True)
@@ -211,6 +216,9 @@ def with_memory(env: EnvBase, policy: nn.Module) -> EnvBase:
     """The environment with `is_init` and the states that a recurrent policy reads; itself for any other policy."""
     if "is_init" not in getattr(policy, "in_keys", ()):
         return env
+    from torchrl.envs import Compose, InitTracker, TransformedEnv
+    from torchrl.modules.utils import get_primers_from_module
+
     tracker = [] if "is_init" in env.observation_spec.keys() else [InitTracker()]
     primers: Any = get_primers_from_module(policy)
     return TransformedEnv(env, Compose(*tracker, *([primers] if primers is not None else [])), auto_unwrap=False)

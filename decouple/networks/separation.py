@@ -111,6 +111,8 @@ def separate(
     """
     policy_blocks, value_blocks = list(policy_blocks), list(value_blocks)
     k = separation_index(at, min(len(policy_blocks), len(value_blocks)))
+    for name, blocks in (("policy", policy_blocks), ("value", value_blocks)):
+        recurrent_blocks(blocks, f"{name}_blocks")  # their checks
     shared = policy_blocks[:k]
     trunk = (RecurrentSequential if recurrent_blocks(shared, "policy_blocks") else nn.Sequential)(*shared)
     policy = Branch(policy_blocks[k:], policy_keys, name="policy")
@@ -202,7 +204,7 @@ class Branch(nn.Sequential):
     def forward(self, hidden: Tensor, *inputs: Tensor) -> Any:
         count = len(self.keys)
         memory = inputs[count:]
-        if len(inputs) < count or len(memory) not in (0, 1 + self.memories):
+        if len(inputs) < count or len(memory) not in {0, self.memories and 1 + self.memories}:
             raise ValueError(
                 f"a branch that reads {list(self.keys)} must get {count} further inputs; got {len(inputs)}"
             )

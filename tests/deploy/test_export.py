@@ -505,3 +505,5 @@ def test_a_recurrent_file_whose_state_is_another_is_refused_and_latency_is_measu
     run = lambda *inputs: (actor(*inputs)[0], inputs[1])  # noqa: E731  (the state that came)
     assert _difference(actor, run, model, *actor.random_inputs(8)) > 0.1
     assert _difference(actor, actor, model, *actor.random_inputs(8)) < 1e-6
+    broken = lambda *inputs: (actor(*inputs)[0] * torch.nan, actor(*inputs)[1])  # noqa: E731
+    assert np.isnan(_difference(actor, broken, model, *actor.random_inputs(8)))

@@ -417,12 +417,28 @@ def test_states_travel_in_the_tensordict_and_are_reset_where_episodes_begin():
 
 def test_a_stack_is_evaluated_with_its_memory():
     models = [seeds_model(seed, "discrete") for seed in SEEDS]
+    env = Drift(SEEDS, "discrete")
+    first = episode_returns(env, ModePolicy(stack(models)), stochastic=False)
+    assert len(first) == len(SEEDS) * N and not env.is_closed  # the environment is the caller's, to play again
+    episode_returns(env, ModePolicy(stack(models)), stochastic=False)
     together = episode_returns(Drift(SEEDS, "discrete"), ModePolicy(stack(models)), stochastic=False).view(
         len(SEEDS), -1
     )
     for index, seed in enumerate(SEEDS):
         alone = episode_returns(Drift([seed], "discrete"), ModePolicy(stack([models[index]])), stochastic=False)
         torch.testing.assert_close(together[index], alone)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_in_bfloat16_states_and_features_stay_in_full_precision(kind: str):
+    model = make_model(kind, kind, 2).float()
+    settings = make_settings(sequence_length=L, precision="bf16")
+    phases = ppo_phases(model, settings)
+    kept = keep_rollouts(phases[0])
+    env = corridor()
+    env.base_env.observation_spec["observation"] = env.base_env.observation_spec["observation"].to(torch.float32)
+    (row,) = train(model, phases, settings, env)
+    assert kept[0]["recurrent_state_trunk_1"].dtype == torch.float32 and math.isfinite(row["loss/critic"])
 
 
 # ---------------------------------------------------------------------------------------------------------- refused
