@@ -45,7 +45,8 @@ METHODS_LEFT_OUT = {
     ),
     **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(
-        ["sample", "act", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"], "PER_STEP"
+        ["sample", "act", "anneal", "at", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"],
+        "PER_STEP",
     ),
     "head": "PER_STEP",
     **dict.fromkeys(
@@ -105,7 +106,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
-    **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
+    **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
     **dict.fromkeys(
@@ -114,6 +115,11 @@ NAMES_LEFT_OUT = {
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["for_agents", "like", "metric", "unique"], "RECORD"),
+    **dict.fromkeys(
+        ["RecurrentPart", "RecurrentSequential", "recurrent_blocks", "run_blocks", "with_memory"], "RECORD"
+    ),
+    **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_of", "scheduled"], "RECORD"),
+    **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
@@ -135,7 +141,15 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
     **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps"], "WHOLE"),
     **dict.fromkeys(
-        ["control_settings", "interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"],
+        [
+            "control_settings",
+            "interrupted",
+            "refuse_added",
+            "register_algorithms",
+            "schema",
+            "run_command",
+            "run_folder",
+        ],
         "COMMAND",
     ),
     **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),
@@ -550,6 +564,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "value_blocks": blocks(),
         "example": torch.zeros(3),
     },
+    "RecurrentBlock": lambda: {"kind": "gru", "in_features": 3, "hidden_size": 2},
+    **dict.fromkeys(["gru_block", "lstm_block"], lambda: {"in_features": 3, "hidden_size": 2}),
+    "any_batch": lambda: {"module": nn.Linear(3, 2), "features": 1},
+    "AnyBatch": lambda: {"module": nn.Linear(3, 2), "features": 1},
     "example_inputs": lambda: {"network": network(), "example": torch.zeros(3)},
     "FlatAdam": lambda: {"groups": [flat()], "learning_rate": 1e-3},
     "FlatParameters": lambda: {"parameters": list(nn.Linear(2, 2).parameters())},

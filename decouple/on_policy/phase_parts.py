@@ -8,7 +8,7 @@ A stacked model's loss is not averaged over samples, so that each agent has a me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from decouple.on_policy.agents import check_agent_seeds, kind_of_agents
 from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.learning_rates import rate_groups
 from decouple.seeding import splitmix64
 
 __all__ = [
@@ -84,6 +85,7 @@ def advantage_loss(model: ActorValue, settings: OnPolicySettings, seeds: Sequenc
 
 
 def policy_phase(
+    model: ActorValue,
     losses: list[nn.Module],
     features: TensorDictModuleBase,
     parameters: list[nn.Parameter],
@@ -93,7 +95,7 @@ def policy_phase(
     """DAAC's policy phase; `pairing` holds the further fields of `Phase` that IDAAC's pairs of frames need."""
     return Phase(
         loss=losses,
-        optimizer=adam(parameters, settings),
+        optimizer=adam(model, parameters, settings),
         epochs=settings.policy_epochs,
         minibatches=settings.minibatches,
         max_grad_norm=settings.max_grad_norm,
@@ -112,7 +114,7 @@ def value_phase(model: ActorValue, settings: OnPolicySettings, *, clipped: bool 
     loss = value_loss(model, settings.value_coeff, settings.clip_value if clipped else None)
     return Phase(
         loss=loss,
-        optimizer=adam(unique(features, loss), settings),
+        optimizer=adam(model, unique(features, loss), settings),
         epochs=settings.value_epochs,
         every=settings.value_every,
         minibatches=settings.minibatches,
@@ -158,6 +160,8 @@ def unique(*modules: nn.Module) -> list[nn.Parameter]:
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
-def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
-    """Adam with the settings' learning rate and epsilon."""
-    return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
+def adam(model: ActorValue, parameters: Iterable[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
+    """Adam with the settings' epsilon and each part's learning rate; parameters beside the model have the policy's."""
+    parts = {id(p): name for name, modules in model.parts().items() for m in modules for p in m.parameters()}
+    groups = rate_groups(settings, ((parts.get(id(parameter), "policy"), parameter) for parameter in parameters))
+    return torch.optim.Adam(groups, lr=settings.learning_rate, eps=settings.adam_epsilon)

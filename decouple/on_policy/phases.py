@@ -17,17 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from torchrl.modules import set_recurrent_mode
 
 from decouple.checks import POSITIVE_WHOLE, Must, check_fields, check_setting, checked
 from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.runs.learning_rates import anneal
 from decouple.runs.performance import Performance, autocast
 from decouple.seeding import SeedNoise
 
@@ -133,9 +135,10 @@ class Phase:
     def load_state_dict(self, state: Mapping) -> None:
         for loss, loss_state in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(loss_state)
-        ways = ("fused", "foreach", "capturable")  # Adam's implementation is this device's, not the saved one
+        # Adam's implementation is this device's, not the saved one; so is a learning rate in a tensor.
+        ways = ("fused", "foreach", "capturable")
         groups = [
-            {**saved, **{way: own[way] for way in ways if way in own}}
+            {**saved, **{key: own[key] for key in own if key in ways or (key == "lr" and isinstance(own[key], Tensor))}}
             for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
         ]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
@@ -160,6 +163,11 @@ class Phase:
     def capture(self, on: bool) -> None:
         """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped."""
         self.captured, self._kept, self._graph = on, None, None
+
+    def anneal(self, left: float) -> None:
+        """Set scheduled learning rates for a share `left` of the training still to come."""
+        for phase in (self, self.adversary) if self.adversary else (self,):
+            anneal(phase.optimizer, left)
 
     def run(
         self,
@@ -188,6 +196,8 @@ def run_phase(
     Args:
         phase: the phase to run.
         batch: flat rollout (B,) with the keys that the phase's features and losses read; (S, B) with several seeds.
+            For a recurrent model sequences (B, L) or (S, B, L): minibatches are of whole sequences, each of which
+            starts with the state that its first step has.
         shuffle: random numbers that draw the minibatches: one agent's generator, or several seeds' `SeedNoise`.
         micro_batch: samples per seed and backward pass; a minibatch's gradients are accumulated over micro-batches.
         precision: precision of the features, `fp32` or `bf16`.
@@ -207,6 +217,9 @@ def run_phase(
     if phase.draw:
         phase.draw(batch, shuffle)
     agents = agents_of(shuffle)
+    sequences = _has_sequences(batch, agents)
+    if phase.features is not None and "is_init" in phase.features.in_keys:
+        check_setting("batch", tuple(batch.shape), lambda _: sequences, "sequences (B, L) for a recurrent model")
     step = _step_on(phase, agents, batch)
     sums: dict[str, Tensor] = {}
     steps = phase.epochs * phase.minibatches
@@ -224,7 +237,13 @@ def run_phase(
     squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
     means = {name: metric(value / steps) for name, value in sums.items()}
     cuts = norms_and_cosine(squares)
-    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(batch.shape[:-1])) for name, value in cuts.items()}
+    shape = batch.shape[: agents.axes]
+    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(shape)) for name, value in cuts.items()}
+
+
+def _has_sequences(batch: TensorDictBase, agents: Agents) -> bool:
+    """Whether a batch holds sequences, (B, L) or (S, B, L), in place of frames."""
+    return batch.ndim == agents.axes + 2
 
 
 def _step_on(phase: Phase, agents: Agents, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
@@ -273,20 +292,27 @@ def _step(
     """
     phase.optimizer.zero_grad(set_to_none=True)
     device = phase.parameters()[0].device
+    sequences, count = _has_sequences(batch, agents), part.shape[agents.axes]  # of frames, or of sequences
+    rows_of_micro = max(1, micro_batch // batch.shape[-1]) if sequences else micro_batch
     sums: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor) -> None:
         sums[name] = sums[name] + value if name in sums else value
 
-    for first in range(0, part.shape[-1], micro_batch):
-        rows = slice(first, first + micro_batch)
+    for first in range(0, count, rows_of_micro):
+        rows = slice(first, min(first + rows_of_micro, count))
         # One at a time: the memory of its frames and features is free again for the next micro-batch.
-        micro = agents.frames(batch, part, rows)  # (b,) or (S, b)
+        micro = agents.frames(batch, part, rows)  # (b,) or (S, b); sequences (b, L) or (S, b, L)
         if phase.features is not None:
-            with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
+            with (
+                torch.set_grad_enabled(phase.train_features),
+                autocast(device, precision),
+                set_recurrent_mode(sequences),
+            ):
                 phase.features(micro)
-        outputs = agents.means(_run_losses(phase, micro), micro.batch_size)
-        weight = micro.numel() / part.numel()
+        frames: Any = micro.flatten(agents.axes, -1) if sequences else micro  # losses read single frames
+        outputs = agents.means(_run_losses(phase, frames), frames.batch_size)
+        weight = (rows.stop - rows.start) / count
         losses = [value for name, value in outputs.items() if name.startswith("loss_")]
         total = weight * torch.stack(losses).sum(0)  # () or (S,)
         cuts = live_cuts(micro) if at_the_cut else {}
@@ -295,7 +321,7 @@ def _step(
         total.sum().backward()  # seeds share no parameters: each gets the gradient of its own loss
         for name, value in outputs.items():
             add(_logged_name(name, phase.name), value.detach() * weight)
-        squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[:-1].numel())
+        squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[: agents.axes].numel())
         for name, value in squares.items():
             add(f"cut/{name}", value)
     norm = agents.clip_grad_norm(phase.parameters(), phase.max_grad_norm or math.inf)  # () or (S,)

@@ -213,7 +213,7 @@ def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None =
         raise ValueError(f"runs of several protocols are not put together; set protocol to one of {protocols}")
     chosen = [run for run in runs if protocol in (None, run.config["protocol"])]
     if not chosen:
-        raise ValueError(f"runs must hold a run of protocol {protocol or 'any'}; got those of {protocols}")
+        raise ValueError(f"runs (folders) must hold a run of protocol {protocol or 'any'}; got those of {protocols}")
     if len(chosen) < len(runs):
         others = ", ".join(name for name in protocols if name != protocol)
         elsewhere.append(f"{len(runs) - len(chosen)} of the runs found are of other protocols and left out: {others}.")

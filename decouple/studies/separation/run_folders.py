@@ -122,7 +122,9 @@ def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
     roots = [Path(found) for pattern in patterns for found in glob.glob(str(pattern), recursive=True)]
     folders = {folder.resolve(): folder for root in roots for folder in _folders(root)}
     if not folders:
-        raise FileNotFoundError(f"runs must be a folder or a glob with runs in it; none in {list(map(str, patterns))}")
+        raise FileNotFoundError(
+            f"runs must be a folder or a glob where there are runs; none in {list(map(str, patterns))}"
+        )
     return sorted(folders.values())
 
 
