@@ -45,7 +45,16 @@ LEARNING = (
 CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), *LEARNING)
 PARTS = {
     "control": CONTROL,
-    "smallest_actor": (Part("the search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."), *CONTROL),
+    "smallest_actor": (
+        Part("the search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."),
+        Part("its workers", f"{ROOM}/engines.py", "WorkerSettings", "search."),
+        *CONTROL,
+    ),
+    "separation": (
+        Part("the study", "studies/any_task/study.py", "TaskStudy", "study."),
+        Part("its workers", f"{ROOM}/engines.py", "WorkerSettings", "study."),
+        *CONTROL,
+    ),
     "toy": (Part("", f"{ROOM}/toy.py", "ToyStudy"),),
     "size_report": (Part("", f"{ROOM}/report.py", "SizeReport"),),
     "procgen": (
@@ -63,7 +72,7 @@ NOTES = {
     "procgen": "tuned=daac or tuned=idaac: the settings that its authors published for each game.",
 }
 EACH = "A {} may have other defaults: --cfg job prints the settings of a command."
-DEPARTURES = dict.fromkeys(("control", "smallest_actor"), EACH.format("task or an algorithm"))
+DEPARTURES = dict.fromkeys(("control", "separation", "smallest_actor"), EACH.format("task or an algorithm"))
 DEPARTURES["procgen"] = EACH.format("protocol")
 
 
