@@ -21,6 +21,7 @@ COMMANDS = {  # name: module in this room, and what it does
     "representation": ("representation", "analyse what the two networks of a Procgen run have learned"),
     "report": ("report", "figures, tables and a recommendation from runs on Procgen"),
     "control": ("control", "train actors and critics of any sizes on a control task or a game, several seeds at once"),
+    "pixels": ("pixels", "train agents that read pictures, on any environment, with training and test levels"),
     "toy": ("toy", "train a one-neuron actor beside critics of five sizes"),
     "separation": (
         "separation",

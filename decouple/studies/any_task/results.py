@@ -33,6 +33,7 @@ def read_points(configs: Sequence[ControlSettings], store: CellStore) -> Study:
         ValueError: none has begun, or all are damaged.
     """
     runs: dict[tuple[str, str], list[Run]] = {}
+    depth = depth_of(configs[0])
     damaged: list[str] = []
     for config in configs:
         found: dict[int, Run] = {}
@@ -40,7 +41,7 @@ def read_points(configs: Sequence[ControlSettings], store: CellStore) -> Study:
             if not Path(batch.run_dir, "metrics.csv").exists() and batch.state != "done":
                 continue
             try:
-                found |= {run.seed: run for run in _runs(config, batch) if run.seed in config.all_seeds}
+                found |= {run.seed: run for run in _runs(config, batch, depth) if run.seed in config.all_seeds}
             except (ValueError, OSError) as error:
                 damaged.append(str(error))
         if found:
@@ -51,7 +52,7 @@ def read_points(configs: Sequence[ControlSettings], store: CellStore) -> Study:
     return Study(configs[0].algorithm, runs, (), tuple(damaged), "test_return" if tested else "return")
 
 
-def _runs(config: ControlSettings, batch: Batch) -> list[Run]:
+def _runs(config: ControlSettings, batch: Batch, depth: int) -> list[Run]:
     folder, seeds = Path(batch.run_dir), tuple(batch.seeds)
     table, result = read_metrics(folder), read_result(folder / "result.json")
     session = dict(last_session(folder / "record.json"))
@@ -70,5 +71,5 @@ def _runs(config: ControlSettings, batch: Batch) -> list[Run]:
             ended["failed"] = {name: why for name, why in failed.items() if name == f"seed{seed}"}
         settings = flat(config) | {"seed": seed}
         curves |= {name: table[name] for name in own if name in table}
-        runs.append(Run(folder, settings, curves, ended, session, depth_of(config)))
+        runs.append(Run(folder, settings, curves, ended, session, depth))
     return runs

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decouple.checks import at_least, check_fields, check_setting, checked, distinct
-from decouple.studies.actor_size.algorithms import control_identity, make_model
-from decouple.studies.actor_size.build import make_small_env
+from decouple.studies.actor_size.algorithms import algorithm_of, control_identity, make_model
+from decouple.studies.actor_size.build import make_small_env, sharable_blocks
 from decouple.studies.actor_size.engines import WorkerSettings
 from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
 from decouple.studies.actor_size.smallest_actor import SearchProgress, is_trained
@@ -38,7 +38,7 @@ class TaskStudy(WorkerSettings):
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    points: list[int] | None = None  # k of the points to train; None: all, from 0 to the smaller network's layers
+    points: list[int] | None = None  # k of the points to train; None: all, from 0 to the smaller network's blocks
     train: bool = True  # false: only write the page, of what is trained
     out: str | None = None  # folder of the page; None: report, beside the runs
     repetitions: int = 5_000  # resamples of the seeds for each interval
@@ -51,8 +51,11 @@ class TaskStudy(WorkerSettings):
 
 @checked()
 def depth_of(settings: ControlSettings) -> int:
-    """The largest k: the hidden layers of the smaller network."""
-    return min(len(settings.actor), len(settings.critic))
+    """The largest k: blocks that read pictures, where there are any, and the hidden layers of the smaller network."""
+    if not settings.may_have_pictures:
+        return min(len(settings.actor), len(settings.critic))
+    with contextlib.closing(make_small_env(settings)) as env:
+        return sharable_blocks(settings, env)
 
 
 @checked()
@@ -65,7 +68,7 @@ def points_of(settings: ControlSettings, options: TaskStudy) -> list[ControlSett
     depth = depth_of(settings)
     chooses = "left out: every k is trained, and study.points=[0,2] chooses some"
     check_setting("separation", settings.separation, lambda k: k == "full", chooses)
-    says = f"whole numbers in [0, {depth}], the hidden layers of the smaller network"
+    says = f"whole numbers in [0, {depth}], the blocks of the smaller network"
     check_setting("study.points", options.points, lambda ks: all(k <= depth for k in ks or ()), says)
     points = range(depth + 1) if options.points is None else sorted(options.points)
     return [dataclasses.replace(settings, separation=k) for k in points]
@@ -101,7 +104,7 @@ def train_points(settings: ControlSettings, options: TaskStudy) -> list[ControlS
     configs = points_of(settings, options)
     with contextlib.closing(make_small_env(settings)) as env:
         for config in configs:
-            make_model(config, env)
+            algorithm_of(config).make_agents(dataclasses.replace(config, seeds=1), [make_model(config, env)])
     store = store_of(settings, options)
     progress = SearchProgress(settings, options.parallel, lambda config: f"k = {config.separation}")
     progress.begin(sum(not is_trained(store, config) for config in configs))
