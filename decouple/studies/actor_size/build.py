@@ -33,6 +33,7 @@ from decouple.networks.separation import SeparatedNetwork, separate, separation_
 from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings
 
 __all__ = [
+    "OF_TASK",
     "action_value_model",
     "make_env",
     "make_small_env",
@@ -40,6 +41,9 @@ __all__ = [
     "state_value_model",
     "unit_actions",
 ]
+
+# Settings that make the environment, whoever plays it.
+OF_TASK = ("env", "env_kwargs", "train_kwargs", "num_levels", "start_level", "wrappers", "frame_stack", "backbone")
 
 
 @checked(num_envs=at_least(1))
@@ -117,8 +121,7 @@ def unit_actions(settings: Mapping[str, Any]) -> bool:
     """
     if settings["env"] == "unity" or settings["env"] in GAMES:  # ML-Agents' actions are, and the games'
         return True
-    of_task = ("env", "backend", "env_kwargs", "train_kwargs", "wrappers")
-    read = {name: settings[name] for name in of_task if name in settings}
+    read = {name: settings[name] for name in ("backend", *OF_TASK) if name in settings}
     return _unit_actions(json.dumps(read, sort_keys=True))
 
 

@@ -1,4 +1,4 @@
-"""Every observation space with every action space and every algorithm: it trains, or a ValueError says what it takes."""
+"""Every observation space with every action space and every algorithm: it trains, or one error says what it takes."""
 
 from __future__ import annotations
 
