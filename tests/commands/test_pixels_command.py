@@ -25,7 +25,7 @@ TINY = (
         "epochs=1",
         "evaluate_every=1",
     ),
-    *("evaluate_episodes=1", "final_episodes=2", "run_dir=run", "num_threads=1"),
+    *("evaluate_episodes=1", "final_episodes=2", "num_threads=1"),
 )
 
 
@@ -38,7 +38,7 @@ def test_the_page_composes_with_every_on_policy_algorithm(algorithm):
 
 
 def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_path):
-    command = (*TINY, "num_levels=3", "separation=late", "seeds=2", "frame_stack=2")
+    command = (*TINY, "run_dir=run", "num_levels=3", "separation=late", "seeds=2", "frame_stack=2")
     ran = PIXELS.run(tmp_path, *command, "total_frames=64", before=HERE + WITHOUT_CURVES)
     assert ran.returncode == 0, ran.stderr
     assert "on train levels" in ran.stdout and "generalisation gap" in ran.stdout
@@ -60,6 +60,23 @@ def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_
 def test_a_task_without_a_picture_refuses_a_backbone(tmp_path):
     ran = PIXELS.run(tmp_path, "env=CartPole-v1", "backbone=impala", "run_dir=run")
     assert ran.returncode == 1 and "ValueError: backbone must be auto or none on CartPole-v1" in ran.stderr
-    ran = PIXELS.run(tmp_path, *TINY, "wrappers=[gymnasium:Env]", before=HERE)
+    ran = PIXELS.run(tmp_path, *TINY, "run_dir=run", "wrappers=[gymnasium:Env]", before=HERE)
     assert ran.returncode == 1 and "ValueError: wrappers must be of Gymnasium wrappers" in ran.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_an_agent_of_pictures_is_exported_and_its_task_has_its_wrappers(tmp_path):
+    around = ("wrappers=[gymnasium.wrappers:FlattenObservation]", "backbone=none", "total_frames=32")
+    ran = PIXELS.run(tmp_path, *TINY, "run_dir=run", *around, "actor=[4]", "critic=[4]", before=HERE + WITHOUT_CURVES)
+    assert ran.returncode == 0, ran.stderr
+    check_exported(tmp_path, "run")
+    ran = PIXELS.run(tmp_path, *TINY, "total_frames=32", "frame_stack=2", "run_dir=other", before=HERE + WITHOUT_CURVES)
+    assert ran.returncode == 0, ran.stderr
+    check_exported(tmp_path, "other")
+
+
+def check_exported(folder: Path, run: str) -> None:
+    options = ("format=pt2", "seconds=0", "batch_sizes=[1]", "observations=4")
+    ran = Script("export.py").run(folder, f"checkpoint={run}", *options, before=HERE)
+    assert ran.returncode == 0, ran.stderr
+    assert (folder / run / "actor_seed0.pt2").exists()
