@@ -164,3 +164,29 @@ def test_other_settings_have_another_folder():
     assert folder.startswith("pkg_Task-v0/ppo/8-4_")
     assert studying._folder(PPOControl(env="pkg/Task-v0", actor=[8], critic=[4], seeds=3, separation=1)) == folder
     assert studying._folder(PPOControl(env="pkg/Task-v0", actor=[8], critic=[4], gamma=0.5)) != folder
+
+
+def test_with_test_levels_their_returns_are_compared_and_the_page_has_the_gap(tmp_path, monkeypatch, without_curves):
+    pytest.importorskip("gymnasium")
+    settings = PPOControl(
+        **{"env": "odd_spaces:Odd/Discrete-v0", "num_levels": 2, "actor": [4], "critic": [4], "seeds": 2},
+        **{"total_frames": 32, "rollout_steps": 16, "minibatches": 1, "epochs": 1, "evaluate_every": 1},
+        **{"evaluate_episodes": 1, "final_episodes": 3, "show_progress": False, "run_dir": str(tmp_path)},
+    )
+    options = TaskStudy(repetitions=20)
+    in_this_process(monkeypatch, train_agents)
+    configs = train_points(settings, options)
+    study = read_points(configs, store_of(settings, options))
+    assert study.measure == "test_return" and study.variants == ["k=1", "k=0"] and not study.notes
+    for point, of in study.scores("generalisation_gap").items():
+        (gaps,), (train,), (test,) = (
+            each.values() for each in (of, *(study.scores(f"{n}_return")[point] for n in SIDES))
+        )
+        assert gaps == pytest.approx([a - b for a, b in zip(train, test, strict=True)])
+    page, _ = task_report(configs, options)
+    pictures = {"returns", "test_return", "train_return", "generalisation_gap", "improvement"}
+    assert {file.stem for file in page.parent.glob("*.png")} == pictures
+    assert "gap (train - test)" in (page.parent / "returns.md").read_text()
+
+
+SIDES = ("train", "test")
