@@ -56,6 +56,7 @@ from decouple.commands.procgen import experiment_of
 from decouple.commands.settings import control_settings
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.smallest_actor import SearchSettings
+from decouple.studies.any_task.study import TaskStudy
 
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
@@ -545,6 +546,7 @@ LEARNERS = ("sac", "td3", "ddpg", "ppo", "daac", "idaac", "trpo")
 SCRIPTS = {
     **{f"control {a}": Script("control", (f"algorithm={a}",)) for a in LEARNERS},
     "smallest_actor": Script("control", ("algorithm=td3",)),
+    "separation": Script("control", ("algorithm=ppo",)),
     "toy": Script(""),
     "procgen": Script(""),
     "export": Script("readers", ("checkpoint=x",)),
@@ -552,6 +554,12 @@ SCRIPTS = {
     "representation": Script("readers", ("checkpoint=x",)),
     "size_report": Script("readers"),
 }
+
+
+BESIDE = {
+    "smallest_actor": ("search", SearchSettings),
+    "separation": ("study", TaskStudy),
+}  # beside an agent's settings
 
 
 @functools.lru_cache(maxsize=1)
@@ -576,9 +584,10 @@ def settings_of(script: str, key: str, text: str) -> Any:
             OmegaConf.update(config, key, OverridesParser.create().parse_override(override).value())
         except OmegaConfBaseException as error:  # as Hydra says it
             raise ConfigCompositionException(f"Error merging override {override}") from error
-    if name == "smallest_actor":
+    if name in BESIDE:
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        return SearchSettings(**plain.pop("search")), control_settings(plain)
+        group, kind = BESIDE[name]
+        return kind(**plain.pop(group)), control_settings(plain)
     return {"control": control_settings, "procgen": experiment_of}.get(name, OmegaConf.to_object)(config)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "normalise_by_reference",
     "pareto_front",
     "performance_profile",
+    "probability_best",
     "probability_of_improvement",
     "seeds_needed",
 ]
@@ -187,6 +188,40 @@ def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, s
     same_order = {game: y[game] for game in x}
     point, low, high = _bootstrap(_superiority, [x, same_order], repetitions, seed)
     return Estimate(float(point), float(low), float(high))
+
+
+@checked(scores=SOME, repetitions=at_least(1), seed=SEED)
+def probability_best(scores: Mapping[str, Runs], *, repetitions: int = 10_000, seed: int = 0) -> dict[str, float]:
+    """Probability that each variant's mean score is the highest, over resamples of the runs; equals share it.
+
+    Each game's runs are resampled with replacement, each variant's by themselves, and a variant's mean is the mean over
+    games of the games' means. With n runs a resample has (n - 1) / n of the variance, so that with few runs the
+    probabilities are too sure.
+
+    Args:
+        scores: variant -> game -> score of each run; the same games.
+        repetitions, seed: as in `aggregate_metrics`.
+
+    Returns:
+        Variant -> probability, together 1; all nan where a game has a single run, which cannot be resampled.
+
+    >>> probability_best({"late": {"maze": [7.0, 8.0]}, "shared": {"maze": [5.0, 6.0]}})
+    {'late': 1.0, 'shared': 0.0}
+    """
+    first = next(iter(scores.values()))
+    for runs in scores.values():
+        _check_same_games(first, runs)
+    if any(len(of_game) < 2 for runs in scores.values() for of_game in runs.values()):
+        return dict.fromkeys(scores, math.nan)
+    generator = np.random.default_rng(seed)
+
+    def means(runs: Runs) -> np.ndarray:  # (repetitions,)
+        drawn = [generator.choice(np.asarray(runs[game]), (repetitions, len(runs[game]))).mean(1) for game in first]
+        return np.mean(drawn, 0)
+
+    each = np.stack([means(runs) for runs in scores.values()])  # (variants, repetitions)
+    best = each == each.max(0)
+    return dict(zip(scores, (best / best.sum(0)).mean(1).tolist(), strict=True))
 
 
 @checked(x=HAS_RUNS, y=HAS_RUNS)

@@ -15,7 +15,7 @@ from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["main"]
+__all__ = ["main", "register", "trained"]
 
 
 def register() -> None:
@@ -35,11 +35,13 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
     if config.seeds > 1:
         over = f"over {config.seeds - len(failed)} of {config.seeds} seeds" if failed else "over seeds"
         lines.append(f"{'mean':12}{report['final/return']:12.2f} +- {report['final/return_std']:.2f} ({over})")
+    if config.has_test_levels and report.get("final/generalisation_gap") is not None:
+        sides = ", ".join(f"{report[f'final/{name}_return']:.2f} on {name} levels" for name in ("train", "test"))
+        lines.append(f"mean returns: {sides}; generalisation gap {report['final/generalisation_gap']:.2f}")
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
-def command(config: Any) -> float:
+def trained(config: Any) -> float:
     """Train; returns what a sweeper maximises: the mean final return over agents, or -inf where an agent has failed."""
     settings = control_settings(config)
     settings.run_dir = run_folder(config)
@@ -48,6 +50,11 @@ def command(config: Any) -> float:
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
     return -math.inf if report.get("failed") else report["final/return"]
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
+def command(config: Any) -> float:
+    return trained(config)
 
 
 def main() -> None:

@@ -45,7 +45,17 @@ LEARNING = (
 CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), *LEARNING)
 PARTS = {
     "control": CONTROL,
-    "smallest_actor": (Part("the search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."), *CONTROL),
+    "pixels": CONTROL,
+    "smallest_actor": (
+        Part("the search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."),
+        Part("its workers", f"{ROOM}/engines.py", "WorkerSettings", "search."),
+        *CONTROL,
+    ),
+    "separation": (
+        Part("the study", "studies/any_task/study.py", "TaskStudy", "study."),
+        Part("its workers", f"{ROOM}/engines.py", "WorkerSettings", "study."),
+        *CONTROL,
+    ),
     "toy": (Part("", f"{ROOM}/toy.py", "ToyStudy"),),
     "size_report": (Part("", f"{ROOM}/report.py", "SizeReport"),),
     "procgen": (
@@ -63,7 +73,7 @@ NOTES = {
     "procgen": "tuned=daac or tuned=idaac: the settings that its authors published for each game.",
 }
 EACH = "A {} may have other defaults: --cfg job prints the settings of a command."
-DEPARTURES = dict.fromkeys(("control", "smallest_actor"), EACH.format("task or an algorithm"))
+DEPARTURES = dict.fromkeys(("control", "pixels", "separation", "smallest_actor"), EACH.format("task or an algorithm"))
 DEPARTURES["procgen"] = EACH.format("protocol")
 
 
@@ -125,7 +135,8 @@ def _shown(value: ast.expr) -> str:
     """A default as the command line takes it, as null, true or [256,256]; `...` where the source computes it."""
     if isinstance(value, ast.Call):  # field(default_factory=...)
         made = value.keywords[0].value
-        value = made.body if isinstance(made, ast.Lambda) else ast.Dict([], [])
+        empty = ast.List([]) if isinstance(made, ast.Name) and made.id == "list" else ast.Dict([], [])
+        value = made.body if isinstance(made, ast.Lambda) else empty
     try:
         found = ast.literal_eval(value)
     except ValueError:

@@ -21,7 +21,12 @@ COMMANDS = {  # name: module in this room, and what it does
     "representation": ("representation", "analyse what the two networks of a Procgen run have learned"),
     "report": ("report", "figures, tables and a recommendation from runs on Procgen"),
     "control": ("control", "train actors and critics of any sizes on a control task or a game, several seeds at once"),
+    "pixels": ("pixels", "train agents that read pictures, on any environment, with training and test levels"),
     "toy": ("toy", "train a one-neuron actor beside critics of five sizes"),
+    "separation": (
+        "separation",
+        "where should policy and value separate on a task? train every k, and write a page",
+    ),
     "smallest-actor": ("smallest_actor", "search for the smallest actor that still does the job"),
     "size-report": ("size_report", "tables and pictures of the searches so far"),
     "export": ("export", "write one trained actor to a file (ONNX or PT2), checked against the run"),

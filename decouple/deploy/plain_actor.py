@@ -63,8 +63,8 @@ class PlainActor(nn.Module):
         model: one agent's model, from `actor_value` or `actor_qvalue`.
         sample: sample actions, as in training.
         observation_scaling: scaling that the environment applied to observations in training; None for none.
-        observation_dtype: dtype of an observation; None: uint8 for frames (three axes), which the blocks divide by 255,
-            else float32.
+        observation_dtype: dtype of an observation; None: uint8 for frames (three axes, or bytes), which the blocks
+            divide by 255, else float32.
 
     Attributes:
         space: the action space.
@@ -95,7 +95,7 @@ class PlainActor(nn.Module):
         _check_model(model, sample)
         self.space, self.sample = model.action_space, sample
         self.observation_shape = tuple(model.example["observation"].shape)
-        frames = len(self.observation_shape) == 3
+        frames = len(self.observation_shape) == 3 or model.example["observation"].dtype == torch.uint8
         self.observation_dtype = observation_dtype or (torch.uint8 if frames else torch.float32)
         self.trunk, self.policy, layers = (copy.deepcopy(module).cpu().float() for module in _modules(model))
         linear = next(module for module in layers.modules() if isinstance(module, nn.Linear))

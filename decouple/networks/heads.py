@@ -286,7 +286,8 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     """
     space = bounded_space(spec, "a deterministic policy")
     if space.discrete:
-        raise ValueError(f"action_spec must be continuous for a deterministic policy; got {spec}")
+        others = "SAC, PPO, DAAC, IDAAC and TRPO take discrete actions"
+        raise ValueError(f"action_spec must be continuous for a deterministic policy, as TD3's; {others}; got {spec}")
     head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["action_logit"])
     return tanh_actor(head, space)
 

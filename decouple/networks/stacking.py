@@ -19,11 +19,13 @@ import torch
 from tensordict.nn import AddStateIndependentNormalScale
 from tensordict.nn.utils import mappings
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from decouple.checks import SOME, Must, check_setting, checked
 from decouple.networks.batching import AnyBatch
 
 __all__ = [
+    "StackedBlock",
     "StackedLinear",
     "StackedNormalScale",
     "clip_grad_norm_per_seed_",
@@ -46,11 +48,13 @@ def stack(models: Sequence[Network]) -> Network:
     and methods. Model s reads only row s of the inputs.
 
     Args:
-        models: S models of one architecture, each with its own parameters. Their blocks and heads are linear layers
-            (`mlp_blocks`, `actor_value` and `actor_qvalue` on them), with modules without parameters between them.
+        models: S models of one architecture, each with its own parameters. Where blocks and heads are linear layers
+            (`mlp_blocks`, `actor_value` and `actor_qvalue` on them), with modules without parameters between them, all
+            seeds run as one; a block of another kind runs seed by seed.
 
     Raises:
-        ValueError: no models, models that differ in architecture, or parameters in a module that is not linear.
+        ValueError: no models, models that differ in architecture, or parameters in a module that is neither linear nor
+            in a block.
     """
     models = list(models)
     if not models:
@@ -71,6 +75,8 @@ def stack(models: Sequence[Network]) -> Network:
 def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
     """Copy each seed's parameters in place into the models that `stack` was given, or into models of their kind."""
     together = dict(stacked.named_parameters())
+    blocks = [module for module in stacked.modules() if isinstance(module, StackedBlock)]
+    as_they_are = {id(parameter) for block in blocks for parameter in block.parameters()}
     for index, model in enumerate(models):
         own = dict(model.named_parameters())
         if own.keys() != together.keys():
@@ -79,7 +85,8 @@ def unstack(stacked: nn.Module, models: Sequence[nn.Module]) -> None:
         check_setting("models", len(models), lambda number, rows=rows: rows <= {number}, "as many as were stacked")
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(_as_alone(together[name][index], parameter))
+                row = together[name][index]
+                parameter.copy_(row if id(together[name]) in as_they_are else _as_alone(row, parameter))
 
 
 @checked()
@@ -114,6 +121,41 @@ class StackedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"seeds={len(self.weight)}, in_features={self.in_features}, out_features={self.out_features}"
+
+
+class StackedBlock(nn.Module):
+    """S blocks of any kind as one module, (S, *B, ...) -> (S, *B, ...): each seed's runs by itself, one after another.
+
+    Parameters have the names of a block alone, and a leading S. For blocks whose work lies in their arithmetic, as
+    convolutions, for which one batched operation would save nothing.
+
+    Raises:
+        ValueError: blocks with buffers, as running statistics, which are not kept apart.
+    """
+
+    @checked(blocks=SOME)
+    def __init__(self, blocks: Sequence[nn.Module]):
+        super().__init__()
+        if names := [name for name, _ in blocks[0].named_buffers()]:
+            raise ValueError(
+                f"models must have no buffers in blocks that are stacked; {type(blocks[0]).__name__} has {names}"
+            )
+        template = copy.deepcopy(blocks[0])
+        for name, _ in list(template.named_parameters()):
+            owner, _, own = name.rpartition(".")
+            stacked = torch.stack([block.get_parameter(name).detach() for block in blocks])  # (S, ...)
+            setattr(template.get_submodule(owner), own, nn.Parameter(stacked))
+        # The template's own parameters and modules, so that names are those of a block alone.
+        self._parameters, self._modules = template._parameters, template._modules
+        object.__setattr__(self, "template", template)
+
+    def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
+        own = dict(self.named_parameters())
+        rows = [
+            functional_call(self.template, {name: each[seed] for name, each in own.items()}, (x[seed], *more))
+            for seed, more in enumerate(zip(*extra, strict=True) if extra else [()] * len(x))
+        ]
+        return torch.stack(rows)
 
 
 class StackedNormalScale(nn.Module):
@@ -174,8 +216,17 @@ def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Mo
         raise ValueError(f"models must have their parameters in linear layers; {where} ({kind}) has {own}")
     for name, child in template.named_children():
         children = [module.get_submodule(name) for module in modules]
+        if isinstance(template, nn.Sequential) and not _linear(child):  # a block of a trunk or a branch
+            template._modules[name] = StackedBlock(children)
+            continue
         template._modules[name] = _stacked(child, children, f"{where}.{name}")
     return template
+
+
+def _linear(block: nn.Module) -> bool:
+    """Whether all parameters are those of linear layers."""
+    kinds = nn.Linear | AddStateIndependentNormalScale
+    return all(isinstance(m, kinds) for m in block.modules() if any(True for _ in m.parameters(recurse=False)))
 
 
 def _as_alone(row: Tensor, like: Tensor) -> Tensor:

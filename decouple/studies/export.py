@@ -25,7 +25,7 @@ from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
-from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.build import OF_TASK, make_env
 from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
@@ -88,7 +88,7 @@ def raw_control_env(settings: dict[str, Any], seed: int) -> EnvBase:
     if settings["env"] in GAMES:
         agents, skip = GAMES[settings["env"]].agents_per_game, settings["frame_skip"]
         return games_env(settings["env"], [seed], agents, frame_skip=skip, scale_observations=False)
-    task = {name: settings[name] for name in ("env", "env_kwargs") if name in settings}
+    task = {name: settings[name] for name in OF_TASK if name in settings}
     return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), 1, [seed])
 
 

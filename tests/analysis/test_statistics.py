@@ -18,6 +18,7 @@ from decouple.analysis.statistics import (
     normalise_by_reference,
     pareto_front,
     performance_profile,
+    probability_best,
     probability_of_improvement,
     seeds_needed,
 )
@@ -259,3 +260,19 @@ def test_so_many_seeds_tell_as_often_as_they_should():
 def test_arguments_of_seeds_needed_are_refused_by_name(arguments, says):
     with pytest.raises(ValueError, match=says):
         seeds_needed(**({"difference": 1.0, "std": 1.0} | arguments))
+
+
+def test_the_probability_of_the_highest_mean_by_hand():
+    # The mean of two drawn from (0, 2) is 0, 1 or 2 in 1, 2 and 1 of 4 ways; the other's is always 1: 1/4 + 1/2 * 1/2.
+    found = probability_best({"x": {"a": [0.0, 2.0]}, "y": {"a": [1.0, 1.0]}}, repetitions=20_000)
+    assert found == pytest.approx({"x": 0.5, "y": 0.5}, abs=0.01)
+    # 0, 1.5 or 3 against 1: 3/4.
+    assert probability_best({"x": {"a": [0.0, 3.0]}, "y": {"a": [1.0, 1.0]}}, repetitions=20_000)["x"] == pytest.approx(
+        0.75, abs=0.01
+    )
+    # Two games have equal weight: 5 - 1 in the one outweighs 0 - 1 in the other.
+    two = {"x": {"a": [5.0, 5.0], "b": [0.0, 0.0]}, "y": {"a": [1.0, 1.0], "b": [1.0, 1.0, 1.0]}}
+    assert probability_best(two, repetitions=10) == {"x": 1.0, "y": 0.0}
+    assert all(map(math.isnan, probability_best({"x": {"a": [5.0]}, "y": {"a": [1.0, 2.0]}}).values()))
+    with pytest.raises(ValueError, match="same games"):
+        probability_best({"x": {"a": [1.0, 2.0]}, "y": {"b": [1.0, 2.0]}})

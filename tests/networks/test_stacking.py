@@ -13,7 +13,7 @@ from torch import nn
 from torchrl.data import Bounded
 
 from decouple.networks.actor_qvalue import actor_qvalue
-from decouple.networks.blocks import mlp_blocks
+from decouple.networks.blocks import impala_blocks, mlp_blocks
 from decouple.networks.separation import separate
 from decouple.networks.stacking import StackedLinear, StackedNormalScale, clip_grad_norm_per_seed_, stack, unstack
 
@@ -118,8 +118,10 @@ def test_what_cannot_be_stacked_is_refused() -> None:
         stack([nn.Linear(3, 4), nn.Linear(3, 5)])
     with pytest.raises(ValueError, match=r"one architecture.*their length"):
         stack([nn.Sequential(), nn.Sequential(nn.Tanh())])
-    with pytest.raises(ValueError, match=r"linear layers; model\.1 \(LayerNorm\) has \['weight', 'bias'\]"):
-        stack([nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)) for _ in range(2)])
+    with pytest.raises(ValueError, match=r"linear layers; model \(LayerNorm\) has \['weight', 'bias'\]"):
+        stack([nn.LayerNorm(4) for _ in range(2)])
+    with pytest.raises(ValueError, match=r"no buffers in blocks .*; BatchNorm1d has \['running_mean', "):
+        stack([nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2)])
     with pytest.raises(ValueError, match=r"models must be those that were stacked; models\[0\]"):
         unstack(stack(networks()), [nn.Linear(3, 3, bias=False)])
 
@@ -165,3 +167,29 @@ def test_an_infinite_bound_measures_only() -> None:
     assert parameter.grad.tolist() == [[3.0, 4.0], [5.0, 12.0]] and without.grad is None
     clip_grad_norm_per_seed_([parameter, without], 6.5, 2)
     torch.testing.assert_close(parameter.grad, torch.tensor([[3.0, 4.0], [2.5, 6.0]]))
+
+
+def test_blocks_that_are_not_linear_run_as_each_alone_and_give_its_gradients() -> None:
+    def block(seed: int) -> nn.Sequential:
+        torch.manual_seed(seed)
+        return nn.Sequential(*impala_blocks((2, 6, 6), [3], 5), nn.LayerNorm(5), nn.Linear(5, 2)).double()
+
+    models = [block(seed) for seed in range(3)]
+    together = stack(models)
+    assert {name for name, _ in together.named_parameters()} == {name for name, _ in models[0].named_parameters()}
+    frames = torch.rand(3, 4, 2, 6, 6, dtype=torch.float64)  # (S, B, C, H, W)
+    out = copy.deepcopy(together)(frames)
+    alone = [model(x) for model, x in zip(models, frames, strict=True)]
+    torch.testing.assert_close(out, torch.stack(alone))
+    together(frames).square().sum().backward()
+    for seed, each in enumerate(alone):
+        each.square().sum().backward()
+        gradients = {name: p.grad for name, p in models[seed].named_parameters()}
+        found = {name: p.grad[seed] for name, p in together.named_parameters()}
+        torch.testing.assert_close(found["0.convolution.weight"], gradients["0.convolution.weight"])
+        torch.testing.assert_close(found["2.weight"], gradients["2.weight"])
+        torch.testing.assert_close(found["3.weight"].T, gradients["3.weight"])
+    others = [block(seed) for seed in range(3, 6)]
+    unstack(together, others)
+    for model, other in zip(models, others, strict=True):
+        torch.testing.assert_close(dict(other.state_dict()), dict(model.state_dict()), rtol=0, atol=0)

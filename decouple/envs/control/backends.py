@@ -24,7 +24,7 @@ from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs.control import acrobot, pendulum
 from decouple.envs.control.compiled_rules import compiled_step
 from decouple.envs.control.making import Task, gymnasium_games, layers_of
-from decouple.envs.control.spaces import as_vector
+from decouple.envs.control.spaces import as_vector, read_entries
 from decouple.envs.processes import Owned
 
 __all__ = ["BACKENDS", "BatchedGames", "EnvpoolGames", "Games", "GymnasiumGames", "make_games"]
@@ -52,31 +52,42 @@ class GymnasiumGames:
     """
 
     @checked(number=at_least(1))
-    def __init__(self, task: Task, number: int) -> None:
-        self.task, self.simulator = task, task.simulator
+    def __init__(self, task: Task, number: int, levels: range | None = None) -> None:
+        self.task, self.simulator, self.levels = task, task.simulator, levels
         self.resumable = self.simulator != "other"
         self.games = gymnasium_games(task, number)
+        self.entries = read_entries(self.games[0].observation_space)
         self.observation_space, self.flatten = as_vector(self.games[0].observation_space)
+        bytes_ = getattr(self.observation_space, "dtype", None) == np.uint8
+        self.dtype = np.uint8 if bytes_ else np.float64
         self.action_space: Any = self.games[0].action_space
         self.first_seeds: list[int | None] = []  # seed for a game's next reset; None: already used
+        self.generators: list[np.random.Generator] = []  # of each game's levels
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Set the seed of each game's next reset, which must come before its first step."""
+        """Set the seed of each game's next reset, which must come before its first step; or that of its levels."""
         self.first_seeds = list(seeds)
+        self.generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds] if self.levels else []
 
     def reset(self, which: np.ndarray) -> np.ndarray:
         """Begin episodes of the games ``which``, ascending indices (K,); return their observations (K, O)."""
-        observation = np.empty((len(which), *self.observation_space.shape))
+        observation = np.empty((len(which), *self.observation_space.shape), self.dtype)
         for row, index in enumerate(which):
-            shown, _ = self.games[index].reset(seed=self.first_seeds[index])
+            shown, _ = self.games[index].reset(seed=self._next_seed(index))
             observation[row] = self.flatten(shown)
             self.first_seeds[index] = None
         return observation
 
+    def _next_seed(self, index: int) -> int | None:
+        """The seed of a game's next reset: a level, each as likely as any other; or its own first seed, then none."""
+        if self.levels is None:
+            return self.first_seeds[index]
+        return self.levels[int(self.generators[index].integers(len(self.levels)))]
+
     def step(self, action: np.ndarray) -> Outcome:
         """Step every game. ``action``: (G, A), or (G,) if discrete, in the dtype of ``action_space``."""
         number = len(self.games)
-        observation, reward = np.empty((number, *self.observation_space.shape)), np.empty(number)
+        observation, reward = np.empty((number, *self.observation_space.shape), self.dtype), np.empty(number)
         terminated, truncated = np.empty(number, dtype=np.bool_), np.empty(number, dtype=np.bool_)
         for index, (game, its_action) in enumerate(zip(self.games, action, strict=True)):
             shown, reward[index], terminated[index], truncated[index], _ = game.step(its_action)
@@ -85,14 +96,18 @@ class GymnasiumGames:
 
     def state(self) -> list[dict[str, Any]]:
         """The state of each game: its first seed while that is unused, else its generator and its simulator."""
-        return [
+        states = [
             {"first_seed": seed} if seed is not None else self._game_state(game.unwrapped)
             for seed, game in zip(self.first_seeds, self.games, strict=True)
         ]
+        levels = [{"levels": _saved_generator(generator)} for generator in self.generators] or [{}] * len(states)
+        return [state | of_levels for state, of_levels in zip(states, levels, strict=True)]
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
         """Restore the games; only their generators if not ``resumable``."""
         self.first_seeds = [saved["first_seed"] for saved in states]
+        for generator, saved in zip(self.generators, states, strict=bool(self.generators)):
+            _load_generator(generator, saved | {"generator": saved["levels"]})
         for game, saved in zip(self.games, states, strict=True):
             if saved["first_seed"] is None:
                 game.reset(seed=0)  # Gymnasium refuses to step a game that was never reset
@@ -105,7 +120,7 @@ class GymnasiumGames:
     def __getstate__(self) -> dict[str, Any]:
         """Copy or pickle with the games' states: copies of Gymnasium's MuJoCo tasks would silently restart."""
         if self.simulator == "mujoco":
-            return {"task": self.task, "number": len(self.games), "games": self.state()}
+            return {"task": self.task, "number": len(self.games), "levels": self.levels, "games": self.state()}
         from gymnasium.utils import EzPickle
 
         if any(isinstance(layer, EzPickle) for game in self.games for layer in layers_of(game)):
@@ -117,7 +132,8 @@ class GymnasiumGames:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "number" in state:
-            self.__init__(state["task"], state["number"])
+            self.__init__(state["task"], state["number"], state["levels"])
+            self.seed([0] * state["number"])
             self.load_state(state["games"])
         else:
             vars(self).update(state)
@@ -270,13 +286,15 @@ Games = GymnasiumGames | BatchedGames | EnvpoolGames
 
 
 @checked(number=at_least(1))
-def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, str]:
+def make_games(task: Task, number: int, backend: str = "auto", levels: range | None = None) -> tuple[Games, str]:
     """Make the games; return them and the name of their backend: gymnasium, batched or envpool.
 
     Args:
         task: a task of Gymnasium.
         number: number of games, at least 1.
         backend: one of ``BACKENDS``. auto: batched if there are NumPy rules for the task, else gymnasium.
+        levels: seeds of which each reset takes one; None: only a game's first reset has a seed. Gymnasium's own games
+            alone have levels.
 
     Raises:
         ValueError: an unknown backend, or one without the task.
@@ -284,7 +302,9 @@ def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, s
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options
+    if levels is not None and backend not in ("auto", "gymnasium"):
+        raise ValueError(f"backend must be auto or gymnasium with levels; got {backend!r}")
+    has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options and levels is None
     if backend == "batched" and not has_rules:
         tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own (env_kwargs)"
         raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
@@ -294,7 +314,7 @@ def make_games(task: Task, number: int, backend: str = "auto") -> tuple[Games, s
         return EnvpoolGames(task, number), "envpool"
     if has_rules and backend != "gymnasium":
         return BatchedGames(task, number), "batched"
-    return GymnasiumGames(task, number), "gymnasium"
+    return GymnasiumGames(task, number, levels), "gymnasium"
 
 
 def _import_envpool() -> Any:
@@ -308,15 +328,19 @@ def _import_envpool() -> Any:
 
 def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:
     """The state of one running game, in tensors and plain numbers."""
-    state: Any = generator.bit_generator.state
     return {
         "first_seed": None,
-        "generator": {
-            "state": {key: str(value) for key, value in state["state"].items()},  # integers of 128 bits
-            "has_uint32": int(state["has_uint32"]),
-            "uinteger": int(state["uinteger"]),
-        },
+        "generator": _saved_generator(generator),
         "simulator": {key: torch.from_numpy(value.copy()) for key, value in simulator.items()},
+    }
+
+
+def _saved_generator(generator: np.random.Generator) -> dict[str, Any]:
+    state: Any = generator.bit_generator.state
+    return {
+        "state": {key: str(value) for key, value in state["state"].items()},  # integers of 128 bits
+        "has_uint32": int(state["has_uint32"]),
+        "uinteger": int(state["uinteger"]),
     }
 
 

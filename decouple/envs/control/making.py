@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from decouple.checks import at_least, checked
+from decouple.checks import at_least, check_setting, checked
 
 if TYPE_CHECKING:
     import gymnasium
@@ -30,6 +30,8 @@ class Task(NamedTuple):
     spec: EnvSpec | None  # None: `make` makes the games
     options: dict[str, Any]  # keyword arguments of the environment
     make: Callable[..., gymnasium.Env] | None = None
+    wrappers: tuple[str, ...] = ()  # Gymnasium wrappers around each game, as my_package.module:Wrapper
+    frame_stack: int = 1  # observations of so many steps together, by Gymnasium's wrapper, around those
 
     @property
     def id(self) -> str:
@@ -43,7 +45,7 @@ class Task(NamedTuple):
     @property
     def simulator(self) -> str:
         """The task's simulator: classic_control, mujoco, or other, whose games we cannot save."""
-        if self.spec is None:
+        if self.spec is None or self.wrappers or self.frame_stack > 1:
             return "other"
         module = self.spec.entry_point if isinstance(self.spec.entry_point, str) else ""
         known = () if self.spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state
@@ -59,13 +61,18 @@ def gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
         ImportError: the task's simulator is not installed.
     """
     import gymnasium
+    import gymnasium.wrappers
 
     try:
         # Imported by name, so that a type checker accepts this file where MuJoCo is not installed.
         mujoco = importlib.import_module("mujoco") if task.simulator == "mujoco" else None
         with _without_deprecations(mujoco):
             make = functools.partial(gymnasium.make, task.id, max_episode_steps=-1, disable_env_checker=True)
-            return _made(task, task.make or make, number)  # steps are counted by the caller, for all games
+            games = _made(task, task.make or make, number)  # steps are counted by the caller, for all games
+            for wrap in map(_wrapper, task.wrappers):
+                games = [wrap(game) for game in games]
+            stacked = gymnasium.wrappers.FrameStackObservation
+            return games if task.frame_stack == 1 else [stacked(game, task.frame_stack) for game in games]
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         # Gymnasium's Pusher-v4 raises a plain ImportError for an installed MuJoCo that is too new for it.
         missing = task.simulator == "mujoco" and type(error) is not ImportError
@@ -94,6 +101,17 @@ def _made(task: Task, make: Callable[..., Any], number: int) -> list[gymnasium.E
     if len({id(game) for game in games}) < number:
         raise ValueError(f"{says}; {task.name} made one twice")
     return games
+
+
+def _wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
+    """A wrapper by its name; ValueError where there is none."""
+    import gymnasium
+
+    module, _, own = name.partition(":")
+    found = getattr(importlib.import_module(module), own, None) if module and own else None
+    wraps = isinstance(found, type) and issubclass(found, gymnasium.Wrapper)
+    check_setting("wrappers", name, lambda _: wraps, "of Gymnasium wrappers, each as my_package.module:Wrapper")
+    return found  # pyright: ignore[reportReturnType]
 
 
 def _extra(task: Task) -> str | None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, TensorSpec, Unb
 
 from decouple.checks import checked
 
-__all__ = ["ActionReader", "as_vector", "observed_numbers", "read_actions"]
+__all__ = ["ActionReader", "Entry", "as_vector", "observed_numbers", "read_actions", "read_entries"]
 
 
 class ActionReader(Protocol):
@@ -136,6 +136,72 @@ def as_vector(space: Any) -> tuple[Any, Callable[[Any], Any]]:
     if vector or not _numbers(space):
         return space, _same
     return flatten_space(space), functools.partial(flatten, space)
+
+
+class Entry(NamedTuple):
+    """A part of an observation, and where the vector has it."""
+
+    name: str  # key in a Dict, of several levels joined by dots; empty where the observation is no Dict
+    first: int  # index of its first number in the vector
+    shape: tuple[int, ...]  # its own shape; its numbers stand row by row
+    picture: tuple[int, ...] | None  # order of its axes that puts channels before height and width; None: no picture
+    scale: float  # largest number of a picture's pixels, 255 for bytes
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@checked()
+def read_entries(space: Any) -> list[Entry]:
+    """The parts of an observation in a Gymnasium space, in the order in which `as_vector` puts them in the vector.
+
+    A picture is a Box of bytes of two axes or more, or a Box of floats of three: height and width, with channels before
+    or behind them (the shorter side of the three), and stacked frames before all, as Gymnasium's wrapper stacks them.
+    Empty for a space that is no fixed number of numbers.
+    """
+    if not _numbers(space):
+        return []
+    entries, first = [], 0
+    for name, part in _parts(space):
+        shape = _shape(part)
+        bytes_ = getattr(part, "dtype", None) == np.uint8 and type(part).__name__ == "Box"
+        axes = _channels_first(shape) if len(shape) >= (2 if bytes_ else 3) and type(part).__name__ == "Box" else None
+        entries.append(Entry(name, first, shape, axes, 255.0 if bytes_ else 1.0))
+        first += entries[-1].size
+    return entries
+
+
+def _parts(space: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and space of each part, in the order of `gymnasium.spaces.flatten`."""
+    from gymnasium.spaces import Dict, Tuple
+
+    if not isinstance(space, Dict | Tuple):
+        yield name, space
+        return
+    for key, part in space.items() if isinstance(space, Dict) else enumerate(space):
+        yield from _parts(part, f"{name}.{key}" if name else str(key))
+
+
+def _shape(part: Any) -> tuple[int, ...]:
+    """Shape of a part that is no Dict, as `gymnasium.spaces.flatten` sees it: an index is one-hot."""
+    from gymnasium.spaces import Discrete, MultiDiscrete
+
+    if isinstance(part, Discrete):
+        return (int(part.n),)
+    return (int(part.nvec.sum()),) if isinstance(part, MultiDiscrete) else tuple(part.shape)
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The order of a picture's axes that puts height and width last; None where it is no picture."""
+    if len(shape) not in (2, 3, 4):
+        return None
+    before = tuple(range(len(shape) - 3))  # of stacked frames
+    if len(shape) == 2:
+        return (0, 1)
+    first, *_, last = range(len(before), len(shape))
+    behind = shape[last] <= shape[first]
+    return (*before, last, first, first + 1) if behind else (*before, first, first + 1, last)
 
 
 def _same(observation: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchrl.data import Unbounded
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds, check_switches
+from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs import lockstep
 from decouple.envs.control.backends import make_games
 from decouple.envs.control.catalogue import find_task
@@ -35,7 +35,7 @@ class _Episodes:
     A step makes new arrays and never writes to old ones, which have been handed out.
     """
 
-    observation: np.ndarray  # (S, N, O) float32
+    observation: np.ndarray  # (S, N, O) float32, or bytes
     episode_reward: np.ndarray  # (S, N, 1) float64, as is discounted_return
     discounted_return: np.ndarray
     step_count: np.ndarray  # (S, N, 1) int64
@@ -78,6 +78,8 @@ class ControlEnv(lockstep.LockstepEnv):
     Attributes:
         name: the task's name as given. seeds: S integers. max_episode_steps: step limit of an episode; None: no limit.
         backend: name of the backend that steps the games: gymnasium, batched or envpool.
+        entries: parts of the observation, where pictures are asked for; else empty.
+        levels: seeds of which each reset takes one; None: only a game's first reset has a seed.
         resumable: True if ``state_dict`` can restore the games.
         observation_statistics: statistics that normalise the observations; None without normalisation.
     """
@@ -94,14 +96,22 @@ class ControlEnv(lockstep.LockstepEnv):
         statistics: RunningMoments | None,
         backend: str,
         options: Mapping[str, Any],
+        levels: range | None,
+        wrappers: Sequence[str],
+        frame_stack: int,
+        pictures: bool,
     ) -> None:
         super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
-        task = find_task(name, options)
-        self._games, self.backend = make_games(task, len(seeds) * num_envs, backend)
+        task = find_task(name, options)._replace(wrappers=tuple(wrappers), frame_stack=frame_stack)
+        self._games, self.backend = make_games(task, len(seeds) * num_envs, backend, levels)
+        self.entries = getattr(self._games, "entries", []) if pictures else []
+        self._bytes = self._keeps_bytes(normalize_observation)
         self.name, self.seeds, self.gamma = name, seeds, gamma
         self.max_episode_steps, self.resumable = task.max_episode_steps, self._games.resumable
         self._last_step = math.inf if self.max_episode_steps is None else self.max_episode_steps
-        self._options = dict(options)
+        self._options, self.levels = dict(options), levels
+        self._around = {"wrappers": list(wrappers)} if wrappers else {}
+        self._around |= {"frame_stack": frame_stack} if frame_stack > 1 else {}
         self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
         try:
             self._make_specs()
@@ -120,12 +130,28 @@ class ControlEnv(lockstep.LockstepEnv):
         self._start()
         self.is_closed = False  # TorchRL's default is True
 
+    def _keeps_bytes(self, normalize_observation: bool) -> bool:
+        """Whether observations are pictures of bytes alone, which then stay bytes.
+
+        Raises:
+            ValueError: observations with pictures are to be normalised.
+        """
+        seen = [entry for entry in self.entries if entry.picture]
+        if seen and normalize_observation:
+            self._games.close()
+            raise ValueError(
+                "normalize_observation must be false where observations have pictures: networks scale them"
+            )
+        return bool(seen) and getattr(self._games, "dtype", None) == np.uint8
+
     def _make_specs(self) -> None:
         seen = observed_numbers(self._games.observation_space)
         self._actions_of_game = read_actions(self._games.action_space)
         self.action_spec = self._actions_of_game.spec(self.batch_size)
         self._action_shape = self.action_spec.shape  # kept, since TorchRL's look-up of a spec is slow
-        observation = Unbounded(torch.Size([*self.batch_size, seen]), dtype=torch.float32)
+        self._dtype: Any = np.uint8 if self._bytes else np.float32
+        dtype = torch.uint8 if self._bytes else torch.float32
+        observation = Unbounded(torch.Size([*self.batch_size, seen]), dtype=dtype)
         lockstep.set_specs(self, observation=observation, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
@@ -134,7 +160,7 @@ class ControlEnv(lockstep.LockstepEnv):
         seeds = (np.random.SeedSequence([seed, index]) for seed in self.seeds for index in range(N))
         self._games.seed([int(seed.generate_state(1)[0]) for seed in seeds])
         column = (S, N, 1)
-        observation = np.zeros(self.observation_spec["observation"].shape, dtype=np.float32)
+        observation = np.zeros(self.observation_spec["observation"].shape, dtype=self._dtype)
         self._set_episodes(
             {
                 "observation": observation,
@@ -189,7 +215,7 @@ class ControlEnv(lockstep.LockstepEnv):
         with np.errstate(over="ignore", invalid="ignore"):
             if self._own_statistics is not None:
                 self._own_statistics.merge(observation.astype(np.float64, copy=False))
-            now.observation = self._normalized(observation).astype(np.float32, copy=False)
+            now.observation = self._normalized(observation).astype(self._dtype, copy=False)
             if self._return_statistics is not None:
                 now.discounted_return = self.gamma * now.discounted_return + reward
                 self._return_statistics.merge(now.discounted_return[..., 0])
@@ -238,7 +264,7 @@ class ControlEnv(lockstep.LockstepEnv):
     def _begin(self, which: np.ndarray) -> None:
         """Begin episodes where ``which`` is True, bool (S, N)."""
         arrays = {key: getattr(self._episodes, key).copy() for key in _Episodes.KEYS}
-        observation = arrays["observation"].astype(np.float64)  # (S, N, O)
+        observation = arrays["observation"].astype(np.uint8 if self._bytes else np.float64)  # (S, N, O)
         indices = np.flatnonzero(which)
         if len(indices):
             observation.reshape(which.size, -1)[indices] = self._games.reset(indices)
@@ -259,6 +285,8 @@ class ControlEnv(lockstep.LockstepEnv):
     def _settings(self) -> dict[str, Any]:
         settings = {"name": self.name, "seeds": list(self.seeds), "num_envs": self.batch_size[1], "gamma": self.gamma}
         settings |= {"options": self._options} if self._options else {}
+        settings |= {"levels": [self.levels.start, len(self.levels)]} if self.levels is not None else {}
+        settings |= self._around
         settings |= self._normalize | {"own_statistics": self._own_statistics is not None}
         # The backends gymnasium and batched are interchangeable, and enter no settings.
         return settings | ({"backend": "envpool"} if self.backend == "envpool" else {})
@@ -309,6 +337,10 @@ def control_env(
     statistics: RunningMoments | None = None,
     backend: str = "auto",
     env_kwargs: Mapping[str, Any] | None = None,
+    levels: range | None = None,
+    wrappers: Sequence[str] = (),
+    frame_stack: int = 1,
+    pictures: bool = False,
 ) -> ControlEnv:
     """Make one control task for S agents at once; see ``ControlEnv`` for keys and shapes.
 
@@ -341,6 +373,11 @@ def control_env(
         backend: name of the backend: gymnasium, one game after another; batched; envpool; or auto: batched where there
             is one, else gymnasium.
         env_kwargs: keyword arguments of the environment, as `gymnasium.make` takes them; None for none.
+        levels: seeds in [0, 2^31 - 1) of which each reset takes one, drawn by a generator of its game: as many levels
+            of a task that makes them from its seed. None: only a game's first reset has a seed.
+        wrappers: Gymnasium's wrappers, or others, around each game, as gymnasium.wrappers:GrayscaleObservation.
+        frame_stack: observations of so many steps together, by Gymnasium's wrapper, around those.
+        pictures: keep bytes where observations are pictures of bytes alone, and tell their parts in `entries`.
 
     Raises:
         ValueError: an argument outside its range, or a backend without the task.
@@ -355,6 +392,10 @@ def control_env(
         raise ValueError(f"gamma must lie in [0, 1]; got {gamma!r}")
     if env_kwargs is not None and not (isinstance(env_kwargs, Mapping) and all(isinstance(k, str) for k in env_kwargs)):
         raise ValueError(f"env_kwargs must be a dict of the environment's arguments, or None; got {env_kwargs!r}")
+    check_setting("levels", levels, lambda v: v is None or (isinstance(v, range) and _are_seeds(v)), LEVELS)
+    check_switches(pictures=pictures)
+    names = not isinstance(wrappers, str) and all(isinstance(name, str) for name in wrappers)
+    check_setting("wrappers", wrappers, lambda _: names, "a list of names, each as my_package.module:Wrapper")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):
         raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
     return ControlEnv(
@@ -367,4 +408,15 @@ def control_env(
         statistics=statistics,
         backend=backend,
         options=dict(env_kwargs or {}),
+        levels=levels,
+        wrappers=wrappers,
+        frame_stack=check_integer("frame_stack", frame_stack, 1, INT32_MAX),
+        pictures=pictures,
     )
+
+
+LEVELS = "None, or a range of seeds in [0, 2^31 - 1), one at least"
+
+
+def _are_seeds(levels: range) -> bool:
+    return len(levels) > 0 and min(levels[0], levels[-1]) >= 0 and max(levels[0], levels[-1]) < INT32_MAX

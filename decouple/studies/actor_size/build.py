@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,25 +17,43 @@ import torch
 from torch import nn
 from torchrl.envs import EnvBase
 
-from decouple.checks import at_least, check_setting, checked
+from decouple.checks import INT32_MAX, at_least, check_setting, checked
+from decouple.envs.control.spaces import Entry
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.envs.toy import goal_tracking_env
 from decouple.envs.unity.build import unity_env
 from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.actor_value import ActorValue, actor_value
-from decouple.networks.blocks import Concatenate, mlp_blocks
+from decouple.networks.blocks import Concatenate, impala_blocks, mlp_blocks, nature_blocks
+from decouple.networks.fitting import evaluating
 from decouple.networks.heads import action_space
+from decouple.networks.observations import Fuse, PictureView
 from decouple.networks.recurrence import RecurrentBlock
 from decouple.networks.separation import SeparatedNetwork, separate, separation_index
 from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings
 
-__all__ = ["action_value_model", "make_env", "make_small_env", "state_value_model", "unit_actions"]
+__all__ = [
+    "OF_TASK",
+    "action_value_model",
+    "make_env",
+    "make_small_env",
+    "sharable_blocks",
+    "state_value_model",
+    "unit_actions",
+]
+
+# Settings that make the environment, whoever plays it.
+OF_TASK = ("env", "env_kwargs", "train_kwargs", "num_levels", "start_level", "wrappers", "frame_stack", "backbone")
 
 
 @checked(num_envs=at_least(1))
-def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None) -> EnvBase:
+def make_env(
+    config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None, *, test: bool = False
+) -> EnvBase:
     """The task, (S, num_envs). With `like`, observations are scaled by its statistics, and rewards are not scaled.
+
+    With `test`, it is the task that agents are tested on, where that is another than they are trained on.
 
     Raises:
         ValueError: an unknown task, or a setting that the task does not have.
@@ -50,8 +69,10 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
         raise ValueError(f"frame_skip must be 1 on env={config.env}: only {', '.join(GAMES)} have it")
     if config.backend != "auto" and own_rules:
         raise ValueError(f"backend must be auto on env={config.env}, which is no task of Gymnasium")
-    if config.env_kwargs and own_rules:
-        raise ValueError(f"env_kwargs must be empty on env={config.env}, which is no task of Gymnasium")
+    of_gymnasium = ("env_kwargs", "train_kwargs", "test_kwargs", "num_levels", "start_level", "wrappers")
+    given = [name for name in of_gymnasium if getattr(config, name)] + ["frame_stack"] * (config.frame_stack > 1)
+    if given and own_rules:
+        raise ValueError(f"{given[0]} must be left out on env={config.env}, which is no task of Gymnasium")
     if config.env == "toy":
         return goal_tracking_env(seeds, num_envs)
     if config.env == "unity":  # an evaluation takes as many agents as the build has, in rounds
@@ -67,8 +88,20 @@ def make_env(config: ControlSettings, num_envs: int, seeds: Sequence[int], like:
         gamma=config.learning.gamma,
         statistics=None if like is None else like.observation_statistics,
         backend=config.backend,
-        env_kwargs=config.env_kwargs,
+        env_kwargs=config.env_kwargs | (config.test_kwargs if test else config.train_kwargs),
+        levels=_levels(config, test),
+        wrappers=config.wrappers,
+        frame_stack=config.frame_stack,
+        pictures=config.backbone != "none",
     )
+
+
+def _levels(config: ControlSettings, test: bool) -> range | None:
+    """Seeds of the resets: those of training, or all that come after them."""
+    after = config.start_level + config.num_levels
+    if not config.num_levels:
+        return None
+    return range(after, INT32_MAX) if test else range(config.start_level, after)
 
 
 @checked()
@@ -82,14 +115,14 @@ def unit_actions(settings: Mapping[str, Any]) -> bool:
     """Whether a task's actions are all discrete or bounded by -1 and 1, by its action spec.
 
     Args:
-        settings: a run's settings by flat key, also of an older version; read are `env`, `backend` and `env_kwargs`.
+        settings: a run's settings by flat key, also of an older version; read are those that make the task.
 
     Raises:
         ValueError, ImportError: there is no such task, or its package is not installed.
     """
     if settings["env"] == "unity" or settings["env"] in GAMES:  # ML-Agents' actions are, and the games'
         return True
-    read = {name: settings[name] for name in ("env", "backend", "env_kwargs") if name in settings}
+    read = {name: settings[name] for name in ("backend", *OF_TASK) if name in settings}
     return _unit_actions(json.dumps(read, sort_keys=True))
 
 
@@ -133,23 +166,33 @@ def action_value_model(config: ControlSettings, env: EnvBase, *, deterministic: 
     )
 
 
+@checked()
+def sharable_blocks(config: ControlSettings, env: EnvBase) -> int:
+    """The largest k: blocks that read pictures, and the hidden layers of the smaller network."""
+    return len(_front(config, env)[0]) + min(len(config.actor), len(config.critic))
+
+
 def _separated(
     config: ControlSettings, env: EnvBase, *, critic_reads_action: bool
 ) -> tuple[SeparatedNetwork, Callable[[], list[nn.Module]]]:
     """The actor and a critic, separated at k, and the function that makes another critic's blocks."""
-    observations = env.observation_spec["observation"].shape[-1]
+    observed = env.observation_spec["observation"]
     space = action_space(env.action_spec, env.batch_size)
     reads = space.size if critic_reads_action and not space.discrete else 0  # size of the action
-    k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
-    actor = _blocks(config, "actor", observations)
+    front, features = _front(config, env)
+    k = separation_index(config.separation, len(front) + min(len(config.actor), len(config.critic)))
+    actor = [*front, *_blocks(config, "actor", features)]
+    hidden = max(0, k - len(front))  # shared hidden layers
 
     def critic() -> list[nn.Module]:
-        first = config.actor[k - 1] if k else observations  # features at the cut
-        own = _blocks(config, "critic", first + reads, k)
+        first = config.actor[hidden - 1] if hidden else features  # features that the critic's hidden layers read
+        own = _blocks(config, "critic", first + reads, hidden)
         if reads and not own:
             own = [Concatenate()]
-        return [*actor[:k], *own]  # `separate` drops the first k
+        fronts = _front(config, env)[0][k:] if k < len(front) else []
+        return [*actor[:k], *fronts, *own]  # `separate` drops the first k
 
+    seen = torch.zeros(observed.shape[-1], dtype=observed.dtype)
     network = separate(
         actor,
         critic(),
@@ -157,9 +200,61 @@ def _separated(
         policy_gradient=config.policy_gradient,
         value_gradient=config.value_gradient,
         value_keys=["action"] if reads else [],
-        example={"observation": torch.zeros(observations)} | ({"action": torch.zeros(reads)} if reads else {}),
+        example={"observation": seen} | ({"action": torch.zeros(reads)} if reads else {}),
     )
     return network, critic
+
+
+def _front(config: ControlSettings, env: EnvBase) -> tuple[list[nn.Module], int]:
+    """The blocks before the hidden layers, which read pictures, and the numbers that they give.
+
+    A picture alone is read by the backbone's blocks, several parts by one block that joins the pictures' features and
+    the numbers. There are none where there is no picture.
+    """
+    numbers = env.observation_spec["observation"].shape[-1]
+    entries = getattr(env, "entries", [])
+    if not any(entry.picture for entry in entries):
+        says = f"auto or none on {config.env}, whose observations have no picture"
+        check_setting("backbone", config.backbone, lambda name: name in ("auto", "none") or not entries, says)
+        return [], numbers
+    encoders = [_encoder(config.backbone, entry) for entry in entries if entry.picture]
+    if len(entries) == 1:
+        (encoder,) = encoders
+        # Each in a container that takes one input alone: a critic's action goes to its hidden layers.
+        blocks: list[nn.Module] = [nn.Sequential(*encoder[:2]), *(nn.Sequential(block) for block in encoder[2:])]
+    else:
+        plain = [(entry.first, entry.first + entry.size) for entry in entries if not entry.picture]
+        blocks = [Fuse([nn.Sequential(*encoder) for encoder in encoders], plain)]
+    example = torch.zeros(1, numbers, dtype=env.observation_spec["observation"].dtype)
+    says = "a function that makes blocks from a picture (*B, C, H, W) to features (*B, F)"
+    with torch.no_grad(), evaluating(*blocks):
+        for block in blocks:
+            example = block(example)
+    check_setting("backbone", tuple(example.shape), lambda shape: len(shape) == 2 and shape[0] == 1, says)
+    return blocks, example.shape[-1]
+
+
+def _encoder(backbone: str, entry: Entry) -> list[nn.Module]:
+    """A view of one picture, and the backbone's blocks on it."""
+    assert entry.picture is not None
+    known = {"auto": impala_blocks, "impala": impala_blocks, "nature": nature_blocks}
+    view = PictureView(entry.first, entry.shape, entry.picture, entry.scale, keep_bytes=backbone in known)
+    blocks = list((known.get(backbone) or _user_blocks(backbone))(view.picture))
+    check_setting("backbone", blocks, lambda v: v and all(isinstance(b, nn.Module) for b in v), "of a list of modules")
+    return [view, *blocks]
+
+
+def _user_blocks(name: str) -> Callable[..., Sequence[nn.Module]]:
+    """The function of a module, by the name my_package.module:function."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module exists, but imports a missing one
+        found = None
+    check_setting("backbone", name, lambda _: callable(found), "of a module that can be imported, and its function")
+    return found  # pyright: ignore[reportReturnType]
 
 
 def _head_gains(config: ControlSettings) -> dict[str, float | None]:

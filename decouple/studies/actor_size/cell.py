@@ -112,10 +112,11 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
     """
     env = make_env(config, config.num_envs, config.all_seeds)
     keep_memory()  # else glibc gives the memory of six agents' layers back to the system after every operation
-    with contextlib.closing(env), _threads(config):
+    with contextlib.closing(env):
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
-        seed_globals(config.seed)
-        return _train(config, env, models, FailedSeeds(config.all_seeds, config.env))
+        with _threads(config, models[0]):
+            seed_globals(config.seed)
+            return _train(config, env, models, FailedSeeds(config.all_seeds, config.env))
 
 
 @checked(agents=SOME)
@@ -132,15 +133,16 @@ def final_returns(config: ControlSettings, agents: Sequence[Any]) -> list[float]
         fits = isinstance(agent, ActorValue | ActorQValue)
         check_setting("agents", type(agent), lambda _, fits=fits: fits, "models of actor_value or actor_qvalue")
     policy = algorithm_of(config).make_agents(config, list(agents)).policy
-    return _returns(config, policy, FINAL_SEED, config.final_episodes).mean(1).tolist()
+    return _returns(config, policy, FINAL_SEED, config.final_episodes, test=True).mean(1).tolist()
 
 
 @contextlib.contextmanager
-def _threads(config: ControlSettings) -> Iterator[None]:
+def _threads(config: ControlSettings, model: nn.Module) -> Iterator[None]:
     """Set PyTorch's threads for a run. A second one slows small networks down, badly so beside other runs."""
     before = torch.get_num_threads()
+    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
     weights = config.seeds * max(sum(a * b for a, b in pairwise(sizes)) for sizes in (config.actor, config.critic))
-    torch.set_num_threads(config.num_threads or (before if weights >= MANY_WEIGHTS else 1))
+    torch.set_num_threads(config.num_threads or (before if convolves or weights >= MANY_WEIGHTS else 1))
     try:
         yield
     finally:
@@ -204,19 +206,31 @@ def _evaluation(
     environments."""
 
     def evaluate(seed: int, episodes: int) -> dict[str, float]:
-        returns = _returns(config, policy, seed, episodes, like)
+        returns = _returns(config, policy, seed, episodes, like, test=True)
         rows = [{"eval/return": each} for each in returns.mean(1).tolist()]
+        if config.has_test_levels:
+            trained = _returns(config, policy, seed, episodes, like).mean(1).tolist()
+            for row, train in zip(rows, trained, strict=True):
+                test = row["eval/return"]
+                row |= {"eval/train_return": train, "eval/test_return": test, "eval/generalisation_gap": train - test}
         return seed_metrics(failed.kept(rows), config.all_seeds)
 
     return evaluate
 
 
 def _returns(
-    config: ControlSettings, policy: TensorDictModuleBase, seed: int, episodes: int, like: EnvBase | None = None
+    config: ControlSettings,
+    policy: TensorDictModuleBase,
+    seed: int,
+    episodes: int,
+    like: EnvBase | None = None,
+    *,
+    test: bool = False,
 ) -> Tensor:
     """Raw returns of all agents without exploration, (S, episodes), on fresh environments, each agent's with
-    `seed` plus its own as the first seed."""
-    with contextlib.closing(make_env(config, episodes, [seed + agent for agent in config.all_seeds], like)) as env:
+    `seed` plus its own as the first seed; of the test's levels, or of training's."""
+    seeds = [seed + agent for agent in config.all_seeds]
+    with contextlib.closing(make_env(config, episodes, seeds, like, test=test)) as env:
         rounds = -(-episodes // env.batch_size[1])  # one, unless a Unity build has fewer agents
         parts = [episode_returns(env, policy, stochastic=False).view(config.seeds, -1) for _ in range(rounds)]
     return torch.cat(parts, 1)[:, :episodes]
@@ -237,6 +251,8 @@ def _final(
     if len(own) > 1:
         report |= {f"final/return/seed{seed}": None if seed in failed.reasons else own[seed] for seed in own}
     report["final/return_std"] = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+    other = ("eval/train_return", "eval/test_return", "eval/generalisation_gap")
+    report |= {name.replace("eval/", "final/"): value for name, value in found.items() if name.startswith(other)}
     return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
 
 

@@ -20,17 +20,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from decouple.checks import at_least, checked
+from decouple.checks import POSITIVE_WHOLE, above, at_least, check_setting, checked
 from decouple.runs.finite import NotFiniteError
 from decouple.runs.locks import FolderInUseError
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["BEAT_S", "CellError", "GaveUpError", "Processes", "RayTasks", "serve", "waited_for"]
+__all__ = ["BEAT_S", "CellError", "GaveUpError", "Processes", "RayTasks", "WorkerSettings", "serve", "waited_for"]
 
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 PATIENCE_S = 60.0  # seconds to wait for another process in a batch's folder to end
@@ -44,6 +45,32 @@ class CellError(RuntimeError):
 
 class GaveUpError(RuntimeError):
     """Training was stopped by its caller: its result is not wanted any more, or another worker has the batch."""
+
+
+@dataclass
+class WorkerSettings:
+    """Settings of the workers that train a study's cells; a study's own settings add to them.
+
+    Raises:
+        ValueError: naming the setting, what is allowed and what came.
+    """
+
+    engine: str = "local"  # workers: local (processes of this machine) or ray
+    parallel: int = 1  # batches trained at once, where the next ones do not depend on their results
+    address: str | None = None  # address of a Ray cluster, auto: this machine's cluster; None: Ray is started here
+    cpus: float = 1.0  # processors that Ray reserves for a batch
+    lease: float = 300.0  # seconds without a renewal after which a worker of another machine counts as dead
+
+    def check_workers(self, group: str) -> None:
+        """Check the settings; `group` is the prefix of their names on the command line."""
+        for name in ("cpus", "lease"):
+            check_setting(f"{group}{name}", getattr(self, name), above(0))
+        check_setting(f"{group}engine", self.engine, ("local", "ray").__contains__, "local or ray")
+        check_setting(f"{group}parallel", self.parallel, POSITIVE_WHOLE)
+
+    def start(self) -> Processes | RayTasks:
+        """The engine, a context manager."""
+        return Processes() if self.engine == "local" else RayTasks(self.address, self.cpus)
 
 
 class Processes:

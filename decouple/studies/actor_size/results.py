@@ -40,6 +40,7 @@ __all__ = [
     "cells_markdown",
     "last_tenth",
     "read_studies",
+    "seed_column",
     "size_order",
     "training_maxima",
 ]
@@ -101,7 +102,7 @@ class SizeCell:
     def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """A column of metrics.csv over training: frames of each agent (T,), and values (S, T), NaN where a row has
         none; S is 0 where no run has the metric."""
-        series = [(m["frames"], m.get(_column(metric, seed, seeds))) for seeds, m in self.runs for seed in seeds]
+        series = [(m["frames"], m.get(seed_column(metric, seed, seeds))) for seeds, m in self.runs for seed in seeds]
         present = [(np.array(frames), np.array(values)) for frames, values in series if values is not None]
         frames = np.unique(np.concatenate([np.empty(0), *(own for own, _ in present)]))
         values = np.full((len(present), len(frames)), np.nan)
@@ -254,7 +255,7 @@ def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[
         own = [seed for seed in batch.seeds if seed in seeds and seed in final and seed not in found]
         metrics = read_metrics(batch.run_dir) if batch.state == "done" and own else {}
         for seed in own if metrics else ():
-            column = _column("train/episode_return", seed, tuple(batch.seeds))
+            column = seed_column("train/episode_return", seed, tuple(batch.seeds))
             values = [value for value in metrics.get(column, []) if math.isfinite(value)]
             if not values:
                 raise ValueError(f"{Path(batch.run_dir) / 'metrics.csv'} must have returns in {column}; got none")
@@ -338,11 +339,11 @@ def _measured(
 ) -> dict[str, float | None]:
     """`MEASURES` of one seed, except its return."""
     found: dict[str, float | None] = {
-        name: result.get(_column(f"final/{name}", seed, seeds))
+        name: result.get(seed_column(f"final/{name}", seed, seeds))
         for name in ("value_predicted", "value_monte_carlo", "value_bias")
     }
     for name, metric in (("value_loss", "loss/critic"), ("value_loss_held_out", "loss/critic_held_out")):
-        values = metrics.get(_column(metric, seed, seeds))
+        values = metrics.get(seed_column(metric, seed, seeds))
         found[name] = None if values is None else last_tenth(metrics["frames"], values)
     loss, held_out = found["value_loss"], found["value_loss_held_out"]
     found["overfit"] = held_out / loss if loss and held_out is not None else None
@@ -353,7 +354,8 @@ def _pair_name(actor: Size, critic: Size) -> str:
     return size_name(actor) if actor == critic else f"a {size_name(actor)}, c {size_name(critic)}"
 
 
-def _column(metric: str, seed: int, seeds: Sequence[int]) -> str:
+@checked()
+def seed_column(metric: str, seed: int, seeds: Sequence[int]) -> str:
     """The column of one seed's metric in a run of these seeds; see `seed_metrics`."""
     return f"{metric}/seed{seed}" if len(seeds) > 1 else metric
 

@@ -18,6 +18,7 @@ import numpy as np
 from torch import nn
 
 from decouple.checks import (
+    INT32_MAX,
     POSITIVE_WHOLE,
     PROBABILITY,
     all_of,
@@ -28,6 +29,8 @@ from decouple.checks import (
     one_of,
     positive_whole,
 )
+from decouple.envs.control.catalogue import TASKS
+from decouple.envs.games.batched import GAMES
 from decouple.networks.heads import DISTRIBUTIONS
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
@@ -35,6 +38,8 @@ from decouple.runs.settings import part, points_to_part, sets_own_fields
 
 __all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
 
+BACKBONES = ("auto", "none", "impala", "nature")
+VECTORS = ("toy", "unity", *TASKS, *GAMES)  # tasks without a picture
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU, "leaky_relu": nn.LeakyReLU}
 # Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
@@ -63,6 +68,16 @@ class ControlSettings:
     # function of a module that makes a Gymnasium environment, as my_package.module:make
     env: str = "pendulum"
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # keyword arguments of a Gymnasium environment
+    train_kwargs: dict[str, Any] = field(default_factory=dict)  # further ones of the environments of training alone
+    test_kwargs: dict[str, Any] = field(default_factory=dict)  # further ones of environments to test on; see num_levels
+    # number of training levels: each reset takes one of the seeds from start_level on, and tests take others; 0: all
+    num_levels: int = 0
+    start_level: int = 0  # first training level
+    wrappers: list[str] = field(default_factory=list)  # Gymnasium wrappers around the environment, as module:Wrapper
+    frame_stack: int = 1  # observations of so many steps together, by Gymnasium's wrapper, around those
+    # blocks that read pictures, before the hidden layers: impala, nature, a function as my_package.module:blocks; none:
+    # pictures are vectors of pixels; auto: impala where there is a picture
+    backbone: str = "auto"
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
     algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
@@ -105,10 +120,16 @@ class ControlSettings:
         gains = dict.fromkeys(("actor_gain", "critic_gain", "actor_head_gain", "critic_head_gain"), at_least(0))
         check_fields(self, policy_gradient=PROBABILITY, value_gradient=PROBABILITY, **gains)
         says = "a dict of the environment's keyword arguments, each a plain value"
-        check_setting("env_kwargs", self.env_kwargs, _plain, says)
+        for name in ("env_kwargs", "train_kwargs", "test_kwargs"):
+            check_setting(name, getattr(self, name), _plain, says)
+        levels = f"in [0, {INT32_MAX - 1:,}), the last level too"
+        check_setting("num_levels", self.num_levels, lambda n: 0 <= n < INT32_MAX - 1 - self.start_level, levels)
+        check_setting("start_level", self.start_level, lambda n: 0 <= n < INT32_MAX - 1, levels)
+        known = self.backbone in BACKBONES or ":" in self.backbone
+        check_setting("backbone", self.backbone, lambda _: known, f"{', '.join(BACKBONES)} or my_package.module:blocks")
         most = 2**31 - EVALUATION_SEED - self.seeds - self.learning.total_frames
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
-        for name in ("seeds", "num_envs", "frame_skip", "evaluate_episodes", "final_episodes"):
+        for name in ("seeds", "num_envs", "frame_skip", "frame_stack", "evaluate_episodes", "final_episodes"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
@@ -143,7 +164,8 @@ class ControlSettings:
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
         depth = min(len(self.actor), len(self.critic))
         whole = isinstance(self.separation, int | np.integer) and not isinstance(self.separation, bool)
-        known = isinstance(self.separation, str) or (whole and 0 <= self.separation <= depth)
+        most = math.inf if self.may_have_pictures else depth  # how many blocks read pictures, only the task tells
+        known = isinstance(self.separation, str) or (whole and 0 <= self.separation <= most)
         allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
         check_setting("separation", self.separation, lambda _: known, allowed)
         for name in ("actor_activation", "critic_activation"):
@@ -155,6 +177,16 @@ class ControlSettings:
     @property
     def all_seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def may_have_pictures(self) -> bool:
+        """Whether the task may show pictures that blocks of their own read."""
+        return self.backbone != "none" and self.env not in VECTORS
+
+    @property
+    def has_test_levels(self) -> bool:
+        """Whether agents are tested on other levels, or another environment, than they are trained on."""
+        return bool(self.num_levels or self.train_kwargs or self.test_kwargs)
 
     @property
     def frames_per_iteration(self) -> int:

@@ -17,19 +17,19 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import POSITIVE_WHOLE, Must, above, all_of, at_least, check_fields, check_setting, inside
+from decouple.checks import Must, all_of, at_least, check_fields, check_setting, checked, inside
 from decouple.networks.counting import parameter_count
 from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
 from decouple.studies.actor_size.algorithms import make_model
 from decouple.studies.actor_size.build import make_small_env
-from decouple.studies.actor_size.engines import CellError, Processes, RayTasks
+from decouple.studies.actor_size.engines import CellError, WorkerSettings
 from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import (
     SIZES,
@@ -59,6 +59,7 @@ __all__ = [
     "SearchProgress",
     "SearchSettings",
     "actor_parameters",
+    "is_trained",
     "run_search",
     "search_goes_on",
     "search_text",
@@ -75,7 +76,7 @@ SEVERAL_SIZES = Must(
 
 
 @dataclass
-class SearchSettings:
+class SearchSettings(WorkerSettings):
     """Settings of the search: its target, its sizes, and its workers.
 
     Raises:
@@ -96,16 +97,11 @@ class SearchSettings:
     # Share of the learning after which a size's seeds are stopped where they are not expected to reach the bound any
     # more (docs/smallest_actor.md says by which rule, and how often it is wrong); None: all are trained to their end
     stop_after: float | None = None
-    engine: str = "local"  # workers: local (processes of this machine) or ray
-    parallel: int = 1  # batches trained at once; useful if exhaustive: a bisection needs one cell at a time
-    address: str | None = None  # address of a Ray cluster, auto: this machine's cluster; None: Ray is started here
-    cpus: float = 1.0  # processors that Ray reserves for a batch
-    lease: float = 300.0  # seconds without a renewal after which a worker of another machine counts as dead
     train: bool = True  # false: only write the table, of searches that are done
 
     def __post_init__(self) -> None:
         shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": inside(0, 1)}
-        check_fields(self, "search.", sizes=SEVERAL_SIZES, cpus=above(0), lease=above(0), **shares)
+        check_fields(self, "search.", sizes=SEVERAL_SIZES, **shares)
 
         def known(value: Any) -> bool:  # our baseline's mean, that rounded down to one digit, or Table I's
             number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -117,8 +113,7 @@ class SearchSettings:
         )
         stops = self.stop_after is None or 0.5 <= self.stop_after < 1
         check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
-        check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
-        check_setting("search.parallel", self.parallel, POSITIVE_WHOLE)
+        self.check_workers("search.")
 
     def told(self) -> dict[str, Any]:
         """The settings that decide the outcome."""
@@ -144,31 +139,39 @@ class SearchSettings:
 
 
 class SearchProgress:
-    """Progress of a search on stderr: the cells done, and an estimate of the time left."""
+    """Progress of a study's cells on stderr: those done, and an estimate of the time left.
 
-    def __init__(self, settings: ControlSettings, parallel: int) -> None:
-        self.name, self.parallel = _name(settings), parallel
+    Args:
+        settings: settings of a cell.
+        parallel: number of cells trained at once.
+        name_of: function that gives a cell's name, of its settings; None: its sizes.
+    """
+
+    def __init__(
+        self, settings: ControlSettings, parallel: int, name_of: Callable[[ControlSettings], str] | None = None
+    ) -> None:
+        self.name, self.parallel, self.name_of = _name(settings), parallel, name_of or _sizes
         self.lines = StepProgress()
         self.done: list[float] = []  # seconds of each cell
 
-    def begin(self, step: Step, pairs: int) -> None:
-        """Begin a step of the search, in which `pairs` pairs are to be trained."""
-        self.step, self.pairs = step, pairs
+    def begin(self, cells: int, more: int = 0) -> None:
+        """Begin a step, in which `cells` cells are to be trained, and at most `more` after it."""
+        self.cells, self.more = cells, more
         self.first: dict[str, tuple[float, int]] = {}  # batch -> time and frames when it was first seen
 
     def watch(self, config: ControlSettings) -> None:
         """Show what is being trained."""
         now, frames = time.monotonic(), min(frames_done(config.run_dir), config.learning.total_frames)
         since, before = self.first.setdefault(config.run_dir, (now, frames))
-        others = max(0, self.pairs - len(self.first)) + self.step.more
+        others = max(0, self.cells - len(self.first)) + self.more
         left = "?"
         if frames > before:
             rest = (config.learning.total_frames - frames) * (now - since) / (frames - before)
             typical = sum(self.done) / len(self.done) if self.done else now - since + rest
             left = _clock(rest + others * typical / self.parallel)
         cell = len(self.done) + len(self.first)
-        sizes = f"a {size_name(config.actor)}, c {size_name(config.critic)}"
-        text = f"{self.name}, cell {cell} of at most {cell + others}, {sizes}; about {left} left; frames"
+        of = f"{cell} of at most {cell + others}, {self.name_of(config)}"
+        text = f"{self.name}, cell {of}; about {left} left; frames"
         self.lines(text, frames, config.learning.total_frames)
 
     def close(self) -> None:
@@ -187,12 +190,11 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
     key = settings.env, settings.algorithm, cell_of(settings).settings, told
     progress = SearchProgress(settings, options.parallel)
     watch = progress.watch if settings.show_progress else lambda config: None
-    engine = Processes() if options.engine == "local" else RayTasks(options.address, options.cpus)
     try:
-        with engine as train, contextlib.closing(progress):
+        with options.start() as train, contextlib.closing(progress):
             while True:
                 configs = [_pair(settings, *pair) for pair in step.pairs]
-                progress.begin(step, sum(not _trained(store, config) for config in configs))
+                progress.begin(sum(not is_trained(store, config) for config in configs), step.more)
                 stopping = _stopping(options, step)
                 returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch, stopping=stopping)
                 if measure == "maximum":
@@ -287,12 +289,18 @@ def _stopping(options: SearchSettings, step: Step) -> Stopping | None:
     return Stopping(step.bound, step.best, options.stop_after)
 
 
-def _trained(store: CellStore, config: ControlSettings) -> bool:
+@checked()
+def is_trained(store: CellStore, config: ControlSettings) -> bool:
+    """Whether the store has a return of every seed."""
     return set(config.all_seeds) <= store.returns(cell_of(config)).keys()
 
 
 def _seconds(store: CellStore, config: ControlSettings) -> float:
     return sum(batch.seconds for batch in store.batches(cell_of(config)))
+
+
+def _sizes(config: ControlSettings) -> str:
+    return f"a {size_name(config.actor)}, c {size_name(config.critic)}"
 
 
 def _name(settings: ControlSettings) -> str:

@@ -68,6 +68,7 @@ def train_cells(
     parallel: int = 1,
     watch: Callable[[ControlSettings], None] = lambda config: None,
     stopping: Stopping | None = None,
+    folder: Callable[[ControlSettings], str] | None = None,
 ) -> list[Returns]:
     """The final returns of each config's agents, one per seed, those that the store has not yet trained first.
 
@@ -80,11 +81,14 @@ def train_cells(
         watch: function called about once a second with the settings of each batch in training.
         stopping: rule by which a cell's seeds are stopped early: it has no new results in the store then, and its
             returns are `Unfinished`. None: all are trained to their end.
+        folder: function that gives the folder of a config's runs, relative to the store's; None: one named by the
+            task, the algorithm, a hash of the settings and the sizes.
 
     Raises:
         CellError: a cell failed; raised once all others are done. The same call tries the failed ones again.
     """
     cells = [cell_of(config) for config in configs]
+    folders = {cell: folder(config) if folder else _folder(cell) for cell, config in zip(cells, configs, strict=True)}
     stop, failed, unfinished = threading.Event(), dict[Cell, str](), dict[Cell, Unfinished]()
 
     def work() -> None:
@@ -99,7 +103,7 @@ def train_cells(
             if not missing:
                 return
             for cell, config in missing:
-                if batch := store.claim(cell, config.all_seeds, _folder(cell)):
+                if batch := store.claim(cell, config.all_seeds, folders[cell]):
                     hopeless = partial(_hopeless, config, batch, store.returns(cell), stopping)
                     came = _train_batch(config, batch, store, train, watch, stop, hopeless)
                     failed.update({cell: came} if isinstance(came, str) else {})
@@ -119,7 +123,7 @@ def train_cells(
         finally:
             stop.set()
     if failed:
-        raise CellError("; ".join(f"{_folder(cell)}: {error}" for cell, error in failed.items()))
+        raise CellError("; ".join(f"{folders[cell]}: {error}" for cell, error in failed.items()))
 
     def found(cell: Cell, config: ControlSettings) -> Returns:
         of_cell = store.returns(cell)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from decouple.analysis.statistics import OF_METRICS, Estimate, Profile
-from decouple.checks import SOME, at_least, checked
+from decouple.checks import SOME, at_least, checked, distinct, one_of
 from decouple.studies.separation.recommendation import Comparison
 from decouple.studies.separation.results import Study
 
@@ -36,23 +36,27 @@ _AXIS = {
 }
 
 
-@checked(aggregates=OF_METRICS)
-def aggregate_figure(aggregates: Mapping[str, Mapping[str, Estimate]], unit: str) -> Figure:
-    """Median, IQM, mean and optimality gap, a row for each variant: a mark at the value, a bar over its interval.
+@checked(aggregates=OF_METRICS, metrics=distinct(one_of(*_METRICS), least=1))
+def aggregate_figure(
+    aggregates: Mapping[str, Mapping[str, Estimate]], unit: str, metrics: Sequence[str] = tuple(_METRICS)
+) -> Figure:
+    """Metrics of `aggregate_metrics`, a row for each variant: a mark at the value, a bar over its interval.
 
     Args:
         aggregates: variant -> metric -> estimate.
         unit: unit of the scores, for the axes.
+        metrics: metrics to draw, a panel for each.
     """
     from matplotlib.figure import Figure
 
     variants = list(aggregates)
     figure = Figure(figsize=(11, 1.1 + 0.42 * len(variants)), layout="constrained")
-    for axes, (metric, title) in zip(figure.subplots(1, len(_METRICS), sharey=True), _METRICS.items(), strict=True):
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
         for row, variant in enumerate(variants):
             _interval(axes, row, aggregates[variant][metric], _colour(variant, variants))
         better = "less is better" if metric == "optimality_gap" else "more is better"
-        axes.set_title(f"{title}\n({better})", fontsize="medium")
+        axes.set_title(f"{_METRICS[metric]}\n({better})", fontsize="medium")
         axes.set_yticks(range(len(variants)), variants)
         axes.set_ylim(len(variants) - 0.5, -0.5)
         axes.set_xlabel(unit, fontsize="small")

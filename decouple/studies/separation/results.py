@@ -59,6 +59,7 @@ class Study:
     runs: Mapping[tuple[str, str], list[Run]]  # (variant, game) -> its runs, finished or not, by rising seed
     elsewhere: tuple[str, ...]  # notes on folders and runs found that do not belong to this study
     damaged: tuple[str, ...] = ()  # errors of folders that could not be read: the file, and its fault
+    measure: str = "test_return"  # metric of the final evaluation that is a run's score
 
     @cached_property
     def variants(self) -> list[str]:
@@ -77,11 +78,12 @@ class Study:
         return [run for run in self.runs.get((variant, game), []) if not run.unfinished]
 
     @checked()
-    def scores(self, metric: str = "test_return") -> dict[str, dict[str, list[float]]]:
+    def scores(self, metric: str | None = None) -> dict[str, dict[str, list[float]]]:
         """Variant -> game -> the metric's final value of each finished run that has it, by rising seed.
 
-        A variant or a game without any is not in it.
+        A variant or a game without any is not in it. The metric is `measure` where none is given.
         """
+        metric = metric or self.measure
         table: dict[str, dict[str, list[float]]] = {}
         for variant in self.variants:
             for game in self.games:

@@ -23,7 +23,7 @@ from decouple.networks.separation import separation_index
 from decouple.runs.files import read_json, read_yaml
 from decouple.runs.metrics import read_metrics, read_result
 
-__all__ = ["Run", "find_runs", "read_run"]
+__all__ = ["Run", "find_runs", "last_session", "read_run"]
 
 DEPTH = 4  # number of the IMPALA-CNN's blocks
 FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # files of a run's folder
@@ -38,6 +38,7 @@ class Run:
     curves: Mapping[str, list[float]]  # column of metrics.csv -> values, nan where a row has none
     result: Mapping[str, Any]  # content of result.json, None for what failed; empty where there is no file
     session: Mapping[str, Any]  # entry of record.json on the run's last start; empty where there is none
+    depth: int = DEPTH  # number of blocks that the two networks can share
 
     @property
     def game(self) -> str:
@@ -52,7 +53,7 @@ class Run:
     @property
     def k(self) -> int:
         """How many of the policy's blocks the value network uses."""
-        return separation_index(self.config["separation"], DEPTH)
+        return separation_index(self.config["separation"], self.depth)
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -89,7 +90,7 @@ class Run:
     @property
     def failed(self) -> str | None:
         """Reason why the run has no score, where its result.json says that it failed; else None."""
-        if self.result.get("final/test_return", 0) is not None:
+        if None not in (self.result.get(f"final/{name}", 0) for name in ("test_return", "return")):
             return None
         reasons = self.result.get("failed")
         why = "; ".join(map(str, reasons.values())) if isinstance(reasons, dict) else ""
@@ -158,7 +159,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     result = read_result(folder / "result.json")
     if result and "final/test_return" not in result:
         raise ValueError(f"{folder / 'result.json'} must hold final/test_return; got {', '.join(result)}")
-    return Run(folder, config, read_metrics(folder), result, _last_session(folder / "record.json"))
+    return Run(folder, config, read_metrics(folder), result, last_session(folder / "record.json"))
 
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -173,8 +174,13 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path} must hold a degree of separation; {error}") from error
 
 
-def _last_session(path: Path) -> Mapping[str, Any]:
-    """The entry of record.json on the last start; empty where there is none."""
+@checked()
+def last_session(path: Path) -> Mapping[str, Any]:
+    """The entry of a record.json on the last start; empty where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     sessions = read_json(path).get("sessions", [])
     session = sessions[-1] if isinstance(sessions, list) and sessions else {}
     if not isinstance(sessions, list) or not isinstance(session, dict):

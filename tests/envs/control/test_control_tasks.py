@@ -21,6 +21,7 @@ from torchrl.envs.utils import check_env_specs
 
 from decouple.envs.control.catalogue import TASKS
 from decouple.envs.control.running_normalization import RunningMoments
+from decouple.envs.control.spaces import read_entries
 from decouple.envs.control.tasks import control_env
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 
@@ -557,3 +558,74 @@ def test_closing_closes_the_games():
         game.close = lambda: closed.append(1)
     env.close()
     assert len(closed) == 2 and env.is_closed
+
+
+def test_each_reset_takes_one_of_the_levels_and_goes_on_after_a_checkpoint() -> None:
+    levels = range(5, 8)
+    starts = {gymnasium.make("CartPole-v1").reset(seed=level)[0].tobytes(): level for level in levels}
+
+    def begun(env: EnvBase, episodes: int) -> list[list[int]]:
+        """The levels that each game has begun, told by the first observation."""
+        return [[starts[row.numpy().tobytes()] for row in env.reset()["observation"][0]] for _ in range(episodes)]
+
+    env = control_env("CartPole-v1", [0], 3, levels=levels)
+    first = begun(env, 20)
+    assert {level for of_reset in first for level in of_reset} == set(levels)
+    saved = env.state_dict()
+    later = begun(env, 10)
+    again = control_env("CartPole-v1", [0], 3, levels=levels)
+    again.load_state_dict(saved)
+    again.reset()  # the restored observations
+    assert begun(again, 10) == later
+    assert begun(control_env("CartPole-v1", [0], 3, levels=levels), 20) == first
+    with pytest.raises(ValueError, match="levels"):
+        control_env("CartPole-v1", [0], 3, levels=range(5, 9)).load_state_dict(saved)
+    assert control_env("pendulum", [0], levels=range(3)).backend == "gymnasium"
+    with pytest.raises(ValueError, match="backend must be auto or gymnasium with levels"):
+        control_env("pendulum", [0], backend="batched", levels=range(3))
+    for wrong in (range(0), range(-1, 2), (1, 2)):
+        with pytest.raises(ValueError, match="levels must be None, or a range of seeds"):
+            control_env("pendulum", [0], levels=wrong)
+
+
+def test_the_parts_of_an_observation_are_told_and_pictures_stay_bytes() -> None:
+    env = control_env("Odd/PictureAndVector-v0", [0], pictures=True)
+    picture, vector = env.entries
+    assert (picture.name, picture.first, picture.shape, picture.picture) == ("picture", 0, (16, 16, 1), (2, 0, 1))
+    assert (vector.name, vector.first, vector.shape, vector.picture) == ("vector", 256, (2,), None)
+    assert env.observation_spec["observation"].dtype == torch.float32
+    env = control_env("Odd/Picture-v0", [0, 1], 2, pictures=True, frame_stack=3)
+    state = env.reset()["observation"]
+    assert state.dtype == torch.uint8 and state.shape == (2, 2, 3 * 16 * 16)
+    assert env.entries[0].picture == (0, 3, 1, 2) and env.entries[0].shape == (3, 16, 16, 1)
+    newest = np.stack([game.unwrapped.shown for game in env._games.games]).reshape(2, 2, -1)
+    assert np.array_equal(state[..., -256:].numpy(), newest)
+    assert not env.resumable
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    {
+        (84, 84): (0, 1),
+        (84, 84, 3): (2, 0, 1),
+        (3, 64, 64): (0, 1, 2),
+        (7, 7, 3): (2, 0, 1),
+        (4, 84, 84): (0, 1, 2),
+        (4, 84, 84, 3): (0, 3, 1, 2),
+        (4, 3, 64, 64): (0, 1, 2, 3),
+        (5,): None,
+        (2, 2, 2, 2, 2): None,
+    }.items(),
+    ids=str,
+)
+def test_height_and_width_of_a_picture_are_its_last_axes(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
+    assert read_entries(odd_spaces.spaces.Box(0, 255, shape, np.uint8))[0].picture == axes
+
+
+def test_a_matrix_of_floats_and_an_index_are_no_pictures() -> None:
+    spaces = odd_spaces.spaces
+    assert read_entries(spaces.Box(-1, 1, (3, 4), np.float32))[0].picture is None
+    assert read_entries(spaces.Box(0, 1, (8, 9, 3), np.float32))[0][3:] == ((2, 0, 1), 1.0)
+    nested = spaces.Dict({"b": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary((2, 2)))), "a": spaces.Box(0, 1)})
+    assert [(e.name, e.first, e.size) for e in read_entries(nested)] == [("a", 0, 1), ("b.0", 1, 3), ("b.1", 4, 4)]
+    assert read_entries(spaces.Text(3)) == []

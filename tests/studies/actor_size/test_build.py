@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -10,7 +13,7 @@ from torch import nn
 
 from decouple.networks.counting import parameter_count
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, make_model
-from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.build import make_env, make_small_env, sharable_blocks
 from decouple.studies.actor_size.cell import train_agents
 
 
@@ -119,3 +122,76 @@ def test_the_games_go_by_name(env, observed, head):
     made = make_env(config, 5, [3, 4])
     assert made.batch_size == (2, 5) and made.seeds == [3, 4]
     assert parameter_count(make_model(config, made))["policy"] == observed * 4 + 4 + head
+
+
+def shown(backbone: str = "auto", name: str = "PictureAndVector", **settings):
+    """Settings of an agent that reads a picture."""
+    settings = {"actor": [8], "critic": [8, 4], "show_progress": False, "backbone": backbone} | settings
+    return CONTROL_ALGORITHMS[settings.pop("algorithm", "ppo")](env=f"odd_spaces:Odd/{name}-v0", **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "front"), [("PictureAndVector", torch.float32, 1), ("Picture", torch.uint8, 4)]
+)
+def test_pictures_are_read_by_blocks_before_the_hidden_layers(name, dtype, front):
+    config = shown(name=name)
+    with contextlib.closing(make_small_env(config)) as env:
+        assert env.observation_spec["observation"].dtype == dtype
+        assert sharable_blocks(config, env) == front + 1
+        total = {}
+        for k in range(front + 2):
+            model = make_model(dataclasses.replace(config, separation=k), env)
+            assert len(model.trunk) == k
+            total[k] = parameter_count(model)["total"]
+            state = env.rollout(3, model.get_policy_operator())
+            assert model.get_value_operator()(state)["state_value"].shape == (1, 1, 3, 1)
+        assert sorted(total.values(), reverse=True) == list(total.values())  # the more is shared, the fewer
+        with pytest.raises(ValueError, match=rf"at must lie in \[0, {front + 1}\].*got {front + 2}"):
+            make_model(dataclasses.replace(config, separation=front + 2), env)
+
+
+def test_both_parts_of_an_observation_reach_the_network():
+    config = shown(separation="shared")
+    with contextlib.closing(make_small_env(config)) as env:
+        model, state = make_model(config, env), env.reset()
+        before = model.get_value_operator()(state.clone())["state_value"]
+        for index in (0, 256):  # the first pixel, and the vector behind the picture: Gymnasium sorts a Dict's names
+            other = state.clone()
+            other["observation"][..., index] += 1
+            assert not torch.equal(model.get_value_operator()(other)["state_value"], before)
+
+
+def test_a_backbone_is_named_or_a_function_of_a_module():
+    with contextlib.closing(make_small_env(shown(name="Picture"))) as env:
+        model = make_model(shown("test_build:flat_blocks", name="Picture", separation=1), env)
+        assert isinstance(model.trunk[0][1], nn.Flatten)
+        for wrong, says in {
+            "test_build:nothing": "backbone must be of a module that can be imported",
+            "no_such_module:blocks": "backbone must be of a module that can be imported",
+            "test_build:too_flat": r"backbone must be a function that makes blocks .* got \(1, 1, 16, 16\)",
+            "nature": "observation_shape must be at least 36",
+        }.items():
+            with pytest.raises(ValueError, match=says):
+                make_model(shown(wrong, name="Picture"), env)
+    with pytest.raises(ValueError, match="backbone must be auto, none, impala, nature or my_package"):
+        shown("vgg")
+    none = shown("none", name="Picture")
+    with contextlib.closing(make_small_env(none)) as env:
+        assert env.observation_spec["observation"].dtype == torch.float32
+        assert sharable_blocks(none, env) == 1
+    with pytest.raises(ValueError, match=r"separation must be .* \[0, 1\]"):
+        shown("none", separation=2)
+    vectors = shown("impala", name="Discrete")
+    with contextlib.closing(make_small_env(vectors)) as env, pytest.raises(ValueError, match="have no picture"):
+        make_model(vectors, env)
+    scaled = shown(name="Picture", normalize_observation=True)
+    with pytest.raises(ValueError, match="normalize_observation must be false where observations have pictures"):
+        make_small_env(scaled)
+
+
+def flat_blocks(shape):
+    return [nn.Flatten(-3)]
+
+
+def too_flat(shape):
+    return [nn.Identity()]
