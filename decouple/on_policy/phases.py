@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, check_fields, check_setting, checked
-from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
+from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, PROBABILITY, at_least, check_fields, check_setting, checked
+from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine, scaled_cuts
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
 from decouple.runs.performance import Performance, autocast
@@ -41,6 +41,9 @@ class RolloutPhase(Protocol):
         name: name that tells the phase's metrics apart.
         every: period in rollouts: the phase runs on rollouts 0, every, 2 every, ...
         minibatches: minibatches per epoch, at most the frames of a rollout.
+
+    A phase may also have `start`, `past`, `keeps` and `gae_lambda`, as `Phase` has them; without them it has their
+    defaults.
     """
 
     name: str
@@ -88,6 +91,12 @@ class Phase:
             draw and adversary stay at the defaults. It computes the features itself, without gradient, since its step
             on the whole minibatch must come before this phase's first micro-batch.
         name: prefix of the phase's metrics.
+        start: first rollout on which the phase runs; it then runs on start, start + every, start + 2 every, ...
+        past: number of rollouts that it learns from: the last `past` of them, in one batch (past B,).
+        keeps: keys of a flat rollout that it reads, where `past` is more than 1; only these are kept.
+        updates: most minibatches of a run, fewer than all epochs have; None: all epochs.
+        gae_lambda: lambda of the advantages that it learns from; None: that of the settings.
+        cut_gradients: scales of the policy's and the value's gradient at the cut during this phase; None: the model's.
     """
 
     loss: nn.Module | Sequence[nn.Module]
@@ -102,14 +111,27 @@ class Phase:
     draw: Callable[[TensorDictBase, torch.Generator | SeedNoise], object] | None = field(default=None, kw_only=True)
     adversary: Phase | None = None
     name: str = "joint"
+    start: int = field(default=0, kw_only=True)
+    past: int = field(default=1, kw_only=True)
+    keeps: Sequence[NestedKey] = field(default=(), kw_only=True)
+    updates: int | None = field(default=None, kw_only=True)
+    gae_lambda: float | None = field(default=None, kw_only=True)
+    cut_gradients: tuple[float, float] | None = field(default=None, kw_only=True)
     captured: bool = field(default=False, init=False, repr=False)
     _kept: TensorDictBase | None = field(default=None, init=False, repr=False)  # the rollout that the graph reads
     _graph: Captured | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, max_grad_norm=ANY_NUMBER)
-        for name in ("epochs", "every", "minibatches"):
+        check_fields(self, max_grad_norm=ANY_NUMBER, start=at_least(0), gae_lambda=PROBABILITY)
+        for name in ("epochs", "every", "minibatches", "past"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
+        if self.past > 1:
+            check_setting("keeps", self.keeps, len, f"the keys that the phase reads, with past={self.past}")
+        if self.updates is not None:
+            check_setting("updates", self.updates, POSITIVE_WHOLE)
+        if self.cut_gradients is not None:
+            shares = lambda v: len(v) == 2 and all(0 <= scale <= 1 for scale in v)  # noqa: E731
+            check_setting("cut_gradients", self.cut_gradients, shares, "two numbers in [0, 1], or None")
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
             raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
         if self.adversary and (self.adversary.prepare or self.adversary.draw or self.adversary.adversary):
@@ -157,8 +179,11 @@ class Phase:
 
     @checked()
     def capture(self, on: bool) -> None:
-        """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped."""
-        self.captured, self._kept, self._graph = on, None, None
+        """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped.
+
+        Off where the phase learns from several rollouts, which do not lie in the device's memory.
+        """
+        self.captured, self._kept, self._graph = on and self.past == 1, None, None
 
     def run(
         self,
@@ -201,29 +226,46 @@ def run_phase(
         ValueError: two losses of the phase have an output of one name, or with several seeds a loss that has averaged
             over them.
     """
+    with scaled_cuts(phase.features, phase.cut_gradients):
+        sums, steps = _run_epochs(phase, batch, shuffle, micro_batch, precision, progress)
+    squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
+    means = {name: metric(value / steps) for name, value in sums.items()}
+    cuts = norms_and_cosine(squares)
+    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(batch.shape[:-1])) for name, value in cuts.items()}
+
+
+def _run_epochs(
+    phase: Phase,
+    batch: TensorDictBase,
+    shuffle: torch.Generator | SeedNoise,
+    micro_batch: int,
+    precision: str,
+    progress: Callable[[str, int, int], object] | None,
+) -> tuple[dict[str, Tensor], int]:
+    """The sums of each metric over the minibatches, on the CPU, and the number of minibatches."""
     if phase.prepare:
-        phase.prepare(batch)
+        with autocast(phase.parameters()[0].device, precision):
+            phase.prepare(batch)
     if phase.draw:
         phase.draw(batch, shuffle)
     agents = agents_of(shuffle)
     step = _step_on(phase, agents, batch)
     sums: dict[str, Tensor] = {}
-    steps = phase.epochs * phase.minibatches
-    for epoch in range(phase.epochs):
-        for number, part in enumerate(agents.minibatches(batch, phase.minibatches)):
-            first = epoch == 0 and number == 0
+    done, steps = 0, min(phase.epochs * phase.minibatches, phase.updates or math.inf)
+    while done < steps:
+        for part in agents.minibatches(batch, phase.minibatches):
+            first = done == 0
             found = step(part, first or phase.captured, micro_batch, precision)  # one graph for all minibatches
             for name, value in found.items():
                 if name.startswith("cut/") and not first:
                     continue
                 sums[name] = sums[name] + value if name in sums else value.clone()
+            done += 1
             if progress:
-                progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
-    sums = _on_cpu(sums)
-    squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
-    means = {name: metric(value / steps) for name, value in sums.items()}
-    cuts = norms_and_cosine(squares)
-    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(batch.shape[:-1])) for name, value in cuts.items()}
+                progress(f"{phase.name} phase, minibatches", done, int(steps))
+            if done == steps:
+                break
+    return _on_cpu(sums), done
 
 
 def _step_on(phase: Phase, agents: Agents, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
@@ -281,6 +323,8 @@ def _step(
         rows = slice(first, first + micro_batch)
         # One at a time: the memory of its frames and features is free again for the next micro-batch.
         micro = agents.frames(batch, part, rows)  # (b,) or (S, b)
+        if phase.past > 1 and batch.device != device:
+            micro = micro.to(device)
         if phase.features is not None:
             with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
                 phase.features(micro)
