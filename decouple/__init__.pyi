@@ -10,11 +10,15 @@ from .networks.actor_qvalue import ActorQValue as ActorQValue
 from .networks.actor_qvalue import actor_qvalue as actor_qvalue
 from .networks.actor_value import ActorValue as ActorValue
 from .networks.actor_value import actor_value as actor_value
+from .networks.batching import any_batch as any_batch
 from .networks.blocks import impala_blocks as impala_blocks
 from .networks.blocks import mlp_blocks as mlp_blocks
 from .networks.blocks import nature_blocks as nature_blocks
 from .networks.counting import multiply_adds as multiply_adds
 from .networks.counting import parameter_count as parameter_count
+from .networks.recurrence import gru_block as gru_block
+from .networks.recurrence import lstm_block as lstm_block
+from .networks.recurrence import with_memory as with_memory
 from .networks.separation import SeparatedNetwork as SeparatedNetwork
 from .networks.separation import cut_gradients as cut_gradients
 from .networks.separation import scale_gradient as scale_gradient

@@ -45,7 +45,8 @@ METHODS_LEFT_OUT = {
     ),
     **dict.fromkeys(["choose", "to_task", "uniform", "normal", "integers", "permutations", "draw", "add"], "PER_STEP"),
     **dict.fromkeys(
-        ["sample", "act", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"], "PER_STEP"
+        ["sample", "act", "anneal", "at", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"],
+        "PER_STEP",
     ),
     "head": "PER_STEP",
     **dict.fromkeys(
@@ -115,8 +116,16 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["for_agents", "like", "metric", "unique"], "RECORD"),
     **dict.fromkeys(["auxiliary_phase", "auxiliary_value_loss", "clone_loss", "delayed_policy_phase"], "RECORD"),
-    **dict.fromkeys(["KeptRollouts", "check_room", "kept_bytes", "kept_text", "runs_on"], "RECORD"),  # of the loop
+    **dict.fromkeys(["logged_name", "on_cpu"], "PER_STEP"),
+    **dict.fromkeys(
+        ["KeptRollouts", "check_no_memory", "check_room", "kept_bytes", "kept_text", "runs_on"], "RECORD"
+    ),  # of the loop
     "scaled_cuts": "PER_STEP",
+    **dict.fromkeys(
+        ["RecurrentPart", "RecurrentSequential", "recurrent_blocks", "run_blocks", "with_memory"], "RECORD"
+    ),
+    **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_of", "scheduled"], "RECORD"),
+    **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
@@ -138,7 +147,15 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
     **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps"], "WHOLE"),
     **dict.fromkeys(
-        ["control_settings", "interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"],
+        [
+            "control_settings",
+            "interrupted",
+            "refuse_added",
+            "register_algorithms",
+            "schema",
+            "run_command",
+            "run_folder",
+        ],
         "COMMAND",
     ),
     **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),
@@ -553,6 +570,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "value_blocks": blocks(),
         "example": torch.zeros(3),
     },
+    "RecurrentBlock": lambda: {"kind": "gru", "in_features": 3, "hidden_size": 2},
+    **dict.fromkeys(["gru_block", "lstm_block"], lambda: {"in_features": 3, "hidden_size": 2}),
+    "any_batch": lambda: {"module": nn.Linear(3, 2), "features": 1},
+    "AnyBatch": lambda: {"module": nn.Linear(3, 2), "features": 1},
     "example_inputs": lambda: {"network": network(), "example": torch.zeros(3)},
     "FlatAdam": lambda: {"groups": [flat()], "learning_rate": 1e-3},
     "FlatParameters": lambda: {"parameters": list(nn.Linear(2, 2).parameters())},

@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import SEED, at_least, checked
 from decouple.networks.fitting import evaluating
+from decouple.networks.recurrence import with_memory
 from decouple.seeding import rng_state, set_rng_state
 
 __all__ = ["episode_returns", "evaluate"]
@@ -37,7 +38,7 @@ def episode_returns(
 
     Args:
         env: batched environment (N,), or (S, N) of several agents, without reward scaling.
-        policy: module that reads the observation and writes `action`.
+        policy: module that reads the observation, and if it is recurrent its memory, and writes `action`.
         stochastic: sample actions, as in training; False takes the distribution's mode.
         max_steps: most steps of an episode; a longer one is an error and is never cut off.
         progress: called with the episodes finished and N.
@@ -51,6 +52,7 @@ def episode_returns(
     returns = torch.zeros(env.batch_size.numel(), dtype=torch.float64)  # (N,)
     running = torch.ones_like(returns, dtype=torch.bool)  # (N,)
     mode = ExplorationType.RANDOM if stochastic else ExplorationType.DETERMINISTIC
+    env = with_memory(env, policy)
     with torch.no_grad(), set_exploration_type(mode), evaluating(policy):
         step = env.reset()
         for _ in range(max_steps):

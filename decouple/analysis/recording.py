@@ -16,6 +16,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import PROBABILITY, SEED, at_least, check_setting, checked, positive_whole
 from decouple.networks.fitting import evaluating
+from decouple.networks.recurrence import with_memory
 
 __all__ = ["record_episodes"]
 
@@ -60,6 +61,7 @@ def record_episodes(
     shown = [key for key in keys if key not in env.observation_spec.keys()]
     check_setting("keys", shown, lambda unknown: not unknown, f"among env's keys {list(env.observation_spec.keys())}")
     check_setting("frames", frames, lambda n: positive_whole(n) and n >= count, f"at least {count}, one per episode")
+    env = with_memory(env, policy)
     drawn = _Drawn(count, frames // count, keys, seed)
     with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM), evaluating(policy):
         state = env.reset()

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import refuse_added
+from decouple.commands.settings import refuse_added, schema
 from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 def register() -> None:
     """Register the experiment's flat keys with Hydra: the settings of configs/procgen.yaml."""
-    ConfigStore.instance().store(name="procgen_schema", node=PROCGEN_KEYS.structured())
+    ConfigStore.instance().store(name="procgen_schema", node=schema(PROCGEN_KEYS.structured()))
 
 
 def experiment_of(config: Any) -> ProcgenExperiment:

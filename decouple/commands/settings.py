@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from decouple.checks import check_setting
 from decouple.commands.task_names import register_task_names
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
-__all__ = ["control_settings", "refuse_added", "register_algorithms", "settings_of"]
+__all__ = ["control_settings", "refuse_added", "register_algorithms", "schema", "settings_of"]
 
 
 def settings_of(config: Any) -> Any:
@@ -48,6 +48,15 @@ def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
     return CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
 
 
+def schema(kind: type) -> DictConfig:
+    """A dataclass of settings as Hydra's schema; in its dicts, as `env_kwargs`, any key may be set."""
+    node = OmegaConf.structured(kind)
+    for setting in dataclasses.fields(kind):
+        if isinstance(node[setting.name], DictConfig) and not dataclasses.is_dataclass(setting.type):
+            OmegaConf.set_struct(node[setting.name], False)
+    return node
+
+
 def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
     """Register the choices of two groups with Hydra: each algorithm's settings on control tasks, and any task's name.
 
@@ -57,8 +66,7 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
     groups = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in beside]
     for name, algorithm in CONTROL_ALGORITHMS.items():
         own = algorithm.keys.structured()
-        node = OmegaConf.structured(dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own)
-        OmegaConf.set_struct(node.env_kwargs, False)  # any key may be set there
-        ConfigStore.instance().store(group="algorithm", name=name, node=node, package="_global_")
+        kind = dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own
+        ConfigStore.instance().store(group="algorithm", name=name, node=schema(kind), package="_global_")
     OmegaConf.register_new_resolver("sizes", sizes_name, replace=True)
     register_task_names()

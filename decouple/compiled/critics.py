@@ -31,10 +31,11 @@ from decouple.compiled.memory import (
 
 __all__: list[str] = []  # kernels are called by learners and by each other
 
-# Columns of `rates`, float64: one row of settings per agent.
-LEARNING_RATE, EPSILON, MOST_NORM, GAMMA, TAU, VALUE_GRADIENT, POLICY_GRADIENT = range(7)
-AGGREGATION, TARGET_NOISE, NOISE_CLIP, TARGET_ENTROPY, LEARNS_ALPHA = range(7, 12)
-RATES = 12
+# Columns of `rates`, float64: one row of settings per agent; the first four are learning rates.
+TRUNK_RATE, POLICY_RATE, VALUE_RATE, TEMPERATURE_RATE = range(4)
+EPSILON, MOST_NORM, GAMMA, TAU, VALUE_GRADIENT, POLICY_GRADIENT = range(4, 10)
+AGGREGATION, TARGET_NOISE, NOISE_CLIP, TARGET_ENTROPY, LEARNS_ALPHA = range(10, 15)
+RATES = 15
 MINIMUM, MEAN = -1.0, -2.0  # AGGREGATION; other values are quantiles
 
 # Columns of `metrics`, float64.
@@ -187,7 +188,8 @@ def learn_critics(
         scale = rates[VALUE_GRADIENT]
         trunk_gradient(agent, layers, slopes, memory, observation, begins, of_hidden, scale, scratch, at)
     critics = agent[START] + agent[TRUNK_SIZE] + agent[POLICY_SIZE]
-    step(agent, memory, rates, steps[0], critics, agent[CRITICS_SIZE], trains_trunk, CRITIC_MEAN, CRITIC_SQUARE)
+    size, rate = agent[CRITICS_SIZE], rates[VALUE_RATE]
+    step(agent, memory, rates, rate, steps[0], critics, size, trains_trunk, CRITIC_MEAN, CRITIC_SQUARE)
     metrics[CRITIC_LOSS] = loss / batch
     metrics[VALUE_MEAN] = total / (batch * agent[CRITICS])
     return free
@@ -207,20 +209,23 @@ def trunk_gradient(agent, layers, slopes, memory, observation, begin, dy, scale,
 
 
 @kernel
-def step(agent, memory, rates, steps, start, size, with_trunk, mean, square):
-    """Adam's step on `size` parameters from `start` on and, if asked for, on the trunk, clipped together."""
+def step(agent, memory, rates, rate, steps, start, size, with_trunk, mean, square):
+    """Adam's step on `size` parameters from `start` on, by this rate, and, if asked for, on the trunk by its own.
+
+    Both are clipped together.
+    """
     copy, scale = agent[SIZE], 1.0
     if rates[MOST_NORM] != math.inf:
         total = float(squares(memory, start + GRADIENT * copy, size))
         if with_trunk:
             total += squares(memory, agent[START] + GRADIENT * copy, agent[TRUNK_SIZE])
         scale = clip(total, rates[MOST_NORM])
-    rate, epsilon = rates[LEARNING_RATE], rates[EPSILON]
+    epsilon = rates[EPSILON]
     places = (GRADIENT * copy, mean * copy, square * copy)
     adam(memory, start, size, places[0], places[1], places[2], steps, rate, epsilon, scale)
     if with_trunk:
         begin, number = agent[START], agent[TRUNK_SIZE]
-        adam(memory, begin, number, places[0], places[1], places[2], steps, rate, epsilon, scale)
+        adam(memory, begin, number, places[0], places[1], places[2], steps, rates[TRUNK_RATE], epsilon, scale)
 
 
 @kernel
@@ -234,8 +239,8 @@ def learn_policy(agent, layers, slopes, memory, rates, steps, observation, begin
     if trains_trunk:
         scale = rates[POLICY_GRADIENT]
         trunk_gradient(agent, layers, slopes, memory, observation, begins, of_hidden, scale, scratch, at)
-    start = agent[START] + agent[TRUNK_SIZE]
-    step(agent, memory, rates, steps, start, agent[POLICY_SIZE], trains_trunk, POLICY_MEAN, POLICY_SQUARE)
+    start, size, rate = agent[START] + agent[TRUNK_SIZE], agent[POLICY_SIZE], rates[POLICY_RATE]
+    step(agent, memory, rates, rate, steps, start, size, trains_trunk, POLICY_MEAN, POLICY_SQUARE)
 
 
 @kernel

@@ -21,11 +21,13 @@ from decouple.compiled.losses import (
     CUT_PRODUCT,
     CUT_VALUE,
     EPSILON,
-    LEARNING_RATE,
     MOST_NORM,
     NORM,
     POLICY_GRADIENT,
+    POLICY_RATE,
+    TRUNK_RATE,
     VALUE_GRADIENT,
+    VALUE_RATE,
     categorical_loss,
     normal_loss,
     product,
@@ -131,16 +133,16 @@ def learn_policy(
         metrics[CUT_POLICY], metrics[CUT_VALUE], metrics[CUT_PRODUCT] = 0, 0, 0
         if into_trunk:
             metrics[CUT_POLICY] = product(by_hidden, by_hidden)
-    start, size = agent[START], agent[TRUNK_SIZE] + agent[POLICY_SIZE]
+    trunk = 0  # numbers of the trunk that are trained
     if into_trunk:
-        scale = rate[POLICY_GRADIENT]
+        trunk, scale = agent[TRUNK_SIZE], rate[POLICY_GRADIENT]
         trunk_gradient(agent, layers, slopes, memory, observation, begins, by_hidden, scale, scratch, at)
-    else:  # a trunk that no gradient reaches stays
-        start, size = start + agent[TRUNK_SIZE], agent[POLICY_SIZE]
-    total = float(squares(memory, start + gradient, size))
+    policy, size, epsilon = agent[START] + agent[TRUNK_SIZE], agent[POLICY_SIZE], rate[EPSILON]
+    total = float(squares(memory, policy - trunk + gradient, trunk + size))
     metrics[NORM] = math.sqrt(total)
     mean, square, scale = POLICY_MEAN * agent[SIZE], POLICY_SQUARE * agent[SIZE], clip(total, rate[MOST_NORM])
-    adam(memory, start, size, gradient, mean, square, steps, rate[LEARNING_RATE], rate[EPSILON], scale)
+    adam(memory, policy - trunk, trunk, gradient, mean, square, steps, rate[TRUNK_RATE], epsilon, scale)
+    adam(memory, policy, size, gradient, mean, square, steps, rate[POLICY_RATE], epsilon, scale)
 
 
 @kernel
@@ -171,11 +173,11 @@ def learn_value(agent, layers, slopes, memory, rate, steps, rows, order, widths,
         total += float(squares(memory, trunk + gradient, agent[TRUNK_SIZE]))
     metrics[NORM] = math.sqrt(total)
     mean, square, scale = CRITIC_MEAN * agent[SIZE], CRITIC_SQUARE * agent[SIZE], clip(total, rate[MOST_NORM])
-    size, learning_rate, epsilon = agent[CRITICS_SIZE], rate[LEARNING_RATE], rate[EPSILON]
-    adam(memory, critic, size, gradient, mean, square, steps, learning_rate, epsilon, scale)
+    size, epsilon = agent[CRITICS_SIZE], rate[EPSILON]
+    adam(memory, critic, size, gradient, mean, square, steps, rate[VALUE_RATE], epsilon, scale)
     if into_trunk:
         size = agent[TRUNK_SIZE]
-        adam(memory, trunk, size, gradient, mean, square, steps, learning_rate, epsilon, scale)
+        adam(memory, trunk, size, gradient, mean, square, steps, rate[TRUNK_RATE], epsilon, scale)
 
 
 @kernel

@@ -29,11 +29,12 @@ from decouple.compiled.rollouts import (
 
 __all__: list[str] = []  # kernels are called by the algorithms' kernels, and by each other
 
-# Columns of `rates`, float64: one row of settings per agent. CLIP_LOW, CLIP_HIGH: bounds of the ratio's logarithm.
+# Columns of `rates`, float64: one row of settings per agent. TRUNK_RATE, POLICY_RATE, VALUE_RATE: learning rates of the
+# parts. CLIP_LOW, CLIP_HIGH: bounds of the ratio's logarithm.
 # CLIP_VALUE infinite: values are not clipped. What a phase has no loss for is not read.
-LEARNING_RATE, EPSILON, MOST_NORM, POLICY_GRADIENT, VALUE_GRADIENT = range(5)
-CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE, ADVANTAGE_COEFF = range(5, 11)
-RATES = 11
+TRUNK_RATE, POLICY_RATE, VALUE_RATE, EPSILON, MOST_NORM, POLICY_GRADIENT, VALUE_GRADIENT = range(7)
+CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE, ADVANTAGE_COEFF = range(7, 13)
+RATES = 13
 
 # Columns of `metrics`, float64: means over a minibatch; at the cut squared norms and the product, of the first one.
 OBJECTIVE, ENTROPY, CRITIC_LOSS, CLIP_FRACTION, KL, MAX_RATIO, MEAN_RATIO, VALUE_CLIPPED, NORM = range(9)

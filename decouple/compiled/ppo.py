@@ -16,11 +16,13 @@ from decouple.compiled.losses import (
     CUT_PRODUCT,
     CUT_VALUE,
     EPSILON,
-    LEARNING_RATE,
     MOST_NORM,
     NORM,
     POLICY_GRADIENT,
+    POLICY_RATE,
+    TRUNK_RATE,
     VALUE_GRADIENT,
+    VALUE_RATE,
     categorical_loss,
     normal_loss,
     product,
@@ -31,9 +33,11 @@ from decouple.compiled.memory import (
     CRITIC_LAYERS,
     CRITIC_MEAN,
     CRITIC_SQUARE,
+    CRITICS_SIZE,
     GRADIENT,
     POLICY,
     POLICY_LAYERS,
+    POLICY_SIZE,
     SIZE,
     START,
     TRUNK,
@@ -118,7 +122,7 @@ def learn(
     )  # fmt: skip
     if at_the_cut:
         measure_cut(of_policy_side, of_value_side, from_policy, from_value, metrics)
-    start, size = agent[START], agent[SIZE]
+    trunk = agent[TRUNK_SIZE]  # numbers of the trunk that are trained
     if from_policy or from_value:
         of_hidden = matrix(scratch, at, batch, hidden.shape[1])
         at += of_hidden.size
@@ -132,9 +136,13 @@ def learn(
             scratch, at, True, False,
         )  # fmt: skip
     else:  # a trunk that no gradient reaches stays
-        start, size = start + agent[TRUNK_SIZE], size - agent[TRUNK_SIZE]
-    total = float(squares(memory, start + gradient, size))
+        trunk = 0
+    end, policy, critic = agent[START] + agent[SIZE], agent[POLICY_SIZE], agent[CRITICS_SIZE]
+    start = end - critic - policy - trunk
+    total = float(squares(memory, start + gradient, end - start))
     metrics[NORM] = math.sqrt(total)
     mean, square = CRITIC_MEAN * agent[SIZE], CRITIC_SQUARE * agent[SIZE]
-    scale = clip(total, rate[MOST_NORM])
-    adam(memory, start, size, gradient, mean, square, steps, rate[LEARNING_RATE], rate[EPSILON], scale)
+    scale, epsilon = clip(total, rate[MOST_NORM]), rate[EPSILON]
+    adam(memory, start, trunk, gradient, mean, square, steps, rate[TRUNK_RATE], epsilon, scale)
+    adam(memory, start + trunk, policy, gradient, mean, square, steps, rate[POLICY_RATE], epsilon, scale)
+    adam(memory, end - critic, critic, gradient, mean, square, steps, rate[VALUE_RATE], epsilon, scale)

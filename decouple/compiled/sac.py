@@ -13,10 +13,10 @@ from decouple.compiled.critics import (
     ALPHA,
     ENTROPY,
     EPSILON,
-    LEARNING_RATE,
     LEARNS_ALPHA,
     POLICY_GRADIENT,
     TARGET_ENTROPY,
+    TEMPERATURE_RATE,
     critic,
     critic_gradient,
     follow_targets,
@@ -85,7 +85,8 @@ def learn_temperature(temperature, rate, steps, log_prob):
     square = 0.999 * temperature[2] + (1 - 0.999) * gradient * gradient
     root = math.sqrt(1 - 0.999 ** steps[2])
     temperature[1], temperature[2] = mean, square
-    temperature[0] -= rate[LEARNING_RATE] / (1 - 0.9 ** steps[2]) * mean / (math.sqrt(square) / root + rate[EPSILON])
+    by = rate[TEMPERATURE_RATE] / (1 - 0.9 ** steps[2])
+    temperature[0] -= by * mean / (math.sqrt(square) / root + rate[EPSILON])
 
 
 @kernel

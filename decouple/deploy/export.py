@@ -81,7 +81,8 @@ def export_actor(
     """Write the actor alone to a file, once its content has been checked to give the model's own actions.
 
     Inputs and output are those of `PlainActor` with one batch axis of any size: `observation` (B, ...), with `sample`
-    also `noise` (B, n), and `action`. The metadata are the caller's, and shapes, bounds, scaling, parameters,
+    also `noise` (B, n), and `action`. A recurrent actor's file also has the input `state` (B, m), zeros where an
+    episode begins, and the output `next_state`. The metadata are the caller's, and shapes, bounds, scaling, parameters,
     multiply-adds and versions. An .onnx file holds them under their keys, as JSON; those of a .pt2 file are in
     `<path>.json` beside it.
 
@@ -215,6 +216,8 @@ def _facts(actor: PlainActor) -> dict[str, Any]:
     else:
         bounds = {"low": space.low.tolist(), "high": space.high.tolist()} if space.bounded else {}
         facts["action"] = {"kind": "continuous", "size": space.size, **bounds}
+    if actor.state_size:
+        facts["state"] = {"shape": ["batch", actor.state_size], "dtype": "float32", "first": "zeros"}
     if actor.sample:
         kind = "standard Gumbel" if space.discrete else "standard normal"
         facts["noise"] = {"shape": ["batch", space.size], "dtype": "float32", "distribution": kind}
@@ -243,8 +246,8 @@ def _onnx(actor: PlainActor, facts: Mapping[str, Any]) -> bytes:
             _program(actor),
             dynamo=True,
             verbose=False,
-            input_names=["observation", "noise"][: 1 + actor.sample],
-            output_names=["action"],
+            input_names=_inputs(actor),
+            output_names=["action", *(["next_state"] if actor.state_size else [])],
         )
     proto = exported.model_proto
     graph = proto.graph
@@ -258,21 +261,31 @@ def _onnx(actor: PlainActor, facts: Mapping[str, Any]) -> bytes:
     return proto.SerializeToString()
 
 
-def _onnx_session(content: bytes) -> Callable[..., np.ndarray]:
-    """A function from NumPy arrays, in the order of the inputs, to the action, by ONNX Runtime on one thread."""
+def _inputs(actor: PlainActor) -> list[str]:
+    """The names of the actor's inputs, in their order."""
+    return ["observation", *(["state"] if actor.state_size else []), *(["noise"] if actor.sample else [])]
+
+
+def _onnx_session(content: bytes) -> Callable[..., list[np.ndarray]]:
+    """A function from NumPy arrays, in the order of the inputs, to the outputs, by ONNX Runtime on one thread."""
     runtime = _extra("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
-    return lambda *arrays: session.run(["action"], dict(zip(names, arrays, strict=True)))[0]
+    return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
 
-def _runner(content: bytes, suffix: str) -> Callable[..., Tensor]:
-    """A function from tensors, in the order of the inputs, to the action, by the file's content."""
+def _runner(content: bytes, suffix: str) -> Callable[..., Any]:
+    """A function from tensors, in the order of the inputs, to the action, or to action and state, by the file."""
     if suffix == ".onnx":
         session = _onnx_session(content)
-        return lambda *inputs: torch.from_numpy(session(*(x.numpy() for x in inputs)))
+
+        def run(*inputs: Tensor) -> Any:
+            outputs = [torch.from_numpy(each) for each in session(*(x.numpy() for x in inputs))]
+            return outputs if len(outputs) > 1 else outputs[0]
+
+        return run
     return torch.export.load(io.BytesIO(content)).module()
 
 
@@ -282,30 +295,55 @@ def _inputs_to_check(actor: PlainActor, recorded: Tensor | None) -> tuple[Tensor
     if tuple(recorded.shape[1:]) != actor.observation_shape or recorded.dtype != actor.observation_dtype:
         wanted = f"(n, {', '.join(map(str, actor.observation_shape))}) of {actor.observation_dtype}"
         raise ValueError(f"observations must be {wanted}; got {tuple(recorded.shape)} of {recorded.dtype}")
-    observation, *noise = actor.random_inputs(RANDOM_OBSERVATIONS + len(recorded))
-    return torch.cat([observation[:RANDOM_OBSERVATIONS], recorded.cpu()]), *noise
+    observation, *others = actor.random_inputs(RANDOM_OBSERVATIONS + len(recorded))
+    return torch.cat([observation[:RANDOM_OBSERVATIONS], recorded.cpu()]), *others
 
 
 def _difference(
-    actor: PlainActor, run: Callable[..., Tensor], model: ActorValue | ActorQValue, observation: Tensor, *noise: Tensor
+    actor: PlainActor, run: Callable[..., Any], model: ActorValue | ActorQValue, observation: Tensor, *inputs: Tensor
 ) -> float:
     """The difference of `ExportReport`; the model's own actions are its TorchRL policy's on scaled observations."""
     policy = model.get_policy_operator()
     device = next(model.parameters()).device
     scaled = observation if actor.scaling is None else actor.scaling.apply(observation)
     step = TensorDict({policy.in_keys[0]: scaled.to(device)}, [len(scaled)])
+    noise = inputs[-1:] if actor.sample else ()
     with torch.no_grad(), evaluating(model), set_exploration_type(ExplorationType.DETERMINISTIC):
-        action = run(observation, *noise)
-        if actor.space.choices:
-            scores = (policy.get_dist(step).logits.cpu() + sum(noise)).split(actor.space.choices, -1)  # (B, n_i) each
-            pairs = zip(scores, action.unbind(-1), strict=True)
-            return max((of.amax(-1) - of.gather(-1, index[:, None]).squeeze(-1)).max().item() for of, index in pairs)
-        if actor.space.discrete:
-            scores = policy.get_dist(step).logits.cpu() + sum(noise)  # (B, n)
-            index = action.argmax(-1) if actor.space.one_hot else action
-            return (scores.amax(-1) - scores.gather(-1, index[:, None]).squeeze(-1)).max().item()
-        wanted = _drawn(policy.get_dist(step), noise[0].to(device)) if noise else policy(step)["action"]
-        return ((action - wanted.cpu()).abs() / (actor.half_range if actor.space.bounded else 1)).max().item()
+        action = run(observation, *inputs)
+        of_state = 0.0
+        if actor.state_size:
+            action, after = action
+            of_state = _state_difference(actor, policy, step, inputs[0], after)
+        return max(of_state, _action_difference(actor, policy, step, action, noise))
+
+
+def _state_difference(actor: PlainActor, policy: Any, step: TensorDict, state: Tensor, after: Tensor) -> float:
+    """The largest difference of a next state (B, m) from the policy's own; the states are put into `step`."""
+    own = [each for states in actor.states(state).values() for each in states]
+    keys = [key for key in policy.in_keys if str(key).startswith("recurrent_state")]
+    step["is_init"] = torch.zeros(len(state), 1, dtype=torch.bool, device=step[policy.in_keys[0]].device)
+    for key, value in zip(keys, own, strict=True):
+        step[key] = value.to(step[policy.in_keys[0]])
+    found = policy(step.copy())
+    wanted = torch.cat([found["next", key].flatten(1) for key in keys], -1)
+    return (after - wanted.cpu()).abs().max().item()
+
+
+def _action_difference(
+    actor: PlainActor, policy: Any, step: TensorDict, action: Tensor, noise: Sequence[Tensor]
+) -> float:
+    """The difference of `ExportReport` between these actions and the policy's own."""
+    device = step[policy.in_keys[0]].device
+    if actor.space.choices:
+        scores = (policy.get_dist(step).logits.cpu() + sum(noise)).split(actor.space.choices, -1)  # (B, n_i) each
+        pairs = zip(scores, action.unbind(-1), strict=True)
+        return max((of.amax(-1) - of.gather(-1, index[:, None]).squeeze(-1)).max().item() for of, index in pairs)
+    if actor.space.discrete:
+        scores = policy.get_dist(step).logits.cpu() + sum(noise)  # (B, n)
+        index = action.argmax(-1) if actor.space.one_hot else action
+        return (scores.amax(-1) - scores.gather(-1, index[:, None]).squeeze(-1)).max().item()
+    wanted = _drawn(policy.get_dist(step), noise[0].to(device)) if noise else policy(step)["action"]
+    return ((action - wanted.cpu()).abs() / (actor.half_range if actor.space.bounded else 1)).max().item()
 
 
 def _drawn(distribution: Any, noise: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ TensorDict and draws no random numbers. `export_actor` writes it to a file and `
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from torch.nn import functional
 from decouple.checks import SEED, at_least, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
+from decouple.networks.recurrence import recurrent_blocks
 from decouple.networks.stacking import StackedLinear
 
 __all__ = ["ObservationScaling", "PlainActor"]
@@ -47,6 +49,9 @@ class ObservationScaling(NamedTuple):
 class PlainActor(nn.Module):
     """Maps observation (*B, ...) [, noise (*B, n)] to action (*B, A); a discrete one is (*B,), or one-hot (*B, n).
 
+    A recurrent actor maps observation, state (*B, m) [, noise] to action and next state (*B, m). The state is the
+    caller's to keep, and zeros where an episode begins.
+
     Several discrete ones at once are (*B, K); an action without bounds is the normal's, which the task clips.
 
     It is a copy of the model's actor, in float32 on the CPU. Without `sample` it takes the distribution's mode, and
@@ -64,6 +69,7 @@ class PlainActor(nn.Module):
     Attributes:
         space: the action space.
         observation_shape: shape of one observation.
+        state_size: numbers of a recurrent actor's state, m; 0 without recurrent blocks.
 
     Raises:
         ValueError: another model, stacked agents, parameters that are not finite, a policy that reads further keys, a
@@ -106,18 +112,40 @@ class PlainActor(nn.Module):
             mean, std = _checked(observation_scaling, self.observation_shape)
             self.register_buffer("mean", mean)
             self.register_buffer("std", std)
+        memory = {name: recurrent_blocks(getattr(self, name), name) for name in ("trunk", "policy")}
+        # The states' shapes in the order in which they lie in the state, part by part.
+        self.shapes = {name: [block.state_shape for block in own.values()] for name, own in memory.items()}
+        self.state_size = sum(math.prod(shape) for own in self.shapes.values() for shape in own)
         self.eval().requires_grad_(False)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """The parts in the form of a model's `parts`, for `multiply_adds`."""
         return {"trunk": [self.trunk], "policy": [self.policy, self.head]}
 
-    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, observation: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> Any:
+        """`first` and `second` are state and noise, in this order; an actor that has no state takes noise first."""
+        state, noise = (first, second) if self.state_size else (None, first)
         if self.scaling is not None:
             observation = (observation - self.mean) / self.std
             if self.scaling.clip is not None:
                 observation = observation.clamp(-self.scaling.clip, self.scaling.clip)
-        x = self.head(self.policy(self.trunk(observation)))  # (*B, outputs)
+        if state is None:
+            return self._action(self.policy(self.trunk(observation)), noise)
+        features, after = observation, []
+        for name, own in self.states(state).items():
+            part = getattr(self, name)
+            features, *new = part(features, None, *own) if own else (part(features),)
+            after += [each.flatten(-2) for each in new]
+        return self._action(features, noise), torch.cat(after, -1)
+
+    def states(self, state: Tensor) -> dict[str, list[Tensor]]:
+        """The states (*B, *state_shape) of each part's recurrent blocks, from the actor's state (*B, m)."""
+        sizes = [math.prod(shape) for own in self.shapes.values() for shape in own]
+        pieces = iter(state.split(sizes, -1))
+        return {name: [next(pieces).unflatten(-1, shape) for shape in own] for name, own in self.shapes.items()}
+
+    def _action(self, features: Tensor, noise: Tensor | None) -> Tensor:
+        x = self.head(features)  # (*B, outputs)
         if self.space.discrete:
             x = x if noise is None else x + noise
             if self.space.choices:
@@ -133,7 +161,10 @@ class PlainActor(nn.Module):
 
     @checked(batch=at_least(1), seed=SEED)
     def random_inputs(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Random observations (B, ...), and noise (B, n) for an actor that samples; the same for the same seed."""
+        """Random observations (B, ...), states (B, m) for a recurrent actor, and noise (B, n) for one that samples.
+
+        They are the same for the same seed.
+        """
         generator = torch.Generator().manual_seed(seed)
         size = (batch, *self.observation_shape)
         if self.observation_dtype.is_floating_point:
@@ -143,12 +174,16 @@ class PlainActor(nn.Module):
             observation = observation.to(self.observation_dtype)
         else:
             observation = torch.randint(0, 256, size, generator=generator, dtype=self.observation_dtype)
-        if not self.sample:
-            return (observation,)
-        noise = torch.empty(batch, self.space.size)
-        if self.space.discrete:
-            return observation, -noise.exponential_(generator=generator).log()  # Gumbel
-        return observation, noise.normal_(generator=generator)
+        inputs = [observation]
+        if self.state_size:
+            inputs.append(2 * torch.rand(batch, self.state_size, generator=generator) - 1)  # as a GRU's
+        if self.sample:
+            noise = torch.empty(batch, self.space.size)
+            gumbel = self.space.discrete
+            inputs.append(
+                -noise.exponential_(generator=generator).log() if gumbel else noise.normal_(generator=generator)
+            )
+        return tuple(inputs)
 
 
 def _modules(model: ActorValue | ActorQValue) -> list[nn.Module]:

@@ -43,6 +43,7 @@ from decouple.networks.heads import (
     stochastic_head,
     tanh_actor,
 )
+from decouple.networks.recurrence import RecurrentBlock
 from decouple.networks.separation import SeparatedNetwork, part, separate
 
 __all__ = ["ActorQValue", "actor_qvalue"]
@@ -79,11 +80,17 @@ def actor_qvalue(
 
     Raises:
         ValueError: an action space of another kind or without finite bounds; a network whose feature sizes are not
-            known; a value branch that reads a discrete action, or does not read a continuous one; a twin that does not
-            fit; a deterministic policy for a discrete action.
+            known; recurrent blocks; a value branch that reads a discrete action, or does not read a continuous one; a
+            twin that does not fit; a deterministic policy for a discrete action.
     """
     if network.policy_size is None or network.value_size is None:
         raise ValueError("network must know its feature sizes: pass separate(..., example=<one observation>)")
+    given = [network, *(twin_blocks or ())]
+    if any(isinstance(module, RecurrentBlock) for each in given for module in each.modules()):
+        raise ValueError(
+            "network must have no recurrent blocks for SAC, TD3 and DDPG, whose replay keeps single steps; PPO, DAAC "
+            "and TRPO take them, with actor_value()"
+        )
     space = bounded_space(action_spec, "SAC, TD3 and DDPG")
     reads_action = "action" in network.value.keys
     if reads_action == space.discrete:

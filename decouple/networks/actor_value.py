@@ -23,6 +23,7 @@ from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticA
 
 from decouple.checks import at_least, checked
 from decouple.networks.heads import ActionSpace, Head, stochastic_head, unbounded
+from decouple.networks.recurrence import RecurrentPart, recurrent_blocks
 from decouple.networks.separation import SeparatedNetwork, part
 
 __all__ = ["ActorValue", "actor_value"]
@@ -79,6 +80,10 @@ class ActorValue(TensorDictSequential):
     sampled unless TorchRL's `set_exploration_type` says otherwise. Its operators, named as those of TorchRL's
     `ActorValueOperator`, share its parameters and run only the modules that they need.
 
+    With recurrent blocks (`decouple.networks.recurrence`) it also reads `is_init` and the blocks' states and writes the
+    new states under `next`; `with_memory` gives them to an environment. In `set_recurrent_mode(True)` the last batch
+    axis is time.
+
     Attributes:
         trunk, cut, policy, value: the network's parts as plain modules.
         policy_size: number of features of `policy_hidden`.
@@ -97,11 +102,12 @@ class ActorValue(TensorDictSequential):
         *,
         observation_key: NestedKey = "observation",
     ):
+        policy_in, value_in = ([("cut", name), *getattr(network, name).keys] for name in ("policy", "value"))
         modules = OrderedDict(
-            trunk=TensorDictModule(network.trunk, [observation_key], ["hidden"]),
+            trunk=_part("trunk", network.trunk, [observation_key], "hidden"),
             cut=TensorDictModule(network.cut, ["hidden"], [("cut", "policy"), ("cut", "value")]),
-            policy=TensorDictModule(network.policy, [("cut", "policy"), *network.policy.keys], ["policy_hidden"]),
-            value=TensorDictModule(network.value, [("cut", "value"), *network.value.keys], ["value_hidden"]),
+            policy=_part("policy", network.policy, policy_in, "policy_hidden"),
+            value=_part("value", network.value, value_in, "value_hidden"),
             policy_head=policy_head,
             value_head=value_head,
         )
@@ -110,7 +116,12 @@ class ActorValue(TensorDictSequential):
         head = next(module for module in policy_head.modules() if isinstance(module, nn.Linear))
         self.policy_size, self.action_size = head.in_features, head.out_features
         self.discrete = "logits" in policy_head.out_keys
-        self.select_out_keys("action", "action_log_prob", "state_value")
+        self.select_out_keys("action", "action_log_prob", "state_value", *_states(self.module.values()))
+
+    @property
+    def recurrent(self) -> bool:
+        """True where a block is recurrent: the model then reads `is_init` and states, and writes the next states."""
+        return "is_init" in self.in_keys
 
     @property
     def at(self) -> int:
@@ -161,12 +172,24 @@ class ActorValue(TensorDictSequential):
 
     def get_policy_operator(self) -> ProbabilisticTensorDictSequential:
         """Observation -> `action`, `action_log_prob`, without running the value branch."""
-        operator = ProbabilisticTensorDictSequential(
-            *self.get_features(["policy_hidden"]).module.values(), *self.get_policy_head().module
-        )
-        return operator.select_out_keys("action", "action_log_prob")  # pyright: ignore[reportReturnType]
+        features = self.get_features(["policy_hidden"]).module.values()
+        operator = ProbabilisticTensorDictSequential(*features, *self.get_policy_head().module)
+        keys = ["action", "action_log_prob", *_states(features)]
+        return operator.select_out_keys(*keys)  # pyright: ignore[reportReturnType]
 
     def get_value_operator(self) -> TensorDictSequential:
         """Observation -> `state_value` (*B, 1), without running the policy branch."""
-        operator = TensorDictSequential(*self.get_features(["value_hidden"]).module.values(), self.get_value_head())
-        return operator.select_out_keys("state_value")
+        features = self.get_features(["value_hidden"]).module.values()
+        return TensorDictSequential(*features, self.get_value_head()).select_out_keys("state_value", *_states(features))
+
+
+def _part(name: str, part: nn.Module, in_keys: list[NestedKey], out_key: str) -> TensorDictModule:
+    """A part of the network as a TensorDict module; with recurrent blocks it carries their states."""
+    if recurrent_blocks(part, name):
+        return RecurrentPart(part, in_keys, [out_key], name)
+    return TensorDictModule(part, in_keys, [out_key])
+
+
+def _states(modules: Iterable[nn.Module]) -> list[NestedKey]:
+    """The keys of the new states that these modules write."""
+    return [("next", key) for module in modules if isinstance(module, RecurrentPart) for key in module.states]

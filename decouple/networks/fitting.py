@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from decouple.checks import Must, checked
+from decouple.networks.batching import AnyBatch
 
 __all__ = ["check_fit", "evaluating", "example_inputs"]
 
@@ -71,6 +72,8 @@ def _run_block(
     kept: the observation or the trunk's output, which other blocks read too: this block must not change it.
     """
     name = f"{stack}_blocks[{index}] ({type(block).__name__})"
+    if isinstance(block, AnyBatch) and block.features is None:
+        block.features = x.ndim - 1
     declared = getattr(block, "in_shape", None)
     source = " of the example" if given and index == 0 and not extra else ""
     if declared is not None and not extra and tuple(x.shape[1:]) != tuple(declared):
@@ -96,7 +99,46 @@ def _run_block(
         raise ValueError(
             f"{name} must not work in place on the observation or the trunk's output: other blocks read it too"
         )
+    if declared is None:
+        _check_batch_axes(block, name, (x, *extra), out)
     return out
+
+
+def _check_batch_axes(block: nn.Module, name: str, inputs: Sequence[Tensor], out: Tensor) -> None:
+    """Check that a block takes no, one and two batch axes and treats rows by themselves; ValueError otherwise.
+
+    Args:
+        inputs: its inputs of one row, (1, ...) each. out: what it made of them.
+    """
+    generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay
+    rows = [torch.cat([each, _other_row(each, generator)]) for each in inputs]  # (2, ...)
+    for axes, lead in (("one leading batch axis", (2,)), ("none", ()), ("two leading batch axes", (3, 2))):
+        # Copies: a block may work in place on an input that no other block reads.
+        given = [each.expand(*lead, *each.shape[1:]).clone() if lead else each[0].clone() for each in rows]
+        expected = out.shape[1:]
+        why = None
+        try:
+            found = block(*given)
+        except Exception as error:
+            why = f"with {axes} it fails: {error}"
+        else:
+            first = found[(0,) * len(lead)] if found.shape == (*lead, *expected) else None
+            if first is None:
+                why = f"with {axes} it gives {tuple(found.shape)} in place of {(*lead, *expected)}"
+            elif not torch.allclose(first, out[0], rtol=1e-3, atol=1e-4, equal_nan=True):
+                why = f"with {axes} a row's output depends on the other rows"
+        if why:
+            raise ValueError(
+                f"{name} must take any number of leading batch axes and treat rows by themselves; {why}. A module that "
+                "takes one batch axis becomes such a block by any_batch(module)"
+            )
+
+
+def _other_row(row: Tensor, generator: torch.Generator) -> Tensor:
+    """A row unlike this one: random floats in [0, 1), or zeros, which are indices too."""
+    if not row.is_floating_point():
+        return torch.zeros_like(row)
+    return torch.rand(row.shape, generator=generator).to(row)
 
 
 def _linear_shape(block: nn.Module | None) -> tuple[int, ...] | None:

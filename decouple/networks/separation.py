@@ -23,7 +23,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from decouple.checks import PROBABILITY, Must, at_least, checked
+from decouple.networks.batching import AnyBatch
 from decouple.networks.fitting import check_fit
+from decouple.networks.recurrence import RecurrentSequential, recurrent_blocks, run_blocks
 
 __all__ = [
     "SeparatedNetwork",
@@ -94,21 +96,25 @@ def separate(
             branch's first block whose `forward` accepts more than one argument.
         value_keys: the same for the value branch (a privileged critic).
         example: one observation without batch axes, or a mapping with `observation` and every further key, run through
-            all blocks once, in its own type, to check that they fit and to find the feature sizes: a float64 example
-            does not fit float32 blocks, as in training. It can be left out where the first block is one of this package
-            or a plain `nn.Linear` and no further keys are read; with other first blocks nothing is checked then.
+            all blocks, in its own type, to check that they fit and to find the feature sizes: a float64 example does
+            not fit float32 blocks, as in training. Each block must take no, one and two leading batch axes and treat
+            rows by themselves; `any_batch` makes such a block of a module that takes one axis. It can be left out where
+            the first block is one of this package or a plain `nn.Linear` and no further keys are read; with other first
+            blocks nothing is checked then.
 
     Returns:
         The separated network, with `.trunk`, `.cut`, `.policy`, `.value`, `.at`.
 
     Raises:
-        ValueError: k out of range, blocks that do not fit (with both shapes and the block's index), a block that
-            changes in place what the other branch reads too, a gradient scale outside [0, 1], further keys that no
-            block can read, or a parameter that both branches would own.
+        ValueError: k out of range, blocks that do not fit (with both shapes and the block's index), a block that takes
+            one batch axis alone or mixes rows, a block that changes in place what the other branch reads too, a
+            gradient scale outside [0, 1], further keys that no block can read, or a parameter that both branches would
+            own.
     """
     policy_blocks, value_blocks = list(policy_blocks), list(value_blocks)
     k = separation_index(at, min(len(policy_blocks), len(value_blocks)))
-    trunk = nn.Sequential(*policy_blocks[:k])
+    shared = policy_blocks[:k]
+    trunk = (RecurrentSequential if recurrent_blocks(shared, "policy_blocks") else nn.Sequential)(*shared)
     policy = Branch(policy_blocks[k:], policy_keys, name="policy")
     value = Branch(value_blocks[k:], value_keys, name="value")
     network = SeparatedNetwork(trunk, Cut(policy_gradient, value_gradient), policy, value)
@@ -191,7 +197,10 @@ def scaled_cuts(module: nn.Module | None, scales: tuple[float, float] | None) ->
 
 
 class Branch(nn.Sequential):
-    """The blocks after the cut; further observation keys go to the first block that accepts more than one argument."""
+    """The blocks after the cut; further observation keys go to the first block that accepts more than one argument.
+
+    With `is_init` and a state for each recurrent block behind the further inputs, it also returns the new states.
+    """
 
     def __init__(self, blocks: Sequence[nn.Module], keys: Sequence[str] = (), *, name: str = "branch"):
         super().__init__(*blocks)
@@ -205,17 +214,25 @@ class Branch(nn.Sequential):
                 f"got {list(self.keys)} and {len(blocks)} blocks after the cut"
             )
         self.reader = readers[0] if self.keys else None
+        self.memories = len(recurrent_blocks(blocks, f"{name}_blocks"))  # recurrent blocks, each with a state
 
-    def forward(self, hidden: Tensor, *extra: Tensor) -> Tensor:
-        if len(extra) != len(self.keys):
+    def forward(self, hidden: Tensor, *inputs: Tensor) -> Any:
+        count = len(self.keys)
+        memory = inputs[count:]
+        if len(inputs) < count or len(memory) not in (0, 1 + self.memories):
             raise ValueError(
-                f"a branch that reads {list(self.keys)} must get {len(self.keys)} further inputs; got {len(extra)}"
+                f"a branch that reads {list(self.keys)} must get {count} further inputs; got {len(inputs)}"
             )
-        for index, block in enumerate(self):
-            hidden = block(hidden, *extra) if index == self.reader else block(hidden)
-        # Features leave autocast in full precision: heads, distributions and losses need it.
-        lowered = hidden.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(hidden.device.type)
-        return hidden.float() if lowered else hidden
+        if not memory:
+            return _in_full(run_blocks(self, hidden, (), inputs, self.reader))
+        features, *states = run_blocks(self, hidden, memory, inputs[:count], self.reader)
+        return _in_full(features), *states
+
+
+def _in_full(features: Tensor) -> Tensor:
+    """Features out of autocast in full precision: heads, distributions and losses need it."""
+    lowered = features.dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(features.device.type)
+    return features.float() if lowered else features
 
 
 @checked(scale=PROBABILITY)
@@ -322,7 +339,8 @@ def _reads_extra(block: nn.Module, count: int) -> bool:
     if count == 0:
         return False
     try:
-        inspect.signature(block.forward).bind(*range(1 + count))
+        own = block.module if isinstance(block, AnyBatch) else block
+        inspect.signature(own.forward).bind(*range(1 + count))
     except TypeError:
         return False
     return True

@@ -21,6 +21,7 @@ from tensordict.nn.utils import mappings
 from torch import Tensor, nn
 
 from decouple.checks import SOME, Must, check_setting, checked
+from decouple.networks.batching import AnyBatch
 
 __all__ = [
     "StackedLinear",
@@ -163,6 +164,8 @@ def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Mo
     """The template (a copy of the first module) with its linear layers replaced by stacks of all modules' layers."""
     if isinstance(template, nn.Linear):
         return StackedLinear(modules)
+    if isinstance(template, AnyBatch):
+        raise ValueError(f"models must have no block of any_batch(), which would mix the agents; {where} is one")
     if isinstance(template, AddStateIndependentNormalScale):
         return StackedNormalScale(modules)
     own = [name for name, _ in template.named_parameters(recurse=False)]

@@ -31,6 +31,7 @@ from decouple.networks.separation import Cut
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
+from decouple.runs.learning_rates import rate_of
 from decouple.seeding import SeedNoise
 
 __all__ = ["CompiledLearner", "not_compiled"]
@@ -129,6 +130,11 @@ class CompiledLearner(Learner):
         return self.like.example["observation"].numel(), 1 if self.space.discrete else self.space.size
 
     # ------------------------------------------------------------------------------------------------ acting, learning
+
+    def anneal(self, left: float) -> None:
+        super().anneal(left)
+        for part, column in _rate_columns().items():
+            self.rates[:, column] = rate_of(self.settings, part).at(left)
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
         count, (_, acts) = observation.shape[1], self._widths()
@@ -287,7 +293,7 @@ def _rates(settings: OffPolicySettings, space: ActionSpace, cut: Cut) -> np.ndar
 
     how, most = settings.target_aggregation, settings.max_grad_norm
     columns = {
-        critics.LEARNING_RATE: settings.learning_rate,
+        **{column: rate_of(settings, part).start for part, column in _rate_columns().items()},
         critics.EPSILON: settings.adam_epsilon,
         critics.MOST_NORM: math.inf if most is None else most,
         critics.GAMMA: settings.gamma,
@@ -304,6 +310,15 @@ def _rates(settings: OffPolicySettings, space: ActionSpace, cut: Cut) -> np.ndar
     rates = np.zeros(critics.RATES)
     rates[list(columns)] = list(columns.values())
     return rates
+
+
+def _rate_columns() -> dict[str, int]:
+    """The columns of `rates` with the parts' learning rates."""
+    from decouple.compiled import critics
+
+    names = ("trunk", "policy", "value", "temperature")
+    columns = (critics.TRUNK_RATE, critics.POLICY_RATE, critics.VALUE_RATE, critics.TEMPERATURE_RATE)
+    return dict(zip(names, columns, strict=True))
 
 
 def _shape(model: ActorQValue) -> AgentShape:

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from decouple.checks import SOME, above, checked
+from decouple.checks import SOME, Must, above, check_setting, checked
 
 __all__ = ["FlatAdam", "FlatParameters"]
+
+RATES = Must(lambda rate: all(each > 0 for each in (rate if isinstance(rate, Sequence) else [rate])), "positive")
 
 
 class FlatParameters:
@@ -51,13 +53,21 @@ class FlatParameters:
 class FlatAdam:
     """Adam with b1 = 0.9 and b2 = 0.999 (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980) by PyTorch's fused step.
 
+    Args:
+        groups: the parameters.
+        learning_rate: the learning rate of all groups, or one for each.
+        epsilon: Adam's epsilon.
+
     Attributes:
         parameters: the parameters of all groups, in the order in which `step` takes their gradients.
+        learning_rates: the learning rate of each group, which may be set between steps.
     """
 
-    @checked(groups=SOME, learning_rate=above(0), epsilon=above(0))
-    def __init__(self, groups: Sequence[FlatParameters], learning_rate: float, epsilon: float = 1e-8):
-        self.groups, self.learning_rate, self.epsilon = list(groups), learning_rate, epsilon
+    @checked(groups=SOME, learning_rate=RATES, epsilon=above(0))
+    def __init__(self, groups: Sequence[FlatParameters], learning_rate: float | Sequence[float], epsilon: float = 1e-8):
+        rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(groups)
+        check_setting("learning_rate", rates, lambda v: len(v) == len(groups), f"one for each of {len(groups)} groups")
+        self.groups, self.learning_rates, self.epsilon = list(groups), rates, epsilon
         self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.moments = [(torch.zeros_like(group.values), torch.zeros_like(group.values)) for group in groups]
         self.steps = 0
@@ -66,14 +76,14 @@ class FlatAdam:
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Take one step on these gradients, one per parameter."""
         start = 0
-        for group, (mean, square) in zip(self.groups, self.moments, strict=True):
+        for group, rate, (mean, square) in zip(self.groups, self.learning_rates, self.moments, strict=True):
             end = start + len(group.parameters)
             gradient = torch.cat([part.reshape(-1) for part in gradients[start:end]])
             steps = torch.tensor(float(self.steps), device=gradient.device)  # steps so far; adam adds this one
             adam(
                 [group.values], [gradient], [mean], [square], [], [steps],
                 fused=True, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999,
-                lr=self.learning_rate, eps=self.epsilon, weight_decay=0.0,
+                lr=rate, eps=self.epsilon, weight_decay=0.0,
             )  # fmt: skip
             start = end
         self.steps += 1

@@ -43,6 +43,7 @@ from decouple.off_policy.critics import Critics, frozen_rows, policy_network
 from decouple.off_policy.flat_adam import FlatAdam, FlatParameters
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
+from decouple.runs.learning_rates import Rate, rate_of
 from decouple.seeding import SeedNoise
 
 __all__ = ["Learner"]
@@ -74,6 +75,7 @@ class Learner:
         self.cut = self.like.cut
         first = next(self.like.parameters())
         self.device, self.dtype = first.device, first.dtype
+        self.rated: list[tuple[FlatAdam, list[Rate]]] = []
         self._make_networks(models)
         self._make_temperature()
         explores = settings.exploration_noise if isinstance(settings, DDPGSettings) else None
@@ -98,9 +100,9 @@ class Learner:
         climbed = 1 if self.like.deterministic else self.critics  # TD3's policy climbs its first critic
         frozen = (frozen_rows(part, climbed * self.seeds) for part in (self.critic_body, self.critic_head))
         self.frozen_critic = Critics(*frozen, climbed, self.seeds)
-        trunk = [flat["trunk"]] if self.at else []
-        self.critic_optimizer = self._adam(flat["critic"], *(trunk if self.cut.value_gradient > 0 else []))
-        self.policy_optimizer = self._adam(flat["policy"], *(trunk if self.cut.policy_gradient > 0 else []))
+        trunk = {"trunk": flat["trunk"]} if self.at else {}
+        self.critic_optimizer = self._adam(value=flat["critic"], **(trunk if self.cut.value_gradient > 0 else {}))
+        self.policy_optimizer = self._adam(policy=flat["policy"], **(trunk if self.cut.policy_gradient > 0 else {}))
         # Gradients without autograd, where the critic is a plain perceptron that shares no trunk.
         fused = self.critic.fused
         own = not self.at and not self.space.discrete
@@ -115,7 +117,7 @@ class Learner:
         start = math.log(settings.alpha_init if settings.alpha is None else settings.alpha)
         self.log_alpha = nn.Parameter(torch.full((self.seeds, 1, 1), start, device=self.device, dtype=self.dtype))
         if settings.alpha is None:
-            self.alpha_optimizer = self._adam(FlatParameters([self.log_alpha]))
+            self.alpha_optimizer = self._adam(temperature=FlatParameters([self.log_alpha]))
         self.target_entropy = settings.entropy_target(self.space)
 
     # ------------------------------------------------------------------------------------------------------- acting
@@ -279,8 +281,17 @@ class Learner:
             gradients, _ = clip_per_seed(gradients, self.settings.max_grad_norm, self.seeds)
         optimizer.step(gradients)
 
-    def _adam(self, *groups: FlatParameters) -> FlatAdam:
-        return FlatAdam(groups, self.settings.learning_rate, self.settings.adam_epsilon)
+    def anneal(self, left: float) -> None:
+        """Set scheduled learning rates for a share `left` of the training still to come."""
+        for optimizer, rates in self.rated:
+            optimizer.learning_rates[:] = [rate.at(left) for rate in rates]
+
+    def _adam(self, **parts: FlatParameters) -> FlatAdam:
+        """Adam on these parts' parameters, each by its learning rate."""
+        rates = [rate_of(self.settings, part) for part in parts]
+        optimizer = FlatAdam(list(parts.values()), [rate.start for rate in rates], self.settings.adam_epsilon)
+        self.rated.append((optimizer, rates))
+        return optimizer
 
     # ---------------------------------------------------------------------------------------------- models and state
 

@@ -8,12 +8,14 @@ the defaults of Stable-Baselines3, where the zoo gives none.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, checked, positive_whole
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
+from decouple.runs.learning_rates import check_rates
 from decouple.runs.settings import with_defaults
 
 __all__ = ["DDPGSettings", "OffPolicySettings", "SACSettings", "TD3Settings"]
@@ -44,6 +46,9 @@ class OffPolicySettings:
     target_aggregation: Any = "min"  # aggregate of the target critics: min (SU, SB3), mean, or a quantile in [0, 1]
     held_out_every: int | None = None  # every n-th step's transitions are held out of training; None: none are
     learning_rate: float = 3e-4  # Adam's learning rate, for policy, critics and temperature (SAC: SB3; SU 1e-3)
+    learning_rates: dict[str, float] = field(default_factory=dict)  # rates of parts: trunk, policy, value, temperature
+    schedule: str = "constant"  # the learning rate's course: constant, or linear, which falls to 0 at total_frames
+    schedules: dict[str, str] = field(default_factory=dict)  # schedules of parts, where they differ
     adam_epsilon: float = 1e-8  # Adam's epsilon (PyTorch)
     max_grad_norm: float | None = None  # largest norm of each agent's gradient, per optimizer; None: any (SU, SB3)
     log_every: int = 1000  # steps between rows of metrics
@@ -73,6 +78,12 @@ class OffPolicySettings:
         allowed = f"a multiple of train_every, {self.train_every}"
         check_setting("log_every", self.log_every, lambda v: v % self.train_every == 0, allowed)
         check_fields(self)
+        check_rates(self)
+
+    @staticmethod
+    def rated_parts() -> Sequence[str]:
+        """The parts that have a learning rate; `value` is the critics."""
+        return "trunk", "policy", "value"
 
     @checked()
     def check_model(self, model: ActorQValue) -> None:
@@ -96,6 +107,11 @@ class SACSettings(OffPolicySettings):
         for name in ("alpha", "alpha_init"):
             if getattr(self, name) is not None:
                 check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+
+    @staticmethod
+    def rated_parts() -> Sequence[str]:
+        """Those of `OffPolicySettings`, and the temperature."""
+        return *OffPolicySettings.rated_parts(), "temperature"
 
     @checked()
     def entropy_target(self, space: ActionSpace) -> float:

@@ -15,7 +15,8 @@ entropy and noise are in that unit.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.off_policy.acting import Acting
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
+from decouple.runs.learning_rates import anneal, rate_groups
 from decouple.seeding import SeedNoise
 
 __all__ = ["TorchRLLearner"]
@@ -77,12 +79,13 @@ class TorchRLLearner:
         self.loss.make_value_estimator(ValueEstimators.TD0, gamma=settings.gamma)
         self.target_updater = SoftUpdate(self.loss, tau=settings.tau)  # copies today's values into the targets
         trunk, cut = list(self.trunk.parameters()), self.cut
-        self.critic_parameters = list(self._critic_values().parameters()) + (trunk if cut.value_gradient > 0 else [])
-        self.policy_parameters = list(self.policy.parameters()) + (trunk if cut.policy_gradient > 0 else [])
-        self.critic_optimizer = self._adam(self.critic_parameters)
-        self.policy_optimizer = self._adam(self.policy_parameters)
+        values, policy = self._critic_values().parameters(), self.policy.parameters()
+        of_critics = {"value": list(values), "trunk": trunk if cut.value_gradient > 0 else []}
+        of_policy = {"policy": list(policy), "trunk": trunk if cut.policy_gradient > 0 else []}
+        self.critic_parameters, self.policy_parameters = ([*chain(*of.values())] for of in (of_critics, of_policy))
+        self.critic_optimizer, self.policy_optimizer = self._adam(of_critics), self._adam(of_policy)
         learned = isinstance(settings, SACSettings) and settings.alpha is None
-        self.alpha_optimizer = self._adam([self.loss.log_alpha]) if learned else None
+        self.alpha_optimizer = self._adam({"temperature": [self.loss.log_alpha]}) if learned else None
         self.updates = 0
 
     # ------------------------------------------------------------------------------------------------------- acting
@@ -277,9 +280,16 @@ class TorchRLLearner:
             nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         optimizer.step()
 
-    def _adam(self, parameters: Iterable[Tensor]) -> torch.optim.Adam:
-        parameters = list(parameters)
-        return torch.optim.Adam(parameters, lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True)
+    def anneal(self, left: float) -> None:
+        """Set scheduled learning rates for a share `left` of the training still to come."""
+        for optimizer in (self.critic_optimizer, self.policy_optimizer, self.alpha_optimizer):
+            if optimizer is not None:
+                anneal(optimizer, left)
+
+    def _adam(self, parts: Mapping[str, list[Any]]) -> torch.optim.Adam:
+        """Adam on these parts' parameters, each by its learning rate."""
+        groups = rate_groups(self.settings, ((part, each) for part, own in parts.items() for each in own))
+        return torch.optim.Adam(groups, lr=self.settings.learning_rate, eps=self.settings.adam_epsilon, fused=True)
 
     # ---------------------------------------------------------------------------------------------- models and state
 

@@ -27,6 +27,7 @@ from decouple.off_policy.replay import Replay, Transition, Widths
 from decouple.off_policy.stepping import games_of
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
+from decouple.runs.learning_rates import scheduled
 from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
@@ -153,6 +154,7 @@ class _Run:
         self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
         self.games = games_of(env)
         self.noise = SeedNoise(seeds)
+        self.scheduled = scheduled(learner.settings)
         self.per_step = env.batch_size[1]  # transitions of each agent per environment step
         every = learner.settings.held_out_every
         self.held_out = None  # kept in memory and in the checkpoint
@@ -182,6 +184,8 @@ class _Run:
         before, self.frames = self.frames, self.frames + self.per_step
         if self.frames > settings.learning_starts:
             times = self.frames // settings.train_every - before // settings.train_every
+            if times and self.scheduled:
+                learner.anneal(1 - before / settings.total_frames)
             for _ in range(times * settings.updates):
                 indices = self.noise.integers(len(self.replay), settings.batch_size)  # (S, B)
                 for name, value in learner.learn(self.replay, indices, self.noise).items():

@@ -7,6 +7,7 @@
     rollout           (N, T)                            (S, N, T)
     batch             (B,)                              (S, B)
     minibatch         indices (b,) into the batch       its frames (S, b)
+    recurrent models  sequences (B, L) and (b, L)       (S, B, L) and (S, b, L)
     random numbers    torch's generators                each seed's own, `SeedNoise`
     metric            a number                          (S,)
 
@@ -26,7 +27,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives.value import GAE
 
-from decouple.checks import checked
+from decouple.checks import check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import integrated_entropy
 from decouple.networks.stacking import clip_grad_norm_per_seed_, seed_count
@@ -61,6 +62,7 @@ class OneAgent:
     """
 
     reduction = "mean"
+    axes = 0  # axes of a batch before its frames
 
     def __init__(self, shuffle: torch.Generator):
         self.shuffle = shuffle
@@ -81,6 +83,8 @@ class OneAgent:
     def collector(self, env: EnvBase, model: ActorValue, steps: int, how: Performance) -> Collector | RolloutCollector:
         """The collector of rollouts (N, T); creating it resets the environment."""
         if how.collector == "preallocated":
+            allowed = "torchrl for a recurrent model, whose states a rollout holds"
+            check_setting("performance.collector", how.collector, lambda _: not model.recurrent, allowed)
             options = {"precision": how.precision, "overlap": how.overlap, "captured": how.cuda_graphs}
             return RolloutCollector(env, model, steps, **options)
         return _torchrl_collector(env, WatchedPolicy(model), steps)
@@ -104,7 +108,7 @@ class OneAgent:
     def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[Tensor]:
         """An epoch's minibatches, `count` of them, each as indices (B / count,) into the batch (B,)."""
         device = batch.device or torch.device("cpu")
-        order = torch.randperm(batch.numel(), generator=self.shuffle, pin_memory=device.type == "cuda")
+        order = torch.randperm(len(batch), generator=self.shuffle, pin_memory=device.type == "cuda")
         order = order.to(device, non_blocking=True)
         yield from order.tensor_split(count)
 
@@ -130,6 +134,7 @@ class StackedAgents:
     """
 
     reduction = "none"
+    axes = 1
 
     def __init__(self, shuffle: SeedNoise):
         self.shuffle = shuffle

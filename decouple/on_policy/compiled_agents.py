@@ -57,6 +57,8 @@ def not_known(model: ActorValue) -> str | None:
         return f"the parameters are {' and '.join(map(str, types))}, and kernels know float32 and float64"
     if not all(each.requires_grad for each in parameters):
         return "some parameters are frozen, and kernels train all"
+    if model.recurrent:
+        return "the model is recurrent, and kernels know no memory"
     if len(model.in_keys) != 1:
         return f"the model reads {list(model.in_keys)}, and kernels one observation"
     sampled = model.get_policy_head()[-1].distribution_class

@@ -29,7 +29,8 @@ from decouple.on_policy.agents import Metric
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.compiled_agents import CompiledAgents, not_known
 from decouple.on_policy.losses import AdvantageLoss, ValueLoss
-from decouple.on_policy.phases import Phase, metric
+from decouple.on_policy.phase_metrics import metric
+from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.seeding import SeedNoise
 
@@ -90,6 +91,9 @@ class CompiledPhase:
         return cut.policy_gradient > 0 or cut.value_gradient > 0
 
     # ---------------------------------------------------------------------------------------------------- as the loop's
+
+    def anneal(self, left: float) -> None:
+        self.phase.anneal(left)
 
     def state_dict(self) -> dict:
         return self.phase.state_dict()
@@ -163,16 +167,18 @@ class CompiledPhase:
         """The settings as the kernels read them; from the losses and the optimizer, which a checkpoint may change."""
         from decouple.compiled import losses
 
-        (group,) = self.phase.optimizer.param_groups
+        groups = self.phase.optimizer.param_groups
         most, cut = self.phase.max_grad_norm, self.agents.model.cut
         columns = {
-            losses.LEARNING_RATE: group["lr"],
-            losses.EPSILON: group["eps"],
+            losses.EPSILON: groups[0]["eps"],
             losses.MOST_NORM: math.inf if most is None else most,
             losses.POLICY_GRADIENT: cut.policy_gradient,
             losses.VALUE_GRADIENT: cut.value_gradient,
             losses.CLIP_VALUE: math.inf,
         }
+        parts = {"trunk": losses.TRUNK_RATE, "policy": losses.POLICY_RATE, "value": losses.VALUE_RATE}
+        for group in groups:
+            columns |= dict.fromkeys([parts[group["part"]]] if "part" in group else parts.values(), group["lr"])
         policy, value, advantage = map(self._loss, (ClipPPOLoss, ValueLoss, AdvantageLoss))
         if policy:
             low, high = policy._clip_bounds

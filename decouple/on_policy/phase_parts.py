@@ -8,7 +8,7 @@ A stacked model's loss is not averaged over samples, so that each agent has a me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from decouple.networks.stacking import stack
 from decouple.on_policy.agents import check_agent_seeds, kind_of_agents
 from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
-from decouple.on_policy.phasic_losses import AuxiliaryValueLoss, Before, CloneLoss
+from decouple.on_policy.phasic_losses import AuxiliaryValueLoss, Before, CloneLoss, check_no_memory
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.learning_rates import rate_groups
 from decouple.seeding import splitmix64
 
 __all__ = [
@@ -126,7 +127,7 @@ def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delay
     features = model.get_features(keys)
     return Phase(
         loss=losses,
-        optimizer=adam(unique(features, *losses), settings),
+        optimizer=adam(model, unique(features, *losses), settings),
         epochs=settings.policy_epochs,
         minibatches=settings.minibatches,
         max_grad_norm=settings.max_grad_norm if clipped else None,
@@ -146,6 +147,7 @@ def auxiliary_phase(
             value trains, the policy does not move and the phase leaves it alone.
         clipped: clip gradients by `max_grad_norm`.
     """
+    check_no_memory(model)
     past = settings.auxiliary_past or settings.auxiliary_every
     own, keys = [*losses, value_loss(model, settings.value_coeff, None)], ["value_hidden"]
     if losses or (model.at > 0 and model.cut.value_gradient > 0):
@@ -153,7 +155,7 @@ def auxiliary_phase(
     features = model.get_features(keys)
     return Phase(
         loss=own,
-        optimizer=adam(unique(features, *own), settings),
+        optimizer=adam(model, unique(features, *own), settings),
         epochs=settings.auxiliary_epochs,
         every=settings.auxiliary_every,
         start=past - 1,
@@ -169,6 +171,7 @@ def auxiliary_phase(
 
 
 def policy_phase(
+    model: ActorValue,
     losses: list[nn.Module],
     features: TensorDictModuleBase,
     parameters: list[nn.Parameter],
@@ -178,7 +181,7 @@ def policy_phase(
     """DAAC's policy phase; `pairing` holds the further fields of `Phase` that IDAAC's pairs of frames need."""
     return Phase(
         loss=losses,
-        optimizer=adam(parameters, settings),
+        optimizer=adam(model, parameters, settings),
         epochs=settings.policy_epochs,
         minibatches=settings.minibatches,
         max_grad_norm=settings.max_grad_norm,
@@ -197,7 +200,7 @@ def value_phase(model: ActorValue, settings: OnPolicySettings, *, clipped: bool 
     loss = value_loss(model, settings.value_coeff, settings.clip_value if clipped else None)
     return Phase(
         loss=loss,
-        optimizer=adam(unique(features, loss), settings),
+        optimizer=adam(model, unique(features, loss), settings),
         epochs=settings.value_epochs,
         every=settings.value_every,
         minibatches=settings.minibatches,
@@ -243,6 +246,8 @@ def unique(*modules: nn.Module) -> list[nn.Parameter]:
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
-def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
-    """Adam with the settings' learning rate and epsilon."""
-    return torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_epsilon)
+def adam(model: ActorValue, parameters: Iterable[nn.Parameter], settings: OnPolicySettings) -> torch.optim.Adam:
+    """Adam with the settings' epsilon and each part's learning rate; parameters beside the model have the policy's."""
+    parts = {id(p): name for name, modules in model.parts().items() for m in modules for p in m.parameters()}
+    groups = rate_groups(settings, ((parts.get(id(parameter), "policy"), parameter) for parameter in parameters))
+    return torch.optim.Adam(groups, lr=settings.learning_rate, eps=settings.adam_epsilon)

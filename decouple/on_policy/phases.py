@@ -17,21 +17,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from torchrl.modules import set_recurrent_mode
 
 from decouple.checks import ANY_NUMBER, POSITIVE_WHOLE, PROBABILITY, at_least, check_fields, check_setting, checked
 from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine, scaled_cuts
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.on_policy.phase_metrics import logged_name, metric, on_cpu
+from decouple.runs.learning_rates import anneal
 from decouple.runs.performance import Performance, autocast
 from decouple.seeding import SeedNoise
 
-__all__ = ["Phase", "RolloutPhase", "metric", "run_phase"]
+__all__ = ["Phase", "RolloutPhase", "run_phase"]
 
 
 class RolloutPhase(Protocol):
@@ -154,9 +157,10 @@ class Phase:
     def load_state_dict(self, state: Mapping) -> None:
         for loss, loss_state in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(loss_state)
-        ways = ("fused", "foreach", "capturable")  # Adam's implementation is this device's, not the saved one
+        # Adam's implementation is this device's, not the saved one; so is a learning rate in a tensor.
+        ways = ("fused", "foreach", "capturable")
         groups = [
-            {**saved, **{way: own[way] for way in ways if way in own}}
+            {**saved, **{key: own[key] for key in own if key in ways or (key == "lr" and isinstance(own[key], Tensor))}}
             for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True)
         ]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
@@ -185,6 +189,11 @@ class Phase:
         """
         self.captured, self._kept, self._graph = on and self.past == 1, None, None
 
+    def anneal(self, left: float) -> None:
+        """Set scheduled learning rates for a share `left` of the training still to come."""
+        for phase in (self, self.adversary) if self.adversary else (self,):
+            anneal(phase.optimizer, left)
+
     def run(
         self,
         batch: TensorDictBase,
@@ -212,6 +221,8 @@ def run_phase(
     Args:
         phase: the phase to run.
         batch: flat rollout (B,) with the keys that the phase's features and losses read; (S, B) with several seeds.
+            For a recurrent model sequences (B, L) or (S, B, L): minibatches are of whole sequences, each of which
+            starts with the state that its first step has.
         shuffle: random numbers that draw the minibatches: one agent's generator, or several seeds' `SeedNoise`.
         micro_batch: samples per seed and backward pass; a minibatch's gradients are accumulated over micro-batches.
         precision: precision of the features, `fp32` or `bf16`.
@@ -231,7 +242,8 @@ def run_phase(
     squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
     means = {name: metric(value / steps) for name, value in sums.items()}
     cuts = norms_and_cosine(squares)
-    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(batch.shape[:-1])) for name, value in cuts.items()}
+    shape = batch.shape[: agents_of(shuffle).axes]
+    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(shape)) for name, value in cuts.items()}
 
 
 def _run_epochs(
@@ -249,6 +261,9 @@ def _run_epochs(
     if phase.draw:
         phase.draw(batch, shuffle)
     agents = agents_of(shuffle)
+    sequences = _has_sequences(batch, agents)
+    if phase.features is not None and "is_init" in phase.features.in_keys:
+        check_setting("batch", tuple(batch.shape), lambda _: sequences, "sequences (B, L) for a recurrent model")
     step = _step_on(phase, agents, batch)
     sums: dict[str, Tensor] = {}
     done, steps = 0, min(phase.epochs * phase.minibatches, phase.updates or math.inf)
@@ -265,7 +280,12 @@ def _run_epochs(
                 progress(f"{phase.name} phase, minibatches", done, int(steps))
             if done == steps:
                 break
-    return _on_cpu(sums), done
+    return on_cpu(sums), done
+
+
+def _has_sequences(batch: TensorDictBase, agents: Agents) -> bool:
+    """Whether a batch holds sequences, (B, L) or (S, B, L), in place of frames."""
+    return batch.ndim == agents.axes + 2
 
 
 def _step_on(phase: Phase, agents: Agents, batch: TensorDictBase) -> Callable[..., dict[str, Tensor]]:
@@ -314,22 +334,29 @@ def _step(
     """
     phase.optimizer.zero_grad(set_to_none=True)
     device = phase.parameters()[0].device
+    sequences, count = _has_sequences(batch, agents), part.shape[agents.axes]  # of frames, or of sequences
+    rows_of_micro = max(1, micro_batch // batch.shape[-1]) if sequences else micro_batch
     sums: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor) -> None:
         sums[name] = sums[name] + value if name in sums else value
 
-    for first in range(0, part.shape[-1], micro_batch):
-        rows = slice(first, first + micro_batch)
+    for first in range(0, count, rows_of_micro):
+        rows = slice(first, min(first + rows_of_micro, count))
         # One at a time: the memory of its frames and features is free again for the next micro-batch.
-        micro = agents.frames(batch, part, rows)  # (b,) or (S, b)
+        micro = agents.frames(batch, part, rows)  # (b,) or (S, b); sequences (b, L) or (S, b, L)
         if phase.past > 1 and batch.device != device:
             micro = micro.to(device)
         if phase.features is not None:
-            with torch.set_grad_enabled(phase.train_features), autocast(device, precision):
+            with (
+                torch.set_grad_enabled(phase.train_features),
+                autocast(device, precision),
+                set_recurrent_mode(sequences),
+            ):
                 phase.features(micro)
-        outputs = agents.means(_run_losses(phase, micro), micro.batch_size)
-        weight = micro.numel() / part.numel()
+        frames: Any = micro.flatten(agents.axes, -1) if sequences else micro  # losses read single frames
+        outputs = agents.means(_run_losses(phase, frames), frames.batch_size)
+        weight = (rows.stop - rows.start) / count
         losses = [value for name, value in outputs.items() if name.startswith("loss_")]
         total = weight * torch.stack(losses).sum(0)  # () or (S,)
         cuts = live_cuts(micro) if at_the_cut else {}
@@ -337,8 +364,8 @@ def _step(
             cut.retain_grad()
         total.sum().backward()  # seeds share no parameters: each gets the gradient of its own loss
         for name, value in outputs.items():
-            add(_logged_name(name, phase.name), value.detach() * weight)
-        squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[:-1].numel())
+            add(logged_name(name, phase.name), value.detach() * weight)
+        squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[: agents.axes].numel())
         for name, value in squares.items():
             add(f"cut/{name}", value)
     norm = agents.clip_grad_norm(phase.parameters(), phase.max_grad_norm or math.inf)  # () or (S,)
@@ -354,36 +381,3 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
                 raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
             outputs[name] = value
     return outputs
-
-
-def metric(value: Tensor) -> Metric:
-    """A tensor () as a Python number; a tensor (S,) as it is."""
-    return value if value.ndim else value.item()
-
-
-def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All values copied from the device at once: the only time that a phase waits for the device."""
-    if not values or all(value.device.type == "cpu" for value in values.values()):
-        return dict(values)
-    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
-    parts = flat.split([value.numel() for value in values.values()])
-    return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
-
-
-# The losses' outputs beside `loss_...` -> the name that is logged; other outputs are logged under the phase's name.
-METRIC_NAMES = {
-    "entropy": "policy/entropy",
-    "clip_fraction": "policy/clip_fraction",
-    "kl_approx": "policy/kl_approx",
-    "ESS": "policy/effective_sample_size",
-    "max_ratio": "policy/max_ratio",
-    "mean_ratio": "policy/mean_ratio",
-    "value_clip_fraction": "value/clip_fraction",
-    "order_accuracy": "order/accuracy",
-}
-
-
-def _logged_name(output: str, phase: str) -> str:
-    if output.startswith("loss_"):
-        return f"loss/{output.removeprefix('loss_')}"
-    return METRIC_NAMES.get(output, f"{phase}/{output}")

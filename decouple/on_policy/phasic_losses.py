@@ -25,9 +25,15 @@ from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
 from decouple.on_policy.losses import ValueLoss
 
-__all__ = ["AuxiliaryValueLoss", "Before", "CloneLoss"]
+__all__ = ["AuxiliaryValueLoss", "Before", "CloneLoss", "check_no_memory"]
 
 FRAMES_AT_ONCE = 2048  # frames of a rollout that `Before` sends through the model at once
+
+
+def check_no_memory(model: ActorValue) -> None:
+    """Raise ValueError for a recurrent model, whose sequences these phases cannot learn from."""
+    if model.recurrent:
+        raise ValueError("model must have no recurrent blocks for an auxiliary or a distillation phase")
 
 
 class Before:
@@ -39,10 +45,14 @@ class Before:
     Args:
         model: a model from `actor_value`, or a `stack` of S of them.
         values: write the values too.
+
+    Raises:
+        ValueError: a recurrent model.
     """
 
     @checked()
     def __init__(self, model: ActorValue, *, values: bool = False):
+        check_no_memory(model)
         keys = ["policy_hidden", "value_hidden"] if values else ["policy_hidden"]
         self.features, self.values = model.get_features(keys), model.get_value_head() if values else None
         parts: Any = model.get_policy_head().module

@@ -41,6 +41,9 @@ class SeededPolicy(TensorDictModuleBase):
     Args:
         model: a `stack` of models from `actor_value`.
         noise: the random numbers of its seeds, on its device.
+
+    Attributes:
+        kept: memory of a recurrent model that replaces the next input's, once; None for none.
     """
 
     @checked()
@@ -50,30 +53,46 @@ class SeededPolicy(TensorDictModuleBase):
         *layers, sampled = parts.pop("policy_head").module
         self.layers: Any = nn.ModuleList([*parts.values(), *layers])
         self.sampler = SeedSampler(sampled, noise)
-        self.in_keys, self.out_keys = list(model.in_keys), ["action", "action_log_prob", "state_value"]
+        self.in_keys, self.out_keys = list(model.in_keys), list(model.out_keys)
+        self.kept: TensorDictBase | None = None
 
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict, self.kept = _going_on(tensordict, self.kept), None
         # The layers pass tensors in a plain dict: as TensorDictModules they would take half of a step's time.
         found: dict[Any, Any] = {key: tensordict.get(key) for key in self.in_keys}
         for layer in self.layers:
             out = layer.module(*(found[key] for key in layer.in_keys))
             found.update(zip(layer.out_keys, out if isinstance(out, tuple) else (out,), strict=True))
         found.update(self.sampler(TensorDict({key: found[key] for key in self.sampler.in_keys})).items())
-        return tensordict.update({key: found[key] for key in self.out_keys})
+        for key in self.out_keys:
+            tensordict.set(key, found[key])
+        return tensordict
 
 
 class WatchedPolicy(TensorDictModuleBase):
-    """A model as a policy that keeps its last input, to be examined when collecting fails."""
+    """A model as a policy that keeps its last input, to be examined when collecting fails.
+
+    Attributes:
+        shown: the last input.
+        kept: memory of a recurrent model that replaces the next input's, once; None for none.
+    """
 
     def __init__(self, model: ActorValue):
         super().__init__()
         self.model, self.in_keys, self.out_keys = model, list(model.in_keys), list(model.out_keys)
         self.shown: TensorDictBase | None = None
+        self.kept: TensorDictBase | None = None
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        tensordict, self.kept = _going_on(tensordict, self.kept), None
         self.shown = tensordict
         return self.model(tensordict)
+
+
+def _going_on(tensordict: TensorDictBase, kept: TensorDictBase | None) -> TensorDictBase:
+    """The first input after a resumed run's reset, with the memory that the run had then in place of an empty one."""
+    return tensordict if kept is None else tensordict.update(kept)
 
 
 class ModePolicy(TensorDictModuleBase):
@@ -89,7 +108,8 @@ class ModePolicy(TensorDictModuleBase):
     def __init__(self, model: ActorValue):
         super().__init__()
         self.policy: Any = model.get_policy_operator()
-        self.in_keys, self.out_keys = list(self.policy.in_keys), ["action"]
+        self.in_keys = list(self.policy.in_keys)
+        self.out_keys = ["action", *(key for key in self.policy.out_keys if key[0] == "next")]
         low = model.action_space.low  # None where actions are discrete
         self.instead = None if low is None else torch.where(low.isfinite(), low, 0)
 

@@ -7,10 +7,11 @@ train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, one_of, positive_whole
+from decouple.runs.learning_rates import check_rates
 
 __all__ = ["OnPolicySettings"]
 
@@ -31,6 +32,9 @@ class OnPolicySettings:
     gamma: float = 0.999  # discount
     gae_lambda: float = 0.95  # lambda of the generalised advantage estimate
     learning_rate: float = 5e-4  # Adam's learning rate
+    learning_rates: dict[str, float] = field(default_factory=dict)  # rates of parts: trunk, policy, value
+    schedule: str = "constant"  # the learning rate's course: constant, or linear, which falls to 0 at total_frames
+    schedules: dict[str, str] = field(default_factory=dict)  # schedules of parts, where they differ
     adam_epsilon: float = 1e-5  # Adam's epsilon
     max_grad_norm: float = 0.5  # largest gradient norm, over all parameters of an optimizer
     clip_epsilon: float = 0.2  # clip range of the probability ratio
@@ -62,6 +66,7 @@ class OnPolicySettings:
     dna_epochs: list[int] = field(default_factory=lambda: [2, 1, 2])  # epochs of policy, value and distillation phase
     # minibatches per epoch of DNA's policy, value and distillation phase: 2048, 512 and 512 of 16,384 frames
     dna_minibatches: list[int] = field(default_factory=lambda: [8, 32, 32])
+    sequence_length: int = 32  # recurrent models: steps of a sequence, through which gradients flow
     micro_batch: int = 128  # frames of an agent per backward pass; a minibatch's gradients are accumulated over them
     precision: str = "fp32"  # precision of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
     evaluate_every: int = 10  # iterations between evaluations
@@ -70,7 +75,7 @@ class OnPolicySettings:
     def __post_init__(self) -> None:
         for name in ("total_frames", "rollout_steps", "minibatches", "epochs", "policy_epochs", "value_epochs"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
-        for name in ("value_every", "micro_batch", "evaluate_every", "checkpoint_every"):
+        for name in ("value_every", "micro_batch", "sequence_length", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         for name in ("auxiliary_every", "auxiliary_epochs", "auxiliary_minibatches"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
@@ -94,11 +99,17 @@ class OnPolicySettings:
         check_setting("rollouts_in", self.rollouts_in, one_of("memory", "disk"))
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
         check_fields(self)
+        check_rates(self)
 
     def check_rollout(self, num_envs: int) -> None:
         """Check that a rollout has at least two frames: advantages are divided by their standard deviation."""
         allowed = "at least 2 with one environment: advantages are divided by their standard deviation over a rollout"
         check_setting("rollout_steps", self.rollout_steps, lambda steps: steps * num_envs > 1, allowed)
+
+    @staticmethod
+    def rated_parts() -> Sequence[str]:
+        """The parts that have a learning rate; further heads, as DAAC's advantage, count with the policy."""
+        return "trunk", "policy", "value"
 
     @staticmethod
     def algorithms() -> Collection[str]:

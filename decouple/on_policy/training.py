@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.data import Bounded, Categorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
@@ -26,6 +26,7 @@ from torchrl.envs import EnvBase
 from decouple.checks import ANY_NUMBER, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.heads import action_space
+from decouple.networks.recurrence import with_memory
 from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
@@ -107,7 +108,7 @@ def train_on_policy(
         CheckpointError: a checkpoint that is damaged or has other settings.
     """
     check_agents(env, model, seeds)
-    _check_rollouts(env, phases, settings)
+    _check_rollouts(env, model, phases, settings)
     how = performance or Performance(precision=settings.precision, micro_batch=settings.micro_batch)
     folder = Path(checkpoint).parent if checkpoint else None
     check_room(phases, env, settings.rollout_steps, folder, on_disk=settings.rollouts_in == "disk")
@@ -125,16 +126,15 @@ def train_on_policy(
     run.begin(state)
     if not state:
         save()  # from here on the folder tells which run it belongs to
-    iterations = -(-settings.total_frames // run.frames)
-    if state and checkpoint and run.iteration < iterations:
+    if state and checkpoint and run.iteration < run.iterations:
         kept.load_state_dict(state, Path(checkpoint))
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
-        while run.iteration < iterations:
+        while run.iteration < run.iterations:
             metrics = run.iterate(progress)
             clip_watch.see(metrics)
-            last = run.iteration + 1 == iterations
+            last = run.iteration + 1 == run.iterations
             if evaluate and (run.iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(run.iteration)
             run.iteration += 1
@@ -160,7 +160,7 @@ class _Run:
         kept: rollouts of the past.
 
     Attributes:
-        iteration: iterations done.
+        iteration, iterations: iterations done, and those of the whole run.
         frames: frames of one agent in an iteration.
     """
 
@@ -177,7 +177,9 @@ class _Run:
     ):
         self.env, self.model, self.phases, self.settings = env, model, phases, settings
         self.agents, self.how, self.failed, self.kept = agents, how, failed, kept
+        self.memory: TensorDictBase | None = None  # of a recurrent model, after the last rollout
         self.frames = env.batch_size[-1] * settings.rollout_steps
+        self.iterations = -(-settings.total_frames // self.frames)
         self.iteration = 0
 
     def begin(self, state: Mapping | None) -> None:
@@ -199,7 +201,7 @@ class _Run:
         plain = hasattr(type(self.env), "plain_step")  # not a transformed environment's, which passes on its base's
         if compiled and plain and isinstance(shuffle, SeedNoise) and self.how.collector == "torchrl":
             return CompiledCollector(self.env, compiled[0], shuffle, steps)
-        return self.agents.collector(self.env, self.model, steps, self.how)
+        return self.agents.collector(with_memory(self.env, self.model), self.model, steps, self.how)
 
     def end(self) -> None:
         """Release the collector and the last rollout."""
@@ -223,7 +225,10 @@ class _Run:
         rollout = self.rollouts.next(self.iteration)
         self._estimate_advantages(rollout)
         of_rollout = [rollout_metrics(own) for own in self.agents.each(rollout)]
-        batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1)  # (B,) or (S, B)
+        if self.model.recurrent:
+            self.memory = _memory_after(rollout, self.model)
+        length = [self.settings.sequence_length] if self.model.recurrent else []
+        batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1, *length)  # (B,) or (S, B); (..., B, L)
         rollout.clear()  # TorchRL's collector keeps a reference until its next rollout: free the next frames now
         if self.how.device != "cpu":
             batch = batch.to(next(self.model.parameters()).device, non_blocking=True)
@@ -237,7 +242,7 @@ class _Run:
         return metrics | {
             "time/collect_seconds": collected - start,
             "time/learn_seconds": learned - collected,
-            "time/frames_per_second": batch.shape[-1] / (learned - start),  # one agent's
+            "time/frames_per_second": self.frames / (learned - start),  # one agent's
         }
 
     def _estimate_advantages(self, rollout: TensorDictBase) -> None:
@@ -258,6 +263,10 @@ class _Run:
         """Run the phases that are due on a flat rollout; return each phase's name and metrics."""
         learning = {"micro_batch": self.how.micro_batch, "precision": self.how.precision, "progress": progress}
         due = [phase for phase in self.phases if runs_on(phase, self.iteration)]
+        left = 1 - self.iteration / self.iterations
+        for phase in due:
+            if isinstance(phase, Phase | CompiledPhase):
+                phase.anneal(left)
         self.kept.add(batch, self.iteration)
         found = [
             (phase.name, phase.run(self._frames_of(phase, batch), self.agents.shuffle, **learning)) for phase in due
@@ -286,6 +295,7 @@ class _Run:
             "env": self.env.state_dict(),
             "shuffle": self.agents.state(),
             "rng": rng_state(),
+            **({} if self.memory is None else {"memory": self.memory.to_dict()}),
         }
 
     def _load_state_dict(self, state: Mapping) -> None:
@@ -296,16 +306,35 @@ class _Run:
         self.agents.load_state(state["shuffle"])
         set_rng_state(state["rng"])
         self.iteration = state["iteration"]
+        if "memory" in state:
+            self.memory = TensorDict(state["memory"], self.env.batch_size)
+            policy: Any = self.collector.policy
+            policy.kept = self.memory.clone()
 
 
-def _check_rollouts(env: EnvBase, phases: Sequence[RolloutPhase], settings: OnPolicySettings) -> None:
+def _memory_after(rollout: TensorDictBase, model: ActorValue) -> TensorDictBase:
+    """What a recurrent model reads after a rollout: its states, and whether an episode begins; (N,) or (S, N)."""
+    last: TensorDictBase = rollout["next"][..., -1]
+    states = {key[1]: last[key[1]].clone() for key in model.out_keys if key[0] == "next"}
+    return TensorDict({"is_init": last["done"].clone(), **states}, last.batch_size)
+
+
+def _check_rollouts(
+    env: EnvBase, model: ActorValue, phases: Sequence[RolloutPhase], settings: OnPolicySettings
+) -> None:
     """Check that the model can choose the games' actions and that rollouts have enough frames; ValueError otherwise."""
     if isinstance(env.action_spec, Bounded | Categorical | OneHot | Unbounded):  # others: the caller's own model
         action_space(env.action_spec, env.batch_size)
     games = env.batch_size[-1]
     settings.check_rollout(games)
     frames = games * settings.rollout_steps
+    rows, allowed = frames, f"at most the {frames} frames of a rollout"
+    if model.recurrent:
+        length, steps = settings.sequence_length, settings.rollout_steps
+        check_setting("sequence_length", length, lambda v: steps % v == 0, f"a divisor of rollout_steps, {steps}")
+        rows = frames // length
+        allowed = f"at most the {rows} sequences of {length} steps in a rollout, since the model is recurrent"
     for phase in phases:
-        learned = frames * getattr(phase, "past", 1)
-        allowed = f"at most the {learned} frames that {phase.name} learns from"
-        check_setting("minibatches", phase.minibatches, lambda v, learned=learned: v <= learned, allowed)
+        past = getattr(phase, "past", 1)
+        more = f", of which {phase.name} learns from {past} together" if past > 1 else ""
+        check_setting("minibatches", phase.minibatches, lambda v, most=rows * past: v <= most, allowed + more)

@@ -118,6 +118,8 @@ class Performance:
         if self.device != "cpu":
             for group in optimizer.param_groups:
                 group.update(fused=True, foreach=False, capturable=self.cuda_graphs)
+                if self.cuda_graphs and group.get("schedule") == "linear":  # a graph keeps a number as it was captured
+                    group["lr"] = torch.tensor(float(group["lr"]), device=self.device)
 
 
 @checked()

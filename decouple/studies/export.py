@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from tensordict.nn import TensorDictModule
 from torch import Tensor
-from torchrl.envs import EnvBase
+from torchrl.data import Unbounded
+from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting
 from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
@@ -114,7 +115,13 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
 def record(env: EnvBase, actor: PlainActor, count: int) -> Tensor:
     """Observations (count, ...) that the actor meets in its task."""
     with contextlib.closing(env), torch.no_grad():
-        policy = TensorDictModule(actor, ["observation"], ["action"])
+        memory = bool(actor.state_size)
+        if memory:  # zeros at each reset
+            specs: Any = {"state": Unbounded(shape=(actor.state_size,))}
+            env = TransformedEnv(env, TensorDictPrimer(specs, expand_specs=True), auto_unwrap=False)
+        policy = TensorDictModule(
+            actor, ["observation", *["state"] * memory], ["action", *[("next", "state")] * memory]
+        )
         played = env.rollout(-(-count // env.batch_size.numel()), policy, break_when_any_done=False)
     return played["observation"].flatten(0, env.batch_dims)[:count]
 

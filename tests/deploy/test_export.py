@@ -24,6 +24,7 @@ from decouple.envs.control.tasks import control_env
 from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks, mlp_blocks, nature_blocks
+from decouple.networks.recurrence import gru_block, lstm_block
 from decouple.networks.separation import separate
 from decouple.networks.stacking import stack
 
@@ -443,3 +444,64 @@ def test_latency_refuses_what_it_does_not_know():
         actor_latency(on_policy(), runtimes=["jit"])
     with pytest.raises(ValueError, match=r"batch_sizes must be .*; got"):
         actor_latency(on_policy(), batch_sizes=[0])
+
+
+# ------------------------------------------------------------------------------------------------- a memory in a file
+
+
+def recurrent(k: int, spec: TensorSpec = BOX) -> ActorValue:
+    """A GRU in the trunk at k = 1, in the policy before an LSTM otherwise."""
+
+    def blocks() -> list[nn.Module]:
+        return [gru_block(3, 4), *mlp_blocks(4, [5]), lstm_block(5, 6)]
+
+    return with_biases(actor_value(separate(blocks(), blocks(), at=k, example=torch.zeros(3)), spec, policy_gain=1.0))
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+@pytest.mark.parametrize(("k", "spec", "sample"), [(0, BOX, False), (1, Categorical(5), True), (3, BOX, True)])
+def test_a_recurrent_actors_file_takes_a_state_and_gives_the_next(tmp_path: Path, ending: str, k: int, spec, sample):
+    model = recurrent(k, spec)
+    report = export_actor(model, tmp_path / f"actor.{ending}", sample=sample)
+    assert report.metadata["state"] == {"shape": ["batch", 4 + 2 * 6], "dtype": "float32", "first": "zeros"}
+    if ending == "onnx":
+        session = onnxruntime.InferenceSession(report.path)
+        assert [each.name for each in session.get_inputs()] == ["observation", "state", *["noise"] * sample]
+        assert [each.name for each in session.get_outputs()] == ["action", "next_state"]
+
+        def run(*inputs: Tensor) -> list[Tensor]:
+            names = [each.name for each in session.get_inputs()]
+            return [torch.from_numpy(x) for x in session.run(None, {n: x.numpy() for n, x in zip(names, inputs)})]  # noqa: B905
+    else:
+        run = torch.export.load(report.path).module()
+    policy: Any = model.get_policy_operator()
+    state, step = torch.zeros(7, 16), TensorDict({"is_init": torch.ones(7, 1, dtype=torch.bool)}, [7])
+    step.update(
+        {key: torch.zeros(7, *shape) for part in policy.module for key, shape in getattr(part, "states", {}).items()}
+    )
+    for _ in range(5):  # an episode of several steps, each with the state that the one before gave
+        observation = torch.randn(7, 3)
+        noise = [torch.randn(7, 2 if spec is BOX else 5)] * sample
+        action, state = run(observation, state, *noise)
+        step["observation"] = observation
+        with torch.no_grad():
+            distribution = policy.get_dist(step)
+            if spec is BOX:
+                normal = distribution.root_dist
+                drawn = normal.loc + (normal.scale * noise[0] if sample else 0)
+                wanted = distribution.transforms[0](drawn)
+            else:
+                wanted = (distribution.logits + noise[0]).argmax(-1)
+            policy(step)
+        torch.testing.assert_close(action, wanted, rtol=1e-4, atol=1e-5)
+        step = TensorDict({**step["next"], "is_init": torch.zeros(7, 1, dtype=torch.bool)}, [7])
+
+
+def test_a_recurrent_file_whose_state_is_another_is_refused_and_latency_is_measured(tmp_path: Path, monkeypatch):
+    model = recurrent(1)
+    rows = actor_latency(model, runtimes=["eager", "exported", "onnx"], batch_sizes=[2], seconds=0.01, sample=True)
+    assert [row["runtime"] for row in rows] == ["eager", "exported", "onnx"]
+    actor = PlainActor(model)
+    run = lambda *inputs: (actor(*inputs)[0], inputs[1])  # noqa: E731  (the state that came)
+    assert _difference(actor, run, model, *actor.random_inputs(8)) > 0.1
+    assert _difference(actor, actor, model, *actor.random_inputs(8)) < 1e-6

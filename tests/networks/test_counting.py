@@ -82,8 +82,8 @@ class Block(nn.Module):
 
 def count(block: nn.Module) -> int:
     """Of a value branch of this block alone."""
-    network = separate([nn.Flatten()], [block], at=0, example=torch.zeros(4, 8))
-    return multiply_adds(network)["value"]
+    network = separate([nn.Flatten()], [block], at=0)  # without an example: some of the blocks take one batch axis
+    return multiply_adds(network, torch.zeros(4, 8))["value"]
 
 
 def encoder(**options: bool) -> nn.Module:

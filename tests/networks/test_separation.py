@@ -13,6 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from decouple.networks.batching import any_batch
 from decouple.networks.blocks import impala_blocks, mlp_blocks, nature_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.separation import (
@@ -253,12 +254,12 @@ def test_an_example_of_another_type_than_the_blocks_is_refused_as_it_would_be_in
 
 def test_neither_the_check_nor_the_counts_leave_a_trace_in_the_network():
     def blocks() -> list[nn.Module]:
-        return [nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)]
+        return [nn.Linear(3, 4), any_batch(nn.BatchNorm1d(4)), nn.Linear(4, 2)]
 
     network = separate(blocks(), blocks(), at=1, example=torch.ones(3))
     multiply_adds(network)
     for branch in (network.policy, network.value):
-        assert branch[0].num_batches_tracked == 0 and branch[0].training
+        assert branch[0].module.num_batches_tracked == 0 and branch[0].module.training
     assert all(p.grad is None for p in network.parameters())
 
 

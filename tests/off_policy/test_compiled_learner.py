@@ -87,6 +87,7 @@ EVERY_K = [
     )
     for k, scales in ((0, (1.0, 1.0)), (1, (0.0, 1.0)), (1, (0.5, 0.25)), (1, (0.0, 0.0)), (2, (1.0, 0.0)))
 ]
+RATES = {"learning_rates": {"trunk": 1e-3, "value": 3e-3}, "schedule": "linear", "schedules": {"policy": "constant"}}
 OTHERS = [
     ("sac", {"actor": [], "critic": [8]}),
     ("sac", {"actor": [8], "critic": []}),
@@ -97,6 +98,8 @@ OTHERS = [
     ("td3", {"target_aggregation": 0.3, "target_noise": 0.5, "policy_delay": 3}),
     ("ddpg", {"target_noise": 0.3, "gamma": 0.5, "tau": 0.2, "learning_rate": 0.01}),
     ("sac", {"env": "acrobot", "target_entropy": 0.3, "adam_epsilon": 0.01}),
+    *((algorithm, {**RATES, "separation": 1, "policy_gradient": 1.0}) for algorithm in ("sac", "td3")),
+    ("sac", {**RATES, "env": "acrobot", "separation": 1, "max_grad_norm": 0.1}),
     *(("sac", {"actor_activation": name, "critic_activation": name, "separation": 1, "policy_gradient": 1.0})
       for name in ("tanh", "elu", "silu", "leaky_relu")),
 ]  # fmt: skip
@@ -106,7 +109,9 @@ OTHERS = [
 def test_after_fifty_updates_every_number_is_the_learners(algorithm: str, settings: dict[str, Any]) -> None:
     reference, compiled, config = learners(algorithm, **settings)
     noise, same_noise = DoubleNoise(config.all_seeds), DoubleNoise(config.all_seeds)
-    for batch in batches(reference, 50):
+    for step, batch in enumerate(batches(reference, 50)):
+        for learner in (reference, compiled):
+            learner.anneal(1 - step / 60)
         check_same(reference.update(batch, noise), compiled.update(batch, same_noise), 1e-11)
     check_same(reference.state_dict(), compiled.state_dict(), 1e-12)
 

@@ -334,13 +334,24 @@ class Plain:
         self.t_trunk, self.t_policy, self.t_q1, self.t_q2 = copy.deepcopy(nets)
         self.policy_gradient = policy_gradient
         self.settings = settings
-        critic = [*self.trunk.parameters(), *self.q1.parameters(), *self.q2.parameters()]
-        policy = [*self.policy.parameters(), *(self.trunk.parameters() if policy_gradient else ())]
-        self.critic_optimizer = torch.optim.Adam(critic, settings.learning_rate)
-        self.policy_optimizer = torch.optim.Adam(policy, settings.learning_rate)
         self.log_alpha = torch.zeros((), requires_grad=True, dtype=next(model.parameters()).dtype)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], settings.learning_rate)
+        trunk, values = [*self.trunk.parameters()], [*self.q1.parameters(), *self.q2.parameters()]
+        self.critic_optimizer = self.adam(trunk=trunk, value=values)
+        self.policy_optimizer = self.adam(trunk=trunk if policy_gradient else [], policy=[*self.policy.parameters()])
+        self.alpha_optimizer = self.adam(temperature=[self.log_alpha])
         self.updates = 0
+
+    def adam(self, **parts: list[Tensor]) -> torch.optim.Adam:
+        own, all_alike = self.settings.learning_rates, self.settings.learning_rate
+        groups = [{"params": p, "lr": own.get(name, all_alike), "name": name} for name, p in parts.items() if p]
+        return torch.optim.Adam(groups)
+
+    def fall(self, left: float, parts: Sequence[str]) -> None:
+        """Set the rates of these parts to a share `left` of what they were at first."""
+        for optimizer in (self.critic_optimizer, self.policy_optimizer, self.alpha_optimizer):
+            for group in optimizer.param_groups:
+                first = self.settings.learning_rates.get(group["name"], self.settings.learning_rate)
+                group["lr"] = first * (left if group["name"] in parts else 1)
 
     def sample(self, hidden: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         loc, log_scale = self.policy(hidden).chunk(2, -1)
@@ -443,6 +454,42 @@ def compare_with_plain(
 def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradient: float) -> None:
     model, settings = make_model(algorithm, k, policy_gradient=policy_gradient), make_settings(algorithm)
     compare_with_plain(Learner([model], settings), Plain(model, settings, k, policy_gradient), algorithm)
+
+
+OWN_RATES = {"trunk": 3e-3, "policy": 2e-2, "value": 5e-3}
+
+
+@pytest.mark.parametrize("kind", [Learner, TorchRLLearner])
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize(("k", "policy_gradient"), [(0, 1.0), (1, 0.0), (2, 1.0)])
+@pytest.mark.parametrize("falls", [(), ("policy",), ("trunk", "policy", "value", "temperature")], ids=str)
+def test_each_part_learns_at_its_own_rate_as_in_plain_torch(
+    kind: type, algorithm: str, k: int, policy_gradient: float, falls: Sequence[str]
+) -> None:
+    rates = {**OWN_RATES, "temperature": 0.1} if algorithm == "sac" else OWN_RATES
+    schedules = dict.fromkeys(set(falls) & set(rates), "linear")
+    settings = make_settings(algorithm, learning_rates=rates, schedules=schedules)
+    # TorchRLLearner casts observations to the example's type, float32.
+    dtype, near = (torch.float64, 1e-10) if kind is Learner else (torch.float32, 2e-5)
+    low, high = LOW.to(dtype), HIGH.to(dtype)
+    model = make_model(algorithm, k, policy_gradient=policy_gradient, spec=Bounded(low, high)).to(dtype)
+    learner = Learner([model], settings) if kind is Learner else TorchRLLearner(model, settings)
+    plain = Plain(model, settings, k, policy_gradient, (low, high))
+    for step in range(6):
+        learner.anneal(1 - step / 8)
+        plain.fall(1 - step / 8, falls)
+        batch = Transition(*(part.to(dtype) for part in make_batch(algorithm, step)))
+        in_the_task = batch._replace(action=(low + high) / 2 + (high - low) / 2 * batch.action)
+        torch.manual_seed(step)
+        noise = [torch.randn(BATCH, ACTION, dtype=dtype) for _ in range(2 if algorithm == "sac" else 1)]
+        plain.update(in_the_task, noise)
+        torch.manual_seed(step)  # TorchRL's losses draw from torch's generator
+        learner.update(batch, GivenNoise(noise))  # pyright: ignore[reportArgumentType]
+    for parameter, reference in zip(parameters_of(learner.models()[0]).values(), plain.nets.parameters(), strict=True):
+        torch.testing.assert_close(parameter, reference.detach(), rtol=10 * near, atol=near)
+    if algorithm == "sac":
+        alpha = learner.log_alpha if isinstance(learner, Learner) else learner.loss.log_alpha
+        torch.testing.assert_close(alpha.detach().view(()), plain.log_alpha.detach(), rtol=10 * near, atol=near)
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])

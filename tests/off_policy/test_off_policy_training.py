@@ -150,6 +150,25 @@ def test_updates_begin_after_learning_starts_and_keep_their_ratio():
     assert learner.updates == 3 * 10
 
 
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_a_linear_schedule_falls_with_the_frames_that_are_left(num_envs: int):
+    seen, settings = [], SACSettings(**TINY, learning_rate=0.01, schedules={"value": "linear"})
+    env = goal_tracking_env([0], num_envs, episode_steps=30)
+    learner = Learner([model(0, env, settings)], settings)
+    learn = learner.learn
+
+    def watched(*args: Any) -> dict[str, Any]:
+        seen.append(learner.critic_optimizer.learning_rates[0])
+        return learn(*args)
+
+    learner.learn = watched
+    train_off_policy(env, learner, seeds=[0], log=lambda *_: None)
+    before = range(120 - num_envs * len(range(0, len(seen), num_envs)), 120, num_envs)
+    expected = [0.01 * (120 - frames) / 120 for frames in before for _ in range(num_envs)]
+    assert seen == pytest.approx(expected) and before[0] in (20, 24 - num_envs)
+    assert learner.policy_optimizer.learning_rates == [0.01]
+
+
 def test_at_a_time_out_the_true_last_observation_is_remembered_and_bootstrapped_from():
     settings = SACSettings(**TINY)
     env = goal_tracking_env([5], 1, episode_steps=30)
@@ -180,7 +199,8 @@ def test_a_true_end_is_not_bootstrapped_from():
 
 @pytest.mark.parametrize("in_a_file", [True, False])
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, in_a_file: bool):
-    settings = TD3Settings(**TINY | {"buffer_size": 50, "held_out_every": 5})  # smaller than the run: rows go over rows
+    changes = {"buffer_size": 50, "held_out_every": 5, "schedule": "linear"}  # smaller than the run: rows go over rows
+    settings = TD3Settings(**TINY | changes)
 
     def start(folder: Path, stop_at: int | None = None) -> dict[int, dict[str, float]]:
         env = goal_tracking_env([1, 2], 1, episode_steps=30)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_compiled_phase import FRAMES, Plain, assert_equal_to, make_model, rollout, tensors_of
+from test_compiled_phase import FRAMES, RATES, Plain, assert_equal_to, make_model, rollout, tensors_of
 from test_on_policy_seeds import SEEDS, SIZE, SPECS, assert_close, make_settings, train
 from test_on_policy_seeds import make_model as seeded_model
 from torch import Tensor
@@ -42,7 +42,9 @@ def learn(
     shuffle, found = SeedNoise(seeds), []
     for number in rollouts:
         frames = rollout(model, [1000 * number + seed for seed in seeds])
-        due = [phase for phase in phases if number % phase.every == 0]
+        due: list[Any] = [phase for phase in phases if number % phase.every == 0]
+        for phase in due:
+            phase.anneal(1 - number / 4)
         found += [(phase.name, phase.run(frames, shuffle, micro_batch=1000)) for phase in due]
     return found
 
@@ -66,8 +68,9 @@ def all_tensors(model: ActorValue, phases: Sequence[Any]) -> dict[str, Tensor]:
         ({"clip_value": 0.1, "entropy_coeff": 0.05}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
         ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.3}),
         ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.0}),
+        (RATES, {}),
     ],
-    ids=["plain", "policy", "value", "cut-off"],
+    ids=["plain", "policy", "value", "cut-off", "rates"],
 )
 def test_all_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cut: dict):
     settings = make_settings(**DAAC, clip_epsilon=0.05, **changes)

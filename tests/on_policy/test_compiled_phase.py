@@ -20,7 +20,7 @@ from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
 from decouple.networks.stacking import stack
 from decouple.on_policy.algorithms.ppo import ppo_phases
-from decouple.on_policy.phases import RolloutPhase
+from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import SeededPolicy
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.seeding import SeedNoise
@@ -32,6 +32,7 @@ from decouple.on_policy.compiled_phase import CompiledPhase, not_compiled
 pytestmark = pytest.mark.filterwarnings("ignore:clip_value clips most of a rollout's values")
 
 FRAMES = 53  # in 5 minibatches: three of 11 and two of 10
+RATES = {"learning_rates": {"trunk": 0.004, "value": 0.07}, "schedule": "linear", "schedules": {"policy": "constant"}}
 
 
 def make_model(seed: int, kind: str, k: int, **cut: float) -> ActorValue:
@@ -58,6 +59,8 @@ def learn(model: ActorValue, phase: RolloutPhase, seeds: list[int], rollouts: ra
     shuffle, found = SeedNoise(seeds), []
     for number in rollouts:
         frames = rollout(model, [1000 * number + seed for seed in seeds])
+        if isinstance(phase, Phase | CompiledPhase):
+            phase.anneal(1 - number / 4)
         found.append(phase.run(frames, shuffle, micro_batch=1000))
     return found
 
@@ -88,8 +91,10 @@ def assert_equal_to(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float
         ({"clip_value": None, "entropy_coeff": 0.0, "max_grad_norm": 1e6}, {}),
         ({"clip_value": 0.1, "entropy_coeff": 0.05}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
         ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.0}),
+        (RATES, {}),
+        (RATES, {"policy_gradient": 0.0, "value_gradient": 0.0}),
     ],
-    ids=["plain", "clipped", "cut-off"],
+    ids=["plain", "clipped", "cut-off", "rates", "rates cut-off"],
 )
 def test_both_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cut: dict):
     settings = make_settings(minibatches=5, epochs=3, clip_epsilon=0.05, **changes)

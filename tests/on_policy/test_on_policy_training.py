@@ -278,7 +278,7 @@ def plain_step(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[
     return norm
 
 
-def plain_adam(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+def plain_adam(parameters: list[Any], learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=learning_rate, betas=(0.9, 0.999), eps=1e-5)
 
 
@@ -345,6 +345,47 @@ def test_a_ppo_iteration_equals_plain_torch_whatever_the_micro_batch(k: int, lea
         assert row["policy/clip_fraction"] > 0 and row["value/clip_fraction"] > 0
 
 
+@pytest.mark.parametrize("k", [0, 2, DEPTH])
+@pytest.mark.parametrize(
+    "schedules", [{}, {"schedule": "linear"}, {"schedules": {"trunk": "linear", "value": "linear"}}]
+)
+def test_each_part_learns_at_its_own_rate_as_in_plain_torch(k: int, schedules: dict[str, Any]):
+    torch.manual_seed(1)
+    model, rates = make_model(k), {"trunk": 0.003, "value": 0.02}
+    plain = PlainNetwork(model)
+    settings = make_settings(learning_rate=0.01, learning_rates=rates, total_frames=3 * N * T, **schedules)
+    phases = ppo_phases(model, settings)
+    kept = keep_rollouts(phases[0])
+    torch.manual_seed(2)
+    train(model, phases, settings)
+
+    parts = {
+        "trunk": [plain.trunk],
+        "policy": [plain.policy, plain.policy_head],
+        "value": [plain.value, plain.value_head],
+    }
+    rates = {"policy": 0.01, **rates}
+    falls = parts if "schedule" in schedules else schedules.get("schedules", {})
+    groups = {part: [p for layer in layers for p in layer.parameters()] for part, layers in parts.items()}
+    optimizer = torch.optim.Adam([{"params": own} for own in groups.values() if own], lr=1.0, eps=1e-5)
+    names, parameters = [part for part in groups if groups[part]], [p for own in groups.values() for p in own]
+    shuffle = torch.Generator().manual_seed(2)
+    for iteration, rollout in enumerate(kept):
+        for part, group in zip(names, optimizer.param_groups, strict=True):
+            group["lr"] = rates[part] * ((3 - iteration) / 3 if part in falls else 1)
+        for minibatch in minibatches(rollout, 2, shuffle):
+            logits = plain.policy_head(plain.policy_hidden(minibatch["observation"]))
+            critic = value_part(plain.values(minibatch["observation"]), minibatch)
+            plain_step(optimizer, policy_part(logits, minibatch) + critic, parameters)
+    assert len(kept) == 3
+    ours = [model.trunk, model.policy, model.value]
+    heads = [model.module["policy_head"][0].module, model.module["value_head"].module]
+    assert_close(
+        parameters_of(*ours, *heads),
+        parameters_of(plain.trunk, plain.policy, plain.value, plain.policy_head, plain.value_head),
+    )
+
+
 @pytest.mark.parametrize("make_phases", [ppo_phases, daac_phases, idaac_phases])
 def test_without_a_clip_the_value_learns_from_the_squared_error(make_phases):
     """0.5 mean (V - R)^2 of each minibatch, whatever the values were while acting: 0.5 of 4 here, and of 0.04."""
@@ -383,10 +424,13 @@ def test_a_clip_that_most_values_are_beyond_for_five_rollouts_is_told_by_name_an
 
 @pytest.mark.parametrize("k", [0, 2, DEPTH])
 @pytest.mark.parametrize("algorithm", ["daac", "idaac"])
-def test_a_daac_and_an_idaac_iteration_equal_plain_torch(k: int, algorithm: str):
+@pytest.mark.parametrize("rates", [{}, {"trunk": 0.002, "policy": 0.03, "value": 0.05}])
+def test_a_daac_and_an_idaac_iteration_equal_plain_torch(k: int, algorithm: str, rates: dict[str, float]):
     torch.manual_seed(3)
     model = make_model(k)
-    settings = make_settings(algorithm=algorithm, micro_batch=6, learning_rate=0.01, order_coeff=0.7)
+    settings = make_settings(
+        algorithm=algorithm, micro_batch=6, learning_rate=0.01, learning_rates=rates, order_coeff=0.7
+    )
     phases = ALGORITHMS[algorithm](model, settings)
     for loss in (phases[0].losses[1], *((phases[0].adversary.losses[0],) if phases[0].adversary else ())):
         loss.double()
@@ -400,10 +444,12 @@ def test_a_daac_and_an_idaac_iteration_equal_plain_torch(k: int, algorithm: str)
     shuffle = torch.Generator().manual_seed(4)
     network = [plain.trunk, plain.policy, plain.policy_head, head]
     parameters = [parameter for layer in network for parameter in layer.parameters()]
-    optimizer = plain_adam(parameters, 0.01)
+    of_trunk = {"params": list(plain.trunk.parameters()), "lr": rates.get("trunk", 0.01)}
+    own = {"params": parameters[len(of_trunk["params"]) :], "lr": rates.get("policy", 0.01)}
+    optimizer = plain_adam([of_trunk, own], 0.01)
     if classifier is not None:
         of_classifier = list(classifier.parameters())
-        order_optimizer = plain_adam(of_classifier, 0.01)
+        order_optimizer = plain_adam(of_classifier, rates.get("policy", 0.01))
     for minibatch in minibatches(kept[0], 2, shuffle):
         if classifier is not None:
             with torch.no_grad():
@@ -424,7 +470,8 @@ def test_a_daac_and_an_idaac_iteration_equal_plain_torch(k: int, algorithm: str)
         plain_step(optimizer, loss, parameters)
     value_network = [plain.trunk, plain.value, plain.value_head]
     parameters = [parameter for layer in value_network for parameter in layer.parameters()]
-    optimizer = plain_adam(parameters, 0.01)
+    own = {"params": parameters[len(of_trunk["params"]) :], "lr": rates.get("value", 0.01)}
+    optimizer = plain_adam([of_trunk, own], 0.01)
     for minibatch in minibatches(kept[0], 3, shuffle):
         plain_step(optimizer, value_part(plain.values(minibatch["observation"]), minibatch), parameters)
 

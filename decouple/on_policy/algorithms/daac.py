@@ -40,5 +40,5 @@ def daac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[i
     features = model.get_features(["policy_hidden"])
     losses = [policy_loss(model, settings), advantage_loss(model, settings, seeds)]
     parameters = unique(features, *losses)
-    policy = policy_phase(losses, features, parameters, settings)
+    policy = policy_phase(model, losses, features, parameters, settings)
     return [policy, value_phase(model, settings)]

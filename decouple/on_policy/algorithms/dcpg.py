@@ -38,7 +38,7 @@ def dcpg_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[i
         seeds: seeds of a stack's agents; no module is initialised from them.
 
     Raises:
-        ValueError: seeds that are not different or not as many as the model's.
+        ValueError: a recurrent model; seeds that are not different or not as many as the model's.
     """
     check_agent_seeds(model, seeds)
     return [

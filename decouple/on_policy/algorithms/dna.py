@@ -41,7 +41,7 @@ def dna_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[in
         seeds: seeds of a stack's agents, from each of which its head V_pi is initialised; None for one agent.
 
     Raises:
-        ValueError: seeds that are not different or not as many as the model's.
+        ValueError: a recurrent model; seeds that are not different or not as many as the model's.
     """
     of_policy, of_value = model.get_features(["policy_hidden"]), model.get_features(["value_hidden"])
     distilled = auxiliary_value_loss(model, settings, seeds)
@@ -55,7 +55,7 @@ def dna_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[in
     return [
         Phase(
             loss=own,
-            optimizer=adam(unique(features, *own), settings),
+            optimizer=adam(model, unique(features, *own), settings),
             epochs=epochs,
             minibatches=minibatches,
             max_grad_norm=settings.max_grad_norm,

@@ -55,8 +55,10 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
             torch's generator.
 
     Raises:
-        ValueError: seeds that are not different or not as many as the model's.
+        ValueError: a recurrent model; seeds that are not different or not as many as the model's.
     """
+    if model.recurrent:
+        raise ValueError("model must have no recurrent blocks for IDAAC: a frame's partner comes without its history")
     features = model.get_features(["policy_hidden"])
     classifier = TensorDictModule(
         for_agents(model, lambda: OrderClassifier(model.policy_size, settings.order_width), seeds, stream=1),
@@ -71,7 +73,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
     both_features = TensorDictSequential(features, _PartnerFeatures(features))
     adversary = Phase(
         loss=of_classifier,
-        optimizer=adam(classifier.parameters(), settings),
+        optimizer=adam(model, classifier.parameters(), settings),
         max_grad_norm=settings.max_grad_norm,
         features=both_features,
         train_features=False,
@@ -81,6 +83,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
     if seeds is not None:
         pairing = {"draw": lambda batch, shuffle: _add_own_partners(batch, features.in_keys, shuffle)}
     policy = policy_phase(
+        model,
         losses,
         both_features,
         parameters,

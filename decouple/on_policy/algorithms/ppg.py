@@ -42,7 +42,7 @@ def ppg_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[in
         seeds: seeds of a stack's agents, from each of which its auxiliary head is initialised; None for one agent.
 
     Raises:
-        ValueError: seeds that are not different or not as many as the model's.
+        ValueError: a recurrent model; seeds that are not different or not as many as the model's.
     """
     auxiliary = auxiliary_value_loss(model, settings, seeds)
     policy = delayed_policy_phase(model, settings, delayed=settings.delayed_value, clipped=False)

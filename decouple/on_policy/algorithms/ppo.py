@@ -28,7 +28,7 @@ def ppo_phases(model: ActorValue, settings: OnPolicySettings) -> list[Phase]:
     losses = [policy_loss(model, settings), value_loss(model, settings.value_coeff, settings.clip_value)]
     phase = Phase(
         loss=losses,
-        optimizer=adam(model.parameters(), settings),
+        optimizer=adam(model, model.parameters(), settings),
         epochs=settings.epochs,
         minibatches=settings.minibatches,
         max_grad_norm=settings.max_grad_norm,

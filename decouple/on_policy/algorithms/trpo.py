@@ -22,13 +22,16 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor, distributions, nn
+from torchrl.modules import set_recurrent_mode
 
 from decouple.checks import POSITIVE_WHOLE, at_least, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
+from decouple.networks.stacking import seed_count
 from decouple.on_policy.agents import Metric
+from decouple.on_policy.phase_metrics import metric
 from decouple.on_policy.phase_parts import value_phase
-from decouple.on_policy.phases import RolloutPhase, metric
+from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import autocast
 from decouple.runs.settings import with_defaults
@@ -74,6 +77,11 @@ class TRPOSettings(OnPolicySettings):
         _check_trpo(self.delta, self.damping, self.cg_iters, self.backtrack_iters, self.backtrack_coeff)
 
     @staticmethod
+    def rated_parts() -> Sequence[str]:
+        """The value alone: the policy's steps are as large as `delta` allows."""
+        return ("value",)
+
+    @staticmethod
     def algorithms() -> Collection[str]:
         """The one allowed name, `trpo`."""
         return ("trpo",)
@@ -107,8 +115,9 @@ def trpo_phases(model: ActorValue, settings: TRPOSettings) -> list[RolloutPhase]
 class TRPOPhase:
     """A natural-gradient step of the policy on a rollout, within a bound on the mean KL divergence.
 
-    It reads a rollout (B,), or (S, B) of a stacked model, with normalised `advantage` and `action_log_prob`. The whole
-    rollout goes through the policy at once, whatever the micro-batch. It draws no random numbers and has no state.
+    It reads a rollout (B,), or (S, B) of a stacked model, with normalised `advantage` and `action_log_prob`; of a
+    recurrent model its sequences, (B, L) or (S, B, L). The whole rollout goes through the policy at once, whatever the
+    micro-batch. It draws no random numbers and has no state.
 
     Args:
         model: as for `trpo_phases`; its policy branch and policy head are trained.
@@ -173,7 +182,8 @@ class TRPOPhase:
             `policy/step_fraction`, the step's share of the largest one (0: no step was taken), `policy/entropy` before
             the step (estimated on the rollout's actions) and `grad_norm/policy`.
         """
-        agents = batch.shape[:-1]  # () or (S,)
+        count = seed_count(self.policy)
+        agents = torch.Size([] if count is None else [count])  # () or (S,)
         seeds = agents.numel()
         with torch.no_grad():
             old = self._distribution(batch, precision)
@@ -223,7 +233,8 @@ class TRPOPhase:
         return {"policy/kl": kl, "policy/improvement": improvement, "policy/step_fraction": fraction}
 
     def _distribution(self, batch: TensorDictBase, precision: str) -> distributions.Distribution:
-        with autocast(batch["action_log_prob"].device, precision):
+        recurrent = "is_init" in self.policy.in_keys  # the batch then holds sequences
+        with autocast(batch["action_log_prob"].device, precision), set_recurrent_mode(recurrent):
             return self.policy.get_dist(batch.select(*self.policy.in_keys))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torchrl.envs import EnvBase
 
-from decouple.checks import at_least, checked
+from decouple.checks import at_least, check_setting, checked
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.envs.toy import goal_tracking_env
@@ -25,6 +25,7 @@ from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import Concatenate, mlp_blocks
 from decouple.networks.heads import action_space
+from decouple.networks.recurrence import RecurrentBlock
 from decouple.networks.separation import SeparatedNetwork, separate, separation_index
 from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings
 
@@ -103,10 +104,13 @@ def state_value_model(config: ControlSettings, env: EnvBase) -> ActorValue:
     """One agent of PPO, DAAC, IDAAC or TRPO: an actor and a value network of the sizes asked for, separated at k.
 
     Raises:
-        ValueError: a separation beyond the shorter network.
+        ValueError: a separation beyond the shorter network, or a recurrent layer of the critic's in the trunk.
     """
     network, _ = _separated(config, env, critic_reads_action=False)
-    return actor_value(network, env.action_spec, distribution=config.distribution, **_head_gains(config))
+    model = actor_value(network, env.action_spec, distribution=config.distribution, **_head_gains(config))
+    allowed = "actor or both where the recurrent layer is one of the trunk's"
+    check_setting("recurrent_in", config.recurrent_in, lambda _: model.recurrent or config.recurrent is None, allowed)
+    return model
 
 
 @checked()
@@ -137,11 +141,11 @@ def _separated(
     space = action_space(env.action_spec, env.batch_size)
     reads = space.size if critic_reads_action and not space.discrete else 0  # size of the action
     k = separation_index(config.separation, min(len(config.actor), len(config.critic)))
-    actor = _mlp(observations, config.actor, config.actor_activation, config.actor_gain)
+    actor = _blocks(config, "actor", observations)
 
     def critic() -> list[nn.Module]:
         first = config.actor[k - 1] if k else observations  # features at the cut
-        own = _mlp(first + reads, config.critic[k:], config.critic_activation, config.critic_gain)
+        own = _blocks(config, "critic", first + reads, k)
         if reads and not own:
             own = [Concatenate()]
         return [*actor[:k], *own]  # `separate` drops the first k
@@ -162,5 +166,16 @@ def _head_gains(config: ControlSettings) -> dict[str, float | None]:
     return {"policy_gain": config.actor_head_gain, "value_gain": config.critic_head_gain}
 
 
-def _mlp(inputs: int, sizes: Sequence[int], activation: str, gain: float | None) -> list[nn.Module]:
-    return mlp_blocks(inputs, list(sizes), ACTIVATIONS[activation], gain=gain) if sizes else []
+def _blocks(config: ControlSettings, name: str, inputs: int, first: int = 0) -> list[nn.Module]:
+    """The hidden layers of `actor` or `critic` from the index `first` on, which reads `inputs` numbers."""
+    sizes, activation, gain = (getattr(config, f"{name}{of}") for of in ("", "_activation", "_gain"))
+    recurs = config.recurrent is not None and config.recurrent_in in ("both", name)
+    recurrent = config.recurrent_layer % len(sizes) if recurs else None
+    blocks: list[nn.Module] = []
+    for index in range(first, len(sizes)):
+        if index == recurrent:
+            blocks.append(RecurrentBlock(config.recurrent, inputs, sizes[index]))
+        else:
+            blocks += mlp_blocks(inputs, [sizes[index]], ACTIVATIONS[activation], gain=gain)
+        inputs = sizes[index]
+    return blocks

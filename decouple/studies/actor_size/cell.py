@@ -31,6 +31,7 @@ from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.runs.checkpoint import frames_to_resume, load_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
+from decouple.runs.learning_rates import scheduled
 from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.metrics import read_result
 from decouple.runs.performance import keep_memory
@@ -266,4 +267,4 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
 
 
 def _identity(config: ControlSettings) -> dict[str, Any]:
-    return control_identity(config, NOT_IDENTITY)
+    return control_identity(config, NOT_IDENTITY - ({"total_frames"} if scheduled(config.learning) else set()))

@@ -38,6 +38,8 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU,
 # Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
+RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
+
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
@@ -65,6 +67,10 @@ class ControlSettings:
     algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, dna or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
+    # gru or lstm: one hidden layer of each network is recurrent, for PPO, DAAC and TRPO; null: none
+    recurrent: str | None = None
+    recurrent_in: str = "both"  # the networks whose layer is recurrent: both, actor or critic
+    recurrent_layer: int = -1  # index of the recurrent hidden layer; -1: the last
     separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
     policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
     value_gradient: float = 1.0  # scale of the value's gradient into a shared trunk
@@ -107,6 +113,7 @@ class ControlSettings:
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
+        self._check_memory()
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
         check_setting("distribution", self.distribution, one_of(*DISTRIBUTIONS))
         if self.distribution != "auto" and not isinstance(self.learning, OnPolicySettings):
@@ -117,6 +124,19 @@ class ControlSettings:
             self.learning.check_rollout(self.num_envs)
         if self.update == "torchrl" and (self.seeds > 1 or isinstance(self.learning, OnPolicySettings)):
             raise ValueError(f"update must be auto for more than one seed and for {self.algorithm}; got 'torchrl'")
+
+    def _check_memory(self) -> None:
+        check_setting("recurrent", self.recurrent, (None, "gru", "lstm").__contains__, "gru, lstm or null")
+        check_setting("recurrent_in", self.recurrent_in, one_of("both", "actor", "critic"))
+        if self.recurrent is None:
+            return
+        if self.algorithm not in RECURRENT:
+            raise ValueError(f"recurrent must be null for {self.algorithm}: {', '.join(RECURRENT)} have it")
+        which = [name for name in ("actor", "critic") if self.recurrent_in in ("both", name)]
+        for name in which:
+            depth = len(getattr(self, name))
+            allowed = f"an index of the {name}'s {depth} hidden layers"
+            check_setting("recurrent_layer", self.recurrent_layer, lambda v, d=depth: -d <= v < d, allowed)
 
     def _check_networks(self) -> None:
         for name in ("actor", "critic"):

@@ -36,6 +36,7 @@ from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume
 from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
+from decouple.runs.learning_rates import scheduled
 from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
@@ -199,7 +200,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
     identity = identity_of(
         config,
         SETTINGS_OF_PROCGEN,
-        leave_out=NOT_IDENTITY,
+        leave_out=NOT_IDENTITY - ({"total_frames"} if scheduled(config.learning) else set()),
         unit_actions=lambda: True,
         defaults=PROCGEN_KEYS.defaults,
     )
