@@ -33,7 +33,10 @@ from .off_policy.settings import TD3Settings as TD3Settings
 from .off_policy.torchrl_learner import TorchRLLearner as TorchRLLearner
 from .off_policy.training import train_off_policy as train_off_policy
 from .on_policy.algorithms.daac import daac_phases as daac_phases
+from .on_policy.algorithms.dcpg import dcpg_phases as dcpg_phases
+from .on_policy.algorithms.dna import dna_phases as dna_phases
 from .on_policy.algorithms.idaac import idaac_phases as idaac_phases
+from .on_policy.algorithms.ppg import ppg_phases as ppg_phases
 from .on_policy.algorithms.ppo import ppo_phases as ppo_phases
 from .on_policy.algorithms.trpo import TRPOSettings as TRPOSettings
 from .on_policy.algorithms.trpo import trpo_phases as trpo_phases
@@ -46,6 +49,8 @@ from .on_policy.losses import ValueLoss as ValueLoss
 from .on_policy.losses import same_level_partners as same_level_partners
 from .on_policy.phases import Phase as Phase
 from .on_policy.phases import run_phase as run_phase
+from .on_policy.phasic_losses import AuxiliaryValueLoss as AuxiliaryValueLoss
+from .on_policy.phasic_losses import CloneLoss as CloneLoss
 from .on_policy.settings import OnPolicySettings as OnPolicySettings
 from .on_policy.training import train_on_policy as train_on_policy
 from .runs.checkpoint import CheckpointError as CheckpointError

@@ -115,6 +115,12 @@ NAMES_LEFT_OUT = {
     # Parts of what `ppo_phases`, `daac_phases`, `idaac_phases` make, which check model and settings.
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["for_agents", "like", "metric", "unique"], "RECORD"),
+    **dict.fromkeys(["auxiliary_phase", "auxiliary_value_loss", "clone_loss", "delayed_policy_phase"], "RECORD"),
+    **dict.fromkeys(["logged_name", "on_cpu"], "PER_STEP"),
+    **dict.fromkeys(
+        ["KeptRollouts", "check_no_memory", "check_room", "kept_bytes", "kept_text", "runs_on"], "RECORD"
+    ),  # of the loop
+    "scaled_cuts": "PER_STEP",
     **dict.fromkeys(
         ["RecurrentPart", "RecurrentSequential", "recurrent_blocks", "run_blocks", "with_memory"], "RECORD"
     ),
@@ -641,8 +647,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "SACSettings.check_model": lambda: {"self": sac(), "model": q_model()},
     "SACSettings.entropy_target": lambda: {"self": sac(), "space": q_model().action_space},
     "OnPolicySettings": dict,
+    "AuxiliaryValueLoss": lambda: {"value_network": head(["auxiliary_value"])},
+    "Before": lambda: {"model": model()},
+    "CloneLoss": lambda: {"policy_head": model().get_policy_head()},
+    "checkpoint_digest": lambda: {"path": checkpoint()},
     "daac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="daac")},
+    "dcpg_phases": lambda: {"model": model(), "settings": on_policy(algorithm="dcpg")},
+    "dna_phases": lambda: {"model": model(), "settings": on_policy(algorithm="dna")},
     "idaac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="idaac")},
+    "ppg_phases": lambda: {"model": model(), "settings": on_policy(algorithm="ppg")},
     "ppo_phases": lambda: {"model": model(), "settings": on_policy()},
     "CompiledAgents": lambda: {"model": stacked()},
     "CompiledPhase": lambda: {"model": stacked(), "settings": on_policy()},

@@ -39,7 +39,7 @@ LEARNING = (
     Part("sac, td3 and ddpg", "off_policy/settings.py", "OffPolicySettings"),
     Part("sac", "off_policy/settings.py", "SACSettings"),
     Part("td3 and ddpg", "off_policy/settings.py", "DDPGSettings"),
-    Part("ppo, daac, idaac and trpo", "on_policy/settings.py", "OnPolicySettings", without=("algorithm",)),
+    Part("on-policy algorithms", "on_policy/settings.py", "OnPolicySettings", without=("algorithm",)),
     Part("trpo", "on_policy/algorithms/trpo.py", "TRPOSettings"),
 )
 CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), *LEARNING)

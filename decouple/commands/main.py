@@ -17,7 +17,7 @@ from decouple.version import VERSION
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {  # name: module in this room, and what it does
-    "procgen": ("procgen", "train PPO, DAAC or IDAAC on a Procgen game, policy and value separated at any block"),
+    "procgen": ("procgen", "train PPO, DAAC, PPG, ... on a Procgen game, policy and value separated at any block"),
     "representation": ("representation", "analyse what the two networks of a Procgen run have learned"),
     "report": ("report", "figures, tables and a recommendation from runs on Procgen"),
     "control": ("control", "train actors and critics of any sizes on a control task or a game, several seeds at once"),

@@ -13,8 +13,9 @@ actor and critic of Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ __all__ = [
     "live_cuts",
     "norms_and_cosine",
     "scale_gradient",
+    "scaled_cuts",
     "separate",
     "separation_index",
 ]
@@ -179,6 +181,21 @@ class Cut(nn.Module):
 
     def extra_repr(self) -> str:
         return f"policy_gradient={self.policy_gradient}, value_gradient={self.value_gradient}"
+
+
+@contextlib.contextmanager
+def scaled_cuts(module: nn.Module | None, scales: tuple[float, float] | None) -> Iterator[None]:
+    """Within it, the cuts in a module have these gradient scales of policy and value; None for either: their own."""
+    modules = [] if module is None or scales is None else module.modules()
+    cuts = [each for each in modules if isinstance(each, Cut)]
+    before = [(cut.policy_gradient, cut.value_gradient) for cut in cuts]
+    try:
+        for cut in cuts:
+            cut.policy_gradient, cut.value_gradient = scales  # pyright: ignore[reportGeneralTypeIssues]
+        yield
+    finally:
+        for cut, own in zip(cuts, before, strict=True):
+            cut.policy_gradient, cut.value_gradient = own
 
 
 class Branch(nn.Sequential):

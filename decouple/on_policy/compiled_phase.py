@@ -29,7 +29,8 @@ from decouple.on_policy.agents import Metric
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.compiled_agents import CompiledAgents, not_known
 from decouple.on_policy.losses import AdvantageLoss, ValueLoss
-from decouple.on_policy.phases import Phase, metric
+from decouple.on_policy.phase_metrics import metric
+from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.seeding import SeedNoise
 

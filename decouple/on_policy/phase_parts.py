@@ -17,10 +17,12 @@ from torch import Tensor, distributions, nn
 from torchrl.objectives import ClipPPOLoss, LossModule
 
 from decouple.networks.actor_value import ActorValue
+from decouple.networks.heads import Head
 from decouple.networks.stacking import stack
 from decouple.on_policy.agents import check_agent_seeds, kind_of_agents
 from decouple.on_policy.losses import AdvantageHead, AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
+from decouple.on_policy.phasic_losses import AuxiliaryValueLoss, Before, CloneLoss, check_no_memory
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.learning_rates import rate_groups
 from decouple.seeding import splitmix64
@@ -28,6 +30,10 @@ from decouple.seeding import splitmix64
 __all__ = [
     "adam",
     "advantage_loss",
+    "auxiliary_phase",
+    "auxiliary_value_loss",
+    "clone_loss",
+    "delayed_policy_phase",
     "for_agents",
     "like",
     "policy_loss",
@@ -82,6 +88,86 @@ def advantage_loss(model: ActorValue, settings: OnPolicySettings, seeds: Sequenc
     loss = AdvantageLoss(head, coeff=settings.advantage_coeff)
     loss.reduction = kind_of_agents(model).reduction
     return loss
+
+
+def clone_loss(model: ActorValue, settings: OnPolicySettings) -> CloneLoss:
+    """The loss `clone_coeff D(pi_old, pi)`, for a phase with `Before` as its `prepare`."""
+    loss = CloneLoss(model.get_policy_head(), coeff=settings.clone_coeff, distance=settings.clone_distance)
+    loss.reduction = kind_of_agents(model).reduction
+    return loss
+
+
+def auxiliary_value_loss(
+    model: ActorValue, settings: OnPolicySettings, seeds: Sequence[int] | None = None
+) -> AuxiliaryValueLoss:
+    """The loss `value_coeff (V_aux - R)^2`, with a new value head on the policy's features; `seeds` as in DAAC's."""
+    head = for_agents(model, lambda: Head(model.policy_size, 1, 1.0), seeds)
+    loss = AuxiliaryValueLoss(
+        TensorDictModule(head, ["policy_hidden"], ["auxiliary_value"]), coeff=settings.value_coeff
+    )
+    loss.reduction = kind_of_agents(model).reduction
+    return loss
+
+
+def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delayed: bool, clipped: bool) -> Phase:
+    """PPG's and DCPG's policy phase: PPO's without clipped values, over the whole model.
+
+    Args:
+        model, settings: the algorithm's.
+        delayed: hold values at those of the rollout, and do not train them on returns. At k = 0, where the policy's
+            step does not move them, the phase leaves the value network alone.
+        clipped: clip gradients by `max_grad_norm`.
+    """
+    losses, keys = [policy_loss(model, settings)], ["policy_hidden"]
+    if not delayed or model.at > 0:
+        value = value_loss(model, settings.value_coeff, None)
+        if delayed:
+            value.set_keys(value_target="state_value")
+        losses, keys = [*losses, value], [*keys, "value_hidden"]
+    features = model.get_features(keys)
+    return Phase(
+        loss=losses,
+        optimizer=adam(model, unique(features, *losses), settings),
+        epochs=settings.policy_epochs,
+        minibatches=settings.minibatches,
+        max_grad_norm=settings.max_grad_norm if clipped else None,
+        features=features,
+        name="policy",
+    )
+
+
+def auxiliary_phase(
+    model: ActorValue, settings: OnPolicySettings, losses: Sequence[nn.Module], *, clipped: bool
+) -> Phase:
+    """PPG's and DCPG's auxiliary phase: `losses`, the values' squared error and `clone_loss`, over past rollouts.
+
+    Args:
+        model, settings: the algorithm's.
+        losses: losses of the algorithm's own on the policy's features. Without any, and without a trunk that the
+            value trains, the policy does not move and the phase leaves it alone.
+        clipped: clip gradients by `max_grad_norm`.
+    """
+    check_no_memory(model)
+    past = settings.auxiliary_past or settings.auxiliary_every
+    own, keys = [*losses, value_loss(model, settings.value_coeff, None)], ["value_hidden"]
+    if losses or (model.at > 0 and model.cut.value_gradient > 0):
+        own, keys = [*own, clone_loss(model, settings)], ["policy_hidden", *keys]
+    features = model.get_features(keys)
+    return Phase(
+        loss=own,
+        optimizer=adam(model, unique(features, *own), settings),
+        epochs=settings.auxiliary_epochs,
+        every=settings.auxiliary_every,
+        start=past - 1,
+        past=past,
+        keeps=[*features.in_keys, "value_target"],
+        minibatches=settings.auxiliary_minibatches * past,
+        updates=settings.auxiliary_updates,
+        max_grad_norm=settings.max_grad_norm if clipped else None,
+        features=features,
+        prepare=Before(model) if "policy_hidden" in keys else None,
+        name="auxiliary",
+    )
 
 
 def policy_phase(

@@ -20,20 +20,21 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.modules import set_recurrent_mode
 
-from decouple.checks import POSITIVE_WHOLE, Must, check_fields, check_setting, checked
-from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine
+from decouple.checks import POSITIVE_WHOLE, PROBABILITY, Must, at_least, check_fields, check_setting, checked
+from decouple.networks.separation import cut_squares, live_cuts, norms_and_cosine, scaled_cuts
 from decouple.on_policy.agents import Agents, Metric, agents_of
 from decouple.on_policy.cuda_graph import Captured, copy_in_place
+from decouple.on_policy.phase_metrics import logged_name, metric, on_cpu
 from decouple.runs.learning_rates import anneal
 from decouple.runs.performance import Performance, autocast
 from decouple.seeding import SeedNoise
 
-__all__ = ["Phase", "RolloutPhase", "metric", "run_phase"]
+__all__ = ["Phase", "RolloutPhase", "run_phase"]
 
 
 class RolloutPhase(Protocol):
@@ -43,6 +44,9 @@ class RolloutPhase(Protocol):
         name: name that tells the phase's metrics apart.
         every: period in rollouts: the phase runs on rollouts 0, every, 2 every, ...
         minibatches: minibatches per epoch, at most the frames of a rollout.
+
+    A phase may also have `start`, `past`, `keeps` and `gae_lambda`, as `Phase` has them; without them it has their
+    defaults.
     """
 
     name: str
@@ -90,6 +94,12 @@ class Phase:
             draw and adversary stay at the defaults. It computes the features itself, without gradient, since its step
             on the whole minibatch must come before this phase's first micro-batch.
         name: prefix of the phase's metrics.
+        start: first rollout on which the phase runs; it then runs on start, start + every, start + 2 every, ...
+        past: number of rollouts that it learns from: the last `past` of them, in one batch (past B,).
+        keeps: keys of a flat rollout that it reads, where `past` is more than 1; only these are kept.
+        updates: most minibatches of a run, fewer than all epochs have; None: all epochs.
+        gae_lambda: lambda of the advantages that it learns from; None: that of the settings.
+        cut_gradients: scales of the policy's and the value's gradient at the cut during this phase; None: the model's.
     """
 
     loss: nn.Module | Sequence[nn.Module]
@@ -104,15 +114,28 @@ class Phase:
     draw: Callable[[TensorDictBase, torch.Generator | SeedNoise], object] | None = field(default=None, kw_only=True)
     adversary: Phase | None = None
     name: str = "joint"
+    start: int = field(default=0, kw_only=True)
+    past: int = field(default=1, kw_only=True)
+    keeps: Sequence[NestedKey] = field(default=(), kw_only=True)
+    updates: int | None = field(default=None, kw_only=True)
+    gae_lambda: float | None = field(default=None, kw_only=True)
+    cut_gradients: tuple[float, float] | None = field(default=None, kw_only=True)
     captured: bool = field(default=False, init=False, repr=False)
     _kept: TensorDictBase | None = field(default=None, init=False, repr=False)  # the rollout that the graph reads
     _graph: Captured | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         losses = Must(lambda loss: isinstance(loss, nn.Module) or len(loss), "a module, or several: not empty")
-        check_fields(self, loss=losses)
-        for name in ("epochs", "every", "minibatches"):
+        check_fields(self, loss=losses, start=at_least(0), gae_lambda=PROBABILITY)
+        for name in ("epochs", "every", "minibatches", "past"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
+        if self.past > 1:
+            check_setting("keeps", self.keeps, len, f"the keys that the phase reads, with past={self.past}")
+        if self.updates is not None:
+            check_setting("updates", self.updates, POSITIVE_WHOLE)
+        if self.cut_gradients is not None:
+            shares = lambda v: len(v) == 2 and all(0 <= scale <= 1 for scale in v)  # noqa: E731
+            check_setting("cut_gradients", self.cut_gradients, shares, "two numbers in [0, 1], or None")
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
             raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
         if self.adversary and (self.adversary.prepare or self.adversary.draw or self.adversary.adversary):
@@ -161,8 +184,11 @@ class Phase:
 
     @checked()
     def capture(self, on: bool) -> None:
-        """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped."""
-        self.captured, self._kept, self._graph = on, None, None
+        """Turn the CUDA graph of an update on or off from here on; the old graph and its rollout are dropped.
+
+        Off where the phase learns from several rollouts, which do not lie in the device's memory.
+        """
+        self.captured, self._kept, self._graph = on and self.past == 1, None, None
 
     def anneal(self, left: float) -> None:
         """Set scheduled learning rates for a share `left` of the training still to come."""
@@ -212,8 +238,27 @@ def run_phase(
         ValueError: two losses of the phase have an output of one name, or with several seeds a loss that has averaged
             over them.
     """
+    with scaled_cuts(phase.features, phase.cut_gradients):
+        sums, steps = _run_epochs(phase, batch, shuffle, micro_batch, precision, progress)
+    squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
+    means = {name: metric(value / steps) for name, value in sums.items()}
+    cuts = norms_and_cosine(squares)
+    shape = batch.shape[: agents_of(shuffle).axes]
+    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(shape)) for name, value in cuts.items()}
+
+
+def _run_epochs(
+    phase: Phase,
+    batch: TensorDictBase,
+    shuffle: torch.Generator | SeedNoise,
+    micro_batch: int,
+    precision: str,
+    progress: Callable[[str, int, int], object] | None,
+) -> tuple[dict[str, Tensor], int]:
+    """The sums of each metric over the minibatches, on the CPU, and the number of minibatches."""
     if phase.prepare:
-        phase.prepare(batch)
+        with autocast(phase.parameters()[0].device, precision):
+            phase.prepare(batch)
     if phase.draw:
         phase.draw(batch, shuffle)
     agents = agents_of(shuffle)
@@ -222,23 +267,21 @@ def run_phase(
         check_setting("batch", tuple(batch.shape), lambda _: sequences, "sequences (B, L) for a recurrent model")
     step = _step_on(phase, agents, batch)
     sums: dict[str, Tensor] = {}
-    steps = phase.epochs * phase.minibatches
-    for epoch in range(phase.epochs):
-        for number, part in enumerate(agents.minibatches(batch, phase.minibatches)):
-            first = epoch == 0 and number == 0
+    done, steps = 0, min(phase.epochs * phase.minibatches, phase.updates or math.inf)
+    while done < steps:
+        for part in agents.minibatches(batch, phase.minibatches):
+            first = done == 0
             found = step(part, first or phase.captured, micro_batch, precision)  # one graph for all minibatches
             for name, value in found.items():
                 if name.startswith("cut/") and not first:
                     continue
                 sums[name] = sums[name] + value if name in sums else value.clone()
+            done += 1
             if progress:
-                progress(f"{phase.name} phase, minibatches", epoch * phase.minibatches + number + 1, steps)
-    sums = _on_cpu(sums)
-    squares = {name.removeprefix("cut/"): sums.pop(name) for name in [*sums] if name.startswith("cut/")}
-    means = {name: metric(value / steps) for name, value in sums.items()}
-    cuts = norms_and_cosine(squares)
-    shape = batch.shape[: agents.axes]
-    return means | {f"cut/{phase.name}_{name}": metric(value.reshape(shape)) for name, value in cuts.items()}
+                progress(f"{phase.name} phase, minibatches", done, int(steps))
+            if done == steps:
+                break
+    return on_cpu(sums), done
 
 
 def _has_sequences(batch: TensorDictBase, agents: Agents) -> bool:
@@ -303,6 +346,8 @@ def _step(
         rows = slice(first, min(first + rows_of_micro, count))
         # One at a time: the memory of its frames and features is free again for the next micro-batch.
         micro = agents.frames(batch, part, rows)  # (b,) or (S, b); sequences (b, L) or (S, b, L)
+        if phase.past > 1 and batch.device != device:
+            micro = micro.to(device)
         if phase.features is not None:
             with (
                 torch.set_grad_enabled(phase.train_features),
@@ -320,7 +365,7 @@ def _step(
             cut.retain_grad()
         total.sum().backward()  # seeds share no parameters: each gets the gradient of its own loss
         for name, value in outputs.items():
-            add(_logged_name(name, phase.name), value.detach() * weight)
+            add(logged_name(name, phase.name), value.detach() * weight)
         squares = cut_squares(cuts, [cut.grad for cut in cuts.values()], micro.batch_size[: agents.axes].numel())
         for name, value in squares.items():
             add(f"cut/{name}", value)
@@ -337,36 +382,3 @@ def _run_losses(phase: Phase, minibatch: TensorDictBase) -> dict[str, Tensor]:
                 raise ValueError(f"loss must give each output a name of its own; two of {phase.name} give {name!r}")
             outputs[name] = value
     return outputs
-
-
-def metric(value: Tensor) -> Metric:
-    """A tensor () as a Python number; a tensor (S,) as it is."""
-    return value if value.ndim else value.item()
-
-
-def _on_cpu(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All values copied from the device at once: the only time that a phase waits for the device."""
-    if not values or all(value.device.type == "cpu" for value in values.values()):
-        return dict(values)
-    flat = torch.cat([value.reshape(-1) for value in values.values()]).cpu()
-    parts = flat.split([value.numel() for value in values.values()])
-    return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
-
-
-# The losses' outputs beside `loss_...` -> the name that is logged; other outputs are logged under the phase's name.
-METRIC_NAMES = {
-    "entropy": "policy/entropy",
-    "clip_fraction": "policy/clip_fraction",
-    "kl_approx": "policy/kl_approx",
-    "ESS": "policy/effective_sample_size",
-    "max_ratio": "policy/max_ratio",
-    "mean_ratio": "policy/mean_ratio",
-    "value_clip_fraction": "value/clip_fraction",
-    "order_accuracy": "order/accuracy",
-}
-
-
-def _logged_name(output: str, phase: str) -> str:
-    if output.startswith("loss_"):
-        return f"loss/{output.removeprefix('loss_')}"
-    return METRIC_NAMES.get(output, f"{phase}/{output}")

@@ -1,4 +1,4 @@
-"""Settings of on-policy training: the training loop's, and those of the losses of PPO, DAAC and IDAAC.
+"""Settings of on-policy training: the training loop's, and those of PPO, DAAC, IDAAC, PPG, DCPG and DNA.
 
 settings = OnPolicySettings(total_frames=1_000_000, learning_rate=3e-4)
 train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, positive_whole
+from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, one_of, positive_whole
 from decouple.runs.learning_rates import check_rates
 
 __all__ = ["OnPolicySettings"]
@@ -18,13 +18,15 @@ __all__ = ["OnPolicySettings"]
 
 @dataclass
 class OnPolicySettings:
-    """Settings of PPO, DAAC and IDAAC; defaults are the Procgen study's (Cobbe et al. 2020, Raileanu and Fergus 2021).
+    """Settings of on-policy algorithms; defaults are the Procgen study's (Cobbe et al. 2020, Raileanu and Fergus 2021).
+
+    The auxiliary phases' are PPG's (Cobbe et al. 2021), and DNA's its authors' on Atari (Aitchison and Sweetser 2022).
 
     Raises:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    algorithm: str = "ppo"  # ppo, daac or idaac
+    algorithm: str = "ppo"  # ppo, daac, idaac, ppg, dcpg or dna
     total_frames: int = 25_000_000  # environment steps per agent, over all its environments; rounded up to iterations
     rollout_steps: int = 256  # steps of each environment per iteration
     gamma: float = 0.999  # discount
@@ -43,12 +45,27 @@ class OnPolicySettings:
     entropy_coeff: float = 0.01  # weight of the entropy, alpha_s
     minibatches: int = 8  # minibatches per epoch
     epochs: int = 3  # epochs of PPO's joint phase
-    policy_epochs: int = 1  # epochs of DAAC's policy phase, E_pi
+    policy_epochs: int = 1  # epochs of DAAC's, PPG's and DCPG's policy phase, E_pi
     value_epochs: int = 9  # epochs of DAAC's value phase, E_V
     value_every: int = 1  # rollouts per value phase of DAAC, N_pi
     advantage_coeff: float = 0.25  # weight of DAAC's advantage loss, alpha_A
     order_coeff: float = 0.001  # weight of IDAAC's adversarial order loss
     order_width: int | None = None  # hidden units of IDAAC's order classifier; None: linear
+    auxiliary_every: int = 32  # rollouts from one auxiliary phase of PPG and DCPG to the next, N_pi
+    auxiliary_past: int | None = None  # rollouts that an auxiliary phase learns from; None: auxiliary_every
+    auxiliary_epochs: int = 6  # epochs of an auxiliary phase, E_aux
+    auxiliary_minibatches: int = 16  # minibatches per epoch of an auxiliary phase and rollout that it learns from
+    auxiliary_updates: int | None = None  # most minibatches of an auxiliary phase; None: all of its epochs
+    clone_coeff: float = 1.0  # weight of the divergence from the policy before an auxiliary phase, beta
+    clone_distance: str = "kl"  # that divergence: kl, or logits, half the mean squared error of a categorical's logits
+    # PPG: the policy phase holds values at those of the rollout, as DCPG's does, and does not train them on returns
+    delayed_value: bool = False
+    rollouts_in: str = "memory"  # where an auxiliary phase's rollouts are kept: memory, or disk (memory-mapped)
+    keep_rollouts: bool = False  # keep an auxiliary phase's rollouts after the run, so that a longer one can go on
+    dna_lambda: float = 0.8  # lambda of DNA's advantages; its value targets have gae_lambda
+    dna_epochs: list[int] = field(default_factory=lambda: [2, 1, 2])  # epochs of policy, value and distillation phase
+    # minibatches per epoch of DNA's policy, value and distillation phase: 2048, 512 and 512 of 16,384 frames
+    dna_minibatches: list[int] = field(default_factory=lambda: [8, 32, 32])
     sequence_length: int = 32  # recurrent models: steps of a sequence, through which gradients flow
     micro_batch: int = 128  # frames of an agent per backward pass; a minibatch's gradients are accumulated over them
     precision: str = "fp32"  # precision of trunk and branches: fp32, or bf16 (autocast; heads and losses stay fp32)
@@ -60,18 +77,26 @@ class OnPolicySettings:
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         for name in ("value_every", "micro_batch", "sequence_length", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
-        if self.order_width is not None:
-            check_setting("order_width", self.order_width, positive_whole, "a whole number, at least 1, or None")
-        for name in ("gamma", "gae_lambda"):
+        for name in ("auxiliary_every", "auxiliary_epochs", "auxiliary_minibatches"):
+            check_setting(name, getattr(self, name), POSITIVE_WHOLE)
+        for name in ("order_width", "auxiliary_past", "auxiliary_updates"):
+            optional = lambda v: v is None or positive_whole(v)  # noqa: E731
+            check_setting(name, getattr(self, name), optional, "a whole number, at least 1, or None")
+        for name in ("dna_epochs", "dna_minibatches"):
+            three = lambda v: len(v) == 3 and all(map(positive_whole, v))  # noqa: E731
+            check_setting(name, getattr(self, name), three, "three whole numbers, each at least 1")
+        for name in ("gamma", "gae_lambda", "dna_lambda"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
         for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon"):
             check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
         if self.clip_value is not None:
             check_setting("clip_value", self.clip_value, lambda v: 0 < v < math.inf, "positive and finite, or None")
-        for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff"):
+        for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff", "clone_coeff"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
         allowed = self.algorithms()
         check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
+        check_setting("clone_distance", self.clone_distance, one_of("kl", "logits"))
+        check_setting("rollouts_in", self.rollouts_in, one_of("memory", "disk"))
         check_setting("precision", self.precision, ("fp32", "bf16").__contains__, "fp32 or bf16")
         check_fields(self)
         check_rates(self)
@@ -89,4 +114,4 @@ class OnPolicySettings:
     @staticmethod
     def algorithms() -> Collection[str]:
         """The names allowed for `algorithm`; `decouple.on_policy.algorithms.ALGORITHMS` has the phases of each."""
-        return "ppo", "daac", "idaac"
+        return "ppo", "daac", "idaac", "ppg", "dcpg", "dna"

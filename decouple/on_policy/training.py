@@ -31,6 +31,7 @@ from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
 from decouple.on_policy.compiled_phase import CompiledPhase
+from decouple.on_policy.kept import KeptRollouts, check_room, runs_on
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
 from decouple.on_policy.settings import OnPolicySettings
@@ -109,17 +110,24 @@ def train_on_policy(
     check_agents(env, model, seeds)
     _check_rollouts(env, model, phases, settings)
     how = performance or Performance(precision=settings.precision, micro_batch=settings.micro_batch)
-    run = _Run(env, model, phases, settings, draw_agents(model, seeds), how, failed or FailedSeeds(seeds))
+    folder = Path(checkpoint).parent if checkpoint else None
+    check_room(phases, env, settings.rollout_steps, folder, on_disk=settings.rollouts_in == "disk")
+    kept = KeptRollouts(phases, folder, on_disk=settings.rollouts_in == "disk")
+    run = _Run(env, model, phases, settings, draw_agents(model, seeds), how, failed or FailedSeeds(seeds), kept)
 
-    def save() -> None:
+    def save(*, end: bool = False) -> None:
         if checkpoint:
-            state = {"settings": dict(identity or {}), **run.state_dict()}
+            drop = end and not settings.keep_rollouts
+            state = {"settings": dict(identity or {}), **run.state_dict(), **kept.state_dict(run.iteration, end=drop)}
             save_checkpoint(checkpoint, state, record=record() if record else None)
+            kept.forget(run.iteration, end=drop)
 
     state = load_checkpoint(checkpoint, expect=identity) if checkpoint and checkpoint_exists(checkpoint) else None
     run.begin(state)
     if not state:
         save()  # from here on the folder tells which run it belongs to
+    if state and checkpoint and run.iteration < run.iterations:
+        kept.load_state_dict(state, Path(checkpoint))
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
@@ -132,11 +140,12 @@ def train_on_policy(
             run.iteration += 1
             log(metrics, run.iteration * run.frames)
             if run.iteration % settings.checkpoint_every == 0 or last:
-                save()
+                save(end=last)
                 if checkpoint and on_checkpoint:
                     on_checkpoint()
     finally:
         run.end()
+        kept.close()
     return run.iteration * run.frames
 
 
@@ -148,6 +157,7 @@ class _Run:
         agents: the model's agents, with their random numbers.
         how: performance settings.
         failed: record of the agents that have failed.
+        kept: rollouts of the past.
 
     Attributes:
         iteration, iterations: iterations done, and those of the whole run.
@@ -163,9 +173,10 @@ class _Run:
         agents: Agents,
         how: Performance,
         failed: FailedSeeds,
+        kept: KeptRollouts,
     ):
         self.env, self.model, self.phases, self.settings = env, model, phases, settings
-        self.agents, self.how, self.failed = agents, how, failed
+        self.agents, self.how, self.failed, self.kept = agents, how, failed, kept
         self.memory: TensorDictBase | None = None  # of a recurrent model, after the last rollout
         self.frames = env.batch_size[-1] * settings.rollout_steps
         self.iterations = -(-settings.total_frames // self.frames)
@@ -235,30 +246,44 @@ class _Run:
         }
 
     def _estimate_advantages(self, rollout: TensorDictBase) -> None:
-        """Write `advantage` and `value_target` into a rollout that holds the next frames' values."""
-        discounts = self.settings.gamma, self.settings.gae_lambda
-        if isinstance(self.collector, CompiledCollector):
-            self.collector.agents.estimate_advantages(rollout, *discounts)
-        else:
-            self.agents.estimate_advantages(rollout, *discounts)
+        """Write `advantage` and `value_target` into a rollout that holds the next frames' values.
+
+        Where a phase has a lambda of its own, its advantages are written under (`advantages`, the phase's name).
+        """
+        by = self.collector.agents if isinstance(self.collector, CompiledCollector) else self.agents
+        own = {phase.name: phase.gae_lambda for phase in self.phases if getattr(phase, "gae_lambda", None) is not None}
+        for name, gae_lambda in own.items():
+            by.estimate_advantages(rollout, self.settings.gamma, gae_lambda)
+            rollout["advantages", name] = rollout["advantage"].clone()
+        by.estimate_advantages(rollout, self.settings.gamma, self.settings.gae_lambda)
 
     def _learn(
         self, batch: TensorDictBase, progress: Callable[[str, int, int], object] | None
     ) -> list[tuple[str, dict[str, float]]]:
         """Run the phases that are due on a flat rollout; return each phase's name and metrics."""
         learning = {"micro_batch": self.how.micro_batch, "precision": self.how.precision, "progress": progress}
-        due = [phase for phase in self.phases if self.iteration % phase.every == 0]
+        due = [phase for phase in self.phases if runs_on(phase, self.iteration)]
         left = 1 - self.iteration / self.iterations
         for phase in due:
             if isinstance(phase, Phase | CompiledPhase):
                 phase.anneal(left)
-        found = [(phase.name, phase.run(batch, self.agents.shuffle, **learning)) for phase in due]
+        self.kept.add(batch, self.iteration)
+        found = [
+            (phase.name, phase.run(self._frames_of(phase, batch), self.agents.shuffle, **learning)) for phase in due
+        ]
         by = f"by frame {(self.iteration + 1) * self.frames:,}"
         for _, of_phase in found:
             losses = {name: value for name, value in of_phase.items() if name.startswith("loss/")}
             self.failed.check({name: torch.as_tensor(value) for name, value in losses.items()}, by)
         check_weights(self.model, self.failed, by)
         return [(name, self.agents.row_of_phase(of_phase, self.failed)) for name, of_phase in found]
+
+    def _frames_of(self, phase: RolloutPhase, batch: TensorDictBase) -> TensorDictBase:
+        """What a phase learns from: the flat rollout, the phase's own advantages in it, or several rollouts."""
+        if getattr(phase, "past", 1) > 1:
+            return self.kept.frames()
+        own = batch.get(("advantages", phase.name), None)
+        return batch if own is None else batch.copy().set("advantage", own)
 
     def state_dict(self) -> dict[str, Any]:
         """The run's state for a checkpoint."""
@@ -310,4 +335,6 @@ def _check_rollouts(
         rows = frames // length
         allowed = f"at most the {rows} sequences of {length} steps in a rollout, since the model is recurrent"
     for phase in phases:
-        check_setting("minibatches", phase.minibatches, lambda v: v <= rows, allowed)
+        past = getattr(phase, "past", 1)
+        more = f", of which {phase.name} learns from {past} together" if past > 1 else ""
+        check_setting("minibatches", phase.minibatches, lambda v, most=rows * past: v <= most, allowed + more)

@@ -35,6 +35,7 @@ from decouple.version import VERSION, written_by
 
 __all__ = [
     "CheckpointError",
+    "checkpoint_digest",
     "checkpoint_exists",
     "frames_to_resume",
     "load_checkpoint",
@@ -231,6 +232,14 @@ def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[
             f"{table} is not what it was at the checkpoint's {done:,} frames (SHA-256 differs); put a whole copy of it "
             f"back, {way_out}"
         )
+
+
+@checked()
+def checkpoint_digest(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 that a checkpoint's first line gives for its content; empty where the line is damaged."""
+    with open(path, "rb") as file:
+        header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
+    return header[2].decode() if header else ""
 
 
 @checked()

@@ -29,8 +29,9 @@ from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import kl_divergence
 from decouple.networks.stacking import seed_count
 from decouple.on_policy.agents import Metric
+from decouple.on_policy.phase_metrics import metric
 from decouple.on_policy.phase_parts import value_phase
-from decouple.on_policy.phases import RolloutPhase, metric
+from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.performance import autocast
 from decouple.runs.settings import with_defaults

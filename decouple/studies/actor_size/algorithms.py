@@ -22,7 +22,10 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.on_policy.algorithms.daac import daac_phases
+from decouple.on_policy.algorithms.dcpg import dcpg_phases
+from decouple.on_policy.algorithms.dna import dna_phases
 from decouple.on_policy.algorithms.idaac import idaac_phases
+from decouple.on_policy.algorithms.ppg import ppg_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
 from decouple.on_policy.compiled_daac import compiled_daac_phases
@@ -38,8 +41,11 @@ __all__ = [
     "CONTROL_ALGORITHMS",
     "Algorithm",
     "DAACControl",
+    "DCPGControl",
     "DDPGControl",
+    "DNAControl",
     "IDAACControl",
+    "PPGControl",
     "PPOControl",
     "SACControl",
     "TD3Control",
@@ -165,6 +171,27 @@ IDAACControl = Algorithm(
     partial(OnPolicyAgents, phases_of=idaac_phases, own_modules=True),
 )
 
+
+def _phasic(name: str, phases_of: Callable[..., Any]) -> Algorithm:
+    """PPG, DCPG or DNA on PPO's settings; their own are the papers', which have no task with these networks.
+
+    Rewards are normalised: a phase weighs the values' squared error against a divergence of the policy, whose unit is
+    one.
+    """
+    keys = FlatKeys(
+        f"{name.upper()}Control",
+        ControlSettings,
+        {"learning": OnPolicySettings},
+        {"algorithm": name, **BASELINES, "normalize_reward": True},
+        settle=_clipping,
+    )
+    return Algorithm(keys, state_value_model, partial(OnPolicyAgents, phases_of=phases_of, own_modules=True))
+
+
+PPGControl = _phasic("ppg", ppg_phases)
+DCPGControl = _phasic("dcpg", dcpg_phases)
+DNAControl = _phasic("dna", dna_phases)
+
 # TRPO; its own settings are OpenAI Spinning Up's.
 TRPOControl = Algorithm(
     FlatKeys(
@@ -188,6 +215,9 @@ CONTROL_ALGORITHMS: dict[str, Algorithm] = {
     "ppo": PPOControl,
     "daac": DAACControl,
     "idaac": IDAACControl,
+    "ppg": PPGControl,
+    "dcpg": DCPGControl,
+    "dna": DNAControl,
     "trpo": TRPOControl,
 }
 

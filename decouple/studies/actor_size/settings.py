@@ -50,6 +50,7 @@ RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
     *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+    *("rollouts_in", "keep_rollouts"),
 }
 
 
@@ -79,7 +80,7 @@ class ControlSettings:
     # pictures are vectors of pixels; auto: impala where there is a picture
     backbone: str = "auto"
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
-    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac or trpo
+    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, dna or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
     # gru or lstm: one hidden layer of each network is recurrent, for PPO, DAAC and TRPO; null: none
@@ -89,7 +90,7 @@ class ControlSettings:
     separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
     policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
     value_gradient: float = 1.0  # scale of the value's gradient into a shared trunk
-    # distribution of PPO's, DAAC's, IDAAC's and TRPO's continuous actions: squashed_normal, between the bounds; normal,
+    # distribution of on-policy algorithms' continuous actions: squashed_normal, between the bounds; normal,
     # whose actions the task clips; auto: squashed_normal where there are bounds
     distribution: str = "auto"
     actor_activation: str = "relu"  # activation of the actor: relu, tanh, elu, silu or leaky_relu

@@ -30,6 +30,7 @@ from decouple.networks.blocks import impala_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.separation import separate, separation_index
 from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.kept import kept_text
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume
@@ -234,6 +235,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
         f"{config.learning.algorithm}, {parameter_count(model)['total']:,} parameters; "
         f"the record goes to {config.run_dir}"
         + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
+        + kept_text(phases, env, config.learning.rollout_steps)
         + f"\nperformance={config.performance}: {config.computed.describe()}",
         file=sys.stderr,
     )

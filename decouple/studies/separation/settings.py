@@ -102,6 +102,7 @@ def procgen_experiment(**settings: Any) -> ProcgenExperiment:
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
     *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
+    *("rollouts_in", "keep_rollouts"),
     *({*PERFORMANCE} - {"precision"}),
 }
 # Settings that may be given with `evaluate`; all others are the checkpoint's.

@@ -1,0 +1,238 @@
+"""Rollouts of the past, for phases that learn from several: kept in memory or on a disk, and written once for a resume.
+
+    kept = KeptRollouts(phases, frames=16384, folder="runs/one")
+    kept.add(batch, iteration)                         # a flat rollout (B,)
+    kept.frames()                                      # the last rollouts, (past B,)
+    state = kept.save(iterations)                      # files that are not there yet; their checksums
+
+A checkpoint holds no rollouts. Each lies in a file of its own beside it, which is written once and deleted when no
+phase needs it any more, and whose checksum is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import MemoryMappedTensor, NestedKey, TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+
+from decouple.runs.checkpoint import CheckpointError, checkpoint_digest, load_checkpoint, save_checkpoint
+
+__all__ = ["KeptRollouts", "check_room", "kept_bytes", "kept_text", "runs_on"]
+
+FOLDER = "rollouts"  # folder of the kept rollouts beside a checkpoint
+
+
+def runs_on(phase: Any, iteration: int) -> bool:
+    """Whether a phase runs on this rollout, counted from 0."""
+    since = iteration - getattr(phase, "start", 0)
+    return since >= 0 and since % phase.every == 0
+
+
+def kept_bytes(phases: Sequence[Any], env: EnvBase, rollout_steps: int) -> int:
+    """Bytes of the rollouts that phases learn from together; 0 where each learns from one.
+
+    Args:
+        phases: the algorithm's phases.
+        env: environment whose specs give the size of a frame; what is not the environment's has four bytes a frame.
+        rollout_steps: steps of a rollout.
+    """
+    past = max((getattr(phase, "past", 1) for phase in phases), default=1)
+    games, total = env.batch_size.numel(), 0
+    for key in _keys(phases):
+        spec = env.observation_spec.get(key, None)
+        total += 4 * games if spec is None else spec.shape.numel() * spec.dtype.itemsize
+    return past * rollout_steps * total
+
+
+def kept_text(phases: Sequence[Any], env: EnvBase, rollout_steps: int) -> str:
+    """What `kept_bytes` finds, as the end of a line on a run; empty where it is nothing."""
+    needed = kept_bytes(phases, env, rollout_steps)
+    return f"; keeps {max(phase.past for phase in phases)} rollouts, {_size(needed)}" if needed else ""
+
+
+def check_room(phases: Sequence[Any], env: EnvBase, rollout_steps: int, folder: Path | None, *, on_disk: bool) -> None:
+    """Raise ValueError where the rollouts that phases learn from do not fit in memory, or on the disk."""
+    needed = kept_bytes(phases, env, rollout_steps)
+    room = _free_disk(folder) if on_disk else _free_memory()
+    if needed > room:
+        where = "are free on the disk" if on_disk else "of memory are free"
+        allowed = "of fewer rollouts (auxiliary_past)" if on_disk else "disk, or fewer rollouts kept (auxiliary_past)"
+        what = f"they need {_size(needed)}, and {_size(room)} {where}"
+        raise ValueError(f"rollouts_in must be {allowed}: {what}; got {'disk' if on_disk else 'memory'}")
+
+
+def _size(number: float) -> str:
+    unit = 2 if number >= 1e8 else 1
+    return f"{number / 1000 ** (unit + 1):,.1f} {('MB', 'GB')[unit - 1]}"
+
+
+def _free_memory() -> float:
+    """Bytes that can be had without swapping; infinity where the system does not say."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024.0 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return math.inf
+
+
+def _free_disk(folder: Path | None) -> float:
+    place = Path(tempfile.gettempdir()) if folder is None else folder
+    while not place.exists():
+        place = place.parent
+    return float(shutil.disk_usage(place).free)
+
+
+def _keys(phases: Sequence[Any]) -> list[NestedKey]:
+    """The keys that phases read in rollouts of the past."""
+    keys = [key for phase in phases if getattr(phase, "past", 1) > 1 for key in phase.keeps]
+    return list(dict.fromkeys(keys))
+
+
+class KeptRollouts:
+    """The last rollouts, (past B,) or (S, past B), without what no phase reads.
+
+    Args:
+        phases: the algorithm's phases; those with `past` above 1 say what they read, and how many rollouts.
+        folder: the checkpoint's folder; None where the run writes no checkpoint.
+        on_disk: keep them in a memory-mapped file in that folder, or where there is none in the system's folder for
+            temporary files.
+
+    Raises:
+        ValueError: phases that learn from different numbers of past rollouts.
+    """
+
+    def __init__(self, phases: Sequence[Any], folder: Path | None, *, on_disk: bool):
+        self.phases = [phase for phase in phases if getattr(phase, "past", 1) > 1]
+        numbers = sorted({phase.past for phase in self.phases})
+        if len(numbers) > 1:
+            raise ValueError(f"past must be the same for all phases that learn from several rollouts; got {numbers}")
+        self.past = numbers[0] if numbers else 0
+        self.keys, self.on_disk = _keys(phases), on_disk
+        self.folder = None if folder is None else folder / FOLDER
+        self.memory: TensorDictBase | None = None
+        self.length, self.filled = 0, 0  # frames of a rollout; rollouts that the memory holds
+        self.scratch: tempfile.TemporaryDirectory | None = None
+        self.digests: dict[int, str] = {}  # of the rollouts that have a file, by their number
+
+    def add(self, batch: TensorDictBase, iteration: int) -> None:
+        """Keep a flat rollout, (B,) or (S, B), the run's rollout of this number, in place of the oldest."""
+        if not self.past:
+            return
+        own = batch.select(*self.keys)
+        if self.memory is None:
+            self.length, self.memory = own.shape[-1], self._reserve(own)
+        self._slot(iteration).update_(own)
+        self.filled = min(iteration + 1, self.past)
+
+    def frames(self) -> TensorDictBase:
+        """The last rollouts, as many as there are, in one batch; what is added to it is not kept."""
+        assert self.memory is not None
+        return self.memory[..., : self.filled * self.length].copy()
+
+    def _slot(self, iteration: int) -> TensorDictBase:
+        assert self.memory is not None
+        begin = iteration % self.past * self.length
+        return self.memory[..., begin : begin + self.length]
+
+    def _reserve(self, like: TensorDictBase) -> TensorDictBase:
+        batch = torch.Size([*like.shape[:-1], self.past * like.shape[-1]])
+        if self.on_disk:
+            if self.folder is not None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self.scratch = tempfile.TemporaryDirectory(prefix=".memory-", dir=self.folder)
+        memory = TensorDict({}, batch)
+        for number, key in enumerate(like.keys(True, True)):
+            value = like[key]
+            shape = (*batch, *value.shape[like.ndim :])
+            file = None if self.scratch is None else Path(self.scratch.name) / str(number)
+            memory[key] = (
+                torch.empty(shape, dtype=value.dtype)
+                if file is None
+                else MemoryMappedTensor.empty(shape, dtype=value.dtype, filename=str(file))
+            )
+        return memory
+
+    # ------------------------------------------------------------------------------------------------ for a checkpoint
+
+    def state_dict(self, iterations: int, *, end: bool = False) -> dict[str, Any]:
+        """`save`, as an entry of a run's state; empty where no phase learns from several rollouts."""
+        return {"kept": self.save(iterations, end=end)} if self.past else {}
+
+    def load_state_dict(self, state: Mapping[str, Any], checkpoint: Path) -> None:
+        """`load` what `state_dict` gave, from a run's state."""
+        if self.past:
+            self.load(state["kept"], checkpoint)
+
+    def save(self, iterations: int, *, end: bool = False) -> dict[str, Any]:
+        """Write the rollouts that a later phase needs and that have no file yet; what a checkpoint holds of them.
+
+        Args:
+            iterations: rollouts done so far.
+            end: the run ends here and drops its rollouts: none is written.
+        """
+        needed = self._needed(iterations)
+        if self.folder is None or end:
+            return {"dropped": bool(needed), "files": {}}
+        for number in needed:
+            if number not in self.digests:
+                own = self._slot(number)
+                state = {"batch_size": list(own.batch_size), "frames": own.contiguous().to_dict()}
+                save_checkpoint(self._file(number), state)
+                self.digests[number] = checkpoint_digest(self._file(number))
+        return {"dropped": False, "files": {str(number): self.digests[number] for number in needed}}
+
+    def forget(self, iterations: int, *, end: bool = False) -> None:
+        """Delete the files that no later phase needs; called once a checkpoint that does not name them is written."""
+        for number in self.digests.keys() - (set() if end else set(self._needed(iterations))):
+            del self.digests[number]
+            self._file(number).unlink(missing_ok=True)
+
+    def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
+        """Read the rollouts that a checkpoint names.
+
+        Raises:
+            CheckpointError: a file that is gone, damaged, or not the checkpoint's; or a run that ended and dropped its
+                rollouts.
+        """
+        way_out = "begin the run anew with restart=true, which keeps the old folder aside"
+        if state.get("dropped"):
+            raise CheckpointError(
+                f"{checkpoint} is of a run that had ended, and dropped the rollouts that a later phase learns from "
+                f"(see keep_rollouts); {way_out}"
+            )
+        for number, digest in sorted((int(name), digest) for name, digest in state.get("files", {}).items()):
+            file = self._file(number)
+            if not file.exists() or checkpoint_digest(file) != digest:
+                what = "is not the one that the checkpoint was written with" if file.exists() else "is gone"
+                message = f"{file}, a rollout that a later phase learns from, {what}; put it back, or {way_out}"
+                raise CheckpointError(message)
+            saved = load_checkpoint(file)
+            self.add(TensorDict(saved["frames"], saved["batch_size"]), number)
+            self.digests[number] = digest
+
+    def close(self) -> None:
+        """Release the memory, and delete its file where it is on a disk."""
+        self.memory = None
+        if self.scratch is not None:
+            self.scratch.cleanup()
+
+    def _needed(self, iterations: int) -> list[int]:
+        """Numbers of the rollouts done that the phases' next runs learn from."""
+        needed: set[int] = set()
+        for phase in self.phases:
+            due = iterations
+            while not runs_on(phase, due):
+                due += 1
+            needed |= set(range(max(0, due - self.past + 1), iterations))
+        return sorted(needed)
+
+    def _file(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{number:07d}.pt"
