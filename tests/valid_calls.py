@@ -135,7 +135,15 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
     **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps"], "WHOLE"),
     **dict.fromkeys(
-        ["control_settings", "interrupted", "refuse_added", "register_algorithms", "run_command", "run_folder"],
+        [
+            "control_settings",
+            "given_settings",
+            "interrupted",
+            "refuse_added",
+            "register_algorithms",
+            "run_command",
+            "run_folder",
+        ],
         "COMMAND",
     ),
     **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),

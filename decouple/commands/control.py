@@ -11,7 +11,7 @@ from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
 from decouple.commands.settings import control_settings, register_algorithms
-from decouple.commands.sweeps import run_folder, sweep_result
+from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 
@@ -41,7 +41,7 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="control")
 def command(config: Any) -> float:
     """Train; returns what a sweeper maximises: the mean final return over agents, or -inf where an agent has failed."""
-    settings = control_settings(config)
+    settings = control_settings(config, given_settings())
     settings.run_dir = run_folder(config)
     with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
         report = sweep_result(settings) or train_agents(settings)

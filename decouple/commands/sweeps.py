@@ -19,10 +19,15 @@ from decouple.studies.actor_size.algorithms import algorithm_of
 from decouple.studies.actor_size.cell import run_result
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["in_sweep", "run_folder", "sweep_result"]
+__all__ = ["given_settings", "in_sweep", "run_folder", "sweep_result"]
 
 # Settings that no sweep varies: they enter no folder's name.
 OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
+
+
+def given_settings() -> dict[str, str]:
+    """The command's settings as the user has set them, on the command line or through a sweep: name -> text."""
+    return dict(text.lstrip("+~").partition("=")[::2] for text in HydraConfig.get().overrides.task)
 
 
 def in_sweep() -> bool:
@@ -37,7 +42,7 @@ def run_folder(config: Any) -> str:
     job's own. A W&B agent's commands are jobs too. A `run_dir` given on the command line stays as it is, and so does
     one that names every setting.
     """
-    given = dict(text.lstrip("+~").partition("=")[::2] for text in HydraConfig.get().overrides.task)
+    given = given_settings()
     if "run_dir" in given or not (in_sweep() or os.environ.get("WANDB_SWEEP_ID")):
         return config.run_dir
     template: Any = OmegaConf.to_container(config, resolve=False)
