@@ -27,7 +27,8 @@ OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
 
 def given_settings() -> dict[str, str]:
     """The command's settings as the user has set them, on the command line or through a sweep: name -> text."""
-    return dict(text.lstrip("+~").partition("=")[::2] for text in HydraConfig.get().overrides.task)
+    overrides = [text.lstrip("+~").partition("=") for text in HydraConfig.get().overrides.task]
+    return {name: text for name, _, text in overrides}
 
 
 def in_sweep() -> bool:
