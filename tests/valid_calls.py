@@ -90,7 +90,9 @@ NAMES_LEFT_OUT = {
     "PlainEnv": "PLAIN",
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
-    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
+    **dict.fromkeys(
+        ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
+    ),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
@@ -107,7 +109,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights", "seconds_per_iteration"], "RECORD"),
     **dict.fromkeys(
         ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
     ),

@@ -64,6 +64,7 @@ class Tracker:
             Under a sweep agent W&B's environment variables replace mode, project and run.
         project, group, name: W&B's project, group and name of the run; default name: that of the folder.
         progress: show progress on stderr: a bar in a terminal, else a line at most every 10 s.
+        quick_frames: frames at the run's start that say nothing of the others' speed, for the time left; 0 if none.
         resume_frames: None for a new run; else the frames of the checkpoint from which the run resumes. Rows with more
             frames are dropped. 0 starts over in the same folder. Log before you save a checkpoint, so that the row of
             its frames is there.
@@ -91,6 +92,7 @@ class Tracker:
         group: str | None = None,
         name: str | None = None,
         progress: bool = True,
+        quick_frames: int = 0,
         resume_frames: int | None = None,
         facts: Mapping[str, str] | None = None,
         lock: FileLock | None = None,
@@ -98,6 +100,7 @@ class Tracker:
         _check_choice("tracker", tracker, ("local", "wandb"))
         _check_choice("mode", mode, ("offline", "online"))
         _check_count("total_frames", total_frames, at_least=1)
+        _check_count("quick_frames", quick_frames, at_least=0)
         _check_mappings(config, facts)
         for label, text in (("project", project), ("group", group), ("name", name)):
             check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
@@ -126,7 +129,7 @@ class Tracker:
         except BaseException:
             self._let_go()
             raise
-        self._progress = RunProgress(total_frames, self._frames) if progress else None
+        self._progress = RunProgress(total_frames, self._frames, quick_frames) if progress else None
 
     def _begin(self, config: Any, resume_frames: int | None, facts: dict[str, str], run: dict[str, Any] | None) -> None:
         """Open the table, write the record and begin or resume the W&B run (`run` None: no W&B)."""
@@ -165,6 +168,11 @@ class Tracker:
             self._wandb.log_metrics(dict(row), step=self._frames, override_global_step=True)
         if self._progress is not None:
             self._progress.update(self._frames, row)
+
+    def expect(self, seconds: float) -> None:
+        """Show an estimate of the seconds that the frames left will take, where progress is shown."""
+        if self._progress is not None:
+            self._progress.expect(seconds)
 
     def marks(self) -> dict[str, str]:
         """Checksums of the run's files for a checkpoint, by which `frames_to_resume` checks them."""

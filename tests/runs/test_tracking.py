@@ -666,6 +666,23 @@ def test_speed_of_a_resumed_run_counts_its_own_frames(tmp_path, capsys, monkeypa
     assert capsys.readouterr().err == "600 / 1,000 frames (60.0 %), 10 frames/s, 00:40 left\n"
 
 
+def test_time_left_is_as_expected_until_frames_at_the_final_speed_are_done(tmp_path, capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+    with quiet(tmp_path, total_frames=20_000, progress=True, quick_frames=1000) as tracker:
+        clock.now += 2.0
+        tracker.log({}, 500)  # before the first update, 250 frames/s
+        tracker.expect(3900.0)
+        for frames, seconds in ((1000, 12.0), (1200, 22.0)):
+            clock.now = 100.0 + seconds
+            tracker.log({}, frames)
+    assert capsys.readouterr().err.splitlines() == [
+        "500 / 20,000 frames (2.5 %)",
+        "about 1:05:00 for 19,500 frames, without evaluations",
+        "1,000 / 20,000 frames (5.0 %), 1:03:20 left",
+        "1,200 / 20,000 frames (6.0 %), 20 frames/s, 15:40 left",
+    ]
+
+
 def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -674,12 +691,14 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with quiet(tmp_path, progress=True) as tracker:
+        tracker.expect(90.0)
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
         tracker.log({"train/episode_return": 3.5}, 1008)  # the last rollout may pass the total
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last
     assert "train=3.5" in last
     assert "test=2" in last
+    assert "about 01:30 for 1,000 frames, without evaluations\n" in terminal.getvalue()
 
 
 def test_no_progress_is_silent(tmp_path, capsys):

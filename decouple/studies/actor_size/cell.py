@@ -165,6 +165,7 @@ def _train(config: ControlSettings, env: EnvBase, models: list[Any], failed: Fai
                 identity=identity,
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
+                expect=tracker.expect if config.show_progress else None,
             )
             report = _final(config, evaluation, failed) | agents.diagnosis(env, failed)
             tracker.summarise(report, failed=_reasons(failed))
@@ -261,6 +262,7 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
         resume_frames=resume,
         facts=facts,
         progress=config.show_progress,
+        quick_frames=getattr(config.learning, "learning_starts", 0),
         lock=lock,
     )
 

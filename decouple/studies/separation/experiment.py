@@ -258,6 +258,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
                 progress=progress,
+                expect=tracker.expect,
                 performance=config.computed,
                 failed=failed,
             )
