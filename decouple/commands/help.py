@@ -42,7 +42,8 @@ LEARNING = (
     Part("ppo, daac, idaac and trpo", "on_policy/settings.py", "OnPolicySettings", without=("algorithm",)),
     Part("trpo", "on_policy/algorithms/trpo.py", "TRPOSettings"),
 )
-CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), *LEARNING)
+RECORD = Part("record", "runs/loggers.py", "Tracking")
+CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), RECORD, *LEARNING)
 PARTS = {
     "control": CONTROL,
     "smallest_actor": (Part("the search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."), *CONTROL),
@@ -50,12 +51,14 @@ PARTS = {
     "size_report": (Part("", f"{ROOM}/report.py", "SizeReport"),),
     "procgen": (
         Part("", "studies/separation/settings.py", "ProcgenExperiment"),
+        RECORD,
         Part("learning", "on_policy/settings.py", "OnPolicySettings", without=("precision", "micro_batch")),
         Part("how the run is computed", "runs/performance.py", "Performance", default="null"),
     ),
     "report": (Part("", "studies/separation/report.py", "Report"),),
     "representation": (Part("", "studies/separation/representation.py", "Representation"),),
     "export": (Part("", "studies/export.py", "Export"),),
+    "watch": (Part("", "studies/watch.py", "Watch"),),
 }
 PAGES = {"procgen": {"env": "env"}}  # settings whose values are pages below configs/, which no sentence lists
 NOTES = {
@@ -123,7 +126,8 @@ def _shown(value: ast.expr) -> str:
     """A default as the command line takes it, as null, true or [256,256]; `...` where the source computes it."""
     if isinstance(value, ast.Call):  # field(default_factory=...)
         made = value.keywords[0].value
-        value = made.body if isinstance(made, ast.Lambda) else ast.Dict([], [])
+        empty = ast.List([]) if isinstance(made, ast.Name) and made.id == "list" else ast.Dict([], [])
+        value = made.body if isinstance(made, ast.Lambda) else empty
     try:
         found = ast.literal_eval(value)
     except ValueError:

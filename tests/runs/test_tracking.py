@@ -28,8 +28,9 @@ import decouple.runs.tracking
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import replace_file
 from decouple.runs.locks import FolderInUseError, lock_folder
+from decouple.runs.loggers import default_tracker
 from decouple.runs.metrics import read_metrics, rows_up_to, table_sum
-from decouple.runs.tracking import Tracker, default_tracker
+from decouple.runs.tracking import Tracker
 
 CONFIG = {"separation": "late", "optimizer": {"lr": 5e-4, "betas": (0.9, 0.999)}, "game": None}
 
@@ -297,7 +298,9 @@ def test_sigkill_at_any_moment_leaves_a_readable_table(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"tracker": "tensorboard"}, ValueError, r"tracker must be one of \['local', 'wandb'\]; got 'tensorboard'"),
+        ({"tracker": "tensorbord"}, ValueError, "tracker must be one or several of local, csv, .*; got 'tensorbord'"),
+        ({"tracker": ["csv", 3]}, ValueError, r"tracker must be one or several of .*; got \['csv', 3\]"),
+        ({"tags": "a"}, ValueError, "tags must be a list of strings; got 'a'"),
         ({"mode": "shared"}, ValueError, r"mode must be one of \['offline', 'online'\]; got 'shared'"),
         ({"total_frames": 0}, ValueError, "total_frames must be at least 1; got 0"),
         ({"total_frames": 1e6}, TypeError, r"total_frames must be a whole number of frames; got 1000000\.0"),
@@ -478,7 +481,7 @@ for resume in (None, 20):
 assert "WANDB_MODE" not in os.environ, "the mode of one run must not become that of the process"
 
 import wandb
-from decouple.runs.tracking import default_tracker
+from decouple.runs.loggers import default_tracker
 wandb.teardown()  # it reads its variables once
 os.environ |= {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agent1", "WANDB_PROJECT": "swept", "WANDB_MODE": "offline"}
 with Tracker(sys.argv[2], config, total_frames=30, tracker=default_tracker(), mode="online", progress=False) as tracker:

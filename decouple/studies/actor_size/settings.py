@@ -30,6 +30,7 @@ from decouple.checks import (
 from decouple.networks.heads import DISTRIBUTIONS
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.settings import part, points_to_part, sets_own_fields
 
 __all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
@@ -41,7 +42,7 @@ FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
-    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+    *("run_dir", "restart", "show_progress", "keep_replay", "num_threads", *OF_THE_RECORD),
 }
 
 
@@ -90,8 +91,7 @@ class ControlSettings:
     keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
-    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # wandb's mode: offline or online
+    tracked: Tracking = part(Tracking)  # loggers beside the run's own files
     show_progress: bool = True  # show progress on stderr
 
     def __post_init__(self) -> None:

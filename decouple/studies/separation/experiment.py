@@ -39,7 +39,7 @@ from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.runs.settings import changed, flat
-from decouple.runs.tracking import Tracker, default_tracker
+from decouple.runs.tracking import Tracker
 from decouple.seeding import seed_globals
 from decouple.studies.separation.settings import (
     NOT_IDENTITY,
@@ -218,9 +218,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
             config.run_dir,
             flat(config),
             total_frames=config.learning.total_frames,
-            tracker=config.tracker or default_tracker(),
-            mode=config.mode,
-            group=f"{config.protocol}/{config.env}/{config.separation}",
+            **config.tracked.options(f"{config.protocol}/{config.env}/{config.separation}"),
             resume_frames=resume_frames,
             facts=describe(env, model),
             lock=lock,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.envs.procgen.levels import LOOKS
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.performance import Performance, choose_performance
 from decouple.runs.settings import FlatKeys, part, points_to_part, sets_own_fields
 
@@ -53,8 +54,7 @@ class ProcgenExperiment:
     evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it, without training
     run_dir: str = "runs/procgen"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
-    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # wandb's mode: offline or online
+    tracked: Tracking = part(Tracking)  # loggers beside the run's own files
     performance: str = "auto"  # auto, fastest or reference: the rule for settings of `computed` that are not given
     computed: Performance = part(Performance)  # device, precision, threads, compilation: how the run is computed
 
@@ -101,7 +101,7 @@ def procgen_experiment(**settings: Any) -> ProcgenExperiment:
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
+    *("unseen", "num_threads", "run_dir", "restart", "performance", *OF_THE_RECORD),
     *({*PERFORMANCE} - {"precision"}),
 }
 # Settings that may be given with `evaluate`; all others are the checkpoint's.
