@@ -64,7 +64,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Loggers", "Loggers.log", "Loggers.summarise", "Tracking.options"], "RECORD"),  # of a `Tracker`
     **dict.fromkeys(["require_packages", "tracker_names"], "CHECK"),
     **dict.fromkeys(["Film", "Film.picture", "Played"], "RECORD"),
-    **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings"], "WHOLE"),
+    **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings", "compare"], "WHOLE"),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),
@@ -699,6 +699,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Report": lambda: {"runs": "x"},
     "Representation": lambda: {"checkpoint": "x"},
     "Export": lambda: {"checkpoint": "x"},
+    "Compare": lambda: {"runs": ["x"]},
     "Watch": lambda: {"checkpoint": "x"},
     "SearchSettings": dict,
     "SizeReport": dict,

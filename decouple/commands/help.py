@@ -58,6 +58,7 @@ PARTS = {
     "report": (Part("", "studies/separation/report.py", "Report"),),
     "representation": (Part("", "studies/separation/representation.py", "Representation"),),
     "export": (Part("", "studies/export.py", "Export"),),
+    "compare": (Part("", "runs/comparison.py", "Compare"),),
     "watch": (Part("", "studies/watch.py", "Watch"),),
 }
 PAGES = {"procgen": {"env": "env"}}  # settings whose values are pages below configs/, which no sentence lists

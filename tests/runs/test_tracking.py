@@ -583,6 +583,35 @@ def test_curves_without_evaluation(tmp_path, monkeypatch):
     assert list(panels) == ["Losses"]
 
 
+def test_seeds_are_thin_lines_of_their_means_colour_and_only_the_mean_is_in_the_legend(tmp_path, monkeypatch):
+    names = ("loss/critic", "loss/actor")
+    with quiet(tmp_path) as tracker:
+        for frames in (10, 20):
+            tracker.log({f"{n}{seed}": 1.0 for n in names for seed in ("", "/seed0", "/seed1")}, frames)
+    panels, _ = drawn_panels(tmp_path, monkeypatch)
+    axes = panels["Losses"]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["loss/critic, mean and each seed", "loss/actor, mean and each seed"]
+    thick = [line for line in axes.lines if line.get_linewidth() > 1]
+    assert [line.get_color() for line in thick] == ["C0", "C1"]
+    assert sorted(line.get_color() for line in axes.lines if line.get_linewidth() < 1) == ["C0", "C0", "C1", "C1"]
+
+
+@pytest.mark.parametrize("values", [(1e-9, 1e6), (-1e-9, 1e6), (-1e6, 1e-7), (-1e5, 1e5), (-1e-3, -1e2)])
+def test_a_logarithmic_axis_has_few_ticks_and_returns_a_linear_one(tmp_path, monkeypatch, values):
+    with quiet(tmp_path) as tracker:
+        for frames in (10, 20):
+            row = {f"{kind}{index}": value for kind in ("loss/l", "train/return") for index, value in enumerate(values)}
+            tracker.log({name.replace("return0", "a_return").replace("return1", "return"): v for name, v in row.items()}
+                        | {"loss/small": 1e-9}, frames)  # fmt: skip
+    panels, _ = drawn_panels(tmp_path, monkeypatch)
+    ticks = panels["Losses"].get_yticks()
+    assert panels["Losses"].get_yscale() == "symlog" and 3 <= len(ticks) <= 10 and 0 in ticks
+    assert [(ticks < 0).any(), (ticks > 0).any()] == [values[0] < 0, True]  # each side that has values
+    assert not len(panels["Losses"].yaxis.get_minorticklocs())
+    assert panels["Episode return"].get_yscale() == "linear"
+
+
 def test_a_single_point_can_be_seen(tmp_path, monkeypatch):
     with quiet(tmp_path) as tracker:
         tracker.log({"loss/q": 1.0}, 10)
