@@ -14,6 +14,7 @@ from decouple.commands.settings import control_settings, register_algorithms
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings
+from decouple.studies.watch import Watch, watch
 
 __all__ = ["main"]
 
@@ -47,6 +48,9 @@ def command(config: Any) -> float:
         report = sweep_result(settings) or train_agents(settings)
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
+    if settings.video:
+        _, films = watch(Watch(checkpoint=settings.run_dir))
+        print("\n".join(map(str, films)))
     return -math.inf if report.get("failed") else report["final/return"]
 
 

@@ -23,7 +23,7 @@ from decouple.studies.actor_size.settings import ControlSettings
 __all__ = ["given_settings", "in_sweep", "run_folder", "sweep_result"]
 
 # Settings that no sweep varies: they enter no folder's name.
-NOT_VARIED = (*OF_THE_RECORD, "show_progress", "keep_replay", "restart")
+NOT_VARIED = (*OF_THE_RECORD, "video", "show_progress", "keep_replay", "restart")
 
 
 def given_settings() -> dict[str, str]:

@@ -26,7 +26,17 @@ from decouple.runs.metrics import read_metrics
 __all__ = ["Compare", "compare"]
 
 # Settings that tell no two curves apart.
-NOT_COMPARED = {"seed", "seeds", "run_dir", "restart", "show_progress", "keep_replay", "num_threads", *OF_THE_RECORD}
+NOT_COMPARED = {
+    "seed",
+    "seeds",
+    "run_dir",
+    "restart",
+    "show_progress",
+    "keep_replay",
+    "num_threads",
+    "video",
+    *OF_THE_RECORD,
+}
 Curve = tuple[np.ndarray, np.ndarray]  # frames and values, (T,) each
 
 

@@ -159,3 +159,14 @@ def test_the_command(tmp_path):
     assert says.startswith("returns, as far as played: -") and file.startswith("run/watch_seed0.gif: ")
     refused = WATCH.run(tmp_path, "checkpoint=nothing")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr and "nothing" in refused.stderr
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("pygame"), reason="draws Pendulum")
+def test_video_draws_the_agent_after_training(tmp_path):
+    few = [f"{name}={value}" for name, value in (OFF | QUIET).items()]
+    few = [argument.replace(" ", "").replace("False", "false") for argument in few]
+    ran = Script("control.py").run(tmp_path, "env=pendulum", "algorithm=td3", "video=true", "run_dir=run", *few)
+    assert ran.returncode == 0, ran.stderr
+    assert "run/watch_seed0.gif" in ran.stdout.splitlines() and (tmp_path / "run" / "watch_seed0.gif").exists()
+    with pytest.raises(ValueError, match="video must be false for env=toy; got True"):
+        CONTROL_ALGORITHMS["td3"](env="toy", video=True)

@@ -42,7 +42,7 @@ FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
-    *("run_dir", "restart", "show_progress", "keep_replay", "num_threads", *OF_THE_RECORD),
+    *("run_dir", "restart", "show_progress", "keep_replay", "video", "num_threads", *OF_THE_RECORD),
 }
 
 
@@ -88,6 +88,7 @@ class ControlSettings:
     update: str = "auto"  # code of the update: compiled, batched, torchrl (one agent), or auto: compiled, else batched
     evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
     final_episodes: int = 100  # episodes of each agent in the final evaluation
+    video: bool = False  # draw the first agent at play after training (docs/watch.md)
     keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
@@ -106,6 +107,9 @@ class ControlSettings:
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
+        check_setting(
+            "video", self.video, lambda v: not (v and self.env in ("toy", "unity")), f"false for env={self.env}"
+        )
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
         check_setting("distribution", self.distribution, one_of(*DISTRIBUTIONS))
         if self.distribution != "auto" and not isinstance(self.learning, OnPolicySettings):

@@ -51,6 +51,7 @@ class ProcgenExperiment:
     evaluate_episodes: int = 10  # episodes of an evaluation during training, on training and on test levels each
     final_episodes: int = 100  # episodes of the final evaluation, on training and on test levels each
     unseen: str | None = "layout"  # layout, frame or null: tells test levels unlike training ones, reported apart
+    video: bool = False  # draw the agent at play after training (docs/watch.md)
     evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it, without training
     run_dir: str = "runs/procgen"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
@@ -101,7 +102,7 @@ def procgen_experiment(**settings: Any) -> ProcgenExperiment:
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "restart", "performance", *OF_THE_RECORD),
+    *("unseen", "num_threads", "run_dir", "restart", "performance", "video", *OF_THE_RECORD),
     *({*PERFORMANCE} - {"precision"}),
 }
 # Settings that may be given with `evaluate`; all others are the checkpoint's.
