@@ -11,13 +11,12 @@ from pathlib import Path
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 try:
-    from decouple.commands.start import begin
-except ImportError as error:
-    import decouple
+    from torchrl_decouple import refuse_others
+except ImportError:
+    sys.exit("this package is not installed: pip install -e . in the clone")
 
-    sys.exit(
-        f"this is no experiment of the package in {decouple.__file__}, which has the same name ({error}); "
-        "pip uninstall decouple python-decouple, and install this one again: pip install -e ."
-    )
+refuse_others()
+
+from decouple.commands.start import begin  # noqa: E402
 
 begin(Path(sys.argv[0]).stem)

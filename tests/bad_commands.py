@@ -109,7 +109,7 @@ OF_TRAINING = [  # of control.py and smallest_actor.py
     ("update=other", "update"),
     ("update=torchrl seeds=2", "update"),
     ("keep_replay=maybe", "keep_replay"),
-    ("tracker=tensorboard", "tracker"),
+    ("tracker=tensorbord", "tracker"),
     ("mode=sometimes", "mode"),
     ("show_progress=seven", "show_progress"),
     ("max_grad_norm=-1", "max_grad_norm"),

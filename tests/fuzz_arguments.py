@@ -149,7 +149,8 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "target_entropy": lambda v: True,
     "spread": _not_negative,
     **dict.fromkeys(
-        ["seed", "index", "start_level", "extra_features", "slack", "initial", "depth", "resume_frames"], _whole(0)
+        ["seed", "first_seed", "index", "start_level", "extra_features", "slack", "initial", "depth", "resume_frames"],
+        _whole(0),
     ),
     **dict.fromkeys(["continuous", "worker_id", "num_levels", "learning_starts", "begins"], _whole(0)),
     "needed": lambda v: True,
@@ -187,7 +188,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("RunningRewardScaling", "clip"), ("is", "max_norm"), ("hopeless", "needed"), ("stopped_at", "needed")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
-    *("cells", "rules", "always", "leave_out", "make_envs"),
+    *("cells", "rules", "always", "leave_out", "make_envs", "tags"),
     *(
         "policy_keys",
         "value_keys",

@@ -25,6 +25,13 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     assert run(page.read_text(), page.name)[1] == ""
 
 
+def test_the_code_of_the_landing_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "index.md").read_text(), re.M | re.S):
+        exec(compile(code.replace("20_000", "300"), "docs/index.md", "exec"), names := {})
+    assert len(capsys.readouterr().out.split()) == 2 and names["model"].at == 1
+
+
 def test_an_example_that_is_wrong_is_seen():
     assert run("```python\n>>> 1 + 1\n2\n```\n", "right")[1] == ""
     assert "Expected:\n    3\nGot:\n    2" in run("```python\n>>> 1 + 1\n3\n```\n", "wrong")[1]

@@ -62,6 +62,11 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Games", "PullBack", "RolloutPhase", "Concatenate"], "PLAIN"),
     **dict.fromkeys(["Processes.train", "serve", "RayTasks", "UnityEnv", "waited_for"], "MACHINE"),
     **dict.fromkeys(["Estimate", "Profile", "SmallestActor", "Step", "layers_of", "Part"], "RECORD"),
+    **dict.fromkeys(["Loggers", "Loggers.log", "Loggers.summarise", "Tracking.options"], "RECORD"),  # of a `Tracker`
+    **dict.fromkeys(["require_packages", "tracker_names"], "CHECK"),
+    **dict.fromkeys(["Film", "Film.picture", "Played"], "RECORD"),
+    **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings", "compare"], "WHOLE"),
+    **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),
     **dict.fromkeys(["ExportReport", "ObservationScaling", "ActionSpace"], "RECORD"),
@@ -91,7 +96,9 @@ NAMES_LEFT_OUT = {
     "PlainEnv": "PLAIN",
     **dict.fromkeys(["clip_per_seed", "clip_grad_norm_per_seed_", "conjugate_gradient"], "PER_STEP"),
     **dict.fromkeys(["fisher_vector_product", "same_level_partners", "fuse"], "PER_STEP"),
-    **dict.fromkeys(["seed_metrics", "RunProgress.update", "shown", "autocast"], "PER_STEP"),
+    **dict.fromkeys(
+        ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
+    ),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
@@ -108,7 +115,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights", "seconds_per_iteration"], "RECORD"),
     **dict.fromkeys(
         ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
     ),
@@ -153,6 +160,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         [
             "control_settings",
+            "given_settings",
             "interrupted",
             "refuse_added",
             "register_algorithms",
@@ -665,6 +673,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "perceptron_layers": lambda: {"module": nn.Sequential(*blocks()), "part": "policy"},
     "train_on_policy": lambda: _train_on_policy(),
     "Captured": lambda: {"function": ignore, "device": None},
+    "Tracking": dict,
     "Performance": dict,
     "Performance.prepare": lambda: {"self": _performance(), "model": model()},
     "Performance.prepare_optimizer": lambda: {"self": _performance(), "optimizer": phase().optimizer},
@@ -721,6 +730,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Report": lambda: {"runs": "x"},
     "Representation": lambda: {"checkpoint": "x"},
     "Export": lambda: {"checkpoint": "x"},
+    "Compare": lambda: {"runs": ["x"]},
+    "Watch": lambda: {"checkpoint": "x"},
     "SearchSettings": dict,
     "TaskStudy": dict,
     "WorkerSettings": dict,

@@ -11,9 +11,10 @@ from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
 from decouple.commands.settings import control_settings, register_algorithms
-from decouple.commands.sweeps import run_folder, sweep_result
+from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings
+from decouple.studies.watch import Watch, watch
 
 __all__ = ["main", "register", "trained"]
 
@@ -43,12 +44,15 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
 
 def trained(config: Any) -> float:
     """Train; returns what a sweeper maximises: the mean final return over agents, or -inf where an agent has failed."""
-    settings = control_settings(config)
+    settings = control_settings(config, given_settings())
     settings.run_dir = run_folder(config)
     with says_what_goes_on(lambda: run_goes_on(settings.run_dir)):
         report = sweep_result(settings) or train_agents(settings)
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
+    if settings.video:
+        _, films = watch(Watch(checkpoint=settings.run_dir))
+        print("\n".join(map(str, films)))
     return -math.inf if report.get("failed") else report["final/return"]
 
 

@@ -42,7 +42,8 @@ LEARNING = (
     Part("on-policy algorithms", "on_policy/settings.py", "OnPolicySettings", without=("algorithm",)),
     Part("trpo", "on_policy/algorithms/trpo.py", "TRPOSettings"),
 )
-CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), *LEARNING)
+RECORD = Part("record", "runs/loggers.py", "Tracking")
+CONTROL = (Part("", f"{ROOM}/settings.py", "ControlSettings"), RECORD, *LEARNING)
 PARTS = {
     "control": CONTROL,
     "pixels": CONTROL,
@@ -60,12 +61,15 @@ PARTS = {
     "size_report": (Part("", f"{ROOM}/report.py", "SizeReport"),),
     "procgen": (
         Part("", "studies/separation/settings.py", "ProcgenExperiment"),
+        RECORD,
         Part("learning", "on_policy/settings.py", "OnPolicySettings", without=("precision", "micro_batch")),
         Part("how the run is computed", "runs/performance.py", "Performance", default="null"),
     ),
     "report": (Part("", "studies/separation/report.py", "Report"),),
     "representation": (Part("", "studies/separation/representation.py", "Representation"),),
     "export": (Part("", "studies/export.py", "Export"),),
+    "compare": (Part("", "runs/comparison.py", "Compare"),),
+    "watch": (Part("", "studies/watch.py", "Watch"),),
 }
 PAGES = {"procgen": {"env": "env"}}  # settings whose values are pages below configs/, which no sentence lists
 NOTES = {

@@ -9,18 +9,18 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.commands.running import run_command
 from decouple.commands.settings import refuse_added, schema
-from decouple.commands.sweeps import run_folder, sweep_result
+from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
+from decouple.studies.watch import Watch, watch
 
 __all__ = ["main"]
 
@@ -71,8 +71,7 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
 def command(config: Any) -> float:
     """Train or evaluate; returns what a sweeper maximises: the final mean return on test levels."""
     if config.evaluate:
-        overrides = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
-        experiment, report = evaluate_checkpoint(experiment_of(config), overrides)
+        experiment, report = evaluate_checkpoint(experiment_of(config), set(given_settings()))
         print(table(experiment, report))
         return report["final/test_return"]
     experiment = as_begun(config, run_folder(config))
@@ -83,6 +82,9 @@ def command(config: Any) -> float:
             report = train(run)
     print(table(experiment, report))
     print(f"the record is in {experiment.run_dir}")
+    if experiment.video:
+        _, films = watch(Watch(checkpoint=experiment.run_dir))
+        print("\n".join(map(str, films)))
     return report["final/test_return"]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from decouple.checks import check_setting
+from decouple.checks import check_setting, positive_whole
 from decouple.commands.task_names import register_task_names
+from decouple.runs.settings import flat
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
@@ -34,8 +37,13 @@ def refuse_added(kind: Any, given: Mapping[Any, Any], group: str = "") -> None:
         raise ValueError(f"{', '.join(added)} must not be added: {kind.__name__} has no such setting")
 
 
-def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
+def control_settings(config: Mapping[Any, Any], given: Collection[str] | None = None) -> ControlSettings:
     """The settings of a run on a control task, from what Hydra composed, or from plain values by their flat keys.
+
+    Args:
+        config: the composed settings.
+        given: names of those that the user has set; None: all. A published `learning_starts` that is not among them
+            gives way to a smaller `total_frames`, and a line on stderr says so.
 
     Raises:
         ValueError: no algorithm of this name, a setting that it does not have, or a value that is not allowed.
@@ -45,7 +53,24 @@ def control_settings(config: Mapping[Any, Any]) -> ControlSettings:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     known = f"one of {list(CONTROL_ALGORITHMS)}"
     check_setting("algorithm", plain.get("algorithm"), CONTROL_ALGORITHMS.__contains__, known)
-    return CONTROL_ALGORITHMS[plain["algorithm"]](**plain)
+    algorithm, published = CONTROL_ALGORITHMS[plain["algorithm"]], plain.get("learning_starts")
+    gives_way = given is not None and "learning_starts" not in given and positive_whole(plain.get("total_frames"))
+    if not gives_way or published is None or published < plain["total_frames"]:
+        return algorithm(**plain)
+    del plain["learning_starts"]
+    settings = algorithm(**plain)
+    own = flat(settings)
+    _say_once(
+        f"learning_starts is {own['learning_starts']:,} here: the default {published:,} would leave nothing to learn "
+        f"from of total_frames={own['total_frames']:,}"
+    )
+    return settings
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    """Print a line on stderr, once for all cells of a study."""
+    print(line, file=sys.stderr)
 
 
 def schema(kind: type) -> DictConfig:

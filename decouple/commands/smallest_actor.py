@@ -12,6 +12,7 @@ from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import says_what_goes_on
 from decouple.commands.running import run_command
 from decouple.commands.settings import control_settings, refuse_added, register_algorithms
+from decouple.commands.sweeps import given_settings
 from decouple.studies.actor_size.smallest_actor import (
     SearchSettings,
     actor_parameters,
@@ -35,7 +36,7 @@ def command(config: Any) -> None:
     given = plain.pop("search")
     check_setting("search", given, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
     refuse_added(SearchSettings, given, "search.")
-    options, settings = SearchSettings(**given), control_settings(plain)
+    options, settings = SearchSettings(**given), control_settings(plain, given_settings())
     if not options.train:
         print(write_table(settings.run_dir))
         return

@@ -13,16 +13,23 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from decouple.runs.files import read_yaml
+from decouple.runs.loggers import OF_THE_RECORD
 from decouple.runs.metrics import read_result
 from decouple.runs.settings import defaults_of, flat
 from decouple.studies.actor_size.algorithms import algorithm_of
 from decouple.studies.actor_size.cell import run_result
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["in_sweep", "run_folder", "sweep_result"]
+__all__ = ["given_settings", "in_sweep", "run_folder", "sweep_result"]
 
 # Settings that no sweep varies: they enter no folder's name.
-OF_THE_RECORD = ("tracker", "mode", "show_progress", "keep_replay", "restart")
+NOT_VARIED = (*OF_THE_RECORD, "video", "show_progress", "keep_replay", "restart")
+
+
+def given_settings() -> dict[str, str]:
+    """The command's settings as the user has set them, on the command line or through a sweep: name -> text."""
+    overrides = [text.lstrip("+~").partition("=") for text in HydraConfig.get().overrides.task]
+    return {name: text for name, _, text in overrides}
 
 
 def in_sweep() -> bool:
@@ -37,11 +44,11 @@ def run_folder(config: Any) -> str:
     job's own. A W&B agent's commands are jobs too. A `run_dir` given on the command line stays as it is, and so does
     one that names every setting.
     """
-    given = dict(text.lstrip("+~").partition("=")[::2] for text in HydraConfig.get().overrides.task)
+    given = given_settings()
     if "run_dir" in given or not (in_sweep() or os.environ.get("WANDB_SWEEP_ID")):
         return config.run_dir
     template: Any = OmegaConf.to_container(config, resolve=False)
-    said = {*re.findall(r"\$\{(\w+)\}", template["run_dir"]), *OF_THE_RECORD}
+    said = {*re.findall(r"\$\{(\w+)\}", template["run_dir"]), *NOT_VARIED}
     name = ",".join(f"{key}={value}" for key, value in sorted(given.items()) if key not in said)
     plain = re.sub(r"[^\w.,=+-]", "_", name)[:150]
     if plain != name:  # a path as a value, or too many settings for a folder's name

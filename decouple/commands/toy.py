@@ -41,7 +41,8 @@ def cell(study: ToyStudy, algorithm: str, pair: str) -> ControlSettings:
     if study.total_frames is not None:
         overrides.append(f"total_frames={study.total_frames}")
     with initialize_config_dir(str(CONFIGS / "control"), version_base="1.3"):
-        return control_settings(compose("control", [text.replace(" ", "") for text in overrides]))
+        given = [text.partition("=")[0] for text in overrides]
+        return control_settings(compose("control", [text.replace(" ", "") for text in overrides]), given)
 
 
 def run_cells(cells: dict[tuple[str, str], ControlSettings]) -> None:

@@ -9,6 +9,7 @@ alone with its seed; frames count the environment steps of one agent.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def train_off_policy(
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
     record: Callable[[], Mapping[str, str]] | None = None,
+    expect: Callable[[float], object] | None = None,
     failed: FailedSeeds | None = None,
 ) -> int:
     """Train until each agent has made `total_frames` steps, resuming from `checkpoint` where that file exists.
@@ -78,6 +80,7 @@ def train_off_policy(
         identity: settings stored in a checkpoint; only a run with the same ones may resume from it.
         on_checkpoint: called after each checkpoint.
         record: called before each checkpoint; it returns marks of the files beside it, as `Tracker.marks` does.
+        expect: called once, some seconds after the start, with an estimate of the seconds that training still takes.
         failed: record of the agents in which a reward, an observation, a loss or a parameter is not finite, for the
             same seeds. A failed agent has no metrics from then on, also after the run is resumed.
 
@@ -106,6 +109,7 @@ def train_off_policy(
         save()  # from here on the folder tells which run it belongs to
     run.begin()
     settings, before = learner.settings, run.frames
+    watch = _Watch(run) if expect else None
 
     def due(every: int) -> bool:
         return run.frames >= settings.total_frames or run.frames // every > before // every
@@ -113,6 +117,9 @@ def train_off_policy(
     while run.frames < settings.total_frames:
         before = run.frames
         run.step()
+        if expect and watch and (seconds := watch.seconds_left()) is not None:
+            expect(seconds)
+            watch = None
         if due(settings.log_every):
             metrics = run.metrics()
             if evaluate and due(settings.evaluate_every):
@@ -123,6 +130,50 @@ def train_off_policy(
             if checkpoint and on_checkpoint:
                 on_checkpoint()
     return run.frames
+
+
+class _Watch:
+    """Watches how long a run takes, for one estimate: by its first updates, or if there are none yet, by a few."""
+
+    UPDATES_S, UNTIL_S = 1.5, 4.0  # seconds of updates that suffice; seconds without any, after which a few are made
+
+    def __init__(self, run: _Run):
+        self.run, self.began = run, (time.perf_counter(), run.frames)
+        self.learning: tuple[float, int] | None = None  # time and frames at the end of the first step with updates
+
+    def seconds_left(self) -> float | None:
+        """The seconds that training still takes; None while they are not known. Called after each step."""
+        run, now, settings = self.run, time.perf_counter(), self.run.learner.settings
+        if run.frames > settings.learning_starts:
+            if self.learning is None:
+                self.learning = now, run.frames
+            since, first = self.learning
+            if run.frames == first or now - since < self.UPDATES_S:
+                return None
+            return (settings.total_frames - run.frames) * (now - since) / (run.frames - first)
+        since, first = self.began
+        if now - since < self.UNTIL_S:
+            return None
+        steps = (settings.total_frames - run.frames) * (now - since) / (run.frames - first)
+        updates = (settings.total_frames - settings.learning_starts) // settings.train_every * settings.updates
+        return steps + updates * self._seconds_per_update()
+
+    def _seconds_per_update(self) -> float:
+        """Seconds of an update, by a few on what the replay holds; learner and random numbers are as before."""
+        learner, replay, noise = self.run.learner, self.run.replay, SeedNoise(self.run.seeds)
+        state = copy.deepcopy(learner.state_dict())
+
+        def update() -> None:
+            learner.learn(replay, noise.integers(len(replay), learner.settings.batch_size), noise)
+
+        update()  # not timed: kernels may have to be compiled
+        start, times = time.perf_counter(), 0
+        while times < 20 and time.perf_counter() - start < 0.3:
+            update()
+            times += 1
+        each = (time.perf_counter() - start) / times
+        learner.load_state_dict(state)
+        return each
 
 
 def _check_env(env: EnvBase, learner: TrainedAgents, seeds: Sequence[int]) -> None:

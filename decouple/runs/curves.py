@@ -6,7 +6,7 @@ import fnmatch
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,17 +30,22 @@ class _Panel(NamedTuple):
     title: str
     unit: str
     patterns: tuple[str, ...]
+    wide: bool = False  # a logarithmic axis where the metrics differ much in size
 
 
 _PANELS = (
-    _Panel("Episode return", "return per episode", ("train/*return", "eval/*return")),
-    _Panel("Losses", "loss", ("loss/*",)),
+    _Panel(
+        "Episode return",
+        "return per episode",
+        ("train/*return", "eval/*return", "train/*return/seed*", "eval/*return/seed*"),
+    ),
+    _Panel("Losses", "loss", ("loss/*",), wide=True),
     _Panel("Entropy of the policy", "entropy (nats)", ("*entropy",)),
     _Panel("Clip fraction", "share of samples", ("*clip_fraction",)),
     _Panel("Explained variance of the value", "share of variance", ("*explained_variance",)),
-    _Panel("Gradient norms", "L2 norm", ("grad_norm/*",)),
+    _Panel("Gradient norms", "L2 norm", ("grad_norm/*",), wide=True),
     _Panel("Gradients at the cut: direction", "cosine", ("cut/*cos*",)),
-    _Panel("Gradients at the cut", "L2 norm", ("cut/*",)),
+    _Panel("Gradients at the cut", "L2 norm", ("cut/*",), wide=True),
     _Panel("Speed", "environment frames / s", ("time/frames_per_second",)),
 )
 _LABELS = {
@@ -96,7 +101,8 @@ def _figure(title: str, panels: Mapping[_Panel, Mapping[str, _Points]]) -> Figur
 
     columns = min(3, max(1, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
-    legend_lines = max([math.ceil(len(series) / 2) for series in panels.values()], default=1)
+    named = [sum(_mean_of(name, series) is None for name in series) for series in panels.values()]
+    legend_lines = max([math.ceil(number / 2) for number in named], default=1)
     # Sizes are in inches. matplotlib's automatic layouts draw everything twice, which takes twice as long.
     width, height, across, down = 4.0, 2.5, 0.95, 1.05 + 0.2 * legend_lines
     size = (columns * (width + across) + 0.2, rows * (height + down) + 0.3)
@@ -117,23 +123,36 @@ def _figure(title: str, panels: Mapping[_Panel, Mapping[str, _Points]]) -> Figur
 
 
 def _draw(axes: Axes, panel: _Panel, series: Mapping[str, _Points]) -> None:
-    """Draw the curves of one panel. The legend is below the axes, where it hides no curve."""
+    """Draw the curves of one panel. The legend is below the axes, where it hides no curve.
+
+    A mean over seeds is a thick line, and each seed a thin one of its colour.
+    """
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    magnitudes = []
+    magnitudes, values_of_all = [], []
+    colours = {
+        name: f"C{place}" for place, name in enumerate(name for name in series if _mean_of(name, series) is None)
+    }
     for name, points in series.items():
         frames = [frames for frames, _ in points]
         values = [value if abs(value) < 1e100 else math.nan for _, value in points]  # an axis cannot show larger ones
         finite = [abs(value) for value in values if not math.isnan(value)]
-        label = _LABELS.get(name, name)
+        values_of_all += values
+        mean = _mean_of(name, series)
+        if mean is not None:
+            axes.plot(frames, values, color=colours[mean], linewidth=0.6, alpha=0.45, zorder=1)
+            continue
+        seeds = any(_mean_of(other, series) == name for other in series)
+        label = _LABELS.get(name, name) + (", mean and each seed" if seeds else "")
         if len(finite) < len(values):
             label += f" ({len(values) - len(finite)} nan or inf)"
         magnitudes += [sorted(finite)[len(finite) // 2]] if any(finite) else []
         marker = "o" if len(finite) <= _MARKERS_UP_TO else None
         thickness = 0.7 if len(finite) > 400 else 1.6  # thin noisy curves, so that those with few points stay visible
-        axes.plot(frames, values, label=label, linewidth=thickness, marker=marker, markersize=3.5)
-    if len(magnitudes) > 1 and max(magnitudes) > 50 * min(magnitudes) > 0:
-        axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(min(magnitudes))))
+        style = {"marker": marker, "markersize": 3.5, "color": colours[name]}
+        axes.plot(frames, values, label=label, linewidth=thickness, **style)
+    if panel.wide and len(magnitudes) > 1 and max(magnitudes) > 50 * min(magnitudes) > 0:
+        _logarithmic(axes, math.floor(math.log10(min(magnitudes))), values_of_all)
     axes.set_title(panel.title, y=1)  # without a place matplotlib measures all labels for one, a third of the time
     axes.set_xlabel("environment frames")
     axes.set_ylabel(panel.unit)
@@ -141,3 +160,23 @@ def _draw(axes: Axes, panel: _Panel, series: Mapping[str, _Points]) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize="small", frameon=False)
+
+
+def _mean_of(name: str, series: Mapping[str, _Points]) -> str | None:
+    """The metric over all seeds that a seed's is part of, `loss/critic` for `loss/critic/seed3`; None for others."""
+    mean, _, seed = name.rpartition("/seed")
+    return mean if seed.isdigit() and mean in series else None
+
+
+def _logarithmic(axes: Axes, least: int, values: Sequence[float]) -> None:
+    """Make the axis of values logarithmic in both directions from 10^least on, with few enough ticks to be read."""
+    from matplotlib.ticker import NullLocator
+
+    axes.set_yscale("symlog", linthresh=10.0**least)
+    finite = [value for value in values if not math.isnan(value)]
+    ends = {sign: max((sign * value for value in finite), default=0.0) for sign in (1, -1)}
+    decades = {sign: math.ceil(math.log10(end)) - least if end > 10.0**least else 0 for sign, end in ends.items()}
+    every = max(1, math.ceil(sum(decades.values()) / 6))
+    exponents = {sign: range(least, least + number + 1, every) for sign, number in decades.items() if ends[sign] > 0}
+    axes.set_yticks(sorted([0.0, *(sign * 10.0**power for sign, powers in exponents.items() for power in powers)]))
+    axes.yaxis.set_minor_locator(NullLocator())

@@ -22,10 +22,18 @@ LINE_EVERY_S = 10.0  # seconds between lines where stderr is not a terminal
 class RunProgress:
     """Frames done, frames per second and time left: a bar in a terminal, lines in a log file."""
 
-    @checked(total=at_least(1), initial=at_least(0))
-    def __init__(self, total: int, initial: int) -> None:
-        self._stream, self._total, self._initial, self._done = sys.stderr, total, initial, initial
+    @checked(total=at_least(1), initial=at_least(0), quick=at_least(0))
+    def __init__(self, total: int, initial: int, quick: int = 0) -> None:
+        """Progress of a run.
+
+        Args:
+            total: frames of the whole run.
+            initial: frames done before, from which the run goes on.
+            quick: frames at the run's start that say nothing of the others' speed, as those before the first update.
+        """
+        self._stream, self._total, self._initial, self._done, self._quick = sys.stderr, total, initial, initial, quick
         self._started, self._last_line, self._returns = time.monotonic(), -math.inf, {}
+        self._seconds_each: float | None = None  # seconds of a frame, as `expect` was told
         self._bar = None
         if self._stream.isatty():
             self._bar = tqdm(
@@ -47,9 +55,21 @@ class RunProgress:
             self._bar.set_postfix(self._returns, refresh=False)
             self._bar.update(frames - self._done)
         self._done = frames
+        if self._initial < frames <= self._quick:  # the rate is of the frames from here on
+            self._initial, self._started = frames, now
         if self._bar is None and (now - self._last_line >= LINE_EVERY_S or frames >= self._total):
             self._last_line = now
             print(self._line(now), file=self._stream, flush=True)
+
+    def expect(self, seconds: float) -> None:
+        """Show an estimate of the seconds that the frames left will take; it stands until their rate is known."""
+        left = self._total - self._done
+        self._seconds_each = seconds / max(left, 1)
+        text = f"about {tqdm.format_interval(seconds)} for {left:,} frames, without evaluations"
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.write(text, file=self._stream)
 
     def close(self) -> None:
         """Close the bar at its present count."""
@@ -59,12 +79,10 @@ class RunProgress:
     def _line(self, now: float) -> str:
         """`163,840 / 25,000,000 frames (0.7 %), 1,234 frames/s, 5:35:28 left, train 3.2, test 2.1`."""
         rate = (self._done - self._initial) / max(now - self._started, 1e-9)
-        left = tqdm.format_interval(max(self._total - self._done, 0) / rate) if rate > 0 else "?"
-        parts = [
-            f"{self._done:,} / {self._total:,} frames ({100 * self._done / self._total:.1f} %)",
-            f"{rate:,.0f} frames/s",
-            f"{left} left",
-        ]
+        each = 1 / rate if rate > 0 else self._seconds_each
+        parts = [f"{self._done:,} / {self._total:,} frames ({100 * self._done / self._total:.1f} %)"]
+        parts += [f"{rate:,.0f} frames/s"] if rate > 0 else []
+        parts += [f"{tqdm.format_interval(max(self._total - self._done, 0) * each)} left"] if each is not None else []
         return ", ".join([*parts, *(f"{label} {value}" for label, value in self._returns.items())])
 
 

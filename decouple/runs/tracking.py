@@ -1,4 +1,4 @@
-"""Tracking of a run: metrics go into files in its folder, to Weights & Biases if asked for, and to a progress bar.
+"""Tracking of a run: metrics go into files in its folder, to other loggers if asked for, and to a progress bar.
 
     with Tracker("runs/one", settings, total_frames=25_000_000) as tracker:
         tracker.log({"train/episode_return": 3.5, "loss/policy": 0.01}, frames=16_384)
@@ -27,7 +27,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import yaml
 
@@ -35,21 +35,14 @@ from decouple.checks import INT32_MAX, TEXTS_BY_NAME, check_setting, check_switc
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import json_bytes, read_json, replace_file
 from decouple.runs.locks import FileLock, lock_folder
+from decouple.runs.loggers import Loggers, require_packages, tracker_names
 from decouple.runs.metrics import MetricsTable, check_run_files
 from decouple.runs.progress import RunProgress
 from decouple.version import VERSION
 
-if TYPE_CHECKING:
-    from torchrl.record.loggers.wandb import WandbLogger
-
-__all__ = ["Tracker", "default_tracker"]
+__all__ = ["Tracker"]
 
 _PACKAGES = ("torch", "torchrl", "tensordict", "numpy")
-
-
-def default_tracker() -> Literal["local", "wandb"]:
-    """The tracker for this process: "wandb" if a W&B sweep agent started it (WANDB_SWEEP_ID is set), else "local"."""
-    return "wandb" if os.environ.get("WANDB_SWEEP_ID") else "local"
 
 
 class Tracker:
@@ -59,11 +52,14 @@ class Tracker:
         run_dir: the run's own folder, made where it is missing.
         config: the resolved settings: numbers, strings, booleans, None and lists and mappings of them.
         total_frames: environment frames of the whole run.
-        tracker: "local" for files alone, "wandb" for files and Weights & Biases.
+        tracker: "local" for files alone; beside them "csv", "tensorboard", "wandb" or "mlflow" for TorchRL's loggers
+            (`decouple.runs.loggers`), or several names in a list.
         mode: W&B's mode: "offline" writes under `run_dir` (`wandb sync` uploads it later), "online" needs an account.
             Under a sweep agent W&B's environment variables replace mode, project and run.
-        project, group, name: W&B's project, group and name of the run; default name: that of the folder.
+        project, entity, group, tags, notes, name: the run's place and name in W&B; in MLflow the project is the
+            experiment, and there is no entity. Default name: that of the folder.
         progress: show progress on stderr: a bar in a terminal, else a line at most every 10 s.
+        quick_frames: frames at the run's start that say nothing of the others' speed, for the time left; 0 if none.
         resume_frames: None for a new run; else the frames of the checkpoint from which the run resumes. Rows with more
             frames are dropped. 0 starts over in the same folder. Log before you save a checkpoint, so that the row of
             its frames is there.
@@ -76,7 +72,7 @@ class Tracker:
         FileExistsError: a new run in a folder that holds one.
         FileNotFoundError: a run to resume in a folder that holds none.
         FolderInUseError: another process works in the folder.
-        ImportError: "wandb" without the package.
+        ImportError: a logger without its package; the message has the command that installs it.
     """
 
     def __init__(
@@ -85,22 +81,30 @@ class Tracker:
         config: Mapping[str, Any],
         *,
         total_frames: int,
-        tracker: Literal["local", "wandb"] = "local",
+        tracker: str | Sequence[str] = "local",
         mode: Literal["offline", "online"] = "offline",
         project: str = "decouple",
+        entity: str | None = None,
         group: str | None = None,
+        tags: Sequence[str] = (),
+        notes: str | None = None,
         name: str | None = None,
         progress: bool = True,
+        quick_frames: int = 0,
         resume_frames: int | None = None,
         facts: Mapping[str, str] | None = None,
         lock: FileLock | None = None,
     ) -> None:
-        _check_choice("tracker", tracker, ("local", "wandb"))
+        names = tracker_names(tracker)
         _check_choice("mode", mode, ("offline", "online"))
         _check_count("total_frames", total_frames, at_least=1)
+        _check_count("quick_frames", quick_frames, at_least=0)
         _check_mappings(config, facts)
-        for label, text in (("project", project), ("group", group), ("name", name)):
+        about = {"project": project, "entity": entity, "group": group, "notes": notes, "name": name}
+        for label, text in about.items():
             check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
+        strings = isinstance(tags, list | tuple) and all(isinstance(tag, str) for tag in tags)
+        check_setting("tags", tags, lambda _: strings, "a list of strings")
         check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
         check_setting("project", project, lambda v: isinstance(v, str), "a string")
@@ -115,29 +119,29 @@ class Tracker:
         _check_resume(resume_frames, self.run_dir)
         if resume_frames is not None:
             check_run_files(self.run_dir)
-        run = None
-        if tracker == "wandb":
-            _require_wandb()
-            run = {"project": project, "group": group, "name": name or self.run_dir.resolve().name, "mode": mode}
+        require_packages(names)
+        about |= {"tags": tags, "mode": mode, "name": name or self.run_dir.resolve().name}
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.run_dir) if lock is None else None  # the tracker frees only its own lock
-        self._wandb: WandbLogger | None = None
         try:
-            self._begin(plain_config, resume_frames, dict(facts or {}), run)
+            self._begin(plain_config, resume_frames, dict(facts or {}), names, about)
         except BaseException:
             self._let_go()
             raise
-        self._progress = RunProgress(total_frames, self._frames) if progress else None
+        self._progress = RunProgress(total_frames, self._frames, quick_frames) if progress else None
 
-    def _begin(self, config: Any, resume_frames: int | None, facts: dict[str, str], run: dict[str, Any] | None) -> None:
-        """Open the table, write the record and begin or resume the W&B run (`run` None: no W&B)."""
+    def _begin(
+        self, config: Any, resume_frames: int | None, facts: dict[str, str], names: list[str], about: dict[str, Any]
+    ) -> None:
+        """Open the table, write the record, and begin or resume the other loggers' runs."""
         _check_resume(resume_frames, self.run_dir)  # again, now that no other process works in the folder
         self._table = MetricsTable(self.run_dir / "metrics.csv", resume_frames)
         try:
             record = self._write_record(config, resume_frames, facts)
-            if run is not None:
-                self._wandb = _wandb_logger(self.run_dir, config, run, record["wandb_id"])
-                record["wandb_id"] = self._wandb.experiment.id
+            ids = {name: record.get(name) for name in ("wandb_id", "mlflow_id")}
+            self._loggers = Loggers(names, self.run_dir, config, resume_frames=resume_frames, ids=ids, **about)
+            if self._loggers.ids:
+                record |= self._loggers.ids
                 replace_file(self.run_dir / "record.json", json_bytes(record))
         except BaseException:
             self._table.close()
@@ -162,10 +166,14 @@ class Tracker:
         row = {_metric_name(key): _metric_value(key, value) for key, value in metrics.items()}
         self._table.append(int(frames), row)
         self._frames = int(frames)
-        if self._wandb is not None:
-            self._wandb.log_metrics(dict(row), step=self._frames, override_global_step=True)
+        self._loggers.log(row, self._frames)
         if self._progress is not None:
             self._progress.update(self._frames, row)
+
+    def expect(self, seconds: float) -> None:
+        """Show an estimate of the seconds that the frames left will take, where progress is shown."""
+        if self._progress is not None:
+            self._progress.expect(seconds)
 
     def marks(self) -> dict[str, str]:
         """Checksums of the run's files for a checkpoint, by which `frames_to_resume` checks them."""
@@ -184,7 +192,7 @@ class Tracker:
         return path
 
     def summarise(self, result: Mapping[str, float | None], *, failed: Mapping[str, str] | None = None) -> None:
-        """Write the run's final results: `result.json`, with the frames so far, and the W&B run's summary.
+        """Write the run's final results: `result.json`, with the frames so far, and in the other loggers.
 
         Args:
             result: name -> number; None and numbers that are not finite are written as null.
@@ -200,14 +208,13 @@ class Tracker:
         if failed:
             row["failed"] = dict(failed)
         replace_file(self.run_dir / "result.json", json_bytes({"frames": self._frames, **row}))
-        if self._wandb is not None:
-            self._wandb.experiment.summary.update(row)
+        self._loggers.summarise(row, self._frames)
 
     def close(self, *, failed: bool = False, draw: bool = True) -> None:
-        """Draw the curves a last time and end the bar and the W&B run; a second call does nothing.
+        """Draw the curves a last time and end the bar and the loggers' runs; a second call does nothing.
 
         Args:
-            failed: mark the W&B run as failed.
+            failed: mark the run of W&B and MLflow as failed.
             draw: draw the curves. An interrupted `with` does not, so as to end soon; the resumed run will.
         """
         if self._closed:
@@ -221,8 +228,7 @@ class Tracker:
                 plot_curves(self.run_dir)
         finally:
             self._let_go()
-            if self._wandb is not None:
-                self._wandb.experiment.finish(exit_code=int(failed))
+            self._loggers.close(failed=failed)
 
     def _let_go(self) -> None:
         if self._lock is not None:
@@ -349,32 +355,3 @@ def _git(checkout: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-# ----------------------------------------------------------------------------------------------------- Weights & Biases
-
-
-def _require_wandb() -> None:
-    try:
-        import wandb  # noqa: F401
-    except ImportError as error:
-        raise ImportError("tracker='wandb' needs the package wandb: pip install 'torchrl-decouple[sweeps]'") from error
-
-
-def _wandb_logger(run_dir: Path, config: Any, run: dict[str, Any], run_id: str | None) -> WandbLogger:
-    """TorchRL's logger for a new W&B run, or for the one with `run_id`."""
-    from torchrl.record.loggers.wandb import WandbLogger
-
-    if default_tracker() == "wandb":  # the agent's variables name the project, the run and the mode
-        run, run_id = {**run, "project": None, "mode": None}, None
-    return WandbLogger(
-        exp_name=run["name"],
-        save_dir=str(run_dir),
-        id=run_id,
-        project=run["project"],
-        log_env_packages=False,  # would log every installed package with its local path; record.json has the versions
-        mode=run["mode"],  # not `offline=`, which would leave WANDB_MODE set for the rest of the process
-        group=run["group"],
-        config=config,
-        allow_val_change=True,
-    )

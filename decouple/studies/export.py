@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 
-__all__ = ["Export", "Source", "export"]
+__all__ = ["Export", "Source", "export", "read_source"]
 
 
 @dataclass
@@ -126,15 +127,28 @@ def record(env: EnvBase, actor: PlainActor, count: int) -> Tensor:
     return played["observation"].flatten(0, env.batch_dims)[:count]
 
 
-def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
-    """Write the file and check it; returns the agent exported, the report, and the rows of its latency."""
-    path, state = run_checkpoint(str(config.checkpoint))
+def read_source(checkpoint: str, seed: int | None) -> tuple[Path, dict[str, Any], Source]:
+    """The path and the content of a checkpoint, and one of its agents.
+
+    Args:
+        checkpoint: a run's folder, or its checkpoint.
+        seed: the agent's seed; None: the first.
+
+    Raises:
+        ValueError: a checkpoint of another kind, or a seed that the run has not.
+    """
+    path, state = run_checkpoint(checkpoint)
     settings = state.get("settings", {})
     kinds = {"actor": from_control, "protocol": from_procgen}  # keyed by a setting that only this kind of run has
     read = next((read for setting, read in kinds.items() if setting in settings), None)
     if read is None:
         raise ValueError(f"checkpoint must be of a run of experiments/control.py or procgen.py; got {path}")
-    source = read(state, config.seed)
+    return path, state, read(state, seed)
+
+
+def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
+    """Write the file and check it; returns the agent exported, the report, and the rows of its latency."""
+    path, _, source = read_source(str(config.checkpoint), config.seed)
     options: dict[str, Any] = {"sample": config.sample, "observation_scaling": source.scaling}
     player = PlainActor(source.model, observation_scaling=source.scaling)
     report = export_actor(

@@ -19,11 +19,12 @@ from typing import Any
 import commands
 import numpy as np
 import pytest
-from commands import ROOT, WITHOUT_CURVES, Script, assert_same, checkpoint_of, rows, without_clock
+from commands import ROOT, WITHOUT_CURVES, Script, assert_same, checkpoint_of, composing, rows, without_clock
 from damage import damage
 from hydra.errors import ConfigCompositionException
 
 from decouple.commands.control import table
+from decouple.commands.settings import control_settings
 from decouple.commands.toy import run_cells
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.settings import changed
@@ -127,6 +128,23 @@ def test_a_run_imports_no_package_that_it_does_not_use_and_leaves_imports_uncoll
     }
     assert not unused & {name.partition(".")[0] for name in modules} and "torchrl" in modules
     assert enabled == "True" and int(frozen) > 100_000
+
+
+def test_a_published_start_of_learning_gives_way_to_a_short_run_and_a_given_one_is_refused(tmp_path, capsys):
+    with composing("control") as configuration:
+        short = configuration("env=toy", "algorithm=ddpg", "total_frames=1000")  # the page has 1,000
+        for _ in range(2):  # cells of a study say it once
+            settings = control_settings(short, given={"env", "algorithm", "total_frames"})
+            assert settings.learning.learning_starts == 100
+        says = "learning_starts is 100 here: the default 1,000 would leave nothing to learn from of total_frames=1,000"
+        assert capsys.readouterr().err == says + "\n"
+        long = configuration("env=toy", "algorithm=ddpg", "total_frames=1001")
+        assert control_settings(long, given={"total_frames"}).learning.learning_starts == 1000
+    refused = CONTROL.run(tmp_path, "env=toy", "algorithm=ddpg", "total_frames=1000", "learning_starts=1000")
+    assert refused.returncode == 1 and "learning_starts must be a whole number in [0, 1000)" in refused.stderr
+    few = ("log_every=50", "evaluate_every=50", "checkpoint_every=50", "evaluate_episodes=1", "final_episodes=1")
+    ran = CONTROL.run(tmp_path, "env=toy", "algorithm=ddpg", "total_frames=50", *few, before=WITHOUT_CURVES)
+    assert ran.returncode == 0 and "learning_starts is 5 here" in ran.stderr
 
 
 def test_a_run_that_diverges_ends_with_one_line_and_no_return(tmp_path):
@@ -286,8 +304,6 @@ def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
     assert folders == {"seeds1"}  # six seeds would be trained anew, beside it
     agents = load_agents(tmp_path / "toy" / "ddpg" / "linear-16x16" / "seeds1")
     assert len(agents) == 1 and sum(p.numel() for p in agents[0].module["policy_head"].parameters()) == 2
-    refused = TOY.run(tmp_path, "algorithms=[ddpg]", "total_frames=1000", f"run_dir={tmp_path / 'toy'}", "seeds=1")
-    assert refused.returncode == 1 and "learning_starts must be a whole number in [0, 1000)" in refused.stderr
 
 
 def test_a_cell_of_the_toy_study_that_cannot_go_on_is_begun_anew_where_asked(tmp_path):

@@ -21,6 +21,8 @@ from decouple.envs.toy import goal_tracking_env
 from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
+from decouple.off_policy import training
+from decouple.off_policy.compiled_learner import CompiledLearner
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.off_policy.stepping import games_of
@@ -320,3 +322,22 @@ def test_a_transformed_environment_is_stepped_with_its_transforms():
     action = torch.full((1, 1, 1), 0.5)
     torch.testing.assert_close(games.step(action)["reward"], plain.step(action)["reward"] + 5)
     assert torch.equal(games.observation, plain.observation)
+
+
+@pytest.mark.parametrize("make", [Learner, CompiledLearner])
+@pytest.mark.parametrize("kind", [SACSettings, TD3Settings, DDPGSettings])
+@pytest.mark.parametrize("begins", [20, 100])
+def test_an_estimate_of_the_time_changes_nothing(make, kind, begins, monkeypatch):
+    """Also where it needs updates on a learner that is put back as it was, since the first are far off."""
+    monkeypatch.setattr(training._Watch, "UPDATES_S", 0.0)
+    monkeypatch.setattr(training._Watch, "UNTIL_S", 0.0 if begins == 100 else 100.0)
+    settings, seeds = kind(**TINY | {"learning_starts": begins}), [3, 7]
+    found, told = [], []
+    for expect in (None, told.append):
+        env = goal_tracking_env(seeds, 1, episode_steps=30)
+        learner = make([model(seed, env, settings) for seed in seeds], settings)
+        options = {"expect": expect, "log": lambda *_: None}
+        train_off_policy(env, learner, seeds=seeds, **options)
+        found.append(learner.state_dict())
+    assert_same(*found)
+    assert len(told) == 1 and 0 < told[0] < 60

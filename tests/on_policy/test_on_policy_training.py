@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import assert_same
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,6 +31,7 @@ from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds, NotFiniteError
+from decouple.runs.performance import Performance
 
 # Raw rewards at a clip of 0.2, on purpose: the clipped loss is what these tests work out.
 pytestmark = pytest.mark.filterwarnings("ignore:clip_value clips most of a rollout's values")
@@ -979,3 +981,22 @@ def test_a_rollout_of_one_frame_is_refused():
     env = TransformedEnv(Corridor(lengths=(3,)), Compose(RewardSum(), StepCounter()))
     with pytest.raises(ValueError, match=r"rollout_steps must be at least 2 with one environment: .*; got 1"):
         train(model, ppo_phases(model, settings), settings, env)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_estimate_of_the_time_changes_nothing(algorithm):
+    found, told, settings = [], [], make_settings(total_frames=4 * N * T, rollout_steps=T)
+    for expect in (None, told.append):
+        torch.manual_seed(0)
+        model = make_model()
+        phases = ALGORITHMS[algorithm](model, settings)
+        rows = train(model, phases, settings, expect=expect, performance=Performance(collector="preallocated"))
+        kept = {name: value for name, value in rows[-1].items() if not name.startswith("time/")}
+        found.append([kept, model.state_dict(), [phase.state_dict() for phase in phases]])
+    assert_same(*found)
+    assert len(told) == 1 and 0 < told[0] < 60
+    told.clear()
+    train(
+        make_model(), ALGORITHMS[algorithm](make_model(), settings), settings, expect=told.append
+    )  # TorchRL's collector
+    assert not told

@@ -28,8 +28,9 @@ import decouple.runs.tracking
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import replace_file
 from decouple.runs.locks import FolderInUseError, lock_folder
+from decouple.runs.loggers import default_tracker
 from decouple.runs.metrics import read_metrics, rows_up_to, table_sum
-from decouple.runs.tracking import Tracker, default_tracker
+from decouple.runs.tracking import Tracker
 
 CONFIG = {"separation": "late", "optimizer": {"lr": 5e-4, "betas": (0.9, 0.999)}, "game": None}
 
@@ -297,7 +298,9 @@ def test_sigkill_at_any_moment_leaves_a_readable_table(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"tracker": "tensorboard"}, ValueError, r"tracker must be one of \['local', 'wandb'\]; got 'tensorboard'"),
+        ({"tracker": "tensorbord"}, ValueError, "tracker must be one or several of local, csv, .*; got 'tensorbord'"),
+        ({"tracker": ["csv", 3]}, ValueError, r"tracker must be one or several of .*; got \['csv', 3\]"),
+        ({"tags": "a"}, ValueError, "tags must be a list of strings; got 'a'"),
         ({"mode": "shared"}, ValueError, r"mode must be one of \['offline', 'online'\]; got 'shared'"),
         ({"total_frames": 0}, ValueError, "total_frames must be at least 1; got 0"),
         ({"total_frames": 1e6}, TypeError, r"total_frames must be a whole number of frames; got 1000000\.0"),
@@ -478,7 +481,7 @@ for resume in (None, 20):
 assert "WANDB_MODE" not in os.environ, "the mode of one run must not become that of the process"
 
 import wandb
-from decouple.runs.tracking import default_tracker
+from decouple.runs.loggers import default_tracker
 wandb.teardown()  # it reads its variables once
 os.environ |= {"WANDB_SWEEP_ID": "sweep1", "WANDB_RUN_ID": "agent1", "WANDB_PROJECT": "swept", "WANDB_MODE": "offline"}
 with Tracker(sys.argv[2], config, total_frames=30, tracker=default_tracker(), mode="online", progress=False) as tracker:
@@ -580,6 +583,35 @@ def test_curves_without_evaluation(tmp_path, monkeypatch):
     assert list(panels) == ["Losses"]
 
 
+def test_seeds_are_thin_lines_of_their_means_colour_and_only_the_mean_is_in_the_legend(tmp_path, monkeypatch):
+    names = ("loss/critic", "loss/actor")
+    with quiet(tmp_path) as tracker:
+        for frames in (10, 20):
+            tracker.log({f"{n}{seed}": 1.0 for n in names for seed in ("", "/seed0", "/seed1")}, frames)
+    panels, _ = drawn_panels(tmp_path, monkeypatch)
+    axes = panels["Losses"]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["loss/critic, mean and each seed", "loss/actor, mean and each seed"]
+    thick = [line for line in axes.lines if line.get_linewidth() > 1]
+    assert [line.get_color() for line in thick] == ["C0", "C1"]
+    assert sorted(line.get_color() for line in axes.lines if line.get_linewidth() < 1) == ["C0", "C0", "C1", "C1"]
+
+
+@pytest.mark.parametrize("values", [(1e-9, 1e6), (-1e-9, 1e6), (-1e6, 1e-7), (-1e5, 1e5), (-1e-3, -1e2)])
+def test_a_logarithmic_axis_has_few_ticks_and_returns_a_linear_one(tmp_path, monkeypatch, values):
+    with quiet(tmp_path) as tracker:
+        for frames in (10, 20):
+            row = {f"{kind}{index}": value for kind in ("loss/l", "train/return") for index, value in enumerate(values)}
+            tracker.log({name.replace("return0", "a_return").replace("return1", "return"): v for name, v in row.items()}
+                        | {"loss/small": 1e-9}, frames)  # fmt: skip
+    panels, _ = drawn_panels(tmp_path, monkeypatch)
+    ticks = panels["Losses"].get_yticks()
+    assert panels["Losses"].get_yscale() == "symlog" and 3 <= len(ticks) <= 10 and 0 in ticks
+    assert [(ticks < 0).any(), (ticks > 0).any()] == [values[0] < 0, True]  # each side that has values
+    assert not len(panels["Losses"].yaxis.get_minorticklocs())
+    assert panels["Episode return"].get_yscale() == "linear"
+
+
 def test_a_single_point_can_be_seen(tmp_path, monkeypatch):
     with quiet(tmp_path) as tracker:
         tracker.log({"loss/q": 1.0}, 10)
@@ -666,6 +698,23 @@ def test_speed_of_a_resumed_run_counts_its_own_frames(tmp_path, capsys, monkeypa
     assert capsys.readouterr().err == "600 / 1,000 frames (60.0 %), 10 frames/s, 00:40 left\n"
 
 
+def test_time_left_is_as_expected_until_frames_at_the_final_speed_are_done(tmp_path, capsys, monkeypatch):
+    clock = Clock(monkeypatch)
+    with quiet(tmp_path, total_frames=20_000, progress=True, quick_frames=1000) as tracker:
+        clock.now += 2.0
+        tracker.log({}, 500)  # before the first update, 250 frames/s
+        tracker.expect(3900.0)
+        for frames, seconds in ((1000, 12.0), (1200, 22.0)):
+            clock.now = 100.0 + seconds
+            tracker.log({}, frames)
+    assert capsys.readouterr().err.splitlines() == [
+        "500 / 20,000 frames (2.5 %)",
+        "about 1:05:00 for 19,500 frames, without evaluations",
+        "1,000 / 20,000 frames (5.0 %), 1:03:20 left",
+        "1,200 / 20,000 frames (6.0 %), 20 frames/s, 15:40 left",
+    ]
+
+
 def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -674,12 +723,14 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with quiet(tmp_path, progress=True) as tracker:
+        tracker.expect(90.0)
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
         tracker.log({"train/episode_return": 3.5}, 1008)  # the last rollout may pass the total
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last
     assert "train=3.5" in last
     assert "test=2" in last
+    assert "about 01:30 for 1,000 frames, without evaluations\n" in terminal.getvalue()
 
 
 def test_no_progress_is_silent(tmp_path, capsys):

@@ -94,6 +94,33 @@ class GymnasiumGames:
             observation[index] = self.flatten(shown)
         return observation, reward, terminated, truncated
 
+    def pictures(self) -> list[np.ndarray]:
+        """The picture of each game, uint8 (H, W, 3); the games must have been made with render_mode="rgb_array".
+
+        Raises:
+            ImportError: a package or a library that the task's drawing needs is missing.
+            ValueError: a task without pictures.
+        """
+        try:
+            found: list[Any] = [game.render() for game in self.games]
+        except (
+            ImportError,
+            AttributeError,
+            RuntimeError,
+            OSError,
+        ) as error:  # as PyOpenGL, MuJoCo and Gymnasium say it
+            needs = "OpenGL without a window: the system's libegl1, or libosmesa6 and MUJOCO_GL=osmesa"
+            needs = needs if self.simulator == "mujoco" else "pygame-ce: pip install 'torchrl-decouple[games]'"
+            raise ImportError(f"a picture of {self.task.name} needs {needs} ({error})") from error
+        if not all(isinstance(one, np.ndarray) and one.ndim == 3 for one in found):
+            raise ValueError(f"env must be a task that draws pictures as rgb_array; got {self.task.name}")
+        return found
+
+    @property
+    def render_fps(self) -> int:
+        """Frames a second of the games' own speed; 30 where they do not tell."""
+        return max(1, round(self.games[0].metadata.get("render_fps") or 30))
+
     def state(self) -> list[dict[str, Any]]:
         """The state of each game: its first seed while that is unused, else its generator and its simulator."""
         states = [

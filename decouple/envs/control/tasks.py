@@ -19,7 +19,7 @@ from torchrl.data import Unbounded
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs import lockstep
-from decouple.envs.control.backends import make_games
+from decouple.envs.control.backends import GymnasiumGames, make_games
 from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.compiled_rules import count_of_steps
 from decouple.envs.control.running_normalization import RunningMoments
@@ -186,6 +186,27 @@ class ControlEnv(lockstep.LockstepEnv):
             "terminated": torch.from_numpy(now.terminated),
             "truncated": torch.from_numpy(now.truncated),
         }
+
+    def pictures(self) -> list[np.ndarray]:
+        """The picture of each game, agent by agent, uint8 (H, W, 3).
+
+        The environment must be of ``backend="gymnasium"``, with ``env_kwargs={"render_mode": "rgb_array"}``.
+
+        Raises:
+            ValueError: another backend, or a task without pictures.
+            ImportError: what the drawing needs is missing.
+        """
+        return self._drawn().pictures()
+
+    @property
+    def render_fps(self) -> int:
+        """Frames a second of the games' own speed, where they can be drawn; 30 where they do not tell."""
+        return self._drawn().render_fps
+
+    def _drawn(self) -> GymnasiumGames:
+        if not isinstance(self._games, GymnasiumGames):
+            raise ValueError(f"backend must be gymnasium for pictures; got {self.backend!r}")
+        return self._games
 
     def _actions(self, action: Tensor) -> np.ndarray:
         """Checked actions as the games take them, one row per game."""

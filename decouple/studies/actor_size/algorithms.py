@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torchrl.envs import EnvBase
 
-from decouple.checks import SEED, check_setting, checked
+from decouple.checks import SEED, check_setting, checked, positive_whole
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
@@ -62,6 +62,9 @@ __all__ = [
 class Algorithm:
     """An algorithm of the study. Called with settings by their flat keys, it returns the settings of a run.
 
+    Where `total_frames` leaves no frame to learn from after the default `learning_starts`, the default becomes a tenth
+    of `total_frames`.
+
     Attributes:
         keys: flat keys, with the class of the algorithm's own settings and its departures from the defaults.
         make_model: (settings, environment) -> one agent's networks.
@@ -76,7 +79,14 @@ class Algorithm:
         name = self.keys.departures["algorithm"]
         given = settings.get("algorithm", name)
         check_setting("algorithm", given, name.__eq__, f"{[name]} for {self.keys.name}")
-        return self.keys.compose(settings)
+        return self.keys.compose(self._short_start(settings) | settings)
+
+    def _short_start(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """`learning_starts` of a run that is shorter than its default."""
+        defaults = self.keys.defaults
+        total = settings.get("total_frames", defaults["total_frames"])
+        short = positive_whole(total) and total <= defaults.get("learning_starts", -1)
+        return {"learning_starts": total // 10} if short else {}
 
     @property
     def on_policy(self) -> bool:

@@ -36,7 +36,7 @@ from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.metrics import read_result
 from decouple.runs.performance import keep_memory
 from decouple.runs.settings import flat
-from decouple.runs.tracking import Tracker, default_tracker
+from decouple.runs.tracking import Tracker
 from decouple.seeding import seed_globals, seed_metrics
 from decouple.studies.actor_size.algorithms import algorithm_of, control_identity, seeded_model
 from decouple.studies.actor_size.build import make_env
@@ -168,6 +168,7 @@ def _train(config: ControlSettings, env: EnvBase, models: list[Any], failed: Fai
                 identity=identity,
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
+                expect=tracker.expect if config.show_progress else None,
             )
             report = _final(config, evaluation, failed) | agents.diagnosis(env, failed)
             tracker.summarise(report, failed=_reasons(failed))
@@ -272,12 +273,11 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
         config.run_dir,
         flat(config),
         total_frames=config.learning.total_frames,
-        tracker=config.tracker or default_tracker(),
-        mode=config.mode,
-        group=f"{config.env}/{config.algorithm}/{names[0]}-{names[1]}",
+        **config.tracked.options(f"{config.env}/{config.algorithm}/{names[0]}-{names[1]}"),
         resume_frames=resume,
         facts=facts,
         progress=config.show_progress,
+        quick_frames=getattr(config.learning, "learning_starts", 0),
         lock=lock,
     )
 

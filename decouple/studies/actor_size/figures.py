@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,16 @@ __all__ = [
 ]
 
 Size = tuple[int, ...]
+LABEL = 8  # font size of the labels at points
+
+
+class Point(NamedTuple):
+    """A point of a Pareto front: the actor's size, its cost and its return."""
+
+    name: str
+    x: float
+    y: float
+
 
 SYMMETRIC = {"color": "#2f6cab", "marker": "o", "label": "actor and critic of one size"}
 ASYMMETRIC = {"color": "#d98a00", "marker": "D"}
@@ -97,28 +107,36 @@ def pareto_figure(study: SizeStudy, latency: Sequence[Mapping[str, Any]]) -> Fig
     """
     own = [row for row in latency if (row["task"], row["algorithm"], row["settings"]) == _key(study)]
     times = {(row["actor"], row["runtime"], row["batch"]): (row["median_us"], row["p99_us"]) for row in own}
-    batches = sorted({row["batch"] for row in own}) or [1]
-    lines = max(2, len(batches))
-    figure = _figure(15, 3.6 * lines + 1)
-    grid = figure.subplots(lines, 4, sharey=True, squeeze=False)
-    for axes, name in zip(grid[:, 0], ("parameters", "multiply_adds"), strict=False):
-        _front(axes, study, lambda cell, name=name: (getattr(cell, name), None))
+    batches, measured = sorted({row["batch"] for row in own}), {row["runtime"] for row in own}
+    runtimes = {name: text for name, text in RUNTIMES.items() if name in measured}
+    lines = max(2, len(batches)) if own else 1  # parameters and multiply-adds below each other, or alone
+    figure = _figure(3.75 * (1 + len(runtimes)) if own else 9, 3.6 * lines + 1)
+    grid = figure.subplots(lines, 1 + len(runtimes) if own else 2, sharey=True, squeeze=False)
+    fronts: dict[Axes, list[Point]] = {}
+    for axes, name in zip(grid[:, 0] if own else grid[0], ("parameters", "multiply_adds"), strict=False):
+        fronts[axes] = _front(axes, study, lambda cell, name=name: (getattr(cell, name), None))
         axes.set(xlabel=f"{name.replace('_adds', '-adds')} of the actor", ylabel="return after training")
     for line, batch in enumerate(batches):
-        for axes, (runtime, text) in zip(grid[line, 1:], RUNTIMES.items(), strict=True):
-            _front(axes, study, lambda cell, key=(runtime, batch): times.get((cell.actor, *key), (None, None)))
+        for axes, (runtime, text) in zip(grid[line, 1:], runtimes.items(), strict=True):
+            cost = lambda cell, key=(runtime, batch): times.get((cell.actor, *key), (None, None))  # noqa: E731
+            fronts[axes] = _front(axes, study, cost)
             axes.set_xlabel(f"microseconds a call: {text}, batch {batch}")
-    for axes in (*grid[2:, 0], *grid[len(batches) :, 1:].flat):
-        axes.set_axis_off()
-    _returns_axes([axes for axes in grid.flat if axes.axison], study)
+    for axes in grid.flat:
+        if axes not in fronts:
+            axes.set_axis_off()
+    _returns_axes(list(fronts), study)
     handles = {label: handle for handle, label in zip(*grid[0, 0].get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside upper right", ncols=3, frameon=False)
+    # Two panels are too narrow for title and legend beside each other.
+    place = {"loc": "outside upper right", "ncols": 3} if own else {"loc": "outside right center"}
+    figure.legend(handles.values(), handles, **place, frameon=False)
     figure.suptitle(f"{_title(study)}: what a return costs", x=0.01, ha="left")
-    text = (
-        f"{_bound_text(study)}Sizes are the actor's; a vertical line is the mean's 95 % interval over seeds.\n"
-        "Latency on one thread. Filled: the median, its front as a line; hollow: the 99th percentile, its front dashed."
-    )
-    figure.supxlabel(_captions(study, text), fontsize=9)
+    says = [
+        f"{_bound_text(study)}Sizes are the actor's; a vertical line is the mean's 95 % interval over seeds.",
+        "Latency on one thread. Filled: the median, its front as a line; hollow: the 99th percentile, its front "
+        "dashed.",
+    ]
+    figure.supxlabel(_captions(study, "\n".join(says if own else says[:1])), fontsize=9)
+    _label_fronts(figure, fronts)
     return figure
 
 
@@ -208,8 +226,13 @@ def _against_size(
     axes.grid(alpha=0.3)
 
 
-def _front(axes: Axes, study: SizeStudy, cost: Callable[[SizeCell], tuple[float | None, float | None]]) -> None:
-    """Draw the cells' returns against a cost, and against a second one as hollow marks, with Pareto fronts."""
+def _front(axes: Axes, study: SizeStudy, cost: Callable[[SizeCell], tuple[float | None, float | None]]) -> list[Point]:
+    """Draw the cells' returns against a cost, and against a second one as hollow marks, with Pareto fronts.
+
+    Returns:
+        The points of the first front.
+    """
+    named: list[Point] = []
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axes.set_xscale("log")
@@ -232,14 +255,54 @@ def _front(axes: Axes, study: SizeStudy, cost: Callable[[SizeCell], tuple[float 
         front = [drawn[index] for index in pareto_front([x for _, x, _ in drawn], [y for *_, y in drawn])]
         steps = {"drawstyle": "steps-post", "color": "#333333", "lw": 1, "zorder": 1}
         axes.plot([x for _, x, _ in front], [y for *_, y in front], ls=line, **steps)
-        for place, (cell, x, y) in enumerate(front if not which else ()):
-            offset = (4, 7 if place % 2 else -13)
-            axes.annotate(size_name(cell.actor), (x, y), offset, textcoords="offset points", fontsize=8)
+        named += [Point(size_name(cell.actor), x, y) for cell, x, y in front] if not which else []
     if not costs:
         axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
     elif max(costs) < 4 * min(costs):  # a narrow axis has no ticks, or numbers that nobody reads
         middle = (max(costs) * min(costs)) ** 0.5
         axes.set_xlim(middle / 2.5, 2.5 * middle)
+    return named
+
+
+def _label_fronts(figure: Figure, fronts: Mapping[Axes, Sequence[Point]]) -> None:
+    """Write each point's size beside it, where it covers no other size, no point, and stays within its panel.
+
+    Of the places around a point the one that covers least is taken, the nearest first.
+    """
+    figure.draw_without_rendering()  # settles the layout: from here on places in pixels are known
+    dots = figure.dpi / 72  # pixels a point of the font
+    for axes, points in fronts.items():
+        panel, taken = axes.get_window_extent(), []
+        for line in axes.lines:
+            if line.get_marker() not in (None, "None", ""):
+                marks = axes.transData.transform(np.column_stack(line.get_data()))
+                taken += [_box(x, y, 4 * dots, 4 * dots) for x, y in marks]
+        for point in points:
+            middle = axes.transData.transform((point.x, point.y))
+            half = 0.32 * LABEL * dots * len(point.name), 0.6 * LABEL * dots
+            places = [
+                (side * (half[0] + 5 * dots), up * 6.5 * dots) for up in (1, -1, 3, -3, 5, -5) for side in (1, -1)
+            ] + [(0, up * 11 * dots) for up in (1, -1)]
+            boxes = [_box(middle[0] + dx, middle[1] + dy, *half) for dx, dy in places]
+            best = min(range(len(boxes)), key=lambda place: _covered(boxes[place], taken, panel))
+            taken.append(boxes[best])
+            offset = places[best][0] / dots, places[best][1] / dots
+            text = {"fontsize": LABEL, "ha": "center", "va": "center", "textcoords": "offset points"}
+            axes.annotate(point.name, (point.x, point.y), offset, **text).set_in_layout(False)
+
+
+def _box(x: float, y: float, half_width: float, half_height: float) -> tuple[float, float, float, float]:
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
+def _covered(box: tuple[float, ...], taken: Sequence[tuple[float, ...]], panel: Any) -> float:
+    """The area, in pixels, that a box has in common with others or outside of the panel."""
+
+    def common(a: Sequence[float], b: Sequence[float]) -> float:
+        return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return sum(common(box, other) for other in taken) + area - common(box, panel.extents)
 
 
 def _style(study: SizeStudy, cell: SizeCell) -> dict[str, Any]:

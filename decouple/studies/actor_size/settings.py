@@ -34,6 +34,7 @@ from decouple.envs.games.batched import GAMES
 from decouple.networks.heads import DISTRIBUTIONS
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.settings import part, points_to_part, sets_own_fields
 
 __all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
@@ -49,7 +50,7 @@ RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
-    *("run_dir", "restart", "tracker", "mode", "show_progress", "keep_replay", "num_threads"),
+    *("run_dir", "restart", "show_progress", "keep_replay", "video", "num_threads", *OF_THE_RECORD),
     *("rollouts_in", "keep_rollouts"),
 }
 
@@ -110,11 +111,11 @@ class ControlSettings:
     update: str = "auto"  # code of the update: compiled, batched, torchrl (one agent), or auto: compiled, else batched
     evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
     final_episodes: int = 100  # episodes of each agent in the final evaluation
+    video: bool = False  # draw the first agent at play after training (docs/watch.md)
     keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
-    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # wandb's mode: offline or online
+    tracked: Tracking = part(Tracking)  # loggers beside the run's own files
     show_progress: bool = True  # show progress on stderr
 
     def __post_init__(self) -> None:
@@ -136,6 +137,9 @@ class ControlSettings:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
         self._check_memory()
+        check_setting(
+            "video", self.video, lambda v: not (v and self.env in ("toy", "unity")), f"false for env={self.env}"
+        )
         check_setting("restart", self.restart, lambda v: isinstance(v, bool), "true or false")
         check_setting("distribution", self.distribution, one_of(*DISTRIBUTIONS))
         if self.distribution != "auto" and not isinstance(self.learning, OnPolicySettings):

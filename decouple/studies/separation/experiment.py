@@ -41,7 +41,7 @@ from decouple.runs.locks import FileLock, lock_folder
 from decouple.runs.progress import StepProgress
 from decouple.runs.rules import SETTINGS_OF_PROCGEN, identity_of
 from decouple.runs.settings import changed, flat
-from decouple.runs.tracking import Tracker, default_tracker
+from decouple.runs.tracking import Tracker
 from decouple.seeding import seed_globals
 from decouple.studies.separation.settings import (
     NOT_IDENTITY,
@@ -220,9 +220,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
             config.run_dir,
             flat(config),
             total_frames=config.learning.total_frames,
-            tracker=config.tracker or default_tracker(),
-            mode=config.mode,
-            group=f"{config.protocol}/{config.env}/{config.separation}",
+            **config.tracked.options(f"{config.protocol}/{config.env}/{config.separation}"),
             resume_frames=resume_frames,
             facts=describe(env, model),
             lock=lock,
@@ -261,6 +259,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
                 progress=progress,
+                expect=tracker.expect,
                 performance=config.computed,
                 failed=failed,
             )

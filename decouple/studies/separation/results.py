@@ -20,6 +20,7 @@ from pathlib import Path
 
 from decouple.checks import Must, checked
 from decouple.runs.files import read_yaml
+from decouple.runs.loggers import OF_THE_RECORD
 from decouple.runs.performance import Performance
 from decouple.studies.separation.run_folders import FILES, Run, read_run
 
@@ -29,7 +30,7 @@ NAMES = ("shared", "late", "early", "full")
 
 # Settings in which two seeds of one variant on one game may differ: where and how they were computed, not what.
 _NOT_COMPARED = {
-    *("seed", "run_dir", "tracker", "mode", "evaluate", "num_threads", "performance", "checkpoint_every", "env"),
+    *("seed", "run_dir", "evaluate", "num_threads", "performance", "checkpoint_every", "env", "video", *OF_THE_RECORD),
     *({field.name for field in dataclasses.fields(Performance)} - {"precision"}),
 }
 # Settings in which no two runs of a study may differ: they are the task and how it is measured.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
 from decouple.envs.procgen.levels import LOOKS
 from decouple.on_policy.settings import OnPolicySettings
+from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.performance import Performance, choose_performance
 from decouple.runs.settings import FlatKeys, part, points_to_part, sets_own_fields
 
@@ -50,11 +51,11 @@ class ProcgenExperiment:
     evaluate_episodes: int = 10  # episodes of an evaluation during training, on training and on test levels each
     final_episodes: int = 100  # episodes of the final evaluation, on training and on test levels each
     unseen: str | None = "layout"  # layout, frame or null: tells test levels unlike training ones, reported apart
+    video: bool = False  # draw the agent at play after training (docs/watch.md)
     evaluate: str | None = None  # a run's folder, or its checkpoint: evaluate it, without training
     run_dir: str = "runs/procgen"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
-    tracker: str | None = None  # local or wandb; None: wandb under a W&B agent, else local
-    mode: str = "offline"  # wandb's mode: offline or online
+    tracked: Tracking = part(Tracking)  # loggers beside the run's own files
     performance: str = "auto"  # auto, fastest or reference: the rule for settings of `computed` that are not given
     computed: Performance = part(Performance)  # device, precision, threads, compilation: how the run is computed
 
@@ -101,7 +102,7 @@ def procgen_experiment(**settings: Any) -> ProcgenExperiment:
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "restart", "tracker", "mode", "performance"),
+    *("unseen", "num_threads", "run_dir", "restart", "performance", "video", *OF_THE_RECORD),
     *("rollouts_in", "keep_rollouts"),
     *({*PERFORMANCE} - {"precision"}),
 }

@@ -111,3 +111,11 @@ def test_a_changed_copy_is_checked_as_a_whole():
         dataclasses.replace(config, num_envs=1)
     assert changed(config, num_envs=1, rollout_steps=2).frames_per_iteration == 2
     assert changed(cell("td3"), num_envs=3).frames_per_iteration == 3
+
+
+@pytest.mark.parametrize(("total", "begins"), [(2000, 200), (10_000, 1000), (10_001, 10_000), (9, 0)])
+def test_the_default_of_learning_starts_gives_way_to_a_shorter_run(total, begins):
+    assert TD3Control(env="pendulum", total_frames=total).learning.learning_starts == begins
+    with pytest.raises(ValueError, match=r"learning_starts must be .*; got 10001"):
+        TD3Control(env="pendulum", total_frames=total, learning_starts=10_001)
+    assert "learning_starts" not in flat(PPOControl(env="pendulum", total_frames=total))

@@ -1,0 +1,73 @@
+"""How long on-policy training will take, estimated from one micro-batch before the first rollout."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+
+from decouple.on_policy.collector import RolloutCollector
+from decouple.on_policy.phases import Phase, RolloutPhase
+from decouple.runs.performance import Performance, autocast
+
+__all__ = ["seconds_per_iteration"]
+
+
+def seconds_per_iteration(
+    collector: RolloutCollector, phases: Sequence[RolloutPhase], how: Performance
+) -> float | None:
+    """Seconds of an iteration, by the time that acting once and one micro-batch of each phase take; None if not known.
+
+    Not counted are the games' steps, the heads, the losses, the optimizer and evaluations, which take little beside a
+    convolutional network. Neither parameters, gradients nor random numbers change. Not known on a GPU and for compiled
+    networks, whose first iteration is soon over, and for phases that are no `Phase` with features.
+    """
+    known = [phase for phase in phases if isinstance(phase, Phase) and phase.features is not None]
+    if len(known) < len(phases) or collector.device.type != "cpu" or how.compile:
+        return None
+    games = collector.carrier.batch_size[0]
+    shown = {key: collector.carrier.get(key) for key in collector.read}
+
+    def act() -> None:
+        with torch.no_grad(), autocast(collector.device, how.precision):
+            collector.model.get_features()(TensorDict(dict(shown), [games]))
+
+    seconds = collector.steps * _seconds(act)
+    for phase in known:
+        learned = phase.past * games * collector.steps  # frames of an epoch
+        passes = min(phase.epochs, (phase.updates or math.inf) / phase.minibatches)
+        rows = torch.arange(min(how.micro_batch, learned // phase.minibatches)) % games
+        frames = {key: value[rows] for key, value in shown.items()}
+        micro = TensorDict(frames | {"partner": TensorDict(dict(frames), [len(rows)])}, [len(rows)])  # IDAAC's pairs
+        of_micro = _seconds(lambda phase=phase, micro=micro: _forward_and_back(phase, micro, how))
+        seconds += passes / phase.every * learned / len(rows) * of_micro
+    return seconds
+
+
+def _forward_and_back(phase: Phase, micro: TensorDictBase, how: Performance) -> None:
+    """A phase's features of some frames, with their gradients where the phase has them."""
+    assert phase.features is not None
+    with torch.set_grad_enabled(phase.train_features), autocast(micro.device or torch.device("cpu"), how.precision):
+        found = phase.features(micro.copy())
+        outputs = [found.get(key) for key in phase.features.out_keys]
+        total = torch.stack([value.float().sum() for value in outputs if value.is_floating_point()]).sum()
+    if total.requires_grad:
+        total.backward()
+        phase.optimizer.zero_grad(set_to_none=True)
+        for parameter in phase.features.parameters():
+            parameter.grad = None
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Seconds that a call takes: the least of three after a first one. Random numbers are as before."""
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        call()
+        for _ in range(3):
+            start = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - start)
+    return min(found)

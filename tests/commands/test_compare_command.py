@@ -1,0 +1,82 @@
+"""experiments/compare.py: curves of runs that other tests' numbers stand in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import yaml
+from commands import Script
+
+from decouple.runs import comparison
+from decouple.runs.comparison import Compare, compare
+
+COMPARE = Script("compare.py")
+
+
+def run(folder, settings, table):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "metrics.csv").write_text("\n".join([",".join(map(str, row)) for row in table]) + "\n")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs of one kind that differ in their seed, and one of several seeds of another kind."""
+    for seed, values in ((0, (1, 3)), (1, (2, 6))):
+        head = [("frames", "eval/return", "loss/critic"), (10, values[0], 1), (20, "", 1), (30, values[1], 1)]
+        run(tmp_path / "td3" / str(seed), {"algorithm": "td3", "seed": seed, "run_dir": str(seed)}, head)
+    head = [("frames", "eval/return", "eval/return/seed0", "eval/return/seed1"), (10, 5, 4, 6), (20, 7, "nan", 7)]
+    run(tmp_path / "sac", {"algorithm": "sac", "alpha": 0.2, "seed": 0, "tags": ["a"]}, head)
+    return tmp_path
+
+
+def test_runs_that_differ_in_their_seed_are_one_curve_named_by_what_differs(runs, monkeypatch):
+    figures = []
+    monkeypatch.setattr(comparison, "save_figure", lambda figure, path: figures.append(figure))
+    path, rows = compare(Compare(runs=[str(runs)], output=str(runs / "a" / "b.png")))
+    assert path == runs / "a" / "b.png"
+    assert [row[:4] for row in rows] == [
+        ("eval/return", "algorithm=sac, alpha=0.2", 2, 5.5),
+        ("eval/return", "algorithm=td3", 2, 4.5),
+    ]
+    assert rows[0][4] == pytest.approx(np.std([4, 7], ddof=1))
+    (axes,) = figures[0].axes
+    means = [line.get_xydata().tolist() for line in axes.lines if line.get_linewidth() > 1]
+    assert means == [[[10, 5]], [[10, 1.5], [30, 4.5]]]  # where all seeds have values
+    assert len(axes.lines) == 2 + 4
+
+
+def test_metrics_by_patterns_and_smoothing(runs):
+    given = {"runs": [str(runs / "td3" / "*")], "output": str(runs / "a.png")}
+    _, rows = compare(Compare(**given, metrics=["loss/*", "eval/return"], smooth=2))
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        ("eval/return", "all runs", 3.0),
+        ("loss/critic", "all runs", 1.0),
+    ]
+    assert (runs / "a.png").stat().st_size > 1000
+    (_, name, seeds, _, spread), *_ = compare(Compare(runs=[str(runs / "td3" / "0")], output=str(runs / "a.png")))[1]
+    assert (name, seeds) == ("0", 1) and math.isnan(spread)
+
+
+def test_what_is_not_there_is_refused_by_name(runs):
+    with pytest.raises(ValueError, match="runs must be folders with a metrics.csv"):  # noqa: RUF043
+        compare(Compare(runs=[str(runs / "nothing")]))
+    with pytest.raises(ValueError, match="metrics must be metrics of the runs"):
+        compare(Compare(runs=[str(runs)], metrics=["no/such"]))
+    for bad in (
+        {"runs": []},
+        {"runs": ["a"], "metrics": []},
+        {"runs": ["a"], "output": "a.gif"},
+        {"runs": ["a"], "smooth": 0},
+    ):
+        with pytest.raises(ValueError, match=f"{list(bad)[-1]} must be "):
+            Compare(**bad)
+
+
+def test_the_command(runs):
+    ran = COMPARE.run(runs, "runs=[td3,sac]", "output=both.png")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "curves: both.png" and (runs / "both.png").exists()
+    assert "eval/return, last: 4.5 +- 2.121 over 2 seeds   algorithm=td3" in ran.stdout
