@@ -334,8 +334,7 @@ def perturbation_saliency(
         score: function from frames (B, C, H, W), of the frame's type, to (B, K), as logits or a value.
         frame: frame (C, H, W), uint8 or floating.
         stride: pixels between the positions tried.
-        sigma: standard deviation of the blur, and of the mask that limits it, in pixels, at most the frame's larger
-            side.
+        sigma: standard deviation of blur and mask in pixels, at most the frame's larger side.
         batch_size: frames in a call of `score`.
 
     Returns:

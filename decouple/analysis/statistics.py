@@ -1,10 +1,9 @@
-"""Statistics of results: aggregates over runs and games with their intervals, and the choices that cost least.
+"""Statistics of results: aggregates over runs and games with their intervals.
 
     scores = {"late": {"plunder": [5.1, 6.3], "starpilot": [22.0, 25.5]}, "shared": {...}}    # game -> score per run
     scaled = normalise_by_range(scores, {"plunder": (4.5, 30), "starpilot": (2.5, 64)})
     aggregate_metrics(scaled["late"])["iqm"]                       # Estimate(value, low, high)
     probability_of_improvement(scaled["late"], scaled["shared"])
-    front = pareto_front(cost=parameters, value=returns)           # indices, the cheapest first
     seeds_needed(difference=-4.0, std=11.3)                        # to tell a mean from a bound with power 0.8
 
 The metrics and the stratified bootstrap are rliable's: Agarwal et al. 2021, *Deep Reinforcement Learning at the Edge of
@@ -22,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decouple.checks import ANY_NUMBER, SEED, SOME, Must, at_least, check_setting, checked
+from decouple.checks import SEED, SOME, Must, at_least, check_setting, checked
 
 __all__ = [
     "Estimate",
@@ -31,7 +30,6 @@ __all__ = [
     "exchange_p_value",
     "normalise_by_range",
     "normalise_by_reference",
-    "pareto_front",
     "performance_profile",
     "probability_best",
     "probability_of_improvement",
@@ -251,36 +249,6 @@ def exchange_p_value(x: Runs, y: Runs) -> float:
                 summed[a + b * scale] = summed.get(a + b * scale, 0.0) + share_a * share_b
         ways = summed
     return min(1.0, sum(share for distance, share in ways.items() if abs(distance) >= abs(observed)))
-
-
-@checked(cost=ANY_NUMBER, value=ANY_NUMBER)
-def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
-    """The choices that no other one dominates, with at most the cost and at least the value, and one of them better.
-
-    Args:
-        cost: cost of each choice; lower is better.
-        value: value of each choice; higher is better.
-
-    Returns:
-        Their indices, by rising cost, and so by rising value. Choices equal in both are all kept, in the order given.
-
-    Raises:
-        ValueError: cost and value of different lengths, or with a NaN.
-
-    >>> pareto_front(cost=[10, 20, 30, 15], value=[1.0, 3.0, 2.0, 0.5])
-    [0, 1]
-    """
-    if len(cost) != len(value):
-        raise ValueError(f"cost and value must be of one length; got {len(cost)} and {len(value)}")
-    if any(map(math.isnan, [*cost, *value])):
-        raise ValueError(f"cost and value must be numbers; got {list(cost)} and {list(value)}")
-    front: list[int] = []
-    for index in sorted(range(len(cost)), key=lambda i: (cost[i], -value[i])):
-        last = front[-1] if front else None
-        equals = last is not None and (cost[last], value[last]) == (cost[index], value[index])
-        if last is None or equals or value[index] > value[last]:
-            front.append(index)
-    return front
 
 
 @checked()

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decouple.analysis.pareto import pareto_front
 from decouple.analysis.statistics import (
     aggregate_metrics,
     exchange_p_value,
     normalise_by_range,
     normalise_by_reference,
-    pareto_front,
     performance_profile,
     probability_best,
     probability_of_improvement,

@@ -27,8 +27,7 @@ same motion.
   disappears; this takes a third of the agent's speed towards it.
 - Eaten food is in its new place at once. In PhysX it falls from a height of 3 for about 0.7 s, sqrt(2 * 2.25 / 9.81),
   and is out of reach for most of that time.
-- When an episode ends, all food of the field gets new places. In Unity only the agents do; food gets new places when
-  the whole environment is reset.
+- When an episode ends, all food of the field gets new places. In Unity it does only when all fields are reset.
 - Agents block each other like walls: each loses its speed towards the other, and passes none on. An overlap, as when
   two begin in one place, is undone by at most 0.05 for each in a physics step. Only the nearest agent counts.
 - A wall has neither thickness nor friction, and nothing bounces. The floor's friction is 0.6, for all motion.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from decouple.analysis.statistics import pareto_front
+from decouple.analysis.pareto import pareto_front
 from decouple.checks import checked
 from decouple.studies.actor_size.results import SizeCell, SizeStudy
 from decouple.studies.actor_size.search import return_text, size_name, t_interval
