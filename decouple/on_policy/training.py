@@ -121,17 +121,12 @@ def train_on_policy(
 
     def save(*, end: bool = False) -> None:
         if checkpoint:
-            drop = end and not settings.keep_rollouts
-            state = {"settings": dict(identity or {}), **run.state_dict(), **kept.state_dict(run.iteration, end=drop)}
-            save_checkpoint(checkpoint, state, record=record() if record else None)
-            kept.forget(run.iteration, end=drop)
+            run.save(checkpoint, identity, record, drop_rollouts=end and not settings.keep_rollouts)
 
     state = load_checkpoint(checkpoint, expect=identity) if checkpoint and checkpoint_exists(checkpoint) else None
-    run.begin(state)
+    run.begin(state, checkpoint)
     if not state:
         save()  # from here on the folder tells which run it belongs to
-    if state and checkpoint and run.iteration < run.iterations:
-        kept.load_state_dict(state, Path(checkpoint))
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
@@ -151,7 +146,6 @@ def train_on_policy(
                     on_checkpoint()
     finally:
         run.end()
-        kept.close()
     return run.iteration * run.frames
 
 
@@ -188,8 +182,8 @@ class _Run:
         self.iterations = -(-settings.total_frames // self.frames)
         self.iteration = 0
 
-    def begin(self, state: Mapping | None) -> None:
-        """Prepare the first iteration, or the one after a checkpoint's last."""
+    def begin(self, state: Mapping | None, checkpoint: str | Path | None) -> None:
+        """Prepare the first iteration, or the one after a checkpoint's last; `state` is what `checkpoint` holds."""
         if state:
             self.env.load_state_dict(state["env"])  # before the collector's reset, which then returns these frames
         for phase in self.phases:
@@ -199,6 +193,8 @@ class _Run:
         self.rollouts = WatchedRollouts(self.collector, self.frames, self.model, self.how, self.failed)
         if state:
             self._load_state_dict(state)
+        if state and checkpoint and self.iteration < self.iterations:
+            self.kept.load_state_dict(state, Path(checkpoint))
 
     def _collector(self) -> Collector | RolloutCollector | CompiledCollector:
         """The collector of rollouts: compiled where a phase is and the environment steps without TensorDicts."""
@@ -216,7 +212,8 @@ class _Run:
         return seconds_per_iteration(self.collector, self.phases, self.how)
 
     def end(self) -> None:
-        """Release the collector and the last rollout."""
+        """Release the collector and the rollouts."""
+        self.kept.close()
         self.collector.shutdown(close_env=False)
         for phase in self.phases:
             if isinstance(phase, Phase):
@@ -296,6 +293,20 @@ class _Run:
             return self.kept.frames()
         own = batch.get(("advantages", phase.name), None)
         return batch if own is None else batch.copy().set("advantage", own)
+
+    def save(
+        self,
+        checkpoint: str | Path,
+        identity: Mapping | None,
+        record: Callable[[], Mapping[str, str]] | None,
+        *,
+        drop_rollouts: bool,
+    ) -> None:
+        """Write a checkpoint, and beside it the rollouts that later phases need, or none with `drop_rollouts`."""
+        kept = self.kept.state_dict(self.iteration, end=drop_rollouts)
+        state = {"settings": dict(identity or {}), **self.state_dict(), **kept}
+        save_checkpoint(checkpoint, state, record=record() if record else None)
+        self.kept.forget(self.iteration, end=drop_rollouts)
 
     def state_dict(self) -> dict[str, Any]:
         """The run's state for a checkpoint."""

@@ -100,14 +100,10 @@ class Tracker:
         _check_count("total_frames", total_frames, at_least=1)
         _check_count("quick_frames", quick_frames, at_least=0)
         _check_mappings(config, facts)
-        about = {"project": project, "entity": entity, "group": group, "notes": notes, "name": name}
-        for label, text in about.items():
-            check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
-        strings = isinstance(tags, list | tuple) and all(isinstance(tag, str) for tag in tags)
-        check_setting("tags", tags, lambda _: strings, "a list of strings")
+        about: dict[str, Any] = {"project": project, "entity": entity, "group": group, "notes": notes, "name": name}
+        _check_about(about, tags)
         check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
-        check_setting("project", project, lambda v: isinstance(v, str), "a string")
         check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
         if resume_frames is not None:
             _check_count("resume_frames", resume_frames, at_least=0)
@@ -257,6 +253,15 @@ class Tracker:
 
 
 # -------------------------------------------------------------------------------------------------------- input checks
+
+
+def _check_about(about: Mapping[str, Any], tags: Any) -> None:
+    """Check what a run says about itself to other loggers; ValueError naming the argument."""
+    for label, text in about.items():
+        check_setting(label, text, lambda v: v is None or isinstance(v, str), "a string or None")
+    check_setting("project", about["project"], lambda v: isinstance(v, str), "a string")
+    strings = isinstance(tags, list | tuple) and all(isinstance(tag, str) for tag in tags)
+    check_setting("tags", tags, lambda _: strings, "a list of strings")
 
 
 def _check_choice(argument: str, value: str, allowed: Sequence[str]) -> None:
