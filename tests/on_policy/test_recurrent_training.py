@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from pathlib import Path
 from typing import Any
@@ -417,10 +418,12 @@ def test_states_travel_in_the_tensordict_and_are_reset_where_episodes_begin():
 
 def test_a_stack_is_evaluated_with_its_memory():
     models = [seeds_model(seed, "discrete") for seed in SEEDS]
-    env = Drift(SEEDS, "discrete")
-    first = episode_returns(env, ModePolicy(stack(models)), stochastic=False)
-    assert len(first) == len(SEEDS) * N and not env.is_closed  # the environment is the caller's, to play again
-    episode_returns(env, ModePolicy(stack(models)), stochastic=False)
+    env, closed = Drift(SEEDS, "discrete"), []
+    env.close = lambda **_: closed.append(True)
+    for _ in range(2):  # the environment is the caller's, to play again
+        assert len(episode_returns(env, ModePolicy(stack(models)), stochastic=False)) == len(SEEDS) * N
+    gc.collect()
+    assert not closed
     together = episode_returns(Drift(SEEDS, "discrete"), ModePolicy(stack(models)), stochastic=False).view(
         len(SEEDS), -1
     )
@@ -435,9 +438,14 @@ def test_in_bfloat16_states_and_features_stay_in_full_precision(kind: str):
     settings = make_settings(sequence_length=L, precision="bf16")
     phases = ppo_phases(model, settings)
     kept = keep_rollouts(phases[0])
-    env = corridor()
-    env.base_env.observation_spec["observation"] = env.base_env.observation_spec["observation"].to(torch.float32)
-    (row,) = train(model, phases, settings, env)
+
+    class Single(Corridor):
+        """The same in float32."""
+
+        def frame(self, step: Tensor, episode: Tensor) -> dict[str, Tensor]:
+            return {key: x.float() if x.is_floating_point() else x for key, x in super().frame(step, episode).items()}
+
+    (row,) = train(model, phases, settings, Single())
     assert kept[0]["recurrent_state_trunk_1"].dtype == torch.float32 and math.isfinite(row["loss/critic"])
 
 
