@@ -135,24 +135,28 @@ def train_off_policy(
 class _Watch:
     """Watches how long a run takes, for one estimate: by its first updates, or if there are none yet, by a few."""
 
-    UPDATES_S, UNTIL_S = 1.5, 4.0  # seconds of updates that suffice; seconds without any, after which a few are made
+    STEPS, UPDATES_S = 5, 1.5  # steps with updates, and seconds of them, that suffice
+    UNTIL_S = 4.0  # seconds without updates, after which a few are made
 
     def __init__(self, run: _Run):
         self.run, self.began = run, (time.perf_counter(), run.frames)
-        self.learning: tuple[float, int] | None = None  # time and frames at the end of the first step with updates
+        self.learning: tuple[float, int] | None = None  # time and frames at the end of the first steps with updates
+        settings = run.learner.settings
+        # The first updates are slow: kernels are loaded or compiled, those of a delayed policy with its first update.
+        self.warm = settings.learning_starts + settings.policy_delay * max(settings.train_every, run.per_step)
 
     def seconds_left(self) -> float | None:
         """The seconds that training still takes; None while they are not known. Called after each step."""
         run, now, settings = self.run, time.perf_counter(), self.run.learner.settings
-        if run.frames > settings.learning_starts:
+        if run.frames > self.warm:
             if self.learning is None:
                 self.learning = now, run.frames
             since, first = self.learning
-            if run.frames == first or now - since < self.UPDATES_S:
+            if run.frames - first < self.STEPS * run.per_step or now - since < self.UPDATES_S:
                 return None
             return (settings.total_frames - run.frames) * (now - since) / (run.frames - first)
         since, first = self.began
-        if now - since < self.UNTIL_S:
+        if run.frames > settings.learning_starts or now - since < self.UNTIL_S:
             return None
         steps = (settings.total_frames - run.frames) * (now - since) / (run.frames - first)
         updates = (settings.total_frames - settings.learning_starts) // settings.train_every * settings.updates
@@ -166,7 +170,8 @@ class _Watch:
         def update() -> None:
             learner.learn(replay, noise.integers(len(replay), learner.settings.batch_size), noise)
 
-        update()  # not timed: kernels may have to be compiled
+        for _ in range(learner.settings.policy_delay):
+            update()  # not timed, as above
         start, times = time.perf_counter(), 0
         while times < 20 and time.perf_counter() - start < 0.3:
             update()

@@ -47,7 +47,7 @@ class Compare:
     runs: list[str] = field(default_factory=list)  # run folders, or folders above them; patterns with * too; required
     metrics: list[str] = field(default_factory=lambda: ["*return"])  # metrics to draw; patterns with * too
     smooth: int = 1  # rows over which a curve is averaged
-    output: str = "runs/compare.png"  # picture
+    output: str = "runs/compare.png"  # path of the picture
 
     def __post_init__(self) -> None:
         check_fields(self, smooth=at_least(1))
