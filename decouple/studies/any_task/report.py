@@ -65,16 +65,16 @@ def answer_of(study: Study, *, repetitions: int = 10_000) -> Answer:
     if not scores:
         raise ValueError("\n".join(["runs must be finished, one at least; got", *study.notes]))
     metrics = {point: aggregate_metrics(runs, repetitions=repetitions) for point, runs in scores.items()}
-    ranked = sorted(scores, key=lambda point: -metrics[point]["mean"].value)
+    works = {point: study.cost(point).multiply_adds or math.inf for point in scores}
+    ranked = sorted(scores, key=lambda point: (-metrics[point]["mean"].value, works[point]))  # of equals the cheapest
     best, probability = ranked[0], probability_best(scores, repetitions=repetitions)
     comparisons = tuple(compare(scores, best, other, repetitions=repetitions) for other in ranked[1:])
     open_to = [comparison.y for comparison in comparisons if comparison.verdict != "better"]
-    costs = {point: study.cost(point).multiply_adds for point in [best, *open_to]}
-    known = {point: cost for point, cost in costs.items() if cost is not None}
-    cheapest = min(known, key=lambda point: known[point]) if known else best
-    cheaper = cheapest if known and known[cheapest] < known.get(best, -math.inf) else None
-    told = _sentence(best, probability[best], metrics[best]["mean"], comparisons)
-    told += f" Of these, {cheaper} is the cheapest: {_ratio(known[cheaper], known[best])}." if cheaper else ""
+    cheapest = min([best, *open_to], key=lambda point: works[point])
+    cheaper = cheapest if works[cheapest] < works[best] < math.inf else None
+    equal = [point for point in ranked[1:] if metrics[point]["mean"].value == metrics[best]["mean"].value]
+    told = _sentence(best, probability[best], metrics[best]["mean"], comparisons, equal)
+    told += f" Of these, {cheaper} is the cheapest: {_ratio(works[cheaper], works[best])}." if cheaper else ""
     return Answer(best, probability, metrics, comparisons, cheaper, told)
 
 
@@ -105,12 +105,16 @@ def task_report(configs: Sequence[ControlSettings], options: TaskStudy) -> tuple
     return write_page(out.folder / "report.html", title, sections, introduction), answer
 
 
-def _sentence(best: str, probability: float, mean: Estimate, comparisons: Sequence[Comparison]) -> str:
+def _sentence(
+    best: str, probability: float, mean: Estimate, comparisons: Sequence[Comparison], equal: Sequence[str]
+) -> str:
     """The answer, in a sentence or three."""
     interval = "" if math.isnan(mean.low) else f" [{_number(mean.low)}, {_number(mean.high)}]"
     text = f"{best} has the highest mean return, {_number(mean.value)}{interval}"
     if not comparisons:
         return f"{text}; there is no other point to compare it with."
+    if equal and not math.isnan(probability):
+        return f"{text}, and so has {', '.join(equal)}. Take {best}, which costs least of them."
     if math.isnan(probability):
         return f"{text}; a single seed of a point says nothing of chance: train more seeds."
     text += f", and in {probability:.0%} of the resamples of the seeds it has the highest."
@@ -249,7 +253,7 @@ def _none_for_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _ratio(cost: int, other: int) -> str:
+def _ratio(cost: float, other: float) -> str:
     return f"{cost:,} multiply-adds for one observation, {cost / other:.2f} times the {other:,} of the best"
 
 

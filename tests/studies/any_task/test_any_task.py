@@ -73,6 +73,13 @@ def test_points_that_seeds_cannot_tell_apart_are_named_and_the_cheapest_of_them(
     assert other.sentence.endswith(f"k=0 is the cheapest: {cost}")
 
 
+def test_of_points_with_one_mean_the_cheapest_is_taken():
+    answer = answer_of(written({0: [5, 5], 1: [4, 6], 2: [1, 2]}, {0: 20, 1: 15, 2: 10}), repetitions=20)
+    assert answer.best == "k=1"
+    assert "k=1 has the highest mean return, 5" in answer.sentence
+    assert "and so has k=0. Take k=1, which costs least of them." in answer.sentence
+
+
 def test_single_seeds_say_nothing_of_chance():
     answer = answer_of(written({0: [1], 1: [5]}), repetitions=20)
     assert answer.best == "k=1" and all(map(math.isnan, answer.probability.values()))
