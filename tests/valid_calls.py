@@ -65,7 +65,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Loggers", "Loggers.log", "Loggers.summarise", "Tracking.options"], "RECORD"),  # of a `Tracker`
     **dict.fromkeys(["require_packages", "tracker_names"], "CHECK"),
     **dict.fromkeys(["Film", "Film.picture", "Played"], "RECORD"),
-    **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings", "compare"], "WHOLE"),
+    **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings", "compare_runs"], "WHOLE"),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from decouple.commands.folders import CONFIGS
 from decouple.commands.running import run_command
 from decouple.commands.settings import settings_of
-from decouple.runs.comparison import Compare, compare
+from decouple.runs.comparison import Compare, compare_runs
 
 __all__ = ["main"]
 
@@ -22,7 +22,7 @@ def register() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="compare")
 def command(config: Any) -> None:
-    path, rows = compare(settings_of(config))
+    path, rows = compare_runs(settings_of(config))
     for metric, label, seeds, mean, spread in rows:
         over = f" +- {spread:.4g} over {seeds} seeds" if seeds > 1 else ""
         print(f"{metric}, last: {mean:.4g}{over}   {label}")

@@ -1,6 +1,6 @@
 """Curves of any runs side by side: those that differ in their seed alone as one curve with its mean.
 
-    path, rows = compare(Compare(runs=["runs/control/pendulum/*/*/*"]))
+    path, rows = compare_runs(Compare(runs=["runs/control/pendulum/*/*/*"]))
 
 A run is a folder with `metrics.csv` and `config.yaml`, of either study.
 """
@@ -23,7 +23,7 @@ from decouple.runs.files import read_yaml
 from decouple.runs.loggers import OF_THE_RECORD
 from decouple.runs.metrics import read_metrics
 
-__all__ = ["Compare", "compare"]
+__all__ = ["Compare", "compare_runs"]
 
 # Settings that tell no two curves apart.
 NOT_COMPARED = {
@@ -58,7 +58,7 @@ class Compare:
         check_setting("output", self.output, lambda v: v.endswith(".png"), "a path that ends with .png")
 
 
-def compare(config: Compare) -> tuple[Path, list[tuple[str, str, int, float, float]]]:
+def compare_runs(config: Compare) -> tuple[Path, list[tuple[str, str, int, float, float]]]:
     """Draw the curves.
 
     Returns:

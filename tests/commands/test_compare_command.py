@@ -10,7 +10,7 @@ import yaml
 from commands import Script
 
 from decouple.runs import comparison
-from decouple.runs.comparison import Compare, compare
+from decouple.runs.comparison import Compare, compare_runs
 
 COMPARE = Script("compare.py")
 
@@ -35,7 +35,7 @@ def runs(tmp_path):
 def test_runs_that_differ_in_their_seed_are_one_curve_named_by_what_differs(runs, monkeypatch):
     figures = []
     monkeypatch.setattr(comparison, "save_figure", lambda figure, path: figures.append(figure))
-    path, rows = compare(Compare(runs=[str(runs)], output=str(runs / "a" / "b.png")))
+    path, rows = compare_runs(Compare(runs=[str(runs)], output=str(runs / "a" / "b.png")))
     assert path == runs / "a" / "b.png"
     assert [row[:4] for row in rows] == [
         ("eval/return", "algorithm=sac, alpha=0.2", 2, 5.5),
@@ -50,21 +50,23 @@ def test_runs_that_differ_in_their_seed_are_one_curve_named_by_what_differs(runs
 
 def test_metrics_by_patterns_and_smoothing(runs):
     given = {"runs": [str(runs / "td3" / "*")], "output": str(runs / "a.png")}
-    _, rows = compare(Compare(**given, metrics=["loss/*", "eval/return"], smooth=2))
+    _, rows = compare_runs(Compare(**given, metrics=["loss/*", "eval/return"], smooth=2))
     assert [(row[0], row[1], row[3]) for row in rows] == [
         ("eval/return", "all runs", 3.0),
         ("loss/critic", "all runs", 1.0),
     ]
     assert (runs / "a.png").stat().st_size > 1000
-    (_, name, seeds, _, spread), *_ = compare(Compare(runs=[str(runs / "td3" / "0")], output=str(runs / "a.png")))[1]
+    (_, name, seeds, _, spread), *_ = compare_runs(Compare(runs=[str(runs / "td3" / "0")], output=str(runs / "a.png")))[
+        1
+    ]
     assert (name, seeds) == ("0", 1) and math.isnan(spread)
 
 
 def test_what_is_not_there_is_refused_by_name(runs):
     with pytest.raises(ValueError, match="runs must be folders with a metrics.csv"):  # noqa: RUF043
-        compare(Compare(runs=[str(runs / "nothing")]))
+        compare_runs(Compare(runs=[str(runs / "nothing")]))
     with pytest.raises(ValueError, match="metrics must be metrics of the runs"):
-        compare(Compare(runs=[str(runs)], metrics=["no/such"]))
+        compare_runs(Compare(runs=[str(runs)], metrics=["no/such"]))
     for bad in (
         {"runs": []},
         {"runs": ["a"], "metrics": []},
