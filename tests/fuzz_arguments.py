@@ -649,7 +649,8 @@ def attempt_setting(script: str, key: str, text: str) -> Tried:
 
 def fuzz(only: Sequence[str] = (), sample: int | None = None, seed: int = 0, *, scripts: bool = True) -> list[Tried]:
     """Try all calls, or a sample of them drawn with this seed, in a folder of its own."""
-    before = Path.cwd()
+    before, threads = Path.cwd(), torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine several wait for each other, at the cost of the processor's time
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         try:
@@ -667,6 +668,7 @@ def fuzz(only: Sequence[str] = (), sample: int | None = None, seed: int = 0, *, 
             return [one for one in found if one is not None]
         finally:
             os.chdir(before)
+            torch.set_num_threads(threads)
 
 
 def shares(found: Sequence[Tried]) -> str:

@@ -59,7 +59,7 @@ class CheckpointError(RuntimeError):
 
 
 def save_checkpoint(
-    path: str | os.PathLike[str], state: dict[str, Any], *, record: Mapping[str, str] | None = None
+    path: str | os.PathLike[str], state: dict[Any, Any], *, record: Mapping[str, str] | None = None
 ) -> None:
     """Write `state` to `path` so that a kill at any moment leaves the whole old file or the whole new one.
 
@@ -67,8 +67,8 @@ def save_checkpoint(
 
     Args:
         path: the file; its folder is made where it is missing.
-        state: tensors (any device), numbers, strings, bytes, None, and lists, tuples and dicts of them. The entry
-            "settings" is the one that `load_checkpoint(expect=...)` compares.
+        state: tensors (any device), numbers, strings, bytes, None, and lists, tuples and dicts of them, with strings
+            or numbers as keys. The entry "settings" is the one that `load_checkpoint(expect=...)` compares.
         record: facts about the files beside the checkpoint, from `Tracker.marks`, which `frames_to_resume` checks;
             not part of the state that `load_checkpoint` returns.
 
@@ -81,8 +81,6 @@ def save_checkpoint(
         check_setting("record", record, TEXTS_BY_NAME)
     if not isinstance(state, dict):
         raise TypeError(f"state must be a dict; got {type(state).__name__}")
-    if not all(isinstance(name, str) for name in state):
-        raise TypeError(f"state must have strings as keys; got {list(state)}")
     _check_plain(state, "state")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
