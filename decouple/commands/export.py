@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +28,14 @@ def table(source: Source, report: ExportReport, rows: Sequence[dict[str, Any]]) 
     """The exported file, its largest difference from the model and its latency, as lines to read."""
     facts = report.metadata
     sizes = f"actor |{sizes_name(facts['actor'])}|" if "actor" in facts else f"separation {facts['separation']}"
+    allowed = "any in int8" if report.tolerance == math.inf else f"{report.tolerance:.0e}"
+    checked = "recorded" if facts["precision"] == "int8" else "random and recorded"
     lines = [
         f"{facts['task']}, {facts['algorithm']}, {sizes}, seed {facts['seed']}, {facts['frames']:,} frames",
         f"{report.path}: {report.bytes:,} bytes; "
         f"{facts['parameters']:,} parameters, {facts['multiply_adds']:,} multiply-adds an action",
         f"from the model's own actions at most {report.difference:.1e} over {report.observations} observations, "
-        f"random and recorded (allowed: {report.tolerance:.0e})",
+        f"{checked} (allowed: {allowed})",
         f"{'one thread, microseconds a call':32}{'median':>12}{'99%':>12}",
     ]
     for row in rows:

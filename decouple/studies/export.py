@@ -18,8 +18,9 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting
-from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
+from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting, one_of
+from decouple.deploy.compiled_c import c_compiler
+from decouple.deploy.export import A_WHILE, PRECISIONS, ExportReport, actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.runs.finished import frames_of, run_checkpoint
@@ -31,18 +32,22 @@ from decouple.studies.separation.experiment import make_env as make_procgen_env
 
 __all__ = ["Export", "Source", "export"]
 
+FORMATS = ("onnx", "pt2", "c")
+
 
 @dataclass
 class Export:
     """Settings of an export, and of the check of its file."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
-    format: str = "onnx"  # onnx or pt2 (torch.export)
+    format: str = "onnx"  # onnx, pt2 (torch.export) or c (plain C)
+    precision: str = "float32"  # float32, or int8 for c
     seed: int | None = None  # seed of the agent, in a run with several; None: the first
     sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
     output: str | None = None  # output file; None: actor_seed<seed>.<format> in the run's folder
     observations: int = 256  # observations recorded in the run's task for the check, beside 256 random ones
-    tolerance: float = 1e-4  # largest difference allowed; see ExportReport in decouple/deploy/export.py
+    # largest difference allowed, see ExportReport in decouple/deploy/export.py; None: 1e-4, and any in int8
+    tolerance: float | None = None
     batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # batch sizes at which latency is measured
     seconds: float = 1.0  # seconds of calls that each latency is measured over
 
@@ -50,7 +55,9 @@ class Export:
         sizes = all_of(at_least(1), least=1)
         check_fields(self, seed=at_least(0), batch_sizes=sizes, seconds=A_WHILE, tolerance=at_least(0))
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
-        check_setting("format", self.format, ("onnx", "pt2").__contains__, "onnx or pt2")
+        check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2 or c")
+        allowed = PRECISIONS if self.format == "c" else PRECISIONS[:1]
+        check_setting("precision", self.precision, one_of(*allowed))
         check_setting("observations", self.observations, POSITIVE_WHOLE)
 
 
@@ -136,9 +143,12 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
         observations=record(source.make_env(), player, config.observations),
         metadata=source.facts | {"run": str(path.parent)},
         tolerance=config.tolerance,
+        precision=config.precision,
         **options,
     )
-    runtimes = ["eager", "exported", "onnx"] if config.format == "onnx" else ["eager", "exported"]
+    runtimes = ["eager", "exported"]
+    if config.format == "onnx" or (config.format == "c" and c_compiler()):
+        runtimes.append(config.format)
     return (
         source,
         report,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from commands import Script
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from decouple.deploy.compiled_c import c_compiler
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.on_policy.training import train_on_policy
@@ -101,12 +103,25 @@ def test_an_agent_of_a_game_that_samples(tmp_path):
     assert torch.equal(torch.export.load(output).module()(raw, noise), scores.argmax(-1))
 
 
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler is installed")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_agent_in_plain_c(precision, tmp_path):
+    run_dir = trained(tmp_path, "ppo", env="pendulum", normalize_observation=True)
+    printed = exported(tmp_path, "checkpoint=ppo", "format=c", "seed=3", f"precision={precision}")
+    assert re.search(r"^c +batch 3 ", printed, flags=re.MULTILINE)
+    facts = json.loads((run_dir / "actor_seed3.c.json").read_text())
+    assert facts["precision"] == precision and "compiled by" in facts["checked"]
+    header = (run_dir / "actor_seed3.h").read_text()
+    assert "#define ACTOR_SEED3_OBSERVATIONS 3" in header and ' * task: "pendulum"' in header
+
+
 def test_what_is_wrong_is_said_by_name(tmp_path):
     run_dir = str(trained(tmp_path, "sac", env="toy"))
     save_checkpoint(tmp_path / "other.pt", {"settings": {"game": "chess"}})
     for settings, says in (
         ({}, "checkpoint must be a run's folder, or its checkpoint; got None"),
-        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx or pt2; got 'h5'"),
+        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx, pt2 or c; got 'h5'"),
+        ({"checkpoint": run_dir, "precision": "int8"}, "precision must be .*float32; got 'int8'"),
         ({"checkpoint": run_dir, "seed": 5}, r"seed must be one of the run's, \[3, 4\]; got 5"),
         (
             {"checkpoint": str(tmp_path / "other.pt")},

@@ -18,7 +18,8 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot, TensorS
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 import decouple.deploy.export
-from decouple.deploy.export import _difference, actor_latency, export_actor
+from decouple.deploy.checking import difference_from
+from decouple.deploy.export import actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.control.tasks import control_env
 from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
@@ -364,12 +365,12 @@ def test_the_check_sees_another_agents_actions():
     for model, other in ((on_policy(), on_policy()), (on_policy(Categorical(5)), on_policy(Categorical(5)))):
         actor = PlainActor(model)
         inputs = actor.random_inputs(50)
-        assert _difference(actor, actor, model, *inputs) < 1e-6
-        assert _difference(actor, PlainActor(other), model, *inputs) > 0.01
+        assert difference_from(actor, actor, model, *inputs) < 1e-6
+        assert difference_from(actor, PlainActor(other), model, *inputs) > 0.01
 
 
 def test_a_file_that_fails_the_check_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(decouple.deploy.export, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(decouple.deploy.export, "difference_from", lambda *_: 0.5)
     with pytest.raises(RuntimeError, match=r"actions must be the model's to 0.1; they differ by 0.5"):
         export_actor(on_policy(), tmp_path / "new" / "actor.pt2", tolerance=0.1)
     assert not list(tmp_path.iterdir())
