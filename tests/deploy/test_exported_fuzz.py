@@ -1,4 +1,4 @@
-"""Random perceptrons as files: C, in float32, and ONNX act as PyTorch does. A thousand of them with -m slow."""
+"""Random perceptrons as files, in float32, act as PyTorch does: with -m slow a thousand in C, a hundred in ONNX."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def test_twenty_random_actors_act_from_c_as_in_pytorch(seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1000))
-def test_a_thousand_random_actors_act_from_c_and_onnx_as_in_pytorch(seed):
-    check(seed, onnx=True)
+def test_a_thousand_random_actors_act_from_c_and_a_hundred_from_onnx_as_in_pytorch(seed):
+    check(seed, onnx=seed % 10 == 9)
 
 
 def test_a_random_actor_passes_the_exports_own_check(tmp_path: Path):
