@@ -51,9 +51,8 @@ def played_lines(facts: Mapping[str, Any]) -> list[str]:
         return []
     played, own = facts["return"], facts["return_of_model"]
     interval = "" if played["low"] is None else f" [{played['low']:.6g}, {played['high']:.6g}]"
-    return [
-        f"return {played['mean']:.6g}{interval} through it, {own['mean']:.6g} by the model: {played['episodes']} episodes"
-    ]
+    through = f"return {played['mean']:.6g}{interval} through it"
+    return [f"{through}, {own['mean']:.6g} by the model: {played['episodes']} episodes"]
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="export")

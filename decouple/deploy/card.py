@@ -25,7 +25,8 @@ session = onnxruntime.InferenceSession({name!r})
 env = gymnasium.make({task!r}{options})
 {bounds}returns = []
 for episode in range({episodes}):
-    observation, _ = env.reset(seed={seed} + episode)
+    seed = int(numpy.random.SeedSequence([{seed}, episode]).generate_state(1)[0])  # the episodes of the card
+    observation, _ = env.reset(seed=seed)
     total, over = 0.0, False
     while not over:
         batch = numpy.asarray(observation, numpy.float32).reshape(1, -1)
@@ -34,7 +35,7 @@ for episode in range({episodes}):
         total, over = total + float(reward), terminated or truncated
     returns.append(total)
 error = 1.96 * numpy.std(returns, ddof=1) / len(returns) ** 0.5
-print(f"return {{numpy.mean(returns):.1f}} +- {{error:.1f}} (95 %) over {{len(returns)}} episodes")
+print(f"return {{numpy.mean(returns):.6g}} +- {{error:.3g}} (95 %) over {{len(returns)}} episodes")
 '''
 C_SCRIPT = '''\
 """cc -O2 -shared -fPIC -o actor.so {name} -lm; pip install gymnasium; python play.py"""
@@ -45,7 +46,8 @@ env = gymnasium.make({task!r}{options})
 {bounds}output = numpy.zeros({outputs}, numpy.{kind})
 returns = []
 for episode in range({episodes}):
-    observation, _ = env.reset(seed={seed} + episode)
+    seed = int(numpy.random.SeedSequence([{seed}, episode]).generate_state(1)[0])  # the episodes of the card
+    observation, _ = env.reset(seed=seed)
     total, over = 0.0, False
     while not over:
         numbers = numpy.asarray(observation, numpy.float32).ravel()
@@ -54,7 +56,7 @@ for episode in range({episodes}):
         total, over = total + float(reward), terminated or truncated
     returns.append(total)
 error = 1.96 * numpy.std(returns, ddof=1) / len(returns) ** 0.5
-print(f"return {{numpy.mean(returns):.1f}} +- {{error:.1f}} (95 %) over {{len(returns)}} episodes")
+print(f"return {{numpy.mean(returns):.6g}} +- {{error:.3g}} (95 %) over {{len(returns)}} episodes")
 '''
 CALLS = {
     ".onnx": """\
@@ -207,7 +209,7 @@ def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
         bounds="bounds = env.action_space.low, env.action_space.high\n" if continuous else "",
         options="".join(f", {name}={value!r}" for name, value in {**options, **facts.get("env_kwargs", {})}.items()),
         episodes=played.get("episodes", 100),
-        seed=0,
+        seed=played.get("seed", 0),
         outputs=outputs,
         kind="float32" if continuous else "int32",
         action=given,

@@ -20,9 +20,13 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.fitting import evaluating
 
-__all__ = ["RANDOM_OBSERVATIONS", "difference_from", "inputs_to_check"]
+__all__ = ["RANDOM_OBSERVATIONS", "RefusedFileError", "difference_from", "inputs_to_check"]
 
 RANDOM_OBSERVATIONS = 256  # random observations in the check
+
+
+class RefusedFileError(RuntimeError):
+    """A file is not written, since it acts otherwise than the model, or worse."""
 
 
 def inputs_to_check(

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = ["STRICT", "CompiledActor", "c_compiler"]
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 OPTIMISED = ("-O2",)
 SMALL = ("-fno-asynchronous-unwind-tables",)  # tables for debuggers, which no microcontroller keeps
+LEAST_TIMES = 20
 CALLS = 50  # calls between two looks at the clock, which takes as long as a small actor
 # Around the actor, for this machine alone: many observations in one call, and the time of one.
 DRIVER = """\
@@ -128,7 +130,8 @@ class CompiledActor:
         action = np.zeros((1, self.constants.action_size), np.int32 if self.constants.discrete else np.float32)
         pointers = _pointers(observation, noise, action)
         times: list[float] = []
-        while len(times) < 20 or sum(times) * CALLS < seconds * 1e6:
+        end = time.perf_counter() + seconds
+        while len(times) < LEAST_TIMES or time.perf_counter() < end:
             times.append(self._library.nanoseconds(CALLS, count, *pointers) / 1e3)
         return times
 

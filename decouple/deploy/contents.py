@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.compiled_c import CompiledActor, c_compiler
 from decouple.deploy.constants import actor_constants, constant_actions
 from decouple.deploy.formats import call_times, onnx_bytes, onnx_session, onnx_with_metadata, pt2_bytes, runner
@@ -54,7 +55,8 @@ def file_content(actor: PlainActor, path: Path, precision: str, observations: Te
 
     Raises:
         ValueError: an actor that the format cannot hold.
-        RuntimeError: a C compiler refuses the source, or its int8 actions are not those of their plain reading.
+        RuntimeError: a C compiler refuses the source.
+        RefusedFileError: the int8 actions in C are not those of their plain reading.
     """
     if path.suffix == ".c":
         with _c_content(actor, path, precision, observations) as content:
@@ -115,4 +117,6 @@ def _check_int8(actor: PlainActor, compiled: CompiledActor, reading: Callable[..
     apart = np.abs(found - wanted) / unit > SAME
     share = float(apart.reshape(len(apart), -1).any(-1).mean())
     if share > FLIPS:
-        raise RuntimeError(f"the C file's int8 actions differ from their plain reading at {share:.0%} of observations")
+        raise RefusedFileError(
+            f"the C file's int8 actions differ from their plain reading at {share:.0%} of observations"
+        )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from decouple.checks import SOME, all_of, at_least, between, check_setting, checked, one_of, positive_whole
-from decouple.deploy.checking import RANDOM_OBSERVATIONS, difference_from, inputs_to_check
+from decouple.deploy.checking import RANDOM_OBSERVATIONS, RefusedFileError, difference_from, inputs_to_check
 from decouple.deploy.compiled_c import CompiledActor
 from decouple.deploy.constants import actor_constants
 from decouple.deploy.contents import FORMATS, Content, file_content
@@ -97,7 +97,7 @@ def export_actor(
         ValueError: a path with another ending, a model that `PlainActor` or the format refuses, observations of another
             shape or type, or none in int8.
         ImportError: onnxscript or onnxruntime is missing, for an .onnx file.
-        RuntimeError: the file's actions are not the model's; no file is written then.
+        RefusedFileError: the file's actions are not the model's; no file is written then.
     """
     path = Path(path)
     check_setting("path", path.suffix, FORMATS.__contains__, f"a file that ends in one of {list(FORMATS)}")
@@ -114,7 +114,7 @@ def export_actor(
     with file_content(actor, path, precision, observations) as content:
         difference = difference_from(actor, content.run, model, *inputs)
         if not difference <= allowed:
-            raise RuntimeError(f"the file's actions must be the model's to {allowed}; they differ by {difference}")
+            raise RefusedFileError(f"the file's actions must be the model's to {allowed}; they differ by {difference}")
         facts |= content.facts | dict(accept(content) if accept else {})
         files = content.sealed(facts)
     path.parent.mkdir(parents=True, exist_ok=True)

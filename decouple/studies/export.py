@@ -25,7 +25,7 @@ from torchrl.envs import EnvBase
 
 from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting, checked, one_of
 from decouple.deploy.card import actor_card
-from decouple.deploy.checking import difference_from, inputs_to_check
+from decouple.deploy.checking import RefusedFileError, difference_from, inputs_to_check
 from decouple.deploy.compiled_c import c_compiler
 from decouple.deploy.contents import Content
 from decouple.deploy.export import A_WHILE, FLOAT_TOLERANCE, PRECISIONS, ExportReport, actor_latency, export_actor
@@ -121,7 +121,7 @@ def write_actor(
         seconds: time to measure the latency.
 
     Raises:
-        RuntimeError: the file acts otherwise than the model, or is worse in int8; nothing is written then.
+        RefusedFileError: the file acts otherwise than the model, or is worse in int8; nothing is written then.
     """
     options: dict[str, Any] = {"sample": sample, "observation_scaling": source.scaling}
     mode = PlainActor(source.model, observation_scaling=source.scaling)
@@ -143,7 +143,9 @@ def write_actor(
             inputs = inputs_to_check(actor, played.observations, 0)
             apart = difference_from(actor, content.run, source.model, *inputs)
             if not apart <= allowed:
-                raise RuntimeError(f"the file must act as the model in the task, to {allowed}; they differ by {apart}")
+                raise RefusedFileError(
+                    f"the file must act as the model in the task, to {allowed}; they differ by {apart}"
+                )
         else:
             _check_int8(played.returns, own.returns, int8_loss)
         return facts | {"return": played.facts, "return_of_model": own.facts}
@@ -168,7 +170,7 @@ def _check_int8(returns: Sequence[float], of_float: Sequence[float], loss: float
     mean = statistics.fmean(of_float)
     if not low >= -loss * abs(mean):
         told = f"{statistics.fmean(returns):.6g} beside {mean:.6g} in float32, the difference at least {low:.6g}"
-        raise RuntimeError(f"the int8 actor must lose at most {loss:.0%} of the return in its task; it has {told}")
+        raise RefusedFileError(f"the int8 actor must lose at most {loss:.0%} of the return in its task; it has {told}")
 
 
 def _record(source: Source, actor: PlainActor, count: int) -> Tensor:

@@ -36,6 +36,7 @@ class Played(NamedTuple):
 
     returns: list[float]
     observations: Tensor  # observations that were met, the first 20,000, (n, ...)
+    seed: int  # seed of the task
 
     @property
     def mean(self) -> float:
@@ -46,7 +47,7 @@ class Played(NamedTuple):
     def facts(self) -> dict[str, Any]:
         """The mean return and its 95 % interval over episodes, as metadata."""
         low, high = t_interval(self.returns) if len(self.returns) > 1 else (None, None)
-        return {"mean": self.mean, "low": low, "high": high, "episodes": len(self.returns)}
+        return {"mean": self.mean, "low": low, "high": high, "episodes": len(self.returns), "seed": self.seed}
 
 
 class FilePolicy(TensorDictModuleBase):
@@ -99,4 +100,4 @@ def play_file(
     policy = FilePolicy(actor, run, seed)
     with contextlib.closing(make_env(episodes, seed)) as env:
         returns = episode_returns(env, policy).tolist()
-    return Played(returns[:episodes], torch.cat(policy.kept)[:MOST_KEPT])
+    return Played(returns[:episodes], torch.cat(policy.kept)[:MOST_KEPT], seed)

@@ -78,7 +78,7 @@ def test_the_cards_script_plays_the_task_without_this_package(suffix, task, tmp_
     facts = FACTS | {"layout": {"gymnasium": [task, {}]}, "return": PLAYED | {"episodes": 2}}
     report = export_actor(model, tmp_path / f"actor.{suffix}", metadata=facts)
     text = script(actor_card(report.path, report.metadata))
-    assert len(text.splitlines()) <= 22
+    assert len(text.splitlines()) <= 24
     (tmp_path / "play.py").write_text(text)
     if suffix == "c":
         command = [c_compiler(), "-O2", "-shared", "-fPIC", "-o", "actor.so", "actor.c", "-lm"]

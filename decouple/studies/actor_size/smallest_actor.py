@@ -67,7 +67,7 @@ __all__ = [
 
 Size = tuple[int, ...]
 
-
+EXPORTS = ("auto", "onnx", "c", "none")
 POSITIVE = all_of(at_least(1))
 SEVERAL_SIZES = Must(
     lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
@@ -96,6 +96,8 @@ class SearchSettings:
     # Share of the learning after which a size's seeds are stopped where they are not expected to reach the bound any
     # more (docs/smallest_actor.md says by which rule, and how often it is wrong); None: all are trained to their end
     stop_after: float | None = None
+    # File of the smallest actor at the search's end: onnx, c, none; auto: onnx where the extra is installed
+    export: str = "auto"
     engine: str = "local"  # workers: local (processes of this machine) or ray
     parallel: int = 1  # batches trained at once; useful if exhaustive: a bisection needs one cell at a time
     address: str | None = None  # address of a Ray cluster, auto: this machine's cluster; None: Ray is started here
@@ -117,6 +119,7 @@ class SearchSettings:
         )
         stops = self.stop_after is None or 0.5 <= self.stop_after < 1
         check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
+        check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c or none")
         check_setting("search.engine", self.engine, ("local", "ray").__contains__, "local or ray")
         check_setting("search.parallel", self.parallel, POSITIVE_WHOLE)
 
