@@ -75,7 +75,7 @@ NAMES_LEFT_OUT = {
         "RECORD",
     ),
     **dict.fromkeys(["write_actor", "export_plan", "winner_text", "write_winner"], "WHOLE"),
-    **dict.fromkeys(["onnx_bytes", "onnx_session", "onnx_with_metadata", "pt2_bytes"], "RECORD"),
+    **dict.fromkeys(["int8_onnx_bytes", "onnx_bytes", "onnx_session", "onnx_with_metadata", "pt2_bytes"], "RECORD"),
     **dict.fromkeys(["HTMLTable", "Picture", "Section", "Advice"], "RECORD"),
     **dict.fromkeys(["Comparison", "Cost", "Run"], "RECORD"),
     **dict.fromkeys(["Study", "Spread", "Table"], "RECORD"),

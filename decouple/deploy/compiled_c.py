@@ -25,7 +25,7 @@ import numpy as np
 from decouple.deploy.constants import ActorConstants
 from decouple.deploy.plain_c import c_name, c_prototype
 
-__all__ = ["STRICT", "CompiledActor", "c_compiler"]
+__all__ = ["SMALL", "STRICT", "CompiledActor", "c_compiler"]
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 OPTIMISED = ("-O2",)

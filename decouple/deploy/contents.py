@@ -19,7 +19,15 @@ from torch import Tensor
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.compiled_c import CompiledActor, c_compiler
 from decouple.deploy.constants import actor_constants, constant_actions
-from decouple.deploy.formats import call_times, onnx_bytes, onnx_session, onnx_with_metadata, pt2_bytes, runner
+from decouple.deploy.formats import (
+    call_times,
+    int8_onnx_bytes,
+    onnx_bytes,
+    onnx_session,
+    onnx_with_metadata,
+    pt2_bytes,
+    runner,
+)
 from decouple.deploy.plain_actor import PlainActor
 from decouple.deploy.plain_c import c_files
 from decouple.deploy.quantization import quantized_actions, quantized_layers
@@ -64,6 +72,9 @@ def file_content(actor: PlainActor, path: Path, precision: str, observations: Te
         return
     onnx = path.suffix == ".onnx"
     content = onnx_bytes(actor) if onnx else pt2_bytes(actor)
+    if precision == "int8" and observations is not None:
+        _, *noise = actor.random_inputs(len(observations))
+        content = int8_onnx_bytes(content, [x.cpu().numpy() for x in (observations, *noise)])
 
     def times(seconds: float) -> list[float]:
         inputs = actor.random_inputs(1)

@@ -104,7 +104,7 @@ def export_actor(
     actor = PlainActor(
         model, sample=sample, observation_scaling=observation_scaling, observation_dtype=observation_dtype
     )
-    check_setting("precision", precision, lambda v: v == "float32" or path.suffix == ".c", "float32 unless for .c")
+    check_setting("precision", precision, lambda v: v == "float32" or path.suffix != ".pt2", "float32 for .pt2")
     if precision == "int8" and observations is None:
         raise ValueError("observations must be given in int8, which takes its scales from them; got None")
     allowed = tolerance if tolerance is not None else FLOAT_TOLERANCE if precision == "float32" else math.inf

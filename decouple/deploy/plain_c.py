@@ -117,7 +117,8 @@ def _source(constants: ActorConstants, name: str, stem: str, quantized: Sequence
     tables += [line for index, layer in enumerate(layers) for line in _tables(index, layer)]
     tables += [_table(key, values) for key, values in _action_tables(constants).items()]
     helper = [QUANTIZED] if quantized else []
-    body = [*_buffers(constants, layers), "    int i, j;", *_scaling(constants)]
+    needs_j = quantized or constants.discrete or any(len(layer.weight.T) > 2 * AT_ONCE for layer in layers)
+    body = [*_buffers(constants, layers), f"    int i{', j' if needs_j else ''};", *_scaling(constants)]
     reads = "observation" if constants.mean is None else "scaled"
     for index, layer in enumerate(layers):
         writes = "ab"[index % 2]  # layer i reads the buffer that layer i - 1 has written
@@ -157,17 +158,20 @@ def _scaling(constants: ActorConstants) -> list[str]:
 
 def _layer(index: int, layer: LinearLayer, reads: str, writes: str) -> list[str]:
     outputs, inputs = layer.weight.shape
-    lines = _over("i", outputs, f"{writes}[i] = bias_{index}[i];")
-    whole = inputs - inputs % AT_ONCE
-    if whole:
+    first = inputs if inputs <= 2 * AT_ONCE else AT_ONCE + inputs % AT_ONCE
+    lines = _over("i", outputs, _sum(f"bias_{index}[i]", index, reads, writes, map(str, range(first))))
+    if first < inputs:
         places = ["j" if not step else f"j + {step}" for step in range(AT_ONCE)]
-        terms = [f"weight_{index}[{place}][i] * {reads}[{place}]" for place in places]
-        inner = f"{writes}[i] = {writes}[i] + " + f"\n{' ' * 16}+ ".join(terms) + ";"
-        lines += [f"    for (j = 0; j < {whole}; j += {AT_ONCE})", *_over("i", outputs, inner, indent=8)]
-    if inputs % AT_ONCE:
-        inner = f"{writes}[i] += weight_{index}[j][i] * {reads}[j];"
-        lines += [f"    for (j = {whole}; j < {inputs}; j++)", *_over("i", outputs, inner, indent=8)]
+        inner = _sum(f"{writes}[i]", index, reads, writes, places)
+        head = f"    for (j = {first}; j < {inputs}; j += {AT_ONCE})"
+        lines += [head, *(f"    {line}" for line in _over("i", outputs, inner))]
     return lines
+
+
+def _sum(start: str, index: int, reads: str, writes: str, places: Iterable[str]) -> str:
+    """The line that adds these inputs to an output."""
+    terms = [f"weight_{index}[{place}][i] * {reads}[{place}]" for place in places]
+    return f"{writes}[i] = {start} + " + f"\n{' ' * 16}+ ".join(terms) + ";"
 
 
 def _int8_layer(index: int, layer: Int8Layer, reads: str, writes: str) -> list[str]:

@@ -38,7 +38,7 @@ from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.actor_size.search import t_interval
-from decouple.studies.file_playing import FILE_SEED, play_file
+from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 from decouple.studies.task_layouts import layout
@@ -46,6 +46,7 @@ from decouple.studies.task_layouts import layout
 __all__ = ["Export", "Source", "agent_source", "export", "write_actor"]
 
 FORMATS = ("onnx", "pt2", "c")
+INT8_EPISODES = 10  # episodes whose observations set the scales in int8
 UNBOUNDED = 1e30  # a bound beyond it is the largest number of a type, and says nothing
 
 
@@ -55,11 +56,13 @@ class Export:
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
     format: str = "onnx"  # onnx, pt2 (torch.export) or c (plain C)
-    precision: str = "float32"  # float32, or int8 for c
+    precision: str = "float32"  # float32, or int8 for onnx and c
     seed: int | None = None  # seed of the agent, in a run with several; None: the one with the best final return
     sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
     output: str | None = None  # output file; None: actor_seed<seed>.<format> in the run's folder
-    observations: int = 256  # observations recorded in the run's task for the check, beside 256 random ones
+    observations: int = (
+        256  # observations recorded in the task for the check, beside 256 random ones; int8: of 10 episodes
+    )
     # largest difference allowed, see ExportReport in decouple/deploy/export.py; None: 1e-4, and any in int8
     tolerance: float | None = None
     episodes: int | None = None  # episodes that the file plays in its task; None: 100, and of Procgen none
@@ -82,7 +85,7 @@ class Export:
         )
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2 or c")
-        allowed = PRECISIONS if self.format == "c" else PRECISIONS[:1]
+        allowed = PRECISIONS if self.format != "pt2" else PRECISIONS[:1]
         check_setting("precision", self.precision, one_of(*allowed))
         check_setting("observations", self.observations, POSITIVE_WHOLE)
 
@@ -115,7 +118,7 @@ def write_actor(
         source: the agent.
         path: the file, .onnx, .pt2 or .c; the card is beside it, with the ending .md.
         precision, sample, tolerance: as for `export_actor`.
-        observations: number of observations to record in the task for the check.
+        observations: number of observations to record in the task for the check; in int8 those of ten episodes.
         episodes: number of episodes that the file plays; 0: it is not played.
         int8_loss: share of the float32 actor's mean return that an int8 one may lose, see `Export`.
         seconds: time to measure the latency.
@@ -126,7 +129,12 @@ def write_actor(
     options: dict[str, Any] = {"sample": sample, "observation_scaling": source.scaling}
     mode = PlainActor(source.model, observation_scaling=source.scaling)
     seed = FILE_SEED + source.facts["seed"]
-    recorded = _record(source, mode, observations)
+    if precision == "float32":
+        recorded = _record(source, mode, observations)
+    else:  # whole episodes, for what they leave out would count as the largest that they hold
+        recorded = play_file(
+            source.make_env, mode, mode, INT8_EPISODES, VALIDATION_SEED + source.facts["seed"]
+        ).observations
     allowed = FLOAT_TOLERANCE if tolerance is None else tolerance
 
     def accept(content: Content) -> dict[str, Any]:
@@ -290,7 +298,7 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
         seconds=config.seconds,
     )
     runtimes = ["eager", "exported"]
-    if config.format == "onnx" or (config.format == "c" and config.precision == "float32" and c_compiler()):
+    if config.format == "onnx" or (config.format == "c" and c_compiler()):
         runtimes.append(config.format)
     timing = {"batch_sizes": config.batch_sizes, "seconds": config.seconds, "observation_scaling": source.scaling}
     rows = actor_latency(source.model, runtimes=runtimes, sample=config.sample, **timing)

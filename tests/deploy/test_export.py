@@ -328,6 +328,19 @@ def test_a_file_computes_what_numpy_does_and_says_what_it_is(tmp_path):
     assert json.loads((tmp_path / "new" / "actor.pt2.json").read_text()) == beside.metadata == report.metadata
 
 
+@pytest.mark.parametrize("sample", [False, True])
+def test_int8_in_onnx_is_close_to_the_model_and_holds_its_weights_in_a_byte(sample, tmp_path):
+    network = separate(mlp_blocks(3, [64, 64]), mlp_blocks(3, [8]), at=0, example=torch.zeros(3))
+    model, observations = actor_value(network, BOX, policy_gain=1.0), torch.randn(200, 3)
+    report = export_actor(model, tmp_path / "actor.onnx", precision="int8", observations=observations, sample=sample)
+    assert 1e-4 < report.difference < 0.2 and report.metadata["precision"] == "int8"
+    saved = onnxruntime.InferenceSession(report.path).get_modelmeta().custom_metadata_map
+    assert json.loads(saved["precision"]) == "int8"
+    held = onnx.load(report.path).graph.initializer
+    widest = max(held, key=lambda each: int(np.prod(each.dims)))
+    assert widest.data_type == onnx.TensorProto.INT8 and int(np.prod(widest.dims)) == 64 * 64
+
+
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # as where it is not installed
