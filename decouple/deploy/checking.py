@@ -1,7 +1,7 @@
 """The check of an exported actor: how far its actions are from those of the model that it came from.
 
 inputs = inputs_to_check(actor, recorded_observations)
-difference_from(model, actor, run, *inputs)        # `difference` of `ExportReport`
+difference_from(actor, run, model, *inputs)        # `difference` of `ExportReport`
 """
 
 from __future__ import annotations

@@ -46,9 +46,8 @@ class Content(NamedTuple):
     run: Callable[..., Tensor]  # function from observations (B, ...), and noise (B, n), to the content's actions
     times: Callable[[float], list[float]]  # function from seconds to measure to microseconds of calls at batch 1
     facts: dict[str, Any]  # metadata that only this format has
-    sealed: Callable[
-        [Mapping[str, Any]], dict[str, bytes]
-    ]  # function from all metadata to name -> content of each file
+    # function from all metadata to name -> content of each file, the one that was asked for first
+    sealed: Callable[[Mapping[str, Any]], dict[str, bytes]]
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ layout("pendulum")["observation"]                      # ["cosine of the angle f
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from decouple.envs.control.catalogue import TASKS
@@ -53,8 +54,20 @@ def layout(task: str) -> dict[str, Any]:
     if task in TASKS:
         name, options, _ = TASKS[task]
         known["gymnasium"] = [name, options]
-    elif "-v" in task and ":" not in task:
+    elif _is_plain_box(task):
         known["gymnasium"] = [task, {}]
     if "assets" not in known and known.get("gymnasium", [""])[0].split("-")[0] in ("Reacher", "HalfCheetah", "Ant"):
         known["assets"] = "MIT (Gymnasium) and Apache-2.0 (MuJoCo)"
     return known
+
+
+def _is_plain_box(task: str) -> bool:
+    """Whether it is an id that Gymnasium itself registers, whose observations are arrays."""
+    try:
+        import gymnasium
+    except ImportError:
+        return False
+    if task not in gymnasium.registry or not str(gymnasium.registry[task].entry_point).startswith("gymnasium."):
+        return False
+    with contextlib.closing(gymnasium.make(task)) as env:
+        return isinstance(env.observation_space, gymnasium.spaces.Box)
