@@ -1,6 +1,7 @@
 """Benchmarks: their settings; of the one of returns, its episodes and its arithmetic. Nothing is trained here."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -96,3 +97,16 @@ def test_rows_are_kept(control_returns, tmp_path):
         control_returns.add_rows(tmp_path / "returns.csv", [row])
     kept = control_returns.read_rows(tmp_path / "returns.csv")
     assert kept == 2 * [row | {"seconds": "7"}]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_a_deployed_actor_is_measured_in_every_form(benchmark, monkeypatch):
+    """The mean action of all float32 forms is compared inside."""
+    pytest.importorskip("onnxscript")
+    deployed = benchmark("deployed_actors")
+    monkeypatch.setattr(deployed, "FLAGS", {"-O2": ["-O2"]})
+    monkeypatch.setattr(deployed, "instructions", lambda *_: None)
+    found = deployed.measure(4, 1, None)
+    assert found["parameters"] == 41 and found["ns"].keys() == {"float32 -O2", "int8 -O2", "onnx", "eager"}
+    assert all(each > 0 for each in found["ns"].values())
+    assert "| \\|4,4\\| | 41 |" in deployed.table([found])

@@ -70,6 +70,18 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),
     **dict.fromkeys(["ExportReport", "ObservationScaling", "ActionSpace"], "RECORD"),
+    # Parts of `export_actor`, which checks the model, its observations and the path.
+    **dict.fromkeys(["ActorConstants", "Content", "Int8Layer", "LinearLayer", "CompiledActor"], "RECORD"),
+    **dict.fromkeys(["CompiledActor.run", "CompiledActor.microseconds", "activate", "choose"], "RECORD"),
+    **dict.fromkeys(["actor_constants", "constant_actions", "scaled_observation", "c_files", "c_name"], "RECORD"),
+    **dict.fromkeys(["c_prototype", "quantized_actions", "quantized_layers", "file_content", "extra"], "RECORD"),
+    **dict.fromkeys(["difference_from", "inputs_to_check", "actor_facts", "call_times", "runner"], "RECORD"),
+    **dict.fromkeys(
+        ["actor_card", "RefusedFileError", "Winner", "FilePolicy", "Played", "agent_source", "layout", "play_file"],
+        "RECORD",
+    ),
+    **dict.fromkeys(["write_actor", "export_plan", "winner_text", "write_winner"], "WHOLE"),
+    **dict.fromkeys(["int8_onnx_bytes", "onnx_bytes", "onnx_session", "onnx_with_metadata", "pt2_bytes"], "RECORD"),
     **dict.fromkeys(["HTMLTable", "Picture", "Section", "Advice"], "RECORD"),
     **dict.fromkeys(["Comparison", "Cost", "Run"], "RECORD"),
     **dict.fromkeys(["Study", "Spread", "Table"], "RECORD"),

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from decouple.commands.interrupts import interrupted, plain_interrupts
 from decouple.commands.task_names import SCHEME
+from decouple.deploy.checking import RefusedFileError
 from decouple.envs.control.catalogue import did_you_mean
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.finite import NotFiniteError
@@ -97,7 +98,8 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
     if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
         return f"{name}: {' '.join(culprits(command))}: {text}"  # Hydra could not compose them
     known = isinstance(
-        error, ValueError | ImportError | OSError | sqlite3.Error | CheckpointError | CellError | NotFiniteError
+        error,
+        (ValueError, ImportError, OSError, sqlite3.Error, CheckpointError, CellError, NotFiniteError, RefusedFileError),
     )
     return f"{name}: {text}" if known else None
 

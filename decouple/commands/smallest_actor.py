@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import hydra
@@ -21,6 +22,7 @@ from decouple.studies.actor_size.smallest_actor import (
     search_text,
     write_table,
 )
+from decouple.studies.winner import export_plan, winner_text, write_winner
 
 __all__ = ["main"]
 
@@ -40,10 +42,15 @@ def command(config: Any) -> None:
     if not options.train:
         print(write_table(settings.run_dir))
         return
+    suffix, says = export_plan(options, settings)
+    if says:
+        print(says, file=sys.stderr)
     counts = actor_parameters(settings, options.sizes)  # before anything is written: it refuses impossible sizes
     with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
         found = run_search(settings, options, counts)
     print(search_text(settings, counts, found, options.measured(settings)))
+    if suffix:
+        print(winner_text(write_winner(settings, found, suffix)))
 
 
 def main() -> None:

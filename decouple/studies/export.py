@@ -3,35 +3,52 @@
     source, report, rows = export(Export(checkpoint="runs/procgen/as_written/starpilot/late/seed0", format="pt2"))
 
 The run is one of experiments/control.py or procgen.py: its folder, or its checkpoint. The file holds the scaling of
-observations, the actor and the bounds of actions, but no critic: see docs/export.md.
+observations, the actor and the bounds of actions, but no critic. Before it is written it plays its task; a card beside
+it says what it is: see docs/export.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.data import Unbounded
 from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
-from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting
-from decouple.deploy.export import A_WHILE, ExportReport, actor_latency, export_actor
+from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting, checked, one_of
+from decouple.deploy.card import actor_card
+from decouple.deploy.checking import RefusedFileError, difference_from, inputs_to_check
+from decouple.deploy.compiled_c import c_compiler
+from decouple.deploy.contents import Content
+from decouple.deploy.export import A_WHILE, FLOAT_TOLERANCE, PRECISIONS, ExportReport, actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.games.batched import GAMES, games_env
+from decouple.runs.files import read_json, replace_file
 from decouple.runs.finished import frames_of, run_checkpoint
+from decouple.runs.metrics import read_result
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.build import OF_TASK, make_env
 from decouple.studies.actor_size.load import trained_actor
+from decouple.studies.actor_size.search import t_interval
+from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
+from decouple.studies.task_layouts import layout
 
-__all__ = ["Export", "Source", "export", "read_source"]
+__all__ = ["Export", "Source", "agent_source", "export", "read_source", "write_actor"]
+
+FORMATS = ("onnx", "pt2", "c")
+INT8_EPISODES = 10  # episodes whose observations set the scales in int8
+UNBOUNDED = 1e30  # a bound beyond it is the largest number of a type, and says nothing
 
 
 @dataclass
@@ -39,68 +56,237 @@ class Export:
     """Settings of an export, and of the check of its file."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
-    format: str = "onnx"  # onnx or pt2 (torch.export)
-    seed: int | None = None  # seed of the agent, in a run with several; None: the first
+    format: str = "onnx"  # onnx, pt2 (torch.export) or c (plain C)
+    precision: str = "float32"  # float32, or int8 for onnx and c
+    seed: int | None = None  # seed of the agent, in a run with several; None: the one with the best final return
     sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
     output: str | None = None  # output file; None: actor_seed<seed>.<format> in the run's folder
-    observations: int = 256  # observations recorded in the run's task for the check, beside 256 random ones
-    tolerance: float = 1e-4  # largest difference allowed; see ExportReport in decouple/deploy/export.py
+    observations: int = (
+        256  # observations recorded in the task for the check, beside 256 random ones; int8: of 10 episodes
+    )
+    # largest difference allowed, see ExportReport in decouple/deploy/export.py; None: 1e-4, and any in int8
+    tolerance: float | None = None
+    episodes: int | None = None  # episodes that the file plays in its task; None: 100, and of Procgen none
+    # share of the float32 actor's return that int8 may lose: the 95 % interval of the difference over the same episodes
+    # must exclude a larger loss
+    int8_loss: float = 0.05
     batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # batch sizes at which latency is measured
     seconds: float = 1.0  # seconds of calls that each latency is measured over
 
     def __post_init__(self) -> None:
         sizes = all_of(at_least(1), least=1)
-        check_fields(self, seed=at_least(0), batch_sizes=sizes, seconds=A_WHILE, tolerance=at_least(0))
+        check_fields(
+            self,
+            seed=at_least(0),
+            int8_loss=at_least(0),
+            episodes=at_least(0),
+            batch_sizes=sizes,
+            seconds=A_WHILE,
+            tolerance=at_least(0),
+        )
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
-        check_setting("format", self.format, ("onnx", "pt2").__contains__, "onnx or pt2")
+        check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2 or c")
+        allowed = PRECISIONS if self.format != "pt2" else PRECISIONS[:1]
+        check_setting("precision", self.precision, one_of(*allowed))
         check_setting("observations", self.observations, POSITIVE_WHOLE)
 
 
-@dataclass
-class Source:
+class Source(NamedTuple):
     """One agent of a run, and the task that it was trained on."""
 
     model: Any  # model from actor_qvalue or actor_value
     scaling: ObservationScaling | None  # scaling of observations in training; None: there was none
-    make_env: Callable[[], EnvBase]  # function that makes the task, with raw observations
+    make_env: Callable[[int, int], EnvBase]  # function of a number of games and a seed: the task, raw observations
     facts: dict[str, Any]  # facts for the file's metadata
 
 
-def from_control(state: dict[str, Any], seed: int | None) -> Source:
-    """An agent of experiments/control.py."""
+@checked(episodes=at_least(0), int8_loss=at_least(0), seconds=A_WHILE)
+def write_actor(
+    source: Source,
+    path: Path,
+    *,
+    precision: str = "float32",
+    sample: bool = False,
+    observations: int = 256,
+    tolerance: float | None = None,
+    episodes: int = 100,
+    int8_loss: float = 0.05,
+    seconds: float = 1.0,
+) -> ExportReport:
+    """Write an agent's file and its card, once the file has been compared with the model and played in its task.
+
+    Args:
+        source: the agent.
+        path: the file, .onnx, .pt2 or .c; the card is beside it, with the ending .md.
+        precision, sample, tolerance: as for `export_actor`.
+        observations: number of observations to record in the task for the check; in int8 those of ten episodes.
+        episodes: number of episodes that the file plays; 0: it is not played.
+        int8_loss: share of the float32 actor's mean return that an int8 one may lose, see `Export`.
+        seconds: time to measure the latency.
+
+    Raises:
+        RefusedFileError: the file acts otherwise than the model, or is worse in int8; nothing is written then.
+    """
+    options: dict[str, Any] = {"sample": sample, "observation_scaling": source.scaling}
+    mode = PlainActor(source.model, observation_scaling=source.scaling)
+    seed = FILE_SEED + source.facts["seed"]
+    if precision == "float32":
+        recorded = _record(source, mode, observations)
+    else:  # whole episodes, for what they leave out would count as the largest that they hold
+        recorded = play_file(
+            source.make_env, mode, mode, INT8_EPISODES, VALIDATION_SEED + source.facts["seed"]
+        ).observations
+    allowed = FLOAT_TOLERANCE if tolerance is None else tolerance
+
+    def accept(content: Content) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        if times := content.times(seconds):
+            median, p99 = np.percentile(times, [50, 99]).tolist()
+            facts["latency_us"] = {"median": median, "p99": p99, "processor": _processor()}
+        if not episodes:
+            return facts
+        actor = PlainActor(source.model, **options)
+        played = play_file(source.make_env, actor, content.run, episodes, seed)
+        own = play_file(source.make_env, actor, actor, episodes, seed)
+        if precision == "float32":
+            inputs = inputs_to_check(actor, played.observations, 0)
+            apart = difference_from(actor, content.run, source.model, *inputs)
+            if not apart <= allowed:
+                raise RefusedFileError(
+                    f"the file must act as the model in the task, to {allowed}; they differ by {apart}"
+                )
+        else:
+            _check_int8(played.returns, own.returns, int8_loss)
+        return facts | {"return": played.facts, "return_of_model": own.facts}
+
+    report = export_actor(
+        source.model,
+        path,
+        observations=recorded,
+        metadata=source.facts | {"observation_bounds": _bounds(source)},
+        tolerance=tolerance,
+        precision=precision,
+        accept=accept,
+        **options,
+    )
+    replace_file(path.with_suffix(".md"), actor_card(path, report.metadata).encode())
+    return report
+
+
+def _check_int8(returns: Sequence[float], of_float: Sequence[float], loss: float) -> None:
+    """RuntimeError unless the paired difference's 95 % interval over episodes excludes a larger loss."""
+    low, _ = t_interval([mine - theirs for mine, theirs in zip(returns, of_float, strict=True)])
+    mean = statistics.fmean(of_float)
+    if not low >= -loss * abs(mean):
+        told = f"{statistics.fmean(returns):.6g} beside {mean:.6g} in float32, the difference at least {low:.6g}"
+        raise RefusedFileError(f"the int8 actor must lose at most {loss:.0%} of the return in its task; it has {told}")
+
+
+def _record(source: Source, actor: PlainActor, count: int) -> Tensor:
+    """Observations (count, ...) that the actor meets in its task."""
+    with contextlib.closing(source.make_env(1, source.facts["seed"])) as env, torch.no_grad():
+        memory = bool(actor.state_size)
+        if memory:  # zeros at each reset
+            specs: Any = {"state": Unbounded(shape=(actor.state_size,))}
+            env = TransformedEnv(env, TensorDictPrimer(specs, expand_specs=True), auto_unwrap=False)
+        keys = ["observation", *["state"] * memory], ["action", *[("next", "state")] * memory]
+        policy = TensorDictModule(actor, *keys)
+        played = env.rollout(-(-count // env.batch_size.numel()), policy, break_when_any_done=False)
+    return played["observation"].flatten(0, env.batch_dims)[:count]
+
+
+def _bounds(source: Source) -> dict[str, list[float]] | None:
+    """Bounds of one observation, where the task has finite ones."""
+    with contextlib.closing(source.make_env(1, source.facts["seed"])) as env:
+        space = env.observation_spec["observation"].space
+        shape = env.observation_spec["observation"].shape[env.batch_dims :]
+    if len(shape) != 1 or not hasattr(space, "low"):
+        return None
+    low, high = (getattr(space, side).reshape(-1, shape[0])[0] for side in ("low", "high"))
+    known = (low > -UNBOUNDED).all() and (high < UNBOUNDED).all()
+    return {"low": low.tolist(), "high": high.tolist()} if known else None
+
+
+def _processor() -> str:
+    """The processor's name, as far as this machine tells it."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def agent_source(path: Path, state: Mapping[str, Any], seed: int | None) -> Source:
+    """An agent of a run, from its checkpoint at `path`; without a seed the one with the best return."""
+    settings = state.get("settings", {})
+    kinds = {"actor": from_control, "protocol": from_procgen}  # keyed by a setting that only this kind of run has
+    read = next((read for setting, read in kinds.items() if setting in settings), None)
+    if read is None:
+        raise ValueError(f"checkpoint must be of a run of experiments/control.py or procgen.py; got {path}")
+    source = read(state, _best_seed(path) if seed is None else seed)
+    record = path.with_name("record.json")
+    sessions = read_json(record).get("sessions") if record.exists() else None
+    git = sessions[-1].get("git") if sessions else None
+    commit = {"commit": git["commit"]} if git else {}
+    return source._replace(facts=source.facts | {"run": str(path.parent)} | commit)
+
+
+def read_source(checkpoint: str, seed: int | None) -> tuple[Path, dict[str, Any], Source]:
+    """The path and the content of a checkpoint, and one of its agents.
+
+    Args:
+        checkpoint: a run's folder, or its checkpoint.
+        seed: the agent's seed; None: the one with the best return.
+
+    Raises:
+        ValueError: a checkpoint of another kind, or a seed that the run has not.
+    """
+    path, state = run_checkpoint(checkpoint)
+    return path, state, agent_source(path, state, seed)
+
+
+def _best_seed(path: Path) -> int | None:
+    """The seed with the best return in the run's result.json; None: there is none, or the run has one seed."""
+    result = path.with_name("result.json")
+    found = read_result(result) if result.exists() else {}
+    prefix = "final/return/seed"
+    returns = {int(name.removeprefix(prefix)): of for name, of in found.items() if name.startswith(prefix)}
+    finite = {seed: of for seed, of in returns.items() if of is not None}
+    return max(finite, key=finite.__getitem__, default=None)
+
+
+def from_control(state: Mapping[str, Any], seed: int | None) -> Source:
+    """An agent of experiments/control.py; without a seed the first."""
     settings = state["settings"]
     seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
     seed = seeds[0] if seed is None else seed
     check_setting("seed", seed, seeds.__contains__, f"one of the run's, {list(seeds)}")
-    agent = seeds.index(seed)
-    facts = {
-        "task": settings["env"],
-        "algorithm": settings["algorithm"],
-        "actor": settings["actor"],
-        "separation": settings["separation"],
-        "seed": seed,
-        "frames": frames_of(state),
-    }
-    return Source(*trained_actor(state, agent), lambda: raw_control_env(settings, seed), facts)
+    names = ("algorithm", "actor", "critic", "separation")
+    facts = {"task": settings["env"], **{name: settings[name] for name in names}, "seed": seed}
+    facts |= {"frames": frames_of(state), "layout": layout(settings["env"])}
+    if settings.get("env_kwargs"):
+        facts["env_kwargs"] = settings["env_kwargs"]
+    model, scaling = trained_actor(state, seeds.index(seed))
+    return Source(model, scaling, lambda count, first: raw_control_env(settings, first, count), facts)
 
 
-def raw_control_env(settings: dict[str, Any], seed: int) -> EnvBase:
-    """The run's task, with raw observations."""
+def raw_control_env(settings: Mapping[str, Any], seed: int, count: int) -> EnvBase:
+    """The run's task, with raw observations; as many games as are asked for, or a few more."""
     if settings["env"] in GAMES:
         agents, skip = GAMES[settings["env"]].agents_per_game, settings["frame_skip"]
-        return games_env(settings["env"], [seed], agents, frame_skip=skip, scale_observations=False)
+        count = -(-count // agents) * agents
+        return games_env(settings["env"], [seed], count, frame_skip=skip, scale_observations=False)
     task = {name: settings[name] for name in OF_TASK if name in settings}
-    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), 1, [seed])
+    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), count, [seed])
 
 
-def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
+def from_procgen(state: Mapping[str, Any], seed: int | None) -> Source:
     """The agent of experiments/procgen.py."""
     settings = state["settings"]
     check_setting("seed", seed, (None, settings["seed"]).__contains__, f"the run's, {settings['seed']}")
     config, model, frames = load_agent(state)
 
-    def games() -> EnvBase:
-        return make_procgen_env(config, 4, config.seed, test=False, training=False)
+    def games(count: int, first: int) -> EnvBase:
+        return make_procgen_env(config, max(count, 4), first, test=False, training=False)
 
     facts = {
         "task": f"procgen {config.env}, {config.distribution_mode}",
@@ -113,57 +299,29 @@ def from_procgen(state: dict[str, Any], seed: int | None) -> Source:
     return Source(model, None, games, facts)
 
 
-def record(env: EnvBase, actor: PlainActor, count: int) -> Tensor:
-    """Observations (count, ...) that the actor meets in its task."""
-    with contextlib.closing(env), torch.no_grad():
-        memory = bool(actor.state_size)
-        if memory:  # zeros at each reset
-            specs: Any = {"state": Unbounded(shape=(actor.state_size,))}
-            env = TransformedEnv(env, TensorDictPrimer(specs, expand_specs=True), auto_unwrap=False)
-        policy = TensorDictModule(
-            actor, ["observation", *["state"] * memory], ["action", *[("next", "state")] * memory]
-        )
-        played = env.rollout(-(-count // env.batch_size.numel()), policy, break_when_any_done=False)
-    return played["observation"].flatten(0, env.batch_dims)[:count]
-
-
-def read_source(checkpoint: str, seed: int | None) -> tuple[Path, dict[str, Any], Source]:
-    """The path and the content of a checkpoint, and one of its agents.
-
-    Args:
-        checkpoint: a run's folder, or its checkpoint.
-        seed: the agent's seed; None: the first.
-
-    Raises:
-        ValueError: a checkpoint of another kind, or a seed that the run has not.
-    """
-    path, state = run_checkpoint(checkpoint)
-    settings = state.get("settings", {})
-    kinds = {"actor": from_control, "protocol": from_procgen}  # keyed by a setting that only this kind of run has
-    read = next((read for setting, read in kinds.items() if setting in settings), None)
-    if read is None:
-        raise ValueError(f"checkpoint must be of a run of experiments/control.py or procgen.py; got {path}")
-    return path, state, read(state, seed)
-
-
 def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
-    """Write the file and check it; returns the agent exported, the report, and the rows of its latency."""
+    """Write the file and its card; returns the agent exported, the report, and the rows of its latency."""
     path, _, source = read_source(str(config.checkpoint), config.seed)
-    options: dict[str, Any] = {"sample": config.sample, "observation_scaling": source.scaling}
-    player = PlainActor(source.model, observation_scaling=source.scaling)
-    report = export_actor(
-        source.model,
-        config.output or path.with_name(f"actor_seed{source.facts['seed']}.{config.format}"),
-        observations=record(source.make_env(), player, config.observations),
-        metadata=source.facts | {"run": str(path.parent)},
-        tolerance=config.tolerance,
-        **options,
-    )
-    runtimes = ["eager", "exported", "onnx"] if config.format == "onnx" else ["eager", "exported"]
-    return (
+    episodes = config.episodes
+    if episodes is None:
+        episodes = 0 if "protocol" in source.facts else 100
+    report = write_actor(
         source,
-        report,
-        actor_latency(
-            source.model, runtimes=runtimes, batch_sizes=config.batch_sizes, seconds=config.seconds, **options
-        ),
+        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{config.format}")),
+        precision=config.precision,
+        sample=config.sample,
+        observations=config.observations,
+        tolerance=config.tolerance,
+        episodes=episodes,
+        int8_loss=config.int8_loss,
+        seconds=config.seconds,
     )
+    runtimes = ["eager", "exported"]
+    if config.format == "onnx" or (config.format == "c" and c_compiler()):
+        runtimes.append(config.format)
+    timing = {"batch_sizes": config.batch_sizes, "seconds": config.seconds, "observation_scaling": source.scaling}
+    rows = actor_latency(source.model, runtimes=runtimes, sample=config.sample, **timing)
+    if config.precision == "int8" and "latency_us" in report.metadata:
+        median, p99 = (report.metadata["latency_us"][name] for name in ("median", "p99"))
+        rows.append({"runtime": f"{config.format} int8", "batch": 1, "median_us": median, "p99_us": p99})
+    return source, report, rows

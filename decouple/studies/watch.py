@@ -18,18 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.analysis.film import Played, play, require_video, write_film
 from decouple.checks import SEED, at_least, check_fields, check_setting, one_of
 from decouple.deploy.plain_actor import ObservationScaling
-from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import integrated_entropy
+from decouple.networks.recurrence import with_memory
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.build import OF_TASK, make_env
 from decouple.studies.export import Source, read_source
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
@@ -45,7 +47,7 @@ class Watch:
     """Settings of a film: the agent, its episodes and the files."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
-    seed: int | None = None  # seed of the agent, in a run with several; None: the first
+    seed: int | None = None  # seed of the agent, in a run with several; None: the best
     episodes: int = 4  # episodes side by side
     steps: int = 500  # most steps of an episode; a longer one is cut off
     first_seed: int = 0  # seed of the episodes: the same seed, the same episodes
@@ -88,7 +90,12 @@ def watch(config: Watch) -> tuple[list[float], list[Path]]:
         mode = ExplorationType.RANDOM if sample else ExplorationType.DETERMINISTIC
         with torch.random.fork_rng(devices=[]), set_exploration_type(mode):
             torch.manual_seed(config.first_seed)
-            film = play(stage.env, _acting(source.model, source.scaling), stage.pictures, steps=config.steps)
+            film = play(
+                with_memory(stage.env, source.model),
+                _acting(source.model, source.scaling),
+                stage.pictures,
+                steps=config.steps,
+            )
     facts = source.facts
     title = f"{facts['task']}, {facts['algorithm']}, seed {facts['seed']}, {facts['frames']:,} frames of training"
     output = Path(config.output) if config.output else path.with_name(f"watch_seed{facts['seed']}")
@@ -116,8 +123,11 @@ class _Stage:
             task = f"decouple.envs.games.gymnasium_env:decouple/{IDS[task]}-v0"
         if sys.platform == "linux" and not os.environ.get("DISPLAY"):
             os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
-        options["render_mode"] = "rgb_array"
-        self.env = control_env(task, [config.first_seed], config.episodes, backend="gymnasium", env_kwargs=options)
+        named = settings["env"] in GAMES
+        task_settings: dict[str, Any] = {} if named else {key: settings[key] for key in OF_TASK if key in settings}
+        task_settings |= {"env": task, "env_kwargs": options | {"render_mode": "rgb_array"}, "backend": "gymnasium"}
+        run = CONTROL_ALGORITHMS[settings["algorithm"]](**task_settings)
+        self.env = make_env(run, config.episodes, [config.first_seed])
         self.fps = min(60, self.env.render_fps)
 
     def pictures(self, step: TensorDictBase) -> Sequence[np.ndarray]:
@@ -141,9 +151,12 @@ def _acting(model: ActorValue | ActorQValue, scaling: ObservationScaling | None)
     model.eval()
 
     def act(step: TensorDictBase) -> Played:
-        observation = step["observation"]
-        shown = TensorDict({"observation": scaling.apply(observation) if scaling else observation}, step.batch_size)
+        shown = step.select(*model.in_keys, strict=False)
+        if scaling:
+            shown["observation"] = scaling.apply(shown["observation"])
         found = model(shown.copy())
+        if getattr(model, "recurrent", False):
+            step["next"] = found["next"]  # the next states
         entropy = policy.get_dist(shown.copy()).entropy() if policy is not None else None
         return Played(step.set("action", found["action"]), _value(model, found), entropy)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from commands import Script
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from decouple.deploy.compiled_c import c_compiler
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
+from decouple.runs.files import read_json
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
@@ -31,7 +34,7 @@ pytest.importorskip("onnxscript")
 EXPORT = Script("export.py")
 NETWORKS = {"actor": [4, 4], "critic": [8, 8], "seeds": 2, "seed": 3}
 QUIET = {"final_episodes": 1, "evaluate_episodes": 1, "show_progress": False, "tracker": "local"}
-FAST = ("seconds=0", "observations=20", "batch_sizes=[1,3]")
+FAST = ("seconds=0", "observations=20", "batch_sizes=[1,3]", "episodes=2")
 
 
 def trained(folder: Path, algorithm: str, **settings: object) -> Path:
@@ -65,7 +68,9 @@ def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path)
     file = "ppo/actor_seed4.onnx"
     assert printed[1] == f"{file}: {size:,} bytes; 41 parameters, 32 multiply-adds an action"
     assert "over 276 observations, random and recorded (allowed: 1e-04)" in printed[2]
-    assert [line.split()[:3] for line in printed[4:]] == [
+    assert re.fullmatch(r"return -\d.* \[-.*\] through it, -\d.* by the model: 2 episodes", printed[3])
+    assert printed[-1] == "what it reads and gives, and how to run it: ppo/actor_seed4.md"
+    assert [line.split()[:3] for line in printed[5:-1]] == [
         [runtime, "batch", size] for runtime in ("eager", "exported", "onnx") for size in ("1", "3")
     ]
 
@@ -88,7 +93,7 @@ def test_an_agent_of_a_game_that_samples(tmp_path):
     run_dir = trained(tmp_path, "sac", env="pong")
     output = tmp_path / "elsewhere" / "pong.pt2"
     settings = {"checkpoint": str(run_dir / "checkpoint.pt"), "format": "pt2", "sample": True, "output": str(output)}
-    _, _, rows = export(Export(**settings, seconds=0.0))
+    _, _, rows = export(Export(**settings, seconds=0.0, episodes=0))
     assert {row["runtime"] for row in rows} == {"eager", "exported"}  # .pt2 asks for no ONNX Runtime
     facts = json.loads(output.with_name("pong.pt2.json").read_text())
     expected = {"task": "pong", "algorithm": "sac", "seed": 3, "frames": 120, "run": str(run_dir), "sample": True}
@@ -101,12 +106,25 @@ def test_an_agent_of_a_game_that_samples(tmp_path):
     assert torch.equal(torch.export.load(output).module()(raw, noise), scores.argmax(-1))
 
 
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler is installed")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_agent_in_plain_c(precision, tmp_path):
+    run_dir = trained(tmp_path, "ppo", env="pendulum", normalize_observation=True)
+    printed = exported(tmp_path, "checkpoint=ppo", "format=c", "seed=3", f"precision={precision}", "int8_loss=2")
+    assert re.search(r"^c +batch 3 " if precision == "float32" else r"^c int8 +batch 1 ", printed, flags=re.MULTILINE)
+    facts = json.loads((run_dir / "actor_seed3.c.json").read_text())
+    assert facts["precision"] == precision and "compiled by" in facts["checked"]
+    header = (run_dir / "actor_seed3.h").read_text()
+    assert "#define ACTOR_SEED3_OBSERVATIONS 3" in header and ' * task: "pendulum"' in header
+
+
 def test_what_is_wrong_is_said_by_name(tmp_path):
     run_dir = str(trained(tmp_path, "sac", env="toy"))
     save_checkpoint(tmp_path / "other.pt", {"settings": {"game": "chess"}})
     for settings, says in (
         ({}, "checkpoint must be a run's folder, or its checkpoint; got None"),
-        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx or pt2; got 'h5'"),
+        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx, pt2 or c; got 'h5'"),
+        ({"checkpoint": run_dir, "precision": "int8", "format": "pt2"}, "precision must be .*float32; got 'int8'"),
         ({"checkpoint": run_dir, "seed": 5}, r"seed must be one of the run's, \[3, 4\]; got 5"),
         (
             {"checkpoint": str(tmp_path / "other.pt")},
@@ -115,8 +133,16 @@ def test_what_is_wrong_is_said_by_name(tmp_path):
     ):
         with pytest.raises(ValueError, match=says):
             export(Export(**settings))
-    _, report, rows = export(Export(checkpoint=run_dir, format="pt2", seconds=0.0))
-    assert report.path.name == "actor_seed3.pt2" and len(rows) == 4
+    result = Path(run_dir) / "result.json"
+    returns = read_json(result)
+    for best in (4, 3):  # without seed= the better one, of those that have a return
+        told = {f"final/return/seed{seed}": -1.0 if seed == best else None for seed in (3, 4)}
+        result.write_text(json.dumps(returns | told))
+        _, report, rows = export(Export(checkpoint=run_dir, format="pt2", seconds=0.0, episodes=2))
+        assert report.path.name == f"actor_seed{best}.pt2" and len(rows) == 4
+    result.unlink()
+    source, _, _ = export(Export(checkpoint=run_dir, format="pt2", seconds=0.0, episodes=0))
+    assert source.facts["seed"] == 3  # the first
 
 
 def test_the_command_says_it_in_a_line(tmp_path):

@@ -22,6 +22,7 @@ from commands import ROOT, Script, composing
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
+from decouple.deploy.compiled_c import c_compiler
 from decouple.studies.actor_size import smallest_actor as searching
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.cell import train_agents
@@ -47,6 +48,7 @@ COMMAND = (
         "critic=[4,4]",
         f"search.threshold={THRESHOLD}",
         "search.sizes=[[],[2,2],[4,4]]",
+        "search.export=none",
     ),
 )
 
@@ -243,6 +245,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path,
     refused("a number, baseline or rounded for toy, td3, which Table I has no", "search.threshold=paper")
     refused("actor and critic must be of one size", "actor=[4,4]")
     refused(r"smallest to the largest; got \[4, 4\] before \[2, 2\]", "search.sizes=[[4,4],[2,2]]")
+    refused("search.export must be auto, onnx, c or none; got 'pt2'", "search.export=pt2")
     refused("search.engine must be local or ray", "search.engine=slurm")
     refused("search.parallel must be a whole number", "search.parallel=0")
     refused("search.lease must be positive", "search.lease=0")
@@ -320,6 +323,16 @@ def test_a_search_that_is_killed_finds_what_one_left_alone_does_and_trains_nothi
         rows = list(csv.DictReader(file))
     assert [row["source"] for row in rows] == ["paper"] * 24 + ["here"]
     assert rows[1]["task"] == "pendulum" and rows[1]["algorithm"] == "td3" and rows[1]["actor_size"] == "4,4"
+
+
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler is installed")
+def test_a_search_ends_with_a_file(tmp_path):
+    one_size = [argument for argument in COMMAND if not argument.startswith(("search.sizes", "search.export"))]
+    finished = SEARCH.run(tmp_path, *one_size, "search.sizes=[[4,4]]", "search.export=c", "run_dir=study")
+    assert finished.returncode == 0, finished.stderr
+    file, _, what = finished.stdout.splitlines()[-3:]
+    assert file.startswith("the file: study/actors/toy_ddpg_actor4x4.c, ") and what.endswith("toy_ddpg_actor4x4.md")
+    assert (tmp_path / "study/actors/toy_ddpg_actor4x4.h").exists()
 
 
 @pytest.mark.slow  # ten starts of the command

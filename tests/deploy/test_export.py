@@ -18,7 +18,8 @@ from torchrl.data import Bounded, Categorical, MultiCategorical, OneHot, TensorS
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 import decouple.deploy.export
-from decouple.deploy.export import _difference, actor_latency, export_actor
+from decouple.deploy.checking import difference_from
+from decouple.deploy.export import actor_latency, export_actor
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.envs.control.tasks import control_env
 from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
@@ -328,6 +329,19 @@ def test_a_file_computes_what_numpy_does_and_says_what_it_is(tmp_path):
     assert json.loads((tmp_path / "new" / "actor.pt2.json").read_text()) == beside.metadata == report.metadata
 
 
+@pytest.mark.parametrize("sample", [False, True])
+def test_int8_in_onnx_is_close_to_the_model_and_holds_its_weights_in_a_byte(sample, tmp_path):
+    network = separate(mlp_blocks(3, [64, 64]), mlp_blocks(3, [8]), at=0, example=torch.zeros(3))
+    model, observations = actor_value(network, BOX, policy_gain=1.0), torch.randn(200, 3)
+    report = export_actor(model, tmp_path / "actor.onnx", precision="int8", observations=observations, sample=sample)
+    assert 1e-4 < report.difference < 0.2 and report.metadata["precision"] == "int8"
+    saved = onnxruntime.InferenceSession(report.path).get_modelmeta().custom_metadata_map
+    assert json.loads(saved["precision"]) == "int8"
+    held = onnx.load(report.path).graph.initializer
+    widest = max(held, key=lambda each: int(np.prod(each.dims)))
+    assert widest.data_type == onnx.TensorProto.INT8 and int(np.prod(widest.dims)) == 64 * 64
+
+
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None  # as where it is not installed
@@ -365,12 +379,12 @@ def test_the_check_sees_another_agents_actions():
     for model, other in ((on_policy(), on_policy()), (on_policy(Categorical(5)), on_policy(Categorical(5)))):
         actor = PlainActor(model)
         inputs = actor.random_inputs(50)
-        assert _difference(actor, actor, model, *inputs) < 1e-6
-        assert _difference(actor, PlainActor(other), model, *inputs) > 0.01
+        assert difference_from(actor, actor, model, *inputs) < 1e-6
+        assert difference_from(actor, PlainActor(other), model, *inputs) > 0.01
 
 
 def test_a_file_that_fails_the_check_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(decouple.deploy.export, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(decouple.deploy.export, "difference_from", lambda *_: 0.5)
     with pytest.raises(RuntimeError, match=r"actions must be the model's to 0.1; they differ by 0.5"):
         export_actor(on_policy(), tmp_path / "new" / "actor.pt2", tolerance=0.1)
     assert not list(tmp_path.iterdir())
@@ -503,7 +517,7 @@ def test_a_recurrent_file_whose_state_is_another_is_refused_and_latency_is_measu
     assert [row["runtime"] for row in rows] == ["eager", "exported", "onnx"]
     actor = PlainActor(model)
     run = lambda *inputs: (actor(*inputs)[0], inputs[1])  # noqa: E731  (the state that came)
-    assert _difference(actor, run, model, *actor.random_inputs(8)) > 0.1
-    assert _difference(actor, actor, model, *actor.random_inputs(8)) < 1e-6
+    assert difference_from(actor, run, model, *actor.random_inputs(8)) > 0.1
+    assert difference_from(actor, actor, model, *actor.random_inputs(8)) < 1e-6
     broken = lambda *inputs: (actor(*inputs)[0] * torch.nan, actor(*inputs)[1])  # noqa: E731
-    assert np.isnan(_difference(actor, broken, model, *actor.random_inputs(8)))
+    assert np.isnan(difference_from(actor, broken, model, *actor.random_inputs(8)))

@@ -1,0 +1,136 @@
+"""The smallest actor of a search as a file: the best of its seeds, proven in the task through the file.
+
+    plan = export_plan(options, settings)              # onnx, c or None; before the search, which may take hours
+    found = run_search(settings, options, counts)
+    print(winner_text(write_winner(settings, found, plan)))
+
+Which seed is best, episodes tell that no comparison of the search has used; how good it is, fresh ones again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from decouple.deploy.checking import RefusedFileError
+from decouple.deploy.export import ExportReport
+from decouple.deploy.plain_actor import PlainActor
+from decouple.runs.finished import run_checkpoint
+from decouple.studies.actor_size.search import SmallestActor, return_text
+from decouple.studies.actor_size.settings import ControlSettings, sizes_name
+from decouple.studies.actor_size.smallest_actor import SearchSettings
+from decouple.studies.actor_size.store import CellStore
+from decouple.studies.actor_size.workers import cell_of
+from decouple.studies.export import Source, agent_source, write_actor
+from decouple.studies.file_playing import VALIDATION_SEED, play_file
+
+__all__ = ["Winner", "export_plan", "winner_text", "write_winner"]
+
+SECONDS = 0.5  # to measure the latency
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+NO_ONNX = "ONNX needs the extra: pip install 'torchrl-decouple[export]'; search.export=c writes plain C without it"
+
+
+class Winner(NamedTuple):
+    """The exported actor of a search."""
+
+    report: ExportReport
+    seed: int
+    validation: dict[int, float]  # seed -> mean return on the episodes that chose it
+    bound: float  # least mean return that the search accepts
+
+
+def export_plan(options: SearchSettings, settings: ControlSettings) -> tuple[str | None, str]:
+    """The format of the file at a search's end, None for no file, and a sentence where that is not what is usual.
+
+    Raises:
+        ValueError: a format that cannot be written here.
+    """
+    wanted, missing = options.export, [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if settings.env == "unity":
+        if wanted not in ("auto", "none"):
+            raise ValueError(f"search.export must be none on env=unity, whose build a file cannot play; got {wanted!r}")
+        return None, ""
+    if wanted == "auto" and missing:
+        return None, f"no file will be written at the search's end: {NO_ONNX}"
+    if wanted == "onnx" and missing:
+        raise ValueError(f"search.export must be c or none here: {NO_ONNX}; got 'onnx'")
+    return (None if wanted == "none" else "onnx" if wanted == "auto" else wanted), ""
+
+
+def write_winner(settings: ControlSettings, found: SmallestActor, suffix: str) -> Winner | None:
+    """Write the search's smallest actor to `<run_dir>/actors/`, with its card; None where no size was accepted.
+
+    Args:
+        settings: the search's settings, with the store in `run_dir`.
+        found: the search's result.
+        suffix: onnx or c.
+
+    Raises:
+        RefusedFileError: the file acts otherwise than the model; nothing is left at its path.
+        FileNotFoundError: the runs of the winner are gone.
+    """
+    best = found.asymmetric
+    if best is None:
+        return None
+    config = dataclasses.replace(settings, actor=list(best.actor), critic=list(best.critic))
+    name = f"{settings.env}_{settings.algorithm}_actor{sizes_name(best.actor)}"
+    path = Path(settings.run_dir) / "actors" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.{suffix}"
+    for ending in (f".{suffix}", f".{suffix}.json", ".h", ".md"):  # of an earlier search
+        path.with_suffix(ending).unlink(missing_ok=True)
+    episodes, validation = settings.final_episodes, dict[int, float]()
+    chosen: Source | None = None
+    for source in _agents(config):
+        actor = PlainActor(source.model, observation_scaling=source.scaling)
+        seed = source.facts["seed"]
+        played = play_file(source.make_env, actor, actor, episodes, VALIDATION_SEED + settings.seed)
+        if math.isfinite(played.mean) and played.mean > max(validation.values(), default=-math.inf):
+            chosen = source
+        validation[seed] = played.mean
+    if chosen is None:
+        raise RefusedFileError(f"none of the seeds of {sizes_name(best.actor)} has a finite return")
+    facts = {"bound": found.bound, "threshold": found.threshold, "validation": validation}
+    report = write_actor(chosen._replace(facts=chosen.facts | facts), path, episodes=episodes, seconds=SECONDS)
+    return Winner(report, chosen.facts["seed"], validation, found.bound)
+
+
+def winner_text(winner: Winner | None) -> str:
+    """Where the file is, how good it is, and what to do with it, as lines to read."""
+    if winner is None:
+        return "no file: no size was accepted"
+    report, facts = winner.report, winner.report.metadata
+    played, own = facts["return"], facts["return_of_model"]
+    interval = "" if played["low"] is None else f" [{return_text(played['low'])}, {return_text(played['high'])}]"
+    beside = f"the search's bound is {return_text(winner.bound)}"
+    if played["mean"] < winner.bound:
+        beside += ", which these episodes do not reach"
+    seeds = f"seed {winner.seed}, the best of {len(winner.validation)} on episodes of its own"
+    through = (
+        f"over {played['episodes']} fresh episodes through the file, {return_text(own['mean'])} by the PyTorch actor"
+    )
+    return "\n".join(
+        [
+            f"the file: {report.path}, {report.bytes:,} bytes; {seeds}",
+            f"return {return_text(played['mean'])}{interval} {through}; {beside}",
+            f"what it reads and gives, and how to run it without this package: {report.path.with_suffix('.md')}",
+        ]
+    )
+
+
+def _agents(config: ControlSettings) -> Iterator[Source]:
+    """Each agent of the cell's seeds that has a finite return, once."""
+    store, cell = CellStore(Path(config.run_dir) / "cells.sqlite"), cell_of(config)
+    returns, seen = store.returns(cell), set[int]()
+    for batch in store.batches(cell):
+        left = set(config.all_seeds) & set(batch.seeds) - seen
+        wanted = sorted(seed for seed in left if math.isfinite(returns.get(seed, -math.inf)))
+        if batch.state == "done" and wanted:
+            path, state = run_checkpoint(batch.run_dir)
+            for seed in wanted:
+                seen.add(seed)
+                yield agent_source(path, state, seed)

@@ -1,0 +1,88 @@
+"""deploy/card.py: what a card says, and that its script plays the task from the file alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from test_export import off_policy, on_policy
+from torchrl.data import Bounded, Categorical, MultiCategorical
+
+from decouple.deploy.card import actor_card
+from decouple.deploy.compiled_c import c_compiler
+from decouple.deploy.export import export_actor
+from decouple.networks.actor_value import ActorValue, actor_value
+from decouple.networks.blocks import mlp_blocks
+from decouple.networks.separation import separate
+
+PLAYED = {"mean": -150.25, "low": -160.0, "high": -140.5, "episodes": 3}
+FACTS: dict[str, Any] = {
+    **{"task": "pendulum", "algorithm": "td3", "seed": 2, "actor": [8, 4], "critic": [], "frames": 5000},
+    **{"separation": "full", "return": PLAYED, "return_of_model": PLAYED, "bound": -165.0, "commit": "abc"},
+    "latency_us": {"median": 4.5, "p99": 9.25, "processor": "AMD | EPYC"},
+    "layout": {"gymnasium": ["Pendulum-v1", {"g": 9.81}], "observation": ["cosine", "sine", "speed"], "assets": "MIT"},
+}
+# The rest of Python must not be there: this package, PyTorch.
+ALONE = "import sys; sys.modules.update(torch=None, decouple=None, tensordict=None); exec(open('play.py').read())"
+
+
+def script(card: str) -> str:
+    return re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1]
+
+
+def of_task(spec: Any, inputs: int) -> ActorValue:
+    network = separate(mlp_blocks(inputs, [4]), mlp_blocks(inputs, [4]), at=0, example=torch.zeros(inputs))
+    return actor_value(network, spec, policy_gain=1.0)
+
+
+def test_a_card_says_what_is_known(tmp_path):
+    report = export_actor(off_policy(deterministic=True), tmp_path / "actor.pt2", metadata=FACTS)
+    card = actor_card(report.path, report.metadata)
+    for said in (
+        "# pendulum, td3, seed 2\n",
+        "| return through this file | -150.25, 95 % interval [-160, -140.5] over 3 episodes |",
+        "| bound of the search | -165 |",
+        "| size | \\|8x4\\|, 78 parameters |",
+        "| multiply-adds an action | 64 |",
+        "| latency at batch 1, one thread, here | median 4.5 us, 99th percentile 9.25 us (AMD \\| EPYC) |",
+        "| critic beside it in training | linear |",
+        "| commit of the training | abc |",
+        "float32 [3]:\n\n0. cosine\n1. sine\n2. speed\n",
+        "| 0 |  | -1 | 3 |\n| 1 |  | 0 | 0.5 |",
+        "actor = torch.export.load('actor.pt2').module()",
+    ):
+        assert said in card, card
+    assert str(tmp_path) not in card
+    exec(script(card).replace("'actor.pt2'", repr(str(report.path))))  # it runs
+
+
+def test_a_card_leaves_out_what_is_not_known(tmp_path):
+    for spec, says in ((Categorical(5), "An index, of 5 actions."), (MultiCategorical([3, 2]), "2 indices, of 3, 2")):
+        report = export_actor(on_policy(spec), tmp_path / "actor.pt2", sample=True)
+        card = actor_card(report.path, report.metadata)
+        assert card.startswith("# An actor\n") and "return" not in card and "None" not in card and says in card
+        assert "the second input is standard Gumbel noise, float32 [5]" in card
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "c"])
+@pytest.mark.parametrize("task", ["Pendulum-v1", "Acrobot-v1"])
+def test_the_cards_script_plays_the_task_without_this_package(suffix, task, tmp_path):
+    pytest.importorskip("gymnasium")
+    if suffix == "c" and c_compiler() is None:
+        pytest.skip("no C compiler is installed")
+    model = of_task(Bounded(-2, 2, (1,)), 3) if task == "Pendulum-v1" else of_task(Categorical(3), 6)
+    facts = FACTS | {"layout": {"gymnasium": [task, {}]}, "return": PLAYED | {"episodes": 2}}
+    report = export_actor(model, tmp_path / f"actor.{suffix}", metadata=facts)
+    text = script(actor_card(report.path, report.metadata))
+    assert len(text.splitlines()) <= 24
+    (tmp_path / "play.py").write_text(text)
+    if suffix == "c":
+        command = [c_compiler(), "-O2", "-shared", "-fPIC", "-o", "actor.so", "actor.c", "-lm"]
+        assert " ".join(command[1:]) in text
+        subprocess.run(command, cwd=tmp_path, check=True)
+    played = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert re.fullmatch(r"return -\d.* \+- .* \(95 %\) over 2 episodes\n", played.stdout), played.stderr
