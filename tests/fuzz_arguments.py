@@ -188,6 +188,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
     *(("RunningRewardScaling", "clip"), ("is", "max_norm"), ("hopeless", "needed"), ("stopped_at", "needed")),
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
+    "phases",  # a training that collects and evaluates alone
     *("cells", "rules", "always", "leave_out", "make_envs", "tags"),
     *(
         "policy_keys",

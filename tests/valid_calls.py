@@ -64,7 +64,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Estimate", "Profile", "SmallestActor", "Step", "layers_of", "Part"], "RECORD"),
     **dict.fromkeys(["Loggers", "Loggers.log", "Loggers.summarise", "Tracking.options"], "RECORD"),  # of a `Tracker`
     **dict.fromkeys(["require_packages", "tracker_names"], "CHECK"),
-    **dict.fromkeys(["Film", "Film.picture", "Played"], "RECORD"),
+    **dict.fromkeys(["Film", "Film.picture", "analysis.film.Played", "studies.file_playing.Played"], "RECORD"),
     **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings", "compare_runs"], "WHOLE"),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
@@ -77,7 +77,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["c_prototype", "quantized_actions", "quantized_layers", "file_content", "extra"], "RECORD"),
     **dict.fromkeys(["difference_from", "inputs_to_check", "actor_facts", "call_times", "runner"], "RECORD"),
     **dict.fromkeys(
-        ["actor_card", "RefusedFileError", "Winner", "FilePolicy", "Played", "agent_source", "layout", "play_file"],
+        ["actor_card", "RefusedFileError", "Winner", "FilePolicy", "agent_source", "layout", "play_file"],
         "RECORD",
     ),
     **dict.fromkeys(["write_actor", "export_plan", "winner_text", "write_winner"], "WHOLE"),

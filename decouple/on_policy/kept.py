@@ -128,7 +128,7 @@ class KeptRollouts:
         own = batch.select(*self.keys)
         if self.memory is None:
             self.length, self.memory = own.shape[-1], self._reserve(own)
-        self._slot(iteration).update_(own)
+        self._slot(iteration).update_(own.cpu())
         self.filled = min(iteration + 1, self.past)
 
     def frames(self) -> TensorDictBase:

@@ -23,7 +23,7 @@ from torchrl.collectors import Collector
 from torchrl.data import Bounded, Categorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import SEED, SOME, all_of, check_setting, checked
+from decouple.checks import SEED, all_of, check_setting, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.heads import action_space
 from decouple.networks.recurrence import with_memory
@@ -45,7 +45,7 @@ from decouple.seeding import SeedNoise, rng_state, set_rng_state
 __all__ = ["train_on_policy"]
 
 
-@checked(phases=SOME, seeds=all_of(SEED))
+@checked(seeds=all_of(SEED))
 def train_on_policy(
     env: EnvBase,
     model: ActorValue,

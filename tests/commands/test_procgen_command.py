@@ -148,7 +148,7 @@ def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(override, m
     ("override", "message"),
     [
         ("gamma=2", r"gamma must be in \[0, 1\]; got 2.0"),
-        ("algorithm=a2c", r"algorithm must be one of \['daac', 'idaac', 'ppo'\]; got 'a2c'"),
+        ("algorithm=a2c", r"algorithm must be one of \['daac', 'dcpg', 'dna', 'idaac', 'ppg', 'ppo'\]; got 'a2c'"),
         ("num_envs=0", "num_envs must be at least 1; got 0"),
         ("evaluate_episodes=0", "evaluate_episodes must be at least 1; got 0"),
         ("final_episodes=-1", "final_episodes must be at least 1; got -1"),
@@ -281,11 +281,12 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     # What a person reads: what runs and where, progress, the result, and nothing of third parties.
-    start, how, *progress = finished.stderr.splitlines()
+    start, how, estimate, *progress = finished.stderr.splitlines()
     assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 1,248,400 parameters; the record goes to ")
     # One thread: tests/commands.py says so.
     chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
     assert how == f"performance=auto: {chosen}"
+    assert re.fullmatch(r"about \d\d:\d\d for 384 frames, without evaluations", estimate)
     assert progress[0] == "collecting, frames: 0 / 64"
     assert all(line.split(":")[0].split(",")[0] in LINES or "frames/s" in line for line in progress), finished.stderr
     assert finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"

@@ -429,7 +429,9 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
             export_actor(model, tmp_path / "actor.pt2")
     with pytest.raises(ValueError, match="sample must be False"):
         export_actor(off_policy(deterministic=True), tmp_path / "actor.pt2", sample=True)
-    with pytest.raises(ValueError, match=r"path must be a file that ends in one of \['.onnx', '.pt2'\]; got '.pth'"):
+    with pytest.raises(
+        ValueError, match=r"path must be a file that ends in one of \['.onnx', '.pt2', '.c'\]; got '.pth'"
+    ):
         export_actor(on_policy(), tmp_path / "actor.pth")
     assert not list(tmp_path.iterdir())
 
@@ -454,7 +456,7 @@ def test_latency_has_a_row_for_each_runtime_and_batch_size():
 
 
 def test_latency_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match=r"runtimes must be of \['eager', 'exported', 'onnx'\]; got 'jit'"):
+    with pytest.raises(ValueError, match=r"runtimes must be of \['eager', 'exported', 'onnx', 'c'\]; got 'jit'"):
         actor_latency(on_policy(), runtimes=["jit"])
     with pytest.raises(ValueError, match=r"batch_sizes must be .*; got"):
         actor_latency(on_policy(), batch_sizes=[0])

@@ -269,7 +269,7 @@ class Pixels(nn.Module):
 
 @pytest.mark.parametrize("k", [0, 1])
 @each_algorithm
-def test_blocks_that_cannot_be_stacked_learn_with_torchrl(algorithm: str, k: int) -> None:
+def test_convolutions_learn_with_torchrl(algorithm: str, k: int) -> None:
     discrete = algorithm == "discrete_sac"
 
     def value_blocks() -> list[nn.Module]:
@@ -291,8 +291,6 @@ def test_blocks_that_cannot_be_stacked_learn_with_torchrl(algorithm: str, k: int
         deterministic=algorithm in ("td3", "ddpg"),
     )
     settings = make_settings(algorithm)
-    with pytest.raises(ValueError, match=r"linear layers"):
-        Learner([model], settings)
     learner = TorchRLLearner(model, settings)
     rows = torch.randint(0, 256, (1, BATCH, 36)).float()  # as the replay gives frames: flat and float
     batch = make_batch(algorithm, 0)._replace(observation=rows, next_observation=rows.flip(1))

@@ -846,7 +846,7 @@ WEIGHTS = ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff")
         *((name, value, "positive and finite") for name in POSITIVE for value in (0, -1.0, math.inf, math.nan, None)),
         *((name, value, "at least 0 and finite") for name in WEIGHTS for value in (-0.1, math.inf, math.nan, None)),
         *(("clip_value", value, "positive and finite") for value in (0, -1.0, math.inf, math.nan, "auto")),
-        ("algorithm", "a2c", r"one of \['daac', 'idaac', 'ppo'\]"),
+        ("algorithm", "a2c", r"one of \['daac', 'dcpg', 'dna', 'idaac', 'ppg', 'ppo'\]"),
         ("precision", "fp16", "fp32 or bf16"),
     ],
 )
@@ -891,10 +891,10 @@ def test_what_two_phases_log_under_one_name_is_kept_apart():
 
 @pytest.mark.parametrize("wrong", [{"epochs": 2}, {"every": 2}, {"prepare": print}])
 def test_an_adversary_with_a_schedule_of_its_own_is_refused(wrong):
-    model = make_model()
-    optimizer = torch.optim.Adam(model.parameters())
+    loss = Watched()
+    optimizer = torch.optim.Adam(loss.parameters())
     with pytest.raises(ValueError, match="adversary must have"):
-        Phase([], optimizer, adversary=Phase([], optimizer, **wrong))
+        Phase(loss, optimizer, adversary=Phase(loss, optimizer, **wrong))
 
 
 def test_gradients_at_the_cut_do_not_depend_on_the_micro_batch():

@@ -357,7 +357,8 @@ def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_ho
     env = procgen_env("starpilot", 8, num_levels=3, groups=2 if overlap else 1)
     model = impala()
     frames = iterations * 8 * steps
-    settings = OnPolicySettings(algorithm=algorithm, rollout_steps=steps, minibatches=2, total_frames=frames)
+    own: dict[str, Any] = {"auxiliary_every": 1, "auxiliary_minibatches": 2, "dna_minibatches": [2, 2, 2]}
+    settings = OnPolicySettings(algorithm=algorithm, rollout_steps=steps, minibatches=2, total_frames=frames, **own)
     phases = ALGORITHMS[algorithm](model, settings)
     how = Performance(device="cuda", collector="preallocated", overlap=overlap)
     rows: list[dict[str, float]] = []
@@ -371,7 +372,7 @@ def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_ho
         "_act": (2 if overlap else 1) * steps,  # the actions, for the games
         "__next__": 3,  # of the rollout: actions, their log-probabilities, values
         "_add_next_values": 1,  # the values of the last frames
-        "_on_cpu": len(phases),  # all metrics of a phase at once
+        "on_cpu": len(phases),  # all metrics of a phase at once
         "_suspicious": 1,  # whether all parameters are finite
         **({"same_level_partners": 1} if algorithm == "idaac" else {}),
     }
@@ -426,7 +427,7 @@ def test_adam_in_one_kernel_takes_the_same_steps_and_goes_on_from_adams_state():
             optimizer.step()
     torch.testing.assert_close(fused.weight, plain.weight)
     before = fused.weight.clone()
-    phases = [Phase([], optimizer) for optimizer in optimizers]
+    phases = [Phase(nn.Identity(), optimizer) for optimizer in optimizers]
     phases[1].load_state_dict(phases[0].state_dict())
     group = optimizers[1].param_groups[0]
     assert (group["fused"], group["capturable"]) == (True, True)
@@ -437,7 +438,7 @@ def test_adam_in_one_kernel_takes_the_same_steps_and_goes_on_from_adams_state():
 def test_adams_state_takes_the_layout_of_the_parameters_it_comes_to():
     """On a GPU weights of convolutions are channels_last, and Adam in one kernel refuses a state that is not."""
     convolutions = [nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)]
-    phases = [Phase([], torch.optim.Adam(convolution.parameters())) for convolution in convolutions]
+    phases = [Phase(nn.Identity(), torch.optim.Adam(convolution.parameters())) for convolution in convolutions]
     for phase, convolution in zip(phases, convolutions, strict=True):
         convolution(torch.randn(2, 3, 5, 5)).square().mean().backward()
         phase.optimizer.step()

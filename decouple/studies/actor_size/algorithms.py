@@ -182,18 +182,25 @@ IDAACControl = Algorithm(
 )
 
 
+def _normalizing(settings: dict[str, Any]) -> Mapping[str, Any]:
+    """Settings with `normalize_reward=auto` resolved: true on all tasks but the toy problem."""
+    if isinstance(settings["normalize_reward"], str) and settings["normalize_reward"] == "auto":
+        settings = settings | {"normalize_reward": settings["env"] != "toy"}
+    return _clipping(settings)
+
+
 def _phasic(name: str, phases_of: Callable[..., Any]) -> Algorithm:
     """PPG, DCPG or DNA on PPO's settings; their own are the papers', which have no task with these networks.
 
-    Rewards are normalised: a phase weighs the values' squared error against a divergence of the policy, whose unit is
-    one.
+    Rewards are normalised but for the toy problem's, which are small: a phase weighs the values' squared error against
+    a divergence of the policy, whose unit is one.
     """
     keys = FlatKeys(
         f"{name.upper()}Control",
         ControlSettings,
         {"learning": OnPolicySettings},
-        {"algorithm": name, **BASELINES, "normalize_reward": True},
-        settle=_clipping,
+        {"algorithm": name, **BASELINES, "normalize_reward": "auto"},
+        settle=_normalizing,
     )
     return Algorithm(keys, state_value_model, partial(OnPolicyAgents, phases_of=phases_of, own_modules=True))
 

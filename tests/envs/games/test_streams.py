@@ -94,7 +94,7 @@ def test_numbers_are_uniform_and_independent() -> None:
 
 @pytest.mark.parametrize("seeds", [torch.zeros(3), torch.zeros(2, 2, dtype=torch.int64)])
 def test_other_seeds_are_refused(seeds: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"seeds must be int64 \(B,\); got torch\.\w+ \([\d, ]+\)"):
+    with pytest.raises(ValueError, match=r"seeds must be an array of 1 axes of finite integers"):
         Streams(seeds)
 
 
