@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("without_curves")
 OFF = ("sac", "td3", "ddpg")
 QUICK: dict[str, Any] = {"show_progress": False, "evaluate_episodes": 1, "final_episodes": 2}
 OFF_QUICK = {"learning_starts": 20, "batch_size": 8, "log_every": 50, "evaluate_every": 100, "checkpoint_every": 50}
-ON_QUICK = {"rollout_steps": 50, "num_envs": 2, "minibatches": 2}
+ON_QUICK = {"rollout_steps": 50, "num_envs": 2, "minibatches": 2, "auxiliary_every": 1, "auxiliary_minibatches": 1}
 
 
 def cell(algorithm: str, folder: Path | None = None, **settings: Any) -> ControlSettings:
