@@ -27,10 +27,10 @@ env = gymnasium.make({task!r}{options})
 for episode in range({episodes}):
     seed = int(numpy.random.SeedSequence([{seed}, episode]).generate_state(1)[0])  # the episodes of the card
     observation, _ = env.reset(seed=seed)
-    total, over = 0.0, False
+    {begins}total, over = 0.0, False
     while not over:
         batch = numpy.asarray(observation, numpy.float32).reshape(1, -1)
-        (action,) = session.run(["action"], {{"observation": batch}})
+        {acts}
         observation, reward, terminated, truncated, _ = env.step({action})
         total, over = total + float(reward), terminated or truncated
     returns.append(total)
@@ -62,12 +62,13 @@ CALLS = {
     ".onnx": """\
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession({name!r})
-(action,) = session.run(["action"], {{"observation": numpy.zeros({shape}, numpy.{dtype})}})
+inputs = {{"observation": numpy.zeros({shape}, numpy.{dtype}){state}}}
+action, *next_state = session.run(None, inputs)
 """,
     ".pt2": """\
 import torch
 actor = torch.export.load({name!r}).module()
-action = actor(torch.zeros({shape}, dtype=torch.{dtype}))
+action = actor(torch.zeros({shape}, dtype=torch.{dtype}){state})
 """,
 }
 
@@ -84,6 +85,15 @@ def actor_card(path: Path, facts: Mapping[str, Any]) -> str:
     lines += [f"| {name} | {_cell(value)} |" for name, value in _rows(facts) if value is not None]
     lines += ["", "## Observation", "", *_components(facts, "observation"), "", *_scaling(facts)]
     lines += ["", "## Action", "", *_components(facts, "action"), "", *_noise(facts)]
+    if "state" in facts:
+        shape = facts["state"]["shape"][1:]
+        lines += [
+            "",
+            "## Memory",
+            "",
+            f"The input `state`, float32 {shape}, is zeros where an episode begins, and the output",
+        ]
+        lines += ["`next_state` of the step before elsewhere."]
     return "\n".join([*lines, "", "## Run it", "", *_script(path, facts), ""])
 
 
@@ -171,8 +181,9 @@ def _scaling(facts: Mapping[str, Any]) -> list[str]:
 def _noise(facts: Mapping[str, Any]) -> list[str]:
     if "noise" not in facts:
         return ["It is the distribution's mode, without random numbers."]
-    noise = facts["noise"]
-    return [f"It is sampled: the second input is {noise['distribution']} noise, {noise['dtype']} {noise['shape'][1:]}."]
+    noise, which = facts["noise"], "third" if "state" in facts else "second"
+    told = f"{noise['distribution']} noise, {noise['dtype']} {noise['shape'][1:]}"
+    return [f"It is sampled: the {which} input is {told}."]
 
 
 def _script(path: Path, facts: Mapping[str, Any]) -> list[str]:
@@ -189,7 +200,11 @@ def _script(path: Path, facts: Mapping[str, Any]) -> list[str]:
         return ["```c", f'#include "{path.stem}.h"', sizes, f"{kind} action[{prefix.upper()}_ACTIONS];", call, "```"]
     told = facts["observation"]
     shape = [1, *told["shape"][1:]]
-    return ["```python", CALLS[path.suffix].format(name=path.name, shape=shape, dtype=told["dtype"]).rstrip(), "```"]
+    zeros = [1, *facts["state"]["shape"][1:]] if "state" in facts else []
+    library, key = ("numpy", '"state": ') if path.suffix == ".onnx" else ("torch", "")
+    state = f", {key}{library}.zeros({zeros}, dtype={library}.float32)" if zeros else ""
+    call = CALLS[path.suffix].format(name=path.name, shape=shape, dtype=told["dtype"], state=state)
+    return ["```python", call.rstrip(), "```"]
 
 
 def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
@@ -201,7 +216,11 @@ def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
     elif action["kind"] == "index":
         given = f"{'int(output[0])' if path.suffix == '.c' else 'int(action[0])'} + int(env.action_space.start)"
     outputs = {"index": 1, "indices": len(action.get("choices", []))}.get(action["kind"], action.get("size"))
-    played = facts.get("return", {})
+    played, memory = facts.get("return", {}), "state" in facts
+    size = facts["state"]["shape"][1] if memory else 0
+    acts = '(action,) = session.run(["action"], {"observation": batch})'
+    if memory:
+        acts = 'action, state = session.run(["action", "next_state"], {"observation": batch, "state": state})'
     return (C_SCRIPT if path.suffix == ".c" else ONNX_SCRIPT).format(
         name=path.name,
         prefix=c_name(path.stem),
@@ -213,4 +232,6 @@ def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
         outputs=outputs,
         kind="float32" if continuous else "int32",
         action=given,
+        begins=f"state = numpy.zeros((1, {size}), numpy.float32)\n    " if memory else "",
+        acts=acts,
     )

@@ -17,6 +17,7 @@ from decouple.deploy.compiled_c import c_compiler
 from decouple.deploy.export import export_actor
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
+from decouple.networks.recurrence import gru_block
 from decouple.networks.separation import separate
 
 PLAYED = {"mean": -150.25, "low": -160.0, "high": -140.5, "episodes": 3}
@@ -86,3 +87,23 @@ def test_the_cards_script_plays_the_task_without_this_package(suffix, task, tmp_
         subprocess.run(command, cwd=tmp_path, check=True)
     played = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
     assert re.fullmatch(r"return -\d.* \+- .* \(95 %\) over 2 episodes\n", played.stdout), played.stderr
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_script_of_an_actor_with_a_memory_carries_its_state(tmp_path, known):
+    pytest.importorskip("gymnasium")
+    network = separate([gru_block(6, 8)], mlp_blocks(6, [8]), at=0, example=torch.zeros(6))
+    layout = {"layout": {"gymnasium": ["Acrobot-v1", {}]}} if known else {}
+    facts = {**FACTS, "return": PLAYED | {"episodes": 2}, **layout}
+    facts = facts if known else {name: value for name, value in facts.items() if name != "layout"}
+    report = export_actor(actor_value(network, Categorical(3)), tmp_path / "actor.onnx", metadata=facts)
+    card = actor_card(report.path, report.metadata)
+    assert "The input `state`, float32 [8], is zeros where an episode begins" in card
+    if known:
+        (tmp_path / "play.py").write_text(script(card))
+        played = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+        assert re.fullmatch(r"return -\d.* \+- .* \(95 %\) over 2 episodes\n", played.stdout), played.stderr
+        return
+    found: dict[str, Any] = {}
+    exec(script(card).replace("'actor.onnx'", repr(str(report.path))), found)
+    assert found["action"].shape == (1,) and found["next_state"][0].shape == (1, 8)
