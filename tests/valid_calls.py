@@ -177,6 +177,7 @@ NAMES_LEFT_OUT = {
             "refuse_added",
             "register_algorithms",
             "schema",
+            "settings_beside",
             "run_command",
             "run_folder",
         ],

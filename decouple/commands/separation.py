@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
 
-from decouple.checks import check_setting
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import control_settings, refuse_added, register_algorithms
+from decouple.commands.settings import register_algorithms, settings_beside
+from decouple.commands.sweeps import given_settings
 from decouple.studies.actor_size.smallest_actor import search_goes_on
 from decouple.studies.any_task.report import task_report
 from decouple.studies.any_task.study import TaskStudy, points_of, train_points
@@ -26,11 +25,7 @@ def register() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="separation")
 def command(config: Any) -> None:
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    given = plain.pop("study")
-    check_setting("study", given, lambda v: isinstance(v, dict), "settings of the study, study.<name>=...")
-    refuse_added(TaskStudy, given, "study.")
-    options, settings = TaskStudy(**given), control_settings(plain)
+    options, settings = settings_beside("study", TaskStudy, config, given_settings())
     if options.train:
         with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
             train_points(settings, options)

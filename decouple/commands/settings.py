@@ -17,7 +17,7 @@ from decouple.runs.settings import flat
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 
-__all__ = ["control_settings", "refuse_added", "register_algorithms", "schema", "settings_of"]
+__all__ = ["control_settings", "refuse_added", "register_algorithms", "schema", "settings_beside", "settings_of"]
 
 
 def settings_of(config: Any) -> Any:
@@ -65,6 +65,25 @@ def control_settings(config: Mapping[Any, Any], given: Collection[str] | None = 
         f"from of total_frames={own['total_frames']:,}"
     )
     return settings
+
+
+def settings_beside(group: str, kind: type, config: Any, given: Collection[str]) -> tuple[Any, ControlSettings]:
+    """The settings of a study, which stand in a group of their own, and those of its runs on a control task.
+
+    Args:
+        group: name of the group, as `search`.
+        kind: dataclass of the study's settings.
+        config: what Hydra composed.
+        given: names of the settings that the user has set, as for `control_settings`.
+
+    Raises:
+        ValueError: as `control_settings`, and for the study's settings.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    own = plain.pop(group)
+    check_setting(group, own, lambda v: isinstance(v, dict), f"settings of the {group}, {group}.<name>=...")
+    refuse_added(kind, own, f"{group}.")
+    return kind(**own), control_settings(plain, given)
 
 
 @functools.cache

@@ -6,13 +6,11 @@ import sys
 from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
 
-from decouple.checks import check_setting
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import says_what_goes_on
 from decouple.commands.running import run_command
-from decouple.commands.settings import control_settings, refuse_added, register_algorithms
+from decouple.commands.settings import register_algorithms, settings_beside
 from decouple.commands.sweeps import given_settings
 from decouple.studies.actor_size.smallest_actor import (
     SearchSettings,
@@ -34,11 +32,7 @@ def register() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="smallest_actor")
 def command(config: Any) -> None:
-    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    given = plain.pop("search")
-    check_setting("search", given, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
-    refuse_added(SearchSettings, given, "search.")
-    options, settings = SearchSettings(**given), control_settings(plain, given_settings())
+    options, settings = settings_beside("search", SearchSettings, config, given_settings())
     if not options.train:
         print(write_table(settings.run_dir))
         return

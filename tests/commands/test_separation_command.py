@@ -6,7 +6,7 @@ import pytest
 from commands import WITHOUT_CURVES, Script, composing
 from omegaconf import OmegaConf
 
-from decouple.commands.settings import control_settings
+from decouple.commands.settings import control_settings, settings_beside
 from decouple.studies.any_task.study import TaskStudy
 
 pytest.importorskip("rliable")
@@ -37,6 +37,15 @@ def test_the_study_has_settings_of_its_own_beside_those_of_any_algorithm():
     assert (settings.env, settings.algorithm, settings.seeds) == ("acrobot", "ppo", 6)
     other.pop("study")
     assert (control_settings(other).env, control_settings(other).env_kwargs) == ("pendulum", {"g": 9.8})
+
+
+def test_a_published_learning_starts_gives_way_to_a_short_study_as_to_a_short_run():
+    with composing("separation") as configuration:
+        config = configuration("env=pendulum", "algorithm=td3", "total_frames=2000", "study.points=[0]")
+        study, settings = settings_beside("study", TaskStudy, config, {"env", "algorithm", "total_frames"})
+        assert study.points == [0] and settings.learning.learning_starts == 200
+        with pytest.raises(ValueError, match="learning_starts"):
+            settings_beside("study", TaskStudy, config, {"learning_starts"})
 
 
 def test_the_command_trains_every_k_and_a_second_start_only_writes_the_page(tmp_path):
