@@ -1,9 +1,9 @@
 """Rollouts of the past, for phases that learn from several: kept in memory or on a disk, and written once for a resume.
 
-    kept = KeptRollouts(phases, frames=16384, folder="runs/one")
+    kept = KeptRollouts(phases, Path("runs/one"), on_disk=False)
     kept.add(batch, iteration)                         # a flat rollout (B,)
     kept.frames()                                      # the last rollouts, (past B,)
-    state = kept.save(iterations)                      # files that are not there yet; their checksums
+    state = kept.save(iterations)                      # writes the files that are not there yet; their checksums
 
 A checkpoint holds no rollouts. Each lies in a file of its own beside it, which is written once and deleted when no
 phase needs it any more, and whose checksum is in the checkpoint.
@@ -161,32 +161,27 @@ class KeptRollouts:
 
     # ------------------------------------------------------------------------------------------------ for a checkpoint
 
-    def state_dict(self, iterations: int, *, end: bool = False) -> dict[str, Any]:
-        """`save`, as an entry of a run's state; empty where no phase learns from several rollouts."""
-        return {"kept": self.save(iterations, end=end)} if self.past else {}
-
-    def load_state_dict(self, state: Mapping[str, Any], checkpoint: Path) -> None:
-        """`load` what `state_dict` gave, from a run's state."""
-        if self.past:
-            self.load(state["kept"], checkpoint)
-
     def save(self, iterations: int, *, end: bool = False) -> dict[str, Any]:
         """Write the rollouts that a later phase needs and that have no file yet; what a checkpoint holds of them.
+
+        Empty where no phase learns from several rollouts.
 
         Args:
             iterations: rollouts done so far.
             end: the run ends here and drops its rollouts: none is written.
         """
+        if not self.past:
+            return {}
         needed = self._needed(iterations)
         if self.folder is None or end:
-            return {"dropped": bool(needed), "files": {}}
+            return {"kept": {"dropped": bool(needed), "files": {}}}
         for number in needed:
             if number not in self.digests:
                 own = self._slot(number)
                 state = {"batch_size": list(own.batch_size), "frames": own.contiguous().to_dict()}
                 save_checkpoint(self._file(number), state)
                 self.digests[number] = checkpoint_digest(self._file(number))
-        return {"dropped": False, "files": {str(number): self.digests[number] for number in needed}}
+        return {"kept": {"dropped": False, "files": {str(number): self.digests[number] for number in needed}}}
 
     def forget(self, iterations: int, *, end: bool = False) -> None:
         """Delete the files that no later phase needs; called once a checkpoint that does not name them is written."""
@@ -195,19 +190,20 @@ class KeptRollouts:
             self._file(number).unlink(missing_ok=True)
 
     def load(self, state: Mapping[str, Any], checkpoint: Path) -> None:
-        """Read the rollouts that a checkpoint names.
+        """Read the rollouts that a checkpoint names; `state` is the run's.
 
         Raises:
             CheckpointError: a file that is gone, damaged, or not the checkpoint's; or a run that ended and dropped its
                 rollouts.
         """
         way_out = "begin the run anew with restart=true, which keeps the old folder aside"
-        if state.get("dropped"):
+        kept = state["kept"] if self.past else {}
+        if kept.get("dropped"):
             raise CheckpointError(
                 f"{checkpoint} is of a run that had ended, and dropped the rollouts that a later phase learns from "
                 f"(see keep_rollouts); {way_out}"
             )
-        for number, digest in sorted((int(name), digest) for name, digest in state.get("files", {}).items()):
+        for number, digest in sorted((int(name), digest) for name, digest in kept.get("files", {}).items()):
             file = self._file(number)
             if not file.exists() or checkpoint_digest(file) != digest:
                 what = "is not the one that the checkpoint was written with" if file.exists() else "is gone"

@@ -9,7 +9,7 @@ A stacked model's loss is not averaged over samples, so that each agent has a me
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+Loss = TypeVar("Loss", bound=LossModule)
+
+
 class _PolicyLoss(ClipPPOLoss):
     """TorchRL's ClipPPOLoss without its check that a categorical's entropy is finite, which waits for the GPU."""
 
@@ -67,11 +70,16 @@ def policy_loss(model: ActorValue, settings: OnPolicySettings) -> LossModule:
     )
 
 
+def _by_agent(loss: Loss, model: ActorValue) -> Loss:
+    """The loss, averaged over samples for one agent, and per sample for a stack, which averages agent by agent."""
+    loss.reduction = kind_of_agents(model).reduction
+    return loss
+
+
 def value_loss(model: ActorValue, coeff: float, clip_value: float | None) -> LossModule:
     """The value loss `coeff L_V` on the model's value head, clipped unless `clip_value` is None."""
     loss = ValueLoss(model.get_value_head(), coeff=coeff, clip_value=clip_value)
-    loss.reduction = kind_of_agents(model).reduction
-    return loss
+    return _by_agent(loss, model)
 
 
 def advantage_loss(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[int] | None = None) -> AdvantageLoss:
@@ -86,15 +94,13 @@ def advantage_loss(model: ActorValue, settings: OnPolicySettings, seeds: Sequenc
 
     head = TensorDictModule(for_agents(model, make, seeds), ["policy_hidden", "action"], ["action_advantage"])
     loss = AdvantageLoss(head, coeff=settings.advantage_coeff)
-    loss.reduction = kind_of_agents(model).reduction
-    return loss
+    return _by_agent(loss, model)
 
 
 def clone_loss(model: ActorValue, settings: OnPolicySettings) -> CloneLoss:
     """The loss `clone_coeff D(pi_old, pi)`, for a phase with `Before` as its `prepare`."""
     loss = CloneLoss(model.get_policy_head(), coeff=settings.clone_coeff, distance=settings.clone_distance)
-    loss.reduction = kind_of_agents(model).reduction
-    return loss
+    return _by_agent(loss, model)
 
 
 def auxiliary_value_loss(
@@ -105,8 +111,7 @@ def auxiliary_value_loss(
     loss = AuxiliaryValueLoss(
         TensorDictModule(head, ["policy_hidden"], ["auxiliary_value"]), coeff=settings.value_coeff
     )
-    loss.reduction = kind_of_agents(model).reduction
-    return loss
+    return _by_agent(loss, model)
 
 
 def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delayed: bool, clipped: bool) -> Phase:
@@ -125,15 +130,7 @@ def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delay
             value.set_keys(value_target="state_value")
         losses, keys = [*losses, value], [*keys, "value_hidden"]
     features = model.get_features(keys)
-    return Phase(
-        loss=losses,
-        optimizer=adam(model, unique(features, *losses), settings),
-        epochs=settings.policy_epochs,
-        minibatches=settings.minibatches,
-        max_grad_norm=settings.max_grad_norm if clipped else None,
-        features=features,
-        name="policy",
-    )
+    return policy_phase(model, losses, features, unique(features, *losses), settings, clipped=clipped)
 
 
 def auxiliary_phase(
@@ -176,15 +173,20 @@ def policy_phase(
     features: TensorDictModuleBase,
     parameters: list[nn.Parameter],
     settings: OnPolicySettings,
+    *,
+    clipped: bool = True,
     **pairing: Any,
 ) -> Phase:
-    """DAAC's policy phase; `pairing` holds the further fields of `Phase` that IDAAC's pairs of frames need."""
+    """A policy phase with an Adam of its own; `pairing` holds the further fields of `Phase` that IDAAC's pairs need.
+
+    `clipped=False` ignores `max_grad_norm`.
+    """
     return Phase(
         loss=losses,
         optimizer=adam(model, parameters, settings),
         epochs=settings.policy_epochs,
         minibatches=settings.minibatches,
-        max_grad_norm=settings.max_grad_norm,
+        max_grad_norm=settings.max_grad_norm if clipped else None,
         features=features,
         name="policy",
         **pairing,

@@ -194,7 +194,7 @@ class _Run:
         if state:
             self._load_state_dict(state)
         if state and checkpoint and self.iteration < self.iterations:
-            self.kept.load_state_dict(state, Path(checkpoint))
+            self.kept.load(state, Path(checkpoint))
 
     def _collector(self) -> Collector | RolloutCollector | CompiledCollector:
         """The collector of rollouts: compiled where a phase is and the environment steps without TensorDicts."""
@@ -303,7 +303,7 @@ class _Run:
         drop_rollouts: bool,
     ) -> None:
         """Write a checkpoint, and beside it the rollouts that later phases need, or none with `drop_rollouts`."""
-        kept = self.kept.state_dict(self.iteration, end=drop_rollouts)
+        kept = self.kept.save(self.iteration, end=drop_rollouts)
         state = {"settings": dict(identity or {}), **self.state_dict(), **kept}
         save_checkpoint(checkpoint, state, record=record() if record else None)
         self.kept.forget(self.iteration, end=drop_rollouts)

@@ -117,16 +117,15 @@ class _Stage:
             self.env: EnvBase = make_procgen_env(run, config.episodes, config.first_seed, test=test, training=False)
             return
         check_setting("checkpoint", config.checkpoint, lambda _: settings["env"] not in ("toy", "unity"), _UNDRAWN)
-        task, options = settings["env"], dict(settings.get("env_kwargs") or {})
-        if task in GAMES:
-            options = {"frame_skip": settings["frame_skip"]}
-            task = f"decouple.envs.games.gymnasium_env:decouple/{IDS[task]}-v0"
+        if (name := settings["env"]) in GAMES:
+            id_of_game = f"decouple.envs.games.gymnasium_env:decouple/{IDS[name]}-v0"
+            task: dict[str, Any] = {"env": id_of_game, "env_kwargs": {"frame_skip": settings["frame_skip"]}}
+        else:
+            task = {key: settings[key] for key in OF_TASK if key in settings}
         if sys.platform == "linux" and not os.environ.get("DISPLAY"):
             os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
-        named = settings["env"] in GAMES
-        task_settings: dict[str, Any] = {} if named else {key: settings[key] for key in OF_TASK if key in settings}
-        task_settings |= {"env": task, "env_kwargs": options | {"render_mode": "rgb_array"}, "backend": "gymnasium"}
-        run = CONTROL_ALGORITHMS[settings["algorithm"]](**task_settings)
+        task |= {"env_kwargs": (task.get("env_kwargs") or {}) | {"render_mode": "rgb_array"}, "backend": "gymnasium"}
+        run = CONTROL_ALGORITHMS[settings["algorithm"]](**task)
         self.env = make_env(run, config.episodes, [config.first_seed])
         self.fps = min(60, self.env.render_fps)
 

@@ -15,6 +15,10 @@ Source: Aitchison and Sweetser 2022, DNA: Proximal Policy Optimization with a Du
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from tensordict.nn import TensorDictModuleBase
+from torch import nn
 
 from decouple.checks import ANY_NUMBER, checked
 from decouple.networks.actor_value import ActorValue
@@ -46,25 +50,22 @@ def dna_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[in
     of_policy, of_value = model.get_features(["policy_hidden"]), model.get_features(["value_hidden"])
     distilled = auxiliary_value_loss(model, settings, seeds)
     distilled.set_keys(value_target=("before", "state_value"))
-    clone = clone_loss(model, settings)
-    losses = {
-        "policy": ([policy_loss(model, settings)], of_policy),
-        "value": ([value_loss(model, settings.value_coeff, None)], of_value),
-        "distillation": ([distilled, clone], of_policy),
-    }
-    return [
-        Phase(
-            loss=own,
-            optimizer=adam(model, unique(features, *own), settings),
-            epochs=epochs,
-            minibatches=minibatches,
+
+    def phase(number: int, name: str, losses: Sequence[nn.Module], features: TensorDictModuleBase, **own: Any) -> Phase:
+        return Phase(
+            loss=losses,
+            optimizer=adam(model, unique(features, *losses), settings),
+            epochs=settings.dna_epochs[number],
+            minibatches=settings.dna_minibatches[number],
             max_grad_norm=settings.max_grad_norm,
             features=features,
             name=name,
-            gae_lambda=settings.dna_lambda if name == "policy" else None,
-            prepare=Before(model, values=True) if name == "distillation" else None,
+            **own,
         )
-        for (name, (own, features)), epochs, minibatches in zip(
-            losses.items(), settings.dna_epochs, settings.dna_minibatches, strict=True
-        )
+
+    clones, before = [distilled, clone_loss(model, settings)], Before(model, values=True)
+    return [
+        phase(0, "policy", [policy_loss(model, settings)], of_policy, gae_lambda=settings.dna_lambda),
+        phase(1, "value", [value_loss(model, settings.value_coeff, None)], of_value),
+        phase(2, "distillation", clones, of_policy, prepare=before),
     ]
