@@ -31,6 +31,7 @@ class TrainedAgents(Protocol):
     settings: OffPolicySettings
     seeds: int
     space: ActionSpace
+    device: torch.device
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
 
@@ -53,8 +54,6 @@ class TrainedAgents(Protocol):
 
 class OffPolicyLearner(TrainedAgents, Protocol):
     """The whole interface of `Learner` and `TorchRLLearner`, with the critics' values and the agents as models."""
-
-    device: torch.device
 
     def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]: ...
 

@@ -164,7 +164,8 @@ class _Watch:
 
     def _seconds_per_update(self) -> float:
         """Seconds of an update, by a few on what the replay holds; learner and random numbers are as before."""
-        learner, replay, noise = self.run.learner, self.run.replay, SeedNoise(self.run.seeds)
+        learner, replay = self.run.learner, self.run.replay
+        noise = SeedNoise(self.run.seeds, learner.device)
         state = copy.deepcopy(learner.state_dict())
 
         def update() -> None:
@@ -209,7 +210,7 @@ class _Run:
     def __init__(self, env: EnvBase, learner: TrainedAgents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
         self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
         self.games = games_of(env)
-        self.noise = SeedNoise(seeds)
+        self.noise = SeedNoise(seeds, learner.device)
         self.scheduled = scheduled(learner.settings)
         self.per_step = env.batch_size[1]  # transitions of each agent per environment step
         every = learner.settings.held_out_every
@@ -233,6 +234,7 @@ class _Run:
             action = learner.random_actions(self.per_step, self.noise)  # (S, N, A)
         else:
             action = learner.act(observation, self.noise)
+        action = action.to(observation.device)
         following = self.games.step(action.squeeze(-1) if learner.space.discrete else action)
         ends = following["reward"], following["terminated"], following["observation"]
         self._kept_in().add(Transition(observation, action, *ends))

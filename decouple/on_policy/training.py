@@ -239,8 +239,9 @@ class _Run:
         length = [self.settings.sequence_length] if self.model.recurrent else []
         batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1, *length)  # (B,) or (S, B); (..., B, L)
         rollout.clear()  # TorchRL's collector keeps a reference until its next rollout: free the next frames now
-        if self.how.device != "cpu":
-            batch = batch.to(next(self.model.parameters()).device, non_blocking=True)
+        device = next(self.model.parameters()).device
+        if device.type != "cpu":
+            batch = batch.to(device, non_blocking=True)
         collected = time.perf_counter()
         found = self._learn(batch, progress)
         metrics = self.agents.row(of_rollout, self.failed)

@@ -13,6 +13,7 @@ from typing import Any
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs.control.environment import ControlEnv
+from decouple.envs.control.game_workers import GameWorkers
 from decouple.envs.control.running_normalization import RunningMoments
 
 __all__ = ["control_env"]
@@ -33,6 +34,9 @@ def control_env(
     wrappers: Sequence[str] = (),
     frame_stack: int = 1,
     pictures: bool = False,
+    privileged: Sequence[str] = (),
+    env_workers: int | GameWorkers = 1,
+    device: str = "cpu",
 ) -> ControlEnv:
     """Make one control task for S agents at once; see ``ControlEnv`` for keys and shapes.
 
@@ -52,8 +56,8 @@ def control_env(
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
             (17, 6), ant (111, 8); or the id of a task of Gymnasium, as CartPole-v1. A module before a colon, as in
             my_package:Env-v0, is imported first, so that it can register the id; my_package.module:make names a
-            function or class that makes a Gymnasium environment. Newer versions of three tasks, by id, are Reacher-v5
-            (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
+            function or class that makes an environment of Gymnasium's or TorchRL's. Newer versions of three tasks, by
+            id, are Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
             `gymnasium.spaces.flatten`; actions must be Discrete, MultiDiscrete, MultiBinary, or a Box of floats.
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
@@ -70,6 +74,11 @@ def control_env(
         wrappers: Gymnasium's wrappers, or others, around each game, as gymnasium.wrappers:GrayscaleObservation.
         frame_stack: observations of so many steps together, by Gymnasium's wrapper, around those.
         pictures: keep bytes where observations are pictures of bytes alone, and tell their parts in `entries`.
+        privileged: keys of the task's observation, a Dict, that the value network alone reads: their numbers are
+            under `privileged`.
+        env_workers: processes that step the games, of Gymnasium's backend alone: where a step is slow. Numbers are the
+            same. Or those of another environment, its `workers`, which it closes.
+        device: device for a function that makes environments and has an argument of this name.
 
     Raises:
         ValueError: an argument outside its range, or a backend without the task.
@@ -88,6 +97,10 @@ def control_env(
     check_switches(pictures=pictures)
     names = not isinstance(wrappers, str) and all(isinstance(name, str) for name in wrappers)
     check_setting("wrappers", wrappers, lambda _: names, "a list of names, each as my_package.module:Wrapper")
+    if not isinstance(env_workers, GameWorkers):
+        check_integer("env_workers", env_workers, 1, INT32_MAX)
+    keys = not isinstance(privileged, str) and all(isinstance(key, str) for key in privileged)
+    check_setting("privileged", privileged, lambda _: keys, "a list of the observation's keys")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):
         raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
     return ControlEnv(
@@ -104,6 +117,9 @@ def control_env(
         wrappers=wrappers,
         frame_stack=check_integer("frame_stack", frame_stack, 1, INT32_MAX),
         pictures=pictures,
+        privileged=list(privileged),
+        env_workers=env_workers,
+        device=device,
     )
 
 
