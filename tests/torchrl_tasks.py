@@ -29,7 +29,9 @@ class GymSteer(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.x = np.float32(2) * np.float32(np.float32(self.episodes) * np.float32(GOLDEN) % np.float32(1)) - np.float32(1)
+        self.x = np.float32(2) * np.float32(
+            np.float32(self.episodes) * np.float32(GOLDEN) % np.float32(1)
+        ) - np.float32(1)
         self.t, self.episodes = 0, self.episodes + 1
         return self.shown(), {}
 
@@ -48,7 +50,10 @@ class Steer(EnvBase):
         super().__init__(batch_size=torch.Size(batch_size), device=device)
         column = (*self.batch_size, 1)
         state = {name: Unbounded(column) for name in ("x", "t", "episodes")}
-        shown = {"observation": Unbounded((*self.batch_size, 2)), **{name: spec.clone() for name, spec in state.items()}}
+        shown = {
+            "observation": Unbounded((*self.batch_size, 2)),
+            **{name: spec.clone() for name, spec in state.items()},
+        }
         self.observation_spec = Composite(shown, shape=self.batch_size)
         self.state_spec = Composite(state, shape=self.batch_size)
         self.action_spec = Bounded(-action, action, column)

@@ -32,6 +32,7 @@ class TrainedAgents(Protocol):
     seeds: int
     space: ActionSpace
     device: torch.device
+    at: int
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
 

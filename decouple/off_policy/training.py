@@ -28,7 +28,7 @@ from decouple.off_policy.replay import Replay, Transition, Widths
 from decouple.off_policy.stepping import games_of
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
-from decouple.runs.learning_rates import scheduled
+from decouple.runs.learning_rates import rate_metrics, scheduled
 from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
@@ -281,6 +281,8 @@ class _Run:
             if ended:
                 row |= {"train/episode_return": returns / ended, "train/episode_length": lengths / ended}
         metrics = seed_metrics(self.failed.kept(rows), self.seeds)
+        last = max(0, self.frames - self.per_step)  # before the step whose updates were the last
+        metrics |= rate_metrics(self.learner.settings, 1 - last / self.learner.settings.total_frames, self.learner.at)
         now = time.perf_counter()
         metrics["time/frames_per_second"] = (self.frames - self.logged) / (now - self.started)
         self.started = now

@@ -39,6 +39,7 @@ from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.watching import ClipWatch, WatchedRollouts, check_weights
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
+from decouple.runs.learning_rates import rate_metrics
 from decouple.runs.performance import Performance
 from decouple.seeding import SeedNoise, rng_state, set_rng_state
 
@@ -245,6 +246,7 @@ class _Run:
         collected = time.perf_counter()
         found = self._learn(batch, progress)
         metrics = self.agents.row(of_rollout, self.failed)
+        metrics |= rate_metrics(self.settings, 1 - self.iteration / self.iterations, self.model.at)
         for name, row in found:
             # Where two phases share a loss's name, the second phase's metric gets the phase's name appended.
             metrics |= {f"{key}_{name}" if key in metrics else key: value for key, value in row.items()}

@@ -41,7 +41,7 @@ class GameWorkers:
         number: number of processes.
 
     Attributes:
-        number: the same.
+        number: the same. processes: the processes.
         busy: True while answers are waited for, and for ever after a wait was cut off.
     """
 
@@ -50,14 +50,14 @@ class GameWorkers:
         context = multiprocessing.get_context("spawn")
         self.number, self.made, self.busy = number, 0, False
         self.pipes: list[Connection] = []
-        processes = []
+        self.processes: list[Any] = []
         for _ in range(number):
             here, there = context.Pipe()
-            processes.append(context.Process(target=_serve, args=(there,), daemon=True))
-            processes[-1].start()
+            self.processes.append(context.Process(target=_serve, args=(there,), daemon=True))
+            self.processes[-1].start()
             there.close()  # else the process would not see that this one is gone
             self.pipes.append(here)
-        self.close = weakref.finalize(self, _end, self.pipes, processes)
+        self.close = weakref.finalize(self, _end, self.pipes, self.processes)
 
     def ask(self, messages: Sequence[Any]) -> list[Any]:
         """Send each process a message, and wait for all answers; None: nothing is sent, and the answer is None.
@@ -189,4 +189,3 @@ def _end(pipes: list[Connection], processes: list[Any]) -> None:
         if process.is_alive():
             process.kill()
             process.join()
-        process.close()

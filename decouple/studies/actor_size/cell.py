@@ -115,7 +115,7 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
     keep_memory()  # else glibc gives the memory of six agents' layers back to the system after every operation
     with contextlib.closing(env):
         whole = env.batch_size[1]
-        says = f"a multiple of the {whole} games of an environment that {config.env} makes"
+        says = f"{whole} here, or another multiple of the games in an environment that {config.env} makes"
         check_setting("num_envs", config.num_envs, lambda number: number == whole or config.env == "unity", says)
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
         with _threads(config, models[0]):
