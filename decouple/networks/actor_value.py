@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, TensorDictSequential
-from torch import Tensor, nn
+from torch import nn
 from torchrl.data import TensorSpec
 from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor, ValueOperator
 
@@ -118,13 +117,6 @@ class ActorValue(TensorDictSequential):
         self.policy_size, self.action_size = head.in_features, head.out_features
         self.discrete = "logits" in policy_head.out_keys
         self.select_out_keys("action", "action_log_prob", "state_value", *_states(self.module.values()))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Of `to` and its like: the bounds of a squashed normal move with the parameters."""
-        for module in self.modules():
-            options = getattr(module, "distribution_kwargs", {})
-            options.update({name: fn(value) for name, value in options.items() if isinstance(value, Tensor)})
-        return super()._apply(fn, recurse)
 
     @property
     def recurrent(self) -> bool:

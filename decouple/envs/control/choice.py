@@ -62,13 +62,9 @@ def make_games(
         ImportError: the task's simulator, or envpool, is not installed.
     """
     check_setting("backend", backend, BACKENDS.__contains__, f"one of {', '.join(BACKENDS)}")
-    plain = backend in ("auto", "gymnasium")
-    if levels is not None and not plain:
-        raise ValueError(f"backend must be auto or gymnasium with levels; got {backend!r}")
-    if workers is not None and not plain:
-        raise ValueError(f"backend must be auto or gymnasium with env_workers; got {backend!r}")
-    if privileged and not plain:
-        raise ValueError(f"backend must be auto or gymnasium with privileged; got {backend!r}")
+    needs = {"levels": levels is not None, "env_workers": workers is not None, "privileged": bool(privileged)}
+    for name in (name for name, given in needs.items() if given):
+        check_setting("backend", backend, ("auto", "gymnasium").__contains__, f"auto or gymnasium with {name}")
     has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options and levels is None
     if backend == "batched" and not has_rules:
         tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own (env_kwargs)"

@@ -39,9 +39,18 @@ def make_first(task: Task, each: int, device: str = "cpu") -> Any:
     """What a task's function makes: a Gymnasium environment, or TorchRL's with `each` games where that can be asked.
 
     A function with an argument `batch_size` gets `[each]`, and one with an argument `device` gets the device.
+
+    Raises:
+        ValueError: a function that does not take the task's options.
+        ImportError: a package that it needs is missing.
     """
+    from gymnasium.error import DependencyNotInstalled
+
     assert task.make is not None
-    return made(task, task.make, **_further(task, each, device))
+    try:
+        return made(task, task.make, **_further(task, each, device))
+    except (ImportError, DependencyNotInstalled) as error:
+        raise ImportError(f"{task.name} needs its simulator: {error}") from error
 
 
 def _further(task: Task, each: int, device: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_training_takes_whole_batches_and_an_evaluation_as_many_as_it_needs(tmp_
     fixed = {"env": "torchrl_tasks:four_at_once", "final_episodes": 5}
     assert np.isfinite(train_agents(cell("ppo", tmp_path / "a", **fixed))["final/return"])
     with pytest.raises(
-        ValueError, match="num_envs must be 8 here, or another multiple of the games in an environment that .*; got 6"
+        ValueError, match=r"num_envs must be 8 here, or another multiple of the games in an environment .*; got 6"
     ):
         train_agents(cell("ppo", tmp_path / "b", **fixed | {"num_envs": 6}))
     assert not (tmp_path / "b").exists()

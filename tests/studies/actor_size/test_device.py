@@ -1,4 +1,4 @@
-"""The device of control runs: refusals, and whole runs on the pretended GPU, where tensors of two devices do not mix."""
+"""The device of control runs: refusals, and runs on the pretended GPU, where tensors of two devices do not mix."""
 
 from __future__ import annotations
 
