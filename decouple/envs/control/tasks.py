@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
+from decouple.checks import DEVICE, INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs.control.environment import ControlEnv
 from decouple.envs.control.game_workers import GameWorkers
 from decouple.envs.control.running_normalization import RunningMoments
@@ -76,8 +76,8 @@ def control_env(
         pictures: keep bytes where observations are pictures of bytes alone, and tell their parts in `entries`.
         privileged: keys of the task's observation, a Dict, that the value network alone reads: their numbers are
             under `privileged`.
-        env_workers: processes that step the games, of Gymnasium's backend alone: where a step is slow. Numbers are the
-            same. Or those of another environment, its `workers`, which it closes.
+        env_workers: processes that step the games, of Gymnasium's backend alone, and at most one for each game: where a
+            step is slow. Numbers are the same. Or those of another environment, its `workers`, which it closes.
         device: device for a function that makes environments and has an argument of this name.
 
     Raises:
@@ -97,16 +97,17 @@ def control_env(
     check_switches(pictures=pictures)
     names = not isinstance(wrappers, str) and all(isinstance(name, str) for name in wrappers)
     check_setting("wrappers", wrappers, lambda _: names, "a list of names, each as my_package.module:Wrapper")
+    seeds, num_envs = check_seeds(seeds), check_integer("num_envs", num_envs, 1, INT32_MAX)
     if not isinstance(env_workers, GameWorkers):
-        check_integer("env_workers", env_workers, 1, INT32_MAX)
-    keys = not isinstance(privileged, str) and all(isinstance(key, str) for key in privileged)
-    check_setting("privileged", privileged, lambda _: keys, "a list of the observation's keys")
+        env_workers = check_integer("env_workers", env_workers, 1, len(seeds) * num_envs)
+    check_setting("device", device, DEVICE)
+    check_setting("privileged", privileged, _are_names, "a list of the observation's keys")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):
         raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
     return ControlEnv(
         name,
-        check_seeds(seeds),
-        check_integer("num_envs", num_envs, 1, INT32_MAX),
+        seeds,
+        num_envs,
         float(gamma),
         normalize_observation=normalize_observation,
         normalize_reward=normalize_reward,
@@ -124,6 +125,10 @@ def control_env(
 
 
 LEVELS = "None, or a range of seeds in [0, 2^31 - 1), one at least"
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
 
 
 def _are_seeds(levels: range) -> bool:

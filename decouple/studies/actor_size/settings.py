@@ -162,8 +162,8 @@ class ControlSettings:
             raise ValueError(f"update must be auto for more than one seed and for {self.algorithm}; got 'torchrl'")
 
     def _check_privileged(self) -> None:
-        alike = len(set(self.privileged)) == len(self.privileged)
-        check_setting("privileged", self.privileged, lambda _: alike, "keys of the observation, each once")
+        once = "keys of the observation, each once"
+        check_setting("privileged", self.privileged, lambda keys: len(set(keys)) == len(keys), once)
         allowed = (
             f"left out for {self.algorithm}, whose replay keeps the observation alone: on-policy algorithms read it"
         )
