@@ -12,7 +12,7 @@ model's parameters and the memory are two copies: `read` and `write` carry one o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -139,15 +139,7 @@ class CompiledAgents:
         Layers whose tensor is None are left out.
         """
         for part, modules in self._linear.items():
-            for index, module in enumerate(modules):
-                weight, bias = of(module.weight), of(module.bias)
-                if weight is None or bias is None:
-                    continue
-                for agent in range(self.seeds):
-                    row = self.tables.rows(agent, part)[index]
-                    to_weight, to_bias = self.tables.layer(self.memory, agent, row, copy_of)
-                    yield to_weight, weight[agent]
-                    yield to_bias, bias[agent, 0]
+            yield from linear_places(self.tables, self.memory, part, modules, copy_of, of)
         weight, bias = (of(parameter) for parameter in self.head) if self.head else (None, None)
         if weight is not None and bias is not None:
             for agent in range(self.seeds):
@@ -258,6 +250,25 @@ class CompiledAgents:
 
     def _array(self, tensor: Tensor) -> np.ndarray:
         return np.ascontiguousarray(tensor.numpy(force=True), dtype=self.dtype)
+
+
+def linear_places(
+    tables: Tables,
+    memory: np.ndarray,
+    part: str,
+    modules: Sequence[StackedLinear],
+    copy_of: int,
+    of: Callable[[nn.Parameter], Tensor | None],
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Each piece of a copy in memory that a part's linear layers have; as `CompiledAgents.places`."""
+    for index, module in enumerate(modules):
+        weight, bias = of(module.weight), of(module.bias)
+        if weight is None or bias is None:
+            continue
+        for agent in range(len(tables.shapes)):
+            to_weight, to_bias = tables.layer(memory, agent, tables.rows(agent, part)[index], copy_of)
+            yield to_weight, weight[agent]
+            yield to_bias, bias[agent, 0]
 
 
 def _shape(model: ActorValue) -> AgentShape:

@@ -48,8 +48,8 @@ class PlainEnv(Protocol):
 class CompiledCollector:
     """Collects rollouts (S, N, T) of agents whose actions are computed by kernels.
 
-    A rollout has the observation, `action`, `action_log_prob` and `state_value`, and under `next` all that a step of
-    the environment gives.
+    A rollout has the observation, `action`, `action_log_prob` and `state_value`, `step_count` where the environment
+    counts steps, and under `next` all that a step of the environment gives.
 
     Args:
         env: the environment; it is reset here.
@@ -84,6 +84,8 @@ class CompiledCollector:
             action, log_prob, value = agents.act(observation, self.noise)
             step, self.observation = self.env.plain_step(action)
             made = {key: observation, "action": action, "action_log_prob": log_prob, "state_value": value}
+            if "step_count" in step:  # a step counts itself
+                made["step_count"] = step["step_count"] - 1
             acted.write(made)
             stepped.write(step)
         batch = torch.Size([*self.env.batch_size, self.steps])
