@@ -61,6 +61,8 @@ class CompiledPhase:
         ValueError: a model that kernels do not know; the message says what they do know. Settings in bf16.
     """
 
+    rows_of_frame = 1  # rows that go through the networks for each frame of a minibatch
+
     @checked()
     def __init__(self, model: ActorValue, settings: OnPolicySettings):
         check_setting("precision", settings.precision, ("fp32",).__contains__, "fp32 with compiled kernels")
@@ -88,8 +90,6 @@ class CompiledPhase:
     def _more(self, batch: TensorDictBase, shuffle: SeedNoise) -> tuple[Any, ...]:
         """The kernel's further arguments, before the scratch memory; drawn before the first minibatches."""
         return ()
-
-    rows_of_frame = 1  # rows that go through the networks for each frame of a minibatch
 
     @property
     def _trains_trunk(self) -> bool:
