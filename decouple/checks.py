@@ -337,6 +337,8 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
     if plain is tuple and isinstance(value, tuple) and inner:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
         return len(kinds) == len(value) and all(map(_fits, value, kinds, [any_number] * len(value)))
+    if isinstance(value, range):  # its ends tell of all its numbers
+        value = [*value[:1], *value[-1:]]
     if plain in (Sequence, list, Collection, Iterable):
         if isinstance(value, str | bytes | Mapping | torch.Tensor | np.ndarray) or not isinstance(value, plain):
             return False

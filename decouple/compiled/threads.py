@@ -55,6 +55,9 @@ class AgentThreads:
             arguments: its other arguments; SCRATCH stands for the thread's memory.
         """
         self._reserve(batch)
+        if self.count == 1:
+            self._call(kernel, arguments, 0)
+            return
         others = [self._pool.submit(self._call, kernel, arguments, thread) for thread in range(1, self.count)]
         self._call(kernel, arguments, 0)
         for other in others:

@@ -17,6 +17,7 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
 from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
 from decouple.off_policy.learner import Learner
+from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import OffPolicySettings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
@@ -38,7 +39,7 @@ class TrainedAgents(Protocol):
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
 
-    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]: ...
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None: ...
 
     def anneal(self, left: float) -> None: ...
 

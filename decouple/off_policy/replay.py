@@ -90,6 +90,8 @@ class Replay:
         unit = None if space.in_unit else ActionUnit(space)
         self.to_unit = None if unit is None else (unit.middle.numpy(), unit.divisor.numpy())
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
+        ends = np.cumsum(self.split).tolist()
+        self.columns = list(zip([0, *ends[:-1]], ends, strict=True))  # first column of each part, and the one behind
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
         # The size in bytes of a file that is reused.
@@ -108,15 +110,14 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
-        parts, ring = [part.numpy(force=True) for part in transition], len(self.array)
+        parts, ring = [_array(part) for part in transition], len(self.array)
         if self.to_unit is not None:  # as `ActionUnit` computes it
             parts[1] = (parts[1] - self.to_unit[0]) / self.to_unit[1]
         place, number = self.added % ring, parts[0].shape[1]
         if place + number <= ring:  # the usual case, without a copy in between
-            rows, first = self.array[place : place + number], 0
-            for part, width in zip(parts, self.split, strict=True):
-                rows[..., first : first + width] = part.swapaxes(0, 1)  # (N, S, width)
-                first += width
+            rows = self.array[place : place + number]
+            for part, (first, last) in zip(parts, self.columns, strict=True):
+                rows[..., first:last] = part.swapaxes(0, 1)  # (N, S, width)
             self.added += number
             return
         new = np.concatenate(parts, -1).swapaxes(0, 1)  # (N, S, width)
@@ -209,6 +210,13 @@ class Replay:
             found = zlib.crc32(self.rows[place : place + count].numpy(), found)
             start += count
         return found
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array; without `force`, which takes as long as the rest, where it is not needed."""
+    if tensor.requires_grad or tensor.device.type != "cpu":
+        return tensor.numpy(force=True)
+    return tensor.numpy()
 
 
 def _ends(first: int, last: int) -> list[tuple[int, int]]:

@@ -167,7 +167,7 @@ class CompiledAgents:
 
         _, games, _ = observation.shape
         drawn = noise.uniform(games, 1) if self.discrete else noise.normal(games, self.widths[1])
-        actions = np.empty((self.seeds, games, self.widths[1]), dtype=self.dtype)
+        actions = np.empty((self.seeds, games, self.widths[1]), dtype=np.int64 if self.discrete else self.dtype)
         log_probs, values = np.empty((2, self.seeds, games), dtype=self.dtype)
         arguments = (
             *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
@@ -180,7 +180,7 @@ class CompiledAgents:
                 act(*arguments, 0, self.seeds)
         action = torch.from_numpy(actions)
         if self.discrete:
-            action = action.squeeze(-1).long()
+            action = action.squeeze(-1)
         if self.one_hot:
             action = nn.functional.one_hot(action, self.model.action_size)
         return action, torch.from_numpy(log_probs), torch.from_numpy(values.reshape(self.seeds, games, 1))
@@ -249,7 +249,10 @@ class CompiledAgents:
         return [module for module in self.model.modules() if isinstance(module, StackedNormalScale)]
 
     def _array(self, tensor: Tensor) -> np.ndarray:
-        return np.ascontiguousarray(tensor.numpy(force=True), dtype=self.dtype)
+        array = tensor.numpy(force=tensor.requires_grad)
+        if array.dtype == self.dtype and array.flags.c_contiguous:
+            return array  # the usual case, sooner than NumPy finds it out
+        return np.ascontiguousarray(array, dtype=self.dtype)
 
 
 def linear_places(
