@@ -22,6 +22,11 @@ class MetricSums:
     def __init__(self) -> None:
         self._tensors: dict[str, tuple[Tensor, int]] = {}
         self._tables: dict[int, tuple[Mapping[str, int], np.ndarray, int]] = {}  # by the identity of the columns' names
+        self._parts: dict[int, MetricSums] = {}  # by the first agent
+
+    def part(self, rows: slice) -> MetricSums:
+        """The sums of some agents, one of the parts that all of S are split into."""
+        return self._parts.setdefault(rows.start, MetricSums())
 
     def add(self, found: Mapping[str, Tensor]) -> None:
         """Add an update's metrics, (S,) each."""
@@ -46,6 +51,9 @@ class MetricSums:
 
     def means(self) -> dict[str, Tensor]:
         """The mean of each metric over the updates that had it, (S,)."""
+        if self._parts:
+            parts = [self._parts[first].means() for first in sorted(self._parts)]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         sums = dict(self._tensors)
         for columns, table, updates in self._tables.values():
             for name, column in columns.items():

@@ -16,6 +16,7 @@ file that was cut, emptied or altered is refused; a checkpoint computes checksum
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import zlib
 from collections.abc import Mapping
@@ -100,7 +101,7 @@ class Replay:
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
         self.array = self.rows.numpy()
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)
-        self.offsets = torch.arange(seeds)[:, None]  # (S, 1)
+        self.offsets, self.stride = torch.arange(seeds)[:, None], seeds  # (S, 1); rows of `flat` from step to step
         self.added = 0  # transitions per agent since the beginning
         self.sums: dict[int, int] = {}  # block, counted from the first row ever added -> CRC-32 of its rows in the file
 
@@ -131,8 +132,15 @@ class Replay:
     def sample(self, indices: Tensor) -> Transition:
         """The transitions at `indices` (S, B), integers in [0, len(self)), 0 the oldest; actions in [-1, 1]."""
         positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
-        rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
+        rows = self.flat.index_select(0, (positions * self.stride + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
+
+    def part(self, rows: slice) -> Replay:
+        """The transitions of some agents alone, to sample: a view, which sees what is added here until it is called."""
+        own = copy.copy(self)
+        own.rows, own.array = self.rows[:, rows], self.array[:, rows]
+        own.seeds, own.offsets = own.rows.shape[1], self.offsets[rows]
+        return own
 
     def since(self, added: int) -> Transition:
         """The transitions added after the first `added` of each agent, (S, K, width), the oldest first.
