@@ -13,9 +13,9 @@ TorchRL's ParallelEnv have a process for each game, and neither saves games.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import multiprocessing
+import pickle
 import signal
 import traceback
 import weakref
@@ -27,6 +27,7 @@ import numpy as np
 
 from decouple.checks import at_least, checked
 from decouple.envs.control.backends import GymnasiumGames, Outcome
+from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.making import Task
 
 __all__ = ["GameWorkers", "WorkerGames"]
@@ -99,9 +100,9 @@ class WorkerGames:
         ends = np.linspace(0, number, workers.number + 1).round().astype(int)  # processes without games stay idle
         self.shares = [slice(*map(int, pair)) for pair in itertools.pairwise(ends)]
         self.index, workers.made = workers.made, workers.made + 1
-        # A function is found again by its name: what was defined in a notebook cannot be sent.
-        plain = task._replace(make=None), task.make is not None
-        made = [(*plain, share.stop - share.start, levels, list(privileged)) for share in self.shares]
+        # A process finds the task again, by its name: the module that registers an id is imported there too.
+        by_name = task.name, task.options, {"wrappers": task.wrappers, "frame_stack": task.frame_stack}
+        made = [(*by_name, share.stop - share.start, levels, list(privileged)) for share in self.shares]
         found = next(each for each in self._ask("make", made) if each is not None)
         self.observation_space, self.action_space, self.entries, self.dtype, self.privileged, self.width = found
 
@@ -155,7 +156,7 @@ def _serve(pipe: Connection) -> None:
             try:
                 answer = _answered(games, index, method, arguments)
             except Exception as error:
-                answer = _Raised(error, traceback.format_exc())
+                answer = _Raised(_sendable(error), traceback.format_exc())
             pipe.send(answer)
     except (EOFError, OSError):  # the first process is gone, or has closed
         pass
@@ -164,21 +165,24 @@ def _serve(pipe: Connection) -> None:
             each.close()
 
 
+def _sendable(error: Exception) -> Exception:
+    """The error, or its text in a RuntimeError where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 def _answered(games: dict[int, GymnasiumGames], index: int, method: str, arguments: tuple[Any, ...]) -> Any:
     if method == "make":
-        task, by_function, *rest = arguments
-        games[index] = own = GymnasiumGames(_find_again(task) if by_function else task, *rest)
+        name, options, around, *rest = arguments
+        games[index] = own = GymnasiumGames(find_task(name, options)._replace(**around), *rest)
         return own.observation_space, own.action_space, own.entries, own.dtype, own.privileged, own.width
     if method == "close":
         games.pop(index).close()
         return None
     return getattr(games[index], method)(*arguments)
-
-
-def _find_again(task: Task) -> Task:
-    """The task with its function, which is found by the task's name."""
-    module, _, function = task.name.rpartition(":")
-    return task._replace(make=getattr(importlib.import_module(module), function))
 
 
 def _end(pipes: list[Connection], processes: list[Any]) -> None:
