@@ -280,8 +280,9 @@ class _Run:
             if ended:
                 row |= {"train/episode_return": returns / ended, "train/episode_length": lengths / ended}
         metrics = seed_metrics(self.failed.kept(rows), self.seeds)
-        last = max(0, self.frames - self.per_step)  # before the step whose updates were the last
-        metrics |= rate_metrics(self.learner.settings, 1 - last / self.learner.settings.total_frames, self.learner.at)
+        if not hasattr(self.learner, "groups"):  # whose learning rates may differ
+            left = 1 - max(0, self.frames - self.per_step) / self.learner.settings.total_frames  # at the last update
+            metrics |= rate_metrics(self.learner.settings, left, self.learner.at)
         now = time.perf_counter()
         metrics["time/frames_per_second"] = (self.frames - self.logged) / (now - self.started)
         self.started = now

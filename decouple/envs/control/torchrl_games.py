@@ -274,10 +274,12 @@ def _space(spec: TensorSpec, lead: int, task: Task, key: Any) -> Any:
         return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
     if isinstance(spec, Bounded | Unbounded) and spec.dtype == torch.uint8:
         return spaces.Box(0, 255, shape, np.uint8)
-    if isinstance(spec, Bounded | Unbounded) and spec.dtype.is_floating_point:
-        low, high = spec.space.low[one].numpy(force=True), spec.space.high[one].numpy(force=True)
-        bounded = isinstance(spec, Bounded)
-        return spaces.Box(low if bounded else -np.inf, high if bounded else np.inf, shape, low.dtype.type)
+    if isinstance(spec, Bounded) and spec.dtype.is_floating_point:
+        bounds: Any = spec.space
+        low, high = bounds.low[one].numpy(force=True), bounds.high[one].numpy(force=True)
+        return spaces.Box(low, high, shape, low.dtype.type)
+    if isinstance(spec, Unbounded) and spec.dtype.is_floating_point:
+        return spaces.Box(-np.inf, np.inf, shape, torch.empty(0, dtype=spec.dtype).numpy().dtype.type)
     if isinstance(spec, Bounded | Unbounded):  # other whole numbers
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
     raise ValueError(f"name must be a task whose observations and actions are numbers; {task.name} has {key}: {spec}")
