@@ -55,7 +55,8 @@ class LearnerGroups:
 
     Attributes:
         groups: the learners.
-        at: the largest separation point. settings: the first group's, of which the training loop reads what all groups share.
+        at: the largest separation point.
+        settings: the first group's, of which the training loop reads what all groups share.
 
     Raises:
         ValueError: groups whose settings differ in more than learning rates, or with other action spaces.
