@@ -79,6 +79,7 @@ def test_an_error_in_a_process_is_raised_here_and_the_processes_go_on(workers):
     env.close()
 
 
+@pytest.mark.slow  # starts two processes, each of which imports TorchRL
 def test_a_process_that_is_gone_is_said():
     made = GameWorkers(2)
     env = control_env("CartPole-v1", [0], 2, env_workers=made)
@@ -102,6 +103,7 @@ def test_bad_numbers_and_backends_are_refused():
         control_env("pendulum", [0], 2, backend="batched", env_workers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_process_is_left_behind(ending, tmp_path):
     script = tmp_path / "plays.py"

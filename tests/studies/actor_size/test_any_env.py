@@ -92,7 +92,9 @@ def test_the_critic_alone_reads_what_is_privileged_at_every_k(k, recurrent):
     assert model.trunk is not None and model.value.keys == ("privileged",)
 
 
-@pytest.mark.parametrize("algorithm", ON_POLICY)
+@pytest.mark.parametrize(
+    "algorithm", [a if a in ("ppo", "daac") else pytest.param(a, marks=pytest.mark.slow) for a in ON_POLICY]
+)
 def test_every_on_policy_algorithm_trains_a_privileged_critic(algorithm, tmp_path):
     k = {} if algorithm == "trpo" else {"separation": 1}
     config = peek(algorithm, privileged=["secret"], run_dir=tmp_path, **k)
@@ -120,6 +122,7 @@ def test_keys_that_cannot_be_privileged_are_refused_by_name():
         build.make_small_env(cell("ppo", "x", env="pong", privileged=["a"]))
 
 
+@pytest.mark.slow  # starts two processes, each of which imports TorchRL
 def test_a_run_has_the_same_numbers_with_games_in_processes_and_goes_on_with_others(tmp_path):
     once = train_agents(cell("ppo", tmp_path / "one", env="CartPole-v1", total_frames=128))
     halves = [
