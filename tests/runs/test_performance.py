@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from marks import needs_games
+from marks import needs_games, needs_gpu
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
 from test_on_policy_training import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
@@ -38,7 +38,6 @@ from decouple.on_policy.training import train_on_policy
 from decouple.runs.performance import Performance, choose_performance, fast_bf16
 
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 # ------------------------------------------------------------------------------------------------- what is chosen
 
