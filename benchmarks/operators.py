@@ -96,7 +96,8 @@ def main() -> None:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.precision]
     found = measure(options.frames, dtype, options.repeats)
     total = sum(seconds for name, seconds in found.items() if name != "zeros")
-    print(f"{options.frames} frames, {options.precision}: {1e3 * total:.1f} ms\n\n| operator | ms | share |\n|---|---|---|")
+    print(f"{options.frames} frames, {options.precision}: {1e3 * total:.1f} ms\n")
+    print("| operator | ms | share |\n|---|---|---|")
     for name, seconds in sorted(found.items(), key=lambda row: -row[1]):
         print(f"| {name} | {1e3 * seconds:.2f} | {seconds / total:.1%} |")
 

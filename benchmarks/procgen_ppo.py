@@ -427,7 +427,7 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everything = ["reference", "parts", "shared", "late", "early", "full", "daac"]
     parser.add_argument("--contenders", nargs="+", default=everything, metavar="NAME", help=" ".join(everything))
@@ -446,7 +446,11 @@ def main() -> None:
     parser.add_argument("--cpu-clock", action="store_true", help="measure processor time instead of wall time")
     parser.add_argument("--record", type=Path, help="append the rows to this CSV")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
     if options.contend:
         contend(argparse.Namespace(**json.loads(options.contend)))
         return

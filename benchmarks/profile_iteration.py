@@ -71,7 +71,7 @@ def described(profiler: Any, rows: list[dict[str, float]], seconds: float, frame
     return "\n".join([*lines, averages.table(sort_by=by, row_limit=ROWS, max_name_column_width=50)])
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contender", default="shared", help="shared, late, early, full, daac, or k")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--games-threads", type=int)
     parser.add_argument("--warm-up", type=int, default=2, help="iterations before the profiled one")
-    print(profile(parser.parse_args()))
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    print(profile(parser().parse_args()))

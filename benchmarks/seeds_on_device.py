@@ -125,7 +125,7 @@ def agents(options: argparse.Namespace, device: str) -> None:
         print(f"| {number} | {found:,.0f} |", flush=True)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["convolutions", "agents"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 4, 16])
@@ -134,7 +134,11 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds of each measurement")
     parser.add_argument("--device", help="cpu, cuda or cuda:<n>; default: a GPU where there is one")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     {"convolutions": convolutions, "agents": agents}[options.what](options, device)
 
