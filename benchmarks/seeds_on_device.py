@@ -15,6 +15,7 @@ updates per second, summed over the agents. The environment and acting are not i
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,18 +55,21 @@ class GroupedImpala(nn.Module):
 
 
 def rate(step: Callable[[], object], work: int, device: str, seconds: float) -> float:
-    """`work` per second of a step, over so many seconds after three steps of warm-up."""
+    """`work` per second of a step, after three of warm-up: the median over steps that take `seconds` together.
+
+    On a CPU seconds are of processor time, which other processes change little.
+    """
+    clock = time.process_time if device == "cpu" else time.perf_counter
     for _ in range(3):
         step()
     synchronise(device)
-    start, times = time.perf_counter(), 0
-    while times < 2 or time.perf_counter() - start < seconds:
+    began, found = clock(), []
+    while len(found) < 3 or clock() - began < seconds:
+        start = clock()
         step()
-        times += 1
-        if times % 10 == 0:
-            synchronise(device)
-    synchronise(device)
-    return times * work / (time.perf_counter() - start)
+        synchronise(device)
+        found.append(clock() - start)
+    return work / statistics.median(found)
 
 
 def synchronise(device: str) -> None:
