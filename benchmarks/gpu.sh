@@ -42,7 +42,7 @@ else
     sizes="--envs 64 --steps 256 --rounds 20"
     profiled="--envs 64 --steps 256 --warm-up 6"
     seeds="--precision bf16 --frames 512 --seconds 1"
-    run="evaluate_every=1000 checkpoint_every=50"
+    run="evaluate_every=1000 checkpoint_every=10"
     episodes="final_episodes=200"
     cell="total_frames=20000"
     slower=1

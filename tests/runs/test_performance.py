@@ -540,7 +540,7 @@ def test_fast_and_captured_the_same_is_learned_from_the_same_frames(learned_by_r
 @pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's compiler would like it
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
 @pytest.mark.parametrize("cuda_graphs", [False, True])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_gpu_learns_the_same_from_the_same_frames(learned_by_reference, compiled, cuda_graphs, precision, tolerance):
     by_name = {"compile": compiled, "cuda_graphs": cuda_graphs}
     performance = choose_performance("auto", device="cuda", precision=precision, **by_name)
