@@ -1,7 +1,7 @@
 """Whether `reference_ppo.py` is as fast as the program that it stands for: CleanRL's ppo_procgen.py, beside it.
 
     pip install --target peer --no-deps --ignore-requires-python cleanrl==1.2.0 gym==0.23.1 gym-notices
-    python benchmarks/check_reference.py peer/cleanrl/ppo_procgen.py --path peer --steps 128 --epochs 1 --rounds 9
+    python benchmarks/check_reference.py peer/cleanrl --path peer --steps 128 --epochs 1 --rounds 9
 
 The file is CleanRL's own (https://github.com/vwxyzjn/cleanrl), with the Gym that it needs; neither is part of this
 package. It is run as it is, but for four lines: it writes nothing for TensorBoard, plays on 200 levels, gives its games
@@ -126,7 +126,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", help="CleanRL's ppo_procgen.py")
+    parser.add_argument("file", help="CleanRL's ppo_procgen.py, or the folder that it is in")
     parser.add_argument("--path", nargs="*", default=[], help="folders of packages that it alone imports")
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--steps", type=int, default=128)
@@ -137,6 +137,8 @@ def main() -> None:
     parser.add_argument("--be", choices=["reference", "cleanrl"], help=argparse.SUPPRESS)
     parser.add_argument("--as", dest="given", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if Path(options.file).is_dir():
+        options.file = str(Path(options.file, "ppo_procgen.py"))
     if not options.be:
         compare(options)
         return
