@@ -30,13 +30,14 @@ from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import integrated_entropy
 from decouple.networks.recurrence import with_memory
+from decouple.runs.loggers import Tracking, log_film
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.build import OF_TASK, make_env
 from decouple.studies.export import Source, read_source
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 
-__all__ = ["Watch", "watch"]
+__all__ = ["Watch", "watch", "watch_run"]
 
 IDS = {"pong": "Pong", "pixelcopter": "Pixelcopter", "foodcollector": "FoodCollector"}  # of Gymnasium's ids
 PROCGEN_FPS = 15  # the games' own speed
@@ -83,6 +84,12 @@ def watch(config: Watch) -> tuple[list[float], list[Path]]:
         ValueError: a run of neither study, a seed that it has not, or a task without pictures.
         ImportError: a package or a library that pictures or files need is missing.
     """
+    returns, files, _ = _drawn(config)
+    return returns, files
+
+
+def _drawn(config: Watch) -> tuple[list[float], list[Path], int]:
+    """As `watch`; with the frames that the agent was trained for."""
     endings = config.endings()
     path, state, source = read_source(str(config.checkpoint), config.seed)
     with contextlib.closing(_Stage(config, state, source)) as stage:
@@ -102,7 +109,15 @@ def watch(config: Watch) -> tuple[list[float], list[Path]]:
     output.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"title": title, "width": config.width, "fps": config.fps or stage.fps}
     files = [write_film(output.with_name(f"{output.name}.{ending}"), film, **options) for ending in endings]
-    return film.returns, files
+    return film.returns, files, facts["frames"]
+
+
+def watch_run(run_dir: str, tracked: Tracking) -> list[Path]:
+    """Draw the agent of a finished run with the defaults, and give the films to the run's loggers; returns their
+    paths."""
+    _, files, frames = _drawn(Watch(checkpoint=run_dir))
+    log_film(run_dir, tracked, files, frames)
+    return files
 
 
 class _Stage:
