@@ -557,7 +557,7 @@ def test_a_film_of_the_agent_goes_on_in_its_offline_run_of_wandb(tmp_path):
     environment |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "HOME": str(tmp_path)}
     command = [sys.executable, "-c", WANDB_FILM, str(tmp_path / "run")]
     result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=100, stdin=subprocess.DEVNULL, check=False
+        command, env=environment, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False
     )
     assert result.returncode == 0, result.stderr
     run_id = json.loads((tmp_path / "run" / "record.json").read_text())["wandb_id"]
