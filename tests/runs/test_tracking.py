@@ -564,11 +564,11 @@ def test_a_film_of_the_agent_goes_on_in_its_offline_run_of_wandb(tmp_path):
     first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert first.name == second.name == f"run-{run_id}.wandb"  # by which `wandb sync` makes them one run
     (row,) = [record.history for record in offline_records(second) if record.HasField("history")]
-    found = {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in row.item}
+    found = {tuple(item.nested_key): json.loads(item.value_json) for item in row.item}
     film = (tmp_path / "run" / "watch.gif").read_bytes()
-    video = found[FILM]
-    assert found["_step"] == 20 and (video["_type"], video["size"]) == ("video-file", len(film))
-    assert (second.parent / "files" / video["path"]).read_bytes() == film
+    assert found["_step",] == 20
+    assert (found[FILM, "_type"], found[FILM, "size"]) == ("video-file", len(film))
+    assert (second.parent / "files" / found[FILM, "path"]).read_bytes() == film
 
 
 # ---------------------------------------------------------------------------------------------------------- the curves
