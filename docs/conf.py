@@ -57,12 +57,19 @@ def keep_asterisks(app, what, name, obj, options, lines):
 
 def shell_where_nothing_is_said(app, name, source):
     """Let a fence without a language be a shell's commands or plain text: it would get the colours of Python."""
-
-    def named(fence):
-        command = re.match(r"(#|decouple|git|make|pip|python|wandb) ", fence[2].lstrip())
-        return f"{fence[1]}```{'sh' if command else 'text'}\n{fence[2]}{fence[1]}```"
-
-    source[0] = re.sub(r"(?ms)^( *)```\n(.*?)^\1```$", named, source[0])
+    lines, inside = source[0].split("\n"), None
+    for number, line in enumerate(lines[:-1]):
+        fence = re.match(r" *(```+|:::+)(.*)$", line)
+        if fence is None:
+            continue
+        if inside is not None:  # only as many marks, with nothing behind them, close it
+            inside = None if fence[1] == inside and not fence[2].strip() else inside
+            continue
+        inside = fence[1]
+        if fence[1] == "```" and not fence[2].strip():
+            command = re.match(r" *(#|decouple|git|make|pip|python|wandb) ", lines[number + 1])
+            lines[number] = line.rstrip() + ("sh" if command else "text")
+    source[0] = "\n".join(lines)
 
 
 def indented_is_code(app, what, name, obj, options, lines):

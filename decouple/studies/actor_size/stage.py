@@ -49,6 +49,7 @@ def pictured_env(settings: Mapping[str, Any], games: int, seed: int) -> Any:
         task = {key: settings[key] for key in OF_TASK if key in settings}
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # and pygame, with a line of an error
     task |= {"env_kwargs": (task.get("env_kwargs") or {}) | {"render_mode": "rgb_array"}, "backend": "gymnasium"}
     return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), games, [seed])
 
