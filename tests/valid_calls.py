@@ -65,7 +65,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["Loggers", "Loggers.log", "Loggers.summarise", "Loggers.film", "Tracking.options"], "RECORD"
     ),  # of a `Tracker`
-    **dict.fromkeys(["require_packages", "tracker_names"], "CHECK"),
+    **dict.fromkeys(["require_packages", "require_rliable", "tracker_names"], "CHECK"),
     **dict.fromkeys(["Film", "Film.picture", "analysis.film.Played", "studies.file_playing.Played"], "RECORD"),
     **dict.fromkeys(
         [
