@@ -75,6 +75,7 @@ def cells() -> list[str]:
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch, without_curves):
     pytest.importorskip("pygame")
     monkeypatch.chdir(tmp_path)
