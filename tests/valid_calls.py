@@ -164,6 +164,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_of", "scheduled"], "RECORD"),
     **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
+    **dict.fromkeys(["MetricSums", "MetricSums.add_columns", "MetricSums.part", "Replay.part"], "PER_STEP"),
+    "SeedNoise.part": "PER_STEP",
+    "LearnerGroups": "RECORD",  # of `make_learner`, which checks models and settings
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
     **dict.fromkeys(["FlatKeys", "Algorithm", "OffPolicyAgents", "OnPolicyAgents"], "RECORD"),
