@@ -29,6 +29,7 @@ from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
 from decouple.studies.actor_size.algorithms import make_model
 from decouple.studies.actor_size.build import make_small_env
+from decouple.studies.actor_size.cell_files import MAXIMUM, load_cells, save_cells
 from decouple.studies.actor_size.engines import CellError, WorkerSettings
 from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import (
@@ -99,6 +100,9 @@ class SearchSettings(WorkerSettings):
     stop_after: float | None = None
     # File of the smallest actor at the search's end: onnx, c, none; auto: onnx where the extra is installed
     export: str = "auto"
+    # Folder of text files with the results of cells: read before the search, which then goes on from them without the
+    # folders of their runs, and written after each size; None: only the store has them
+    results: str | None = None
     train: bool = True  # false: only write the table, of searches that are done
 
     def __post_init__(self) -> None:
@@ -191,6 +195,8 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
     told = options.told() | {"baseline": settings.actor, "seed": settings.seed, "seeds": settings.seeds}
     told |= {"measure": measure} if measure != "final" else {}  # 0.1 knew no other
     key = settings.env, settings.algorithm, cell_of(settings).settings, told
+    kept = load_cells(store, options.results) if options.results else []
+    maximum_of = {of.cell: of.measures[MAXIMUM] for of in kept if MAXIMUM in of.measures}
     progress = SearchProgress(settings, options.parallel)
     watch = progress.watch if settings.show_progress else lambda config: None
     try:
@@ -201,8 +207,11 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
                 stopping = _stopping(options, step)
                 returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch, stopping=stopping)
                 if measure == "maximum":
-                    maxima = [training_maxima(store, cell_of(config), config.all_seeds) for config in configs]
+                    cells = [(cell_of(config), config.all_seeds) for config in configs]
+                    maxima = [training_maxima(store, *cell, maximum_of.get(cell[0])) for cell in cells]
                     returns = [list(of_cell.values()) for of_cell in maxima]
+                if options.results:
+                    save_cells(store, options.results)
                 progress.done += [_seconds(store, config) for config in configs]
                 try:
                     step = steps.send(dict(zip(step.pairs, returns, strict=True)))
