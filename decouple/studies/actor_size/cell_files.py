@@ -22,7 +22,7 @@ from decouple.runs.files import read_json, replace_file
 from decouple.studies.actor_size.results import MEASURES, SizeCell, read_studies, seed_column, size_order
 from decouple.studies.actor_size.store import Cell, CellStore
 
-__all__ = ["KeptCell", "load_cells", "read_cells", "save_cells"]
+__all__ = ["KeptCell", "load_cells", "read_cell_file", "save_cells"]
 
 MAXIMUM = "maximum"  # largest `train/episode_return` of a seed's training, as `training_maxima` has it
 
@@ -40,7 +40,7 @@ class KeptCell:
     commit: str | None = None  # of the code that trained it
 
     def __post_init__(self) -> None:
-        check_fields(self, measures=ANY_NUMBER, seconds=at_least(0))
+        check_fields(self, measures=ANY_NUMBER, seconds=at_least(0), parameters=at_least(1), multiply_adds=at_least(1))
         known = set(self.measures) <= {*MEASURES, MAXIMUM} and "return" in self.measures
         check_setting("measures", self.measures, lambda _: known, f"with return, and else {MEASURES[1:]} or {MAXIMUM}")
 
@@ -58,7 +58,7 @@ def save_cells(store: CellStore, folder: str | os.PathLike[str]) -> list[Path]:
     files = []
     for study in read_studies(store):
         path = Path(folder) / f"{study.task.replace('/', '_')}_{study.algorithm}_{study.key}.json"
-        cells = {(kept.cell.actor, kept.cell.critic): kept for kept in (read_cells(path) if path.exists() else [])}
+        cells = {(kept.cell.actor, kept.cell.critic): kept for kept in (read_cell_file(path) if path.exists() else [])}
         for found in study.cells:
             kept = _kept(store, Cell(study.task, study.algorithm, study.settings, found.actor, found.critic), found)
             pair = found.actor, found.critic
@@ -73,7 +73,7 @@ def save_cells(store: CellStore, folder: str | os.PathLike[str]) -> list[Path]:
 
 
 @checked(path=A_FILE)
-def read_cells(path: str | os.PathLike[str]) -> list[KeptCell]:
+def read_cell_file(path: str | os.PathLike[str]) -> list[KeptCell]:
     """The cells of one file.
 
     Raises:
@@ -97,7 +97,7 @@ def load_cells(store: CellStore, folder: str | os.PathLike[str]) -> list[KeptCel
     Raises:
         ValueError: a file that is damaged; it names the file.
     """
-    cells = [kept for path in sorted(Path(folder).glob("*.json")) for kept in read_cells(path)]
+    cells = [kept for path in sorted(Path(folder).glob("*.json")) for kept in read_cell_file(path)]
     for kept in cells:
         returns = kept.measures["return"]
         if set(returns) - store.returns(kept.cell).keys():
@@ -144,7 +144,9 @@ def _as_json(kept: KeptCell) -> dict[str, Any]:
     del row["cell"], row["measures"]
     ordered = [name for name in (*MEASURES, MAXIMUM) if name in kept.measures]
     measures = {
-        name: {str(seed): value if math.isfinite(value) else None for seed, value in sorted(kept.measures[name].items())}
+        name: {
+            str(seed): value if math.isfinite(value) else None for seed, value in sorted(kept.measures[name].items())
+        }
         for name in ordered
     }
     return {"actor": list(kept.cell.actor), "critic": list(kept.cell.critic), **row, "measures": measures}

@@ -35,7 +35,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import A_FILE, ANY_NUMBER, above, all_of, at_least, check_fields, check_seeds, checked
+from decouple.checks import (
+    A_FILE,
+    ANY_NUMBER,
+    SEED,
+    above,
+    all_of,
+    at_least,
+    check_fields,
+    check_seeds,
+    check_setting,
+    checked,
+)
 from decouple.runs.locks import FileLock
 from decouple.version import VERSION
 
@@ -198,7 +209,7 @@ class CellStore:
         A seed with a result keeps it, and one in a batch that is not done is left to that batch. `seconds` is the time
         that they took to train, `version` that of decouple which trained them, None for 0.1.
         """
-        check_seeds(list(returns))
+        check_setting("returns", list(returns), lambda seeds: seeds and all(map(SEED.allowed, seeds)), "of seeds")
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?)", [*_row(cell), version])
             number = self._number(db, cell)

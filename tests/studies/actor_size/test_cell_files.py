@@ -13,7 +13,8 @@ from size_studies import cell, train
 
 from decouple.studies.actor_size import smallest_actor as searching
 from decouple.studies.actor_size.algorithms import DDPGControl
-from decouple.studies.actor_size.cell_files import KeptCell, load_cells, read_cells, save_cells
+from decouple.studies.actor_size.cell import train_agents
+from decouple.studies.actor_size.cell_files import KeptCell, load_cells, read_cell_file, save_cells
 from decouple.studies.actor_size.search import SmallestActor
 from decouple.studies.actor_size.store import CellStore
 
@@ -34,7 +35,7 @@ def trained(tmp_path) -> CellStore:
 
 def test_a_file_has_every_measure_and_another_store_its_returns(trained, tmp_path):
     (path,) = save_cells(trained, tmp_path / "kept")
-    small, large = read_cells(path)
+    small, large = read_cell_file(path)
     assert small.cell == cell((4, 4), (16, 16)) and large.cell == cell((16, 16), (16, 16))
     assert small.measures["return"] == {0: -150.25, 1: -math.inf, 2: -149.0}
     assert small.measures["value_loss"] == {0: 2.0, 2: 1.0}  # none of an agent that failed
@@ -58,17 +59,17 @@ def test_what_a_file_has_stays_where_the_runs_are_gone(trained, tmp_path):
     there = store(tmp_path / "there")
     load_cells(there, kept)
     assert save_cells(there, kept) == [path]
-    assert [file.measures for file in read_cells(path)] == [row.measures for row in _rows(text, tmp_path)]
+    assert [file.measures for file in read_cell_file(path)] == [row.measures for row in _rows(text, tmp_path)]
     train(there, cell((16, 16), (16, 16)), [-142.0], loss=[5.0])  # seed 2
     save_cells(there, kept)
-    _, large = read_cells(path)
+    _, large = read_cell_file(path)
     assert large.measures["return"] == {0: -140.0, 1: -141.0, 2: -142.0}
     assert large.measures["value_bias"] == {0: -20.0, 1: -10.0} and large.measures["value_loss"] == {2: 5.0}
 
 
 def _rows(text: bytes, folder: Path) -> list[KeptCell]:
     (folder / "before.json").write_bytes(text)
-    return read_cells(folder / "before.json")
+    return read_cell_file(folder / "before.json")
 
 
 def test_a_seed_that_somebody_trains_is_left_to_him(trained, tmp_path):
@@ -93,7 +94,13 @@ def test_measures_need_returns():
 
 
 SMALL = {"total_frames": 600, "learning_starts": 300, "batch_size": 8, "buffer_size": 500, "log_every": 100}
-SMALL |= {"evaluate_every": 600, "checkpoint_every": 300, "evaluate_episodes": 1, "final_episodes": 1}
+SMALL |= {
+    "evaluate_every": 600,
+    "checkpoint_every": 300,
+    "evaluate_episodes": 1,
+    "final_episodes": 1,
+    "update": "batched",
+}
 
 
 @pytest.mark.parametrize("measure", ["final", "maximum"])
@@ -102,6 +109,7 @@ def test_a_search_goes_on_from_files_without_the_folders_of_its_runs(measure, tm
         threshold=-175, sizes=[[], [4, 4]], measure=measure, results=str(tmp_path / "kept"), export="none"
     )
     config = DDPGControl(env="toy", seeds=2, actor=[4, 4], critic=[4, 4], **SMALL, show_progress=False)
+    monkeypatch.setattr(searching.SearchSettings, "start", lambda self: _Context(lambda run, go_on: train_agents(run)))
     config = dataclasses.replace(config, run_dir=str(tmp_path / "here"))
     counts = searching.actor_parameters(config, options.sizes)
     found = searching.run_search(config, options, counts)
@@ -129,3 +137,23 @@ class _Context:
 
 def _trials(found: SmallestActor) -> list[tuple]:
     return [(t.actor, t.critic, t.returns) for t in (found.baseline, *found.symmetric_trials, *found.actor_trials)]
+
+
+def test_pairs_are_trained_in_place_of_a_search(tmp_path, monkeypatch):
+    trained = []
+
+    def train_one(config, go_on):
+        trained.append((tuple(config.actor), tuple(config.critic), list(config.all_seeds)))
+        return {f"final/return/seed{seed}": -100.0 - seed for seed in config.all_seeds} | {"final/return": -100.0}
+
+    monkeypatch.setattr(searching.SearchSettings, "start", lambda self: _Context(train_one))
+    options = searching.SearchSettings(pairs=[[[4, 4], [16, 16]], [[], [4]]])
+    config = DDPGControl(env="toy", seed=6, seeds=2, **SMALL, show_progress=False, run_dir=str(tmp_path))
+    text = searching.train_pairs(config, options)
+    assert trained == [((4, 4), (16, 16), [6, 7]), ((), (4,), [6, 7])]
+    assert "2 seeds from 6 on" in text and text.count("-106.5 [") == 2
+    searching.train_pairs(config, options)
+    assert len(trained) == 2
+    for wrong in ([[4, 4]], [[[4, 4], [0]]], [[[4], [4], [4]]]):
+        with pytest.raises(ValueError, match=r"search\.pairs must be pairs"):
+            searching.SearchSettings(pairs=wrong)
