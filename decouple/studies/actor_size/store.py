@@ -35,18 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import (
-    A_FILE,
-    ANY_NUMBER,
-    SEED,
-    above,
-    all_of,
-    at_least,
-    check_fields,
-    check_seeds,
-    check_setting,
-    checked,
-)
+from decouple.checks import A_FILE, ANY_NUMBER, above, all_of, at_least, check_fields, check_seeds, checked
 from decouple.runs.locks import FileLock
 from decouple.version import VERSION
 
@@ -202,14 +191,14 @@ class CellStore:
         self._let_go(batch)
         return held
 
-    @checked(returns=ANY_NUMBER, seconds=at_least(0))
+    @checked(returns=all_of(ANY_NUMBER, least=1), seconds=at_least(0))
     def add(self, cell: Cell, returns: Mapping[int, float | None], *, seconds: float, version: str | None) -> list[int]:
         """Record results that were trained elsewhere; returns the seeds that were added.
 
         A seed with a result keeps it, and one in a batch that is not done is left to that batch. `seconds` is the time
         that they took to train, `version` that of decouple which trained them, None for 0.1.
         """
-        check_setting("returns", list(returns), lambda seeds: seeds and all(map(SEED.allowed, seeds)), "of seeds")
+        check_seeds(list(returns))
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?)", [*_row(cell), version])
             number = self._number(db, cell)
