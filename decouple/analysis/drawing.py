@@ -1,7 +1,7 @@
 """A picture of separated networks: what they share, where they separate, and what each block gives.
 
-    models = {name: actor_value(separate(impala_blocks(), impala_blocks(), at=name), spec) for name in ("shared", "late")}
-    save_figure(network_figure(models), "networks.png", 110)
+    late = actor_value(separate(impala_blocks(), impala_blocks(), at="late"), env.action_spec)
+    save_figure(network_figure({"late": late}), "networks.png", 110)
 
 Everything in the picture is read from the models: their blocks, the shapes of their outputs, their parameters.
 """
@@ -80,7 +80,9 @@ def network_figure(models: Mapping[str, ActorValue]) -> Figure:
         axes.set_title(f"{title}: k = {model.at}\n{parameter_count(model)['total']:,} parameters", fontsize="medium")
         shape = tuple(model.example["observation"].shape)
         axes.text(0.5, 0, f"observation\n{_shape(shape)}", ha="center", va="center", fontsize="small")
-        last: dict[str, tuple[float, float]] = {"trunk": (0.5, 0.15)}  # middle of the upper edge of each part's last box
+        last: dict[str, tuple[float, float]] = {
+            "trunk": (0.5, 0.15)
+        }  # middle of the upper edge of each part's last box
         for part, row, outputs in blocks[title]:
             below = last.get(part, last["trunk"])
             last[part] = _box(axes, PLACES[part], row, f"{part} {row}\n{_shape(outputs)}", COLOURS[part], below)

@@ -49,7 +49,11 @@ def shorter_runs() -> str:
     """Searches on fewer steps than the protocol's, of which no verdict is made."""
     lines = ["| search | baseline | smallest pair | smallest actor | its return |", "|---|---|---|---|---|"]
     for row in rows_of(HERE / "study" / "table_1.csv"):
-        if row["source"] == "here" and row["task"] != "toy" and (row["task"], row["algorithm"]) != ("pixelcopter", "ppo"):
+        if (
+            row["source"] == "here"
+            and row["task"] != "toy"
+            and (row["task"], row["algorithm"]) != ("pixelcopter", "ppo")
+        ):
             sizes = [f"\\|{row[name]}\\|" for name in ("baseline_size", "symmetric_size", "actor_size")]
             mean, low, high = (float(row[f"asymmetric_{name}"]) for name in ("reward", "low", "high"))
             name = f"{row['task']}, {row['algorithm'].upper()}, 20,000 steps"
@@ -97,15 +101,21 @@ def units_table() -> str:
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows_of(HERE / "units.csv"):
         if row["network"] in ("trunk", "policy", "value"):
-            groups.setdefault(tuple(row[n] for n in ("task", "algorithm", "actor", "critic", "network", "layer")), []).append(row)
+            groups.setdefault(
+                tuple(row[n] for n in ("task", "algorithm", "actor", "critic", "network", "layer")), []
+            ).append(row)
     if not groups:
         return "Not measured yet."
-    lines = ["| cell | actor | critic | network, layer | dormant | effective rank, of units |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| cell | actor | critic | network, layer | dormant | effective rank, of units |",
+        "|---|---|---|---|---|---|",
+    ]
     for (task, algorithm, actor, critic, network, layer), rows in groups.items():
         dormant = sum(float(row["dormant"]) for row in rows) / len(rows)
         rank = sum(float(row["effective_rank"]) for row in rows) / len(rows)
-        name, sizes = f"{task}, {algorithm.upper()}", (rf"\|{actor}\|", rf"\|{critic}\|")
-        lines.append(f"| {name} | {' | '.join(sizes)} | {network} {layer} | {100 * dormant:.0f} % | {rank:.1f} of {rows[0]['units']} |")
+        cells = (f"{task}, {algorithm.upper()}", rf"\|{actor}\|", rf"\|{critic}\|", f"{network} {layer}")
+        cells += (f"{100 * dormant:.0f} %", f"{rank:.1f} of {rows[0]['units']}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -144,7 +154,10 @@ def main() -> None:
                 page.write_text(text)
     if "--check" not in sys.argv:
         figure_1()
-    print("\n".join(f"{name} {'differs' if '--check' in sys.argv else 'written'}" for name in stale) or "the pages are as they should be")
+    print(
+        "\n".join(f"{name} {'differs' if '--check' in sys.argv else 'written'}" for name in stale)
+        or "the pages are as they should be"
+    )
     sys.exit(bool(stale) if "--check" in sys.argv else 0)
 
 

@@ -40,7 +40,7 @@ Size = tuple[int, ...]
 Pair = tuple[Size, Size]
 
 
-class Missing(Exception):
+class MissingPairError(Exception):
     """A pair of sizes, or a measure of it, that is not stored."""
 
     def __init__(self, pair: Pair) -> None:
@@ -53,7 +53,7 @@ class Outcome:
     """A search on stored cells: its result, or the pair that it lacks."""
 
     found: SmallestActor | None
-    missing: Missing | None
+    missing: MissingPairError | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class TableCell:
         measure = "maximum" if (self.task, self.algorithm) in AT_ITS_BEST else "return"
         values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
         if not set(seeds) <= set(values):
-            raise Missing(pair)
+            raise MissingPairError(pair)
         return [values[seed] for seed in seeds]
 
     def accepts(self, pair: Pair, seeds: Sequence[int] = SEEDS) -> tuple[bool, bool]:
@@ -100,7 +100,7 @@ class TableCell:
     def mean(self, pair: Pair, measure: str) -> float:
         values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
         if not set(SEEDS) <= set(values):
-            raise Missing(pair)
+            raise MissingPairError(pair)
         return sum(values[seed] for seed in SEEDS) / len(SEEDS)
 
     def parameters(self, actor: Size) -> int | None:
@@ -140,7 +140,7 @@ def _search(cell: TableCell, threshold: float | None) -> Outcome:
             step = steps.send({pair: cell.returns(pair) for pair in step.pairs})
         except StopIteration as end:
             return Outcome(end.value, None)
-        except Missing as missing:
+        except MissingPairError as missing:
             return Outcome(None, missing)
 
 

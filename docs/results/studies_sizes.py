@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from studies_cells import PAPER, SEEDS, SIZES, Missing, Pair, TableCell, larger, reduction, smaller
+from studies_cells import PAPER, SEEDS, SIZES, MissingPairError, Pair, TableCell, larger, reduction, smaller
 
 from decouple.analysis.statistics import probability_of_improvement
 from decouple.studies.actor_size.cell_files import read_cell_file
@@ -82,7 +82,9 @@ def h4(cells: Cells) -> Verdict:
     loss = sum(float(row["value_loss"]) < float(row["return"]) for row in rows)
     later = sum(float(row["value_loss"]) > float(row["return"]) for row in rows)
     p = sign_test(loss, later)
-    text = f"of {len(rows)} agents that learned, the loss is half-way first in {loss}, the return in {later}; p = {p:.2g}"
+    text = (
+        f"of {len(rows)} agents that learned, the loss is half-way first in {loss}, the return in {later}; p = {p:.2g}"
+    )
     return first_of([(p < 0.05 and later > loss, REFUTED), (p < 0.05 and loss > later, CONFIRMED)], text)
 
 
@@ -124,7 +126,8 @@ def h6(cells: Cells) -> Verdict:
     if not values:
         return few("cells", 0, 15)
     low, high = bootstrap(values)
-    text = f"mean {sum(values) / len(values):.0f} % [{low:.0f}, {high:.0f}] over {len(values)} cells, largest {max(values):.0f} %"
+    text = f"mean {sum(values) / len(values):.0f} % [{low:.0f}, {high:.0f}], largest {max(values):.0f} %"
+    text += f", over {len(values)} cells"
     if len(values) < 15:
         return NOT_RUN, f"{text}; at least 15 cells are needed"
     return first_of([(not low <= 77 <= high, REFUTED), (high - low <= 30, CONFIRMED)], text)
@@ -178,7 +181,9 @@ def h9(cells: Cells) -> Verdict:
         index = {a: SIZES.index(done[task, a].papers.found.symmetric.actor) for a in ("ppo", *others)}
         undecided |= any(not done[task, a].papers.found.symmetric.decided for a in index)
         parts.append((all(sign * (index["ppo"] - index[a]) > 0 for a in others), task, index))
-    text = "; ".join(f"{t}: " + ", ".join(f"{a.upper()} {size_name(SIZES[i])}" for a, i in x.items()) for _, t, x in parts)
+    text = "; ".join(
+        f"{t}: " + ", ".join(f"{a.upper()} {size_name(SIZES[i])}" for a, i in x.items()) for _, t, x in parts
+    )
     holds = all(part[0] for part in parts)
     return (OPEN if undecided else CONFIRMED if holds else REFUTED), text
 
@@ -220,7 +225,7 @@ def h11(cells: Cells) -> Verdict:
     for cell in finished(cells).values():
         try:
             by[cell.name] = recipe(cell) - actor_index(cell)
-        except Missing:
+        except MissingPairError:
             continue
     less, more = sum(v < 0 for v in by.values()), sum(v > 0 for v in by.values())
     text = f"the recipe's actor is smaller in {less}, larger in {more} of {len(by)} cells"
@@ -239,7 +244,7 @@ def h12(cells: Cells) -> Verdict:
         actors = [p for p in cell.kept if p[1] == best.critic and cell.accepts(p)[0]]
         try:
             losses = [[cell.mean(pair, "value_loss") for pair in group] for group in (pairs, actors)]
-        except Missing:
+        except MissingPairError:
             continue
         if min(map(len, losses)) >= 2:
             ratios[cell.name] = (max(losses[0]) / min(losses[0]), max(losses[1]) / min(losses[1]))
@@ -258,7 +263,11 @@ def h13(cells: Cells) -> Verdict:
     for row in rows:
         if row["runtime"] == "onnx":
             by[row["task"], row["algorithm"]][row["actor"]] = float(row["median_us"])
-    found = {(r["task"], r["algorithm"]): r for r in rows_of(ROOT / "honey" / "study" / "table_1.csv") if r["source"] == "here"}
+    found = {
+        (r["task"], r["algorithm"]): r
+        for r in rows_of(ROOT / "honey" / "study" / "table_1.csv")
+        if r["source"] == "here"
+    }
     saved = {
         key: 1 - by[key][row["actor_size"]] / by[key][row["baseline_size"]]
         for key, row in found.items()
@@ -267,7 +276,9 @@ def h13(cells: Cells) -> Verdict:
     text = "saved by ONNX Runtime, one observation: " + ", ".join(
         f"{task} {algorithm.upper()} {100 * value:.0f} %" for (task, algorithm), value in saved.items()
     )
-    text += " (actors of shorter searches: a latency depends on the size alone); many actors in one process not measured"
+    text += (
+        " (actors of shorter searches: a latency depends on the size alone); many actors in one process not measured"
+    )
     half = sum(value >= 0.5 for value in saved.values())
     return first_of([(half < len(saved) / 2, REFUTED), (half > len(saved) / 2, CONFIRMED)], text)
 
@@ -291,7 +302,7 @@ def h15(cells: Cells) -> Verdict:
         best = cell.papers.found.asymmetric
         try:
             fresh[cell.name] = cell.accepts((best.actor, best.critic), range(6, 12))[0]
-        except Missing:
+        except MissingPairError:
             continue
     lost = [name for name, passes in fresh.items() if not passes]
     text = f"below the bound with six fresh seeds: {', '.join(lost) or 'none'} of {len(fresh)} cells"
