@@ -84,7 +84,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["int8_onnx_bytes", "onnx_bytes", "onnx_session", "onnx_with_metadata", "pt2_bytes"], "RECORD"),
     **dict.fromkeys(["HTMLTable", "Picture", "Section", "Advice"], "RECORD"),
     **dict.fromkeys(["Comparison", "Cost", "Run"], "RECORD"),
-    **dict.fromkeys(["Study", "Spread", "Table"], "RECORD"),
+    **dict.fromkeys(["DrawnBlock", "Study", "Spread", "Table"], "RECORD"),
     **dict.fromkeys(["SizeCell", "SizeStudy", "Task"], "RECORD"),
     # Made by `separate`, `actor_value`, `actor_qvalue`, `control_env`, `games_env`, `goal_tracking_env` alone.
     **dict.fromkeys(["SeparatedNetwork", "ActorValue", "ActorQValue"], "RECORD"),
@@ -762,6 +762,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "TaskStudy": dict,
     "WorkerSettings": dict,
     "SizeReport": dict,
+    "drawn_blocks": lambda: {"model": model()},
+    "network_figure": lambda: {"models": {"one": model()}},
     "KeptCell": lambda: {"cell": store_cell(), "measures": {"return": {0: 1.0}}},
     "save_cells": lambda: {"store": size_study()[1], "folder": folder()},
     "read_cell_file": lambda: {"path": cell_file()},
