@@ -48,7 +48,7 @@ def test_every_box_and_number_is_in_the_picture():
 
 
 def test_a_model_that_does_not_know_its_observation_is_refused():
-    model = perceptrons(1)
+    model = perceptrons(0)
     model.example = {}
     with pytest.raises(ValueError, match="model must know its observation's shape"):
         drawn_blocks(model)

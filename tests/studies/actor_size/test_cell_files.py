@@ -93,14 +93,9 @@ def test_measures_need_returns():
         KeptCell(cell((4, 4), (4, 4)), {"value_loss": {0: 1.0}})
 
 
-SMALL = {"total_frames": 600, "learning_starts": 300, "batch_size": 8, "buffer_size": 500, "log_every": 100}
-SMALL |= {
-    "evaluate_every": 600,
-    "checkpoint_every": 300,
-    "evaluate_episodes": 1,
-    "final_episodes": 1,
-    "update": "batched",
-}
+SMALL = {"total_frames": 220, "learning_starts": 200, "batch_size": 8, "buffer_size": 500, "log_every": 20}
+SMALL |= {"evaluate_every": 220, "checkpoint_every": 220, "evaluate_episodes": 1, "final_episodes": 1}
+SMALL |= {"update": "batched"}
 
 
 @pytest.mark.parametrize("measure", ["final", "maximum"])
@@ -121,7 +116,7 @@ def test_a_search_goes_on_from_files_without_the_folders_of_its_runs(measure, tm
     monkeypatch.setattr(searching.SearchSettings, "start", lambda self: _Context(refuse))
     again = searching.run_search(dataclasses.replace(config, run_dir=str(tmp_path / "there")), options, counts)
     assert _trials(again) == _trials(found)
-    assert json.loads(next((tmp_path / "kept").glob("toy_ddpg_*.json")).read_text())["settings"]["total_frames"] == 600
+    assert json.loads(next((tmp_path / "kept").glob("toy_ddpg_*.json")).read_text())["settings"]["total_frames"] == 220
 
 
 class _Context:

@@ -60,10 +60,9 @@ def test_layers_are_those_of_the_agents_own_forward_pass(trained):
 
 
 def test_shared_layers_are_counted_once(tmp_path):
-    config = PPOControl(
-        **SMALL, actor=[4, 4], critic=[4, 6], separation=1, total_frames=80, num_envs=4, rollout_steps=10
-    )
-    config.minibatches, config.run_dir, config.show_progress = 1, str(tmp_path), False
+    few = {"total_frames": 80, "num_envs": 4, "rollout_steps": 10, "minibatches": 1, "evaluate_every": 2}
+    sizes = {"actor": [4, 4], "critic": [4, 6], "separation": 1}
+    config = PPOControl(**SMALL, **few, **sizes, show_progress=False, run_dir=str(tmp_path))
     train_agents(config)
     rows = unit_use(tmp_path, steps=5, states=20)
     assert [(row["network"], row["layer"], row["units"]) for row in rows[: len(rows) // 2]] == [
