@@ -21,6 +21,7 @@ import studies  # noqa: E402
 import studies_cells as table  # noqa: E402
 import studies_sharing as sharing  # noqa: E402
 import studies_sizes as sizes  # noqa: E402
+import toy_halfway  # noqa: E402
 
 VERDICTS = {"confirmed", "refuted", "not decided", "not run"}
 
@@ -204,3 +205,26 @@ def test_the_sign_test_is_binomial():
     assert sizes.sign_test(8, 1) == pytest.approx(2 * (9 + 1) / 512)
     low, high = sizes.bootstrap([70.0, 80.0, 90.0])
     assert 70 <= low < 80 < high <= 90 and math.isclose(low, sizes.bootstrap([70.0, 80.0, 90.0])[0])
+
+
+def test_half_ways_are_as_the_protocol_defines_them(tmp_path):
+    frames = [float(at) for at in range(10, 210, 10)]
+    returns = [-100.0] * 10 + [0.0] * 10  # the mean of five rows is half-way in the third row of the new level
+    assert toy_halfway.return_half_way(frames, returns) == 130.0
+    losses = [1.0] * 4 + [100.0] * 4 + [1.0] * 12  # the median of five rows, three of which are low again
+    assert toy_halfway.loss_half_way(frames, losses) == 110.0
+    assert toy_halfway.loss_half_way(frames, [1.0] * 20) is None  # nothing falls
+    assert toy_halfway.return_half_way(frames, [math.nan] * 20) is None
+
+    run = tmp_path / "ddpg"
+    run.mkdir()
+    (tmp_path / "agents.csv").write_text(
+        "algorithm,pair,seed,start,return,learned\n"
+        'ddpg,"a |1|, c |16,16,1|",0,-100,-1,true\nddpg,"a |1|, c |16,16,1|",1,-100,-90,false\n'
+    )
+    (run / "config.yaml").write_text("{algorithm: ddpg, actor: [], critic: [16, 16], seed: 0, seeds: 2}")
+    names = [f"{name}/seed{seed}" for name in ("loss/critic", "train/episode_return") for seed in (0, 1)]
+    lines = [f"{int(at)},{loss},{loss},{back},{back}" for at, loss, back in zip(frames, losses, returns, strict=True)]
+    (run / "metrics.csv").write_text("\n".join([",".join(["frames", *names]), *lines]) + "\n")
+    row = {"algorithm": "ddpg", "pair": "a |1|, c |16,16,1|", "seed": 0, "value_loss": 110.0, "return": 130.0}
+    assert toy_halfway.half_ways(tmp_path) == [row]
