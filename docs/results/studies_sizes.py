@@ -316,14 +316,14 @@ def h15(cells: Cells) -> Verdict:
 def h16(cells: Cells) -> Verdict:
     better = {}
     for path in sorted((ROOT / "honey" / "cells").glob("pendulum_*.json")):
-        settings = json.loads(path.read_text())["settings"]
-        cell = cells.get(("pendulum", settings["algorithm"] if "algorithm" in settings else path.stem.split("_")[1]))
-        if settings.get("target_aggregation") != "mean" or cell is None:
+        record = json.loads(path.read_text())
+        cell = cells.get(("pendulum", record["algorithm"]))
+        if record["settings"].get("target_aggregation") != "mean" or cell is None:
             continue
         for kept in read_cell_file(path):
             pair: Pair = (kept.cell.actor, kept.cell.critic)
             mean = [kept.measures["return"].get(seed) for seed in SEEDS]
-            if pair in cell.kept and None not in mean:
+            if pair in cell.kept and None not in mean and not cell.accepts(pair)[0]:
                 x, y = {"pendulum": mean}, {"pendulum": cell.returns(pair)}
                 better[f"{cell.name}, {size_name(pair[0])}"] = probability_of_improvement(x, y), mean, y["pendulum"]
     if not better:
