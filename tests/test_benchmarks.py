@@ -112,6 +112,40 @@ def test_a_deployed_actor_is_measured_in_every_form(benchmark, monkeypatch):
     assert "| \\|4,4\\| | 41 |" in deployed.table([found])
 
 
+def test_the_cost_of_the_studies_is_of_the_newest_speeds(benchmark, tmp_path, capsys, monkeypatch):
+    cost = benchmark("study_cost")
+    head = "date,commit,load,width,contender,precision,env_steps_per_s\n"
+    rows = [("2026-01-01", name, 100.0) for name in cost.VARIANTS] + [
+        ("2026-01-02", name, 1000.0) for name in cost.VARIANTS
+    ]
+    lines = [f"{date},a,1,1,{name},bf16,{rate}\n" for date, name, rate in rows]
+    (tmp_path / "speeds.csv").write_text(head + "".join([*lines, "2026-01-03,a,1,1,late,bf16,9999\n"]))
+    found = cost.study_hours(tmp_path / "speeds.csv", "bf16")
+    assert found == dict.fromkeys(cost.VARIANTS, (1000.0, 16 * 5 * 25000000 / 1000 / 3600))
+    with pytest.raises(ValueError, match=r"speeds\.csv must have a session with shared, late, early, full"):
+        cost.study_hours(tmp_path / "speeds.csv", "fp32")
+    monkeypatch.setattr(sys, "argv", ["study_cost.py", "--machines", "8"])
+    cost.main()
+    assert "| all | 320 |" in capsys.readouterr().out
+
+
+def test_the_pairs_whose_training_is_timed_are_the_papers(benchmark, monkeypatch):
+    timing = benchmark("size_training_time")
+    asked = []
+
+    def seconds(words: list[str]) -> tuple[float, float]:
+        asked.append(words)
+        frames = next(int(word.split("=")[1]) for word in words if word.startswith("total_frames="))
+        width = next(word for word in words if word.startswith("actor="))
+        return frames * {"actor=[400,300]": 4.0, "actor=[16,16]": 2.0, "actor=[4,4]": 1.0}[width] + 7.0, 0.0
+
+    monkeypatch.setattr(timing, "seconds", seconds)
+    found = timing.measure("pendulum", "td3", "compiled", frames=100, rounds=3)
+    assert [found[f"{pair}_seconds"] for pair in timing.PAIRS] == [360.0, 180.0, 90.0]  # without the start's 7 seconds
+    assert len(asked) == 3 + 3 * 3 * 2 and "critic=[16,16]" in asked[-1] and "actor=[4,4]" in asked[-1]
+    assert all("update=compiled" in words and "seeds=1" in words for words in asked)
+
+
 def test_the_reference_scales_rewards_as_gymnasium_does(benchmark):
     """Divided by the running standard deviation of the discounted return, and clipped; a game's end begins it anew."""
     import gymnasium

@@ -100,7 +100,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["int8_onnx_bytes", "onnx_bytes", "onnx_session", "onnx_with_metadata", "pt2_bytes"], "RECORD"),
     **dict.fromkeys(["HTMLTable", "Picture", "Section", "Advice"], "RECORD"),
     **dict.fromkeys(["Comparison", "Cost", "Run"], "RECORD"),
-    **dict.fromkeys(["Study", "Spread", "Table"], "RECORD"),
+    **dict.fromkeys(["DrawnBlock", "Study", "Spread", "Table"], "RECORD"),
     **dict.fromkeys(["SizeCell", "SizeStudy", "Task"], "RECORD"),
     # Made by `separate`, `actor_value`, `actor_qvalue`, `control_env`, `games_env`, `goal_tracking_env` alone.
     **dict.fromkeys(["SeparatedNetwork", "ActorValue", "ActorQValue"], "RECORD"),
@@ -128,7 +128,7 @@ NAMES_LEFT_OUT = {
         ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
     ),
     **dict.fromkeys(["RunProgress.faster", "Tracker.faster"], "PER_STEP"),
-    **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
+    **dict.fromkeys(["Acting", "set_rng_state", "agents_in", "config_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
@@ -187,7 +187,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["prepare", "train", "evaluate_checkpoint", "make_evaluation", "make_unseen"], "WHOLE"),
     **dict.fromkeys(["separation.experiment.make_env", "separation.experiment.make_model"], "WHOLE"),
     **dict.fromkeys(["analyse", "export", "separation_report", "size_report", "read_cells", "toy_report"], "WHOLE"),
-    **dict.fromkeys(["actor_parameters", "run_search", "search_goes_on", "search_text", "write_table"], "WHOLE"),
+    **dict.fromkeys(
+        ["actor_parameters", "run_search", "search_goes_on", "search_text", "train_pairs", "write_table"], "WHOLE"
+    ),
     **dict.fromkeys(["SearchSettings.measured", "SearchSettings.steps", "WorkerSettings.start"], "WHOLE"),
     **dict.fromkeys(["points_of", "read_points", "report_folder", "store_of", "task_report", "train_points"], "WHOLE"),
     **dict.fromkeys(["is_trained", "WorkerSettings.check_workers"], "WHOLE"),
@@ -498,6 +500,13 @@ def store_cell() -> Any:
     return Cell("pendulum", "td3", "{}", (4,), (4,))
 
 
+def cell_file() -> Path:
+    from decouple.studies.actor_size.cell_files import save_cells
+
+    (path,) = save_cells(size_study()[1], folder())
+    return path
+
+
 def claimed() -> tuple[Any, Any]:
     of = store()
     return of, of.claim(store_cell(), [0, 1], "folder")
@@ -741,6 +750,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "critic": (4,),
     },
     "CellStore": lambda: {"path": folder() / "cells.sqlite"},
+    "CellStore.add": lambda: {
+        **{"self": store(), "cell": store_cell(), "returns": {0: 1.0, 1: None}},
+        **{"seconds": 1.0, "version": None},
+    },
     "CellStore.batches": lambda: {"self": store(), "cell": store_cell()},
     "CellStore.claim": lambda: {"self": store(), "cell": store_cell(), "seeds": [0], "folder": "folder"},
     "CellStore.finish": lambda: dict(zip(("self", "batch"), claimed(), strict=True)) | {"returns": {0: 1.0, 1: 2.0}},
@@ -774,6 +787,14 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "TaskStudy": dict,
     "WorkerSettings": dict,
     "SizeReport": dict,
+    "drawn_blocks": lambda: {"model": model()},
+    "network_figure": lambda: {"models": {"one": model()}},
+    "KeptCell": lambda: {"cell": store_cell(), "measures": {"return": {0: 1.0}}},
+    "save_cells": lambda: {"store": size_study()[1], "folder": folder()},
+    "read_cell_file": lambda: {"path": cell_file()},
+    "load_cells": lambda: {"store": store(), "folder": cell_file().parent},
+    "unit_use": lambda: {"run_dir": finished_run(), "steps": 2, "states": 20},
+    "study_units": lambda: {"studies": [size_study()[0]], "path": folder() / "units.csv"},
     "ToyStudy": dict,
     "reading_checkpoint": lambda: {"path": checkpoint(), "what": "agents"},
     "save_checkpoint": lambda: {"path": folder() / "pt", "state": {"settings": {"a": 1}}},

@@ -18,6 +18,7 @@ from decouple.studies.actor_size.smallest_actor import (
     run_search,
     search_goes_on,
     search_text,
+    train_pairs,
     write_table,
 )
 from decouple.studies.winner import export_plan, winner_text, write_winner
@@ -35,6 +36,10 @@ def command(config: Any) -> None:
     options, settings = settings_beside("search", SearchSettings, config, given_settings())
     if not options.train:
         print(write_table(settings.run_dir))
+        return
+    if options.pairs:
+        with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
+            print(train_pairs(settings, options))
         return
     suffix, says = export_plan(options, settings)
     if says:

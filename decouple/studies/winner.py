@@ -130,6 +130,9 @@ def _agents(config: ControlSettings) -> Iterator[Source]:
         left = set(config.all_seeds) & set(batch.seeds) - seen
         wanted = sorted(seed for seed in left if math.isfinite(returns.get(seed, -math.inf)))
         if batch.state == "done" and wanted:
+            if not Path(batch.run_dir).exists():
+                lost = f"the runs of {sizes_name(config.actor)} beside {sizes_name(config.critic)} are not here"
+                raise FileNotFoundError(f"{lost}, so no file of it can be written; search.export=none writes none")
             path, state = run_checkpoint(batch.run_dir)
             for seed in wanted:
                 seen.add(seed)

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import ROOT, Script, composed, composing, environment, rows
+from commands import ROOT, WITHOUT_CURVES, Script, composed, composing, environment, rows
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import OmegaConf
+from procgen_runs import TINY
 
 from decouple.commands.sweeps import run_folder, sweep_result
 from decouple.runs.metrics import read_metrics
@@ -306,3 +307,65 @@ def test_the_command_of_a_wandb_agent_runs_offline(tmp_path):
     assert "seeds0_3/batch_size=64," in folder and "learning_rate=0.0001" in folder
     assert list((tmp_path / folder).glob("wandb/offline-run-*/run-def67890.wandb"))
     assert math.isfinite(results(tmp_path)[folder]["final/return"])
+
+
+# ------------------------------------------------------------------------------------------- the studies at full size
+def swept_values(command: str, sweep: str) -> dict[str, list[str]]:
+    """Each key of a sweep's page, and its values as the command line has them; all are composed."""
+    folder = ROOT / "configs" / ("control" if command == "smallest_actor" else "")
+    params = yaml.safe_load((folder / "sweep" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    games = sorted(page.stem for page in (ROOT / "configs" / "env").iterdir())
+    known = {"glob(*)": games, "range(5)": [str(seed) for seed in range(5)]}
+    values = {key: known.get(text) or text.split(",") for key, text in params.items()}
+    with composing(command) as configuration:
+        for key, each in values.items():
+            for value in each:
+                assert str(configuration(f"+sweep={sweep}", f"{key}={value}")[key]) == value
+    return values
+
+
+def test_the_sharing_study_at_full_size_is_one_sweep_of_320_runs():
+    values = swept_values("procgen", "study")
+    assert math.prod(len(each) for each in values.values()) == 16 * 4 * 5
+    settings = composed("procgen", "+sweep=study")
+    assert settings.learning.total_frames == 25_000_000 and settings.protocol == "as_written"
+
+
+def test_the_searches_on_mujoco_are_one_sweep_with_the_papers_steps():
+    assert swept_values("smallest_actor", "mujoco") == {
+        "env": ["reacher", "halfcheetah", "ant"],
+        "algorithm": ["td3", "sac"],
+    }
+    with composing("smallest_actor") as configuration:
+        config = configuration("+sweep=mujoco", "env=ant", "algorithm=td3")
+    assert (config.total_frames, config.seeds, config.search.export) == (1_000_000, 6, "none")
+
+
+@pytest.mark.slow
+def test_the_sharing_study_rehearsed_at_tiny_size_does_only_what_is_missing(tmp_path):
+    pytest.importorskip("procgen")
+    few = ("-m", "+sweep=study", *TINY, "total_frames=64", "env=starpilot,plunder", "separation=late")
+    first = Script("procgen.py").run(tmp_path, *few, "seed=0", before=WITHOUT_CURVES)
+    assert first.returncode == 0, first.stderr
+    again = Script("procgen.py").run(tmp_path, *few, "seed=0,1", before=WITHOUT_CURVES)
+    assert again.returncode == 0, again.stderr
+    records = sorted(tmp_path.glob("runs/procgen/**/record.json"))
+    assert len(records) == 4 and len(list(tmp_path.glob("runs/procgen/**/result.json"))) == 4
+    assert {len(json.loads(record.read_text())["sessions"]) for record in records} == {1}
+
+
+@pytest.mark.slow
+def test_the_searches_on_mujoco_rehearsed_at_tiny_size_go_on_from_their_text_files(tmp_path):
+    pytest.importorskip("mujoco")
+    few = ("seeds=2", "total_frames=120", "learning_starts=60", "batch_size=8", "buffer_size=200", "log_every=60")
+    few += ("evaluate_every=120", "checkpoint_every=120", "evaluate_episodes=1", "final_episodes=1", "actor=[4,4]")
+    few += ("critic=[4,4]", "search.sizes=[[],[4,4]]", "search.threshold=-100000", "search.results=kept")
+    command = ("-m", "+sweep=mujoco", *few, "env=reacher", "algorithm=td3,sac")
+    first = Script("smallest_actor.py").run(tmp_path, *command, "run_dir=one", before=WITHOUT_CURVES)
+    assert first.returncode == 0 and first.stdout.count("the smallest actor: |linear|") == 2, first.stderr
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "kept").iterdir()}
+    assert len(kept) == 2
+    again = Script("smallest_actor.py").run(tmp_path, *command, "run_dir=two", before=WITHOUT_CURVES)  # no run's folder
+    assert again.returncode == 0 and again.stdout == first.stdout, again.stderr
+    assert not list((tmp_path / "two").rglob("metrics.csv"))
+    assert {file.name: file.read_bytes() for file in (tmp_path / "kept").iterdir()} == kept

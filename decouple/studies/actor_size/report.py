@@ -35,6 +35,7 @@ from decouple.studies.actor_size.study import (
     table_rows,
 )
 from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
+from decouple.studies.actor_size.unit_use import study_units
 
 __all__ = ["SizeReport", "size_report"]
 
@@ -56,6 +57,7 @@ class SizeReport:
     latency: str = "missing"  # latencies to measure: missing (those that latency.csv lacks), again (all) or none
     batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # batch sizes at which latency is measured
     seconds: float = 1.0  # seconds of calls that each latency is measured over
+    units: bool = False  # true: measure dormant units and effective rank of each cell's networks too, in units.csv
 
     def __post_init__(self) -> None:
         check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
@@ -77,6 +79,8 @@ def size_report(config: SizeReport) -> Path:
     rows, studies = table_rows(store.searches(), read_paper()), read_studies(store)
     left_out: list[str] = []
     latency = latencies(config, studies, folder / "latency.csv", left_out)
+    if config.units:
+        study_units(studies, folder / "units.csv", left_out=left_out.append)
 
     replace_file(folder / "table_1.md", f"{markdown_table(rows)}\n".encode())
     replace_file(folder / "table_1.csv", csv_table(rows))
@@ -111,11 +115,11 @@ def names_of(studies: Sequence[SizeStudy]) -> dict[str, SizeStudy]:
 
 
 def head_section(found: bool, left_out: Sequence[str]) -> str:
-    """The section with Table I and figure 4, and the checkpoints whose latency could not be taken."""
+    """The section with Table I and figure 4, and the checkpoints that could not be read."""
     lines = ["# Actor sizes", "## Table I, ours beside the paper's", "![Table I](table_1.png)"]
     lines.append("As text: [table_1.md](table_1.md), [table_1.csv](table_1.csv). Every cell: [cells.csv](cells.csv).")
     if left_out:
-        lines.append("Damaged checkpoints, whose latency could not be taken:")
+        lines.append("Damaged checkpoints, of which no latency or use of units could be taken:")
         lines.append("\n".join(f"- {text}" for text in left_out))
     if not found:
         return "\n\n".join(

@@ -232,7 +232,9 @@ def size_order(size: Sequence[int]) -> int:
 
 
 @checked(seeds=distinct(SEED))
-def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[int, float]:
+def training_maxima(
+    store: CellStore, cell: Cell, seeds: Sequence[int], known: Mapping[int, float] | None = None
+) -> dict[int, float]:
     """The largest return that each seed reached in training, as Table I has it for SAC on Food Collector (footnote d).
 
     The maximum is over rows of `train/episode_return` in the metrics.csv of the seed's run. Each row is a mean over the
@@ -242,6 +244,7 @@ def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[
         store: store with the cell's results; the folders of its runs must be there.
         cell: cell of the seeds.
         seeds: seeds to read, all with results in the store.
+        known: seed -> its maximum, for seeds whose runs are not here (`decouple.studies.actor_size.cell_files`).
 
     Returns:
         Seed -> return; -inf for a seed that failed, whatever it reached before.
@@ -250,7 +253,7 @@ def training_maxima(store: CellStore, cell: Cell, seeds: Sequence[int]) -> dict[
         ValueError: a seed without a result, or a run whose table is damaged or has no such column.
         FileNotFoundError: a run's table is gone.
     """
-    final, found = store.returns(cell), {}
+    final, found = store.returns(cell), {seed: value for seed, value in (known or {}).items() if seed in seeds}
     for batch in store.batches(cell):
         own = [seed for seed in batch.seeds if seed in seeds and seed in final and seed not in found]
         metrics = read_metrics(batch.run_dir) if batch.state == "done" and own else {}

@@ -29,6 +29,7 @@ from decouple.runs.files import replace_file
 from decouple.runs.progress import StepProgress
 from decouple.studies.actor_size.algorithms import make_model
 from decouple.studies.actor_size.build import make_small_env
+from decouple.studies.actor_size.cell_files import MAXIMUM, load_cells, save_cells
 from decouple.studies.actor_size.engines import CellError, WorkerSettings
 from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import (
@@ -40,6 +41,7 @@ from decouple.studies.actor_size.search import (
     rounded_threshold,
     search_steps,
     size_name,
+    t_interval,
 )
 from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
@@ -63,6 +65,7 @@ __all__ = [
     "run_search",
     "search_goes_on",
     "search_text",
+    "train_pairs",
     "write_table",
 ]
 
@@ -99,6 +102,11 @@ class SearchSettings(WorkerSettings):
     stop_after: float | None = None
     # File of the smallest actor at the search's end: onnx, c, none; auto: onnx where the extra is installed
     export: str = "auto"
+    # Folder of text files with the results of cells: read before the search, which then goes on from them without the
+    # folders of their runs, and written after each size; None: only the store has them
+    results: str | None = None
+    # Pairs [actor, critic] that are trained in place of a search, into the same store; empty: the search
+    pairs: list[Any] = field(default_factory=list)
     train: bool = True  # false: only write the table, of searches that are done
 
     def __post_init__(self) -> None:
@@ -115,6 +123,7 @@ class SearchSettings(WorkerSettings):
         )
         stops = self.stop_after is None or 0.5 <= self.stop_after < 1
         check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
+        check_setting("search.pairs", self.pairs, _are_pairs, "pairs [actor, critic] of hidden layers, each at least 1")
         self.check_workers("search.")
         check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c or none")
 
@@ -191,6 +200,8 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
     told = options.told() | {"baseline": settings.actor, "seed": settings.seed, "seeds": settings.seeds}
     told |= {"measure": measure} if measure != "final" else {}  # 0.1 knew no other
     key = settings.env, settings.algorithm, cell_of(settings).settings, told
+    kept = load_cells(store, options.results) if options.results else []
+    maximum_of = {of.cell: of.measures[MAXIMUM] for of in kept if MAXIMUM in of.measures}
     progress = SearchProgress(settings, options.parallel)
     watch = progress.watch if settings.show_progress else lambda config: None
     try:
@@ -201,8 +212,11 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
                 stopping = _stopping(options, step)
                 returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch, stopping=stopping)
                 if measure == "maximum":
-                    maxima = [training_maxima(store, cell_of(config), config.all_seeds) for config in configs]
+                    cells = [(cell_of(config), config.all_seeds) for config in configs]
+                    maxima = [training_maxima(store, *cell, maximum_of.get(cell[0])) for cell in cells]
                     returns = [list(of_cell.values()) for of_cell in maxima]
+                if options.results:
+                    save_cells(store, options.results)
                 progress.done += [_seconds(store, config) for config in configs]
                 try:
                     step = steps.send(dict(zip(step.pairs, returns, strict=True)))
@@ -214,6 +228,28 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
         raise
     store.record_search(*key, "done", search_record(found, parameters, sum(progress.done), measure))
     return found
+
+
+def train_pairs(settings: ControlSettings, options: SearchSettings) -> str:
+    """Train the seeds of `search.pairs` that the store lacks; returns a line for each pair, with its mean return."""
+    store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
+    if options.results:
+        load_cells(store, options.results)
+    configs = [_pair(settings, *pair) for pair in options.pairs]
+    progress = SearchProgress(settings, options.parallel)
+    watch = progress.watch if settings.show_progress else lambda config: None
+    with options.start() as train, contextlib.closing(progress):
+        progress.begin(sum(not is_trained(store, config) for config in configs))
+        returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch)
+    if options.results:
+        save_cells(store, options.results)
+    lines = [f"{_name(settings)}: {settings.seeds} seeds from {settings.seed} on"]
+    for config, values in zip(configs, returns, strict=True):
+        low, high = t_interval(values, options.confidence)
+        mean = return_text(sum(values) / len(values))
+        interval = f"[{return_text(low)}, {return_text(high)}]"
+        lines.append(f"actor {size_name(config.actor):11} critic {size_name(config.critic):11} {mean} {interval}")
+    return "\n".join(lines)
 
 
 def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) -> dict[Size, int]:
@@ -270,6 +306,15 @@ def search_goes_on(run_dir: str) -> str:
     store = CellStore(path) if path.exists() else None
     done = sum(bool(store.returns(cell)) for cell in store.cells()) if store else 0
     return f"{done} cells have results in {path}: the same command goes on from the last checkpoints of the others"
+
+
+def _are_pairs(pairs: Any) -> bool:
+    """Whether these are pairs of lists of sizes."""
+
+    def sizes(one: Any) -> bool:
+        return isinstance(one, list | tuple) and all(isinstance(n, int) and n >= 1 for n in one)
+
+    return all(isinstance(pair, list | tuple) and len(pair) == 2 and all(map(sizes, pair)) for pair in pairs)
 
 
 def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:

@@ -186,11 +186,32 @@ class CellStore:
             held = self._beat(db, batch, "done")
             if held:
                 (number,) = db.execute("SELECT cell FROM batches WHERE id = ?", [batch.id]).fetchone()
-                numbers = {s: -math.inf if v is None or not math.isfinite(v) else float(v) for s, v in returns.items()}
-                rows = [(number, seed, batch.id, value, VERSION) for seed, value in numbers.items()]
+                rows = [(number, seed, batch.id, _recorded(value), VERSION) for seed, value in returns.items()]
                 db.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
         self._let_go(batch)
         return held
+
+    @checked(returns=all_of(ANY_NUMBER, least=1), seconds=at_least(0))
+    def add(self, cell: Cell, returns: Mapping[int, float | None], *, seconds: float, version: str | None) -> list[int]:
+        """Record results that were trained elsewhere; returns the seeds that were added.
+
+        A seed with a result keeps it, and one in a batch that is not done is left to that batch. `seconds` is the time
+        that they took to train, `version` that of decouple which trained them, None for 0.1.
+        """
+        check_seeds(list(returns))
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?)", [*_row(cell), version])
+            number = self._number(db, cell)
+            has = {seed for (seed,) in db.execute("SELECT seed FROM results WHERE cell = ?", [number])}
+            for row in db.execute("SELECT first, count FROM batches WHERE cell = ? AND state != 'done'", [number]):
+                has |= set(range(row["first"], row["first"] + row["count"]))
+            added = sorted(set(returns) - has)
+            insert = "INSERT INTO batches VALUES (NULL, ?, ?, 1, 'elsewhere', 'done', '', 0, 0, ?, NULL, ?)"
+            for seed in added:
+                batch = db.execute(insert, [number, seed, seconds / len(returns), version]).lastrowid
+                values = [number, seed, batch, _recorded(returns[seed]), version]
+                db.execute("INSERT INTO results VALUES (?, ?, ?, ?, ?)", values)
+        return added
 
     @checked()
     def release(self, batch: Batch, error: str | None = None) -> None:
@@ -343,6 +364,11 @@ def _advice(error: str) -> str:
         "locked": "another process has been writing to it for a minute",
     }
     return next((f"; {text}" for part, text in advice.items() if part in error), "")
+
+
+def _recorded(value: float | None) -> float:
+    """The return that is recorded: -inf where the agent failed."""
+    return -math.inf if value is None or not math.isfinite(value) else float(value)
 
 
 def _row(cell: Cell) -> tuple[str, ...]:

@@ -1,0 +1,165 @@
+"""Write the tables of docs/studies: `python docs/results/studies.py`; with `--check`, only say what would change.
+
+Every number is computed from the files in docs/results. A page has marks, `<!-- name -->` and `<!-- end -->`, and what
+stands between them is written here. With `--missing`, print the commands that train what Table I lacks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from studies_cells import BUDGETS, HERE, PAPER, read_table, state, table_lines
+from studies_sharing import CLAIMS as OF_SHARING
+from studies_sharing import figure_1
+from studies_sizes import CLAIMS as OF_SIZES
+from studies_sizes import NOT_RUN, rows_of
+
+PAGES = Path(__file__).parents[1] / "studies"
+MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+
+# Of another paper, in the protocol's words: Mastikhina et al. 2025.
+H16 = "With a small actor, minimum-of-two critics underestimate, and the mean of the two helps"
+
+
+def claims() -> dict[str, str]:
+    """Number of a claim -> its sentence, from the protocol."""
+    rows = re.findall(r"^\| ([HS]\d+) \| (.*?) \| ", (PAGES / "protocol.md").read_text(), re.M)
+    return {"H16": H16} | {name: sentence.replace(r"\|", "|") for name, sentence in rows}
+
+
+def verdict_table(verdicts: dict[str, tuple[str, str]]) -> str:
+    sentences = claims()
+    lines = ["| | claim | verdict | number |", "|---|---|---|---|"]
+    for name, (verdict, number) in verdicts.items():
+        cells = (name, sentences[name], f"**{verdict}**" if verdict != NOT_RUN else verdict, number)
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def in_short(verdicts: dict[str, tuple[str, str]]) -> str:
+    counts = Counter(verdict for verdict, _ in verdicts.values())
+    return f"Of {len(verdicts)} claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."
+
+
+def shorter_runs() -> str:
+    """Searches on fewer steps than the protocol's, of which no verdict is made."""
+    lines = ["| search | baseline | smallest pair | smallest actor | its return |", "|---|---|---|---|---|"]
+    for row in rows_of(HERE / "study" / "table_1.csv"):
+        if (
+            row["source"] == "here"
+            and row["task"] != "toy"
+            and (row["task"], row["algorithm"]) != ("pixelcopter", "ppo")
+        ):
+            sizes = [f"\\|{row[name]}\\|" for name in ("baseline_size", "symmetric_size", "actor_size")]
+            mean, low, high = (float(row[f"asymmetric_{name}"]) for name in ("reward", "low", "high"))
+            name = f"{row['task']}, {row['algorithm'].upper()}, 20,000 steps"
+            lines.append(f"| {name} | {' | '.join(sizes)} | {mean:.1f} [{low:.1f}, {high:.1f}] |")
+    return "\n".join(lines)
+
+
+def blocks() -> dict[str, str]:
+    """Name of a mark -> what stands under it."""
+    cells = read_table()
+    sizes = {name: claim(cells) for name, claim in OF_SIZES.items()}
+    sharing = {name: claim() for name, claim in OF_SHARING.items()}
+    states = Counter(state(cells[key]) if key in cells else "not run" for key in PAPER)
+    table = "\n".join(escaped(table_lines(cells)))
+    counted = ", ".join(f"{count} {name}" for name, count in states.items())
+    return {
+        "sizes_in_short": in_short(sizes),
+        "sizes_verdicts": verdict_table(sizes),
+        "sharing_in_short": in_short(sharing),
+        "sharing_verdicts": verdict_table(sharing),
+        "table_one": f"{table}\n\nOf 23 cells: {counted}.",
+        "units": units_table(),
+        "shorter": shorter_runs(),
+        "commits": commits(cells),
+    }
+
+
+def escaped(lines: list[str]) -> list[str]:
+    """Rows of a table in which the sizes' bars are escaped: the cells are separated by ` | `."""
+    return [re.sub(r"\|((?:\d+,)*\d+|linear)\|", r"\\|\1\\|", line) for line in lines]
+
+
+def commits(cells: dict) -> str:
+    """The commit that trained each cell of the table, and the time that it took."""
+    lines = ["| cell | pairs | hours of six agents, beside other jobs | commit |", "|---|---|---|---|"]
+    for cell in cells.values():
+        hours = sum(kept.seconds for kept in cell.kept.values()) / 3600
+        found = sorted({(kept.commit or "unknown")[:9] for kept in cell.kept.values()})
+        lines.append(f"| {cell.name} | {len(cell.kept)} | {hours:.2f} | {', '.join(found)} |")
+    return "\n".join(lines)
+
+
+def units_table() -> str:
+    """Dormant units and effective rank of the policies in docs/results/honey/units.csv, means over seeds."""
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows_of(HERE / "units.csv"):
+        if row["network"] in ("trunk", "policy", "value"):
+            groups.setdefault(
+                tuple(row[n] for n in ("task", "algorithm", "actor", "critic", "network", "layer")), []
+            ).append(row)
+    if not groups:
+        return "Not measured yet."
+    lines = [
+        "| cell | actor | critic | network, layer | dormant | effective rank, of units |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (task, algorithm, actor, critic, network, layer), rows in groups.items():
+        dormant = sum(float(row["dormant"]) for row in rows) / len(rows)
+        rank = sum(float(row["effective_rank"]) for row in rows) / len(rows)
+        cells = (f"{task}, {algorithm.upper()}", rf"\|{actor}\|", rf"\|{critic}\|", f"{network} {layer}")
+        cells += (f"{100 * dormant:.0f} %", f"{rank:.1f} of {rows[0]['units']}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def missing() -> list[str]:
+    """The commands that finish Table I; each goes on from the stored cells."""
+    cells, commands = read_table(), []
+    for task, algorithm in PAPER:
+        cell = cells.get((task, algorithm))
+        for threshold in ("baseline", "paper"):
+            outcome = None if cell is None else cell.ours if threshold == "baseline" else cell.papers
+            if outcome is None or outcome.found is None:
+                commands.append(
+                    f"python experiments/smallest_actor.py env={task} algorithm={algorithm} "
+                    f"total_frames={BUDGETS[task, algorithm]} search.threshold={threshold} search.export=none "
+                    "search.results=docs/results/honey/cells run_dir=runs/table_one num_threads=1"
+                )
+    return commands
+
+
+def written(text: str, found: dict[str, str]) -> str:
+    """A page with its marked parts written anew."""
+    return MARK.sub(lambda mark: f"{mark[1]}{found[mark[2]]}\n{mark[3]}", text)
+
+
+def main() -> None:
+    if "--missing" in sys.argv:
+        print("\n".join(missing()))
+        return
+    found, stale = blocks(), []
+    for name in ("honey.md", "sharing.md"):
+        page = PAGES / name
+        text = written(page.read_text(), found)
+        if text != page.read_text():
+            stale.append(name)
+            if "--check" not in sys.argv:
+                page.write_text(text)
+    if "--check" not in sys.argv:
+        figure_1()
+    print(
+        "\n".join(f"{name} {'differs' if '--check' in sys.argv else 'written'}" for name in stale)
+        or "the pages are as they should be"
+    )
+    sys.exit(bool(stale) if "--check" in sys.argv else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Table I from the stored cells in docs/results/honey/cells, at our baseline's threshold and at the paper's.
+
+A file of cells is one of `search.results` of experiments/smallest_actor.py. The search is run again here on the stored
+returns, which trains nothing: where it asks for a pair that is not stored, the cell of the table is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from decouple.studies.actor_size.cell_files import KeptCell, read_cell_file
+from decouple.studies.actor_size.search import (
+    SIZES,
+    SmallestActor,
+    Trial,
+    lower_bound,
+    return_text,
+    search_steps,
+    size_name,
+    t_interval,
+)
+from decouple.studies.actor_size.study import AT_ITS_BEST, read_paper, reduction_percent
+
+HERE = Path(__file__).parent / "honey"
+SEEDS = range(6)
+PAPER = {pair: row for pair, row in read_paper().items() if row["threshold"] is not None}
+BUDGETS = {  # steps of each agent: docs/studies/protocol.md
+    **{("pendulum", "sac"): 60_000, ("pendulum", "td3"): 100_000, ("pendulum", "ddpg"): 200_000},
+    **{("pendulum", "ppo"): 2_000_000, ("acrobot", "ppo"): 1_000_000, ("acrobot", "sac"): 100_000},
+    **{("pixelcopter", "ppo"): 1_000_000, ("pixelcopter", "sac"): 160_000},
+    **{("pong", "ppo"): 8_000_000, ("pong", "sac"): 1_000_000},
+    **{("foodcollector", "ppo"): 2_000_000, ("foodcollector", "sac"): 2_000_000},
+    **{(task, algorithm): 1_000_000 for task, algorithm in PAPER if task in ("reacher", "halfcheetah", "ant")},
+}
+
+Size = tuple[int, ...]
+Pair = tuple[Size, Size]
+
+
+class MissingPairError(Exception):
+    """A pair of sizes, or a measure of it, that is not stored."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(f"actor {size_name(pair[0])} beside critic {size_name(pair[1])}")
+        self.pair = pair
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A search on stored cells: its result, or the pair that it lacks."""
+
+    found: SmallestActor | None
+    missing: MissingPairError | None
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A task and an algorithm with all its stored pairs, trained for the protocol's number of steps."""
+
+    task: str
+    algorithm: str
+    kept: Mapping[Pair, KeptCell]
+    ours: Outcome  # at our baseline's mean
+    papers: Outcome  # at Table I's threshold
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}, {self.algorithm.upper()}"
+
+    @property
+    def threshold(self) -> float:
+        return PAPER[self.task, self.algorithm]["threshold"]
+
+    @property
+    def bound(self) -> float:
+        return lower_bound(self.threshold)
+
+    @property
+    def reached(self) -> bool:
+        """Whether our baseline reaches the paper's threshold within 10 %."""
+        return self.papers.found is not None and self.papers.found.baseline.accepted
+
+    def returns(self, pair: Pair, seeds: Sequence[int] = SEEDS) -> list[float]:
+        """Returns of a pair's seeds; of Table I's footnote d, the largest in training."""
+        measure = "maximum" if (self.task, self.algorithm) in AT_ITS_BEST else "return"
+        values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
+        if not set(seeds) <= set(values):
+            raise MissingPairError(pair)
+        return [values[seed] for seed in seeds]
+
+    def accepts(self, pair: Pair, seeds: Sequence[int] = SEEDS) -> tuple[bool, bool]:
+        """Whether a pair's mean reaches the paper's bound, and whether its interval supports that."""
+        values = self.returns(pair, seeds)
+        low, high = t_interval(values)
+        return sum(values) / len(values) >= self.bound, self.bound <= low or self.bound > high
+
+    def mean(self, pair: Pair, measure: str) -> float:
+        values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
+        if not set(SEEDS) <= set(values):
+            raise MissingPairError(pair)
+        return sum(values[seed] for seed in SEEDS) / len(SEEDS)
+
+    def parameters(self, actor: Size) -> int | None:
+        return next((cell.parameters for pair, cell in self.kept.items() if pair[0] == actor), None)
+
+
+def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell]:
+    """The table's cells that have a stored pair, in the order of the paper's rows."""
+    found: dict[tuple[str, str], dict[Pair, KeptCell]] = {}
+    for path in sorted(folder.glob("*.json")):
+        for kept in read_cell_file(path):
+            key = kept.cell.task, kept.cell.algorithm
+            if key in BUDGETS and as_published(path, BUDGETS[key]):
+                found.setdefault(key, {})[kept.cell.actor, kept.cell.critic] = kept
+    return {key: _cell(*key, found[key]) for key in PAPER if key in found}
+
+
+def as_published(path: Path, budget: int) -> bool:
+    """Whether a file's cells have the protocol's budget, and no setting that another claim varies."""
+    settings = json.loads(path.read_text())["settings"]
+    varied = settings.get("target_aggregation", "min") != "min" or settings.get("held_out_every")
+    return settings["total_frames"] == budget and not varied
+
+
+def _cell(task: str, algorithm: str, kept: Mapping[Pair, KeptCell]) -> TableCell:
+    none = Outcome(None, None)
+    bare = TableCell(task, algorithm, kept, none, none)
+    outcomes = [_search(bare, threshold) for threshold in (None, bare.threshold)]
+    return TableCell(task, algorithm, kept, *outcomes)
+
+
+def _search(cell: TableCell, threshold: float | None) -> Outcome:
+    steps = search_steps(baseline=PAPER[cell.task, cell.algorithm]["baseline_size"], threshold=threshold)
+    step = next(steps)
+    while True:
+        try:
+            step = steps.send({pair: cell.returns(pair) for pair in step.pairs})
+        except StopIteration as end:
+            return Outcome(end.value, None)
+        except MissingPairError as missing:
+            return Outcome(None, missing)
+
+
+def smaller(size: Size, by: int = 1) -> Size | None:
+    """The size that is `by` steps smaller; None where there is none."""
+    index = SIZES.index(size) - by
+    return SIZES[index] if index >= 0 else None
+
+
+def larger(size: Size) -> list[Size]:
+    """The sizes above this one, from the smallest on."""
+    return list(SIZES[SIZES.index(size) + 1 :])
+
+
+def reduction(cell: TableCell, outcome: Outcome) -> float | None:
+    """Percent of the smallest pair's actor parameters that the smallest actor saves."""
+    found = outcome.found
+    if found is None or found.symmetric is None or found.asymmetric is None:
+        return None
+    counts = [cell.parameters(trial.actor) for trial in (found.asymmetric, found.symmetric)]
+    return None if None in counts else reduction_percent(*counts)  # type: ignore[arg-type]
+
+
+def trial_text(trial: Trial) -> str:
+    """Mean and interval of a trial, with a ? where the seeds do not support its verdict."""
+    interval = f"[{return_text(trial.low)}, {return_text(trial.high)}]"
+    return f"{return_text(trial.mean)} {interval}{'' if trial.decided else ' ?'}"
+
+
+def sizes_text(cell: TableCell, outcome: Outcome) -> str:
+    """What a search found, in a few words."""
+    found = outcome.found
+    if found is None:
+        return f"unfinished: lacks {outcome.missing}"
+    if found.symmetric is None or found.asymmetric is None:
+        return "no size reaches it"
+    pair, actor = size_name(found.symmetric.actor), size_name(found.asymmetric.actor)
+    less = reduction(cell, outcome)
+    saved = "" if less is None else f", {less:.0f} % fewer"
+    mark = "" if found.asymmetric.decided else " ?"
+    return f"{actor} beside {pair}{saved}{mark}"
+
+
+def table_lines(cells: Mapping[tuple[str, str], TableCell]) -> list[str]:
+    """Table I as Markdown: a row for each of the 23 cells."""
+    heads = ("cell", "steps", "our baseline", "at our mean", "at the paper's threshold", "the paper's", "state")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for key, row in PAPER.items():
+        cell = cells.get(key)
+        paper = f"{size_name(row['actor_size'])} beside {size_name(row['critic_size'])}, "
+        paper += f"{row['reduction_percent']:.0f} % fewer"
+        name = f"{key[0]}, {key[1].upper()}"
+        if cell is None:
+            lines.append(f"| {name} | {BUDGETS[key]:,} |  |  | {return_text(row['threshold'])} | {paper} | not run |")
+            continue
+        baseline = (cell.ours.found or cell.papers.found).baseline if cell.ours.found or cell.papers.found else None
+        first = trial_text(baseline) if baseline else ""
+        threshold = f"{return_text(row['threshold'])}: {sizes_text(cell, cell.papers)}"
+        lines.append(
+            f"| {name} | {BUDGETS[key]:,} | {first} | {sizes_text(cell, cell.ours)} | {threshold} | {paper} "
+            f"| {state(cell)} |"
+        )
+    return lines
+
+
+def state(cell: TableCell) -> str:
+    """filled, unfinished, or baseline not reached."""
+    if cell.ours.found is None or cell.papers.found is None:
+        return "unfinished"
+    return "filled" if cell.reached else "baseline not reached"

@@ -1,0 +1,230 @@
+"""docs/studies: its tables are what the stored results give, and each claim's verdict follows its rule."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from commands import composing
+
+from decouple.studies.actor_size.cell_files import KeptCell
+from decouple.studies.actor_size.search import SIZES
+from decouple.studies.actor_size.store import Cell
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "docs" / "results"))
+import studies  # noqa: E402
+import studies_cells as table  # noqa: E402
+import studies_sharing as sharing  # noqa: E402
+import studies_sizes as sizes  # noqa: E402
+import toy_halfway  # noqa: E402
+
+VERDICTS = {"confirmed", "refuted", "not decided", "not run"}
+
+
+def kept(pair: table.Pair, returns: list[float], first: int = 0, **measures: float) -> KeptCell:
+    actor, critic = pair
+    of_seeds = {name: dict.fromkeys(range(first, first + 6), value) for name, value in measures.items()}
+    found = {"return": dict(enumerate(returns, start=first)), **of_seeds}
+    return KeptCell(Cell("a", "b", "{}", actor, critic), found, parameters=10 * (1 + SIZES.index(actor)))
+
+
+def returns(key: tuple[str, str], accepted: bool) -> list[float]:
+    """Returns of six seeds at the paper's threshold, or far below it; either way the interval supports it."""
+    threshold = table.PAPER[key]["threshold"]
+    return [threshold + abs(threshold) * (s - (0 if accepted else 5)) for s in (-0.02, -0.01, 0.0, 0.0, 0.01, 0.02)]
+
+
+def cell(accepted: dict[table.Pair, bool], key: tuple[str, str] = ("pendulum", "td3")) -> table.TableCell:
+    """A cell of the table with these pairs."""
+    return table._cell(*key, {pair: kept(pair, returns(key, yes)) for pair, yes in accepted.items()})
+
+
+KEYS = [key for key in table.PAPER if key != ("foodcollector", "sac")]  # which is compared by another measure
+
+
+def cells(accepted: dict[table.Pair, bool], count: int) -> dict[tuple[str, str], table.TableCell]:
+    return {key: cell(accepted, key) for key in KEYS[:count]}
+
+
+def searched(symmetric: int, actor: int) -> dict[table.Pair, bool]:
+    """All pairs that a search asks for whose smallest pair and smallest actor are these indices of `SIZES`."""
+    pairs = {(size, size): index >= symmetric for index, size in enumerate(SIZES)}
+    return pairs | {(size, SIZES[symmetric]): index >= actor for index, size in enumerate(SIZES)}
+
+
+def test_the_pages_are_what_the_stored_results_give(monkeypatch, capsys):
+    """The page is written by `python docs/results/studies.py`."""
+    monkeypatch.setattr(sys, "argv", ["studies.py", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        studies.main()
+    assert ended.value.code == 0, capsys.readouterr().out
+
+
+def test_a_page_that_says_something_else_is_seen_and_written_anew():
+    page = "a\n<!-- one -->\n<!-- end -->\n## b\n<!-- two -->\nold\n<!-- end -->\n"
+    text = studies.written(page, {"one": "1", "two": "2"})
+    assert text == "a\n<!-- one -->\n1\n<!-- end -->\n## b\n<!-- two -->\n2\n<!-- end -->\n"
+    assert studies.written(text, {"one": "1", "two": "2"}) == text != studies.written(text, {"one": "1", "two": "3"})
+
+
+def test_every_claim_of_the_protocol_has_a_verdict_and_no_other():
+    names = set(re.findall(r"^\| ([HS]\d+) \|", (ROOT / "docs" / "studies" / "protocol.md").read_text(), re.M))
+    assert names | {"H16"} == {*sizes.CLAIMS, *sharing.CLAIMS}
+    none = {name: claim({}) for name, claim in sizes.CLAIMS.items()}
+    assert all(verdict in VERDICTS and text for verdict, text in none.values())
+    of_table = ["H5", "H6", "H7", "H8", "H9", "H10", "H11", "H12", "H15", "H16"]
+    assert {none[name][0] for name in of_table} == {"not run"}
+
+
+def test_the_budgets_are_the_protocols():
+    text = (ROOT / "docs" / "studies" / "protocol.md").read_text()
+    for (task, algorithm), frames in table.BUDGETS.items():
+        line = next(
+            line for line in text.split("\n") if line.startswith("| ") and task[:5] in line.lower().replace(" ", "")
+        )
+        of_algorithm = re.findall(rf"{algorithm.upper()} ([\d,]+)", line) or re.findall(r"([\d,]{6,})", line)
+        assert int(of_algorithm[0].rstrip(",").replace(",", "")) == frames, (task, algorithm)
+
+
+# ----------------------------------------------------------------------------------------------------- Table I
+def test_a_search_on_stored_cells_finds_what_is_there_and_names_what_is_not():
+    whole = cell(searched(3, 1))
+    assert whole.reached and table.state(whole) == "filled"
+    found = whole.papers.found
+    assert found is not None and found.symmetric is not None and found.asymmetric is not None
+    assert (found.symmetric.actor, found.asymmetric.actor) == (SIZES[3], SIZES[1])
+    assert table.reduction(whole, whole.papers) == pytest.approx(100 * (1 - 20 / 40))
+    assert "|4,4| beside |16,16|, 50 % fewer" in table.sizes_text(whole, whole.papers)
+
+    pairs = searched(3, 1)
+    del pairs[(4, 4), (16, 16)]
+    part = cell(pairs)
+    assert part.papers.found is None and table.state(part) == "unfinished"
+    assert "lacks actor |4,4| beside critic |16,16|" in table.sizes_text(part, part.papers)
+
+
+def test_a_baseline_that_misses_the_threshold_by_more_than_a_tenth_is_counted_apart():
+    lost = cell({(size, size): False for size in SIZES})
+    assert table.state(lost) == "baseline not reached" and not lost.reached
+    assert sizes.finished({("pendulum", "td3"): lost}) == {}
+
+
+def test_a_file_of_another_length_is_not_in_the_table(tmp_path):
+    for frames, aggregation in ((100_000, "min"), (99_999, "min"), (100_000, "mean")):
+        settings = {"total_frames": frames, "target_aggregation": aggregation}
+        (tmp_path / "file.json").write_text(json.dumps({"settings": settings, "cells": []}))
+        assert table.as_published(tmp_path / "file.json", 100_000) == (frames == 100_000 and aggregation == "min")
+
+
+def test_what_is_missing_is_a_command_that_composes():
+    commands = studies.missing()
+    assert commands and all(line.startswith("python experiments/smallest_actor.py env=") for line in commands)
+    with composing("smallest_actor") as configuration:
+        composed = configuration(*commands[0].split()[2:])
+    assert (composed.env, composed.search.threshold) in [(task, "baseline") for task, _ in table.PAPER]
+    assert composed.search.results == "docs/results/honey/cells"
+
+
+# ------------------------------------------------------------------------------------------------------ claims
+def test_a_smaller_critic_that_will_do_refutes_that_no_actor_is_larger():
+    beside_smaller = SIZES[3], SIZES[2]
+    assert sizes.h7(cells(searched(3, 1) | {beside_smaller: True}, 1))[0] == "refuted"
+    assert sizes.h7(cells(searched(3, 1) | {beside_smaller: False}, 1))[0] == "not run"  # of one cell
+    assert sizes.h7(cells(searched(3, 1) | {beside_smaller: False}, 8))[0] == "confirmed"
+
+
+@pytest.mark.parametrize(("accepted", "verdict"), [(True, "confirmed"), (False, "refuted")])
+def test_a_larger_critic_that_lets_a_smaller_actor_pass(accepted, verdict):
+    extra = {(SIZES[0], critic): accepted for critic in SIZES[4:]}
+    assert sizes.h10(cells(searched(3, 1) | extra, 4))[0] == verdict
+    assert sizes.h10(cells(searched(3, 1), 4))[0] == "not run"
+
+
+def test_the_recipe_is_held_to_the_papers_procedure():
+    """The critic stays, since the next larger one gains nothing; its actors are the search's."""
+    assert sizes.h11(cells(searched(3, 1), 4))[0] == "not run"
+    found = sizes.h11(cells(searched(3, 1) | {(SIZES[3], SIZES[4]): True}, 4))
+    assert found == ("not decided", "the recipe's actor is smaller in 0, larger in 0 of 4 cells")
+
+
+@pytest.mark.parametrize(("of_critics", "of_actors", "verdict"), [(9.0, 1.0, "confirmed"), (1.0, 9.0, "refuted")])
+def test_the_value_loss_is_compared_over_critics_and_actors(of_critics, of_actors, verdict):
+    made = {}
+    for key in [key for key in KEYS if key[1] != "ppo"][:4]:
+        pairs = searched(3, 1)
+        losses = {
+            (a, c): 1 + of_critics * (a == c) * (SIZES.index(c) - 3) + of_actors * (c == SIZES[3] and a != c)
+            for a, c in pairs
+        }
+        filled = {pair: kept(pair, returns(key, yes), value_loss=losses[pair]) for pair, yes in pairs.items()}
+        made[key] = table._cell(*key, filled)
+    assert sizes.h12(made)[0] == verdict
+
+
+def test_fresh_seeds_are_those_after_the_searchs():
+    made, pair = cells(searched(3, 1), 10), (SIZES[1], SIZES[3])
+    for key, one in made.items():
+        both = one.kept[pair].measures["return"] | kept(pair, returns(key, False), first=6).measures["return"]
+        filled = {**one.kept, pair: KeptCell(one.kept[pair].cell, {"return": both}, parameters=20)}
+        made[key] = table.TableCell(*key, filled, one.ours, one.papers)
+    assert sizes.h15(made)[0] == "refuted"
+    assert sizes.h15(dict(list(made.items())[:1]))[0] == "not run"  # one cell decides nothing, and is told
+    assert sizes.h15(cells(searched(3, 1), 10))[0] == "not run"
+
+
+def test_ppo_is_further_off_where_it_is():
+    tasks = ("pendulum", "reacher", "halfcheetah", "ant")
+    of_tasks = [key for key in KEYS if key[0] in tasks]
+    far = {key: cell(searched(3, 3 if key[1] == "ppo" else 1), key) for key in of_tasks}
+    assert sizes.h8(far)[0] == "confirmed"
+    assert sizes.h8({key: cell(searched(3, 1), key) for key in of_tasks})[0] == "refuted"
+    assert sizes.h8({key: one for key, one in far.items() if key[0] != "ant"})[0] == "not run"
+
+
+def test_a_task_of_which_no_actor_can_be_smaller_refutes_that_every_task_has_one():
+    of_task = {key: cell(searched(3, 3), key) for key in KEYS if key[0] == "pixelcopter"}
+    assert sizes.h5(of_task)[0] == "refuted"
+    half = dict(list(of_task.items())[:1])
+    assert sizes.h5(half)[0] == "not run"
+    assert sizes.h5(of_task | {KEYS[0]: cell(searched(3, 1), KEYS[0])})[0] == "refuted"
+
+
+def test_the_mean_reduction_needs_fifteen_cells():
+    assert sizes.h6(cells(searched(3, 1), 14))[0] == "not run"
+    verdict, text = sizes.h6(cells(searched(3, 1), 15))  # from 40 to 20 parameters
+    assert verdict == "refuted" and text.startswith("mean 50 % [50, 50], largest 50 %")
+
+
+def test_the_sign_test_is_binomial():
+    assert sizes.sign_test(6, 0) == pytest.approx(2 / 64) and sizes.sign_test(3, 3) == 1.0
+    assert sizes.sign_test(8, 1) == pytest.approx(2 * (9 + 1) / 512)
+    low, high = sizes.bootstrap([70.0, 80.0, 90.0])
+    assert 70 <= low < 80 < high <= 90 and math.isclose(low, sizes.bootstrap([70.0, 80.0, 90.0])[0])
+
+
+def test_half_ways_are_as_the_protocol_defines_them(tmp_path):
+    frames = [float(at) for at in range(10, 210, 10)]
+    returns = [-100.0] * 10 + [0.0] * 10  # the mean of five rows is half-way in the third row of the new level
+    assert toy_halfway.return_half_way(frames, returns) == 130.0
+    losses = [1.0] * 4 + [100.0] * 4 + [1.0] * 12  # the median of five rows, three of which are low again
+    assert toy_halfway.loss_half_way(frames, losses) == 110.0
+    assert toy_halfway.loss_half_way(frames, [1.0] * 20) is None  # nothing falls
+    assert toy_halfway.return_half_way(frames, [math.nan] * 20) is None
+
+    run = tmp_path / "ddpg"
+    run.mkdir()
+    (tmp_path / "agents.csv").write_text(
+        "algorithm,pair,seed,start,return,learned\n"
+        'ddpg,"a |1|, c |16,16,1|",0,-100,-1,true\nddpg,"a |1|, c |16,16,1|",1,-100,-90,false\n'
+    )
+    (run / "config.yaml").write_text("{algorithm: ddpg, actor: [], critic: [16, 16], seed: 0, seeds: 2}")
+    names = [f"{name}/seed{seed}" for name in ("loss/critic", "train/episode_return") for seed in (0, 1)]
+    lines = [f"{int(at)},{loss},{loss},{back},{back}" for at, loss, back in zip(frames, losses, returns, strict=True)]
+    (run / "metrics.csv").write_text("\n".join([",".join(["frames", *names]), *lines]) + "\n")
+    row = {"algorithm": "ddpg", "pair": "a |1|, c |16,16,1|", "seed": 0, "value_loss": 110.0, "return": 130.0}
+    assert toy_halfway.half_ways(tmp_path) == [row]
