@@ -22,8 +22,9 @@ from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_c
 from decouple.runs.rules import rule_text, rules_of
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, algorithm_of, make_model
 from decouple.studies.actor_size.build import make_small_env, unit_actions
+from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["agents_in", "load_agents", "trained_actor"]
+__all__ = ["agents_in", "load_agents", "stored_settings", "trained_actor"]
 
 
 @checked()
@@ -51,12 +52,18 @@ def load_agents(run_dir: str | Path) -> list[Any]:
     return agents
 
 
-def agents_in(state: Mapping[str, Any]) -> list[Any]:
-    """The agents of a checkpoint read by `load_checkpoint`; with `normalize_observation` they read scaled numbers."""
-    settings = {name: value for name, value in state["settings"].items() if name != "rules"}
+@checked()
+def stored_settings(stored: Mapping[str, Any]) -> ControlSettings:
+    """The settings of a run, from those that its checkpoint keeps."""
+    settings = {name: value for name, value in stored.items() if name != "rules"}
     if "log_every" in settings:
         settings["evaluate_every"] = settings["log_every"]  # it is not stored, and must be a multiple of log_every
-    config = CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
+    return CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
+
+
+def agents_in(state: Mapping[str, Any]) -> list[Any]:
+    """The agents of a checkpoint read by `load_checkpoint`; with `normalize_observation` they read scaled numbers."""
+    config = stored_settings(state["settings"])
     with contextlib.closing(make_small_env(config)) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
     agents = algorithm_of(config).make_agents(config, models)
