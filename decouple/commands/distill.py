@@ -64,7 +64,7 @@ def command(config: Any) -> None:
             result = (None if settings.restart else done_students(lesson)) or distill(lesson)
         print(result_text(lesson, result))
         return
-    suffix, says = export_plan(options)
+    suffix, says = export_plan(options, lesson.teacher.facts["task"])
     if says:
         print(says, file=sys.stderr)
     counts = student_parameters(lesson, options.sizes)  # before anything is written: it refuses impossible sizes

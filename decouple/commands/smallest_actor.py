@@ -36,7 +36,7 @@ def command(config: Any) -> None:
     if not options.train:
         print(write_table(settings.run_dir))
         return
-    suffix, says = export_plan(options, settings)
+    suffix, says = export_plan(options, settings.env)
     if says:
         print(says, file=sys.stderr)
     counts = actor_parameters(settings, options.sizes)  # before anything is written: it refuses impossible sizes

@@ -30,6 +30,7 @@ from decouple.deploy.checking import RefusedFileError, difference_from, inputs_t
 from decouple.deploy.compiled_c import c_compiler
 from decouple.deploy.contents import Content
 from decouple.deploy.export import A_WHILE, FLOAT_TOLERANCE, PRECISIONS, ExportReport, actor_latency, export_actor
+from decouple.deploy.page import check_page
 from decouple.deploy.plain_actor import PlainActor
 from decouple.runs.files import replace_file
 from decouple.studies.actor_size.trials import t_interval
@@ -38,7 +39,7 @@ from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
 
 __all__ = ["Export", "Source", "agent_source", "export", "read_source", "write_actor"]
 
-FORMATS = ("onnx", "pt2", "c")
+FORMATS = {"onnx": "onnx", "pt2": "pt2", "c": "c", "page": "html"}  # format -> ending of its file
 INT8_EPISODES = 10  # episodes whose observations set the scales in int8
 UNBOUNDED = 1e30  # a bound beyond it is the largest number of a type, and says nothing
 
@@ -48,7 +49,9 @@ class Export:
     """Settings of an export, and of the check of its file."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
-    format: str = "onnx"  # onnx, pt2 (torch.export) or c (plain C)
+    format: str = (
+        "onnx"  # onnx, pt2 (torch.export), c (plain C) or page (HTML, where the actor plays Pong or Pixelcopter)
+    )
     precision: str = "float32"  # float32, or int8 for onnx and c
     seed: int | None = None  # seed of the agent, in a run with several; None: the one with the best final return
     sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
@@ -77,8 +80,8 @@ class Export:
             tolerance=at_least(0),
         )
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
-        check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2 or c")
-        allowed = PRECISIONS if self.format != "pt2" else PRECISIONS[:1]
+        check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2, c or page")
+        allowed = PRECISIONS if self.format in ("onnx", "c") else PRECISIONS[:1]
         check_setting("precision", self.precision, one_of(*allowed))
         check_setting("observations", self.observations, POSITIVE_WHOLE)
 
@@ -100,7 +103,7 @@ def write_actor(
 
     Args:
         source: the agent.
-        path: the file, .onnx, .pt2 or .c; the card is beside it, with the ending .md.
+        path: the file, .onnx, .pt2, .c or .html; the card is beside it, with the ending .md.
         precision, sample, tolerance: as for `export_actor`.
         observations: number of observations to record in the task for the check; in int8 those of ten episodes.
         episodes: number of episodes that the file plays; 0: it is not played.
@@ -201,12 +204,14 @@ def _processor() -> str:
 def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
     """Write the file and its card; returns the agent exported, the report, and the rows of its latency."""
     path, _, source = read_source(str(config.checkpoint), config.seed)
+    if config.format == "page":
+        check_page(source.facts, sample=config.sample, precision=config.precision)  # before anything is played
     episodes = config.episodes
     if episodes is None:
         episodes = 0 if "protocol" in source.facts else 100
     report = write_actor(
         source,
-        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{config.format}")),
+        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{FORMATS[config.format]}")),
         precision=config.precision,
         sample=config.sample,
         observations=config.observations,
@@ -220,7 +225,8 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
         runtimes.append(config.format)
     timing = {"batch_sizes": config.batch_sizes, "seconds": config.seconds, "observation_scaling": source.scaling}
     rows = actor_latency(source.model, runtimes=runtimes, sample=config.sample, **timing)
-    if config.precision == "int8" and "latency_us" in report.metadata:
+    if (config.precision == "int8" or config.format == "page") and "latency_us" in report.metadata:
         median, p99 = (report.metadata["latency_us"][name] for name in ("median", "p99"))
-        rows.append({"runtime": f"{config.format} int8", "batch": 1, "median_us": median, "p99_us": p99})
+        name = "JavaScript" if config.format == "page" else f"{config.format} int8"
+        rows.append({"runtime": name, "batch": 1, "median_us": median, "p99_us": p99})
     return source, report, rows

@@ -1,6 +1,6 @@
 """The smallest actor of a search as a file: the best of its seeds, proven in the task through the file.
 
-    plan = export_plan(options, settings)              # onnx, c or None; before the search, which may take hours
+    plan, _ = export_plan(options, settings.env)       # onnx, c, html or None; before the search, which may take hours
     found = run_search(settings, options, counts)
     print(winner_text(write_winner(settings, found, plan)))
 
@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from decouple.checks import check_setting
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.export import ExportReport
+from decouple.deploy.page import GAMES_ON_PAGE
 from decouple.deploy.plain_actor import PlainActor
 from decouple.runs.finished import run_checkpoint
 from decouple.studies.actor_size.search import SmallestActor
@@ -48,14 +50,18 @@ class Winner(NamedTuple):
     bound: float  # least mean return that the search accepts
 
 
-def export_plan(options: SearchSettings, settings: ControlSettings | None = None) -> tuple[str | None, str]:
-    """The format of the file at a search's end, None for no file, and a sentence where that is not what is usual.
+def export_plan(options: SearchSettings, task: str) -> tuple[str | None, str]:
+    """The ending of the file at a search's end, None for no file, and a sentence where that is not what is usual.
+
+    Args:
+        options: the search's settings.
+        task: name of its task.
 
     Raises:
         ValueError: a format that cannot be written here.
     """
     wanted, missing = options.export, [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if settings is not None and settings.env == "unity":
+    if task == "unity":
         if wanted not in ("auto", "none"):
             raise ValueError(f"search.export must be none on env=unity, whose build a file cannot play; got {wanted!r}")
         return None, ""
@@ -63,6 +69,11 @@ def export_plan(options: SearchSettings, settings: ControlSettings | None = None
         return None, f"no file will be written at the search's end: {NO_ONNX}"
     if wanted == "onnx" and missing:
         raise ValueError(f"search.export must be c or none here: {NO_ONNX}; got 'onnx'")
+    if wanted == "page":
+        check_setting(
+            "search.export=page: the task", task, GAMES_ON_PAGE.__contains__, f"of {', '.join(GAMES_ON_PAGE)}"
+        )
+        return "html", ""
     return (None if wanted == "none" else "onnx" if wanted == "auto" else wanted), ""
 
 
@@ -72,7 +83,7 @@ def write_winner(settings: ControlSettings, found: SmallestActor, suffix: str) -
     Args:
         settings: the search's settings, with the store in `run_dir`.
         found: the search's result.
-        suffix: onnx or c.
+        suffix: ending of the file: onnx, c or html.
 
     Raises:
         RefusedFileError: the file acts otherwise than the model; nothing is left at its path.

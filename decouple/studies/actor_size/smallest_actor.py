@@ -69,7 +69,7 @@ __all__ = [
 
 Size = tuple[int, ...]
 
-EXPORTS = ("auto", "onnx", "c", "none")
+EXPORTS = ("auto", "onnx", "c", "page", "none")
 POSITIVE = all_of(at_least(1))
 SEVERAL_SIZES = Must(
     lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
@@ -98,7 +98,7 @@ class SearchSettings(WorkerSettings):
     # Share of the learning after which a size's seeds are stopped where they are not expected to reach the bound any
     # more (docs/smallest_actor.md says by which rule, and how often it is wrong); None: all are trained to their end
     stop_after: float | None = None
-    # File of the smallest actor at the search's end: onnx, c, none; auto: onnx where the extra is installed
+    # File of the smallest actor at the search's end: onnx, c, page, none; auto: onnx where the extra is installed
     export: str = "auto"
     train: bool = True  # false: only write the table, of searches that are done
 
@@ -117,7 +117,7 @@ class SearchSettings(WorkerSettings):
         stops = self.stop_after is None or 0.5 <= self.stop_after < 1
         check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
         self.check_workers("search.")
-        check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c or none")
+        check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c, page or none")
 
     def told(self) -> dict[str, Any]:
         """The settings that decide the outcome."""

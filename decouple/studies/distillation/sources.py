@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 
 from decouple.checks import check_setting
 from decouple.deploy.plain_actor import ObservationScaling
+from decouple.envs.games.batched import GAMES
 from decouple.runs.checkpoint import reading_checkpoint
 from decouple.runs.files import read_json
 from decouple.runs.finished import frames_of, run_checkpoint
@@ -137,7 +138,8 @@ def from_distillation(state: Mapping[str, Any], seed: int | None) -> Source:
 def _control_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     names = ("algorithm", "actor", "critic", "separation")
     facts = {"task": settings["env"], **{name: settings[name] for name in names}, "layout": layout(settings["env"])}
-    return facts | ({"env_kwargs": settings["env_kwargs"]} if settings.get("env_kwargs") else {})
+    facts |= {"env_kwargs": settings["env_kwargs"]} if settings.get("env_kwargs") else {}
+    return facts | ({"frame_skip": settings["frame_skip"]} if settings["env"] in GAMES else {})
 
 
 def _procgen_facts(config: Any) -> dict[str, Any]:
