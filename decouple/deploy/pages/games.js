@@ -265,8 +265,7 @@ class Pixelcopter {
   picture() {
     const columns = this.columnX.map((x, i) => [x, this.columnY[i]]).filter(([x]) => x < 52);
     return [
-      ...columns.map(([x, y]) => [x, y, 4.1, 72, "#589848"]),
-      ...columns.map(([x, y]) => [x, y, 4.1, 24, "#10141f"]),
+      ...columns.flatMap(([x, y]) => [-24, 24].map((off) => [x, y + off, 4.1, 24, "#589848"])),
       ...this.blocks.map(([x, y]) => [x, y + 0.5, 4, 9, "#e89030"]),
       [Pixelcopter.COPTER_X, this.y, 2, 2, "#ffffff"],
     ];
