@@ -119,7 +119,7 @@ def test_the_rules_are_pythons_number_for_number(game, seed):
     actions = [action for _, action, _, _ in wanted]
     assert by_node(REPLAY, {"game": game, "seed": seed, "skip": 1, "actions": actions}) == wanted
     rewards = [reward for _, _, reward, _ in wanted]
-    assert min(rewards) == -5 and max(rewards) > 0 if game == "pixelcopter" else min(rewards) == -1
+    assert min(rewards) < 0 and (max(rewards) > 0 or game == "pong")  # crashes and blocks passed, points lost
     assert any(over for *_, over in wanted) or game == "pong"
 
 
