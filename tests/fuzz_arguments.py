@@ -550,6 +550,7 @@ SCRIPTS = {
     "smallest_actor": Script("control", ("algorithm=td3",)),
     "separation": Script("control", ("algorithm=ppo",)),
     "toy": Script(""),
+    "distill": Script("", ("checkpoint=x", "actor=[4]")),
     "procgen": Script(""),
     "export": Script("readers", ("checkpoint=x",)),
     "report": Script("readers", ("runs=x",)),
@@ -561,6 +562,7 @@ SCRIPTS = {
 BESIDE = {
     "smallest_actor": ("search", SearchSettings),
     "separation": ("study", TaskStudy),
+    "distill": ("search", SearchSettings),
 }  # beside an agent's settings
 
 

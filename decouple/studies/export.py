@@ -34,10 +34,10 @@ from decouple.deploy.page import check_page
 from decouple.deploy.plain_actor import PlainActor
 from decouple.runs.files import replace_file
 from decouple.studies.actor_size.trials import t_interval
-from decouple.studies.distillation.sources import Source, agent_source, read_source
+from decouple.studies.distillation.sources import Source, read_source
 from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
 
-__all__ = ["Export", "Source", "agent_source", "export", "read_source", "write_actor"]
+__all__ = ["Export", "export", "write_actor"]
 
 FORMATS = {"onnx": "onnx", "pt2": "pt2", "c": "c", "page": "html"}  # format -> ending of its file
 INT8_EPISODES = 10  # episodes whose observations set the scales in int8

@@ -30,8 +30,9 @@ from decouple.studies.actor_size.store import Cell, CellStore
 from decouple.studies.actor_size.trials import return_text
 from decouple.studies.actor_size.workers import cell_of
 from decouple.studies.distillation.search import SmallestStudent, student_cell, student_store
+from decouple.studies.distillation.sources import Source, agent_source
 from decouple.studies.distillation.training import Lesson
-from decouple.studies.export import Source, agent_source, write_actor
+from decouple.studies.export import write_actor
 from decouple.studies.file_playing import VALIDATION_SEED, play_file
 
 __all__ = ["Winner", "export_plan", "winner_text", "write_smallest_student", "write_winner"]

@@ -108,7 +108,7 @@ def test_what_will_be_written_is_said_before_the_search(monkeypatch):
     config = DDPGControl(**SETTINGS)
 
     def plan(wanted: str) -> tuple[str | None, str]:
-        return winner.export_plan(SearchSettings(export=wanted), config)
+        return winner.export_plan(SearchSettings(export=wanted), config.env)
 
     assert [plan(wanted)[0] for wanted in ("auto", "onnx", "c", "none")] == ["onnx", "onnx", "c", None]
     monkeypatch.setattr(winner, "NEEDED", ("no_such_module",))

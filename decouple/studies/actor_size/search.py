@@ -37,26 +37,11 @@ from decouple.studies.actor_size.trials import (
     open_notes,
     pair_name,
     return_text,
-    size_name,
     stage_notes,
     stage_steps,
-    t_interval,
 )
 
-__all__ = [
-    "SIZES",
-    "SmallestActor",
-    "Step",
-    "Trial",
-    "Unfinished",
-    "lower_bound",
-    "return_text",
-    "rounded_threshold",
-    "search_steps",
-    "size_name",
-    "smallest_actor",
-    "t_interval",
-]
+__all__ = ["SIZES", "SmallestActor", "rounded_threshold", "search_steps", "smallest_actor"]
 
 # The paper's nine sizes, from its section IV.
 SIZES: tuple[Size, ...] = (

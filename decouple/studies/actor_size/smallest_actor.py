@@ -31,16 +31,7 @@ from decouple.studies.actor_size.algorithms import make_model
 from decouple.studies.actor_size.build import make_small_env
 from decouple.studies.actor_size.engines import CellError, WorkerSettings
 from decouple.studies.actor_size.results import training_maxima
-from decouple.studies.actor_size.search import (
-    SIZES,
-    SmallestActor,
-    Step,
-    Trial,
-    return_text,
-    rounded_threshold,
-    search_steps,
-    size_name,
-)
+from decouple.studies.actor_size.search import SIZES, SmallestActor, rounded_threshold, search_steps
 from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
@@ -53,6 +44,7 @@ from decouple.studies.actor_size.study import (
     search_record,
     table_rows,
 )
+from decouple.studies.actor_size.trials import Step, Trial, return_text, size_name
 from decouple.studies.actor_size.workers import Stopping, cell_of, frames_done, train_cells
 
 __all__ = [

@@ -28,10 +28,10 @@ from decouple.checks import Must, all_of, at_least, checked
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import control_identity
 from decouple.studies.actor_size.engines import BEAT_S, CellError, GaveUpError, waited_for
-from decouple.studies.actor_size.search import Returns, Unfinished
 from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
 from decouple.studies.actor_size.stopping import stopped_at
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
+from decouple.studies.actor_size.trials import Returns, Unfinished
 
 __all__ = ["Stopping", "cell_of", "frames_done", "train_cells"]
 

@@ -24,7 +24,7 @@ from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.metrics import read_result
 from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.distillation.students import Students
-from decouple.studies.distillation.tasks import ControlTask, ProcgenTask, Task, raw_control_env
+from decouple.studies.distillation.tasks import ControlTask, ProcgenTask, StudentTask, raw_control_env
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 from decouple.studies.task_layouts import layout
@@ -76,7 +76,7 @@ def task_settings(state: Mapping[str, Any]) -> dict[str, Any]:
     return state["student"]["settings"] if "student" in state else state["settings"]
 
 
-def task_in(state: Mapping[str, Any]) -> Task:
+def task_in(state: Mapping[str, Any]) -> StudentTask:
     """The task of a run, from its checkpoint."""
     settings = task_settings(state)
     return ProcgenTask(settings) if "protocol" in settings else ControlTask(settings)

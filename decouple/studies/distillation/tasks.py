@@ -25,10 +25,10 @@ from decouple.studies.separation.experiment import make_env as make_procgen_env
 from decouple.studies.separation.experiment import make_model as make_procgen_model
 from decouple.studies.separation.settings import PROCGEN_KEYS, procgen_experiment
 
-__all__ = ["ControlTask", "ProcgenTask", "Task", "raw_control_env"]
+__all__ = ["ControlTask", "ProcgenTask", "StudentTask", "raw_control_env"]
 
 
-class Task(Protocol):
+class StudentTask(Protocol):
     """The interface of a task.
 
     Attributes:

@@ -48,7 +48,7 @@ from decouple.studies.distillation.losses import policy_head, policy_parameters
 from decouple.studies.distillation.settings import DISTILLATION_KEYS, NOT_IDENTITY, DistillationSettings
 from decouple.studies.distillation.sources import Source, read_source, scaling_state, task_in
 from decouple.studies.distillation.students import StudentPolicy, Students, scaled
-from decouple.studies.distillation.tasks import ProcgenTask, Task
+from decouple.studies.distillation.tasks import ProcgenTask, StudentTask
 from decouple.studies.separation.experiment import make_evaluation
 
 __all__ = ["Lesson", "distill", "done_students", "read_lesson", "teacher_returns"]
@@ -61,7 +61,7 @@ class Lesson(NamedTuple):
     """A distillation that is ready to begin: its settings, the teacher and the task."""
 
     settings: DistillationSettings  # with all open choices made
-    task: Task
+    task: StudentTask
     teacher: Source
     digest: str  # SHA-256 of the teacher's checkpoint
 
