@@ -32,7 +32,7 @@ COMMANDS = {  # name: module in this room, and what it does
     "size-report": ("size_report", "tables and pictures of the searches so far"),
     "compare": ("compare", "draw the curves of any runs side by side"),
     "watch": ("watch", "draw one trained agent at play, as GIF and MP4"),
-    "export": ("export", "write one trained actor to a file (ONNX or PT2), checked against the run"),
+    "export": ("export", "write one trained actor to a file (ONNX, C, PT2, a page), checked against the run"),
 }
 
 

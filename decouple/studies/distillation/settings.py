@@ -28,7 +28,7 @@ class DistillationLearning:
     steps: int = 8  # steps of every game between two rounds of updates
     updates: int = 16  # updates in a round
     batch_size: int = 256  # labelled observations of each student in an update
-    # the latest labelled observations of each student, which it learns from; None: 20,000, and 4,096 of pictures
+    # the latest labelled observations of each student, which it learns from; None: 20,000, or as fit into 64 MiB
     buffer_frames: int | None = None
     learning_rate: float = 3e-3  # Adam's learning rate
     schedule: str = "linear"  # of the learning rate: linear, to 0 at the end, or constant

@@ -53,7 +53,7 @@ from decouple.studies.separation.experiment import make_evaluation
 
 __all__ = ["Lesson", "distill", "done_students", "read_lesson", "teacher_returns"]
 
-STUDENTS, VECTORS_KEPT, PICTURES_KEPT = 6, 20_000, 4_096
+STUDENTS, FRAMES_KEPT, BYTES_KEPT = 6, 20_000, 2**26
 TEACHER_FACTS = ("algorithm", "actor", "separation", "width", "seed", "frames")
 
 
@@ -107,8 +107,9 @@ def read_lesson(settings: DistillationSettings) -> Lesson:
     seeds = settings.seeds or (1 if procgen else STUDENTS)
     says = "1 on Procgen, whose games play for one agent"
     check_setting("seeds", seeds, lambda count: count == 1 or not procgen, says)
-    pictures = len(teacher.model.example["observation"].shape) > 1
-    kept = settings.learning.buffer_frames or (PICTURES_KEPT if pictures else VECTORS_KEPT)
+    seen = teacher.model.example["observation"]
+    size = seen.numel() * (1 if seen.ndim == 3 else seen.element_size())  # a frame's pixels are bytes
+    kept = settings.learning.buffer_frames or min(FRAMES_KEPT, BYTES_KEPT // size)
     digest = checkpoint_digest(path)
     folder = settings.run_dir or _folder(settings, teacher.facts, digest, seeds)
     chosen = changed(settings, checkpoint=str(path.absolute()), seeds=seeds, buffer_frames=kept, run_dir=folder)
