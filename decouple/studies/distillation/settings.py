@@ -76,11 +76,10 @@ class DistillationSettings:
     def __post_init__(self) -> None:
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
         counts = ("num_envs", "evaluate_episodes", "final_episodes", "seeds", "num_threads")
-        most = 2**31 - EVALUATION_SEED - (self.seeds if positive_whole(self.seeds) else 6) - self.learning.total_frames
-        seed = "seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it"
         rules = dict.fromkeys(counts, POSITIVE_WHOLE)
         check_fields(self, teacher_seed=at_least(0), sizes=one_of("fixed", "search"), **rules)
-        check_setting(*seed)
+        most = 2**31 - EVALUATION_SEED - (self.seeds or 6) - self.learning.total_frames
+        check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
         sizes = self.actor is None or all(map(positive_whole, self.actor))
         check_setting("actor", self.actor, lambda _: sizes, "a list of positive sizes")
         known = self.actor_activation is None or self.actor_activation in ACTIVATIONS

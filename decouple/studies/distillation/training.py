@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
 
 from decouple.analysis.evaluation import episode_returns
@@ -41,7 +41,7 @@ from decouple.runs.progress import StepProgress
 from decouple.runs.rules import rules_of
 from decouple.runs.settings import changed, flat
 from decouple.runs.tracking import Tracker
-from decouple.seeding import seed_metrics
+from decouple.seeding import seed_globals, seed_metrics
 from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, sizes_name
 from decouple.studies.distillation.learning import Learning
 from decouple.studies.distillation.losses import policy_head, policy_parameters
@@ -160,6 +160,7 @@ def distill(lesson: Lesson) -> dict[str, Any]:
     """
     settings = lesson.settings
     keep_memory()
+    seed_globals(settings.seed)
     students = Students(lesson.task.students(settings.all_seeds, lesson.student_settings), lesson.teacher.scaling)
     failed = FailedSeeds(settings.all_seeds, lesson.task.name)
     with (
@@ -248,14 +249,8 @@ def _evaluation(lesson: Lesson, students: Students, failed: FailedSeeds) -> Call
 def teacher_returns(lesson: Lesson) -> list[float]:
     """The teacher's mean return over the final episodes of each student, (S,)."""
     own, head = _label(lesson), policy_head(lesson.teacher.model)
-
-    class Teacher(TensorDictModuleBase):
-        in_keys, out_keys = ["observation"], ["action"]
-
-        def forward(self, tensordict: Any) -> Any:
-            return tensordict.set("action", head.act(own(tensordict["observation"]), None))
-
-    return _returns(lesson, Teacher(), FINAL_SEED, lesson.settings.final_episodes).mean(1).tolist()
+    policy = TensorDictModule(lambda seen: head.act(own(seen), None), ["observation"], ["action"])
+    return _returns(lesson, policy, FINAL_SEED, lesson.settings.final_episodes).mean(1).tolist()
 
 
 def _returns(lesson: Lesson, policy: TensorDictModuleBase, seed: int, episodes: int) -> Tensor:

@@ -109,10 +109,11 @@ def test_a_student_in_a_batch_learns_what_it_learns_alone(teachers, tmp_path):
     distill(lesson(run, tmp_path / "two"))
     distill(lesson(run, tmp_path / "one", seeds=1, seed=1))
     pair, alone = (load_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("two", "one"))
-    assert pair.keys() == alone.keys()
-    for name in alone:
+    stacked = [name for name in alone if len(pair[name]) == 2]  # the action's bounds are both students'
+    assert pair.keys() == alone.keys() and len(stacked) >= 4
+    for name in stacked:
         torch.testing.assert_close(pair[name][1], alone[name][0])
-    assert any((pair[name][0] - pair[name][1]).abs().max() > 1e-3 for name in pair)
+    assert any((pair[name][0] - pair[name][1]).abs().max() > 1e-3 for name in stacked)
 
 
 def test_the_teacher_labels_the_best_of_its_run_unless_told_which(teachers, tmp_path):
@@ -187,12 +188,12 @@ def test_teachers_and_students_that_cannot_be_are_refused_by_name(teachers, tmp_
     with pytest.raises(FileNotFoundError):
         lesson(str(tmp_path / "none"), tmp_path)
     with pytest.raises(ValueError, match="without memory"):
-        lesson(teachers("ppo", env="toy", recurrent="gru"), tmp_path)
+        lesson(teachers("ppo", env="toy", recurrent="gru", sequence_length=50), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_student_that_diverges_has_failed_and_the_run_says_so(teachers, tmp_path):
-    taught = lesson(teachers("td3", env="pendulum"), tmp_path, learning_rate=1e30)
+    taught = lesson(teachers("sac", env="pendulum", normalize_observation=True), tmp_path, learning_rate=1e30)
     with pytest.warns(UserWarning, match="has failed"), pytest.raises(NotFiniteError, match="pendulum, seed 0"):
         distill(taught)
     assert json.loads((tmp_path / "result.json").read_text())["final/return"] is None
@@ -222,7 +223,7 @@ def test_the_search_finds_the_smallest_size_by_the_searchs_own_bound():
 
     def evaluate(size: tuple[int, ...]) -> list[float]:
         asked.append(size)
-        return [returns[size] - 0.1, returns[size] + 0.1]
+        return [returns[size] - 0.01, returns[size] + 0.01]
 
     found = smallest_student(evaluate, [-10.0, -10.0], [16], sizes=[[1], [2], [4], [8]])
     assert found.smallest is not None and found.smallest.actor == (2,) and found.bound == -11.0
