@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullLocator
 
 from decouple.runs.curves import save_figure
 from decouple.runs.files import csv_lines, markdown_lines, replace_file
@@ -140,16 +141,23 @@ def draw(
             for trial in record["trials"]
         ]
         for points, label, mark in ((trained, "trained", "o-"), (taught, "distilled", "s-")):
+            aside = 1.08 if label == "distilled" else 1
             x, mean, low, high = zip(*sorted(points), strict=True) if points else ((), (), (), ())
             spread = [[m - a for m, a in zip(mean, low, strict=True)], [b - m for m, b in zip(mean, high, strict=True)]]
-            axis.errorbar(x, mean, spread, fmt=mark, label=label, capsize=2, markersize=4, linewidth=1)
+            axis.errorbar(
+                [aside * each for each in x], mean, spread, fmt=mark, label=label, capsize=2, markersize=4, linewidth=1
+            )
         axis.axhline(record["bound"], color="0.5", linestyle="--", linewidth=1, label="bound")
         best = max([record["teacher"]["mean"], *(point[1] for point in (*trained, *taught))])
         floor = min(record["bound"] - 3 * abs(best - record["bound"]), record["bound"] - 0.02 * abs(record["bound"]))
         axis.set_ylim(floor, best + 0.3 * abs(best - record["bound"]))
         axis.set_xscale("log")
         axis.set_title(f"{key[0]}, {key[1].upper()}", fontsize=10)
-        axis.set_xlabel("parameters of the actor")
+        sizes = {counts[tuple(trial["actor"])]: size_name(trial["actor"]) for trial in record["trials"]}
+        sizes |= {int(cell["parameters"]): size_name(csv_size(cell["actor"])) for cell in beside}
+        axis.set_xticks(list(sizes), [f"{name}\n{count}" for count, name in sizes.items()], fontsize=8)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("actor, parameters")
     axes[0, 0].set_ylabel("return, six seeds")
     axes[0, 0].legend(fontsize=8)
     figure.tight_layout()
@@ -166,6 +174,7 @@ def report(rows: Mapping[Any, Mapping[str, str]], cells: Sequence[Path], runs: P
     for path in cells:
         with open(path, newline="") as file:
             all_cells += csv.DictReader(file)
+    out.mkdir(parents=True, exist_ok=True)
     names = ("task", "algorithm", "teacher", "bound", "actor", "parameters", "mean", "std", "low", "high", "accepted")
     lines = [[*names, "frames", "seeds"]]
     for (task, algorithm), record in found.items():

@@ -129,7 +129,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
     ),
-    **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
+    **dict.fromkeys(["Acting", "set_rng_state", "agents_in", "stored_settings"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
@@ -766,7 +766,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "SearchSettings": dict,
     "DistillationSettings": lambda: {"checkpoint": "x", "actor": [4]},
     "DistillationLearning": dict,
-    "distillation": lambda: {"checkpoint": "x", "actor": [4]},
     "LabelledBuffer": lambda: {"seeds": 1, "frames": 4},
     "policy_head": lambda: {"model": model()},
     "smallest_student": lambda: {"evaluate": lambda size: [1.0], "teacher": [1.0], "of_size": [4]},
