@@ -34,7 +34,7 @@ from decouple.deploy.page import check_page
 from decouple.deploy.plain_actor import PlainActor
 from decouple.runs.files import replace_file
 from decouple.studies.actor_size.trials import t_interval
-from decouple.studies.distillation.sources import Source, read_source
+from decouple.studies.distillation.sources import Source, agent_source, read_source  # noqa: F401  (were here)
 from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
 
 __all__ = ["Export", "export", "write_actor"]

@@ -22,39 +22,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from decouple.checks import ANY_NUMBER, at_least, check_setting, checked, inside, positive_whole
-from decouple.studies.actor_size.trials import (
+from decouple.studies.actor_size.trials import (  # noqa: F401  (all that 0.1 had here)
     Pair,
     Returns,
     Rules,
     Size,
+    Step,
+    Trial,
+    Unfinished,
     check_rules,
+    lower_bound,
     make_trial,
     mean_return,
     open_notes,
     pair_name,
+    return_text,
+    size_name,
     stage_notes,
     stage_steps,
-)
-from decouple.studies.actor_size.trials import (
-    Step as Step,
-)
-from decouple.studies.actor_size.trials import (
-    Trial as Trial,
-)
-from decouple.studies.actor_size.trials import (
-    Unfinished as Unfinished,
-)
-from decouple.studies.actor_size.trials import (
-    lower_bound as lower_bound,
-)
-from decouple.studies.actor_size.trials import (
-    return_text as return_text,
-)
-from decouple.studies.actor_size.trials import (
-    size_name as size_name,
-)
-from decouple.studies.actor_size.trials import (
-    t_interval as t_interval,
+    t_interval,
 )
 
 __all__ = ["SIZES", "SmallestActor", "rounded_threshold", "search_steps", "smallest_actor"]
