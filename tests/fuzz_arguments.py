@@ -57,6 +57,7 @@ from decouple.commands.settings import control_settings
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.smallest_actor import SearchSettings
 from decouple.studies.any_task.study import TaskStudy
+from decouple.studies.distillation.settings import distillation
 
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
@@ -591,7 +592,8 @@ def settings_of(script: str, key: str, text: str) -> Any:
     if name in BESIDE:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         group, kind = BESIDE[name]
-        return kind(**plain.pop(group)), control_settings(plain)
+        beside = kind(**plain.pop(group))
+        return beside, distillation(**plain) if name == "distill" else control_settings(plain)
     return {"control": control_settings, "procgen": experiment_of}.get(name, OmegaConf.to_object)(config)
 
 
