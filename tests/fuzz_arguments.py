@@ -150,7 +150,18 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "target_entropy": lambda v: True,
     "spread": _not_negative,
     **dict.fromkeys(
-        ["seed", "first_seed", "index", "start_level", "extra_features", "slack", "initial", "depth", "resume_frames"],
+        [
+            "seed",
+            "first_seed",
+            "teacher_seed",
+            "index",
+            "start_level",
+            "extra_features",
+            "slack",
+            "initial",
+            "depth",
+            "resume_frames",
+        ],
         _whole(0),
     ),
     **dict.fromkeys(["continuous", "worker_id", "num_levels", "learning_starts", "begins"], _whole(0)),
@@ -169,7 +180,8 @@ RANGES: dict[str, Callable[[Any], bool]] = {
         ["sizes.sizes", "size_name.size", "size_order.size", "sizes_name.sizes"], lambda v: all(x >= 1 for x in v)
     ),
     **dict.fromkeys(
-        ["actor", "critic", "smallest_actor.baseline", "search_steps.baseline"], lambda v: all(x >= 1 for x in v)
+        ["actor", "critic", "smallest_actor.baseline", "search_steps.baseline", "smallest_student.of_size"],
+        lambda v: all(x >= 1 for x in v),
     ),
     **dict.fromkeys(["hidden_sizes", "channels", "batch_sizes", "branches"], lambda v: len(v) > 0 and min(v) >= 1),
     "RunningMoments.size": lambda v: all(x >= 1 for x in v),
