@@ -202,7 +202,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
     "phases",  # a training that collects and evaluates alone
-    *("cells", "rules", "always", "leave_out", "make_envs", "tags"),
+    *("cells", "rules", "always", "leave_out", "make_envs", "tags", "of_size"),
     *(
         "policy_keys",
         "value_keys",

@@ -129,6 +129,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
     ),
+    **dict.fromkeys(["RunProgress.faster", "Tracker.faster"], "PER_STEP"),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in", "stored_settings"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
@@ -145,7 +146,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights", "seconds_per_iteration"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["faster_settings", "seconds_per_iteration"], "RECORD"),
     **dict.fromkeys(
         ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
     ),

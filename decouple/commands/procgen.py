@@ -90,6 +90,11 @@ def command(config: Any) -> float:
 
 def main() -> None:
     """`python experiments/procgen.py ...`."""
+    if any(re.match(r"\+*seeds=", argument) for argument in sys.argv[1:]):
+        sys.exit(
+            "seeds must be left out on Procgen, where a run trains one agent: networks of convolutions gain nothing as "
+            "one batch (docs/performance.md); `-m seed=0,1,2` trains one after another"
+        )
     register()
     # Hydra reads a bare integer as a number, but names groups by strings: separation=3 becomes separation='3'.
     sys.argv[1:] = [

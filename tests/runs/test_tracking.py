@@ -709,7 +709,7 @@ def test_time_left_is_as_expected_until_frames_at_the_final_speed_are_done(tmp_p
             tracker.log({}, frames)
     assert capsys.readouterr().err.splitlines() == [
         "500 / 20,000 frames (2.5 %)",
-        "about 1:05:00 for 19,500 frames, without evaluations",
+        "about 1:05:00 for 19,500 frames, 5 frames/s, without evaluations",
         "1,000 / 20,000 frames (5.0 %), 1:03:20 left",
         "1,200 / 20,000 frames (6.0 %), 20 frames/s, 15:40 left",
     ]
@@ -724,13 +724,16 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with quiet(tmp_path, progress=True) as tracker:
         tracker.expect(90.0)
+        tracker.faster({"torch_threads=2": 1.66, "precision=bf16": 1.21})
+        tracker.faster({})
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
         tracker.log({"train/episode_return": 3.5}, 1008)  # the last rollout may pass the total
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last
     assert "train=3.5" in last
     assert "test=2" in last
-    assert "about 01:30 for 1,000 frames, without evaluations\n" in terminal.getvalue()
+    assert "about 01:30 for 1,000 frames, 11 frames/s, without evaluations\n" in terminal.getvalue()
+    assert "faster on this machine: torch_threads=2 (1.7 times), precision=bf16 (1.2 times)\n" in terminal.getvalue()
 
 
 def test_no_progress_is_silent(tmp_path, capsys):

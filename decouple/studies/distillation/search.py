@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import ANY_NUMBER, all_of, check_setting, checked
+from decouple.checks import ANY_NUMBER, all_of, at_least, check_setting, checked
 from decouple.networks.counting import parameter_count
 from decouple.runs.files import json_bytes, replace_file
 from decouple.studies.actor_size.engines import outcome
@@ -135,7 +135,7 @@ def student_steps(
     )
 
 
-@checked(teacher=all_of(ANY_NUMBER, least=1))
+@checked(teacher=all_of(ANY_NUMBER, least=1), of_size=all_of(at_least(1)))
 def smallest_student(
     evaluate: Callable[[Size], Returns], teacher: Sequence[float], of_size: Sequence[int], **options: Any
 ) -> SmallestStudent:
