@@ -14,7 +14,7 @@ from decouple.commands.settings import control_settings, register_algorithms
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.settings import ControlSettings
-from decouple.studies.watch import Watch, watch
+from decouple.studies.watch import watch_run
 
 __all__ = ["main", "register", "trained"]
 
@@ -51,8 +51,7 @@ def trained(config: Any) -> float:
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
     if settings.video:
-        _, films = watch(Watch(checkpoint=settings.run_dir))
-        print("\n".join(map(str, films)))
+        print("\n".join(map(str, watch_run(settings.run_dir, settings.tracked))))
     return -math.inf if report.get("failed") else report["final/return"]
 
 

@@ -20,7 +20,7 @@ from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
-from decouple.studies.watch import Watch, watch
+from decouple.studies.watch import watch_run
 
 __all__ = ["main"]
 
@@ -83,8 +83,7 @@ def command(config: Any) -> float:
     print(table(experiment, report))
     print(f"the record is in {experiment.run_dir}")
     if experiment.video:
-        _, films = watch(Watch(checkpoint=experiment.run_dir))
-        print("\n".join(map(str, films)))
+        print("\n".join(map(str, watch_run(experiment.run_dir, experiment.tracked))))
     return report["final/test_return"]
 
 

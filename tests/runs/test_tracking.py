@@ -28,7 +28,7 @@ import decouple.runs.tracking
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import replace_file
 from decouple.runs.locks import FolderInUseError, lock_folder
-from decouple.runs.loggers import default_tracker
+from decouple.runs.loggers import FILM, default_tracker
 from decouple.runs.metrics import read_metrics, rows_up_to, table_sum
 from decouple.runs.tracking import Tracker
 
@@ -534,6 +534,41 @@ def test_an_offline_run_of_wandb_holds_metrics_and_settings(tmp_path):
     (run,) = [record.run for record in offline_records(file) if record.HasField("run")]
     assert (run.run_id, run.sweep_id, run.project) == ("agent1", "sweep1", "swept")  # the agent's, and its mode
     assert read_metrics(tmp_path / "run") == {"frames": [10.0, 20.0, 30.0], "loss/policy": [10 / 3, 20 / 3, 10.0]}
+
+
+WANDB_FILM = """
+import sys, time
+from pathlib import Path
+from PIL import Image
+from decouple.runs.loggers import Tracking, log_film
+from decouple.runs.tracking import Tracker
+folder = Path(sys.argv[1])
+with Tracker(folder, {"gamma": 0.9}, total_frames=20, tracker="wandb", progress=False) as tracker:
+    tracker.log({"eval/return": 1.0}, 20)
+Image.new("RGB", (8, 6)).save(folder / "watch.gif", save_all=True, append_images=[Image.new("RGB", (8, 6), "white")])
+time.sleep(1.1)
+log_film(folder, Tracking(tracker="wandb"), [folder / "watch.gif"], 20)
+"""
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_film_of_the_agent_goes_on_in_its_offline_run_of_wandb(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WANDB_FILM, str(tmp_path / "run")]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    run_id = json.loads((tmp_path / "run" / "record.json").read_text())["wandb_id"]
+    first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert first.name == second.name == f"run-{run_id}.wandb"  # by which `wandb sync` makes them one run
+    (row,) = [record.history for record in offline_records(second) if record.HasField("history")]
+    found = {tuple(item.nested_key): json.loads(item.value_json) for item in row.item}
+    film = (tmp_path / "run" / "watch.gif").read_bytes()
+    assert found["_step",] == 20
+    assert (found[FILM, "_type"], found[FILM, "size"]) == ("video-file", len(film))
+    assert (second.parent / "files" / found[FILM, "path"]).read_bytes() == film
 
 
 # ---------------------------------------------------------------------------------------------------------- the curves
