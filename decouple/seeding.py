@@ -62,18 +62,18 @@ def splitmix64(state: int) -> int:
 class SeedNoise:
     """Random numbers (S, ...); row s comes from a generator of its own, so no seed's numbers depend on the others.
 
-    Small draws are cut from larger ones made ahead, since a draw costs S calls. The caller may change the returned
-    tensors in place.
+    They are drawn on the processor, so that they are the same on every device. Small draws are cut from larger ones
+    made ahead, since a draw costs S calls. The caller may change the returned tensors in place.
 
     Args:
         seeds: one seed per row, any integer, of which the lowest 64 bits count; equal seeds draw equal numbers.
-        device: device of the generators and the numbers.
+        device: device of the numbers.
     """
 
     @checked(seeds=all_of(ANY_NUMBER, least=1), device=DEVICE)
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
         self.device = torch.device(device)
-        self.generators = [torch.Generator(self.device).manual_seed(splitmix64(int(seed)) % 2**63) for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(splitmix64(int(seed)) % 2**63) for seed in seeds]
         # Per kind and shape: n draws (n, S, *shape), and those of them that have not been handed out, the last first.
         self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, list[Tensor]]] = {}
         self.parts: dict[tuple[int, int], SeedNoise] = {}
@@ -103,7 +103,7 @@ class SeedNoise:
 
     def permutations(self, count: int) -> Tensor:
         """One permutation of 0 ... count - 1 per seed, (S, count)."""
-        return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
+        return torch.stack([torch.randperm(count, generator=g) for g in self.generators]).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         state = {"generators": [generator.get_state() for generator in self.generators], "ahead": self._ahead()}
@@ -125,7 +125,7 @@ class SeedNoise:
         ]
 
     def _set_ahead(self, ahead: Sequence[Sequence[Any]]) -> None:
-        pools = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in ahead}
+        pools = {(kind, tuple(shape)): (pool.to(self.device, copy=True), gone) for kind, shape, pool, gone in ahead}
         self.ahead = {key: (pool, _backwards(pool[gone:])) for key, (pool, gone) in pools.items()}
 
     def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
@@ -140,13 +140,13 @@ class SeedNoise:
         """New draws (n, S, *shape); n makes about DRAWN_AHEAD numbers per seed, and lies in [1, 64]."""
         count = max(1, min(64, DRAWN_AHEAD // max(1, math.prod(shape))))
         dtype = torch.float64 if kind == "double" else torch.float32
-        out = torch.empty(len(self.generators), count, *shape, dtype=dtype, device=self.device)
+        out = torch.empty(len(self.generators), count, *shape, dtype=dtype)
         for row, generator in zip(out.unbind(0), self.generators, strict=True):
             if kind == "normal":
                 row.normal_(generator=generator)
             else:
                 row.uniform_(generator=generator)
-        return out.transpose(0, 1).contiguous()
+        return out.transpose(0, 1).contiguous().to(self.device)
 
 
 def _backwards(pool: Tensor) -> list[Tensor]:

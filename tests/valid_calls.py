@@ -154,6 +154,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
     **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
     **dict.fromkeys(["as_vector", "did_you_mean", "observed_numbers", "read_actions", "read_entries"], "CHECK"),
+    **dict.fromkeys(["split_space", "BATCHED", "Outcome", "best_device"], "PLAIN"),
+    **dict.fromkeys(["make_first", "made", "TorchRLGames"], "RECORD"),  # of a task that `find_task` has found
+    **dict.fromkeys(["GameWorkers", "GameWorkers.ask", "WorkerGames"], "MACHINE"),
     **dict.fromkeys(["ActionReader", "SCHEME", "register_task_names"], "PLAIN"),
     **dict.fromkeys(["begin", "end_at_once", "show"], "COMMAND"),
     **dict.fromkeys(["paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
@@ -179,7 +182,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["RecurrentPart", "RecurrentSequential", "recurrent_blocks", "run_blocks", "with_memory"], "RECORD"
     ),
-    **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_of", "scheduled"], "RECORD"),
+    **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_metrics", "rate_of", "scheduled"], "RECORD"),
     **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["MetricSums", "MetricSums.add_columns", "MetricSums.part", "Replay.part"], "PER_STEP"),
@@ -870,7 +873,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "BatchedGames": lambda: {"task": pendulum_task(), "number": 1},
     "control.backends.EnvpoolGames": lambda: {"task": pendulum_task(), "number": 1},
     "GymnasiumGames": lambda: {"task": pendulum_task(), "number": 1},
-    "make_games": lambda: {"task": pendulum_task(), "number": 1},
+    "make_games": lambda: {"task": pendulum_task(), "agents": 1, "each": 1},
     "gymnasium_games": lambda: {"task": pendulum_task(), "number": 1},
     "FoodCollector": lambda: {"stream": stream()},
     "FoodCollectorGames": lambda: {"streams": streams(5)},

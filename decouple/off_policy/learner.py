@@ -125,9 +125,12 @@ class Learner:
 
     @torch.no_grad()
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
-        """Actions for the environment (S, N, A), or indices (S, N, 1); sampled with `noise`, the mode without."""
-        to_policy, _ = self.cut(self.trunk(observation))
-        return self.acting.choose(self.act_on(to_policy), noise)
+        """Actions for the environment (S, N, A), or indices (S, N, 1); sampled with `noise`, the mode without.
+
+        They lie where the observation lies, whatever the learner's device is.
+        """
+        to_policy, _ = self.cut(self.trunk(observation.to(self.device)))
+        return self.acting.choose(self.act_on(to_policy), noise).to(observation.device)
 
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor:
         """Uniform actions for the environment (S, count, A), or indices (S, count, 1)."""
@@ -139,15 +142,16 @@ class Learner:
 
         Returns:
             The action for the environment, (S, N, A) or (S, N, 1); the critics' value of it, aggregated as the targets
-            are; and `-alpha log pi` for SAC, else 0, both (S, N, 1).
+            are; and `-alpha log pi` for SAC, else 0, both (S, N, 1). They lie where the observation lies.
         """
-        to_policy, to_value = self.cut(self.trunk(observation))
+        to_policy, to_value = self.cut(self.trunk(observation.to(self.device)))
         action, log_prob = self.acting.draw(self.act_on(to_policy), noise)
         value = self._aggregated(self.critic(to_value, action))
         if self.space.discrete:
             value = value.gather(-1, action)
         entropy = torch.zeros_like(value) if self.log_alpha is None else -self.log_alpha.exp() * log_prob
-        return self.acting.to_task(action), value, entropy
+        action, value, entropy = (each.to(observation.device) for each in (self.acting.to_task(action), value, entropy))
+        return action, value, entropy
 
     # ------------------------------------------------------------------------------------------------------ learning
 
@@ -176,13 +180,18 @@ class Learner:
 
     def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None:
         """`update` on the replay's transitions at `indices`, (S, B); its metrics are added to `sums`."""
-        sums.add(self.update(replay.sample(indices), noise))
+        sums.add(self.update(self._here(replay.sample(indices)), noise))
 
     @torch.no_grad()
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:
         """Each agent's `loss/critic`, (S,), on these transitions, without learning from them."""
+        batch = self._here(batch)
         values, _ = self._values(batch, self.trunk(batch.observation))
         return _squared(values - self._target(batch, noise))
+
+    def _here(self, batch: Transition) -> Transition:
+        """The transitions on the learner's device."""
+        return batch if self.device.type == "cpu" else Transition(*(part.to(self.device) for part in batch))
 
     def _values(self, batch: Transition, hidden: Tensor) -> tuple[Tensor, Callable[[Tensor], Sequence[Any]]]:
         """The actions' values (Q, S, B, 1), and a function from their gradient to the parameters' gradients."""

@@ -35,6 +35,7 @@ class _Learner(Protocol):
     seeds: int
     space: ActionSpace
     device: torch.device
+    at: int
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
     def random_actions(self, count: int, noise: SeedNoise) -> Tensor: ...
@@ -54,6 +55,7 @@ class LearnerGroups:
 
     Attributes:
         groups: the learners.
+        at: the largest separation point.
         settings: the first group's, of which the training loop reads what all groups share.
 
     Raises:
@@ -73,6 +75,7 @@ class LearnerGroups:
             if each.space != first.space:
                 raise ValueError(f"models must have one action space; got {first.space} and {each.space}")
         self.groups, self.settings, self.space, self.device = list(groups), first.settings, first.space, first.device
+        self.at = max(each.at for each in groups)
         ends = list(accumulate(each.seeds for each in groups))
         self.seeds = ends[-1]
         self.rows = [slice(end - each.seeds, end) for each, end in zip(groups, ends, strict=True)]

@@ -33,6 +33,8 @@ class TrainedAgents(Protocol):
     settings: OffPolicySettings
     seeds: int
     space: ActionSpace
+    device: torch.device
+    at: int
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
 
@@ -55,8 +57,6 @@ class TrainedAgents(Protocol):
 
 class OffPolicyLearner(TrainedAgents, Protocol):
     """The whole interface of `Learner` and `TorchRLLearner`, with the critics' values and the agents as models."""
-
-    device: torch.device
 
     def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]: ...
 

@@ -131,7 +131,7 @@ class Replay:
 
     def sample(self, indices: Tensor) -> Transition:
         """The transitions at `indices` (S, B), integers in [0, len(self)), 0 the oldest; actions in [-1, 1]."""
-        positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
+        positions = (indices.cpu() + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
         rows = self.flat.index_select(0, (positions * self.stride + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
 

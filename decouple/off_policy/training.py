@@ -29,7 +29,7 @@ from decouple.off_policy.replay import Replay, Transition, Widths
 from decouple.off_policy.stepping import games_of
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
-from decouple.runs.learning_rates import scheduled
+from decouple.runs.learning_rates import rate_metrics, scheduled
 from decouple.seeding import SeedNoise, rng_state, seed_metrics, set_rng_state
 
 __all__ = ["GreedyPolicy", "replay_for", "train_off_policy"]
@@ -169,7 +169,8 @@ class _Watch:
 
     def _seconds_per_update(self) -> float:
         """Seconds of an update, by a few on what the replay holds; learner and random numbers are as before."""
-        learner, replay, noise, sums = self.run.learner, self.run.replay, SeedNoise(self.run.seeds), MetricSums()
+        learner, replay, sums = self.run.learner, self.run.replay, MetricSums()
+        noise = SeedNoise(self.run.seeds, learner.device)
         state = copy.deepcopy(learner.state_dict())
 
         def update() -> None:
@@ -214,7 +215,7 @@ class _Run:
     def __init__(self, env: EnvBase, learner: TrainedAgents, seeds: Sequence[int], replay: Replay, failed: FailedSeeds):
         self.env, self.learner, self.replay, self.seeds, self.failed = env, learner, replay, list(seeds), failed
         self.games = games_of(env)
-        self.noise = SeedNoise(seeds)
+        self.noise = SeedNoise(seeds, learner.device)
         self.scheduled = scheduled(learner.settings)
         self.per_step = env.batch_size[1]  # transitions of each agent per environment step
         every = learner.settings.held_out_every
@@ -238,6 +239,7 @@ class _Run:
             action = learner.random_actions(self.per_step, self.noise)  # (S, N, A)
         else:
             action = learner.act(observation, self.noise)
+        action = action.to(observation.device)
         following = self.games.step(action.squeeze(-1) if learner.space.discrete else action)
         ends = following["reward"], following["terminated"], following["observation"]
         self._kept_in().add(Transition(observation, action, *ends))
@@ -282,6 +284,9 @@ class _Run:
             if ended:
                 row |= {"train/episode_return": returns / ended, "train/episode_length": lengths / ended}
         metrics = seed_metrics(self.failed.kept(rows), self.seeds)
+        if not hasattr(self.learner, "groups"):  # whose learning rates may differ
+            left = 1 - max(0, self.frames - self.per_step) / self.learner.settings.total_frames  # at the last update
+            metrics |= rate_metrics(self.learner.settings, left, self.learner.at)
         now = time.perf_counter()
         metrics["time/frames_per_second"] = (self.frames - self.logged) / (now - self.started)
         self.started = now

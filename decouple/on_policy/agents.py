@@ -189,7 +189,7 @@ class StackedAgents:
 
     def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[TensorDictBase]:
         """An epoch's minibatches, `count` of them, each as frames (S, B / count) of the batch (S, B)."""
-        order = self.shuffle.permutations(batch.shape[1])  # (S, B)
+        order = self.shuffle.permutations(batch.shape[1]).to(batch.device or "cpu")  # (S, B)
         rows = torch.arange(len(order), device=order.device).unsqueeze(1)
         shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
         yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)

@@ -37,6 +37,7 @@ class SeededPolicy(TensorDictModuleBase):
     """A stacked model that acts: observation (S, N, ...) -> `action`, `action_log_prob` and `state_value`.
 
     It runs the model's modules without gradient and always samples, each seed's actions from its own random numbers.
+    What it writes lies where the observation lies, whatever the model's device is.
 
     Args:
         model: a `stack` of models from `actor_value`.
@@ -54,6 +55,7 @@ class SeededPolicy(TensorDictModuleBase):
         self.layers: Any = nn.ModuleList([*parts.values(), *layers])
         self.sampler = SeedSampler(sampled, noise)
         self.in_keys, self.out_keys = list(model.in_keys), list(model.out_keys)
+        self.device = next(model.parameters()).device
         self.kept: TensorDictBase | None = None
 
     @torch.no_grad()
@@ -61,12 +63,15 @@ class SeededPolicy(TensorDictModuleBase):
         tensordict, self.kept = _going_on(tensordict, self.kept), None
         # The layers pass tensors in a plain dict: as TensorDictModules they would take half of a step's time.
         found: dict[Any, Any] = {key: tensordict.get(key) for key in self.in_keys}
+        origin = found[self.in_keys[0]].device
+        if origin != self.device:
+            found = {key: value.to(self.device) for key, value in found.items()}
         for layer in self.layers:
             out = layer.module(*(found[key] for key in layer.in_keys))
             found.update(zip(layer.out_keys, out if isinstance(out, tuple) else (out,), strict=True))
         found.update(self.sampler(TensorDict({key: found[key] for key in self.sampler.in_keys})).items())
         for key in self.out_keys:
-            tensordict.set(key, found[key])
+            tensordict.set(key, found[key].to(origin))
         return tensordict
 
 
@@ -108,13 +113,17 @@ class ModePolicy(TensorDictModuleBase):
     def __init__(self, model: ActorValue):
         super().__init__()
         self.policy: Any = model.get_policy_operator()
+        self.device = next(model.parameters()).device
         self.in_keys = list(self.policy.in_keys)
         self.out_keys = ["action", *(key for key in self.policy.out_keys if key[0] == "next")]
         low = model.action_space.low  # None where actions are discrete
         self.instead = None if low is None else torch.where(low.isfinite(), low, 0)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        tensordict = self.policy(tensordict)
+        read = tensordict.select(*self.in_keys)
+        here = read if read.get(self.in_keys[0]).device == self.device else read.to(self.device)
+        made = self.policy(here).select(*self.out_keys)
+        tensordict = tensordict.update(made if here is read else made.to(read.get(self.in_keys[0]).device))
         if self.instead is None:  # discrete: the largest of nan logits is still a valid index
             return tensordict
         action = tensordict["action"]
@@ -130,15 +139,23 @@ def add_next_values(rollout: TensorDictBase, value_operator: TensorDictModuleBas
     """
     values: Tensor = rollout["state_value"]
     following: TensorDictBase = rollout["next"]
-    keys = value_operator.in_keys
-    last = value_operator(following[..., -1].select(*keys))["state_value"]  # (*B, 1)
+    keys, device = value_operator.in_keys, next(value_operator.parameters()).device
+
+    def judged(frames: TensorDictBase) -> Tensor:
+        """Values of frames, where the rollout lies."""
+        frames = frames.select(*keys)
+        if values.device == device:
+            return value_operator(frames)["state_value"]
+        return value_operator(frames.to(device))["state_value"].to(values.device)
+
+    last = judged(following[..., -1])  # (*B, 1)
     next_values = following_values(values, last)
     cut_off = (following["done"] & ~following["terminated"]).squeeze(-1)  # (*B, T)
     cut_off[..., -1] = False
     if cut_off.any():
         # A stacked model takes equally many frames per agent: each agent gets all frames at which any agent is cut off.
         games, steps = cut_off.reshape(-1, *cut_off.shape[-2:]).any(0).nonzero(as_tuple=True)  # (K,)
-        unseen: Tensor = value_operator(following.select(*keys)[..., games, steps])["state_value"]  # (*, K, 1)
+        unseen = judged(following.select(*keys)[..., games, steps])  # (*, K, 1)
         own, missing = next_values[..., games, steps, :], cut_off[..., games, steps].unsqueeze(-1)
         next_values[..., games, steps, :] = torch.where(missing, unseen, own)
     following["state_value"] = next_values

@@ -39,6 +39,7 @@ from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.watching import ClipWatch, WatchedRollouts, check_weights
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
+from decouple.runs.learning_rates import rate_metrics
 from decouple.runs.performance import Performance
 from decouple.seeding import SeedNoise, rng_state, set_rng_state
 
@@ -250,11 +251,13 @@ class _Run:
         length = [self.settings.sequence_length] if self.model.recurrent else []
         batch = rollout.exclude("next").reshape(*rollout.batch_size[:-2], -1, *length)  # (B,) or (S, B); (..., B, L)
         rollout.clear()  # TorchRL's collector keeps a reference until its next rollout: free the next frames now
-        if self.how.device != "cpu":
-            batch = batch.to(next(self.model.parameters()).device, non_blocking=True)
+        device = next(self.model.parameters()).device
+        if device.type != "cpu":
+            batch = batch.to(device, non_blocking=True)
         collected = time.perf_counter()
         found = self._learn(batch, progress)
         metrics = self.agents.row(of_rollout, self.failed)
+        metrics |= rate_metrics(self.settings, 1 - self.iteration / self.iterations, self.model.at)
         for name, row in found:
             # Where two phases share a loss's name, the second phase's metric gets the phase's name appended.
             metrics |= {f"{key}_{name}" if key in metrics else key: value for key, value in row.items()}

@@ -18,9 +18,19 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from decouple.checks import above, check_setting, one_of
+from decouple.checks import PROBABILITY, above, at_least, check_setting, checked, one_of
 
-__all__ = ["SCHEDULES", "Rate", "RatedSettings", "anneal", "check_rates", "rate_groups", "rate_of", "scheduled"]
+__all__ = [
+    "SCHEDULES",
+    "Rate",
+    "RatedSettings",
+    "anneal",
+    "check_rates",
+    "rate_groups",
+    "rate_metrics",
+    "rate_of",
+    "scheduled",
+]
 
 SCHEDULES = ("constant", "linear")
 
@@ -75,6 +85,20 @@ def rate_of(settings: RatedSettings, part: str) -> Rate:
 def scheduled(settings: RatedSettings) -> bool:
     """Whether a learning rate falls over training, so that results depend on `total_frames` from the first frame on."""
     return any(rate_of(settings, part).schedule != "constant" for part in settings.rated_parts())
+
+
+@checked(left=PROBABILITY, at=at_least(0))
+def rate_metrics(settings: RatedSettings, left: float, at: int) -> dict[str, float]:
+    """The scheduled learning rates as metrics, `learning_rate/<part>`; empty where all are constant.
+
+    Args:
+        settings: the algorithm's settings.
+        left: share of the training that is still to come.
+        at: the separation point; at 0 there is no trunk.
+    """
+    parts = [part for part in settings.rated_parts() if part != "trunk" or at]
+    rates = {part: rate_of(settings, part) for part in parts}
+    return {f"learning_rate/{part}": rate.at(left) for part, rate in rates.items() if rate.schedule != "constant"}
 
 
 def rate_groups(settings: RatedSettings, parameters: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:

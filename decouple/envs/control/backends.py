@@ -1,17 +1,20 @@
 """Backends that step the games of a control task, with one small interface; for ``decouple.envs.control.tasks`` only.
 
-    games, backend = make_games(Task("pendulum", gymnasium.spec("Pendulum-v1"), {}), 6, "auto")
+    games = GymnasiumGames(Task("pendulum", gymnasium.spec("Pendulum-v1"), {}), 6)
     games.seed(range(6))
     observation = games.reset(np.arange(6))                             # (6, 3)
     observation, reward, terminated, truncated = games.step(action)     # (6, 3) and three (6,)
 
 Three classes have this interface: Gymnasium's games one after another, all games at once by rules in NumPy, and
 envpool's MuJoCo tasks in threads. The caller counts step limits, for all games at once.
+``decouple.envs.control.choice`` has two more, Gymnasium's games in processes and TorchRL's, and chooses among them.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import math
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -24,12 +27,11 @@ from decouple.checks import INT32_MAX, at_least, checked
 from decouple.envs.control import acrobot, pendulum
 from decouple.envs.control.compiled_rules import compiled_step
 from decouple.envs.control.making import Task, gymnasium_games, layers_of
-from decouple.envs.control.spaces import as_vector, read_entries
+from decouple.envs.control.spaces import as_vector, observed_numbers, read_entries, split_space
 from decouple.envs.processes import Owned
 
-__all__ = ["BACKENDS", "BatchedGames", "EnvpoolGames", "Games", "GymnasiumGames", "make_games"]
+__all__ = ["BATCHED", "BatchedGames", "EnvpoolGames", "GymnasiumGames", "Outcome"]
 
-BACKENDS = ("auto", "gymnasium", "batched", "envpool")
 BATCHED: dict[str, ModuleType] = {"Pendulum-v1": pendulum, "Acrobot-v1": acrobot}
 ENVPOOL_OPTIONS = {"use_contact_forces": "use_contact_force"}  # Gymnasium's name of an option: envpool's name
 # Body positions from one substep before the present state, which Gymnasium's MuJoCo tasks read before they step.
@@ -46,23 +48,46 @@ class GymnasiumGames:
     names, an index as one-hot, a picture row by row.
 
     Attributes:
-        observation_space: Gymnasium's space of what one game shows, as a vector.
+        observation_space: Gymnasium's space of what one game shows, as a vector, without what is privileged.
         action_space: Gymnasium's space of one game.
+        privileged: how many numbers at a row's end the value network alone reads.
+        width: numbers of a row, O, with those.
         resumable: True if ``state`` holds the simulators too; else it holds the generators only.
     """
 
     @checked(number=at_least(1))
-    def __init__(self, task: Task, number: int, levels: range | None = None) -> None:
-        self.task, self.simulator, self.levels = task, task.simulator, levels
+    def __init__(
+        self,
+        task: Task,
+        number: int,
+        levels: range | None = None,
+        privileged: Sequence[str] = (),
+        first: Any = None,
+    ) -> None:
+        self.task, self.simulator, self.levels, self.keys = task, task.simulator, levels, list(privileged)
         self.resumable = self.simulator != "other"
-        self.games = gymnasium_games(task, number)
-        self.entries = read_entries(self.games[0].observation_space)
-        self.observation_space, self.flatten = as_vector(self.games[0].observation_space)
-        bytes_ = getattr(self.observation_space, "dtype", None) == np.uint8
-        self.dtype = np.uint8 if bytes_ else np.float64
+        self.games = gymnasium_games(task, number, first)
+        try:
+            self._read_observations(privileged)
+        except BaseException:
+            self.close()
+            raise
         self.action_space: Any = self.games[0].action_space
         self.first_seeds: list[int | None] = []  # seed for a game's next reset; None: already used
         self.generators: list[np.random.Generator] = []  # of each game's levels
+
+    def _read_observations(self, privileged: Sequence[str]) -> None:
+        public, hidden = split_space(self.games[0].observation_space, privileged)
+        self.entries = read_entries(public)
+        self.observation_space, self.flatten = as_vector(public)
+        self.privileged = 0
+        if hidden is not None:
+            space, flatten = as_vector(hidden)
+            self.privileged = observed_numbers(space)
+            self.flatten = functools.partial(_joined, self.flatten, flatten)
+        bytes_ = getattr(self.observation_space, "dtype", None) == np.uint8 and not self.privileged
+        self.dtype = np.uint8 if bytes_ else np.float64
+        self.width = math.prod(self.observation_space.shape or ()) + self.privileged
 
     def seed(self, seeds: Sequence[int]) -> None:
         """Set the seed of each game's next reset, which must come before its first step; or that of its levels."""
@@ -71,7 +96,7 @@ class GymnasiumGames:
 
     def reset(self, which: np.ndarray) -> np.ndarray:
         """Begin episodes of the games ``which``, ascending indices (K,); return their observations (K, O)."""
-        observation = np.empty((len(which), *self.observation_space.shape), self.dtype)
+        observation = np.empty((len(which), self.width), self.dtype)
         for row, index in enumerate(which):
             shown, _ = self.games[index].reset(seed=self._next_seed(index))
             observation[row] = self.flatten(shown)
@@ -87,7 +112,7 @@ class GymnasiumGames:
     def step(self, action: np.ndarray) -> Outcome:
         """Step every game. ``action``: (G, A), or (G,) if discrete, in the dtype of ``action_space``."""
         number = len(self.games)
-        observation, reward = np.empty((number, *self.observation_space.shape), self.dtype), np.empty(number)
+        observation, reward = np.empty((number, self.width), self.dtype), np.empty(number)
         terminated, truncated = np.empty(number, dtype=np.bool_), np.empty(number, dtype=np.bool_)
         for index, (game, its_action) in enumerate(zip(self.games, action, strict=True)):
             shown, reward[index], terminated[index], truncated[index], _ = game.step(its_action)
@@ -147,7 +172,8 @@ class GymnasiumGames:
     def __getstate__(self) -> dict[str, Any]:
         """Copy or pickle with the games' states: copies of Gymnasium's MuJoCo tasks would silently restart."""
         if self.simulator == "mujoco":
-            return {"task": self.task, "number": len(self.games), "levels": self.levels, "games": self.state()}
+            made = {"task": self.task, "number": len(self.games), "levels": self.levels, "keys": self.keys}
+            return made | {"games": self.state()}
         from gymnasium.utils import EzPickle
 
         if any(isinstance(layer, EzPickle) for game in self.games for layer in layers_of(game)):
@@ -159,7 +185,7 @@ class GymnasiumGames:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "number" in state:
-            self.__init__(state["task"], state["number"], state["levels"])
+            self.__init__(state["task"], state["number"], state["levels"], state["keys"])
             self.seed([0] * state["number"])
             self.load_state(state["games"])
         else:
@@ -188,6 +214,11 @@ class GymnasiumGames:
             mujoco.mj_setState(game.model, game.data, arrays["state"], int(mujoco.mjtState.mjSTATE_INTEGRATION))
             for key in POSITIONS_BEFORE:
                 getattr(game.data, key)[...] = arrays[key]
+
+
+def _joined(public: Any, hidden: Any, observation: Any) -> np.ndarray:
+    """An observation's vector, with the numbers that are privileged behind the others."""
+    return np.concatenate([public(observation), hidden(observation)])
 
 
 class BatchedGames:
@@ -307,41 +338,6 @@ class EnvpoolGames:
     def close(self) -> None:
         if self.owned is not None:
             self.owned.close()
-
-
-Games = GymnasiumGames | BatchedGames | EnvpoolGames
-
-
-@checked(number=at_least(1))
-def make_games(task: Task, number: int, backend: str = "auto", levels: range | None = None) -> tuple[Games, str]:
-    """Make the games; return them and the name of their backend: gymnasium, batched or envpool.
-
-    Args:
-        task: a task of Gymnasium.
-        number: number of games, at least 1.
-        backend: one of ``BACKENDS``. auto: batched if there are NumPy rules for the task, else gymnasium.
-        levels: seeds of which each reset takes one; None: only a game's first reset has a seed. Gymnasium's own games
-            alone have levels.
-
-    Raises:
-        ValueError: an unknown backend, or one without the task.
-        ImportError: the task's simulator, or envpool, is not installed.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if levels is not None and backend not in ("auto", "gymnasium"):
-        raise ValueError(f"backend must be auto or gymnasium with levels; got {backend!r}")
-    has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options and levels is None
-    if backend == "batched" and not has_rules:
-        tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own (env_kwargs)"
-        raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
-    if backend == "envpool":
-        if task.simulator != "mujoco":
-            raise ValueError(f"backend must be auto or gymnasium for {task.name}, no MuJoCo task; got 'envpool'")
-        return EnvpoolGames(task, number), "envpool"
-    if has_rules and backend != "gymnasium":
-        return BatchedGames(task, number), "batched"
-    return GymnasiumGames(task, number, levels), "gymnasium"
 
 
 def _import_envpool() -> Any:

@@ -17,9 +17,11 @@ from torchrl.data import Unbounded
 
 from decouple.checks import INT32_MAX
 from decouple.envs import lockstep
-from decouple.envs.control.backends import GymnasiumGames, make_games
+from decouple.envs.control.backends import GymnasiumGames
 from decouple.envs.control.catalogue import find_task
+from decouple.envs.control.choice import make_games
 from decouple.envs.control.compiled_rules import count_of_steps
+from decouple.envs.control.game_workers import GameWorkers
 from decouple.envs.control.running_normalization import RunningMoments
 from decouple.envs.control.spaces import observed_numbers, read_actions
 
@@ -33,7 +35,7 @@ class _Episodes:
     A step makes new arrays and never writes to old ones, which have been handed out.
     """
 
-    observation: np.ndarray  # (S, N, O) float32, or bytes
+    observation: np.ndarray  # (S, N, O + P) float32, or bytes
     episode_reward: np.ndarray  # (S, N, 1) float64, as is discounted_return
     discounted_return: np.ndarray
     step_count: np.ndarray  # (S, N, 1) int64
@@ -49,7 +51,8 @@ class _Episodes:
 class ControlEnv(lockstep.LockstepEnv):
     """N games for each of S seeds, in lockstep; batch size (S, N). Made by ``control_env``.
 
-    Keys: ``observation`` float32 (S, N, O); ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
+    Keys: ``observation`` float32 (S, N, O); with keys that are privileged ``privileged`` float32 (S, N, P), their
+    numbers; ``action`` float32 (S, N, A), or int64 (S, N) where Gymnasium's actions
     are discrete, (S, N, K) where they are K discrete ones at once; ``reward`` float32 (S, N, 1); ``episode_reward``
     float32 (S, N, 1), the sum of the episode's raw rewards so far; ``step_count`` int64 (S, N, 1), its steps so far;
     ``done``, ``terminated``, ``truncated`` bool (S, N, 1). The observation of a last step is the true last one. An
@@ -75,7 +78,8 @@ class ControlEnv(lockstep.LockstepEnv):
 
     Attributes:
         name: the task's name as given. seeds: S integers. max_episode_steps: step limit of an episode; None: no limit.
-        backend: name of the backend that steps the games: gymnasium, batched or envpool.
+        backend: name of the backend that steps the games: gymnasium, batched, envpool or torchrl.
+        workers: processes that step the games; None: this one does.
         entries: parts of the observation, where pictures are asked for; else empty.
         levels: seeds of which each reset takes one; None: only a game's first reset has a seed.
         resumable: True if ``state_dict`` can restore the games.
@@ -98,10 +102,24 @@ class ControlEnv(lockstep.LockstepEnv):
         wrappers: Sequence[str],
         frame_stack: int,
         pictures: bool,
+        privileged: Sequence[str],
+        env_workers: int | GameWorkers,
+        device: str,
     ) -> None:
-        super().__init__(batch_size=torch.Size([len(seeds), num_envs]))
         task = find_task(name, options)._replace(wrappers=tuple(wrappers), frame_stack=frame_stack)
-        self._games, self.backend = make_games(task, len(seeds) * num_envs, backend, levels)
+        own = GameWorkers(env_workers) if isinstance(env_workers, int) and env_workers > 1 else None
+        workers = own if isinstance(env_workers, int) else env_workers
+        apart: dict[str, Any] = {"privileged": privileged, "workers": workers, "device": device}
+        try:
+            chosen = make_games(task, len(seeds), num_envs, backend, levels, **apart)
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
+        super().__init__(batch_size=torch.Size([len(seeds), chosen.each]))
+        self._games, self.backend = chosen.games, chosen.backend
+        self.workers, self._own_workers = workers, own
+        self._privileged = getattr(self._games, "privileged", 0)  # P, at the end of each row
         self.entries = getattr(self._games, "entries", []) if pictures else []
         self._bytes = self._keeps_bytes(normalize_observation)
         self.name, self.seeds, self.gamma = name, seeds, gamma
@@ -110,14 +128,15 @@ class ControlEnv(lockstep.LockstepEnv):
         self._options, self.levels = dict(options), levels
         self._around = {"wrappers": list(wrappers)} if wrappers else {}
         self._around |= {"frame_stack": frame_stack} if frame_stack > 1 else {}
+        self._around |= {"privileged": list(privileged)} if privileged else {}
         self._normalize = {"normalize_observation": normalize_observation, "normalize_reward": normalize_reward}
         try:
             self._make_specs()
-            size = (len(seeds), self.observation_spec["observation"].shape[-1])
+            size = (len(seeds), self.observation_spec["observation"].shape[-1] + self._privileged)
             if statistics is not None and statistics.mean.shape != size:
                 raise ValueError(f"statistics must have the shape {size} (S, O); got {statistics.mean.shape}")
         except BaseException:
-            self._games.close()
+            self._close_games()
             raise
         owns_statistics = normalize_observation and statistics is None
         self._own_statistics = RunningMoments(size[0], size[1:]) if owns_statistics else None
@@ -136,21 +155,25 @@ class ControlEnv(lockstep.LockstepEnv):
         """
         seen = [entry for entry in self.entries if entry.picture]
         if seen and normalize_observation:
-            self._games.close()
+            self._close_games()
             raise ValueError(
                 "normalize_observation must be false where observations have pictures: networks scale them"
             )
-        return bool(seen) and getattr(self._games, "dtype", None) == np.uint8
+        return bool(seen) and getattr(self._games.observation_space, "dtype", None) == np.uint8
 
     def _make_specs(self) -> None:
         seen = observed_numbers(self._games.observation_space)
         self._actions_of_game = read_actions(self._games.action_space)
         self.action_spec = self._actions_of_game.spec(self.batch_size)
         self._action_shape = self.action_spec.shape  # kept, since TorchRL's look-up of a spec is slow
-        self._dtype: Any = np.uint8 if self._bytes else np.float32
+        self._seen = seen
+        # In a row beside numbers that are privileged, the bytes of a picture are floats until they are shown.
+        self._dtype: Any = np.uint8 if self._bytes and not self._privileged else np.float32
         dtype = torch.uint8 if self._bytes else torch.float32
-        observation = Unbounded(torch.Size([*self.batch_size, seen]), dtype=dtype)
-        lockstep.set_specs(self, observation=observation, **lockstep.episode_specs(self))
+        shown = {"observation": Unbounded(torch.Size([*self.batch_size, seen]), dtype=dtype)}
+        if self._privileged:
+            shown["privileged"] = Unbounded(torch.Size([*self.batch_size, self._privileged]), dtype=torch.float32)
+        lockstep.set_specs(self, **shown, **lockstep.episode_specs(self))
 
     def _start(self) -> None:
         """Seed all games; all are due for their first reset."""
@@ -158,7 +181,7 @@ class ControlEnv(lockstep.LockstepEnv):
         seeds = (np.random.SeedSequence([seed, index]) for seed in self.seeds for index in range(N))
         self._games.seed([int(seed.generate_state(1)[0]) for seed in seeds])
         column = (S, N, 1)
-        observation = np.zeros(self.observation_spec["observation"].shape, dtype=self._dtype)
+        observation = np.zeros((S, N, self._seen + self._privileged), dtype=self._dtype)
         self._set_episodes(
             {
                 "observation": observation,
@@ -176,8 +199,14 @@ class ControlEnv(lockstep.LockstepEnv):
 
     def _shown(self) -> dict[str, Tensor]:
         now = self._episodes
+        shown = torch.from_numpy(now.observation)  # (S, N, O + P)
+        parts = {"observation": shown}
+        if self._privileged:
+            public = shown[..., : self._seen]
+            public = public.to(torch.uint8) if self._bytes else public.contiguous()
+            parts = {"observation": public, "privileged": shown[..., self._seen :].contiguous()}
         return {
-            "observation": torch.from_numpy(now.observation),  # (S, N, O)
+            **parts,
             "episode_reward": torch.from_numpy(now.episode_reward.astype(np.float32)),  # (S, N, 1), as all others
             "step_count": torch.from_numpy(now.step_count),
             "done": torch.from_numpy(now.done),
@@ -286,7 +315,7 @@ class ControlEnv(lockstep.LockstepEnv):
     def _begin(self, which: np.ndarray) -> None:
         """Begin episodes where ``which`` is True, bool (S, N)."""
         arrays = {key: getattr(self._episodes, key).copy() for key in _Episodes.KEYS}
-        observation = arrays["observation"].astype(np.uint8 if self._bytes else np.float64)  # (S, N, O)
+        observation = arrays["observation"].astype(np.uint8 if self._dtype == np.uint8 else np.float64)  # (S, N, O + P)
         indices = np.flatnonzero(which)
         if len(indices):
             observation.reshape(which.size, -1)[indices] = self._games.reset(indices)
@@ -311,7 +340,7 @@ class ControlEnv(lockstep.LockstepEnv):
         settings |= self._around
         settings |= self._normalize | {"own_statistics": self._own_statistics is not None}
         # The backends gymnasium and batched are interchangeable, and enter no settings.
-        return settings | ({"backend": "envpool"} if self.backend == "envpool" else {})
+        return settings | ({"backend": self.backend} if self.backend in ("envpool", "torchrl") else {})
 
     def get_extra_state(self) -> dict[str, Any]:
         """The games, the running episodes, the statistics, and the environment's settings.
@@ -342,7 +371,12 @@ class ControlEnv(lockstep.LockstepEnv):
                 moments.load_state_dict(state["statistics"][key])
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Close the games."""
+        """Close the games, and the processes that were started for them."""
         if not self.is_closed:
-            self._games.close()
+            self._close_games()
         super().close(raise_if_closed=raise_if_closed)
+
+    def _close_games(self) -> None:
+        self._games.close()
+        if self._own_workers is not None:
+            self._own_workers.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import gymnasium
     from gymnasium.envs.registration import EnvSpec
 
-__all__ = ["Task", "gymnasium_games", "layers_of"]
+__all__ = ["Task", "gymnasium_games", "layers_of", "made"]
 
 
 class Task(NamedTuple):
@@ -53,8 +53,13 @@ class Task(NamedTuple):
 
 
 @checked(number=at_least(1))
-def gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
+def gymnasium_games(task: Task, number: int, first: gymnasium.Env | None = None) -> list[gymnasium.Env]:
     """Make a task's games. They have no step limit but their own: a caller counts `max_episode_steps`.
+
+    Args:
+        task: the task.
+        number: number of games.
+        first: what the task's function has made already, for the first game; None: nothing.
 
     Raises:
         ValueError: options that the task does not have, or a function that makes no new Gymnasium environments.
@@ -68,7 +73,8 @@ def gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
         mujoco = importlib.import_module("mujoco") if task.simulator == "mujoco" else None
         with _without_deprecations(mujoco):
             make = functools.partial(gymnasium.make, task.id, max_episode_steps=-1, disable_env_checker=True)
-            games = _made(task, task.make or make, number)  # steps are counted by the caller, for all games
+            # Steps are counted by the caller, for all games.
+            games = _made(task, task.make or make, number - (first is not None), [] if first is None else [first])
             for wrap in map(_wrapper, task.wrappers):
                 games = [wrap(game) for game in games]
             stacked = gymnasium.wrappers.FrameStackObservation
@@ -80,25 +86,35 @@ def gymnasium_games(task: Task, number: int) -> list[gymnasium.Env]:
         raise ImportError(f"{task.name} needs its simulator: {install}") from error
 
 
-def _made(task: Task, make: Callable[..., Any], number: int) -> list[gymnasium.Env]:
-    """Games by a function, each a game of its own.
+@checked()
+def made(task: Task, make: Callable[..., Any], **further: Any) -> Any:
+    """What a task's function makes of the task's options, and of further arguments.
+
+    Raises:
+        ValueError: it takes other arguments.
+    """
+    try:
+        return make(**further, **task.options)
+    except TypeError as error:  # an unknown keyword, as Gymnasium raises it too
+        if not task.options:
+            raise
+        raise ValueError(f"env_kwargs must be arguments of {task.name}; got {task.options}: {error}") from error
+
+
+def _made(task: Task, make: Callable[..., Any], number: int, games: list[gymnasium.Env]) -> list[gymnasium.Env]:
+    """Those games and `number` more by a function, each a game of its own.
 
     Raises:
         ValueError: it takes other arguments, or does not make Gymnasium's environments.
     """
     import gymnasium
 
-    try:
-        games = [make(**task.options) for _ in range(number)]
-    except TypeError as error:  # an unknown keyword, as Gymnasium raises it too
-        if not task.options:
-            raise
-        raise ValueError(f"env_kwargs must be arguments of {task.name}; got {task.options}: {error}") from error
-    says = "name must be of a function that makes a new Gymnasium environment each time"
+    games = [*games, *(made(task, make) for _ in range(number))]
+    says = "name must be of a function that makes a new environment of Gymnasium's or TorchRL's each time"
     for game in games:
         if not isinstance(game, gymnasium.Env):
             raise ValueError(f"{says}; {task.name} made {game!r}")
-    if len({id(game) for game in games}) < number:
+    if len({id(game) for game in games}) < len(games):
         raise ValueError(f"{says}; {task.name} made one twice")
     return games
 

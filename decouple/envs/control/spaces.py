@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torchrl.data import Bounded, Categorical, MultiCategorical, TensorSpec, Unbounded
 
-from decouple.checks import checked
+from decouple.checks import check_setting, checked
 
-__all__ = ["ActionReader", "Entry", "as_vector", "observed_numbers", "read_actions", "read_entries"]
+__all__ = ["ActionReader", "Entry", "as_vector", "observed_numbers", "read_actions", "read_entries", "split_space"]
 
 
 class ActionReader(Protocol):
@@ -136,6 +136,31 @@ def as_vector(space: Any) -> tuple[Any, Callable[[Any], Any]]:
     if vector or not _numbers(space):
         return space, _same
     return flatten_space(space), functools.partial(flatten, space)
+
+
+@checked()
+def split_space(space: Any, privileged: Sequence[str]) -> tuple[Any, Any]:
+    """The space of what all networks read, and that of the keys which the value network alone reads; None without keys.
+
+    Args:
+        space: Gymnasium's space of an observation.
+        privileged: keys of the Dict that the value network alone reads.
+
+    Raises:
+        ValueError: a space that is no Dict, a key that it does not have, or no key left for the policy.
+    """
+    from gymnasium.spaces import Dict
+
+    if not privileged:
+        return space, None
+    keys = list(space.spaces) if isinstance(space, Dict) else []
+    says = f"some of the observation's keys, {', '.join(keys)}, but not all of them"
+    if not keys:
+        says = f"left out for this task, whose observation is no Dict but {space}"
+    allowed = set(privileged) < set(keys) and len(set(privileged)) == len(privileged)
+    check_setting("privileged", list(privileged), lambda _: allowed, says)
+    parts = [Dict({key: space[key] for key in keys if (key in privileged) == own}) for own in (False, True)]
+    return parts[0], parts[1]
 
 
 class Entry(NamedTuple):

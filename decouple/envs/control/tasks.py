@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
+from decouple.checks import DEVICE, INT32_MAX, check_integer, check_seeds, check_setting, check_switches
 from decouple.envs.control.environment import ControlEnv
+from decouple.envs.control.game_workers import GameWorkers
 from decouple.envs.control.running_normalization import RunningMoments
 
 __all__ = ["control_env"]
@@ -33,6 +34,9 @@ def control_env(
     wrappers: Sequence[str] = (),
     frame_stack: int = 1,
     pictures: bool = False,
+    privileged: Sequence[str] = (),
+    env_workers: int | GameWorkers = 1,
+    device: str = "cpu",
 ) -> ControlEnv:
     """Make one control task for S agents at once; see ``ControlEnv`` for keys and shapes.
 
@@ -52,8 +56,8 @@ def control_env(
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
             (17, 6), ant (111, 8); or the id of a task of Gymnasium, as CartPole-v1. A module before a colon, as in
             my_package:Env-v0, is imported first, so that it can register the id; my_package.module:make names a
-            function or class that makes a Gymnasium environment. Newer versions of three tasks, by id, are Reacher-v5
-            (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
+            function or class that makes an environment of Gymnasium's or TorchRL's. Newer versions of three tasks, by
+            id, are Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
             `gymnasium.spaces.flatten`; actions must be Discrete, MultiDiscrete, MultiBinary, or a Box of floats.
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
@@ -70,6 +74,11 @@ def control_env(
         wrappers: Gymnasium's wrappers, or others, around each game, as gymnasium.wrappers:GrayscaleObservation.
         frame_stack: observations of so many steps together, by Gymnasium's wrapper, around those.
         pictures: keep bytes where observations are pictures of bytes alone, and tell their parts in `entries`.
+        privileged: keys of the task's observation, a Dict, that the value network alone reads: their numbers are
+            under `privileged`.
+        env_workers: processes that step the games, of Gymnasium's backend alone, and at most one for each game: where a
+            step is slow. Numbers are the same. Or those of another environment, its `workers`, which it closes.
+        device: device for a function that makes environments and has an argument of this name.
 
     Raises:
         ValueError: an argument outside its range, or a backend without the task.
@@ -88,12 +97,17 @@ def control_env(
     check_switches(pictures=pictures)
     names = not isinstance(wrappers, str) and all(isinstance(name, str) for name in wrappers)
     check_setting("wrappers", wrappers, lambda _: names, "a list of names, each as my_package.module:Wrapper")
+    seeds, num_envs = check_seeds(seeds), check_integer("num_envs", num_envs, 1, INT32_MAX)
+    if not isinstance(env_workers, GameWorkers):
+        env_workers = check_integer("env_workers", env_workers, 1, len(seeds) * num_envs)
+    check_setting("device", device, DEVICE)
+    check_setting("privileged", privileged, _are_names, "a list of the observation's keys")
     if statistics is not None and not (normalize_observation and isinstance(statistics, RunningMoments)):
         raise ValueError(f"statistics must be RunningMoments, with normalize_observation; got {statistics!r}")
     return ControlEnv(
         name,
-        check_seeds(seeds),
-        check_integer("num_envs", num_envs, 1, INT32_MAX),
+        seeds,
+        num_envs,
         float(gamma),
         normalize_observation=normalize_observation,
         normalize_reward=normalize_reward,
@@ -104,10 +118,17 @@ def control_env(
         wrappers=wrappers,
         frame_stack=check_integer("frame_stack", frame_stack, 1, INT32_MAX),
         pictures=pictures,
+        privileged=list(privileged),
+        env_workers=env_workers,
+        device=device,
     )
 
 
 LEVELS = "None, or a range of seeds in [0, 2^31 - 1), one at least"
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
 
 
 def _are_seeds(levels: range) -> bool:

@@ -9,6 +9,7 @@ agents.models()                                         # each agent as a model 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,7 +78,10 @@ class Agents(Protocol):
 class OffPolicyAgents:
     """Agents of SAC, TD3 or DDPG: a learner, and a replay in the run's folder."""
 
-    def __init__(self, config: ControlSettings, models: Sequence[Any]):
+    def __init__(self, config: ControlSettings, models: Sequence[Any], *, device: str = "cpu"):
+        on_gpu = "auto or batched on a GPU"
+        check_setting("update", config.update, lambda how: device == "cpu" or how in ("auto", "batched"), on_gpu)
+        models = models if device == "cpu" else [copy.deepcopy(model).to(device) for model in models]
         self.config, self.learner = config, make_learner(models, config.learning, config.update)
         self.policy = GreedyPolicy(self.learner)
         auto, compiled = config.update == "auto", isinstance(self.learner, CompiledLearner)
@@ -139,6 +143,7 @@ class OnPolicyAgents:
         compiled: Callable[..., Sequence[RolloutPhase]] | None = None,
         *,
         own_modules: bool = False,
+        device: str = "cpu",
     ):
         """The agents.
 
@@ -149,8 +154,9 @@ class OnPolicyAgents:
             compiled: function that makes the same phases by kernels; None where there are none.
             own_modules: True where phases have modules of their own, as DAAC's advantage head: the functions then get
                 the seeds too, from which these are initialised.
+            device: device of the stacked model and its phases.
         """
-        self.config, self.alone, self.model = config, list(models), stack(models)
+        self.config, self.alone, self.model = config, list(models), stack(models).to(device)
         why, make = None, phases_of
         if config.update != "batched":  # to ask imports Numba
             why = phase_not_compiled(self.model, config.learning) if compiled else "its phases have no kernels"

@@ -69,12 +69,12 @@ class Algorithm:
     Attributes:
         keys: flat keys, with the class of the algorithm's own settings and its departures from the defaults.
         make_model: (settings, environment) -> one agent's networks.
-        make_agents: (settings, one model for each seed) -> the agents that are trained.
+        make_agents: (settings, one model for each seed, device=) -> the agents that are trained.
     """
 
     keys: FlatKeys
     make_model: Callable[[ControlSettings, EnvBase], Any]
-    make_agents: Callable[[ControlSettings, list[Any]], Agents]
+    make_agents: Callable[..., Agents]
 
     def __call__(self, **settings: Any) -> ControlSettings:
         name = self.keys.departures["algorithm"]

@@ -36,6 +36,7 @@ from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings
 __all__ = [
     "OF_TASK",
     "action_value_model",
+    "best_device",
     "make_env",
     "make_small_env",
     "sharable_blocks",
@@ -44,7 +45,10 @@ __all__ = [
 ]
 
 # Settings that make the environment, whoever plays it.
-OF_TASK = ("env", "env_kwargs", "train_kwargs", "num_levels", "start_level", "wrappers", "frame_stack", "backbone")
+OF_TASK = (
+    *("env", "env_kwargs", "train_kwargs", "num_levels", "start_level", "wrappers", "frame_stack", "backbone"),
+    "privileged",
+)
 
 
 @checked(num_envs=at_least(1))
@@ -69,8 +73,9 @@ def make_env(
         raise ValueError(f"frame_skip must be 1 on env={config.env}: only {', '.join(GAMES)} have it")
     if config.backend != "auto" and own_rules:
         raise ValueError(f"backend must be auto on env={config.env}, which is no task of Gymnasium")
-    of_gymnasium = ("env_kwargs", "train_kwargs", "test_kwargs", "num_levels", "start_level", "wrappers")
-    given = [name for name in of_gymnasium if getattr(config, name)] + ["frame_stack"] * (config.frame_stack > 1)
+    of_gymnasium = ("env_kwargs", "train_kwargs", "test_kwargs", "num_levels", "start_level", "wrappers", "privileged")
+    given = [name for name in of_gymnasium if getattr(config, name)]
+    given += [name for name in ("frame_stack", "env_workers") if getattr(config, name) > 1]
     if given and own_rules:
         raise ValueError(f"{given[0]} must be left out on env={config.env}, which is no task of Gymnasium")
     if config.env == "toy":
@@ -93,7 +98,16 @@ def make_env(
         wrappers=config.wrappers,
         frame_stack=config.frame_stack,
         pictures=config.backbone != "none",
+        privileged=config.privileged,
+        env_workers=getattr(like, "workers", None) or min(config.env_workers, num_envs * len(seeds)),
+        device=config.device if config.device != "auto" else best_device(),
     )
+
+
+@checked()
+def best_device() -> str:
+    """cuda where torch sees a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _levels(config: ControlSettings, test: bool) -> range | None:
@@ -178,7 +192,8 @@ def _separated(
     """The actor and a critic, separated at k, and the function that makes another critic's blocks."""
     observed = env.observation_spec["observation"]
     space = action_space(env.action_spec, env.batch_size)
-    reads = space.size if critic_reads_action and not space.discrete else 0  # size of the action
+    further = _further_keys(env, space.size if critic_reads_action and not space.discrete else 0)
+    reads = sum(further.values())
     front, features = _front(config, env)
     k = separation_index(config.separation, len(front) + min(len(config.actor), len(config.critic)))
     actor = [*front, *_blocks(config, "actor", features)]
@@ -199,10 +214,18 @@ def _separated(
         at=k,
         policy_gradient=config.policy_gradient,
         value_gradient=config.value_gradient,
-        value_keys=["action"] if reads else [],
-        example={"observation": seen} | ({"action": torch.zeros(reads)} if reads else {}),
+        value_keys=list(further),
+        example={"observation": seen} | {key: torch.zeros(size) for key, size in further.items()},
     )
     return network, critic
+
+
+def _further_keys(env: EnvBase, action: int) -> dict[str, int]:
+    """What the critic reads behind the cut, each with its size: the action off policy, and what is privileged."""
+    keys = {"action": action} if action else {}
+    if "privileged" in env.observation_spec.keys():
+        keys["privileged"] = env.observation_spec["privileged"].shape[-1]
+    return keys
 
 
 def _front(config: ControlSettings, env: EnvBase) -> tuple[list[nn.Module], int]:

@@ -39,7 +39,7 @@ from decouple.runs.settings import flat
 from decouple.runs.tracking import Tracker
 from decouple.seeding import seed_globals, seed_metrics
 from decouple.studies.actor_size.algorithms import algorithm_of, control_identity, seeded_model
-from decouple.studies.actor_size.build import make_env
+from decouple.studies.actor_size.build import best_device, make_env
 from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, ControlSettings, sizes_name
 
 __all__ = ["done_result", "final_returns", "run_result", "train_agents"]
@@ -110,13 +110,17 @@ def train_agents(config: ControlSettings) -> dict[str, Any]:
         FileNotFoundError: the replay of the run to continue is gone.
         FolderInUseError: another process trains in the folder.
     """
+    device = _device(config)
     env = make_env(config, config.num_envs, config.all_seeds)
     keep_memory()  # else glibc gives the memory of six agents' layers back to the system after every operation
     with contextlib.closing(env):
+        whole = env.batch_size[1]
+        says = f"{whole} here, or another multiple of the games in an environment that {config.env} makes"
+        check_setting("num_envs", config.num_envs, lambda number: number == whole or config.env == "unity", says)
         models = [seeded_model(config, env, seed) for seed in config.all_seeds]
         with _threads(config, models[0]):
             seed_globals(config.seed)
-            return _train(config, env, models, FailedSeeds(config.all_seeds, config.env))
+            return _train(config, env, models, FailedSeeds(config.all_seeds, config.env), device)
 
 
 @checked(agents=SOME)
@@ -149,9 +153,22 @@ def _threads(config: ControlSettings, model: nn.Module) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _train(config: ControlSettings, env: EnvBase, models: list[Any], failed: FailedSeeds) -> dict[str, Any]:
+def _device(config: ControlSettings) -> str:
+    """The device of a run: that of its settings, if this machine has it; ValueError otherwise."""
+    device, seen = best_device() if config.device == "auto" else config.device, torch.cuda.device_count()
+    says = "cpu or auto where torch sees no GPU" if not seen else f"cpu, auto, or cuda:<n> with n below {seen}"
+    index = int(device.partition(":")[2] or 0)
+    check_setting("device", device, lambda name: name == "cpu" or index < seen, says)
+    if device != "cpu":
+        torch.backends.cudnn.allow_tf32 = False  # torch allows it for convolutions: a mantissa of ten bits
+    return device
+
+
+def _train(
+    config: ControlSettings, env: EnvBase, models: list[Any], failed: FailedSeeds, device: str
+) -> dict[str, Any]:
     """Train and evaluate the agents, and write the run's folder."""
-    agents, identity = algorithm_of(config).make_agents(config, models), _identity(config)
+    agents, identity = algorithm_of(config).make_agents(config, models, device=device), _identity(config)
     evaluation = _evaluation(config, agents.policy, env, failed)
     with _locked(config) as lock:
         resume = _frames_to_resume(config)

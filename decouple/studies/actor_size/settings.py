@@ -10,6 +10,7 @@ After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/ab
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,14 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU,
 # Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
+DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
 RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
 
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
     *("run_dir", "restart", "show_progress", "keep_replay", "video", "num_threads", *OF_THE_RECORD),
-    *("rollouts_in", "keep_rollouts"),
+    *("rollouts_in", "keep_rollouts", "device", "env_workers"),
 }
 
 
@@ -67,7 +69,7 @@ class ControlSettings:
 
     learning: OffPolicySettings | OnPolicySettings = part(SACSettings, without=["algorithm"])  # algorithm's settings
     # toy, pendulum, acrobot, reacher, halfcheetah, ant, pong, pixelcopter, foodcollector, unity, a Gymnasium id, or a
-    # function of a module that makes a Gymnasium environment, as my_package.module:make
+    # function of a module that makes an environment of Gymnasium's or TorchRL's, as my_package.module:make
     env: str = "pendulum"
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # keyword arguments of a Gymnasium environment
     train_kwargs: dict[str, Any] = field(default_factory=dict)  # further ones of the environments of training alone
@@ -80,6 +82,8 @@ class ControlSettings:
     # blocks that read pictures, before the hidden layers: impala, nature, a function as my_package.module:blocks; none:
     # pictures are vectors of pixels; auto: impala where there is a picture
     backbone: str = "auto"
+    # keys of the observation, a Dict, that the value network alone reads, behind the cut; on-policy algorithms
+    privileged: list[str] = field(default_factory=list)
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
     algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, dna or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
@@ -107,6 +111,9 @@ class ControlSettings:
     backend: str = "auto"  # backend of Gymnasium's tasks: auto, gymnasium, batched or envpool; see `control_env`
     normalize_observation: bool = False  # normalise by each agent's running mean and standard deviation
     normalize_reward: bool = False  # divide by the running standard deviation of each agent's discounted return
+    # device of the networks and their updates: cpu, cuda, cuda:<n>, or auto, cuda where there is a GPU
+    device: str = "cpu"
+    env_workers: int = 1  # processes that step the environments of training and evaluation; Gymnasium's own alone
     num_threads: int | None = None  # threads of PyTorch; None: 1 for small networks, all of them for wide ones
     update: str = "auto"  # code of the update: compiled, batched, torchrl (one agent), or auto: compiled, else batched
     evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
@@ -131,8 +138,11 @@ class ControlSettings:
         check_setting("backbone", self.backbone, lambda _: known, f"{', '.join(BACKBONES)} or my_package.module:blocks")
         most = 2**31 - EVALUATION_SEED - self.seeds - self.learning.total_frames
         check_setting("seed", self.seed, lambda v: 0 <= v < most, f"in [0, {most:,}): evaluations count on from it")
-        for name in ("seeds", "num_envs", "frame_skip", "frame_stack", "evaluate_episodes", "final_episodes"):
+        positive = ("seeds", "num_envs", "frame_skip", "frame_stack", "evaluate_episodes", "final_episodes")
+        for name in (*positive, "env_workers"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
+        check_setting("device", self.device, DEVICES.fullmatch, "cpu, cuda, cuda:<n> or auto")
+        self._check_privileged()
         if self.num_threads is not None:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
@@ -150,6 +160,15 @@ class ControlSettings:
             self.learning.check_rollout(self.num_envs)
         if self.update == "torchrl" and (self.seeds > 1 or isinstance(self.learning, OnPolicySettings)):
             raise ValueError(f"update must be auto for more than one seed and for {self.algorithm}; got 'torchrl'")
+
+    def _check_privileged(self) -> None:
+        once = "keys of the observation, each once"
+        check_setting("privileged", self.privileged, lambda keys: len(set(keys)) == len(keys), once)
+        allowed = (
+            f"left out for {self.algorithm}, whose replay keeps the observation alone: on-policy algorithms read it"
+        )
+        off_policy = isinstance(self.learning, OffPolicySettings)
+        check_setting("privileged", self.privileged, lambda keys: not (keys and off_policy), allowed)
 
     def _check_memory(self) -> None:
         check_setting("recurrent", self.recurrent, (None, "gru", "lstm").__contains__, "gru, lstm or null")

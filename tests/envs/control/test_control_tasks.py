@@ -438,7 +438,7 @@ BAD_ARGUMENTS = [
     ),
     (
         {"name": "odd_spaces:make", "env_kwargs": {"kind": "same"}, "num_envs": 2},
-        r"a new Gymnasium environment each time; .* made one twice",
+        r"a new environment of Gymnasium's or TorchRL's each time; .* made one twice",
     ),
     ({"name": "Nothing-v3"}, r"name must be one of pendulum, .*, an id of Gymnasium .*; got 'Nothing-v3'"),
     ({"name": "Hoper-v5"}, r"an id of Gymnasium .*; got 'Hoper-v5': .* Did you mean: `Hopper`"),
