@@ -57,6 +57,7 @@ from decouple.commands.settings import control_settings
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.smallest_actor import SearchSettings
 from decouple.studies.any_task.study import TaskStudy
+from decouple.studies.distillation.settings import distillation
 
 # Arguments that a message may call by the word which the docstring uses.
 OTHER_NAMES = {
@@ -149,7 +150,18 @@ RANGES: dict[str, Callable[[Any], bool]] = {
     "target_entropy": lambda v: True,
     "spread": _not_negative,
     **dict.fromkeys(
-        ["seed", "first_seed", "index", "start_level", "extra_features", "slack", "initial", "depth", "resume_frames"],
+        [
+            "seed",
+            "first_seed",
+            "teacher_seed",
+            "index",
+            "start_level",
+            "extra_features",
+            "slack",
+            "initial",
+            "depth",
+            "resume_frames",
+        ],
         _whole(0),
     ),
     **dict.fromkeys(["continuous", "worker_id", "num_levels", "learning_starts", "begins"], _whole(0)),
@@ -168,7 +180,8 @@ RANGES: dict[str, Callable[[Any], bool]] = {
         ["sizes.sizes", "size_name.size", "size_order.size", "sizes_name.sizes"], lambda v: all(x >= 1 for x in v)
     ),
     **dict.fromkeys(
-        ["actor", "critic", "smallest_actor.baseline", "search_steps.baseline"], lambda v: all(x >= 1 for x in v)
+        ["actor", "critic", "smallest_actor.baseline", "search_steps.baseline", "smallest_student.of_size"],
+        lambda v: all(x >= 1 for x in v),
     ),
     **dict.fromkeys(["hidden_sizes", "channels", "batch_sizes", "branches"], lambda v: len(v) > 0 and min(v) >= 1),
     "RunningMoments.size": lambda v: all(x >= 1 for x in v),
@@ -189,7 +202,7 @@ NOT_FINITE = {  # where a number that is not finite has its meaning
 }
 EMPTY_SUITS = {  # sequences and mappings that may be empty
     "phases",  # a training that collects and evaluates alone
-    *("cells", "pairs", "rules", "always", "leave_out", "make_envs", "tags"),
+    *("cells", "pairs", "rules", "always", "leave_out", "make_envs", "tags", "of_size"),
     *(
         "policy_keys",
         "value_keys",
@@ -550,6 +563,7 @@ SCRIPTS = {
     "smallest_actor": Script("control", ("algorithm=td3",)),
     "separation": Script("control", ("algorithm=ppo",)),
     "toy": Script(""),
+    "distill": Script("", ("checkpoint=x", "actor=[4]")),
     "procgen": Script(""),
     "export": Script("readers", ("checkpoint=x",)),
     "report": Script("readers", ("runs=x",)),
@@ -561,6 +575,7 @@ SCRIPTS = {
 BESIDE = {
     "smallest_actor": ("search", SearchSettings),
     "separation": ("study", TaskStudy),
+    "distill": ("search", SearchSettings),
 }  # beside an agent's settings
 
 
@@ -589,7 +604,8 @@ def settings_of(script: str, key: str, text: str) -> Any:
     if name in BESIDE:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         group, kind = BESIDE[name]
-        return kind(**plain.pop(group)), control_settings(plain)
+        beside = kind(**plain.pop(group))
+        return beside, distillation(**plain) if name == "distill" else control_settings(plain)
     return {"control": control_settings, "procgen": experiment_of}.get(name, OmegaConf.to_object)(config)
 
 

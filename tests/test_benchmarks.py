@@ -146,6 +146,48 @@ def test_the_pairs_whose_training_is_timed_are_the_papers(benchmark, monkeypatch
     assert all("update=compiled" in words and "seeds=1" in words for words in asked)
 
 
+def trained_table(folder: Path) -> Path:
+    """A row of Table I for a search that tried nothing, of two seeds on the toy problem."""
+    row = {"task": "toy", "algorithm": "ddpg", "source": "here", "threshold": "-200", "seeds": "2", "decided": "False"}
+    row |= {"baseline_size": "4,4", "actor_size": "2,2", "critic_size": "4,4"}
+    row |= {"asymmetric_reward": "-3", "asymmetric_low": "-5", "asymmetric_high": "-1"}
+    path = folder / "table_1.csv"
+    path.write_text(",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n")
+    cells = "task,algorithm,actor,critic,parameters,return,return_low,return_high\n"
+    (folder / "cells.csv").write_text(cells + 'toy,ddpg,"2,2","4,4",13,-3,-5,-1\n')
+    return path
+
+
+@pytest.mark.slow
+def test_the_question_of_trained_and_distilled_actors_is_answered_at_tiny_size(benchmark, tmp_path, capsys):
+    asked = benchmark("trained_or_distilled")
+    table, out = trained_table(tmp_path), tmp_path / "report"
+    own = ["total_frames=300", "learning_starts=100", "batch_size=8", "buffer_size=300", "update=batched"]
+    own += ["log_every=100", "evaluate_every=300", "checkpoint_every=300", "final_episodes=1", "show_progress=false"]
+    few = ["total_frames=64", "num_envs=4", "final_episodes=1", "evaluate_episodes=1", "show_progress=false"]
+    arguments = ["toy:ddpg", "--runs", str(tmp_path / "runs"), "--out", str(out), "--trained", str(table)]
+    arguments += ["--curves", str(tmp_path / "cells.csv"), "--sizes", "[[],[2,2]]"]
+    asked.main([*arguments, "--set", *own, *(f"distill.{setting}" for setting in few)])
+    lines = (out / "students.csv").read_text().splitlines()
+    assert len(lines) == 3 and lines[1].startswith('toy,ddpg,"4,4",-220')
+    text = capsys.readouterr().out
+    assert "toy, DDPG" in text and "trained is larger" in text  # any return reaches -220, so the linear one is accepted
+    assert (out / "picture.png").stat().st_size > 1000
+    with pytest.raises(SystemExit):
+        asked.main(["pong:ppo", *arguments[1:]])
+
+
+def test_the_answer_compares_parameters(benchmark):
+    answer = benchmark("trained_or_distilled").answer
+    counts = {(1, 1): 5, (4, 4): 30, (): 9}
+    assert answer((4, 4), {"actor": [1, 1]}, counts) == "trained is larger"
+    assert answer((1, 1), {"actor": [4, 4]}, counts) == "distilled is larger"
+    assert answer((1, 1), {"actor": []}, counts) == "distilled is larger"  # a linear layer of more parameters
+    assert answer((4, 4), {"actor": [4, 4]}, counts) == "equal"
+    assert answer((4, 4), None, counts) == "distilled none"
+    assert answer((64, 64), {"actor": [4, 4]}, counts) == "trained is larger"
+
+
 def test_the_reference_scales_rewards_as_gymnasium_does(benchmark):
     """Divided by the running standard deviation of the discounted return, and clipped; a game's end begins it anew."""
     import gymnasium

@@ -14,7 +14,8 @@ from decouple.commands.running import run_command
 from decouple.commands.settings import settings_of
 from decouple.deploy.export import ExportReport
 from decouple.studies.actor_size.settings import sizes_name
-from decouple.studies.export import Export, Source, export
+from decouple.studies.distillation.sources import Source
+from decouple.studies.export import Export, export
 
 __all__ = ["main"]
 

@@ -58,6 +58,13 @@ PARTS = {
         *CONTROL,
     ),
     "toy": (Part("", f"{ROOM}/toy.py", "ToyStudy"),),
+    "distill": (
+        Part("", "studies/distillation/settings.py", "DistillationSettings"),
+        Part("the students' learning", "studies/distillation/settings.py", "DistillationLearning"),
+        RECORD,
+        Part("the search, of sizes=search", f"{ROOM}/smallest_actor.py", "SearchSettings", "search."),
+        Part("its workers", f"{ROOM}/engines.py", "WorkerSettings", "search."),
+    ),
     "size_report": (Part("", f"{ROOM}/report.py", "SizeReport"),),
     "procgen": (
         Part("", "studies/separation/settings.py", "ProcgenExperiment"),

@@ -28,10 +28,11 @@ COMMANDS = {  # name: module in this room, and what it does
         "where should policy and value separate on a task? train every k, and write a page",
     ),
     "smallest-actor": ("smallest_actor", "search for the smallest actor that still does the job"),
+    "distill": ("distill", "teach a small actor by a trained one, or search for the smallest that can be taught"),
     "size-report": ("size_report", "tables and pictures of the searches so far"),
     "compare": ("compare", "draw the curves of any runs side by side"),
     "watch": ("watch", "draw one trained agent at play, as GIF and MP4"),
-    "export": ("export", "write one trained actor to a file (ONNX or PT2), checked against the run"),
+    "export": ("export", "write one trained actor to a file (ONNX, C, PT2, a page), checked against the run"),
 }
 
 

@@ -41,7 +41,7 @@ def command(config: Any) -> None:
         with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
             print(train_pairs(settings, options))
         return
-    suffix, says = export_plan(options, settings)
+    suffix, says = export_plan(options, settings.env)
     if says:
         print(says, file=sys.stderr)
     counts = actor_parameters(settings, options.sizes)  # before anything is written: it refuses impossible sizes

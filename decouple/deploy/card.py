@@ -108,6 +108,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     trained = [str(facts["algorithm"])] if "algorithm" in facts else []
     trained += [f"{facts['frames']:,} frames"] if "frames" in facts else []
+    trained += [f"by a teacher, {_teacher(facts['teacher'])}"] if "teacher" in facts else []
     trained += [f"separation {facts['separation']}"] if "separation" in facts else []
     critic = "x".join(map(str, facts["critic"])) or "linear" if "critic" in facts else None
     size = [f"|{'x'.join(map(str, facts['actor'])) or 'linear'}|"] if "actor" in facts else []
@@ -128,6 +129,11 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("commit of the training", facts.get("commit")),
         ("licence of the task and its assets", facts.get("layout", {}).get("assets")),
     ]
+
+
+def _teacher(facts: Mapping[str, Any]) -> str:
+    size = [f"|{'x'.join(map(str, facts['actor'])) or 'linear'}|"] if "actor" in facts else []
+    return ", ".join([str(facts["algorithm"]), *size, f"seed {facts['seed']}", f"{facts['frames']:,} frames"])
 
 
 def _return(played: Mapping[str, Any]) -> str:
@@ -191,6 +197,8 @@ def _script(path: Path, facts: Mapping[str, Any]) -> list[str]:
     known = facts.get("layout", {}).get("gymnasium")
     if known and "noise" not in facts and path.suffix in (".onnx", ".c"):
         return ["```python", _play(path, facts, known).rstrip(), "```"]
+    if path.suffix == ".html":
+        return ["Open the file in a browser: it plays, and loads nothing. `#seed=3` behind its address sets the seed."]
     if path.suffix == ".c":
         prefix = c_name(path.stem)
         kind = "float" if facts["action"]["kind"] == "continuous" else "int32_t"

@@ -28,6 +28,7 @@ from decouple.deploy.formats import (
     pt2_bytes,
     runner,
 )
+from decouple.deploy.page import ActorInNode, node_program, page_text
 from decouple.deploy.plain_actor import PlainActor
 from decouple.deploy.plain_c import c_files
 from decouple.deploy.quantization import quantized_actions, quantized_layers
@@ -35,7 +36,7 @@ from decouple.runs.files import json_bytes
 
 __all__ = ["FORMATS", "Content", "file_content"]
 
-FORMATS = (".onnx", ".pt2", ".c")
+FORMATS = (".onnx", ".pt2", ".c", ".html")
 SAME = 1e-4  # difference of an int8 actor's actions from their plain reading that is rounding
 FLIPS = 0.01  # share of observations at which rounding may turn one whole number into the next
 
@@ -58,7 +59,7 @@ def file_content(actor: PlainActor, path: Path, precision: str, observations: Te
 
     Args:
         actor: the actor.
-        path: the file, .onnx, .pt2 or .c.
+        path: the file, .onnx, .pt2, .c or .html.
         precision: float32, or int8 with scales from the observations.
         observations: observations (n, ...), unscaled.
 
@@ -67,8 +68,11 @@ def file_content(actor: PlainActor, path: Path, precision: str, observations: Te
         RuntimeError: a C compiler refuses the source.
         RefusedFileError: the int8 actions in C are not those of their plain reading.
     """
-    if path.suffix == ".c":
-        with _c_content(actor, path, precision, observations) as content:
+    if path.suffix in (".c", ".html"):
+        made = (
+            _page_content(actor, path) if path.suffix == ".html" else _c_content(actor, path, precision, observations)
+        )
+        with made as content:
             yield content
         return
     onnx = path.suffix == ".onnx"
@@ -89,6 +93,26 @@ def file_content(actor: PlainActor, path: Path, precision: str, observations: Te
         return {path.name: content, f"{path.name}.json": json_bytes(facts)}
 
     yield Content(runner(content, path.suffix), times, {}, sealed)
+
+
+@contextlib.contextmanager
+def _page_content(actor: PlainActor, path: Path) -> Iterator[Content]:
+    constants = actor_constants(actor)
+
+    def sealed(facts: Mapping[str, Any]) -> dict[str, bytes]:
+        return {path.name: page_text(constants, facts).encode(), f"{path.name}.json": json_bytes(facts)}
+
+    def run(*inputs: Tensor) -> Tensor:
+        return torch.from_numpy(computed(*(x.numpy() for x in inputs)))
+
+    if node_program() is None:
+        computed, facts = lambda x: constant_actions(constants, x), {"checked": "NumPy's reading; no Node.js was found"}
+        yield Content(run, lambda seconds: [], facts, sealed)
+        return
+    with ActorInNode(constants) as running:
+        computed, facts = running.run, {"checked": f"run by Node.js {running.version}"}
+        inputs = [x.numpy() for x in actor.random_inputs(100)]
+        yield Content(run, lambda seconds: running.microseconds(seconds, *inputs), facts, sealed)
 
 
 @contextlib.contextmanager

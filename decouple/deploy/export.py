@@ -1,10 +1,11 @@
-"""Export of the actor alone to a file that runs without this package: ONNX, `torch.export` or plain C; latency.
+"""Export of the actor alone to a file that runs without this package: ONNX, `torch.export`, C or a page; latency.
 
     report = export_actor(model, "actor.onnx", metadata={"algorithm": "td3", "run": "runs/one"})
     report.bytes, report.difference                    # the file's size; largest difference from the model's actions
     session = onnxruntime.InferenceSession("actor.onnx")               # no torch from here on
     (action,) = session.run(["action"], {"observation": observation})  # (B, O) -> (B, A)
     export_actor(model, "actor.c")                     # actor.c and actor.h: C99, for a microcontroller
+    export_actor(model, "actor.html", metadata={"task": "pong"})        # a page on which it plays, in JavaScript
 
 The file holds trunk, policy branch and head, the scaling of observations and the action's bounds, and no critic. Its
 input is the environment's observation and its output the environment's action, for any batch size; in C, of one
@@ -29,6 +30,7 @@ from decouple.deploy.compiled_c import CompiledActor
 from decouple.deploy.constants import actor_constants
 from decouple.deploy.contents import FORMATS, Content, file_content
 from decouple.deploy.formats import actor_facts, call_times, onnx_bytes, onnx_session, pt2_bytes, runner
+from decouple.deploy.page import check_page
 from decouple.deploy.plain_actor import ObservationScaling, PlainActor
 from decouple.deploy.plain_c import c_files
 from decouple.networks.actor_qvalue import ActorQValue
@@ -84,10 +86,11 @@ def export_actor(
 
     Args:
         model: one agent's model, from `actor_value` or `actor_qvalue`; for .c that of a perceptron.
-        path: file name that ends in .onnx, .pt2 or .c; its folder is made where it is missing.
+        path: file name that ends in .onnx, .pt2, .c or .html; its folder is made where it is missing.
         sample, observation_scaling, observation_dtype: as for `PlainActor`.
         observations: recorded observations, unscaled, (n, ...), for the check beside 256 random ones; in int8 alone.
-        metadata: further facts, as the algorithm and the run; anything that JSON can hold.
+        metadata: further facts, as the algorithm and the run; anything that JSON can hold. A page needs the game's name
+            under `task`.
         tolerance: largest difference allowed; see `ExportReport`. None: 1e-4, and in int8 any.
         precision: float32, or int8: weights, and inputs of layers, in whole numbers whose scales come from the recorded
             observations. How well an int8 actor acts only its task can tell.
@@ -106,6 +109,8 @@ def export_actor(
         model, sample=sample, observation_scaling=observation_scaling, observation_dtype=observation_dtype
     )
     check_setting("precision", precision, lambda v: v == "float32" or path.suffix != ".pt2", "float32 for .pt2")
+    if path.suffix == ".html":
+        check_page(metadata or {}, sample=sample, precision=precision)
     if precision == "int8" and observations is None:
         raise ValueError("observations must be given in int8, which takes its scales from them; got None")
     allowed = tolerance if tolerance is not None else FLOAT_TOLERANCE if precision == "float32" else math.inf

@@ -12,17 +12,17 @@ from __future__ import annotations
 import contextlib
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.data import Unbounded
-from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
+from torchrl.envs import TensorDictPrimer, TransformedEnv
 
 from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting, checked, one_of
 from decouple.deploy.card import actor_card
@@ -30,23 +30,16 @@ from decouple.deploy.checking import RefusedFileError, difference_from, inputs_t
 from decouple.deploy.compiled_c import c_compiler
 from decouple.deploy.contents import Content
 from decouple.deploy.export import A_WHILE, FLOAT_TOLERANCE, PRECISIONS, ExportReport, actor_latency, export_actor
-from decouple.deploy.plain_actor import ObservationScaling, PlainActor
-from decouple.envs.games.batched import GAMES, games_env
-from decouple.runs.files import read_json, replace_file
-from decouple.runs.finished import frames_of, run_checkpoint
-from decouple.runs.metrics import read_result
-from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
-from decouple.studies.actor_size.build import OF_TASK, make_env
-from decouple.studies.actor_size.load import trained_actor
-from decouple.studies.actor_size.search import t_interval
+from decouple.deploy.page import check_page
+from decouple.deploy.plain_actor import PlainActor
+from decouple.runs.files import replace_file
+from decouple.studies.actor_size.trials import t_interval
+from decouple.studies.distillation.sources import Source, agent_source, read_source  # noqa: F401  (were here)
 from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
-from decouple.studies.separation.experiment import load_agent
-from decouple.studies.separation.experiment import make_env as make_procgen_env
-from decouple.studies.task_layouts import layout
 
-__all__ = ["Export", "Source", "agent_source", "export", "read_source", "write_actor"]
+__all__ = ["Export", "export", "write_actor"]
 
-FORMATS = ("onnx", "pt2", "c")
+FORMATS = {"onnx": "onnx", "pt2": "pt2", "c": "c", "page": "html"}  # format -> ending of its file
 INT8_EPISODES = 10  # episodes whose observations set the scales in int8
 UNBOUNDED = 1e30  # a bound beyond it is the largest number of a type, and says nothing
 
@@ -56,7 +49,9 @@ class Export:
     """Settings of an export, and of the check of its file."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
-    format: str = "onnx"  # onnx, pt2 (torch.export) or c (plain C)
+    format: str = (
+        "onnx"  # onnx, pt2 (torch.export), c (plain C) or page (HTML, where the actor plays Pong or Pixelcopter)
+    )
     precision: str = "float32"  # float32, or int8 for onnx and c
     seed: int | None = None  # seed of the agent, in a run with several; None: the one with the best final return
     sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
@@ -85,19 +80,10 @@ class Export:
             tolerance=at_least(0),
         )
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
-        check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2 or c")
-        allowed = PRECISIONS if self.format != "pt2" else PRECISIONS[:1]
+        check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2, c or page")
+        allowed = PRECISIONS if self.format in ("onnx", "c") else PRECISIONS[:1]
         check_setting("precision", self.precision, one_of(*allowed))
         check_setting("observations", self.observations, POSITIVE_WHOLE)
-
-
-class Source(NamedTuple):
-    """One agent of a run, and the task that it was trained on."""
-
-    model: Any  # model from actor_qvalue or actor_value
-    scaling: ObservationScaling | None  # scaling of observations in training; None: there was none
-    make_env: Callable[[int, int], EnvBase]  # function of a number of games and a seed: the task, raw observations
-    facts: dict[str, Any]  # facts for the file's metadata
 
 
 @checked(episodes=at_least(0), int8_loss=at_least(0), seconds=A_WHILE)
@@ -117,7 +103,7 @@ def write_actor(
 
     Args:
         source: the agent.
-        path: the file, .onnx, .pt2 or .c; the card is beside it, with the ending .md.
+        path: the file, .onnx, .pt2, .c or .html; the card is beside it, with the ending .md.
         precision, sample, tolerance: as for `export_actor`.
         observations: number of observations to record in the task for the check; in int8 those of ten episodes.
         episodes: number of episodes that the file plays; 0: it is not played.
@@ -215,99 +201,17 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def agent_source(path: Path, state: Mapping[str, Any], seed: int | None) -> Source:
-    """An agent of a run, from its checkpoint at `path`; without a seed the one with the best return."""
-    settings = state.get("settings", {})
-    kinds = {"actor": from_control, "protocol": from_procgen}  # keyed by a setting that only this kind of run has
-    read = next((read for setting, read in kinds.items() if setting in settings), None)
-    if read is None:
-        raise ValueError(f"checkpoint must be of a run of experiments/control.py or procgen.py; got {path}")
-    source = read(state, _best_seed(path) if seed is None else seed)
-    record = path.with_name("record.json")
-    sessions = read_json(record).get("sessions") if record.exists() else None
-    git = sessions[-1].get("git") if sessions else None
-    commit = {"commit": git["commit"]} if git else {}
-    return source._replace(facts=source.facts | {"run": str(path.parent)} | commit)
-
-
-def read_source(checkpoint: str, seed: int | None) -> tuple[Path, dict[str, Any], Source]:
-    """The path and the content of a checkpoint, and one of its agents.
-
-    Args:
-        checkpoint: a run's folder, or its checkpoint.
-        seed: the agent's seed; None: the one with the best return.
-
-    Raises:
-        ValueError: a checkpoint of another kind, or a seed that the run has not.
-    """
-    path, state = run_checkpoint(checkpoint)
-    return path, state, agent_source(path, state, seed)
-
-
-def _best_seed(path: Path) -> int | None:
-    """The seed with the best return in the run's result.json; None: there is none, or the run has one seed."""
-    result = path.with_name("result.json")
-    found = read_result(result) if result.exists() else {}
-    prefix = "final/return/seed"
-    returns = {int(name.removeprefix(prefix)): of for name, of in found.items() if name.startswith(prefix)}
-    finite = {seed: of for seed, of in returns.items() if of is not None}
-    return max(finite, key=finite.__getitem__, default=None)
-
-
-def from_control(state: Mapping[str, Any], seed: int | None) -> Source:
-    """An agent of experiments/control.py; without a seed the first."""
-    settings = state["settings"]
-    seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
-    seed = seeds[0] if seed is None else seed
-    check_setting("seed", seed, seeds.__contains__, f"one of the run's, {list(seeds)}")
-    names = ("algorithm", "actor", "critic", "separation")
-    facts = {"task": settings["env"], **{name: settings[name] for name in names}, "seed": seed}
-    facts |= {"frames": frames_of(state), "layout": layout(settings["env"])}
-    if settings.get("env_kwargs"):
-        facts["env_kwargs"] = settings["env_kwargs"]
-    model, scaling = trained_actor(state, seeds.index(seed))
-    return Source(model, scaling, lambda count, first: raw_control_env(settings, first, count), facts)
-
-
-def raw_control_env(settings: Mapping[str, Any], seed: int, count: int) -> EnvBase:
-    """The run's task, with raw observations; as many games as are asked for, or a few more."""
-    if settings["env"] in GAMES:
-        agents, skip = GAMES[settings["env"]].agents_per_game, settings["frame_skip"]
-        count = -(-count // agents) * agents
-        return games_env(settings["env"], [seed], count, frame_skip=skip, scale_observations=False)
-    task = {name: settings[name] for name in OF_TASK if name in settings}
-    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), count, [seed])
-
-
-def from_procgen(state: Mapping[str, Any], seed: int | None) -> Source:
-    """The agent of experiments/procgen.py."""
-    settings = state["settings"]
-    check_setting("seed", seed, (None, settings["seed"]).__contains__, f"the run's, {settings['seed']}")
-    config, model, frames = load_agent(state)
-
-    def games(count: int, first: int) -> EnvBase:
-        return make_procgen_env(config, max(count, 4), first, test=False, training=False)
-
-    facts = {
-        "task": f"procgen {config.env}, {config.distribution_mode}",
-        "algorithm": config.learning.algorithm,
-        "protocol": config.protocol,
-        "separation": config.separation,
-        "seed": config.seed,
-        "frames": frames,
-    }
-    return Source(model, None, games, facts)
-
-
 def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
     """Write the file and its card; returns the agent exported, the report, and the rows of its latency."""
     path, _, source = read_source(str(config.checkpoint), config.seed)
+    if config.format == "page":
+        check_page(source.facts, sample=config.sample, precision=config.precision)  # before anything is played
     episodes = config.episodes
     if episodes is None:
         episodes = 0 if "protocol" in source.facts else 100
     report = write_actor(
         source,
-        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{config.format}")),
+        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{FORMATS[config.format]}")),
         precision=config.precision,
         sample=config.sample,
         observations=config.observations,
@@ -321,7 +225,8 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
         runtimes.append(config.format)
     timing = {"batch_sizes": config.batch_sizes, "seconds": config.seconds, "observation_scaling": source.scaling}
     rows = actor_latency(source.model, runtimes=runtimes, sample=config.sample, **timing)
-    if config.precision == "int8" and "latency_us" in report.metadata:
+    if (config.precision == "int8" or config.format == "page") and "latency_us" in report.metadata:
         median, p99 = (report.metadata["latency_us"][name] for name in ("median", "p99"))
-        rows.append({"runtime": f"{config.format} int8", "batch": 1, "median_us": median, "p99_us": p99})
+        name = "JavaScript" if config.format == "page" else f"{config.format} int8"
+        rows.append({"runtime": name, "batch": 1, "median_us": median, "p99_us": p99})
     return source, report, rows

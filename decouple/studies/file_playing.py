@@ -21,7 +21,7 @@ from torchrl.envs import EnvBase
 
 from decouple.analysis.evaluation import episode_returns
 from decouple.deploy.plain_actor import PlainActor
-from decouple.studies.actor_size.search import t_interval
+from decouple.studies.actor_size.trials import t_interval
 
 __all__ = ["FILE_SEED", "VALIDATION_SEED", "FilePolicy", "Played", "play_file"]
 

@@ -25,8 +25,8 @@ from decouple.checks import SEED, at_least, check_fields, check_setting, one_of
 from decouple.networks.recurrence import with_memory
 from decouple.runs.loggers import Tracking, log_film
 from decouple.studies.actor_size.stage import UNDRAWN, pictured_env
-from decouple.studies.export import Source, read_source
-from decouple.studies.separation.experiment import load_agent
+from decouple.studies.distillation.sources import Source, read_source, task_settings
+from decouple.studies.distillation.tasks import ProcgenTask
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 
 __all__ = ["Watch", "watch", "watch_run"]
@@ -115,11 +115,10 @@ class _Stage:
     """A run's task with pictures: environment, speed, and whether its evaluations sample actions."""
 
     def __init__(self, config: Watch, state: dict[str, Any], source: Source):
-        settings = state["settings"]
+        settings = task_settings(state)
         self.procgen, self.samples, self.fps = "protocol" in settings, "protocol" in settings, PROCGEN_FPS
         if self.procgen:
-            run, _, _ = load_agent(state)
-            test = config.levels == "test"
+            run, test = ProcgenTask(settings).config, config.levels == "test"
             self.env: Any = make_procgen_env(run, config.episodes, config.first_seed, test=test, training=False)
             return
         check_setting("checkpoint", config.checkpoint, lambda _: settings["env"] not in ("toy", "unity"), UNDRAWN)

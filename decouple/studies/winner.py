@@ -1,6 +1,6 @@
 """The smallest actor of a search as a file: the best of its seeds, proven in the task through the file.
 
-    plan = export_plan(options, settings)              # onnx, c or None; before the search, which may take hours
+    plan, _ = export_plan(options, settings.env)       # onnx, c, html or None; before the search, which may take hours
     found = run_search(settings, options, counts)
     print(winner_text(write_winner(settings, found, plan)))
 
@@ -13,23 +13,29 @@ import dataclasses
 import importlib.util
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from decouple.checks import check_setting
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.export import ExportReport
+from decouple.deploy.page import GAMES_ON_PAGE
 from decouple.deploy.plain_actor import PlainActor
 from decouple.runs.finished import run_checkpoint
-from decouple.studies.actor_size.search import SmallestActor, return_text
+from decouple.studies.actor_size.search import SmallestActor
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 from decouple.studies.actor_size.smallest_actor import SearchSettings
-from decouple.studies.actor_size.store import CellStore
+from decouple.studies.actor_size.store import Cell, CellStore
+from decouple.studies.actor_size.trials import return_text
 from decouple.studies.actor_size.workers import cell_of
-from decouple.studies.export import Source, agent_source, write_actor
+from decouple.studies.distillation.search import SmallestStudent, student_cell, student_store
+from decouple.studies.distillation.sources import Source, agent_source
+from decouple.studies.distillation.training import Lesson
+from decouple.studies.export import write_actor
 from decouple.studies.file_playing import VALIDATION_SEED, play_file
 
-__all__ = ["Winner", "export_plan", "winner_text", "write_winner"]
+__all__ = ["Winner", "export_plan", "winner_text", "write_smallest_student", "write_winner"]
 
 SECONDS = 0.5  # to measure the latency
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -45,14 +51,18 @@ class Winner(NamedTuple):
     bound: float  # least mean return that the search accepts
 
 
-def export_plan(options: SearchSettings, settings: ControlSettings) -> tuple[str | None, str]:
-    """The format of the file at a search's end, None for no file, and a sentence where that is not what is usual.
+def export_plan(options: SearchSettings, task: str) -> tuple[str | None, str]:
+    """The ending of the file at a search's end, None for no file, and a sentence where that is not what is usual.
+
+    Args:
+        options: the search's settings.
+        task: name of its task.
 
     Raises:
         ValueError: a format that cannot be written here.
     """
     wanted, missing = options.export, [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if settings.env == "unity":
+    if task == "unity":
         if wanted not in ("auto", "none"):
             raise ValueError(f"search.export must be none on env=unity, whose build a file cannot play; got {wanted!r}")
         return None, ""
@@ -60,6 +70,11 @@ def export_plan(options: SearchSettings, settings: ControlSettings) -> tuple[str
         return None, f"no file will be written at the search's end: {NO_ONNX}"
     if wanted == "onnx" and missing:
         raise ValueError(f"search.export must be c or none here: {NO_ONNX}; got 'onnx'")
+    if wanted == "page":
+        check_setting(
+            "search.export=page: the task", task, GAMES_ON_PAGE.__contains__, f"of {', '.join(GAMES_ON_PAGE)}"
+        )
+        return "html", ""
     return (None if wanted == "none" else "onnx" if wanted == "auto" else wanted), ""
 
 
@@ -69,7 +84,7 @@ def write_winner(settings: ControlSettings, found: SmallestActor, suffix: str) -
     Args:
         settings: the search's settings, with the store in `run_dir`.
         found: the search's result.
-        suffix: onnx or c.
+        suffix: ending of the file: onnx, c or html.
 
     Raises:
         RefusedFileError: the file acts otherwise than the model; nothing is left at its path.
@@ -80,20 +95,52 @@ def write_winner(settings: ControlSettings, found: SmallestActor, suffix: str) -
         return None
     config = dataclasses.replace(settings, actor=list(best.actor), critic=list(best.critic))
     name = f"{settings.env}_{settings.algorithm}_actor{sizes_name(best.actor)}"
-    path = Path(settings.run_dir) / "actors" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.{suffix}"
-    for ending in (f".{suffix}", f".{suffix}.json", ".h", ".md"):  # of an earlier search
+    store = CellStore(Path(config.run_dir) / "cells.sqlite")
+    agents = _agents(store, cell_of(config), config.all_seeds)
+    return _best_of(agents, _path(settings.run_dir, name, suffix), settings.final_episodes, settings.seed, found)
+
+
+def write_smallest_student(lesson: Lesson, found: SmallestStudent, suffix: str) -> Winner | None:
+    """Write the search's smallest student to `<run_dir>/actors/`, with its card; None where no size was accepted.
+
+    Args:
+        lesson: the search's lesson, with the store in `run_dir`.
+        found, suffix: as for `write_winner`.
+
+    Raises:
+        RefusedFileError, FileNotFoundError: as for `write_winner`.
+    """
+    if found.smallest is None:
+        return None
+    settings, facts = lesson.settings, lesson.teacher.facts
+    name = f"{facts['task']}_distilled_{facts['algorithm']}_actor{sizes_name(found.smallest.actor)}"
+    cell = student_cell(lesson.sized(list(found.smallest.actor)))
+    agents = _agents(student_store(lesson), cell, settings.all_seeds)
+    return _best_of(agents, _path(settings.run_dir, name, suffix), settings.final_episodes, settings.seed, found)
+
+
+def _path(run_dir: str, name: str, suffix: str) -> Path:
+    """The winner's file; what an earlier search left at its place is removed."""
+    path = Path(run_dir) / "actors" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.{suffix}"
+    for ending in (f".{suffix}", f".{suffix}.json", ".h", ".md"):
         path.with_suffix(ending).unlink(missing_ok=True)
-    episodes, validation = settings.final_episodes, dict[int, float]()
-    chosen: Source | None = None
-    for source in _agents(config):
+    return path
+
+
+def _best_of(
+    agents: Iterable[Source], path: Path, episodes: int, first: int, found: SmallestActor | SmallestStudent
+) -> Winner:
+    """Write the agent that is best on validation episodes."""
+    validation, chosen = dict[int, float](), None
+    for source in agents:
         actor = PlainActor(source.model, observation_scaling=source.scaling)
         seed = source.facts["seed"]
-        played = play_file(source.make_env, actor, actor, episodes, VALIDATION_SEED + settings.seed)
+        played = play_file(source.make_env, actor, actor, episodes, VALIDATION_SEED + first)
         if math.isfinite(played.mean) and played.mean > max(validation.values(), default=-math.inf):
             chosen = source
         validation[seed] = played.mean
     if chosen is None:
-        raise RefusedFileError(f"none of the seeds of {sizes_name(best.actor)} has a finite return")
+        raise RefusedFileError(f"none of the seeds for {path.name} has a finite return")
     facts = {"bound": found.bound, "threshold": found.threshold, "validation": validation}
     report = write_actor(chosen._replace(facts=chosen.facts | facts), path, episodes=episodes, seconds=SECONDS)
     return Winner(report, chosen.facts["seed"], validation, found.bound)
@@ -122,16 +169,15 @@ def winner_text(winner: Winner | None) -> str:
     )
 
 
-def _agents(config: ControlSettings) -> Iterator[Source]:
+def _agents(store: CellStore, cell: Cell, seeds: Sequence[int]) -> Iterator[Source]:
     """Each agent of the cell's seeds that has a finite return, once."""
-    store, cell = CellStore(Path(config.run_dir) / "cells.sqlite"), cell_of(config)
     returns, seen = store.returns(cell), set[int]()
     for batch in store.batches(cell):
-        left = set(config.all_seeds) & set(batch.seeds) - seen
+        left = set(seeds) & set(batch.seeds) - seen
         wanted = sorted(seed for seed in left if math.isfinite(returns.get(seed, -math.inf)))
         if batch.state == "done" and wanted:
             if not Path(batch.run_dir).exists():
-                lost = f"the runs of {sizes_name(config.actor)} beside {sizes_name(config.critic)} are not here"
+                lost = f"the runs of {sizes_name(cell.actor)} beside {sizes_name(cell.critic)} are not here"
                 raise FileNotFoundError(f"{lost}, so no file of it can be written; search.export=none writes none")
             path, state = run_checkpoint(batch.run_dir)
             for seed in wanted:

@@ -108,9 +108,12 @@ def test_what_will_be_written_is_said_before_the_search(monkeypatch):
     config = DDPGControl(**SETTINGS)
 
     def plan(wanted: str) -> tuple[str | None, str]:
-        return winner.export_plan(SearchSettings(export=wanted), config)
+        return winner.export_plan(SearchSettings(export=wanted), config.env)
 
     assert [plan(wanted)[0] for wanted in ("auto", "onnx", "c", "none")] == ["onnx", "onnx", "c", None]
+    assert winner.export_plan(SearchSettings(export="page"), "pong") == ("html", "")
+    with pytest.raises(ValueError, match=r"search.export=page: the task must be of pong, pixelcopter; got 'pendulum'"):
+        plan("page")
     monkeypatch.setattr(winner, "NEEDED", ("no_such_module",))
     suffix, says = plan("auto")
     assert suffix is None and "no file will be written" in says and "torchrl-decouple[export]" in says

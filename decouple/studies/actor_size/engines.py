@@ -31,7 +31,17 @@ from decouple.runs.locks import FolderInUseError
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["BEAT_S", "CellError", "GaveUpError", "Processes", "RayTasks", "WorkerSettings", "serve", "waited_for"]
+__all__ = [
+    "BEAT_S",
+    "CellError",
+    "GaveUpError",
+    "Processes",
+    "RayTasks",
+    "WorkerSettings",
+    "outcome",
+    "serve",
+    "waited_for",
+]
 
 BEAT_S = 1.0  # seconds between looks at what is being trained, and at what others do
 PATIENCE_S = 60.0  # seconds to wait for another process in a batch's folder to end
@@ -68,9 +78,11 @@ class WorkerSettings:
         check_setting(f"{group}engine", self.engine, ("local", "ray").__contains__, "local or ray")
         check_setting(f"{group}parallel", self.parallel, POSITIVE_WHOLE)
 
-    def start(self) -> Processes | RayTasks:
-        """The engine, a context manager."""
-        return Processes() if self.engine == "local" else RayTasks(self.address, self.cpus)
+    def start(self, trains: Callable[[Any], dict[str, Any]] | None = None) -> Processes | RayTasks:
+        """The engine, a context manager; `trains` is as for `Processes`."""
+        if self.engine == "local":
+            return Processes(trains=trains)
+        return RayTasks(self.address, self.cpus, trains=trains)
 
 
 class Processes:
@@ -78,19 +90,21 @@ class Processes:
 
     Args:
         starts: largest number of starts of a batch whose process dies.
+        trains: function of a module, from a batch's settings to its final evaluation; None: a cell's agents are
+            trained.
     """
 
     @checked(starts=at_least(1))
-    def __init__(self, starts: int = 3) -> None:
-        self.starts = starts
+    def __init__(self, starts: int = 3, trains: Callable[[Any], dict[str, Any]] | None = None) -> None:
+        self.starts, self.trains = starts, trains or _trained
         self._idle: list[_Process] = []
 
-    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
+    def __call__(self, config: Any, go_on: Callable[[], bool]) -> dict[str, float]:
         codes = []
         for _ in range(self.starts):
             process = self._idle.pop() if self._idle else _Process()
             try:
-                kind, answer = process.train(config, go_on)
+                kind, answer = process.train(self.trains, config, go_on)
             except BaseException:
                 process.end()
                 raise
@@ -128,10 +142,10 @@ class _Process:
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], **options)
         theirs.close()  # so that its end is seen here
 
-    def train(self, config: ControlSettings, go_on: Callable[[], bool]) -> tuple[str, Any]:
+    def train(self, trains: Callable[..., Any], config: Any, go_on: Callable[[], bool]) -> tuple[str, Any]:
         """The outcome (done, error or died), with the report, the error or the exit code."""
         with contextlib.suppress(OSError):  # it died since it last trained; seen below
-            self._connection.send(config)
+            self._connection.send((trains, config))
         while not self._connection.poll(BEAT_S):
             if not go_on():
                 raise GaveUpError
@@ -151,6 +165,10 @@ class _Process:
 
 def serve(descriptor: int) -> None:
     """Train each config from the connection; exit at once when the other end is gone, whatever is under way."""
+    with contextlib.suppress(ImportError):  # Gym's four lines about its age, as in decouple/commands/start.py
+        from gym_notices import notices
+
+        notices.notices.clear()
     connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def read() -> None:
@@ -161,9 +179,9 @@ def serve(descriptor: int) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        config = requests.get()
+        trains, config = requests.get()
         try:
-            answer = "done", _trained(config)
+            answer = "done", trains(config)
         except Exception as error:
             traceback.print_exc()
             answer = "error", f"{type(error).__name__}: {error}"
@@ -177,12 +195,19 @@ class RayTasks:
         address: address of a cluster, "auto" for this machine's cluster; None: Ray is started here.
         cpus: processors reserved for a batch.
         starts: largest number of starts of a batch whose worker dies.
+        trains: as for `Processes`.
 
     Raises:
         ImportError: Ray is not installed.
     """
 
-    def __init__(self, address: str | None = None, cpus: float = 1.0, starts: int = 3) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        cpus: float = 1.0,
+        starts: int = 3,
+        trains: Callable[[Any], dict[str, Any]] | None = None,
+    ) -> None:
         try:
             import ray
         except ImportError as error:
@@ -191,9 +216,9 @@ class RayTasks:
         if not ray.is_initialized():
             with _elsewhere():
                 ray.init(address=address or "local", log_to_driver=False, logging_level="warning")
-        self._task = ray.remote(num_cpus=cpus, max_retries=starts - 1)(_trained)
+        self._task = ray.remote(num_cpus=cpus, max_retries=starts - 1)(trains or _trained)
 
-    def __call__(self, config: ControlSettings, go_on: Callable[[], bool]) -> dict[str, float]:
+    def __call__(self, config: Any, go_on: Callable[[], bool]) -> dict[str, float]:
         errors = self._ray.exceptions
         task = self._task.remote(dataclasses.replace(config, run_dir=str(Path(config.run_dir).absolute())))
         try:
@@ -230,15 +255,20 @@ def _elsewhere() -> Iterator[None]:
 
 
 def _trained(config: ControlSettings) -> dict[str, Any]:
-    """Train a batch; returns its final evaluation, read from its folder where the run is already done.
+    """Train a batch of a cell's agents; returns its final evaluation."""
+    return outcome(config.run_dir, lambda: done_result(config) or train_agents(config))
+
+
+def outcome(run_dir: str, asks: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `asks` returns: the final evaluation of a batch, trained or read from its folder where it is already done.
 
     Where all agents have failed, the return is None, which is a result too. A process whose caller was killed may be in
     the folder for a moment; it is waited for.
     """
     try:
-        return waited_for(lambda: done_result(config) or train_agents(config))
+        return waited_for(asks)
     except NotFiniteError as error:
-        print(f"{config.run_dir}: {error}", file=sys.stderr)
+        print(f"{run_dir}: {error}", file=sys.stderr)
         return {"final/return": None}
 
 

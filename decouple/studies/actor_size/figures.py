@@ -17,7 +17,7 @@ import numpy as np
 from decouple.analysis.pareto import pareto_front
 from decouple.checks import checked
 from decouple.studies.actor_size.results import SizeCell, SizeStudy
-from decouple.studies.actor_size.search import return_text, size_name, t_interval
+from decouple.studies.actor_size.trials import return_text, size_name, t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

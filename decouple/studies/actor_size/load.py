@@ -24,7 +24,7 @@ from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, algorithm
 from decouple.studies.actor_size.build import make_small_env, unit_actions
 from decouple.studies.actor_size.settings import ControlSettings
 
-__all__ = ["agents_in", "config_in", "load_agents", "trained_actor"]
+__all__ = ["agents_in", "load_agents", "stored_settings", "trained_actor"]
 
 
 @checked()
@@ -52,22 +52,23 @@ def load_agents(run_dir: str | Path) -> list[Any]:
     return agents
 
 
+@checked()
+def stored_settings(stored: Mapping[str, Any]) -> ControlSettings:
+    """The settings of a run, from those that its checkpoint keeps."""
+    settings = {name: value for name, value in stored.items() if name != "rules"}
+    if "log_every" in settings:
+        settings["evaluate_every"] = settings["log_every"]  # it is not stored, and must be a multiple of log_every
+    return CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
+
+
 def agents_in(state: Mapping[str, Any]) -> list[Any]:
     """The agents of a checkpoint read by `load_checkpoint`; with `normalize_observation` they read scaled numbers."""
-    config = config_in(state)
+    config = stored_settings(state["settings"])
     with contextlib.closing(make_small_env(config)) as env:
         models = [make_model(config, env) for _ in config.all_seeds]
     agents = algorithm_of(config).make_agents(config, models)
     agents.load(state)
     return agents.models()
-
-
-def config_in(state: Mapping[str, Any]) -> ControlSettings:
-    """The settings of a checkpoint's run, as far as its agents depend on them; the state is that of `agents_in`."""
-    settings = {name: value for name, value in state["settings"].items() if name != "rules"}
-    if "log_every" in settings:
-        settings["evaluate_every"] = settings["log_every"]  # it is not stored, and must be a multiple of log_every
-    return CONTROL_ALGORITHMS[settings["algorithm"]](**settings)
 
 
 def trained_actor(state: Mapping[str, Any], agent: int) -> tuple[Any, ObservationScaling | None]:

@@ -24,7 +24,6 @@ from decouple.runs.files import replace_file
 from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
 from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
 from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
-from decouple.studies.actor_size.search import return_text, size_name
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
     csv_table,
@@ -35,6 +34,7 @@ from decouple.studies.actor_size.study import (
     table_rows,
 )
 from decouple.studies.actor_size.table_one_figures import relative_figure, table_figure
+from decouple.studies.actor_size.trials import return_text, size_name
 from decouple.studies.actor_size.unit_use import study_units
 
 __all__ = ["SizeReport", "size_report"]

@@ -28,9 +28,9 @@ from decouple.checks import ANY_NUMBER, SEED, all_of, at_least, check_setting, c
 from decouple.runs.files import csv_lines, markdown_lines, read_json
 from decouple.runs.metrics import read_metrics, read_result
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
-from decouple.studies.actor_size.search import return_text, size_name, t_interval
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 from decouple.studies.actor_size.study import csv_cell, old_rules, spread_text
+from decouple.studies.actor_size.trials import return_text, size_name, t_interval
 from decouple.version import VERSION
 
 __all__ = [

@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,17 +32,7 @@ from decouple.studies.actor_size.build import make_small_env
 from decouple.studies.actor_size.cell_files import MAXIMUM, load_cells, save_cells
 from decouple.studies.actor_size.engines import CellError, WorkerSettings
 from decouple.studies.actor_size.results import training_maxima
-from decouple.studies.actor_size.search import (
-    SIZES,
-    SmallestActor,
-    Step,
-    Trial,
-    return_text,
-    rounded_threshold,
-    search_steps,
-    size_name,
-    t_interval,
-)
+from decouple.studies.actor_size.search import SIZES, SmallestActor, rounded_threshold, search_steps
 from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
@@ -55,12 +45,14 @@ from decouple.studies.actor_size.study import (
     search_record,
     table_rows,
 )
+from decouple.studies.actor_size.trials import Step, Trial, return_text, size_name, t_interval
 from decouple.studies.actor_size.workers import Stopping, cell_of, frames_done, train_cells
 
 __all__ = [
     "SearchProgress",
     "SearchSettings",
     "actor_parameters",
+    "check_order",
     "is_trained",
     "run_search",
     "search_goes_on",
@@ -71,7 +63,7 @@ __all__ = [
 
 Size = tuple[int, ...]
 
-EXPORTS = ("auto", "onnx", "c", "none")
+EXPORTS = ("auto", "onnx", "c", "page", "none")
 POSITIVE = all_of(at_least(1))
 SEVERAL_SIZES = Must(
     lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
@@ -100,7 +92,7 @@ class SearchSettings(WorkerSettings):
     # Share of the learning after which a size's seeds are stopped where they are not expected to reach the bound any
     # more (docs/smallest_actor.md says by which rule, and how often it is wrong); None: all are trained to their end
     stop_after: float | None = None
-    # File of the smallest actor at the search's end: onnx, c, none; auto: onnx where the extra is installed
+    # File of the smallest actor at the search's end: onnx, c, page, none; auto: onnx where the extra is installed
     export: str = "auto"
     # Folder of text files with the results of cells: read before the search, which then goes on from them without the
     # folders of their runs, and written after each size; None: only the store has them
@@ -125,7 +117,7 @@ class SearchSettings(WorkerSettings):
         check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
         check_setting("search.pairs", self.pairs, _are_pairs, "pairs [actor, critic] of hidden layers, each at least 1")
         self.check_workers("search.")
-        check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c or none")
+        check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c, page or none")
 
     def told(self) -> dict[str, Any]:
         """The settings that decide the outcome."""
@@ -137,13 +129,29 @@ class SearchSettings(WorkerSettings):
         at_its_best = (settings.env, settings.algorithm) in AT_ITS_BEST
         return ("maximum" if at_its_best else "final") if self.measure == "auto" else self.measure
 
+    def threshold_of(self, task: str, algorithm: str) -> Any:
+        """The threshold as `search_steps` takes it: a number, a function of the baseline's mean, None for that mean.
+
+        Raises:
+            ValueError: `paper` on a task and an algorithm that Table I has no threshold for.
+        """
+        if self.threshold != "paper":
+            return {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
+        threshold = read_paper().get((task, algorithm), {}).get("threshold")
+        allowed = f"a number, baseline or rounded for {task}, {algorithm}, which Table I has no threshold for"
+        check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
+        return threshold
+
+    def stopping(self, step: Step) -> Stopping | None:
+        """The rule by which seeds of this step are stopped; None for the baseline, and where no seed has reached the
+        bound."""
+        if self.stop_after is None or step.bound is None or step.best is None or step.best < step.bound:
+            return None
+        return Stopping(step.bound, step.best, self.stop_after)
+
     def steps(self, settings: ControlSettings) -> Any:
         """The search as a generator, from `search_steps`."""
-        threshold = {"baseline": None, "rounded": rounded_threshold}.get(self.threshold, self.threshold)
-        if threshold == "paper":
-            threshold = read_paper().get((settings.env, settings.algorithm), {}).get("threshold")
-            allowed = f"a number, baseline or rounded for {_name(settings)}, which Table I has no threshold for"
-            check_setting("search.threshold", self.threshold, lambda _: threshold is not None, allowed)
+        threshold = self.threshold_of(settings.env, settings.algorithm)
         sizes = settings.actor, settings.critic
         check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
         rules = {name: getattr(self, name) for name in ("tolerance", "sizes", "confidence", "exhaustive", "power")}
@@ -154,15 +162,16 @@ class SearchProgress:
     """Progress of a study's cells on stderr: those done, and an estimate of the time left.
 
     Args:
-        settings: settings of a cell.
+        settings: settings of a cell, or the study's name.
         parallel: number of cells trained at once.
         name_of: function that gives a cell's name, of its settings; None: its sizes.
     """
 
     def __init__(
-        self, settings: ControlSettings, parallel: int, name_of: Callable[[ControlSettings], str] | None = None
+        self, settings: ControlSettings | str, parallel: int, name_of: Callable[[Any], str] | None = None
     ) -> None:
-        self.name, self.parallel, self.name_of = _name(settings), parallel, name_of or _sizes
+        self.name = settings if isinstance(settings, str) else _name(settings)
+        self.parallel, self.name_of = parallel, name_of or _sizes
         self.lines = StepProgress()
         self.done: list[float] = []  # seconds of each cell
 
@@ -171,7 +180,7 @@ class SearchProgress:
         self.cells, self.more = cells, more
         self.first: dict[str, tuple[float, int]] = {}  # batch -> time and frames when it was first seen
 
-    def watch(self, config: ControlSettings) -> None:
+    def watch(self, config: Any) -> None:
         """Show what is being trained."""
         now, frames = time.monotonic(), min(frames_done(config.run_dir), config.learning.total_frames)
         since, before = self.first.setdefault(config.run_dir, (now, frames))
@@ -209,7 +218,7 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
             while True:
                 configs = [_pair(settings, *pair) for pair in step.pairs]
                 progress.begin(sum(not is_trained(store, config) for config in configs), step.more)
-                stopping = _stopping(options, step)
+                stopping = options.stopping(step)
                 returns = train_cells(configs, store, train, parallel=options.parallel, watch=watch, stopping=stopping)
                 if measure == "maximum":
                     cells = [(cell_of(config), config.all_seeds) for config in configs]
@@ -263,10 +272,15 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
         for size in (*sizes, settings.actor):
             parts = parameter_count(make_model(_pair(settings, size, size), env))
             counts[tuple(size)] = parts["trunk"] + parts["policy"]
+    check_order(sizes, counts)
+    return counts
+
+
+def check_order(sizes: Sequence[Sequence[int]], counts: Mapping[Size, int]) -> None:
+    """ValueError unless the sizes go from the smallest to the largest, by their parameters."""
     for small, large in pairwise(sizes):
         if counts[tuple(small)] >= counts[tuple(large)]:
             raise ValueError(f"search.sizes must go from the smallest to the largest; got {small} before {large}")
-    return counts
 
 
 def search_text(
@@ -327,14 +341,6 @@ def _line(stage: str, trial: Trial, counts: dict[Size, int]) -> str:
 
 def _pair(settings: ControlSettings, actor: Sequence[int], critic: Sequence[int]) -> ControlSettings:
     return dataclasses.replace(settings, actor=list(actor), critic=list(critic))
-
-
-def _stopping(options: SearchSettings, step: Step) -> Stopping | None:
-    """The rule by which seeds of this step are stopped; None for the baseline, and where no seed has reached the
-    bound."""
-    if options.stop_after is None or step.bound is None or step.best is None or step.best < step.bound:
-        return None
-    return Stopping(step.bound, step.best, options.stop_after)
 
 
 @checked()

@@ -21,7 +21,8 @@ from decouple.checks import Must, all_of, at_least, check_setting, checked, has,
 from decouple.runs.files import csv_lines, csv_rows, markdown_lines
 from decouple.runs.rules import outdated
 from decouple.studies.actor_size.build import unit_actions
-from decouple.studies.actor_size.search import SmallestActor, return_text, size_name
+from decouple.studies.actor_size.search import SmallestActor
+from decouple.studies.actor_size.trials import return_text, size_name
 from decouple.version import VERSION, written_by
 
 __all__ = [

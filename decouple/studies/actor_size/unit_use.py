@@ -28,7 +28,7 @@ from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_c
 from decouple.runs.files import csv_lines, csv_rows, replace_file
 from decouple.studies.actor_size.algorithms import algorithm_of, make_model
 from decouple.studies.actor_size.build import make_env
-from decouple.studies.actor_size.load import config_in
+from decouple.studies.actor_size.load import stored_settings
 from decouple.studies.actor_size.results import SizeStudy
 from decouple.studies.actor_size.settings import FINAL_SEED
 from decouple.studies.actor_size.study import csv_cell
@@ -75,7 +75,7 @@ def unit_use(
     path = Path(run_dir) / "checkpoint.pt"
     state = load_checkpoint(path)
     with reading_checkpoint(path, "agents of train_agents"):
-        config = config_in(state)
+        config = stored_settings(state["settings"])
     check_setting("run_dir", config.recurrent, lambda kind: kind is None, "of a run without recurrent layers")
     rows = []
     with contextlib.closing(make_env(config, config.num_envs, config.all_seeds)) as trained:

@@ -22,16 +22,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from decouple.checks import at_least, checked
+from decouple.checks import Must, all_of, at_least, checked
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import control_identity
 from decouple.studies.actor_size.engines import BEAT_S, CellError, GaveUpError, waited_for
-from decouple.studies.actor_size.search import Returns, Unfinished
 from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
 from decouple.studies.actor_size.stopping import stopped_at
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
+from decouple.studies.actor_size.trials import Returns, Unfinished
 
 __all__ = ["Stopping", "cell_of", "frames_done", "train_cells"]
 
@@ -39,6 +39,9 @@ __all__ = ["Stopping", "cell_of", "frames_done", "train_cells"]
 Train = Callable[[ControlSettings, Callable[[], bool]], dict[str, float]]
 
 OF_THE_CELL = {"env", "algorithm", "actor", "critic", "seed", "seeds"}
+OF_A_CELL = Must(
+    lambda config: dataclasses.is_dataclass(config) and hasattr(config, "all_seeds"), "that are settings of a cell"
+)
 RENEWALS = 10  # renewals of a claim within its lease
 LOOK_EVERY = 50  # times as long as a look at a run's evaluations takes, the next one waits: tables grow long
 
@@ -59,22 +62,23 @@ def cell_of(config: ControlSettings) -> Cell:
     return Cell(config.env, config.algorithm, text, tuple(config.actor), tuple(config.critic))
 
 
-@checked(parallel=at_least(1))
+@checked(parallel=at_least(1), configs=all_of(OF_A_CELL))
 def train_cells(
-    configs: Sequence[ControlSettings],
+    configs: Sequence[Any],
     store: CellStore,
     train: Train,
     *,
     parallel: int = 1,
     watch: Callable[[ControlSettings], None] = lambda config: None,
     stopping: Stopping | None = None,
-    folder: Callable[[ControlSettings], str] | None = None,
+    folder: Callable[[Any], str] | None = None,
+    cell: Callable[[Any], Cell] | None = None,
 ) -> list[Returns]:
     """The final returns of each config's agents, one per seed, those that the store has not yet trained first.
 
     Args:
-        configs: the cells, with the seeds that are wanted. Their `run_dir` is not used: each batch has a folder below
-            the store's.
+        configs: settings of the cells, `ControlSettings` or a study's own, with the seeds that are wanted. Their
+            `run_dir` is not used: each batch has a folder below the store's.
         store: store of the results, which takes the new ones.
         train: `Processes` or `RayTasks`.
         parallel: number of batches trained at once.
@@ -83,12 +87,13 @@ def train_cells(
             returns are `Unfinished`. None: all are trained to their end.
         folder: function that gives the folder of a config's runs, relative to the store's; None: one named by the
             task, the algorithm, a hash of the settings and the sizes.
+        cell: function that gives the cell of a config; None: `cell_of`.
 
     Raises:
         CellError: a cell failed; raised once all others are done. The same call tries the failed ones again.
     """
-    cells = [cell_of(config) for config in configs]
-    folders = {cell: folder(config) if folder else _folder(cell) for cell, config in zip(cells, configs, strict=True)}
+    cells = [(cell or cell_of)(config) for config in configs]
+    folders = {of: folder(config) if folder else _folder(of) for of, config in zip(cells, configs, strict=True)}
     stop, failed, unfinished = threading.Event(), dict[Cell, str](), dict[Cell, Unfinished]()
 
     def work() -> None:

@@ -86,10 +86,13 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
 
 
 def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
-    """The study's IMPALA-CNN, separated at the settings' k."""
+    """The study's IMPALA-CNN, of the settings' width, separated at their k."""
     depth = len(impala_blocks())
     k = separation_index(config.separation, depth)
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
+    if config.width != 1:
+        channels = [round(config.width * size) for size in (16, 32, 32)]
+        options |= {"channels": channels, "hidden_size": round(config.width * 256)}
     if config.attention:
         # No attention on the frame's three channels, nor in the dense block, which is the last.
         options["attention_from"] = min(max(k, 1), depth - 1)

@@ -13,7 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from decouple.checks import PROBABILITY, SEED, at_least, check_fields, check_setting
+from decouple.checks import PROBABILITY, SEED, Must, at_least, check_fields, check_setting
 from decouple.envs.procgen.levels import LOOKS
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
@@ -21,6 +21,8 @@ from decouple.runs.performance import Performance, choose_performance
 from decouple.runs.settings import FlatKeys, part, points_to_part, sets_own_fields
 
 __all__ = ["PROCGEN_KEYS", "ProcgenExperiment", "procgen_experiment"]
+
+WIDTH = Must(lambda width: 1 / 16 <= width <= 16, "in [1/16, 16]: of one to 256 channels in the first stage")
 
 
 @dataclass
@@ -46,6 +48,7 @@ class ProcgenExperiment:
     backend: str | None = None  # package of the games: procgen or envpool; None: the one installed
     attention: bool = False  # squeeze-and-excitation in the separated stages, except the network's first
     in_place_skip: bool = False  # skip connections carry ReLU(x), as in the released code
+    width: float = 1.0  # channels and units of the IMPALA-CNN, as a share of 16, 32, 32 and 256
     policy_gradient: float = 1.0  # scale of the policy's gradient into the trunk
     value_gradient: float = 1.0  # scale of the value's gradient into the trunk
     evaluate_episodes: int = 10  # episodes of an evaluation during training, on training and on test levels each
@@ -63,7 +66,8 @@ class ProcgenExperiment:
         positive = {name: at_least(1) for name in ("num_envs", "evaluate_episodes", "final_episodes")}
         gradients = {"policy_gradient": PROBABILITY, "value_gradient": PROBABILITY}
         levels = {"start_level": at_least(0), "num_levels": at_least(0)}
-        check_fields(self, **gradients, **positive, **levels, seed=SEED, num_threads=at_least(1))
+        others = {"seed": SEED, "num_threads": at_least(1), "width": WIDTH}
+        check_fields(self, **gradients, **positive, **levels, **others)
         known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
         check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
         how = {"precision": self.computed.precision, "micro_batch": self.computed.micro_batch}

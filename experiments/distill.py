@@ -1,0 +1,18 @@
+"""A small actor from a trained one: the small one acts, the trained one labels what it meets.
+
+    python experiments/distill.py checkpoint=runs/control/pendulum/td3/actor64x64_critic64x64_kfull/seeds0_6 actor=[8,8]
+    python experiments/distill.py checkpoint=... sizes=search           # the smallest that reaches the search's bound
+    python experiments/distill.py checkpoint=runs/procgen/as_written/starpilot/late/seed0 width=0.25
+
+The teacher is an agent of experiments/control.py, procgen.py or this script, the best of its run unless `teacher_seed`
+says which. All students are one batch. Started again, after a kill, it goes on; a student is exported as any agent is.
+See docs/distill.md.
+"""
+
+# First: signals, and this folder off the path.
+import _script  # noqa: F401
+
+from decouple.commands.distill import main
+
+if __name__ == "__main__":
+    main()
