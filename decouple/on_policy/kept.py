@@ -46,7 +46,7 @@ def kept_bytes(phases: Sequence[Any], env: EnvBase, rollout_steps: int) -> int:
     past = max((getattr(phase, "past", 1) for phase in phases), default=1)
     games, total = env.batch_size.numel(), 0
     for key in _keys(phases):
-        spec = env.observation_spec.get(key, None)
+        spec = env.action_spec if key == env.action_key else env.observation_spec.get(key, None)
         total += 4 * games if spec is None else spec.shape.numel() * spec.dtype.itemsize
     return past * rollout_steps * total
 

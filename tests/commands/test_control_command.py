@@ -72,7 +72,19 @@ def test_sizes_that_are_none_are_refused_by_the_settings_name_and_not_the_folder
 def test_departures_are_of_tasks_and_algorithms_that_exist():
     departures = {file.stem for file in (CONFIGS / "departures").glob("*.yaml")}
     assert departures <= {f"{task}_{algorithm}" for task in TASKS for algorithm in CONTROL_ALGORITHMS}
-    assert {f"toy_{algorithm}" for algorithm in CONTROL_ALGORITHMS} <= departures
+    toy = {name for name, algorithm in CONTROL_ALGORITHMS.items() if not algorithm.published_as}
+    assert {f"toy_{algorithm}" for algorithm in toy} <= departures
+
+
+@pytest.mark.parametrize("algorithm", ["daac", "idaac", "ppg", "dcpg", "ddcpg", "dna"])
+def test_algorithms_without_published_settings_of_a_task_take_ppos(algorithm):
+    ppo, own = (composed("env=acrobot", f"algorithm={name}") for name in ("ppo", algorithm))
+    assert own.learning.gae_lambda == ppo.learning.gae_lambda == 0.94 and own.num_envs == ppo.num_envs == 16
+    assert composed("env=toy", f"algorithm={algorithm}").learning.rollout_steps == 1000
+
+
+def test_a_page_of_an_algorithms_own_comes_before_the_one_it_would_take():
+    assert composed("env=pendulum", "algorithm=ppg").learning.auxiliary_every == 4
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -81,7 +81,7 @@ class ControlSettings:
     # pictures are vectors of pixels; auto: impala where there is a picture
     backbone: str = "auto"
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
-    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, dna or trpo
+    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, ddcpg, dna or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
     # gru or lstm: one hidden layer of each network is recurrent, for PPO, DAAC and TRPO; null: none
