@@ -126,7 +126,7 @@ def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delay
         clipped: clip gradients by `max_grad_norm`.
     """
     losses, keys = [policy_loss(model, settings)], ["policy_hidden"]
-    if not delayed or model.at > 0:
+    if not delayed or model.shares:
         value = value_loss(model, settings.value_coeff, None)
         if delayed:
             value.set_keys(value_target="state_value")
@@ -178,7 +178,7 @@ def auxiliary_phase(
     check_no_memory(model)
     past = settings.auxiliary_past or settings.auxiliary_every
     own, keys = [*losses, value_loss(model, settings.value_coeff, None)], ["value_hidden"]
-    if losses or (model.at > 0 and model.cut.value_gradient > 0):
+    if losses or (model.shares and model.cut.value_gradient > 0):
         own, keys = [*own, clone_loss(model, settings)], ["policy_hidden", *keys]
     features = model.get_features(keys)
     reads = features.in_keys

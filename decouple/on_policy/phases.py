@@ -194,9 +194,12 @@ class Phase:
         self.captured, self._kept, self._graph = on and self.past == 1, None, None
 
     def anneal(self, left: float) -> None:
-        """Set scheduled learning rates for a share `left` of the training still to come."""
+        """Set what is scheduled, rates and losses that anneal, for a share `left` of the training still to come."""
         for phase in (self, self.adversary) if self.adversary else (self,):
             anneal(phase.optimizer, left)
+            for loss in phase.losses:
+                if callable(annealed := getattr(loss, "anneal", None)):
+                    annealed(left)
 
     def run(
         self,

@@ -64,6 +64,8 @@ class OnPolicySettings:
     dynamics_width: int = 256  # units of each of its two hidden layers
     # DDCPG: an episode's last frame counts as followed by the next one's first, as in the released code
     dynamics_across_ends: bool = False
+    gate_prices: list[float] = field(default_factory=lambda: [0.1])  # separation=learned: prices of own value blocks
+    gate_rate: float = 0.03  # separation=learned: Adam's learning rate of the gates
     rollouts_in: str = "memory"  # where an auxiliary phase's rollouts are kept: memory, or disk (memory-mapped)
     keep_rollouts: bool = False  # keep an auxiliary phase's rollouts after the run, so that a longer one can go on
     dna_lambda: float = 0.8  # lambda of DNA's advantages; its value targets have gae_lambda
@@ -91,8 +93,10 @@ class OnPolicySettings:
             check_setting(name, getattr(self, name), three, "three whole numbers, each at least 1")
         for name in ("gamma", "gae_lambda", "dna_lambda"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon"):
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon", "gate_rate"):
             check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+        prices = lambda v: v and len(set(v)) == len(v) and all(0 <= price < math.inf for price in v)  # noqa: E731
+        check_setting("gate_prices", self.gate_prices, prices, "different numbers, each at least 0 and finite")
         if self.clip_value is not None:
             check_setting("clip_value", self.clip_value, lambda v: 0 < v < math.inf, "positive and finite, or None")
         for of in ("value", "entropy", "advantage", "order", "clone", "dynamics"):
