@@ -130,9 +130,12 @@ def gated(
 ) -> GatedNetwork:
     """Put gates between two block stacks whose outputs have equal shapes, block by block.
 
+    The value's blocks start as copies of the policy's, where they have the same parameters: a mixture of two units that
+    hold one feature with opposite signs would be nothing, and the gates could not pass from one to the other.
+
     Args:
         policy_blocks: the policy's blocks.
-        value_blocks: the value's blocks, none of which is the policy's.
+        value_blocks: the value's blocks, none of which is the policy's; their parameters are set here.
         value_gradient: scale in [0, 1] of the gradient that the value sends through the gates into the policy's blocks.
         example: one observation, as for `separate`.
 
@@ -153,6 +156,9 @@ def gated(
                 f"value_blocks must give the shapes of policy_blocks for gates between them; block {index} gives "
                 f"{shape} and {other}"
             )
+    for block, other in zip(value_blocks, policy_blocks, strict=False):
+        if _shapes(block) == _shapes(other):
+            block.load_state_dict(other.state_dict())
     cut = Cut(1.0, value_gradient)
     value = GatedValue(value_blocks, Gates(count), cut)
     return GatedNetwork(GatedPolicy(policy_blocks, count), value, like, [cost for cost, _ in own])
@@ -171,6 +177,10 @@ def chosen_separation(gates: Sequence[float]) -> int:
     [0, 1, 2]
     """
     return max((index for index, gate in enumerate(gates, start=1) if gate > 0.5), default=0)
+
+
+def _shapes(block: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in block.state_dict().items()}
 
 
 def _full(features: Tensor) -> Tensor:

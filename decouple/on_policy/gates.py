@@ -5,7 +5,8 @@
     train_on_policy(env, model, phases, settings, log=print)
 
 Each phase that reads the value's features gets a further loss, the price of the value's own blocks, and a learning rate
-of their own for the gates. Their temperature falls over training, so that they end near 0 or 1.
+of their own for the gates. They stay at one half in the first quarter of the training, so that both networks have
+features to choose from. Then their temperature falls, so that they end near 0 or 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from decouple.on_policy.settings import OnPolicySettings
 
 __all__ = ["PriceLoss", "learn_gates"]
 
-LAST_TEMPERATURE = 0.1  # of the gates at the end of training; 1 at its start
+HELD = 0.25  # share of the training in which the gates stay at one half, so that there are features to choose from
+LAST_TEMPERATURE = 0.1  # of the gates at the end of training; 1 while they are held
 
 
 class PriceLoss(nn.Module):
@@ -57,8 +59,10 @@ class PriceLoss(nn.Module):
         return TensorDict(output)
 
     def anneal(self, left: float) -> None:
-        """Set the gates' temperature for a share `left` of the training still to come."""
-        self.gates.temperature.fill_(LAST_TEMPERATURE ** (1 - left))
+        """Hold the gates, or set their temperature, for a share `left` of the training still to come."""
+        learned = max(0.0, 1 - left - HELD) / (1 - HELD)  # share of the time in which they are not held
+        self.gates.logits.requires_grad_(1 - left >= HELD)
+        self.gates.temperature.fill_(LAST_TEMPERATURE**learned)
 
 
 @checked()

@@ -123,7 +123,7 @@ class KeptRollouts:
 
     def add(self, batch: TensorDictBase, iteration: int) -> None:
         """Keep a flat rollout, (B,) or (S, B), the run's rollout of this number, in place of the oldest."""
-        if not self.past:
+        if not self.past or not any(self._learns(phase, iteration) for phase in self.phases):
             return
         own = batch.select(*self.keys)
         if self.memory is None:
@@ -218,6 +218,10 @@ class KeptRollouts:
         self.memory = None
         if self.scratch is not None:
             self.scratch.cleanup()
+
+    def _learns(self, phase: Any, number: int) -> bool:
+        """Whether a run of a phase learns from this rollout: one of it and the `past` - 1 that come after it."""
+        return any(runs_on(phase, iteration) for iteration in range(number, number + self.past))
 
     def _needed(self, iterations: int) -> list[int]:
         """Numbers of the rollouts done that the phases' next runs learn from."""

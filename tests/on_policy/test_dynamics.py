@@ -16,9 +16,13 @@ from torchrl.data import Bounded, Categorical
 
 from decouple.networks.actor_value import actor_value
 from decouple.networks.blocks import mlp_blocks
+from decouple.networks.recurrence import gru_block
 from decouple.networks.separation import separate
 from decouple.networks.stacking import stack
+from decouple.on_policy.algorithms.dcpg import dcpg_phases
 from decouple.on_policy.algorithms.ddcpg import ddcpg_phases
+from decouple.on_policy.algorithms.dna import dna_phases
+from decouple.on_policy.algorithms.ppg import ppg_phases
 from decouple.on_policy.dynamics import DynamicsDiscriminator, DynamicsLoss, OtherRows, Transitions
 from decouple.on_policy.kept import kept_bytes
 from decouple.on_policy.phases import run_phase
@@ -148,7 +152,15 @@ def test_its_keys_can_be_named():
     assert "valid" in loss.in_keys and "follows" not in loss.in_keys
 
 
-def test_continuous_actions_and_a_memory_are_refused_by_name():
+@pytest.mark.parametrize("make_phases", [ppg_phases, dcpg_phases, ddcpg_phases, dna_phases])
+def test_a_memory_is_refused_by_name_whose_sequences_would_be_cut_into_frames(make_phases: Any):
+    blocks = [[gru_block(4, 8)] for _ in range(2)]
+    model = actor_value(separate(*blocks, at=0, example=torch.zeros(4)), Categorical(3))
+    with pytest.raises(ValueError, match="model must have no recurrent blocks"):
+        make_phases(model, make_settings())
+
+
+def test_continuous_actions_are_refused_by_name():
     network = separate(mlp_blocks(4, [8]), mlp_blocks(4, [8]), at=1)
     with pytest.raises(ValueError, match="model must have discrete actions for DDCPG"):
         ddcpg_phases(actor_value(network, Bounded(-1.0, 1.0, (2,))), make_settings())

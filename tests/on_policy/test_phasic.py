@@ -313,6 +313,7 @@ def ran_on(past: int, every: int, rollouts: int) -> list[tuple[int, int]]:
 def test_an_auxiliary_phase_runs_once_its_rollouts_are_there_and_learns_from_the_last_of_them():
     frames = N * T
     assert ran_on(past=2, every=2, rollouts=5) == [(1, 2 * frames), (3, 2 * frames)]
+    assert ran_on(past=2, every=4, rollouts=6) == [(1, 2 * frames), (5, 2 * frames)]
     assert ran_on(past=3, every=1, rollouts=5) == [(2, 3 * frames), (3, 3 * frames), (4, 3 * frames)]
 
 
@@ -321,6 +322,15 @@ def test_updates_end_a_phase_within_an_epoch():
     told = []
     train(model, phases, settings, progress=lambda *what: told.append(what))
     assert [what[1:] for what in told if what[0].startswith("auxiliary")] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_rollouts_that_no_phase_learns_from_are_not_copied():
+    phase = watching(past=2, every=4, start=1, keeps=["observation"])
+    kept, seen = KeptRollouts([phase], None, on_disk=False), []
+    for iteration in range(8):
+        kept.add(TensorDict(observation=torch.full((3, 1), float(iteration)), batch_size=[3]), iteration)
+        seen.append(sorted(set(kept.frames()["observation"].flatten().tolist())))
+    assert seen == [[0], [0, 1], [0, 1], [0, 1], [1, 4], [4, 5], [4, 5], [4, 5]]
 
 
 class StoppedError(Exception):
