@@ -16,6 +16,8 @@ from .networks.blocks import mlp_blocks as mlp_blocks
 from .networks.blocks import nature_blocks as nature_blocks
 from .networks.counting import multiply_adds as multiply_adds
 from .networks.counting import parameter_count as parameter_count
+from .networks.gating import chosen_separation as chosen_separation
+from .networks.gating import gated as gated
 from .networks.recurrence import gru_block as gru_block
 from .networks.recurrence import lstm_block as lstm_block
 from .networks.recurrence import with_memory as with_memory
@@ -43,6 +45,7 @@ from .on_policy.algorithms.trpo import TRPOSettings as TRPOSettings
 from .on_policy.algorithms.trpo import trpo_phases as trpo_phases
 from .on_policy.dynamics import DynamicsDiscriminator as DynamicsDiscriminator
 from .on_policy.dynamics import DynamicsLoss as DynamicsLoss
+from .on_policy.gates import learn_gates as learn_gates
 from .on_policy.losses import AdvantageHead as AdvantageHead
 from .on_policy.losses import AdvantageLoss as AdvantageLoss
 from .on_policy.losses import OrderClassifier as OrderClassifier

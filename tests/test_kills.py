@@ -3,8 +3,9 @@
 A small library (tests/kill_at.c) counts each call that changes a file of the folder, whoever makes it, and kills the
 process at the n-th: before it, or in the middle of what it writes. Between two such calls nothing on the disk changes
 but the replay's mapped rows; there the process is killed at the n-th step, before its row or with half of it written,
-and a run with auxiliary phases at the n-th minibatch of one. So a kill at any moment leaves what one of these kills leaves. Two at most are taken that are alike, a file's writes one
-after another; KILLS=all takes every one. The figures are in docs/resuming.md.
+and a run with auxiliary phases at the n-th minibatch of one. So a kill at any moment leaves what one of these kills
+leaves. Two at most are taken that are alike, a file's writes one after another; KILLS=all takes every one. The figures
+are in docs/resuming.md.
 """
 
 from __future__ import annotations
@@ -256,7 +257,7 @@ def test_killed_at_any_change_of_its_folder_and_started_again_a_run_equals_an_un
         some = (1, 2, 79, 80, 81, 100, 101, 119, 161, last - 1, last)
         steps = range(1, last + 1) if os.environ.get("KILLS") == "all" else some
         kills += [{"step": step, "half": half} for step in steps for half in (False, True)]
-    if "ppg" in setup:  # two phases of two epochs of four minibatches: the first, within an epoch, between two, the last
+    if "ppg" in setup:  # two phases of two epochs of four minibatches each
         kills += [{"update": update} for update in (1, 3, 5, 8, 9, 12, 16)]
     for kill in kills:
         folder = tmp_path / "run"

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decouple.checks import PROBABILITY, all_of, check_setting, checked
+from decouple.checks import PROBABILITY, SOME, all_of, at_least, check_setting, checked
 from decouple.networks.counting import block_multiply_adds
 from decouple.networks.recurrence import recurrent_blocks
 from decouple.networks.separation import Branch, Cut, SeparatedNetwork, separate
@@ -33,6 +33,7 @@ class Gates(nn.Module):
     temperature: Tensor
     block_costs: list[int]  # multiply-adds of the blocks that they stand between
 
+    @checked(count=at_least(1))
     def __init__(self, count: int):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(count))
@@ -40,6 +41,7 @@ class Gates(nn.Module):
         self.block_costs = [1] * count
 
     @staticmethod
+    @checked(gates=SOME)
     def stacked(gates: Sequence[Gates]) -> Gates:
         """The gates of S networks as one module, for `stack`."""
         together = Gates(gates[0].logits.shape[-1])
@@ -147,7 +149,8 @@ def gated(
     for name, blocks in (("policy_blocks", policy_blocks), ("value_blocks", value_blocks)):
         check_setting(name, blocks, lambda v, n=name: v and not recurrent_blocks(v, n), "blocks without a memory")
     like = separate(policy_blocks, value_blocks, 0, example=example)
-    check_setting("example", example, lambda _: "observation" in like.example, "given for blocks of other packages")
+    known = sorted(like.example)
+    check_setting("example", known, lambda keys: "observation" in keys, "given for blocks of other packages")
     count = min(len(policy_blocks), len(value_blocks))
     own, others = (block_multiply_adds(blocks[:count], like.example) for blocks in (value_blocks, policy_blocks))
     for index, ((_, shape), (_, other)) in enumerate(zip(own, others, strict=True)):

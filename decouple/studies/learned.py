@@ -13,6 +13,7 @@ import collections
 import csv
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from decouple.networks.gating import chosen_separation
 from decouple.runs.curves import save_figure
 from decouple.runs.files import read_json
 from decouple.runs.metrics import column_numbers, read_table
+
+GATE = re.compile(r"gate/\d+(/seed\d+)?")  # the column of a gate; a second phase's has another name
 
 __all__ = ["LearnedSeparation", "gate_curves", "learn_separation"]
 
@@ -86,7 +89,7 @@ def learn_separation(
 
 def gate_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """The gates over training, from a run's `metrics.csv`: column -> (frames, value); `gate/1`, and of each seed."""
-    return {name: points for name, points in _columns(folder).items() if name.startswith("gate/")}
+    return {name: points for name, points in _columns(folder).items() if GATE.fullmatch(name)}
 
 
 def _columns(folder: Path) -> dict[str, list[tuple[int, float]]]:

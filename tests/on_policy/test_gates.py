@@ -34,7 +34,7 @@ class Signs(EnvBase):
     can hold one sign. So the policy's unit serves the value too where both need the same sign, and only there.
     """
 
-    def __init__(self, seeds: list[int], *, same: bool, envs: int = 32) -> None:
+    def __init__(self, seeds: list[int], *, same: bool, envs: int = 64) -> None:
         batch = torch.Size([len(seeds), envs])
         super().__init__(batch_size=batch)
         self.same, column = same, (*batch, 1)
@@ -85,7 +85,7 @@ def learned(
     """The gates (S, 1) that PPO ends with, and the rows that it logged."""
     settings = OnPolicySettings(
         total_frames=frames,
-        rollout_steps=16,
+        rollout_steps=8,
         gamma=0.0,
         minibatches=4,
         epochs=4,
@@ -114,14 +114,14 @@ SEEDS = [0, 1, 2, 3, 4]
 @pytest.mark.parametrize("same", [False, True])
 def test_gates_separate_where_features_are_disjoint_and_share_where_they_are_the_same(same: bool, price: float):
     """Five seeds of five."""
-    gates, rows = learned(SEEDS, same=same, price=price, frames=32 * 16 * 40)
+    gates, rows = learned(SEEDS, same=same, price=price, frames=64 * 8 * 40)
     assert [chosen_separation(gate.tolist()) for gate in gates] == [int(same)] * 5
     assert all(rows[-1][f"loss/critic/seed{seed}"] < 0.02 for seed in SEEDS)  # the value is learned
 
 
 @pytest.mark.parametrize("same", [False, True])
 def test_one_seed_chooses_as_five_do(same: bool):
-    gates, rows = learned([1], same=same, price=0.1, frames=32 * 16 * 30)
+    gates, rows = learned([1], same=same, price=0.1, frames=64 * 8 * 30)
     assert chosen_separation(gates[0].tolist()) == int(same)
     course = [row["gate/1"] for row in rows]
     assert course[:7] == [0.5] * 7 and course[-1] != 0.5  # held at first, and logged
@@ -129,7 +129,7 @@ def test_one_seed_chooses_as_five_do(same: bool):
 
 
 def test_a_high_price_shares_and_no_price_leaves_what_the_value_needs():
-    assert learned([1], same=False, price=30.0, frames=32 * 16 * 20)[0].item() > 0.9
+    assert learned([1], same=False, price=30.0, frames=64 * 8 * 20)[0].item() > 0.9
 
 
 def plain_value(model: ActorValue, observation: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ def test_daacs_and_ppgs_phases_train_the_gates_where_they_train_the_value():
 def test_a_run_goes_on_with_its_gates_to_the_bit(tmp_path: Path):
     def run(folder: Path, frames: int) -> list[Tensor]:
         settings = OnPolicySettings(
-            total_frames=32 * 16 * 4, rollout_steps=16, gamma=0.0, minibatches=2, epochs=1, checkpoint_every=1
+            total_frames=64 * 8 * 4, rollout_steps=8, gamma=0.0, minibatches=2, epochs=1, checkpoint_every=1
         )
         torch.manual_seed(0)
         model = stack([make_model(seed) for seed in (0, 1)])
@@ -229,7 +229,7 @@ def test_a_run_goes_on_with_its_gates_to_the_bit(tmp_path: Path):
         return [value.clone() for value in model.state_dict().values()]
 
     whole = run(tmp_path / "whole", 0)
-    run(tmp_path / "cut", 3 * 32 * 16)  # dies before the checkpoint of its third rollout
+    run(tmp_path / "cut", 3 * 64 * 8)  # dies before the checkpoint of its third rollout
     again = run(tmp_path / "cut", 0)
     assert len(again) == len(whole) and all(map(torch.equal, again, whole))
 
@@ -239,6 +239,10 @@ def test_what_cannot_be_gated_is_refused_by_name():
         gated(mlp_blocks(2, [3, 4]), mlp_blocks(2, [3, 5]))
     with pytest.raises(ValueError, match="policy_blocks must be blocks without a memory"):
         gated([], [])
+    stem = [[nn.Sequential(nn.Flatten(-2), nn.Linear(4, 3))] for _ in range(2)]
+    with pytest.raises(ValueError, match="example must be given"):
+        gated(*stem)
+    assert gated(*stem, example=torch.zeros(2, 2)).block_costs == [12]
     model = make_model(0)
     with pytest.raises(ValueError, match="gate_prices must be one price"):
         settings = OnPolicySettings(gate_prices=[0.1, 0.2])

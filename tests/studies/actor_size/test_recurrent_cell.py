@@ -55,7 +55,8 @@ def test_without_a_memory_networks_start_as_before_and_its_settings_enter_no_ide
     ("algorithm", "settings", "message"),
     [
         *(
-            (name, {"recurrent": "gru"}, f"recurrent must be null for {name}") for name in ("sac", "idaac", "ppg", "dcpg", "ddcpg", "dna")
+            (name, {"recurrent": "gru"}, f"recurrent must be null for {name}")
+            for name in ("sac", "idaac", "ppg", "dcpg", "ddcpg", "dna")
         ),
         ("td3", {"recurrent": "gru", "env": "pendulum"}, "recurrent must be null for td3"),
         ("ppo", {"recurrent": "rnn"}, "recurrent must be gru, lstm or null; got 'rnn'"),
