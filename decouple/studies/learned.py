@@ -82,7 +82,9 @@ def learn_separation(
     with open(folder / "learned.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row | {"gates": " ".join(f"{gate:.4f}" for gate in row["gates"])} for row in rows)
+        for row in rows:
+            gates = " ".join(f"{gate:.4f}" for gate in row["gates"])
+            writer.writerow(row | {"price": f"{row['price']:g}", "gates": gates})
     _draw(curves, rows, folder / "learned.png")
     return LearnedSeparation(rows, results)
 

@@ -105,9 +105,8 @@ def test_a_learned_separation_trains_gates_at_each_price_and_the_chosen_k_anew(t
     with open(tmp_path / "run" / "learned.csv", newline="") as file:
         free, dear = csv.DictReader(file)
     assert (free["price"], dear["price"]) == ("0", "9") and dear["k"] == "2"  # at such a price all is shared
-    assert (
-        int(dear["multiply_adds"]) == 2 * (6 * 4 + 4 * 4) + 4 * 3 + 4 and min(map(float, dear["gates"].split())) > 0.9
-    )
+    assert int(dear["multiply_adds"]) == 2 * (6 * 4 + 4 * 4) + 4 * 3 + 4
+    assert min(map(float, dear["gates"].split())) > 0.9
     assert int(dear["multiply_adds_at_k"]) == (6 * 4 + 4 * 4) + 4 * 3 + 4
     folders = {folder.name for folder in (tmp_path / "run").iterdir() if folder.is_dir()}
     assert folders == {"price0", "price9", f"k{free['k']}", "k2"} and (tmp_path / "run" / "learned.png").exists()
