@@ -111,7 +111,7 @@ class GatedNetwork(SeparatedNetwork):
     """
 
     def __init__(self, policy: GatedPolicy, value: GatedValue, like: SeparatedNetwork, block_costs: list[int]):
-        super().__init__(nn.Sequential(), value.cut, policy, value)  # pyright: ignore[reportArgumentType]
+        super().__init__(nn.Sequential(), value.cut, policy, value)
         self.policy_size, self.value_size, self.example = like.policy_size, like.value_size, like.example
         self.gated, self.block_costs = policy.shown, block_costs
         value.gates.block_costs = block_costs

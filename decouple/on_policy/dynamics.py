@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchrl.objectives.common import LossModule
 
-from decouple.checks import at_least, checked
+from decouple.checks import all_of, at_least, check_setting, checked
 from decouple.networks.blocks import orthogonal_
 from decouple.on_policy.loss_parts import action_vector, as_network, in_keys, keys_of, nonnegative, run_network
 from decouple.seeding import SeedNoise
@@ -43,13 +43,16 @@ class DynamicsDiscriminator(nn.Module):
         hidden_size: F, the width of the features z and z'.
         num_actions: number of discrete actions, or the sum of several components' choices.
         width: units of each hidden layer.
-        choices: choices of the components where an action is several indices; they enter as one-hot vectors.
+        choices: choices of the components where an action is several indices; they enter as one-hot vectors. None
+            for a single index.
     """
 
-    @checked(hidden_size=at_least(1), num_actions=at_least(1), width=at_least(1))
-    def __init__(self, hidden_size: int, num_actions: int, width: int = 256, choices: Sequence[int] = ()):
+    @checked(hidden_size=at_least(1), num_actions=at_least(1), width=at_least(1), choices=all_of(at_least(1), least=1))
+    def __init__(self, hidden_size: int, num_actions: int, width: int = 256, choices: Sequence[int] | None = None):
         super().__init__()
-        self.num_actions, self.choices = num_actions, tuple(choices)
+        adds_up = lambda v: v is None or sum(v) == num_actions  # noqa: E731
+        check_setting("choices", choices, adds_up, f"numbers that add up to num_actions, {num_actions}, or None")
+        self.num_actions, self.choices = num_actions, tuple(choices or ())
         sizes = [2 * hidden_size + num_actions, width, width]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):

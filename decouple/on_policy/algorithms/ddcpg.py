@@ -48,7 +48,7 @@ def ddcpg_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
     check_no_memory(model)
     if not model.discrete:
         raise ValueError("model must have discrete actions for DDCPG, whose discriminator tells them apart by number")
-    sizes, choices = (model.policy_size, model.action_size, settings.dynamics_width), model.action_space.choices
+    sizes, choices = (model.policy_size, model.action_size, settings.dynamics_width), model.action_space.choices or None
     head = for_agents(model, lambda: DynamicsDiscriminator(*sizes, choices=choices), seeds)
     reads = ["policy_hidden", "action", ("following", "policy_hidden")]
     dynamics = DynamicsLoss(TensorDictModule(head, reads, ["dynamics_logit"]), coeff=settings.dynamics_coeff)
