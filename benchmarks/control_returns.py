@@ -10,7 +10,8 @@ alone, four units). Systems: `ours` (compiled updates where Numba is installed),
 `sb3`. All have the same settings: those of Stable-Baselines3 are taken from ours. Each has a process with one thread.
 Ours trains all seeds of a cell at once, Stable-Baselines3 one seed after another. Each agent is evaluated without
 exploration on 100 episodes, the same ones for all systems. `returns.csv` gets a row per agent; agents with a row are
-not trained again. `table.md` is made from all rows. Results: docs/control_results.md.
+not trained again; its seconds are those of the processor, training and evaluation of an agent. `table.md` is made
+from all rows. Results: docs/control_results.md.
 """
 
 from __future__ import annotations
@@ -85,11 +86,11 @@ def make_settings(case: str, algorithm: str, **own: Any) -> ControlSettings:
 
 def train_ours(case: str, algorithm: str, seeds: list[int], folder: Path, update: str = "auto") -> list[Row]:
     """Train all seeds at once; return their rows."""
-    start = time.perf_counter()
+    start = time.process_time()
     run_dir = folder / "-".join([case, algorithm, update, f"seeds{seeds[0]}", str(len(seeds))])
     own = {"seed": seeds[0], "seeds": len(seeds), "num_threads": 1, "run_dir": str(run_dir), "update": update}
     report = train_agents(make_settings(case, algorithm, **own, **QUIET))
-    seconds = (time.perf_counter() - start) / len(seeds)
+    seconds = (time.process_time() - start) / len(seeds)
     each = {seed: report.get(f"final/return/seed{seed}", report["final/return"]) for seed in seeds}
     return [
         {"seed": seed, "return": nan if value is None else value, "seconds": seconds} for seed, value in each.items()
@@ -102,7 +103,7 @@ def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> l
     from stable_baselines3.common.env_util import make_vec_env
 
     torch.set_num_threads(1)
-    start = time.perf_counter()
+    start = time.process_time()
     (seed,) = seeds
     settings: Any = make_settings(case, algorithm, seed=seed)
     env = make_vec_env("Pendulum-v1", settings.num_envs, seed=seed)
@@ -113,7 +114,7 @@ def train_theirs(case: str, algorithm: str, seeds: list[int], folder: Path) -> l
         return model.predict(observation, deterministic=True)[0]
 
     value = mean(episode_returns(act, "Pendulum-v1", FINAL_SEED + seed, settings.final_episodes))
-    return [{"seed": seed, "return": value, "seconds": time.perf_counter() - start}]
+    return [{"seed": seed, "return": value, "seconds": time.process_time() - start}]
 
 
 TRAIN = {"ours": train_ours, "torch": partial(train_ours, update="batched"), "sb3": train_theirs}
@@ -213,8 +214,8 @@ def make_table(rows: list[Row]) -> str:
     for row in rows:
         cells.setdefault((row["case"], row["algorithm"], row["system"]), []).append(row)
     lines = [
-        "| case | algorithm | system | return of each seed | mean | 95 % interval | failed |",
-        "|---|---|---|---|---|---|---|",
+        "| case | algorithm | system | return of each seed | mean | 95 % interval | failed | seconds an agent |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (case, algorithm, system), own in sorted(cells.items()):
         own.sort(key=lambda row: row["seed"])
@@ -225,7 +226,7 @@ def make_table(rows: list[Row]) -> str:
         failed = sum(not value >= least for value in values)  # counts nan, an agent without a return, too
         lines.append(
             f"| {case} | {algorithm} | {system} | {each} | {center:.{digits}f} | {low:.{digits}f} to "
-            f"{high:.{digits}f} | {failed} of {len(values)} |"
+            f"{high:.{digits}f} | {failed} of {len(values)} | {mean(float(row['seconds']) for row in own):.0f} |"
         )
     return "\n".join([*lines, "", *compared(cells)])
 

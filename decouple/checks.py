@@ -340,7 +340,8 @@ def _fits(value: Any, kind: Any, any_number: bool) -> bool:
     if plain in (Sequence, list, Collection, Iterable):
         if isinstance(value, str | bytes | Mapping | torch.Tensor | np.ndarray) or not isinstance(value, plain):
             return False
-        return not inner or isinstance(value, Iterator) or all(_fits(one, inner[0], any_number) for one in value)
+        members = [*value[:1], *value[-1:]] if isinstance(value, range) else value  # its ends tell of all numbers
+        return not inner or isinstance(value, Iterator) or all(_fits(one, inner[0], any_number) for one in members)
     if plain in (Mapping, dict) and isinstance(value, plain) and inner:
         of_key, of_value = inner
         return all(_fits(k, of_key, any_number) and _fits(v, of_value, any_number) for k, v in value.items())

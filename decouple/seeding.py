@@ -12,6 +12,7 @@ alone.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,18 @@ class SeedNoise:
         self.generators = [torch.Generator(self.device).manual_seed(splitmix64(int(seed)) % 2**63) for seed in seeds]
         # Per kind and shape: n draws (n, S, *shape), and those of them that have not been handed out, the last first.
         self.ahead: dict[tuple[str, tuple[int, ...]], tuple[Tensor, list[Tensor]]] = {}
+        self.parts: dict[tuple[int, int], SeedNoise] = {}
+
+    def part(self, rows: slice) -> SeedNoise:
+        """The random numbers of some rows alone: from their generators, with draws ahead of their own.
+
+        It is the same object each time, and a `state_dict` holds it.
+        """
+        first, last, _ = rows.indices(len(self.generators))
+        if (first, last) not in self.parts:
+            own = self.parts[first, last] = copy.copy(self)
+            own.generators, own.ahead, own.parts = self.generators[first:last], {}, {}
+        return self.parts[first, last]
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, (S, *shape)."""
@@ -93,16 +106,26 @@ class SeedNoise:
         return torch.stack([torch.randperm(count, generator=g, device=self.device) for g in self.generators])
 
     def state_dict(self) -> dict[str, Any]:
-        ahead = [
-            [kind, list(shape), pool.clone(), len(pool) - len(left)]
-            for (kind, shape), (pool, left) in self.ahead.items()
-        ]
-        return {"generators": [generator.get_state() for generator in self.generators], "ahead": ahead}
+        state = {"generators": [generator.get_state() for generator in self.generators], "ahead": self._ahead()}
+        parts = [[first, last, part._ahead()] for (first, last), part in self.parts.items()]
+        return state | ({"parts": parts} if parts else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for generator, generator_state in zip(self.generators, state["generators"], strict=True):
             generator.set_state(generator_state)
-        pools = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in state["ahead"]}
+        self._set_ahead(state["ahead"])
+        self.parts = {}
+        for first, last, ahead in state.get("parts", []):
+            self.part(slice(first, last))._set_ahead(ahead)
+
+    def _ahead(self) -> list[list[Any]]:
+        return [
+            [kind, list(shape), pool.clone(), len(pool) - len(left)]
+            for (kind, shape), (pool, left) in self.ahead.items()
+        ]
+
+    def _set_ahead(self, ahead: Sequence[Sequence[Any]]) -> None:
+        pools = {(kind, tuple(shape)): (pool.clone(), gone) for kind, shape, pool, gone in ahead}
         self.ahead = {key: (pool, _backwards(pool[gone:])) for key, (pool, gone) in pools.items()}
 
     def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:

@@ -703,6 +703,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "CompiledPhase": lambda: {"model": stacked(), "settings": on_policy()},
     "not_known": lambda: {"model": stacked()},
     "compiled_daac_phases": lambda: {"model": stacked(), "settings": on_policy(algorithm="daac"), "seeds": [0, 1]},
+    "compiled_idaac_phases": lambda: {"model": stacked(), "settings": on_policy(algorithm="idaac"), "seeds": [0, 1]},
     "on_policy.compiled_phase.not_compiled": lambda: {"model": stacked(), "settings": on_policy()},
     "perceptron_layers": lambda: {"module": nn.Sequential(*blocks()), "part": "policy"},
     "train_on_policy": lambda: _train_on_policy(),

@@ -99,12 +99,32 @@ def learn_policy(
     agent, layers, slopes, memory, rate, steps, rows, order, widths, discrete, bounds, at_the_cut, scratch, metrics
 ):
     """One step of an agent's trunk, policy and advantage head on the frames in `order`."""
-    batch, gradient = len(order), GRADIENT * agent[SIZE]
     observation, frame, begins, hidden, at = opened(agent, layers, slopes, memory, rows, order, widths[0], scratch)
-    first, depth, of_features = agent[POLICY], agent[POLICY_LAYERS] - 1, at  # the policy's head is its last layer
-    features, at = forward(layers, slopes, first, depth, memory, 0, hidden, scratch, at)
-    of_head = at
-    out, at = forward(layers, slopes, first + depth, 1, memory, 0, features, scratch, at)
+    of_features = at
+    features, at = forward(layers, slopes, agent[POLICY], agent[POLICY_LAYERS] - 1, memory, 0, hidden, scratch, at)
+    by_features, at = heads_gradient(
+        agent, layers, slopes, memory, rate, features, frame, widths, discrete, bounds, scratch, at, metrics
+    )
+    step_policy(
+        agent, layers, slopes, memory, rate, steps, observation, begins, hidden, of_features, by_features, len(order),
+        at_the_cut, scratch, at, metrics,
+    )  # fmt: skip
+
+
+@kernel
+def heads_gradient(
+    agent, layers, slopes, memory, rate, features, frame, widths, discrete, bounds, scratch, at, metrics
+):
+    """The losses on the policy's head, its last layer, and on the advantage head: the gradient by the features (B, F).
+
+    The gradients by the heads' numbers are written into the memory.
+
+    Returns:
+        The gradient by the features, and the place behind it.
+    """
+    batch, gradient = features.shape[0], GRADIENT * agent[SIZE]
+    last, of_head = agent[POLICY] + agent[POLICY_LAYERS] - 1, at
+    out, at = forward(layers, slopes, last, 1, memory, 0, features, scratch, at)
     by_out, by_advantage = matrix(scratch, at, batch, out.shape[1]), scratch[at + out.size : at + out.size + batch]
     at += out.size + batch
     place, inputs = agent[SCALE], features.shape[1] + widths[1]
@@ -117,22 +137,38 @@ def learn_policy(
     head = memory[place : place + inputs + 1]
     of_own = memory[place + gradient : place + gradient + inputs + 1]
     advantage_loss(head, features, frame, widths[1], discrete, rate, by_advantage, of_own, metrics)
-
-    into_trunk = agent[TRUNK_LAYERS] > 0 and rate[POLICY_GRADIENT] > 0
     by_features, at = backward(
-        layers, slopes, first + depth, 1, memory, 0, gradient, features, of_head, by_out, scratch, at, True, True
+        layers, slopes, last, 1, memory, 0, gradient, features, of_head, by_out, scratch, at, True, True
     )
     for i in range(batch):
         for j in range(features.shape[1]):
             by_features[i, j] += by_advantage[i] * head[j]
+    return by_features, at
+
+
+@kernel
+def step_policy(
+    agent, layers, slopes, memory, rate, steps, observation, begins, hidden, of_features, by_features, own, at_the_cut,
+    scratch, at, metrics,
+):  # fmt: skip
+    """Pull the gradient by the policy's features back through its layers and the trunk, and step all by Adam.
+
+    Args:
+        observation, begins, hidden: the trunk's input (B, O), where its outputs begin, and its last output.
+        of_features: where the outputs of the policy's layers begin.
+        by_features: (B, F), which is overwritten.
+        own: rows of the minibatch's own frames, the first ones, of which the gradient at the cut is measured.
+    """
+    gradient = GRADIENT * agent[SIZE]
+    into_trunk = agent[TRUNK_LAYERS] > 0 and rate[POLICY_GRADIENT] > 0
     by_hidden, at = backward(
-        layers, slopes, first, depth, memory, 0, gradient, hidden, of_features, by_features, scratch, at, True,
-        into_trunk,
+        layers, slopes, agent[POLICY], agent[POLICY_LAYERS] - 1, memory, 0, gradient, hidden, of_features, by_features,
+        scratch, at, True, into_trunk,
     )  # fmt: skip
     if at_the_cut:
         metrics[CUT_POLICY], metrics[CUT_VALUE], metrics[CUT_PRODUCT] = 0, 0, 0
         if into_trunk:
-            metrics[CUT_POLICY] = product(by_hidden, by_hidden)
+            metrics[CUT_POLICY] = product(by_hidden[:own], by_hidden[:own])
     trunk = 0  # numbers of the trunk that are trained
     if into_trunk:
         trunk, scale = agent[TRUNK_SIZE], rate[POLICY_GRADIENT]

@@ -36,6 +36,7 @@ __all__: list[str] = []  # kernels are called by learners and by each other
 WIDE = bool(get_host_cpu_features().get("avx512f"))
 MOST_PRODUCTS = 100**3
 LEAST_BLOCK = 64  # rows; for fewer, what turning a weight takes is more than it saves
+FEW_INPUTS = 16  # inputs of a layer up to which a loop is faster at its weight's gradient than BLAS
 
 
 @intrinsic
@@ -194,25 +195,57 @@ def backward(layers, slopes, first, count, memory, shift, gradient, x, begin, dy
         of_bias = memory[layers[row, BIAS] + gradient : layers[row, BIAS] + gradient + outputs]
         part, turned = matrix(scratch, at, inputs, outputs), matrix(scratch, at + inputs * outputs, outputs, inputs)
         rows, small = block_of(batch, inputs, outputs)
-        if further and small:
+        if further and small and outputs > 1:
             turn(weight, turned)
         for i in range(0, batch, rows):
             block = dy[i : i + rows]
             place = begin + (batch + i) * outputs
             slope_of(block, y[i : i + rows], layers[row, ACTIVATION], slopes[row], scratch, place)
             if of_parameters:
-                np.dot(below[i : i + rows].T, block, dw if i == 0 else part)
-                if i > 0:
-                    add(dw, part, dw.dtype.type(1))
-                else:
+                if i == 0:
                     of_bias[:] = 0
+                if inputs <= FEW_INPUTS:
+                    if i == 0:
+                        dw[:] = 0
+                    add_products(below[i : i + rows], block, dw)
+                else:
+                    np.dot(below[i : i + rows].T, block, dw if i == 0 else part)
+                    if i > 0:
+                        add(dw, part, dw.dtype.type(1))
                 sum_rows(block, of_bias)
-            if further and small:
+            if further and outputs == 1:
+                outer(block, weight, dx[i : i + rows])
+            elif further and small:
                 np.dot(block, turned, dx[i : i + rows])
             elif further:
                 np.dot(block, weight.T, dx)
         dy = dx
     return dy, at
+
+
+@kernel
+def add_products(x, dy, out):
+    """out <- out + x transposed times dy, for an x of few columns, which BLAS is slow at."""
+    rows, columns = x.shape
+    fours = rows // 4 * 4
+    for i in range(0, fours, 4):
+        for k in range(columns):
+            a, b, c, d = x[i, k], x[i + 1, k], x[i + 2, k], x[i + 3, k]
+            for j in range(dy.shape[1]):
+                out[k, j] += (a * dy[i, j] + b * dy[i + 1, j]) + (c * dy[i + 2, j] + d * dy[i + 3, j])
+    for i in range(fours, rows):
+        for k in range(columns):
+            for j in range(dy.shape[1]):
+                out[k, j] += x[i, k] * dy[i, j]
+
+
+@kernel
+def outer(x, y, out):
+    """out <- x times y transposed, of two columns (B, 1) and (n, 1)."""
+    x, y = x.reshape(len(x)), y.reshape(len(y))
+    for i in range(len(x)):
+        for j in range(len(y)):
+            out[i, j] = x[i] * y[j]
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Kernels of the losses of PPO and DAAC: the policy's clipped objective with its entropy, and the value's error.
+"""Kernels of the losses of PPO, DAAC and IDAAC: the policy's clipped objective with its entropy, and the value's error.
 
 The losses are TorchRL's ClipPPOLoss and `decouple.on_policy.losses.ValueLoss`, on a tanh-squashed normal with a scale
 of its own, or on a categorical. Frames are those of `rollouts`.
@@ -33,13 +33,14 @@ __all__: list[str] = []  # kernels are called by the algorithms' kernels, and by
 # parts. CLIP_LOW, CLIP_HIGH: bounds of the ratio's logarithm.
 # CLIP_VALUE infinite: values are not clipped. What a phase has no loss for is not read.
 TRUNK_RATE, POLICY_RATE, VALUE_RATE, EPSILON, MOST_NORM, POLICY_GRADIENT, VALUE_GRADIENT = range(7)
-CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE, ADVANTAGE_COEFF = range(7, 13)
-RATES = 13
+CLIP_LOW, CLIP_HIGH, ENTROPY_COEFF, VALUE_COEFF, CLIP_VALUE, ADVANTAGE_COEFF, ORDER_COEFF = range(7, 14)
+RATES = 14
 
 # Columns of `metrics`, float64: means over a minibatch; at the cut squared norms and the product, of the first one.
 OBJECTIVE, ENTROPY, CRITIC_LOSS, CLIP_FRACTION, KL, MAX_RATIO, MEAN_RATIO, VALUE_CLIPPED, NORM = range(9)
 CUT_POLICY, CUT_VALUE, CUT_PRODUCT, ADVANTAGE_LOSS = range(9, 13)
-METRICS = 13
+CLASSIFIER_LOSS, ORDER_ACCURACY, CLASSIFIER_NORM, ORDER_LOSS = range(13, 17)
+METRICS = 17
 
 LOG_4 = math.log(4)
 TINY = 1e-300

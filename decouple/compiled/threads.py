@@ -34,6 +34,7 @@ class AgentThreads:
 
     Attributes:
         count: number of threads, at most that of agents.
+        beside: further networks that a kernel runs in the same scratch memory; set before the first call.
     """
 
     @checked(count=at_least(1))
@@ -41,6 +42,7 @@ class AgentThreads:
         self.tables, self.dtype = tables, dtype
         self.agents = len(tables.shapes)
         self.count = max(1, min(count, self.agents))
+        self.beside: list[Tables] = []
         self._scratch: list[np.ndarray] = []
         self._rows = -1  # rows that the scratch memory is large enough for
 
@@ -53,6 +55,9 @@ class AgentThreads:
             arguments: its other arguments; SCRATCH stands for the thread's memory.
         """
         self._reserve(batch)
+        if self.count == 1:
+            self._call(kernel, arguments, 0)
+            return
         others = [self._pool.submit(self._call, kernel, arguments, thread) for thread in range(1, self.count)]
         self._call(kernel, arguments, 0)
         for other in others:
@@ -77,7 +82,7 @@ class AgentThreads:
 
     def _reserve(self, batch: int) -> None:
         if batch > self._rows:
-            size = self.tables.scratch(batch)
+            size = sum(tables.scratch(batch) for tables in (self.tables, *self.beside))
             self._scratch, self._rows = [np.empty(size, dtype=self.dtype) for _ in range(self.count)], batch
 
     @cached_property

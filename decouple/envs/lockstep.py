@@ -58,12 +58,17 @@ class LockstepEnv(EnvBase):
             action: as under ``action`` of a TensorDict: (S, N, A), or (S, N) if discrete.
 
         Returns:
-            What ``step`` writes under ``next``, and the observation to act on next (S, N, O).
+            What ``step`` writes under ``next``, and the observation to act on next (S, N, O): the same tensor where
+            no episode has ended.
         """
         stepped = self._advance({"action": action})
-        done = stepped["done"]
-        following = self._restart({"_reset": done})["observation"] if done.any() else stepped["observation"]
-        return stepped, following
+        if not self._any_ended(stepped):
+            return stepped, stepped["observation"]
+        return stepped, self._restart({"_reset": stepped["done"]})["observation"]
+
+    def _any_ended(self, stepped: dict[str, Tensor]) -> bool:
+        """Whether an episode ended with this step."""
+        return bool(stepped["done"].any())
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         return TensorDict(self._advance(tensordict), self.batch_size, device=self.device)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from decouple.networks.heads import ActionSpace
 from decouple.networks.perceptrons import perceptron_layers
 from decouple.networks.separation import Cut
 from decouple.off_policy.learner import Learner
+from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
 from decouple.runs.learning_rates import rate_of
@@ -111,13 +113,14 @@ class CompiledLearner(Learner):
         self.of_policy = {"loss/actor": critics.ACTOR_LOSS}
         if not self.like.deterministic:
             self.of_policy |= {"policy/entropy": critics.ENTROPY, "policy/alpha": critics.ALPHA}
+        self.of_all = self.of_critics | self.of_policy
         one_blas_thread()
         with compiling(f"{algorithm.__name__.rpartition('.')[2]}-{self.memory.dtype}"):
             self._warm_up()
 
     def _warm_up(self) -> None:
         """Call each kernel for none of the agents: it is compiled for these types, or read from the disk."""
-        observed, acts = self._widths()
+        observed, acts = self._widths
         rows = np.zeros((1, self.seeds, 2 * observed + acts + 2), dtype=np.float32)
         self.kernels["gather"](rows, np.zeros((0, 1), dtype=np.int64), 0, rows[:0])
         self.threads.load(self.kernels["update"], 1, *self._arguments(rows, self.nothing, self.nothing, True))
@@ -125,6 +128,7 @@ class CompiledLearner(Learner):
         chosen = np.zeros((0, 1, acts), dtype=np.int64 if self.space.discrete else np.float32)
         self._run_act(observation, self.nothing, False, chosen)
 
+    @cached_property
     def _widths(self) -> tuple[int, int]:
         """Widths of an observation and of an action in a replay's row."""
         return self.like.example["observation"].numel(), 1 if self.space.discrete else self.space.size
@@ -137,7 +141,7 @@ class CompiledLearner(Learner):
             self.rates[:, column] = rate_of(self.settings, part).at(left)
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
-        count, (_, acts) = observation.shape[1], self._widths()
+        count, (_, acts) = observation.shape[1], self._widths
         drawn = self.nothing
         if noise is not None:
             drawn = (noise.uniform(count, 1) if self.space.discrete else noise.normal(count, acts)).numpy()
@@ -146,24 +150,24 @@ class CompiledLearner(Learner):
         return torch.from_numpy(chosen)
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
-        return self._update(np.concatenate([part.numpy() for part in batch], -1), noise)
+        columns = self._update(np.concatenate([part.numpy() for part in batch], -1), noise)
+        found = torch.from_numpy(self.metrics.astype(self.memory.dtype)).unbind(1)
+        return {name: found[column] for name, column in columns.items()}
 
-    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None:
         size = self.seeds, indices.shape[1], replay.array.shape[-1]
         if self.batch.shape != size:
             self.batch = np.empty(size, dtype=np.float32)
         self.kernels["gather"](replay.array, indices.numpy(), replay.added - len(replay), self.batch)
-        return self._update(self.batch, noise)
+        sums.add_columns(self._update(self.batch, noise), self.metrics)
 
-    def _update(self, rows: np.ndarray, noise: SeedNoise) -> dict[str, Tensor]:
-        """One gradient step on rows of a replay, (S, B, W)."""
+    def _update(self, rows: np.ndarray, noise: SeedNoise) -> dict[str, int]:
+        """One gradient step on rows of a replay, (S, B, W); the names of its metrics, with their columns."""
         self.updates += 1
         policy_step = self.updates % self.settings.policy_delay == 0
         drawn = self._noise(rows.shape[1], policy_step, noise)
         self.threads.run(self.kernels["update"], rows.shape[1], *self._arguments(rows, *drawn, policy_step))
-        found = torch.from_numpy(self.metrics.astype(self.memory.dtype)).unbind(1)
-        columns = self.of_critics | (self.of_policy if policy_step else {})
-        return {name: found[column] for name, column in columns.items()}
+        return self.of_all if policy_step else self.of_critics
 
     def _arguments(
         self, rows: np.ndarray, noise: np.ndarray, more_noise: np.ndarray, policy_step: bool
@@ -171,7 +175,7 @@ class CompiledLearner(Learner):
         """The arguments of the algorithm's kernel but for the range of agents."""
         return (
             self.tables.agents, self.tables.layers, self.tables.slopes, self.rates, self.memory, self.temperature,
-            self.steps, rows, self._widths(), noise, more_noise, policy_step, SCRATCH, self.metrics,
+            self.steps, rows, self._widths, noise, more_noise, policy_step, SCRATCH, self.metrics,
         )  # fmt: skip
 
     def _run_act(self, observation: np.ndarray, noise: np.ndarray, draws: bool, chosen: np.ndarray) -> None:

@@ -41,6 +41,7 @@ from decouple.networks.stacking import clip_per_seed, stack, unstack
 from decouple.off_policy.acting import Acting
 from decouple.off_policy.critics import Critics, frozen_rows, policy_network
 from decouple.off_policy.flat_adam import FlatAdam, FlatParameters
+from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings
 from decouple.runs.learning_rates import Rate, rate_of
@@ -173,9 +174,9 @@ class Learner:
                 target.lerp_(online, self.settings.tau)
         return metrics
 
-    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
-        """`update` on the replay's transitions at `indices`, (S, B)."""
-        return self.update(replay.sample(indices), noise)
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None:
+        """`update` on the replay's transitions at `indices`, (S, B); its metrics are added to `sums`."""
+        sums.add(self.update(replay.sample(indices), noise))
 
     @torch.no_grad()
     def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor:

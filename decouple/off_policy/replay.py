@@ -16,6 +16,7 @@ file that was cut, emptied or altered is refused; a checkpoint computes checksum
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import zlib
 from collections.abc import Mapping
@@ -90,6 +91,8 @@ class Replay:
         unit = None if space.in_unit else ActionUnit(space)
         self.to_unit = None if unit is None else (unit.middle.numpy(), unit.divisor.numpy())
         self.split = [widths.observation, widths.action, 1, 1, widths.observation]
+        ends = np.cumsum(self.split).tolist()
+        self.columns = list(zip([0, *ends[:-1]], ends, strict=True))  # first column of each part, and the one behind
         shape = (capacity + slack, seeds, sum(self.split))
         self.path = None if path is None else Path(path)
         # The size in bytes of a file that is reused.
@@ -98,7 +101,7 @@ class Replay:
         self.rows = torch.zeros(shape) if self.file is None else torch.from_numpy(self.file)  # (ring, S, width)
         self.array = self.rows.numpy()
         self.flat = self.rows.view(-1, shape[-1])  # (ring * S, width)
-        self.offsets = torch.arange(seeds)[:, None]  # (S, 1)
+        self.offsets, self.stride = torch.arange(seeds)[:, None], seeds  # (S, 1); rows of `flat` from step to step
         self.added = 0  # transitions per agent since the beginning
         self.sums: dict[int, int] = {}  # block, counted from the first row ever added -> CRC-32 of its rows in the file
 
@@ -108,15 +111,14 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
-        parts, ring = [part.numpy(force=True) for part in transition], len(self.array)
+        parts, ring = [_array(part) for part in transition], len(self.array)
         if self.to_unit is not None:  # as `ActionUnit` computes it
             parts[1] = (parts[1] - self.to_unit[0]) / self.to_unit[1]
         place, number = self.added % ring, parts[0].shape[1]
         if place + number <= ring:  # the usual case, without a copy in between
-            rows, first = self.array[place : place + number], 0
-            for part, width in zip(parts, self.split, strict=True):
-                rows[..., first : first + width] = part.swapaxes(0, 1)  # (N, S, width)
-                first += width
+            rows = self.array[place : place + number]
+            for part, (first, last) in zip(parts, self.columns, strict=True):
+                rows[..., first:last] = part.swapaxes(0, 1)  # (N, S, width)
             self.added += number
             return
         new = np.concatenate(parts, -1).swapaxes(0, 1)  # (N, S, width)
@@ -130,8 +132,15 @@ class Replay:
     def sample(self, indices: Tensor) -> Transition:
         """The transitions at `indices` (S, B), integers in [0, len(self)), 0 the oldest; actions in [-1, 1]."""
         positions = (indices + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
-        rows = self.flat.index_select(0, (positions * self.seeds + self.offsets).view(-1))  # (S * B, width)
+        rows = self.flat.index_select(0, (positions * self.stride + self.offsets).view(-1))  # (S * B, width)
         return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
+
+    def part(self, rows: slice) -> Replay:
+        """The transitions of some agents alone, to sample: a view, which sees what is added here until it is called."""
+        own = copy.copy(self)
+        own.rows, own.array = self.rows[:, rows], self.array[:, rows]
+        own.seeds, own.offsets = own.rows.shape[1], self.offsets[rows]
+        return own
 
     def since(self, added: int) -> Transition:
         """The transitions added after the first `added` of each agent, (S, K, width), the oldest first.
@@ -209,6 +218,13 @@ class Replay:
             found = zlib.crc32(self.rows[place : place + count].numpy(), found)
             start += count
         return found
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array; without `force`, which takes as long as the rest, where it is not needed."""
+    if tensor.requires_grad or tensor.device.type != "cpu":
+        return tensor.numpy(force=True)
+    return tensor.numpy()
 
 
 def _ends(first: int, last: int) -> list[tuple[int, int]]:

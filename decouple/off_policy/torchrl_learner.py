@@ -28,6 +28,7 @@ from torchrl.objectives import DDPGLoss, DiscreteSACLoss, LossModule, SACLoss, S
 from decouple.checks import checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.off_policy.acting import Acting
+from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSettings, TD3Settings
 from decouple.runs.learning_rates import anneal, rate_groups
@@ -149,9 +150,9 @@ class TorchRLLearner:
                 torch._foreach_lerp_(list(self.target_trunk.parameters()), online, self.settings.tau)
         return metrics
 
-    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise) -> dict[str, Tensor]:
-        """`update` on the replay's transitions at `indices`, (S, B)."""
-        return self.update(replay.sample(indices), noise)
+    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None:
+        """`update` on the replay's transitions at `indices`, (S, B); its metrics are added to `sums`."""
+        sums.add(self.update(replay.sample(indices), noise))
 
     @torch.no_grad()
     def critic_loss(self, batch: Transition, noise: SeedNoise | None = None) -> Tensor:

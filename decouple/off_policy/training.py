@@ -24,6 +24,7 @@ from torchrl.envs import EnvBase
 from decouple.checks import SEED, checked, distinct
 from decouple.networks.heads import action_space
 from decouple.off_policy.learners import TrainedAgents
+from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition, Widths
 from decouple.off_policy.stepping import games_of
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
@@ -164,11 +165,11 @@ class _Watch:
 
     def _seconds_per_update(self) -> float:
         """Seconds of an update, by a few on what the replay holds; learner and random numbers are as before."""
-        learner, replay, noise = self.run.learner, self.run.replay, SeedNoise(self.run.seeds)
+        learner, replay, noise, sums = self.run.learner, self.run.replay, SeedNoise(self.run.seeds), MetricSums()
         state = copy.deepcopy(learner.state_dict())
 
         def update() -> None:
-            learner.learn(replay, noise.integers(len(replay), learner.settings.batch_size), noise)
+            learner.learn(replay, noise.integers(len(replay), learner.settings.batch_size), noise, sums)
 
         for _ in range(learner.settings.policy_delay):
             update()  # not timed, as above
@@ -244,9 +245,7 @@ class _Run:
                 learner.anneal(1 - before / settings.total_frames)
             for _ in range(times * settings.updates):
                 indices = self.noise.integers(len(self.replay), settings.batch_size)  # (S, B)
-                for name, value in learner.learn(self.replay, indices, self.noise).items():
-                    total, count = self.sums.get(name, (0.0, 0))
-                    self.sums[name] = (value + total, count + 1)
+                learner.learn(self.replay, indices, self.noise, self.sums)
 
     def _kept_in(self) -> Replay:
         """The replay that gets this step's transitions."""
@@ -264,7 +263,7 @@ class _Run:
             NotFiniteError: all agents have failed.
         """
         self._check_steps()
-        learned = {name: total / count for name, (total, count) in self.sums.items()}  # each (S,)
+        learned = self.sums.means()  # each (S,)
         self.failed.check(learned, f"by frame {self.frames:,}")
         self.check_weights(f"by frame {self.frames:,}")
         means = {name: each.tolist() for name, each in learned.items()}
@@ -339,6 +338,8 @@ class _Run:
         self._forget()
 
     def _note_episodes(self, following: Mapping[str, Tensor]) -> None:
+        if self.games.observation is following["observation"]:
+            return  # the usual case: no episode has ended
         done = following["done"]  # (S, N, 1)
         if done.any():
             self.ended += done.sum((1, 2))
@@ -347,6 +348,6 @@ class _Run:
 
     def _forget(self) -> None:
         """Reset the sums for the next row of metrics."""
-        self.sums: dict[str, tuple[Tensor, int]] = {}
+        self.sums = MetricSums()
         self.ended, self.returns, self.lengths = (torch.zeros(len(self.seeds)) for _ in range(3))  # (S,)
         self.logged, self.looked = self.frames, [replay.added for replay in self._kept()]

@@ -12,7 +12,7 @@ model's parameters and the memory are two copies: `read` and `write` carry one o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -139,15 +139,7 @@ class CompiledAgents:
         Layers whose tensor is None are left out.
         """
         for part, modules in self._linear.items():
-            for index, module in enumerate(modules):
-                weight, bias = of(module.weight), of(module.bias)
-                if weight is None or bias is None:
-                    continue
-                for agent in range(self.seeds):
-                    row = self.tables.rows(agent, part)[index]
-                    to_weight, to_bias = self.tables.layer(self.memory, agent, row, copy_of)
-                    yield to_weight, weight[agent]
-                    yield to_bias, bias[agent, 0]
+            yield from linear_places(self.tables, self.memory, part, modules, copy_of, of)
         weight, bias = (of(parameter) for parameter in self.head) if self.head else (None, None)
         if weight is not None and bias is not None:
             for agent in range(self.seeds):
@@ -175,7 +167,7 @@ class CompiledAgents:
 
         _, games, _ = observation.shape
         drawn = noise.uniform(games, 1) if self.discrete else noise.normal(games, self.widths[1])
-        actions = np.empty((self.seeds, games, self.widths[1]), dtype=self.dtype)
+        actions = np.empty((self.seeds, games, self.widths[1]), dtype=np.int64 if self.discrete else self.dtype)
         log_probs, values = np.empty((2, self.seeds, games), dtype=self.dtype)
         arguments = (
             *self.network, self._array(observation), self._array(drawn), self.discrete, self.bounds,
@@ -188,7 +180,7 @@ class CompiledAgents:
                 act(*arguments, 0, self.seeds)
         action = torch.from_numpy(actions)
         if self.discrete:
-            action = action.squeeze(-1).long()
+            action = action.squeeze(-1)
         if self.one_hot:
             action = nn.functional.one_hot(action, self.model.action_size)
         return action, torch.from_numpy(log_probs), torch.from_numpy(values.reshape(self.seeds, games, 1))
@@ -257,7 +249,29 @@ class CompiledAgents:
         return [module for module in self.model.modules() if isinstance(module, StackedNormalScale)]
 
     def _array(self, tensor: Tensor) -> np.ndarray:
-        return np.ascontiguousarray(tensor.numpy(force=True), dtype=self.dtype)
+        array = tensor.numpy(force=tensor.requires_grad)
+        if array.dtype == self.dtype and array.flags.c_contiguous:
+            return array  # the usual case, sooner than NumPy finds it out
+        return np.ascontiguousarray(array, dtype=self.dtype)
+
+
+def linear_places(
+    tables: Tables,
+    memory: np.ndarray,
+    part: str,
+    modules: Sequence[StackedLinear],
+    copy_of: int,
+    of: Callable[[nn.Parameter], Tensor | None],
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Each piece of a copy in memory that a part's linear layers have; as `CompiledAgents.places`."""
+    for index, module in enumerate(modules):
+        weight, bias = of(module.weight), of(module.bias)
+        if weight is None or bias is None:
+            continue
+        for agent in range(len(tables.shapes)):
+            to_weight, to_bias = tables.layer(memory, agent, tables.rows(agent, part)[index], copy_of)
+            yield to_weight, weight[agent]
+            yield to_bias, bias[agent, 0]
 
 
 def _shape(model: ActorValue) -> AgentShape:

@@ -48,8 +48,8 @@ class PlainEnv(Protocol):
 class CompiledCollector:
     """Collects rollouts (S, N, T) of agents whose actions are computed by kernels.
 
-    A rollout has the observation, `action`, `action_log_prob` and `state_value`, and under `next` all that a step of
-    the environment gives.
+    A rollout has the observation, `action`, `action_log_prob` and `state_value`, `step_count` where the environment
+    counts steps, and under `next` all that a step of the environment gives.
 
     Args:
         env: the environment; it is reset here.
@@ -83,11 +83,13 @@ class CompiledCollector:
             self.shown = {key: observation}
             action, log_prob, value = agents.act(observation, self.noise)
             step, self.observation = self.env.plain_step(action)
-            made = {key: observation, "action": action, "action_log_prob": log_prob, "state_value": value}
-            acted.write(made)
+            acted.write({key: observation, "action": action, "action_log_prob": log_prob, "state_value": value})
             stepped.write(step)
-        batch = torch.Size([*self.env.batch_size, self.steps])
-        return TensorDict(acted.tensors() | {"next": TensorDict(stepped.tensors(), batch)}, batch)
+        batch, following = torch.Size([*self.env.batch_size, self.steps]), stepped.tensors()
+        made = acted.tensors()
+        if "step_count" in following:  # a step counts itself
+            made["step_count"] = following["step_count"] - 1
+        return TensorDict(made | {"next": TensorDict(following, batch)}, batch)
 
     @checked()
     def shutdown(self, *, close_env: bool = True) -> None:
@@ -104,23 +106,20 @@ class _Memory:
     """
 
     def __init__(self):
-        self.steps: dict[Any, list[Tensor]] = {}
-        self.blocks: dict[Any, list[Tensor]] = {}
+        self.steps: list[Mapping[Any, Tensor]] = []
+        self.blocks: list[dict[Any, Tensor]] = []
 
     def write(self, values: Mapping[Any, Tensor]) -> None:
         """Append a step's values, (S, N, ...) each, which are not changed later."""
-        for key, value in values.items():
-            steps = self.steps.setdefault(key, [])
-            steps.append(value)
-            if len(steps) == STEPS_TOGETHER:
-                self._put_together(key)
+        self.steps.append(values)
+        if len(self.steps) == STEPS_TOGETHER:
+            self._put_together()
 
-    def _put_together(self, key: Any) -> None:
-        if self.steps[key]:
-            self.blocks.setdefault(key, []).append(torch.stack(self.steps[key], 2))
-            self.steps[key] = []
+    def _put_together(self) -> None:
+        self.blocks.append({key: torch.stack([step[key] for step in self.steps], 2) for key in self.steps[0]})
+        self.steps = []
 
     def tensors(self) -> dict[Any, Any]:
-        for key in self.steps:
-            self._put_together(key)
-        return {key: torch.cat(blocks, 2) for key, blocks in self.blocks.items()}
+        if self.steps:
+            self._put_together()
+        return {key: torch.cat([block[key] for block in self.blocks], 2) for key in self.blocks[0]}

@@ -37,18 +37,27 @@ def compiled_daac_phases(model: ActorValue, settings: OnPolicySettings, seeds: S
         ValueError: a model that kernels do not know (`not_compiled` says why), settings in bf16, or seeds that are not
             different or not as many as the model's.
     """
+    check_compiled(model, settings)
+    policy, value = daac_phases(model, settings, seeds)
+    agents = agents_with_head(model, policy)
+    return [PolicyPhase(agents, policy), ValuePhase(agents, value)]
+
+
+def check_compiled(model: ActorValue, settings: OnPolicySettings) -> None:
+    """Raise ValueError where kernels do not know the model, or cannot compute in the settings' precision."""
     check_setting("precision", settings.precision, ("fp32",).__contains__, "fp32 with compiled kernels")
     why = not_known(model)
     if why is not None:
         raise ValueError(f"model must be a stack of perceptrons on a processor to be compiled: {why}")
-    policy, value = daac_phases(model, settings, seeds)
+
+
+def agents_with_head(model: ActorValue, policy: Phase) -> CompiledAgents:
+    """The model's agents in memory, with the advantage head of a policy phase's second loss."""
     of_head: Any = policy.losses[1].advantage_network_params
-    head = of_head["module", "linear", "weight"], of_head["module", "linear", "bias"]
-    agents = CompiledAgents(model, head)
-    return [_PolicyPhase(agents, policy), _ValuePhase(agents, value)]
+    return CompiledAgents(model, (of_head["module", "linear", "weight"], of_head["module", "linear", "bias"]))
 
 
-class _PolicyPhase(CompiledPhase):
+class PolicyPhase(CompiledPhase):
     """DAAC's policy phase: trunk, policy and advantage head."""
 
     def __init__(self, agents: CompiledAgents, phase: Phase):
@@ -68,7 +77,7 @@ class _PolicyPhase(CompiledPhase):
         return self.agents.model.cut.policy_gradient > 0
 
 
-class _ValuePhase(CompiledPhase):
+class ValuePhase(CompiledPhase):
     """DAAC's value phase: trunk and value network."""
 
     def __init__(self, agents: CompiledAgents, phase: Phase):

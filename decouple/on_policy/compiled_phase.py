@@ -28,7 +28,7 @@ from decouple.networks.separation import norms_and_cosine
 from decouple.on_policy.agents import Metric
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.compiled_agents import CompiledAgents, not_known
-from decouple.on_policy.losses import AdvantageLoss, ValueLoss
+from decouple.on_policy.losses import AdvantageLoss, OrderLoss, ValueLoss
 from decouple.on_policy.phase_metrics import metric
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
@@ -39,7 +39,7 @@ __all__ = ["CompiledPhase", "not_compiled"]
 
 @checked()
 def not_compiled(model: ActorValue, settings: OnPolicySettings) -> str | None:
-    """Why kernels cannot train a model's agents by PPO or DAAC, for a message; None where they can: in fp32, and
+    """Why kernels cannot train a model's agents by PPO, DAAC or IDAAC, for a message; None where they can: in fp32, and
     `not_known` knows the model."""
     if settings.precision != "fp32":
         return f"precision is {settings.precision}, and kernels compute in the parameters' type"
@@ -60,6 +60,8 @@ class CompiledPhase:
     Raises:
         ValueError: a model that kernels do not know; the message says what they do know. Settings in bf16.
     """
+
+    rows_of_frame = 1  # rows that go through the networks for each frame of a minibatch
 
     @checked()
     def __init__(self, model: ActorValue, settings: OnPolicySettings):
@@ -84,6 +86,10 @@ class CompiledPhase:
     def _moments_in(self) -> tuple[int, int]:
         """The copies of the memory that hold Adam's two moments."""
         return CRITIC_MEAN, CRITIC_SQUARE
+
+    def _more(self, batch: TensorDictBase, shuffle: SeedNoise) -> tuple[Any, ...]:
+        """The kernel's further arguments, before the scratch memory; drawn before the first minibatches."""
+        return ()
 
     @property
     def _trains_trunk(self) -> bool:
@@ -130,11 +136,12 @@ class CompiledPhase:
         rates = np.array([self._rates()] * agents.seeds)
         self._read()
         found = np.zeros((phase.epochs, agents.seeds, phase.minibatches, METRICS))
+        more, minibatch = self._more(batch, shuffle), -(-rows.shape[1] // phase.minibatches)
         for number in range(phase.epochs):
             orders = shuffle.permutations(rows.shape[1]).numpy()
             agents.spread(
-                name, epoch, -(-rows.shape[1] // phase.minibatches), *agents.network[:3], rates, agents.memory,
-                self.steps, rows, orders, agents.widths, agents.discrete, agents.bounds, phase.minibatches, number == 0,
+                name, epoch, minibatch * self.rows_of_frame, *agents.network[:3], rates, agents.memory, self.steps,
+                rows, orders, agents.widths, agents.discrete, agents.bounds, phase.minibatches, number == 0, *more,
                 SCRATCH, found[number],
             )  # fmt: skip
             if progress:
@@ -179,7 +186,7 @@ class CompiledPhase:
         parts = {"trunk": losses.TRUNK_RATE, "policy": losses.POLICY_RATE, "value": losses.VALUE_RATE}
         for group in groups:
             columns |= dict.fromkeys([parts[group["part"]]] if "part" in group else parts.values(), group["lr"])
-        policy, value, advantage = map(self._loss, (ClipPPOLoss, ValueLoss, AdvantageLoss))
+        policy, value, advantage, order = map(self._loss, (ClipPPOLoss, ValueLoss, AdvantageLoss, OrderLoss))
         if policy:
             low, high = policy._clip_bounds
             columns |= {losses.CLIP_LOW: low, losses.CLIP_HIGH: high, losses.ENTROPY_COEFF: policy.entropy_coeff}
@@ -189,6 +196,8 @@ class CompiledPhase:
                 columns[losses.CLIP_VALUE] = value.clip_value
         if advantage:
             columns[losses.ADVANTAGE_COEFF] = advantage.coeff
+        if order:
+            columns[losses.ORDER_COEFF] = order.coeff
         rates = np.zeros(losses.RATES)
         rates[list(columns)] = [float(each) for each in columns.values()]
         return rates
@@ -219,6 +228,8 @@ class CompiledPhase:
         metrics = of_policy if self._loss(ClipPPOLoss) else {}
         if self._loss(AdvantageLoss):
             metrics["loss/advantage"] = own(losses.ADVANTAGE_LOSS)
+        if self._loss(OrderLoss):
+            metrics["loss/order"] = own(losses.ORDER_LOSS)
         if rate[losses.CLIP_VALUE] != math.inf:
             metrics["value/clip_fraction"] = own(losses.VALUE_CLIPPED)
         if self._loss(ValueLoss):
@@ -252,11 +263,7 @@ class CompiledPhase:
         stays = () if self._trains_trunk else tuple(self.agents.model.trunk.parameters())
         trained = [p for p in self.phase.parameters() if not any(p is each for each in stays)]
         for parameter in trained:
-            own = state[parameter]
-            if "step" not in own:
-                own["step"] = torch.tensor(0.0)
-                own["exp_avg"], own["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            own["step"].fill_(float(self.steps[0]))
+            set_steps(state[parameter], parameter, self.steps[0])
         for place, moment in self._moments():
             moment.copy_(torch.from_numpy(place))
 
@@ -265,3 +272,11 @@ class CompiledPhase:
         state = self.phase.optimizer.state
         for copy_of, name in zip(self._moments_in, ("exp_avg", "exp_avg_sq"), strict=True):
             yield from self.agents.places(copy_of, lambda parameter, name=name: state.get(parameter, {}).get(name))
+
+
+def set_steps(own: dict[str, Tensor], parameter: Tensor, steps: int) -> None:
+    """Set the steps in Adam's state of a parameter, with new moments where it has none yet."""
+    if "step" not in own:
+        own["step"] = torch.tensor(0.0)
+        own["exp_avg"], own["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+    own["step"].fill_(float(steps))

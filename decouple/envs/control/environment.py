@@ -244,6 +244,9 @@ class ControlEnv(lockstep.LockstepEnv):
         now.just_loaded = False
         return shown
 
+    def _any_ended(self, stepped: dict[str, Tensor]) -> bool:
+        return self._episodes.due
+
     def _counted(
         self, count: Any, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray
     ) -> dict[str, Tensor]:

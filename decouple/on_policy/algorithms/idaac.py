@@ -102,10 +102,15 @@ def _add_partners(batch: TensorDictBase, keys: Sequence[NestedKey]) -> None:
 
 def _add_own_partners(batch: TensorDictBase, keys: Sequence[NestedKey], shuffle: SeedNoise) -> None:
     """`_add_partners` to a flat rollout (S, B): each agent's frames, by the agent's own random numbers."""
-    levels = zip(_levels(batch), shuffle.generators, strict=True)
-    partners = torch.stack([same_level_partners(level, generator) for level, generator in levels])  # (S, B)
+    partners = own_partners(batch, shuffle)
     agents: Any = torch.arange(len(partners), device=partners.device).unsqueeze(1)
     batch["partner"] = batch.select(*keys, "step_count")[agents, partners]
+
+
+def own_partners(batch: TensorDictBase, shuffle: SeedNoise) -> Tensor:
+    """Each frame's partner in a flat rollout (S, B): its index among the agent's frames, (S, B), int64."""
+    levels = zip(_levels(batch), shuffle.generators, strict=True)
+    return torch.stack([same_level_partners(level, generator) for level, generator in levels])
 
 
 def _levels(batch: TensorDictBase) -> Tensor:

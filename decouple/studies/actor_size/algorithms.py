@@ -30,6 +30,7 @@ from decouple.on_policy.algorithms.ppg import ppg_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
 from decouple.on_policy.algorithms.trpo import TRPOSettings, trpo_phases
 from decouple.on_policy.compiled_daac import compiled_daac_phases
+from decouple.on_policy.compiled_idaac import compiled_idaac_phases
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.rules import SETTINGS_OF_CONTROL, identity_of
@@ -183,7 +184,7 @@ IDAACControl = Algorithm(
         settle=_clipping,
     ),
     state_value_model,
-    partial(OnPolicyAgents, phases_of=idaac_phases, own_modules=True),
+    partial(OnPolicyAgents, phases_of=idaac_phases, compiled=compiled_idaac_phases, own_modules=True),
     published_as="ppo",
 )
 
