@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,14 @@ from decouple.networks.stacking import stack, unstack
 from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.algorithms.ppg import ppg_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.compiled_agents import not_known
 from decouple.on_policy.gates import PriceLoss, learn_gates
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.training import train_on_policy
+from decouple.runs.settings import changed
 from decouple.seeding import SeedNoise
+from decouple.studies.separation.experiment import make_model as procgen_model
+from decouple.studies.separation.settings import procgen_experiment
 
 
 class Signs(EnvBase):
@@ -255,3 +260,25 @@ def test_a_model_without_gates_keeps_its_phases():
     model = actor_value(separate(mlp_blocks(2, [3]), mlp_blocks(2, [3]), 1), Bounded(-1.0, 1.0, (1,)))
     phases = ppo_phases(model, OnPolicySettings())
     assert learn_gates(model, phases, OnPolicySettings()) == phases and not model.gated and model.shares
+
+
+def test_procgens_networks_have_four_gates_and_train_them():
+    config = procgen_experiment(separation="learned", algorithm="daac", micro_batch=2, precision="fp32")
+    model = procgen_model(config, SimpleNamespace(action_spec=Categorical(15)))  # pyright: ignore[reportArgumentType]
+    phases = learn_gates(model, daac_phases(model, config.learning), config.learning)
+    frames = TensorDict(observation=torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8), batch_size=[2])
+    frames["state_value"] = model.get_value_operator()(frames.clone())["state_value"].detach()
+    frames["value_target"] = torch.randn(2, 1)
+    (value,) = [phase for phase in phases if phase.name == "value"]
+    value.epochs, value.minibatches = 1, 1
+    value.anneal(0.5)
+    found = value.run(frames, torch.Generator(), micro_batch=2)
+    gates = gates_of(model)
+    assert gates is not None and gates.logits.shape == (4,) and (gates.logits != 0).all()
+    assert {f"gate/{number}" for number in (1, 2, 3, 4)} <= found.keys()
+    with pytest.raises(ValueError, match="attention must be false with separation=learned"):
+        procgen_model(changed(config, attention=True), SimpleNamespace(action_spec=Categorical(15)))  # pyright: ignore
+
+
+def test_kernels_leave_models_with_gates_alone():
+    assert "gates" in (not_known(stack([make_model(0)])) or "")
