@@ -50,7 +50,7 @@ def learned(settings: ControlSettings) -> float:
     def train(folder: str, price: float | None, k: int | None) -> float:
         own = {"separation": k} if price is None else {"gate_prices": [price]}
         run = changed(settings, run_dir=folder, **own)
-        report = done_result(run) or train_agents(run)
+        report = (None if run.restart else done_result(run)) or train_agents(run)
         print(table(run, report))
         return -math.inf if report.get("failed") else report["final/return"]
 

@@ -118,6 +118,7 @@ def test_a_learned_separation_trains_gates_at_each_price_and_the_chosen_k_anew(t
     ("setting", "says"),
     [
         (("algorithm=sac",), "separation must be a number or full for sac"),
+        (("algorithm=trpo",), "separation must be a number or full for trpo"),
         (("algorithm=ppo", "recurrent=gru"), "recurrent must be null with separation=learned"),
         (("algorithm=ppo", "critic=[8,8]"), "critic must be like actor"),
         (("algorithm=ppo", "policy_gradient=0.5"), "policy_gradient must be 1 with separation=learned"),

@@ -167,7 +167,7 @@ class ControlSettings:
             check_setting("recurrent_layer", self.recurrent_layer, lambda v, d=depth: -d <= v < d, allowed)
 
     def _check_gates(self) -> None:
-        learns = isinstance(self.learning, OnPolicySettings)
+        learns = isinstance(self.learning, OnPolicySettings) and self.algorithm != "trpo"
         check_setting("separation", self.separation, lambda _: learns, f"a number or full for {self.algorithm}")
         check_setting("recurrent", self.recurrent, lambda v: v is None, "null with separation=learned")
         sizes = "of equal sizes with separation=learned: gates mix their layers"

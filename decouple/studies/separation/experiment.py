@@ -205,10 +205,11 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
     model = make_model(config, env)
     config.computed.prepare(model)
     phases = learn_gates(model, ALGORITHMS[config.learning.algorithm](model, config.learning), config.learning)
+    whole = scheduled(config.learning) or config.separation == "learned"  # gates anneal over all frames
     identity = identity_of(
         config,
         SETTINGS_OF_PROCGEN,
-        leave_out=NOT_IDENTITY - ({"total_frames"} if scheduled(config.learning) else set()),
+        leave_out=NOT_IDENTITY - ({"total_frames"} if whole else set()),
         unit_actions=lambda: True,
         defaults=PROCGEN_KEYS.defaults,
     )
