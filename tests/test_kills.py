@@ -43,9 +43,9 @@ CONTROL = (
     *("show_progress=false",),
 )
 ON_POLICY = (*CONTROL, "total_frames=192", "rollout_steps=64", "evaluate_every=9")
-PHASIC = (  # an auxiliary phase on every second rollout of five, the last two of which stay after the run
-    *(*CONTROL, "total_frames=160", "rollout_steps=32", "evaluate_every=9", "minibatches=2", "checkpoint_every=1"),
-    *("auxiliary_every=2", "auxiliary_epochs=2", "auxiliary_minibatches=2", "keep_rollouts=true"),
+PHASIC = (  # an auxiliary phase on every second rollout of five
+    *(*CONTROL, "num_envs=4", "total_frames=640", "rollout_steps=32", "evaluate_every=9", "checkpoint_every=1"),
+    *("minibatches=2", "auxiliary_every=2", "auxiliary_epochs=2", "auxiliary_minibatches=2", "keep_rollouts=true"),
 )
 OFF_POLICY = (
     *(*CONTROL, "total_frames=240", "learning_starts=40", "batch_size=8", "buffer_size=100", "log_every=40"),
