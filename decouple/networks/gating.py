@@ -172,7 +172,7 @@ def gates_of(model: nn.Module) -> Gates | None:
     return next((module for module in model.modules() if isinstance(module, Gates)), None)
 
 
-@checked(gates=all_of(PROBABILITY))
+@checked(gates=all_of(PROBABILITY, least=1))
 def chosen_separation(gates: Sequence[float]) -> int:
     """The separation point k that gates g_1 to g_d choose: the last one above one half; 0 where there is none.
 
