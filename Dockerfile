@@ -3,6 +3,8 @@
 FROM python:3.11-slim-bookworm
 
 # make for the README's commands; the libraries are those of OpenGL without a window, for pictures of MuJoCo's tasks.
+# Without versions, since Debian keeps only the newest of its release.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends make libegl1 libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*

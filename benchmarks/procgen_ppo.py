@@ -1,8 +1,9 @@
 """Procgen training: environment steps per second, time per part, memory, and share of the machine's peak rate.
 
     python benchmarks/procgen_ppo.py                                     # the four separations and DAAC
-    python benchmarks/procgen_ppo.py --contenders shared late --precision fp32 bf16 --steps 64 --rounds 5
-    python benchmarks/procgen_ppo.py --grow envs                         # or k, or width
+    python benchmarks/procgen_ppo.py --contenders shared late --precision fp32 bf16 --rounds 5
+    python benchmarks/procgen_ppo.py --contenders shared --performance auto fastest --seconds 60    # on a GPU
+    python benchmarks/procgen_ppo.py --grow envs                         # or k, width, or frames
     python benchmarks/procgen_ppo.py --record docs/results/performance/procgen.csv
 
 Every contender has its own process, and all processes are alive at once. They run one iteration each in turn, so that
@@ -12,9 +13,9 @@ the games, acting and learning of `shared`, each alone: their sum is a lower bou
 
 `environment` is measured separately, by stepping the same games with random actions; `acting` is the rest of the
 rollout. The share of the ceiling is the rate of counted operations (forward and backward), divided by the best rate
-measured here for a matrix product or a convolution in the same precision. With 64 steps instead of 256 an iteration has
-a quarter of the frames, in minibatches of the same size. With `--cpu-clock --threads 1` times are processor time, which
-a busy machine changes little. On a GPU: `--performance fastest --steps 256`, without the reference.
+measured here for a matrix product or a convolution in the same precision. With 128 steps instead of the study's 256 an
+iteration has half the frames, in minibatches of the same size. With `--cpu-clock --threads 1` times are processor time,
+which a busy machine changes little. Each turn is printed when it is over, to stderr. On a GPU: without the reference.
 """
 
 from __future__ import annotations
@@ -124,10 +125,11 @@ def make_settings(contender: str, envs: int, steps: int) -> OnPolicySettings:
     )
 
 
-def run_library(options: argparse.Namespace) -> None:
+def make_library(options: argparse.Namespace) -> tuple[Any, Any, Any, OnPolicySettings, Any]:
+    """Environment, model, phases, settings and performance of a contender."""
     import torch
 
-    from decouple import actor_value, evaluate, impala_blocks, separate, train_on_policy
+    from decouple import actor_value, impala_blocks, separate
     from decouple.envs.procgen.games import procgen_env
     from decouple.on_policy.algorithms import ALGORITHMS
     from decouple.runs.performance import choose_performance
@@ -143,7 +145,14 @@ def run_library(options: argparse.Namespace) -> None:
     model = actor_value(separate(impala_blocks(**wide), impala_blocks(**wide), at=at), env.action_spec)
     performance.prepare(model)
     settings = make_settings(options.contender, options.envs, options.steps)
-    phases = ALGORITHMS[settings.algorithm](model, settings)
+    return env, model, ALGORITHMS[settings.algorithm](model, settings), settings, performance
+
+
+def run_library(options: argparse.Namespace) -> None:
+    from decouple import evaluate, train_on_policy
+    from decouple.envs.procgen.games import procgen_env
+
+    env, model, phases, settings, performance = make_library(options)
     environment = stepping_alone(env, options.steps)
     facts = {"flops": counted_flops(model, phases), "images": sum(phase.epochs for phase in phases)}
     games = {
@@ -277,8 +286,10 @@ class Contender:
         settings = {key: getattr(self.options, key) for key in keys}
         command = [sys.executable, "-W", "ignore", __file__, "--contend", json.dumps(settings)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.facts = self._answer()
         self.turns: list[dict[str, float]] = []
+
+    def wait_until_ready(self) -> None:
+        self.facts = self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -287,13 +298,25 @@ class Contender:
             sys.exit(f"{self.options.contender} ended with status {self.process.wait()}")
         return json.loads(line)
 
-    def take_turn(self) -> float:
-        """Run one iteration; return its seconds."""
+    def begin_turn(self) -> None:
+        """Let it run one iteration."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        self.turns.append(self._answer())
-        return self.turns[-1]["collect"] + self.turns[-1]["learn"]
+
+    def end_turn(self) -> None:
+        """Wait for the end of the iteration, and print what it took."""
+        turn = self._answer()
+        self.turns.append(turn)
+        seconds, options = turn["collect"] + turn["learn"], self.options
+        which = "warm-up" if len(self.turns) == 1 else f"round {len(self.turns) - 1}"
+        rate = options.envs * options.steps / seconds
+        print(
+            f"{which}: {options.contender} {options.precision} {options.performance}: {seconds:.2f} s "
+            f"({turn['learn']:.2f} of them learning), {rate:,.1f} environment steps/s",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def stop(self) -> None:
         assert self.process.stdin is not None
@@ -335,22 +358,30 @@ def line_up(options: argparse.Namespace) -> list[Contender]:
     if options.grow:
         chosen = {
             "envs": [{"envs": envs, "steps": max(1, options.steps * options.envs // envs)} for envs in (16, 64, 256)],
+            "frames": [{"steps": steps} for steps in (32, 64, 128, 256)],
             "k": [{"contender": str(k)} for k in range(5)],
             "width": [{"width": width} for width in (1, 2, 4)],
         }[options.grow]
         asked = [
-            {"contender": "late", "precision": precision, **own} for precision in options.precision for own in chosen
+            {"contender": "late", "precision": precision, "performance": performance, **own}
+            for precision in options.precision
+            for performance in options.performance
+            for own in chosen
         ]
     else:
         asked = [
-            {"contender": contender, "precision": precision}
+            {"contender": contender, "precision": precision, "performance": performance}
             for precision in options.precision
+            for performance in options.performance
             for contender in options.contenders
             if contender != "reference"
         ]
         if "reference" in options.contenders:
-            asked.insert(0, {"contender": "reference", "precision": "fp32"})
-    return [Contender(options, **own) for own in asked]
+            asked.insert(0, {"contender": "reference", "precision": "fp32", "performance": "reference"})
+    contenders = [Contender(options, **own) for own in asked]
+    for contender in contenders:
+        contender.wait_until_ready()
+    return contenders
 
 
 def context(options: argparse.Namespace) -> dict[str, Any]:
@@ -378,8 +409,8 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
 def show(rows: list[dict[str, Any]]) -> None:
     from decouple.runs.files import markdown_lines
 
-    columns = [column for column in (*SHOWN, "envs", "steps", "width") if len({row.get(column) for row in rows}) > 1]
-    columns = [column for column in (*SHOWN, "envs", "width") if column in columns or column in SHOWN]
+    further = [column for column in ("performance", "envs", "steps", "width") if len({row[column] for row in rows}) > 1]
+    columns = [*SHOWN, *further]
     cells = [[str(row.get(column, "")) for column in columns] for row in rows]
     print(markdown_lines([[SHOWN.get(column, column) for column in columns], *cells]))
 
@@ -396,33 +427,45 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everything = ["reference", "parts", "shared", "late", "early", "full", "daac"]
     parser.add_argument("--contenders", nargs="+", default=everything, metavar="NAME", help=" ".join(everything))
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16"])
-    parser.add_argument("--performance", default="auto", help="auto, fastest or reference")
+    parser.add_argument("--performance", nargs="+", default=["auto"], choices=["auto", "fastest", "reference"])
     parser.add_argument("--micro-batch", type=int, help="frames per backward pass")
     parser.add_argument("--envs", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--width", type=int, default=1, help="factor of channels and units")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no round after so many seconds")
     parser.add_argument("--threads", type=int, help="torch's threads")
     parser.add_argument("--games-threads", type=int)
-    parser.add_argument("--grow", choices=["envs", "k", "width"], help="setting to vary, with late")
+    parser.add_argument("--grow", choices=["envs", "frames", "k", "width"], help="setting to vary, with late")
     parser.add_argument("--no-evaluation", dest="evaluation", action="store_false", help="exclude it from peak memory")
     parser.add_argument("--cpu-clock", action="store_true", help="measure processor time instead of wall time")
     parser.add_argument("--record", type=Path, help="append the rows to this CSV")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser().parse_args()
     if options.contend:
         contend(argparse.Namespace(**json.loads(options.contend)))
         return
-    where = context(options)
+    where, began = context(options), time.monotonic()
     contenders = line_up(options)
-    for _ in range(1 + options.rounds):
+    for contender in contenders:
+        contender.begin_turn()  # the warm-ups, in which a GPU's code is compiled, all at once
+    for contender in contenders:
+        contender.end_turn()
+    for number in range(options.rounds):
+        if number and time.monotonic() - began > options.seconds:
+            break
         for contender in contenders:
-            contender.take_turn()
+            contender.begin_turn()
+            contender.end_turn()
     for contender in contenders:
         contender.stop()
     reference = next((c for c in contenders if c.options.contender == "reference"), None)

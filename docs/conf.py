@@ -4,6 +4,7 @@ The tutorial is run while it is built, and shows what it printed and the picture
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "decouple"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -30,6 +33,9 @@ myst_heading_anchors = 3
 default_role = "code"  # a single backtick in a docstring is code, as in Markdown
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False  # PyTorch's own sentences are in PyTorch's documentation
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
 autodoc_default_options = {"show-inheritance": True}
 napoleon_numpy_docstring = False
 
@@ -47,6 +53,23 @@ def keep_asterisks(app, what, name, obj, options, lines):
             lines[number] = "`".join(text_and_code)
             if line.rstrip().endswith("::"):
                 literal = indentation
+
+
+def shell_where_nothing_is_said(app, name, source):
+    """Let a fence without a language be a shell's commands or plain text: it would get the colours of Python."""
+    lines, inside = source[0].split("\n"), None
+    for number, line in enumerate(lines[:-1]):
+        fence = re.match(r" *(```+|:::+)(.*)$", line)
+        if fence is None:
+            continue
+        if inside is not None:  # only as many marks, with nothing behind them, close it
+            inside = None if fence[1] == inside and not fence[2].strip() else inside
+            continue
+        inside = fence[1]
+        if fence[1] == "```" and not fence[2].strip():
+            command = re.match(r" *(#|decouple|git|make|pip|python|wandb) ", lines[number + 1])
+            lines[number] = line.rstrip() + ("sh" if command else "text")
+    source[0] = "\n".join(lines)
 
 
 def indented_is_code(app, what, name, obj, options, lines):
@@ -76,5 +99,6 @@ def run_tutorial(app, name, source):
 
 def setup(app):
     app.connect("source-read", run_tutorial)
+    app.connect("source-read", shell_where_nothing_is_said)
     app.connect("autodoc-process-docstring", indented_is_code, priority=90)
     app.connect("autodoc-process-docstring", keep_asterisks, priority=100)  # before napoleon reads the sections

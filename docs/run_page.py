@@ -34,3 +34,9 @@ def run(page: str, name: str) -> tuple[str, str]:
             first = example.lineno + example.source.count("\n")
             lines[first : first + example.want.count("\n")] = got.rstrip("\n").split("\n")
     return "\n".join(lines), "".join(wrong)
+
+
+def code_of(page: str) -> str:
+    """The code of the page's examples alone, without what they print."""
+    bare = re.sub(r"^[ \t]*(```|:::).*$", "", page, flags=re.MULTILINE)
+    return "".join(example.source for example in doctest.DocTestParser().get_examples(bare))

@@ -110,3 +110,86 @@ def test_a_deployed_actor_is_measured_in_every_form(benchmark, monkeypatch):
     assert found["parameters"] == 41 and found["ns"].keys() == {"float32 -O2", "int8 -O2", "onnx", "eager"}
     assert all(each > 0 for each in found["ns"].values())
     assert "| \\|4,4\\| | 41 |" in deployed.table([found])
+
+
+def test_the_reference_scales_rewards_as_gymnasium_does(benchmark):
+    """Divided by the running standard deviation of the discounted return, and clipped; a game's end begins it anew."""
+    import gymnasium
+
+    loop = benchmark("reference_ppo")
+    scaled, found = loop.ScaledRewards(3), gymnasium.wrappers.utils.RunningMeanStd(shape=())
+    draw, returns = np.random.default_rng(0), np.zeros(3)
+    for _ in range(20):
+        reward, first = draw.normal(size=3) * 5, draw.random(3) < 0.3
+        returns = returns * 0.999 + reward
+        found.update(returns)
+        expected = np.clip(reward / np.sqrt(found.var + 1e-8), -10, 10)
+        np.testing.assert_allclose(scaled(reward, first), expected, rtol=1e-9)
+        returns[first] = 0
+
+
+def test_the_references_loss_is_that_of_torchrl(benchmark):
+    """On one minibatch: objective, clipped value error of weight 0.5 (in its halves), entropy of weight 0.01."""
+    loop = benchmark("reference_ppo")
+    torch.manual_seed(0)
+    network, number = loop.Network(), 6
+    column = lambda: torch.randn(number)  # noqa: E731
+    batch = {"frames": torch.rand(number, 64, 64, 3) * 255, "action": torch.arange(number), "advantage": column()}
+    batch |= {"value": column(), "target": column(), "log_prob": torch.full((number,), -np.log(15)) + 0.3 * column()}
+    report = {}
+    found = loop.ppo_loss(network, batch, report)
+    logits, value = network(batch["frames"])
+    log_prob = logits.log_softmax(-1)
+    ratio = (log_prob[range(number), batch["action"]] - batch["log_prob"]).exp()
+    gain = torch.min(ratio * batch["advantage"], torch.clamp(ratio, 0.8, 1.2) * batch["advantage"]).mean()
+    near = batch["value"] + torch.clamp(value - batch["value"], -0.2, 0.2)
+    error = torch.max((value - batch["target"]) ** 2, (near - batch["target"]) ** 2).mean()
+    entropy = -(log_prob.exp() * log_prob).sum(-1).mean()
+    torch.testing.assert_close(found, -gain + 0.5 * 0.5 * error - 0.01 * entropy)
+    torch.testing.assert_close(report["ratio"], ratio.detach())
+
+
+def test_grouped_convolutions_are_the_networks_one_after_another(benchmark):
+    module = benchmark("seeds_on_device")
+    torch.manual_seed(0)
+    singles, together = [module.GroupedImpala(1).double() for _ in range(2)], module.GroupedImpala(2).double()
+    with torch.no_grad():
+        for parameter, *own in zip(together.parameters(), *(each.parameters() for each in singles), strict=True):
+            parameter.copy_(torch.cat(own))
+    frames = torch.rand(3, 6, 64, 64, dtype=torch.float64)
+    expected = torch.cat([single(part) for single, part in zip(singles, frames.split(3, 1), strict=True)])
+    torch.testing.assert_close(together(frames), expected)
+
+
+def test_a_long_runs_record_and_reports_on_it_grow_with_the_rows_alone(benchmark, tmp_path, monkeypatch):
+    """Two rows' text differ in nothing but their numbers, and a checkpoint's size does not change."""
+    module = benchmark("long_runs")
+    sizes = []
+    for iterations in (20, 40):
+        folder = tmp_path / str(iterations)
+        found = module.write_record(folder, iterations * module.PER_ITERATION)
+        assert [len(found[name]) for name in ("row", "checkpoint")] == [iterations, iterations // 10]
+        sizes.append([(folder / name).stat().st_size for name in ("metrics.csv", "checkpoint.pt")])
+    (table, checkpoint), (longer, later) = sizes
+    assert 1.8 < longer / table < 2.05
+    assert abs(later - checkpoint) < 100
+    module.copy_runs(tmp_path / "20", tmp_path / "runs", 8)
+    read = importlib.import_module("decouple.studies.separation.results").read_study
+    study = read(sorted((tmp_path / "runs").iterdir()))
+    assert sum(map(len, study.runs.values())) == 8 and not study.notes[2:]
+    assert all(not run.unfinished for runs in study.runs.values() for run in runs)
+
+
+def test_what_grows_is_drawn_by_its_axis(benchmark):
+    lines = benchmark("plot_growth").lines
+    same = {"precision": "fp32", "env_steps_per_s": "10", "peak_mb": "1", "clock": "cpu"}
+
+    def row(*values):
+        return same | dict(zip(("contender", "envs", "steps", "width"), map(str, values), strict=True))
+
+    rows = [row(str(k), 64, 32, 1) for k in (4, 0)] + [row("late", 64, 8, width) for width in (1, 2)]
+    rows += [row("late", envs, 2048 // envs, 1) for envs in (16, 256, 64)] + [row("late", 64, 128, 1)]
+    rows += [row("late", 64, 32, 1) | {"clock": "wall"}, row("late", 64, 512, 1) | {"clock": "wall"}]
+    found = {axis: [each[axis] for each in own["fp32"]] for axis, own in lines(rows).items()}
+    assert lines(rows)["envs"]["fp32"][1]["clock"] == "cpu"
+    assert found == {"k": ["0", "4"], "envs": ["16", "64", "256"], "steps": ["32", "128"], "width": ["1", "2"]}

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import pydoc
 import re
 import shlex
@@ -9,14 +10,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import composing
+import torch
+from commands import WITHOUT_CURVES, Script, composing
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from decouple.commands.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
+import run_notebook  # noqa: E402
 from run_page import run  # noqa: E402
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+REFERENCE = "\n".join(page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -25,11 +31,63 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     assert run(page.read_text(), page.name)[1] == ""
 
 
-def test_the_code_of_the_landing_page_runs(tmp_path, monkeypatch, capsys):
+# Parts of blocks of code that are made smaller, and blocks that nothing here can run, by what they hold, with why.
+SMALLER = {"20_000": "300", "60_000": "4_000"}
+BLOCKS_NOT_RUN = {
+    "unity_env(": "needs a Unity build",
+    "def record(env: EnvBase": "a signature alone, as an example of style",
+}
+
+
+def blocks() -> dict[str, str]:
+    """Page -> its blocks of Python that are to be copied, without `>>>`, one after another."""
+    found = {}
+    for page in PAGES:
+        of_page = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
+        code = [block for block in of_page if ">>>" not in block and not any(part in block for part in BLOCKS_NOT_RUN)]
+        if code:
+            found[str(page.relative_to(ROOT))] = "\n".join(code)
+    return found
+
+
+@pytest.mark.parametrize("page", blocks())
+def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for code in re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "index.md").read_text(), re.M | re.S):
-        exec(compile(code.replace("20_000", "300"), "docs/index.md", "exec"), names := {})
-    assert len(capsys.readouterr().out.split()) == 2 and names["model"].at == 1
+    code = blocks()[page]
+    for whole, part in SMALLER.items():
+        code = code.replace(whole, part)
+    exec(compile(code, page, "exec"), names := {"__name__": "page"})
+    if page == "docs/index.md":
+        assert names["result"]["final/return/seed1"] < 0 and names["model"].at == 1
+    if page == "README.md":
+        assert torch.isfinite(names["total"]) and names["network"].at == 1
+
+
+def test_the_blocks_that_are_not_run_are_there_and_the_others_are_on_these_pages():
+    text = "\n".join(page.read_text() for page in PAGES)
+    assert all(part in text for part in BLOCKS_NOT_RUN)
+    assert blocks().keys() == {"README.md", "docs/index.md", "docs/pixels.md"}
+
+
+def cells() -> list[str]:
+    """The code of the notebook, cell by cell."""
+    notebook = json.loads(run_notebook.NOTEBOOK.read_text())
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch, without_curves):
+    pytest.importorskip("pygame")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names, printed = {}, ""
+    for cell in cells():
+        for whole, part in SMALLER.items():
+            cell = cell.replace(whole, part)
+        printed += run_notebook.run_cell(cell.replace("steps=200", "steps=3"), names)
+    assert "k = 1: {'trunk': 256, 'policy': 4160, 'value': 4160, 'total': 8576}" in printed
+    assert "actor [4, 4]: 41 parameters" in printed and (tmp_path / "runs/notebook/actor.c").exists()
+    assert len(names["played"]) == 4 and names["files"][0].exists() and len(names["metrics"]["cut/joint_cosine"]) == 2
 
 
 def test_an_example_that_is_wrong_is_seen():
@@ -75,9 +133,9 @@ def members(reference: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("module", modules())
 def test_the_reference_has_every_public_name(module):
     public = public_names(module)
-    listed = members((ROOT / "docs" / "reference.md").read_text()).get(module, [])
+    listed = members(REFERENCE).get(module, [])
     entry = f".. automodule:: {module}\n   :members: {', '.join(public)}"
-    assert sorted(listed) == sorted(public), f"docs/reference.md should have\n\n{entry}\n"
+    assert sorted(listed) == sorted(public), f"a page of docs/reference should have\n\n{entry}\n"
 
 
 @pytest.mark.parametrize("module", modules())
@@ -99,19 +157,29 @@ def test_the_names_of_the_package_are_public_in_the_file_they_come_from():
 
 
 def commands() -> list[str]:
-    """Each command of an experiment that a page or a script's docstring shows, on one line and without a comment."""
+    """Each command of an experiment that a page or a script's docstring shows, in a block or in its text.
+
+    On one line and without a comment; `decouple smallest-actor` as the script that it is.
+    """
     texts = [page.read_text() for page in PAGES] + [script.read_text() for script in ROOT.glob("experiments/*.py")]
-    found = [re.findall(r"^ *(python experiments/\w+\.py .*?)(?: {2,}#.*)?$", unfolded(text), re.M) for text in texts]
-    return sorted({command for of_text in found for command in of_text if "<" not in command and "..." not in command})
+    names = "|".join(COMMANDS)
+    shown = rf"(?:python experiments/\w+\.py|decouple (?:{names}))"
+    found = [re.findall(rf"^ *({shown}\b.*?)(?: +#.*)?$|`({shown} [^`\n]+)`", unfolded(text), re.M) for text in texts]
+    every = {(block or inline).strip() for of_text in found for block, inline in of_text}
+    scripts = {re.sub(rf"^decouple ({names})\b", as_script, command) for command in every}
+    return sorted({command for command in scripts if not re.search(r"<|\.\.\.|--help", command)})
+
+
+def as_script(match: re.Match[str]) -> str:
+    return f"python experiments/{COMMANDS[match[1]][0]}.py"
 
 
 def unfolded(text: str) -> str:
     return re.sub(r" *\\\n *", " ", text)
 
 
-@pytest.mark.parametrize("command", commands())
-def test_the_settings_of_a_command_exist(command):
-    """The command composes; of a sweep, its first job. What the launchers and sweepers say of themselves is theirs."""
+def overrides_of(command: str) -> tuple[str, list[str]]:
+    """The script's name and its settings; of a sweep its first job's, without what launchers and sweepers read."""
     _, script, *arguments = shlex.split(command)
     given = [argument for argument in arguments if "=" in argument and not argument.startswith(("hydra", "+sweep"))]
     given = [argument for argument in given if "glob(" not in argument and "interval(" not in argument]
@@ -120,5 +188,97 @@ def test_the_settings_of_a_command_exist(command):
     for override in OverridesParser.create().parse_overrides(given):
         first = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
         overrides.append(override.input_line if first is None else f"{override.get_key_element()}={first}")
-    with composing(Path(script).stem) as configuration:
+    return Path(script).stem, overrides
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_settings_of_a_command_exist(command):
+    """The command composes; of a sweep, its first job. What the launchers and sweepers say of themselves is theirs."""
+    script, overrides = overrides_of(command)
+    with composing(script) as configuration:
         assert configuration(*overrides)
+
+
+def test_the_options_of_a_benchmarks_command_exist():
+    texts = "\n".join(unfolded(page.read_text()) for page in PAGES)
+    found = re.findall(r"python (benchmarks/\w+\.py)([^`\n]*)", texts)
+    assert len(found) >= 8
+    for script, arguments in found:
+        source = (ROOT / script).read_text()
+        for option in re.findall(r"(?<= )--[\w-]+", arguments):
+            assert f'"{option}"' in source, f"{script} has no {option}"
+
+
+# What no machine without a cluster, a server, a Unity build or another package runs, by what a command holds, with why.
+COMMANDS_NOT_RUN = {
+    "submitit": "needs Slurm, or its launcher",
+    "search.engine=ray": "needs Ray",
+    "env=unity": "needs a Unity build",
+    "+sweep=": "needs Optuna; tests/commands/test_sweeps.py runs the sweep",
+    "hydra/sweeper=optuna": "as above",
+    "my_package": "a name in the place of the reader's own package",
+    "my_tasks": "a task of docs/pixels.md, whose block is run above",
+    "ALE/": "needs the extra atari",
+    "MiniGrid-": "needs the extra minigrid",
+    "CarRacing-": "needs the extra box2d",
+    "LunarLander-": "needs the extra box2d",
+    "tracker=[tensorboard": "needs the extra tensorboard; tests/runs/test_loggers.py has its loggers",
+    "halfcheetah": "the files of this agent would be made by a run of MuJoCo; tests/envs/control has the task",
+    "env=reacher": "as above",
+    "performance=fastest": "many threads and compilation; tests/runs/test_performance.py",
+    "runs/one": "a name in the place of the reader's own run",
+}
+TRAINERS = ("control", "pixels", "procgen", "toy", "separation", "smallest_actor")  # before those that read their runs
+OF_ALL = ("show_progress=false", "evaluate_episodes=1", "final_episodes=2")
+OFF_POLICY = ("total_frames=200", "learning_starts=100", "batch_size=16", "log_every=100", "evaluate_every=100")
+OFF_POLICY += ("checkpoint_every=100", "buffer_size=300", "held_out_every=0")
+ON_POLICY = ("total_frames=128", "rollout_steps=32", "num_envs=4", "minibatches=2", "epochs=1")
+PROCGEN = (
+    "num_envs=4",
+    "rollout_steps=16",
+    "total_frames=64",
+    "evaluate_episodes=1",
+    "final_episodes=2",
+    "unseen=null",
+)
+STUDY = ("study.repetitions=20", "study.strip_frames=0", "seeds=2")
+SEARCH = ("search.sizes=[[2],[4]]", "search.baseline=[4]", "search.export=none", "seeds=2")
+
+
+def tiny(script: str, overrides: list[str]) -> list[str]:
+    """The settings of a command with few frames; the folder of its run is as it was."""
+    given = dict(each.split("=", 1) for each in overrides)
+    if script == "procgen":
+        few = () if "evaluate" in given else PROCGEN
+    elif script in ("control", "pixels", "separation", "smallest_actor"):
+        default = "ppo" if script in ("pixels", "separation") else "td3"
+        off = given.get("algorithm", default) in ("sac", "td3", "ddpg")
+        few = (*OF_ALL, *(OFF_POLICY if off else ON_POLICY))
+        few += {"separation": STUDY, "smallest_actor": SEARCH}.get(script, ())
+        few = () if "false" in (given.get("search.train"), given.get("study.train")) else few
+    else:
+        few = {"toy": ("seeds=1", "total_frames=200"), "size_report": ("latency=none",)}.get(script, ())
+    shorter = [each for each in few if not (script == "toy" and each.split("=")[0] in given)]
+    return [each for each in overrides if each.split("=")[0] not in {of.split("=")[0] for of in shorter}] + shorter
+
+
+@pytest.mark.slow
+def test_the_commands_run_one_after_another(tmp_path):
+    """In one folder, so that those that read runs find what the others have made; each by its first job, and tiny."""
+    runnable = [each for each in commands() if not any(part in each for part in COMMANDS_NOT_RUN)]
+    parsed = [(each, *overrides_of(each)) for each in runnable]
+    order = {name: at for at, name in enumerate(TRAINERS)}
+    reads = ("evaluate=", "train=false")
+    faults = []
+    for command, script, overrides in sorted(
+        parsed, key=lambda one: (any(part in one[0] for part in reads), order.get(one[1], len(order)))
+    ):
+        ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides), before=WITHOUT_CURVES)
+        if ran.returncode:
+            faults.append(f"{command}\n{ran.stderr[-600:]}")
+    assert not faults, "\n\n".join(faults)
+
+
+def test_each_exception_is_of_some_command():
+    every = "\n".join(commands())
+    assert not [part for part in COMMANDS_NOT_RUN if part not in every]

@@ -62,10 +62,26 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Games", "PullBack", "RolloutPhase", "Concatenate"], "PLAIN"),
     **dict.fromkeys(["Processes.train", "serve", "RayTasks", "UnityEnv", "waited_for"], "MACHINE"),
     **dict.fromkeys(["Estimate", "Profile", "SmallestActor", "Step", "layers_of", "Part"], "RECORD"),
-    **dict.fromkeys(["Loggers", "Loggers.log", "Loggers.summarise", "Tracking.options"], "RECORD"),  # of a `Tracker`
-    **dict.fromkeys(["require_packages", "tracker_names"], "CHECK"),
+    **dict.fromkeys(
+        ["Loggers", "Loggers.log", "Loggers.summarise", "Loggers.film", "Tracking.options"], "RECORD"
+    ),  # of a `Tracker`
+    **dict.fromkeys(["require_packages", "require_rliable", "tracker_names"], "CHECK"),
     **dict.fromkeys(["Film", "Film.picture", "analysis.film.Played", "studies.file_playing.Played"], "RECORD"),
-    **dict.fromkeys(["play", "write_film", "watch", "read_source", "Watch.endings", "compare_runs"], "WHOLE"),
+    **dict.fromkeys(
+        [
+            "play",
+            "write_film",
+            "watch",
+            "watch_run",
+            "log_film",
+            "agent_at_play",
+            "read_source",
+            "Watch.endings",
+            "compare_runs",
+        ],
+        "WHOLE",
+    ),
+    **dict.fromkeys(["strip_figure", "strip_section", "procgen_film", "agent_film", "pictured_env"], "WHOLE"),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
     **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),
@@ -111,6 +127,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
     ),
+    **dict.fromkeys(["RunProgress.faster", "Tracker.faster"], "PER_STEP"),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
@@ -127,7 +144,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights", "seconds_per_iteration"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["faster_settings", "seconds_per_iteration"], "RECORD"),
     **dict.fromkeys(
         ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
     ),
@@ -150,6 +168,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Rate", "RatedSettings", "rate_groups", "rate_of", "scheduled"], "RECORD"),
     **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
+    **dict.fromkeys(["MetricSums", "MetricSums.add_columns", "MetricSums.part", "Replay.part"], "PER_STEP"),
+    "SeedNoise.part": "PER_STEP",
+    "LearnerGroups": "RECORD",  # of `make_learner`, which checks models and settings
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.
     **dict.fromkeys(["FlatKeys", "Algorithm", "OffPolicyAgents", "OnPolicyAgents"], "RECORD"),
@@ -936,6 +957,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Run.final": lambda: {"self": _run(), "metric": "test_return"},
     "Run.curve": lambda: {"self": _run(), "metric": "eval/test_return"},
     "Study.finished": lambda: {"self": study(), "variant": "late", "game": "maze"},
+    "Study.best_run": lambda: {"self": study(), "variant": "late", "game": "maze"},
     "Study.scores": lambda: {"self": study()},
     "Study.has": lambda: {"self": study(), "metric": "test_return"},
     "Study.runs_of": lambda: {"self": study(), "variant": "late"},

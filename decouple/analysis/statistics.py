@@ -13,6 +13,7 @@ the Statistical Precipice*, https://arxiv.org/abs/2108.13264.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import statistics as stdlib_statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,8 +34,11 @@ __all__ = [
     "performance_profile",
     "probability_best",
     "probability_of_improvement",
+    "require_rliable",
     "seeds_needed",
 ]
+
+NEEDS_RLIABLE = "aggregate metrics need the package rliable: pip install 'torchrl-decouple[eval]'"
 
 Runs: TypeAlias = Mapping[str, Sequence[float]]  # game -> the score of each run of it
 
@@ -284,13 +288,19 @@ def seeds_needed(difference: float, std: float, *, confidence: float = 0.95, pow
 # ------------------------------------------------------------------------------------------------------- the bootstrap
 
 
+def require_rliable() -> None:
+    """Raise ImportError, with the command that installs it, where rliable is missing; before hours of training."""
+    if importlib.util.find_spec("rliable") is None:
+        raise ImportError(NEEDS_RLIABLE)
+
+
 def _rliable(module: str) -> ModuleType:
     """`rliable.library` or `rliable.metrics`, imported only when used, since the import takes seconds."""
     try:
         import rliable.library
         import rliable.metrics
     except ImportError as error:
-        raise ImportError("aggregate metrics need the package rliable: pip install 'torchrl-decouple[eval]'") from error
+        raise ImportError(NEEDS_RLIABLE) from error
     return {"library": rliable.library, "metrics": rliable.metrics}[module]
 
 

@@ -16,7 +16,7 @@ from decouple.runs.settings import changed
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 from decouple.studies.learned import learn_separation
-from decouple.studies.watch import Watch, watch
+from decouple.studies.watch import watch_run
 
 __all__ = ["main", "register", "trained"]
 
@@ -71,8 +71,7 @@ def trained(config: Any) -> float:
     print(table(settings, report))
     print(f"the record is in {settings.run_dir}")
     if settings.video:
-        _, films = watch(Watch(checkpoint=settings.run_dir))
-        print("\n".join(map(str, films)))
+        print("\n".join(map(str, watch_run(settings.run_dir, settings.tracked))))
     return -math.inf if report.get("failed") else report["final/return"]
 
 

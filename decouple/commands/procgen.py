@@ -22,7 +22,7 @@ from decouple.runs.settings import changed
 from decouple.studies.learned import learn_separation
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
-from decouple.studies.watch import Watch, watch
+from decouple.studies.watch import watch_run
 
 __all__ = ["main"]
 
@@ -103,13 +103,17 @@ def command(config: Any) -> float:
     print(table(experiment, report))
     print(f"the record is in {experiment.run_dir}")
     if experiment.video:
-        _, films = watch(Watch(checkpoint=experiment.run_dir))
-        print("\n".join(map(str, films)))
+        print("\n".join(map(str, watch_run(experiment.run_dir, experiment.tracked))))
     return report["final/test_return"]
 
 
 def main() -> None:
     """`python experiments/procgen.py ...`."""
+    if any(re.match(r"\+*seeds=", argument) for argument in sys.argv[1:]):
+        sys.exit(
+            "seeds must be left out on Procgen, where a run trains one agent: networks of convolutions gain nothing as "
+            "one batch (docs/performance.md); `-m seed=0,1,2` trains one after another"
+        )
     register()
     # Hydra reads a bare integer as a number, but names groups by strings: separation=3 becomes separation='3'.
     sys.argv[1:] = [

@@ -23,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from decouple.commands.help import PARTS, help_text
 from decouple.commands.interrupts import interrupted, plain_interrupts
 from decouple.commands.task_names import SCHEME
 from decouple.deploy.checking import RefusedFileError
@@ -91,6 +92,9 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
         task = re.search(r"Could not find 'env/([^']*)'", text)
         known = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         near = did_you_mean(task[1], known, ids=f"{SCHEME}://" in text) if task else ""
+        if setting := re.search(r"Could not override '([^']*)'", text):  # nothing can be appended: refuse_added
+            what = re.sub(r"\. To append to your config use \S+", "", what)
+            near = did_you_mean(setting[1], settings_known(command), ids=False)
         return f"{name}: {what}{near}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
         what = " ".join(text.splitlines()[:1])
@@ -102,6 +106,12 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
         (ValueError, ImportError, OSError, sqlite3.Error, CheckpointError, CellError, NotFiniteError, RefusedFileError),
     )
     return f"{name}: {text}" if known else None
+
+
+def settings_known(command: Callable[[], object]) -> list[str]:
+    """Names of the command's settings, as its help lists them."""
+    name = command.__module__.rpartition(".")[2]
+    return re.findall(r"^  ([\w.]+)=", help_text(name), re.MULTILINE) if name in PARTS else []
 
 
 def culprits(command: Callable[[], object]) -> list[str]:

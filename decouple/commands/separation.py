@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 
+from decouple.analysis.statistics import require_rliable
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import says_what_goes_on
 from decouple.commands.running import run_command
@@ -26,6 +27,7 @@ def register() -> None:
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "control"), config_name="separation")
 def command(config: Any) -> None:
     options, settings = settings_beside("study", TaskStudy, config, given_settings())
+    require_rliable()  # by the page, which comes after the training
     if options.train:
         with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
             train_points(settings, options)

@@ -22,7 +22,7 @@ from torchrl.data import TensorSpec
 from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor, ValueOperator
 
 from decouple.checks import SOME, at_least, checked
-from decouple.networks.heads import ActionSpace, Head, stochastic_head, unbounded
+from decouple.networks.heads import ActionSpace, Distribution, Head, stochastic_head, unbounded
 from decouple.networks.recurrence import RecurrentPart, recurrent_blocks
 from decouple.networks.separation import SeparatedNetwork, part
 
@@ -37,7 +37,7 @@ def actor_value(
     observation_key: NestedKey = "observation",
     policy_gain: float | None = 0.01,
     value_gain: float | None = 1.0,
-    distribution: str = "auto",
+    distribution: Distribution = "auto",
 ) -> ActorValue:
     """Put a policy head and a state-value head on a separated network.
 

@@ -9,7 +9,7 @@ plain tanh between the bounds, an unbounded one a normal. Networks that read an 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from tensordict.nn import AddStateIndependentNormalScale, InteractionType, TensorDictModule, TensorDictSequential
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 DISTRIBUTIONS = ("auto", "normal", "squashed_normal")
+if TYPE_CHECKING:  # a type checker knows the names
+    Distribution = Literal["auto", "normal", "squashed_normal"]
+else:
+    Distribution = str
 SUPPORTED = "Categorical, OneHot, MultiCategorical, Binary, or a vector of floats, Bounded or Unbounded"
 
 MIN_LOG_SCALE, MAX_LOG_SCALE = -20.0, 2.0  # bounds of a scale computed from the features: OpenAI Spinning Up's SAC
@@ -238,7 +242,7 @@ def stochastic_head(
     gain: float | None,
     *,
     state_dependent_scale: bool = False,
-    distribution: str = "auto",
+    distribution: Distribution = "auto",
 ) -> ProbabilisticActor:
     """`policy_hidden` (*B, size) -> the distribution's parameters, `action` and `action_log_prob`.
 

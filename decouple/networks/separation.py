@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from tensordict import TensorDictBase
@@ -40,10 +40,14 @@ __all__ = [
 ]
 
 PARTS = ("trunk", "policy", "value")
+if TYPE_CHECKING:  # a type checker knows the names; a wrong one has an error of its own, with the depth
+    At = int | Literal["shared", "late", "early", "full"]
+else:
+    At = int | str
 
 
 @checked(depth=at_least(0))
-def separation_index(at: int | str, depth: int) -> int:
+def separation_index(at: At, depth: int) -> int:
     """The separation point k of a name or an integer, for stacks of `depth` blocks.
 
     `shared` is depth, `full` 0, `early` 1 and `late` depth - 2 (the last residual stage and the dense block of an
@@ -76,7 +80,7 @@ def separation_index(at: int | str, depth: int) -> int:
 def separate(
     policy_blocks: Sequence[nn.Module],
     value_blocks: Sequence[nn.Module],
-    at: int | str,
+    at: At,
     *,
     policy_gradient: float = 1.0,
     value_gradient: float = 1.0,

@@ -140,8 +140,10 @@ class _Watch:
     UNTIL_S = 4.0  # seconds without updates, after which a few are made
 
     def __init__(self, run: _Run):
-        self.run, self.began = run, (time.perf_counter(), run.frames)
-        self.learning: tuple[float, int] | None = None  # time and frames at the end of the first steps with updates
+        self.run = run
+        # Times and frames: at the end of the first step, in which kernels are compiled, and of the first with updates.
+        self.began: tuple[float, int] | None = None
+        self.learning: tuple[float, int] | None = None
         settings = run.learner.settings
         # The first updates are slow: kernels are loaded or compiled, those of a delayed policy with its first update.
         self.warm = settings.learning_starts + settings.policy_delay * max(settings.train_every, run.per_step)
@@ -156,8 +158,10 @@ class _Watch:
             if run.frames - first < self.STEPS * run.per_step or now - since < self.UPDATES_S:
                 return None
             return (settings.total_frames - run.frames) * (now - since) / (run.frames - first)
+        if self.began is None:
+            self.began = now, run.frames
         since, first = self.began
-        if run.frames > settings.learning_starts or now - since < self.UNTIL_S:
+        if run.frames == first or run.frames > settings.learning_starts or now - since < self.UNTIL_S:
             return None
         steps = (settings.total_frames - run.frames) * (now - since) / (run.frames - first)
         updates = (settings.total_frames - settings.learning_starts) // settings.train_every * settings.updates

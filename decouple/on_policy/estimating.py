@@ -1,19 +1,25 @@
-"""How long on-policy training will take, estimated from one micro-batch before the first rollout."""
+"""How long on-policy training will take, and what would be faster: by one micro-batch, before the first rollout."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, RolloutPhase
-from decouple.runs.performance import Performance, autocast
+from decouple.runs.performance import Performance, autocast, fast_bf16
 
-__all__ = ["seconds_per_iteration"]
+__all__ = ["faster_settings", "seconds_per_iteration"]
+
+WORTH = 1.15  # times as fast that a setting must be to be named
+PATIENCE_S = 3.0  # seconds of measuring after which no further setting is tried
 
 
 def seconds_per_iteration(
@@ -47,6 +53,52 @@ def seconds_per_iteration(
         of_micro = _seconds(lambda phase=phase, micro=micro: _forward_and_back(phase, micro, how))
         seconds += passes / phase.every * learned / len(rows) * of_micro
     return seconds
+
+
+def faster_settings(
+    seconds: float,
+    collector: RolloutCollector,
+    phases: Sequence[RolloutPhase],
+    how: Performance,
+    *,
+    other_precision: bool = True,
+) -> dict[str, float]:
+    """Settings that would be faster on this machine, as `torch_threads=2`, and how many times, each alone.
+
+    They are measured as `seconds_per_iteration` does, with whatever else the machine is doing. Tried are bf16 on a
+    processor that has instructions for it, fp32 in place of bf16, and a thread for each processor. Only settings that
+    are at least WORTH times as fast are named.
+
+    Args:
+        seconds: what `seconds_per_iteration` gave for `how`.
+        collector, phases, how: as for it.
+        other_precision: whether the other precision is tried; a run that goes on keeps its own.
+    """
+    tried = {"bf16": "fp32", "fp32": "bf16" if fast_bf16("cpu") else None}[how.precision]
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    others = [("precision", tried)] if tried and other_precision else []
+    others += [("torch_threads", processors)] if processors > torch.get_num_threads() else []
+    found, began = {}, time.perf_counter()
+    for name, value in others:
+        if time.perf_counter() - began > PATIENCE_S:
+            break
+        other = replace(how, **{name: value})
+        with _threads(other.torch_threads):
+            needed = seconds_per_iteration(collector, phases, other)
+        if needed and seconds / needed >= WORTH:
+            found[f"{name}={value}"] = seconds / needed
+    return found
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Torch's threads set to this number for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _forward_and_back(phase: Phase, micro: TensorDictBase, how: Performance) -> None:

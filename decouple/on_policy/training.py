@@ -31,7 +31,7 @@ from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
 from decouple.on_policy.compiled_phase import CompiledPhase
-from decouple.on_policy.estimating import seconds_per_iteration
+from decouple.on_policy.estimating import faster_settings, seconds_per_iteration
 from decouple.on_policy.kept import KeptRollouts, check_room, runs_on
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
@@ -61,6 +61,7 @@ def train_on_policy(
     record: Callable[[], Mapping[str, str]] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     expect: Callable[[float], object] | None = None,
+    faster: Callable[[Mapping[str, float]], object] | None = None,
     performance: Performance | None = None,
     failed: FailedSeeds | None = None,
 ) -> int:
@@ -91,6 +92,8 @@ def train_on_policy(
         progress: called within an iteration with (what is under way, how much is done, how much there is).
         expect: called before the first iteration with an estimate of the seconds that training will take, where
             iterations are long: see `seconds_per_iteration`.
+        faster: called after it with the settings of `Performance` that would be faster on this machine, as
+            `torch_threads=2`, and how many times: see `faster_settings`.
         performance: device, precision and speed settings; its precision and micro-batch replace those of `settings`.
             The model must have been through its `prepare`. None: the model's device, without optional speed-ups.
         failed: record of the agents in which a reward, an observation, a loss or a parameter is not finite, for the
@@ -130,8 +133,7 @@ def train_on_policy(
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
-        if expect and run.iteration < run.iterations and (each := run.seconds_per_iteration()):
-            expect((run.iterations - run.iteration) * each)
+        run.say_costs(expect, faster)
         while run.iteration < run.iterations:
             metrics = run.iterate(progress)
             clip_watch.see(metrics)
@@ -205,11 +207,20 @@ class _Run:
             return CompiledCollector(self.env, compiled[0], shuffle, steps)
         return self.agents.collector(with_memory(self.env, self.model), self.model, steps, self.how)
 
-    def seconds_per_iteration(self) -> float | None:
-        """An estimate from a few frames, where iterations are long; None elsewhere."""
-        if not isinstance(self.collector, RolloutCollector):
-            return None
-        return seconds_per_iteration(self.collector, self.phases, self.how)
+    def say_costs(
+        self,
+        expect: Callable[[float], object] | None,
+        faster: Callable[[Mapping[str, float]], object] | None,
+    ) -> None:
+        """Tell how long training will take and what would be faster, from a few frames, where iterations are long."""
+        left, rollouts = self.iterations - self.iteration, self.collector
+        if not (expect or faster) or left <= 0 or not isinstance(rollouts, RolloutCollector):
+            return
+        each = seconds_per_iteration(rollouts, self.phases, self.how)
+        if each and expect:
+            expect(left * each)
+        if each and faster:
+            faster(faster_settings(each, rollouts, self.phases, self.how, other_precision=self.iteration == 0))
 
     def end(self) -> None:
         """Release the collector and the rollouts."""

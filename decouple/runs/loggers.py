@@ -24,11 +24,22 @@ from typing import Any
 import yaml
 
 from decouple.checks import check_fields, check_setting, one_of
-from decouple.runs.files import replace_file
+from decouple.runs.files import read_json, read_yaml, replace_file
 
-__all__ = ["OF_THE_RECORD", "TRACKERS", "Loggers", "Tracking", "default_tracker", "require_packages", "tracker_names"]
+__all__ = [
+    "FILM",
+    "OF_THE_RECORD",
+    "TRACKERS",
+    "Loggers",
+    "Tracking",
+    "default_tracker",
+    "log_film",
+    "require_packages",
+    "tracker_names",
+]
 
 TRACKERS = ("local", "csv", "tensorboard", "wandb", "mlflow")
+FILM = "video/agent"  # name of an agent's film in W&B and TensorBoard
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "sweeps", "mlflow": "mlflow"}  # package -> this package's extra
 
 
@@ -140,6 +151,24 @@ class Loggers:
             else:
                 logger.log_metrics(numbers, step=frames)
 
+    def film(self, files: Sequence[Path], frames: int) -> None:
+        """Give the films of an agent to TensorBoard (the GIF), W&B (the MP4, else the GIF) and MLflow (all files).
+
+        The files are taken as they are. `log_video` of TorchRL's loggers would encode the frames a second time, by
+        moviepy, of which TensorBoard needs version 1 and W&B takes version 2.
+        """
+        by_ending = {file.suffix: file for file in files}
+        for name, logger in self._made.items():
+            if name == "wandb":
+                file = by_ending.get(".mp4") or files[0]
+                video = importlib.import_module("wandb").Video(str(file), format=file.suffix.removeprefix("."))
+                logger.experiment.log({FILM: video}, step=frames)
+            elif name == "tensorboard" and ".gif" in by_ending:
+                logger.experiment.file_writer.add_summary(_gif_summary(by_ending[".gif"]), frames)
+            elif name == "mlflow":
+                for file in files:
+                    importlib.import_module("mlflow").log_artifact(str(file), "videos")
+
     def close(self, *, failed: bool = False) -> None:
         """End each logger's run; W&B and MLflow mark it as failed where it has."""
         made, self._made = self._made, {}
@@ -218,6 +247,39 @@ class Loggers:
         if not self.before.get("mlflow_id"):  # MLflow refuses a parameter that changes
             mlflow.log_params({key: json.dumps(value)[:6000] for key, value in self.config.items()})
         return logger
+
+
+def log_film(run_dir: str | os.PathLike[str], tracked: Tracking, files: Sequence[Path], frames: int) -> None:
+    """Give the films of a finished run's agent to its loggers; those of W&B and MLflow go on with the run's own.
+
+    Args:
+        run_dir: the run's folder.
+        tracked: the run's loggers.
+        files: GIF, MP4 or both.
+        frames: the run's frames.
+    """
+    folder = Path(run_dir)
+    about = tracked.options(group="")
+    names = [name for name in tracker_names(about.pop("tracker")) if name in ("tensorboard", "wandb", "mlflow")]
+    if not names or not files:
+        return
+    record = read_json(folder / "record.json")
+    ids = {name: record.get(name) for name in ("wandb_id", "mlflow_id")}
+    about |= {"name": folder.resolve().name, "group": about["group"] or None}
+    loggers = Loggers(names, folder, read_yaml(folder / "config.yaml"), resume_frames=frames, ids=ids, **about)
+    try:
+        loggers.film(list(files), frames)
+    finally:
+        loggers.close()
+
+
+def _gif_summary(path: Path) -> Any:
+    """TensorBoard's summary of a GIF, as `SummaryWriter.add_video` makes it."""
+    proto = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+    content = path.read_bytes()
+    width, height = (int.from_bytes(content[at : at + 2], "little") for at in (6, 8))
+    image = proto.Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+    return proto.Summary(value=[proto.Summary.Value(tag=FILM, image=image)])
 
 
 def require_packages(names: Sequence[str]) -> None:

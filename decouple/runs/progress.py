@@ -65,7 +65,17 @@ class RunProgress:
         """Show an estimate of the seconds that the frames left will take; it stands until their rate is known."""
         left = self._total - self._done
         self._seconds_each = seconds / max(left, 1)
-        text = f"about {tqdm.format_interval(seconds)} for {left:,} frames, without evaluations"
+        rate = f"{left / seconds:,.0f} frames/s" if seconds > 0 else "at once"
+        self._say(f"about {tqdm.format_interval(seconds)} for {left:,} frames, {rate}, without evaluations")
+
+    def faster(self, settings: Mapping[str, float]) -> None:
+        """Show settings that would be faster on this machine, and how many times; nothing where there are none."""
+        if settings:
+            each = ", ".join(f"{setting} ({times:.1f} times)" for setting, times in settings.items())
+            self._say(f"faster on this machine: {each}")
+
+    def _say(self, text: str) -> None:
+        """Print a line, above the bar where there is one."""
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:

@@ -171,6 +171,11 @@ class Tracker:
         if self._progress is not None:
             self._progress.expect(seconds)
 
+    def faster(self, settings: Mapping[str, float]) -> None:
+        """Show settings that would be faster on this machine, and how many times, where progress is shown."""
+        if self._progress is not None:
+            self._progress.faster(settings)
+
     def marks(self) -> dict[str, str]:
         """Checksums of the run's files for a checkpoint, by which `frames_to_resume` checks them."""
         return {"table": self._table.sum()}

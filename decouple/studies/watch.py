@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,26 +17,20 @@ from typing import Any
 import numpy as np
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
-from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+from torchrl.envs import ExplorationType, set_exploration_type
 
-from decouple.analysis.film import Played, play, require_video, write_film
+from decouple.analysis.at_play import agent_at_play
+from decouple.analysis.film import play, require_video, write_film
 from decouple.checks import SEED, at_least, check_fields, check_setting, one_of
-from decouple.deploy.plain_actor import ObservationScaling
-from decouple.envs.games.batched import GAMES
-from decouple.networks.actor_qvalue import ActorQValue
-from decouple.networks.actor_value import ActorValue
-from decouple.networks.distributions import integrated_entropy
 from decouple.networks.recurrence import with_memory
-from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
-from decouple.studies.actor_size.build import OF_TASK, make_env
+from decouple.runs.loggers import Tracking, log_film
+from decouple.studies.actor_size.stage import UNDRAWN, pictured_env
 from decouple.studies.export import Source, read_source
 from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 
-__all__ = ["Watch", "watch"]
+__all__ = ["Watch", "watch", "watch_run"]
 
-IDS = {"pong": "Pong", "pixelcopter": "Pixelcopter", "foodcollector": "FoodCollector"}  # of Gymnasium's ids
 PROCGEN_FPS = 15  # the games' own speed
 
 
@@ -83,6 +75,12 @@ def watch(config: Watch) -> tuple[list[float], list[Path]]:
         ValueError: a run of neither study, a seed that it has not, or a task without pictures.
         ImportError: a package or a library that pictures or files need is missing.
     """
+    returns, files, _ = _drawn(config)
+    return returns, files
+
+
+def _drawn(config: Watch) -> tuple[list[float], list[Path], int]:
+    """As `watch`; with the frames that the agent was trained for."""
     endings = config.endings()
     path, state, source = read_source(str(config.checkpoint), config.seed)
     with contextlib.closing(_Stage(config, state, source)) as stage:
@@ -92,7 +90,7 @@ def watch(config: Watch) -> tuple[list[float], list[Path]]:
             torch.manual_seed(config.first_seed)
             film = play(
                 with_memory(stage.env, source.model),
-                _acting(source.model, source.scaling),
+                agent_at_play(source.model, source.scaling and source.scaling.apply),
                 stage.pictures,
                 steps=config.steps,
             )
@@ -102,7 +100,15 @@ def watch(config: Watch) -> tuple[list[float], list[Path]]:
     output.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"title": title, "width": config.width, "fps": config.fps or stage.fps}
     files = [write_film(output.with_name(f"{output.name}.{ending}"), film, **options) for ending in endings]
-    return film.returns, files
+    return film.returns, files, facts["frames"]
+
+
+def watch_run(run_dir: str, tracked: Tracking) -> list[Path]:
+    """Draw the agent of a finished run with the defaults, and give the films to the run's loggers; returns their
+    paths."""
+    _, files, frames = _drawn(Watch(checkpoint=run_dir))
+    log_film(run_dir, tracked, files, frames)
+    return files
 
 
 class _Stage:
@@ -114,19 +120,10 @@ class _Stage:
         if self.procgen:
             run, _, _ = load_agent(state)
             test = config.levels == "test"
-            self.env: EnvBase = make_procgen_env(run, config.episodes, config.first_seed, test=test, training=False)
+            self.env: Any = make_procgen_env(run, config.episodes, config.first_seed, test=test, training=False)
             return
-        check_setting("checkpoint", config.checkpoint, lambda _: settings["env"] not in ("toy", "unity"), _UNDRAWN)
-        if (name := settings["env"]) in GAMES:
-            id_of_game = f"decouple.envs.games.gymnasium_env:decouple/{IDS[name]}-v0"
-            task: dict[str, Any] = {"env": id_of_game, "env_kwargs": {"frame_skip": settings["frame_skip"]}}
-        else:
-            task = {key: settings[key] for key in OF_TASK if key in settings}
-        if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-            os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
-        task |= {"env_kwargs": (task.get("env_kwargs") or {}) | {"render_mode": "rgb_array"}, "backend": "gymnasium"}
-        run = CONTROL_ALGORITHMS[settings["algorithm"]](**task)
-        self.env = make_env(run, config.episodes, [config.first_seed])
+        check_setting("checkpoint", config.checkpoint, lambda _: settings["env"] not in ("toy", "unity"), UNDRAWN)
+        self.env = pictured_env(settings, config.episodes, config.first_seed)
         self.fps = min(60, self.env.render_fps)
 
     def pictures(self, step: TensorDictBase) -> Sequence[np.ndarray]:
@@ -137,40 +134,3 @@ class _Stage:
 
     def close(self) -> None:
         self.env.close()
-
-
-_UNDRAWN = "of a task that has pictures: toy and unity have none"
-
-
-def _acting(model: ActorValue | ActorQValue, scaling: ObservationScaling | None) -> Callable[[TensorDictBase], Played]:
-    """The agent as `play` asks it: its actions, the values of the states or of the actions, and its entropy."""
-    operator: Any = model.get_policy_operator()
-    stochastic = not getattr(model, "deterministic", False)
-    policy = integrated_entropy(operator) if stochastic else None
-    model.eval()
-
-    def act(step: TensorDictBase) -> Played:
-        shown = step.select(*model.in_keys, strict=False)
-        if scaling:
-            shown["observation"] = scaling.apply(shown["observation"])
-        found = model(shown.copy())
-        if getattr(model, "recurrent", False):
-            step["next"] = found["next"]  # the next states
-        entropy = policy.get_dist(shown.copy()).entropy() if policy is not None else None
-        return Played(step.set("action", found["action"]), _value(model, found), entropy)
-
-    return act
-
-
-def _value(model: ActorValue | ActorQValue, found: TensorDictBase) -> Tensor:
-    """The state's value; off policy the least of the critics' values of the chosen action. (N,)"""
-    if isinstance(model, ActorValue):
-        return found["state_value"].reshape(-1)
-    keys = [model.value_key, ("twin", model.value_key)][: model.critics]
-    values = torch.stack([found[key] for key in keys]).amin(0)  # (*B, 1), or of each discrete action
-    if model.action_space.discrete:
-        action = found["action"]
-        one_hot = action.shape == values.shape
-        chosen = action.argmax(-1, keepdim=True) if one_hot else action.unsqueeze(-1)
-        values = values.gather(-1, chosen.long())
-    return values.reshape(-1)

@@ -29,6 +29,8 @@ QUICK = {
         "env=Cartpol-v1",
     ): "; got 'Cartpol-v1': Environment `Cartpol` doesn't exist. Did you mean: `CartPole`?",
     ("procgen.py", "env=starpilo --cfg job"): " plunder starpilot (did you mean starpilot?)",
+    ("control.py", "algoritm=td3"): "Could not override 'algoritm' (did you mean algorithm?): Key 'algoritm' not in ",
+    ("procgen.py", "total_frame=8"): "Could not override 'total_frame' (did you mean total_frames?): ",
     ("control.py", "gamma=x"): "ConfigCompositionException: Error merging override gamma=x: Value 'x' ",
     ("toy.py", "train=false run_dir=NONE"): "ValueError: train must be true where NONE has no cells ",
     ("smallest_actor.py", "+search.nonsense=1"): "ValueError: search.nonsense must not be added: ",

@@ -341,3 +341,9 @@ def test_the_command_logs_to_wandb_offline(tmp_path):
 
 def test_all_pairs_of_separation_and_protocol_are_tested():
     assert WHAT_THE_PROTOCOLS_CHANGE.keys() == set(itertools.product(PROTOCOLS, NAMES))
+
+
+def test_several_seeds_as_one_batch_are_refused_by_name(tmp_path):
+    for given in ("seeds=2", "+seeds=2"):
+        done = PROCGEN.run(tmp_path, given)
+        assert done.returncode == 1 and done.stderr.startswith("seeds must be left out on Procgen"), done.stderr

@@ -62,3 +62,9 @@ def test_the_command_trains_every_k_and_a_second_start_only_writes_the_page(tmp_
     assert again.returncode == 0, again.stderr
     assert again.stdout == first.stdout and page.exists()
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("result.json")} == trained
+
+
+def test_a_missing_rliable_is_named_before_anything_is_trained(tmp_path):
+    ran = SEPARATION.run(tmp_path, *TINY, before="import sys; sys.modules['rliable'] = None")
+    assert ran.returncode == 1 and "pip install 'torchrl-decouple[eval]'" in ran.stderr
+    assert not (tmp_path / "study").exists()

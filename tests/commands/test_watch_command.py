@@ -13,6 +13,7 @@ from marks import needs_games
 from PIL import Image
 from tensordict import TensorDict
 
+from decouple.analysis.at_play import agent_at_play
 from decouple.envs.control.tasks import control_env
 from decouple.envs.procgen.games import procgen_env
 from decouple.runs.checkpoint import load_checkpoint
@@ -20,8 +21,11 @@ from decouple.studies import watch as watching
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import trained_actor
+from decouple.studies.actor_size.stage import agent_film
 from decouple.studies.separation.experiment import prepare, train
+from decouple.studies.separation.page import Picture
 from decouple.studies.separation.settings import procgen_experiment
+from decouple.studies.separation.strips import procgen_film, strip_section
 from decouple.studies.watch import Watch, watch
 
 WATCH = Script("watch.py")
@@ -71,7 +75,7 @@ def test_value_and_entropy_are_those_of_the_agents_own_networks(tmp_path):
     run = trained(tmp_path, "sac", "pendulum")
     model, _ = trained_actor(load_checkpoint(run / "checkpoint.pt"), 0)
     observation = torch.randn(1, 3, 3)
-    played = watching._acting(model, None)(TensorDict({"observation": observation}, [1, 3]))
+    played = agent_at_play(model)(TensorDict({"observation": observation}, [1, 3]))
     shown = TensorDict({"observation": observation, "action": played.step["action"]}, [1, 3])
     critics = [critic(shown.copy())["state_action_value"] for critic in model.get_qvalue_operators()]
     torch.testing.assert_close(played.value, torch.minimum(*critics).reshape(-1))
@@ -86,7 +90,7 @@ def test_of_a_discrete_action_the_value_is_that_of_the_action_chosen(tmp_path):
     run = trained(tmp_path, "sac", "acrobot")
     model, _ = trained_actor(load_checkpoint(run / "checkpoint.pt"), 0)
     observation = torch.randn(1, 5, 6)
-    played = watching._acting(model, None)(TensorDict({"observation": observation}, [1, 5]))
+    played = agent_at_play(model)(TensorDict({"observation": observation}, [1, 5]))
     critics = [
         c(TensorDict({"observation": observation}, [1, 5]))["action_value"] for c in model.get_qvalue_operators()
     ]
@@ -111,6 +115,39 @@ def test_an_agent_of_procgen_is_drawn_as_it_sees_the_game(tmp_path):
     settings = {"checkpoint": str(tmp_path), "episodes": 2, "steps": 3, "width": 32, "formats": ["gif"]}
     assert watch(Watch(**settings)) == watch(Watch(**settings))  # samples by its own seed
     assert watch(Watch(**settings, levels="train"))[1][0].stat().st_size > 100
+    strips = strip_section({"late": lambda: procgen_film(tmp_path, 3), "full": missing}, drawn_by(tmp_path), 2)
+    assert strips is not None and strips.paragraphs == ["- full is not drawn: no checkpoint"]
+    shown, _ = DRAWN[0].axes
+    np.testing.assert_array_equal(shown.images[0].get_array(), first[0].permute(1, 2, 0).numpy())
+
+
+DRAWN: list = []
+
+
+def drawn_by(folder):
+    def picture(name, figure, caption):
+        DRAWN[:] = [figure]
+        return Picture(folder / f"{name}.png", caption)
+
+    return picture
+
+
+def missing():
+    raise FileNotFoundError("no checkpoint")
+
+
+def test_a_strip_shows_the_agents_own_episode_without_exploration(tmp_path):
+    pytest.importorskip("pygame")
+    run = trained(tmp_path / "run", "td3", "pendulum", seeds=2)
+    film = agent_film(run, 1, 5)
+    returns, _ = watch(Watch(checkpoint=str(run), seed=1, episodes=1, steps=5, width=40, formats=["gif"]))
+    assert film.returns == returns and len(film.frames) == 5
+    section = strip_section({"k=1": lambda: agent_film(run, 1, 5)}, drawn_by(tmp_path), 3)
+    assert section is not None and not section.paragraphs
+    assert [axes.get_title() for axes in DRAWN[0].axes][:2] == ["step 0", "step 2"]
+    assert strip_section({"k=1": missing}, drawn_by(tmp_path), 0) is None
+    with pytest.raises(ValueError, match="seed must be one of the run's"):
+        agent_film(run, 2, 5)
 
 
 def test_what_cannot_be_drawn_is_refused_by_name(tmp_path, monkeypatch):

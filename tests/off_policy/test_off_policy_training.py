@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -341,3 +342,17 @@ def test_an_estimate_of_the_time_changes_nothing(make, kind, begins, monkeypatch
         found.append(learner.state_dict())
     assert_same(*found)
     assert len(told) == 1 and 0 < told[0] < 60
+
+
+def test_an_estimate_leaves_out_the_first_step_whose_kernels_are_compiled(monkeypatch):
+    settings = TD3Settings(**TINY | {"learning_starts": 100, "total_frames": 120})
+    run = SimpleNamespace(frames=0, per_step=1, learner=SimpleNamespace(settings=settings))
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(training._Watch, "_seconds_per_update", lambda self: 0.5)
+    watch, told = training._Watch(run), []
+    for seconds in (90.0, 2.0, 2.0):
+        run.frames, clock[0] = run.frames + 1, clock[0] + seconds
+        told.append(watch.seconds_left())
+    updates = (120 - 100) // settings.train_every * settings.updates
+    assert told == [None, None, 2.0 * (120 - 3) + 0.5 * updates]

@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from decouple.analysis.evaluation import evaluate
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
+from decouple.on_policy import estimating
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.algorithms.idaac import idaac_phases
 from decouple.on_policy.algorithms.ppo import ppo_phases
+from decouple.on_policy.estimating import faster_settings
 from decouple.on_policy.losses import AdvantageLoss, ValueLoss
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.settings import OnPolicySettings
@@ -983,18 +986,33 @@ def test_a_rollout_of_one_frame_is_refused():
         train(model, ppo_phases(model, settings), settings, env)
 
 
+def test_what_would_be_faster_is_measured_and_leaves_the_threads_as_they_were(monkeypatch):
+    """Each setting by itself, beside the seconds of the present ones; those that gain little are not named."""
+    seconds = {("fp32", 1): 4.0, ("bf16", 1): 2.0, ("fp32", 3): 3.6, ("bf16", 3): 1.0}
+    monkeypatch.setattr(estimating, "fast_bf16", lambda device: True)
+    monkeypatch.setattr(estimating.os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    measured = lambda collector, phases, how: seconds[how.precision, torch.get_num_threads()]  # noqa: E731
+    monkeypatch.setattr(estimating, "seconds_per_iteration", measured)
+    how = Performance(torch_threads=1)
+    assert faster_settings(4.0, None, [], how) == {"precision=bf16": 2.0}
+    assert faster_settings(2.0, None, [], replace(how, precision="bf16")) == {"torch_threads=3": 2.0}
+    assert faster_settings(4.0, None, [], how, other_precision=False) == {}  # a run that goes on keeps its precision
+    assert torch.get_num_threads() == 1
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_estimate_of_the_time_changes_nothing(algorithm):
-    found, told, settings = [], [], make_settings(total_frames=4 * N * T, rollout_steps=T)
-    for expect in (None, told.append):
+    found, told, faster, settings = [], [], [], make_settings(total_frames=4 * N * T, rollout_steps=T)
+    for expect, name in ((None, None), (told.append, faster.append)):
         torch.manual_seed(0)
         model = make_model()
         phases = ALGORITHMS[algorithm](model, settings)
-        rows = train(model, phases, settings, expect=expect, performance=Performance(collector="preallocated"))
+        how = Performance(collector="preallocated")
+        rows = train(model, phases, settings, expect=expect, faster=name, performance=how)
         kept = {name: value for name, value in rows[-1].items() if not name.startswith("time/")}
         found.append([kept, model.state_dict(), [phase.state_dict() for phase in phases]])
     assert_same(*found)
-    assert len(told) == 1 and 0 < told[0] < 60
+    assert len(told) == len(faster) == 1 and 0 < told[0] < 60
     told.clear()
     train(
         make_model(), ALGORITHMS[algorithm](make_model(), settings), settings, expect=told.append

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from decouple.runs.loggers import TRACKERS, Tracking, tracker_names
+from decouple.runs.loggers import FILM, TRACKERS, Tracking, log_film, tracker_names
 from decouple.runs.metrics import read_metrics
 from decouple.runs.tracking import Tracker
 
@@ -51,6 +53,32 @@ def test_tensorboard_shows_the_rows_that_stand_with_tags_and_notes(tmp_path):
         each in text for each in ("project: decouple", "- small", "notes: a try", "group: pendulum", "gamma: 0.9")
     )
     assert (tmp_path / "csv" / "scalars" / "loss").exists()
+
+
+def finished_run(folder: Path, tracker: str) -> list[Path]:
+    """A run with its loggers closed, and a film of two frames."""
+    with Tracker(folder, {"gamma": 0.9}, total_frames=20, progress=False, tracker=tracker) as record:
+        record.log({"eval/return": 1.0}, 20)
+        record.summarise({"final/return": 2.0})
+    first, second = (Image.fromarray(np.full((6, 8, 3), grey, np.uint8)) for grey in (0, 255))
+    first.save(folder / "watch.gif", save_all=True, append_images=[second])
+    return [folder / "watch.gif"]
+
+
+def test_a_film_goes_to_tensorboard_as_add_video_writes_it(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    [film] = finished_run(tmp_path, "tensorboard")
+    log_film(tmp_path, Tracking(tracker=["csv", "tensorboard"]), [film], 20)
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    [image] = found.Images(FILM)
+    assert (image.step, image.width, image.height) == (20, 8, 6) and image.encoded_image_string == film.read_bytes()
+    assert [each.value for each in found.Scalars("eval/return")] == [1.0]
+
+
+def test_a_film_needs_no_logger(tmp_path):
+    log_film(tmp_path, Tracking(tracker="csv"), finished_run(tmp_path, "csv"), 20)
+    log_film(tmp_path, Tracking(tracker="tensorboard"), [], 20)
 
 
 MLFLOW = """

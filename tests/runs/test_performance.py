@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from marks import needs_games
+from marks import needs_games, needs_gpu
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
 from test_on_policy_training import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
@@ -38,7 +38,6 @@ from decouple.on_policy.training import train_on_policy
 from decouple.runs.performance import Performance, choose_performance, fast_bf16
 
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 # ------------------------------------------------------------------------------------------------- what is chosen
 
@@ -541,7 +540,7 @@ def test_fast_and_captured_the_same_is_learned_from_the_same_frames(learned_by_r
 @pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's compiler would like it
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
 @pytest.mark.parametrize("cuda_graphs", [False, True])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_gpu_learns_the_same_from_the_same_frames(learned_by_reference, compiled, cuda_graphs, precision, tolerance):
     by_name = {"compile": compiled, "cuda_graphs": cuda_graphs}
     performance = choose_performance("auto", device="cuda", precision=precision, **by_name)

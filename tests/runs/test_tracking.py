@@ -28,7 +28,7 @@ import decouple.runs.tracking
 from decouple.runs.curves import plot_curves
 from decouple.runs.files import replace_file
 from decouple.runs.locks import FolderInUseError, lock_folder
-from decouple.runs.loggers import default_tracker
+from decouple.runs.loggers import FILM, default_tracker
 from decouple.runs.metrics import read_metrics, rows_up_to, table_sum
 from decouple.runs.tracking import Tracker
 
@@ -536,6 +536,41 @@ def test_an_offline_run_of_wandb_holds_metrics_and_settings(tmp_path):
     assert read_metrics(tmp_path / "run") == {"frames": [10.0, 20.0, 30.0], "loss/policy": [10 / 3, 20 / 3, 10.0]}
 
 
+WANDB_FILM = """
+import sys, time
+from pathlib import Path
+from PIL import Image
+from decouple.runs.loggers import Tracking, log_film
+from decouple.runs.tracking import Tracker
+folder = Path(sys.argv[1])
+with Tracker(folder, {"gamma": 0.9}, total_frames=20, tracker="wandb", progress=False) as tracker:
+    tracker.log({"eval/return": 1.0}, 20)
+Image.new("RGB", (8, 6)).save(folder / "watch.gif", save_all=True, append_images=[Image.new("RGB", (8, 6), "white")])
+time.sleep(1.1)
+log_film(folder, Tracking(tracker="wandb"), [folder / "watch.gif"], 20)
+"""
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_film_of_the_agent_goes_on_in_its_offline_run_of_wandb(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    environment |= {"WANDB_SILENT": "true", "WANDB_CONSOLE": "off", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WANDB_FILM, str(tmp_path / "run")]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    run_id = json.loads((tmp_path / "run" / "record.json").read_text())["wandb_id"]
+    first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert first.name == second.name == f"run-{run_id}.wandb"  # by which `wandb sync` makes them one run
+    (row,) = [record.history for record in offline_records(second) if record.HasField("history")]
+    found = {tuple(item.nested_key): json.loads(item.value_json) for item in row.item}
+    film = (tmp_path / "run" / "watch.gif").read_bytes()
+    assert found["_step",] == 20
+    assert (found[FILM, "_type"], found[FILM, "size"]) == ("video-file", len(film))
+    assert (second.parent / "files" / found[FILM, "path"]).read_bytes() == film
+
+
 # ---------------------------------------------------------------------------------------------------------- the curves
 
 
@@ -709,7 +744,7 @@ def test_time_left_is_as_expected_until_frames_at_the_final_speed_are_done(tmp_p
             tracker.log({}, frames)
     assert capsys.readouterr().err.splitlines() == [
         "500 / 20,000 frames (2.5 %)",
-        "about 1:05:00 for 19,500 frames, without evaluations",
+        "about 1:05:00 for 19,500 frames, 5 frames/s, without evaluations",
         "1,000 / 20,000 frames (5.0 %), 1:03:20 left",
         "1,200 / 20,000 frames (6.0 %), 20 frames/s, 15:40 left",
     ]
@@ -724,13 +759,16 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with quiet(tmp_path, progress=True) as tracker:
         tracker.expect(90.0)
+        tracker.faster({"torch_threads=2": 1.66, "precision=bf16": 1.21})
+        tracker.faster({})
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
         tracker.log({"train/episode_return": 3.5}, 1008)  # the last rollout may pass the total
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last
     assert "train=3.5" in last
     assert "test=2" in last
-    assert "about 01:30 for 1,000 frames, without evaluations\n" in terminal.getvalue()
+    assert "about 01:30 for 1,000 frames, 11 frames/s, without evaluations\n" in terminal.getvalue()
+    assert "faster on this machine: torch_threads=2 (1.7 times), precision=bf16 (1.2 times)\n" in terminal.getvalue()
 
 
 def test_no_progress_is_silent(tmp_path, capsys):

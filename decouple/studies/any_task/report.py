@@ -14,12 +14,14 @@ import math
 import statistics as stdlib_statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from decouple.analysis.statistics import Estimate, aggregate_metrics, probability_best
 from decouple.checks import SOME, at_least, checked
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
+from decouple.studies.actor_size.stage import agent_film
 from decouple.studies.any_task.results import read_points
 from decouple.studies.any_task.study import TaskStudy, report_folder, store_of
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure
@@ -27,6 +29,7 @@ from decouple.studies.separation.page import Picture, Section, write_page
 from decouple.studies.separation.recommendation import Comparison, compare
 from decouple.studies.separation.report import Output
 from decouple.studies.separation.results import Study
+from decouple.studies.separation.strips import STEPS, strip_section
 from decouple.studies.separation.tables import Spread, Table, comparison_table, cost_table, curve_table, run_table
 
 __all__ = ["Answer", "answer_of", "task_report"]
@@ -93,6 +96,7 @@ def task_report(configs: Sequence[ControlSettings], options: TaskStudy) -> tuple
         _returns(study, answer, out),
         _curves(study, out, options.window),
         _improvement(study, options.repetitions, out),
+        *_at_play(study, out, options.strip_frames),
         _costs(study, configs[0], out),
         _trained(study, configs[0], out),
     ]
@@ -213,6 +217,15 @@ def _improvement(study: Study, repetitions: int, out: Output) -> Section:
     return Section(
         "Probability of improvement", [text], [out.table(comparison_table(pairs, "improvement", caption))], [picture]
     )
+
+
+def _at_play(study: Study, out: Output, frames: int) -> list[Section]:
+    """The section with a strip of frames of each point's best agent, where frames are asked for."""
+    (game,) = study.games
+    best = {point: study.best_run(point, game) for point in study.variants}
+    films = {name: partial(agent_film, run.folder, run.seed, STEPS) for name, run in best.items() if run is not None}
+    section = strip_section(films, out.picture, frames)
+    return [] if section is None else [section]
 
 
 def _costs(study: Study, config: ControlSettings, out: Output) -> Section:

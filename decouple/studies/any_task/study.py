@@ -43,9 +43,17 @@ class TaskStudy(WorkerSettings):
     out: str | None = None  # folder of the page; None: report, beside the runs
     repetitions: int = 5_000  # resamples of the seeds for each interval
     window: int = 3  # evaluations averaged in a point of a learning curve: its own and those before
+    strip_frames: int = 8  # frames of an episode that the page shows of each point; 0: none
 
     def __post_init__(self) -> None:
-        check_fields(self, "study.", points=distinct(at_least(0)), repetitions=at_least(1), window=at_least(1))
+        check_fields(
+            self,
+            "study.",
+            points=distinct(at_least(0)),
+            repetitions=at_least(1),
+            window=at_least(1),
+            strip_frames=at_least(0),
+        )
         self.check_workers("study.")
 
 

@@ -269,6 +269,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 record=tracker.marks,
                 progress=progress,
                 expect=tracker.expect,
+                faster=tracker.faster,
                 performance=config.computed,
                 failed=failed,
             )

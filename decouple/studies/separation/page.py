@@ -27,12 +27,15 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc;
 p, li { max-width: 50rem; } nav ol { columns: 2; max-width: 50rem; }
 .lead { background: #eef4fb; border-left: 4px solid #2f6cab; padding: .7rem 1rem; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; height: auto; } figcaption { color: #444; max-width: 50rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-size: .9rem; }
-caption { text-align: left; color: #444; padding-bottom: .4rem; }
+.scroll { overflow-x: auto; margin: .4rem 0 1rem; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
 td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .long { white-space: normal; min-width: 14rem; text-align: left; } .words { text-align: left; }
 th { border-bottom: 2px solid #999; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
+@media (max-width: 40rem) {
+  body { padding: 1rem; } nav ol { columns: 1; } h1 { font-size: 1.6rem; }
+  figure { overflow-x: auto; } figure img { max-width: none; width: 44rem; }
+}
 """
 
 
@@ -110,7 +113,8 @@ def _table(table: HTMLTable) -> str:
     for row in rows:
         lines.append("".join(f"<td{_align(rows, column)}>{html.escape(cell)}</td>" for column, cell in enumerate(row)))
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table><caption>{html.escape(table.caption)}</caption>{body}</table></div>'
+    caption = f"<figcaption>{html.escape(table.caption)}</figcaption>"
+    return f'<figure>{caption}<div class="scroll"><table>{body}</table></div></figure>'
 
 
 def _align(rows: Sequence[Sequence[str]], column: int) -> str:

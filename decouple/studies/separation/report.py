@@ -14,6 +14,7 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from decouple.analysis.statistics import (
     normalise_by_reference,
     performance_profile,
 )
-from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting
+from decouple.checks import POSITIVE_WHOLE, at_least, check_fields, check_setting
 from decouple.runs.curves import save_figure
 from decouple.runs.files import replace_file
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure, profile_figure
@@ -35,6 +36,7 @@ from decouple.studies.separation.page import HTMLTable, Picture, Section, write_
 from decouple.studies.separation.recommendation import DEFAULT, RULE, Advice, Comparison, compare, recommend
 from decouple.studies.separation.results import Study, read_study
 from decouple.studies.separation.run_folders import find_runs
+from decouple.studies.separation.strips import STEPS, procgen_film, strip_section
 from decouple.studies.separation.tables import (
     Table,
     aggregate_table,
@@ -66,9 +68,10 @@ class Report:
     protocol: str | None = None  # protocol whose runs are reported; None: the only one there is
     repetitions: int = 5_000  # number of resamples for each interval
     window: int = 3  # number of evaluations averaged in a point of a curve: its own and those before
+    strip_frames: int = 8  # frames of an episode shown for each degree, on the first game; 0: none
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        check_fields(self, strip_frames=at_least(0))
         texts = self.runs if isinstance(self.runs, list) else [self.runs]
         strings = bool(texts) and all(isinstance(text, str) and text for text in texts)
         check_setting("runs", self.runs, lambda _: strings, "a folder, a glob or a list of them")
@@ -298,6 +301,14 @@ def final_scores(study: Study, published: Mapping[str, Mapping[str, float]], out
     return Section("Final scores beside published ones", texts, [out.table(table) for table in tables])
 
 
+def at_play(study: Study, game: str, out: Output, frames: int) -> list[Section]:
+    """The section with a strip of frames of each variant's best run of a game, where frames are asked for."""
+    best = {variant: study.best_run(variant, game) for variant in study.variants}
+    films = {name: partial(procgen_film, run.folder, STEPS) for name, run in best.items() if run is not None}
+    section = strip_section(films, out.picture, frames)
+    return [] if section is None else [section]
+
+
 def recommendation(study: Study, analysis: Analysis, out: Output) -> Section:
     """The section with the paper's rule, applied to these runs."""
     machines = sorted({machine for variant in study.variants for machine in study.cost(variant).machines})
@@ -347,6 +358,7 @@ def separation_report(config: Report) -> tuple[Path, Study, Advice]:
         improvement(analysis, out),
         *curves(study, out, config.window),
         final_scores(study, published, out),
+        *at_play(study, analysis.games[0], out, config.strip_frames),
         recommendation(study, analysis, out),
     ]
     introduction = (

@@ -93,6 +93,12 @@ class Study:
                     table.setdefault(variant, {})[game] = found
         return table
 
+    @checked()
+    def best_run(self, variant: str, game: str) -> Run | None:
+        """The finished run of a variant on a game with the highest score; None where there is none."""
+        scored = [run for run in self.finished(variant, game) if run.final(self.measure) is not None]
+        return max(scored, key=lambda run: run.final(self.measure) or 0.0, default=None)
+
     def common_games(self) -> list[str]:
         """The games on which every variant has a finished run; variants without any finished run do not count."""
         return sorted(set.intersection(*(set(games) for games in self.scores().values()))) if self.scores() else []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import needs_gpu
 from playing import play
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -389,7 +390,7 @@ def test_a_step_beyond_the_end_is_refused() -> None:
     assert (state["step_count"] == 3).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("name", ["pong", "pixelcopter"])
 def test_a_gpu_plays_the_same_games(name: str) -> None:
     env, other = games_env(name, [0, 1], 50), games_env(name, [0, 1], 50, device="cuda")
@@ -397,7 +398,7 @@ def test_a_gpu_plays_the_same_games(name: str) -> None:
     assert same(play(env, action)[0], play(other, action.cuda())[0].cpu())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("form", ["box4", "discrete", "hybrid"])
 def test_every_form_of_action_is_checked_and_played_on_a_gpu(form: str) -> None:
     env = games_env("foodcollector", [0, 1], 5, action_form=form, device="cuda")

@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import ON_GPU
 from torch import Tensor
 
 from decouple.envs.games.pixelcopter import CLIMB, NOOP, Pixelcopter, PixelcopterGames
 from decouple.envs.games.streams import Stream, Streams, stream_seed
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+DEVICES = ["cpu", ON_GPU]
 Policy = Callable[[Tensor, torch.Generator], Tensor]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import ON_GPU
 from torch import Tensor
 
 from decouple.envs.games.pong import DOWN, NOOP, UP, Pong, PongGames
@@ -207,7 +208,7 @@ def test_the_computers_paddle_by_hand(numbers: dict[str, float], way: float) -> 
     assert both.one.cpu_y - before == pytest.approx(way, abs=1e-12)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["picks", "all", ON_GPU])
 def test_one_game_and_many_agree_to_the_bit(place: str) -> None:
     """3,000 frames of players who press anything, who follow the ball, and who often do; games are begun anew."""
     seeds = [stream_seed(5, index) for index in range(8)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import ON_GPU
 from torch import Tensor
 
 from decouple.envs.games.streams import Stream, Streams, stream_seed
@@ -17,7 +18,7 @@ PUBLISHED = (
     16408922859458223821,
 )
 EXPECTED = [(output >> 11) * 2.0**-53 for output in PUBLISHED]
-PLACES = ["picks", "all", *(["cuda"] if torch.cuda.is_available() else [])]  # how the streams that draw are found
+PLACES = ["picks", "all", ON_GPU]  # how the streams that draw are found
 
 
 def streams(seeds: list[int], place: str) -> Streams:
