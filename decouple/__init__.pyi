@@ -16,6 +16,8 @@ from .networks.blocks import mlp_blocks as mlp_blocks
 from .networks.blocks import nature_blocks as nature_blocks
 from .networks.counting import multiply_adds as multiply_adds
 from .networks.counting import parameter_count as parameter_count
+from .networks.gating import chosen_separation as chosen_separation
+from .networks.gating import gated as gated
 from .networks.recurrence import gru_block as gru_block
 from .networks.recurrence import lstm_block as lstm_block
 from .networks.recurrence import with_memory as with_memory
@@ -34,12 +36,16 @@ from .off_policy.torchrl_learner import TorchRLLearner as TorchRLLearner
 from .off_policy.training import train_off_policy as train_off_policy
 from .on_policy.algorithms.daac import daac_phases as daac_phases
 from .on_policy.algorithms.dcpg import dcpg_phases as dcpg_phases
+from .on_policy.algorithms.ddcpg import ddcpg_phases as ddcpg_phases
 from .on_policy.algorithms.dna import dna_phases as dna_phases
 from .on_policy.algorithms.idaac import idaac_phases as idaac_phases
 from .on_policy.algorithms.ppg import ppg_phases as ppg_phases
 from .on_policy.algorithms.ppo import ppo_phases as ppo_phases
 from .on_policy.algorithms.trpo import TRPOSettings as TRPOSettings
 from .on_policy.algorithms.trpo import trpo_phases as trpo_phases
+from .on_policy.dynamics import DynamicsDiscriminator as DynamicsDiscriminator
+from .on_policy.dynamics import DynamicsLoss as DynamicsLoss
+from .on_policy.gates import learn_gates as learn_gates
 from .on_policy.losses import AdvantageHead as AdvantageHead
 from .on_policy.losses import AdvantageLoss as AdvantageLoss
 from .on_policy.losses import OrderClassifier as OrderClassifier

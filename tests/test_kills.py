@@ -2,9 +2,10 @@
 
 A small library (tests/kill_at.c) counts each call that changes a file of the folder, whoever makes it, and kills the
 process at the n-th: before it, or in the middle of what it writes. Between two such calls nothing on the disk changes
-but the replay's mapped rows; there the process is killed at the n-th step, before its row or with half of it written.
-So a kill at any moment leaves what one of these kills leaves. Two at most are taken that are alike, a file's writes one
-after another; KILLS=all takes every one. The figures are in docs/resuming.md.
+but the replay's mapped rows; there the process is killed at the n-th step, before its row or with half of it written,
+and a run with auxiliary phases at the n-th minibatch of one. So a kill at any moment leaves what one of these kills
+leaves. Two at most are taken that are alike, a file's writes one after another; KILLS=all takes every one. The figures
+are in docs/resuming.md.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ CONTROL = (
     *("show_progress=false",),
 )
 ON_POLICY = (*CONTROL, "total_frames=192", "rollout_steps=64", "evaluate_every=9")
+PHASIC = (  # an auxiliary phase on every second rollout of five
+    *(*CONTROL, "num_envs=4", "total_frames=640", "rollout_steps=32", "evaluate_every=9", "checkpoint_every=1"),
+    *("minibatches=2", "auxiliary_every=2", "auxiliary_epochs=2", "auxiliary_minibatches=2", "keep_rollouts=true"),
+)
 OFF_POLICY = (
     *(*CONTROL, "total_frames=240", "learning_starts=40", "batch_size=8", "buffer_size=100", "log_every=40"),
     *("evaluate_every=120", "checkpoint_every=80", "keep_replay=true"),
@@ -65,6 +70,7 @@ SETUPS: dict[str, tuple[str, tuple[str, ...], str]] = {
         "",
     ),
     "control ppo": ("control.py", (*ON_POLICY, "algorithm=ppo", "minibatches=2", "epochs=1", "checkpoint_every=1"), ""),
+    "control ppg": ("control.py", (*PHASIC, "algorithm=ppg"), ""),
     "control trpo": ("control.py", (*ON_POLICY, "algorithm=trpo", "checkpoint_every=2"), ""),
     "control sac": ("control.py", (*OFF_POLICY, "algorithm=sac"), ""),
     "control td3": ("control.py", (*OFF_POLICY, "algorithm=td3", "held_out_every=7"), ""),
@@ -89,15 +95,16 @@ class Killer:
     def __init__(self, library: Path, warm: Warm) -> None:
         self.library, self.warm = library, warm
 
-    def run(self, setup: str, folder: Path, at: int = 0, step: int = 0, half: bool = False, names: str = "") -> Any:
+    def run(self, setup: str, folder: Path, at: int = 0, step: int = 0, update: int = 0, **further: Any) -> Any:
         """Run the setup with its record in `folder`.
 
         Args:
             at: the change to die at, 0: none.
             step: the step to die at, before its row is written to the mapped replay.
-            half: to die in the middle of what is written.
-            names: a file for a line of each change.
+            update: the minibatch of the auxiliary phases, counted over the run, to die at, before its step.
+            **further: `half`, to die in the middle of what is written; `names`, a file for a line of each change.
         """
+        half, names = further.get("half", False), further.get("names", "")
         script, arguments, before = SETUPS[setup]
         armed = f"""
 import ctypes, functools
@@ -118,6 +125,16 @@ def counted(self, transition):
             library.kill_now()
     add(self, transition)
 Replay.add = counted
+from decouple.on_policy import phases
+step_of, updates = phases._step, 0
+def updated(phase, *arguments, **options):
+    global updates
+    if phase.name == "auxiliary":
+        updates += 1
+        if updates == {update}:
+            library.kill_now()
+    return step_of(phase, *arguments, **options)
+phases._step = updated
 """
         code = f"globals().update(__name__='before')\n{before}\n{armed}"
         return self.warm.run(folder.parent, script, *arguments, f"run_dir={folder}", before=code)
@@ -240,6 +257,8 @@ def test_killed_at_any_change_of_its_folder_and_started_again_a_run_equals_an_un
         some = (1, 2, 79, 80, 81, 100, 101, 119, 161, last - 1, last)
         steps = range(1, last + 1) if os.environ.get("KILLS") == "all" else some
         kills += [{"step": step, "half": half} for step in steps for half in (False, True)]
+    if "ppg" in setup:  # two phases of two epochs of four minibatches each
+        kills += [{"update": update} for update in (1, 3, 5, 8, 9, 12, 16)]
     for kill in kills:
         folder = tmp_path / "run"
         code, _, errors = killer.run(setup, folder, **kill)

@@ -174,7 +174,11 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["adam", "advantage_loss", "policy_loss", "policy_phase", "value_loss", "value_phase"], "RECORD"),
     **dict.fromkeys(["for_agents", "like", "metric", "unique"], "RECORD"),
     **dict.fromkeys(["auxiliary_phase", "auxiliary_value_loss", "clone_loss", "delayed_policy_phase"], "RECORD"),
-    **dict.fromkeys(["logged_name", "on_cpu"], "PER_STEP"),
+    **dict.fromkeys(["logged_name", "on_cpu", "action_vector", "constant", "run_network"], "PER_STEP"),
+    **dict.fromkeys(["as_integers", "as_network", "nonnegative"], "CHECK"),
+    **dict.fromkeys(["in_keys", "keys_of", "OtherFeatures", "block_multiply_adds", "GatedNetwork"], "RECORD"),
+    **dict.fromkeys(["learn_separation", "gate_curves"], "WHOLE"),
+    **dict.fromkeys(["LearnedSeparation", "gates_of"], "RECORD"),
     **dict.fromkeys(
         ["KeptRollouts", "check_no_memory", "check_room", "kept_bytes", "kept_text", "runs_on"], "RECORD"
     ),  # of the loop
@@ -253,6 +257,12 @@ def blocks() -> list[nn.Module]:
     from decouple.networks.blocks import mlp_blocks
 
     return mlp_blocks(3, [4, 4])
+
+
+def gates() -> Any:
+    from decouple.networks.gating import Gates
+
+    return Gates(2)
 
 
 def network(at: int = 0) -> Any:
@@ -637,6 +647,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "mlp_blocks": lambda: {"in_features": 3, "hidden_sizes": [4]},
     "nature_blocks": lambda: {"observation_shape": (1, 36, 36), "hidden_size": 4},
     "multiply_adds": lambda: {"network": network()},
+    "Gates": lambda: {"count": 2},
+    "Gates.stacked": lambda: {"gates": [gates(), gates()]},
+    "gated": lambda: {"policy_blocks": blocks(), "value_blocks": blocks()},
+    "chosen_separation": lambda: {"gates": [0.9, 0.1]},
     "parameter_count": lambda: {"network": network()},
     "SeedSampler": lambda: {"module": probabilistic()[-1], "noise": noise()},
     "integrated_entropy": lambda: {"head": probabilistic()},
@@ -725,6 +739,13 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "checkpoint_digest": lambda: {"path": checkpoint()},
     "daac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="daac")},
     "dcpg_phases": lambda: {"model": model(), "settings": on_policy(algorithm="dcpg")},
+    "ddcpg_phases": lambda: {"model": model(), "settings": on_policy(algorithm="ddcpg")},
+    "DynamicsDiscriminator": lambda: {"hidden_size": 4, "num_actions": 3},
+    "DynamicsLoss": lambda: {"discriminator_network": head(["dynamics_logit"])},
+    "OtherRows": lambda: {"keys": ["observation"]},
+    "Transitions": lambda: {"rollout_steps": 8},
+    "PriceLoss": lambda: {"gates": gates(), "price": 0.1},
+    "learn_gates": lambda: {"model": model(), "phases": [phase()], "settings": on_policy()},
     "dna_phases": lambda: {"model": model(), "settings": on_policy(algorithm="dna")},
     "idaac_phases": lambda: {"model": model(), "settings": on_policy(algorithm="idaac")},
     "ppg_phases": lambda: {"model": model(), "settings": on_policy(algorithm="ppg")},

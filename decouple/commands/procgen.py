@@ -18,6 +18,8 @@ from decouple.commands.settings import refuse_added, schema
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
+from decouple.runs.settings import changed
+from decouple.studies.learned import learn_separation
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
 from decouple.studies.watch import watch_run
@@ -67,6 +69,22 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     return experiment
 
 
+def learned(experiment: ProcgenExperiment) -> float:
+    """Train with gates at each price and the network of each k that they choose; returns the best of the latter."""
+
+    def run(folder: str, price: float | None, k: int | None) -> float:
+        own = {"separation": k} if price is None else {"gate_prices": [price]}
+        config = changed(experiment, run_dir=folder, **own)
+        report = train(prepare(config))
+        print(table(config, report))
+        return report["final/test_return"]
+
+    with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
+        found = learn_separation(experiment.run_dir, experiment.learning.gate_prices, run)
+    print(f"{found.table}\nthe report is in {experiment.run_dir}: learned.csv, learned.png")
+    return max(found.results.values())
+
+
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="procgen")
 def command(config: Any) -> float:
     """Train or evaluate; returns what a sweeper maximises: the final mean return on test levels."""
@@ -75,6 +93,8 @@ def command(config: Any) -> float:
         print(table(experiment, report))
         return report["final/test_return"]
     experiment = as_begun(config, run_folder(config))
+    if experiment.separation == "learned":
+        return learned(experiment)
     report = sweep_result(experiment)
     if report is None:
         run = prepare(experiment)

@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from decouple.checks import check_setting, positive_whole
+from decouple.commands.folders import CONFIGS
 from decouple.commands.task_names import register_task_names
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
@@ -112,8 +113,23 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
         own = algorithm.keys.structured()
         kind = dataclasses.make_dataclass(own.__name__, groups, bases=(own,)) if groups else own
         ConfigStore.instance().store(group="algorithm", name=name, node=schema(kind), package="_global_")
+    _register_pages()
     OmegaConf.register_new_resolver("sizes", _sizes_in_path, replace=True)
     register_task_names()
+
+
+def _register_pages() -> None:
+    """Register a page for each task and algorithm that takes another's published settings and has no page of its own.
+
+    The groups are `departures`, pages by task, and `pictures`, a page for all tasks that show pictures.
+    """
+    for name, algorithm in CONTROL_ALGORITHMS.items():
+        for page in (CONFIGS / "control").glob(f"*/*{algorithm.published_as}.yaml"):
+            group, of = page.parent.name, page.stem.removesuffix(str(algorithm.published_as))
+            own = page.with_name(f"{of}{name}.yaml")
+            if group in ("departures", "pictures") and not own.exists():
+                node = {"defaults": [page.stem]}
+                ConfigStore.instance().store(group=group, name=own.stem, node=node, package="_global_")
 
 
 def _sizes_in_path(sizes: Any) -> str:

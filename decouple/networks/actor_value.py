@@ -103,11 +103,12 @@ class ActorValue(TensorDictSequential):
         observation_key: NestedKey = "observation",
     ):
         policy_in, value_in = ([("cut", name), *getattr(network, name).keys] for name in ("policy", "value"))
+        gates = [("gated", str(index)) for index in range(getattr(network, "gated", 0))]  # outputs of policy's blocks
         modules = OrderedDict(
             trunk=_part("trunk", network.trunk, [observation_key], "hidden"),
             cut=TensorDictModule(network.cut, ["hidden"], [("cut", "policy"), ("cut", "value")]),
-            policy=_part("policy", network.policy, policy_in, "policy_hidden"),
-            value=_part("value", network.value, value_in, "value_hidden"),
+            policy=_part("policy", network.policy, policy_in, "policy_hidden", gates),
+            value=_part("value", network.value, [*value_in, *gates], "value_hidden"),
             policy_head=policy_head,
             value_head=value_head,
         )
@@ -127,6 +128,16 @@ class ActorValue(TensorDictSequential):
     def at(self) -> int:
         """The separation point k."""
         return len(self.trunk)
+
+    @property
+    def shares(self) -> bool:
+        """True where the value reads blocks of the policy's: those of a trunk, or through gates."""
+        return self.at > 0 or self.gated
+
+    @property
+    def gated(self) -> bool:
+        """True for a model on a network from `gated`, whose separation is learned."""
+        return ("gated", "0") in self.module["policy"].out_keys
 
     @property
     def action_space(self) -> ActionSpace:
@@ -183,11 +194,13 @@ class ActorValue(TensorDictSequential):
         return TensorDictSequential(*features, self.get_value_head()).select_out_keys("state_value", *_states(features))
 
 
-def _part(name: str, part: nn.Module, in_keys: list[NestedKey], out_key: str) -> TensorDictModule:
+def _part(
+    name: str, part: nn.Module, in_keys: list[NestedKey], out_key: str, further: Sequence[NestedKey] = ()
+) -> TensorDictModule:
     """A part of the network as a TensorDict module; with recurrent blocks it carries their states."""
     if recurrent_blocks(part, name):
         return RecurrentPart(part, in_keys, [out_key], name)
-    return TensorDictModule(part, in_keys, [out_key])
+    return TensorDictModule(part, in_keys, [out_key, *further])
 
 
 def _states(modules: Iterable[nn.Module]) -> list[NestedKey]:

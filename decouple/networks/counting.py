@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from decouple.checks import checked
 from decouple.networks.fitting import evaluating, example_inputs
 
-__all__ = ["multiply_adds", "parameter_count"]
+__all__ = ["block_multiply_adds", "multiply_adds", "parameter_count"]
 
 _aten = torch.ops.aten
 
@@ -67,6 +67,7 @@ def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | N
                         hidden["cut"] = body(inputs["observation"])
                     else:
                         features = body(hidden["cut"], *(inputs[key] for key in body.keys))  # pyright: ignore[reportGeneralTypeIssues]
+                        features = features[0] if isinstance(features, tuple) else features  # a gated policy's
                         for head in heads:
                             head(features)
                 except (RuntimeError, KeyError) as error:
@@ -77,6 +78,27 @@ def multiply_adds(network: nn.Module, example: Tensor | Mapping[str, Tensor] | N
                 raise ValueError(f"network must have operations whose multiply-adds are known; {part} has {names}")
             counts[part] = counter.get_total_flops() // 2
     return counts | {"total": sum(counts.values())}
+
+
+def block_multiply_adds(
+    blocks: Sequence[nn.Module], example: Mapping[str, Tensor]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Multiply-adds and the shape of the output, without batch axes, of each block for one observation.
+
+    Args:
+        blocks: blocks that run one after another.
+        example: a network's `example`, whose `observation` the first block reads.
+    """
+    shown = example["observation"]
+    parameter = next((p for block in blocks for p in block.parameters()), torch.zeros(()))
+    x = torch.zeros(1, *shown.shape, dtype=parameter.dtype if shown.is_floating_point() else shown.dtype)
+    x, found = x.to(parameter.device), []
+    with torch.no_grad(), evaluating(*blocks), _each_operation():
+        for block in blocks:
+            with FlopCounterMode(display=False, custom_mapping=_MORE) as counter:
+                x = block(x)
+            found.append((counter.get_total_flops() // 2, tuple(x.shape[1:])))
+    return found
 
 
 def _parts(network: nn.Module) -> dict[str, list[nn.Module]]:

@@ -210,6 +210,8 @@ def _stacked(template: nn.Module, modules: list[nn.Module], where: str) -> nn.Mo
         raise ValueError(f"models must have no block of any_batch(), which would mix the agents; {where} is one")
     if isinstance(template, AddStateIndependentNormalScale):
         return StackedNormalScale(modules)
+    if hasattr(template, "stacked"):  # a module that knows how, as the gates of a learned separation
+        return template.stacked(modules)
     own = [name for name, _ in template.named_parameters(recurse=False)]
     if own:
         kind = type(template).__name__

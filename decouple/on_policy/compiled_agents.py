@@ -49,6 +49,8 @@ def not_known(model: ActorValue) -> str | None:
         return why
     if seed_count(model) is None:
         return "the model is not stacked, and kernels know stacks, also of one model"
+    if model.gated:
+        return "the model has gates, and kernels know none"
     parameters = list(model.parameters())
     if any(each.device.type != "cpu" for each in parameters):
         return f"the model is on {parameters[0].device}, and kernels run on a processor"

@@ -47,7 +47,9 @@ def seconds_per_iteration(
         passes = min(phase.epochs, (phase.updates or math.inf) / phase.minibatches)
         rows = torch.arange(min(how.micro_batch, learned // phase.minibatches)) % games
         frames = {key: value[rows] for key, value in shown.items()}
-        micro = TensorDict(frames | {"partner": TensorDict(dict(frames), [len(rows)])}, [len(rows)])  # IDAAC's pairs
+        assert phase.features is not None
+        others = {key[0] for key in phase.features.in_keys if isinstance(key, tuple)}  # as IDAAC's partners
+        micro = TensorDict(frames | {name: TensorDict(dict(frames), [len(rows)]) for name in others}, [len(rows)])
         of_micro = _seconds(lambda phase=phase, micro=micro: _forward_and_back(phase, micro, how))
         seconds += passes / phase.every * learned / len(rows) * of_micro
     return seconds

@@ -46,7 +46,7 @@ def kept_bytes(phases: Sequence[Any], env: EnvBase, rollout_steps: int) -> int:
     past = max((getattr(phase, "past", 1) for phase in phases), default=1)
     games, total = env.batch_size.numel(), 0
     for key in _keys(phases):
-        spec = env.observation_spec.get(key, None)
+        spec = env.action_spec if key == env.action_key else env.observation_spec.get(key, None)
         total += 4 * games if spec is None else spec.shape.numel() * spec.dtype.itemsize
     return past * rollout_steps * total
 
@@ -123,7 +123,7 @@ class KeptRollouts:
 
     def add(self, batch: TensorDictBase, iteration: int) -> None:
         """Keep a flat rollout, (B,) or (S, B), the run's rollout of this number, in place of the oldest."""
-        if not self.past:
+        if not self.past or not any(self._learns(phase, iteration) for phase in self.phases):
             return
         own = batch.select(*self.keys)
         if self.memory is None:
@@ -218,6 +218,10 @@ class KeptRollouts:
         self.memory = None
         if self.scratch is not None:
             self.scratch.cleanup()
+
+    def _learns(self, phase: Any, number: int) -> bool:
+        """Whether a run of a phase learns from this rollout: one of it and the `past` - 1 that come after it."""
+        return any(runs_on(phase, iteration) for iteration in range(number, number + self.past))
 
     def _needed(self, iterations: int) -> list[int]:
         """Numbers of the rollouts done that the phases' next runs learn from."""

@@ -27,19 +27,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, TensorDictParams
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, dispatch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchrl.objectives.common import LossModule
 from torchrl.objectives.utils import _clip_value_loss, distance_loss
 
-from decouple.checks import FLOAT32_MAX, INT32_MAX, check_integer, check_setting
+from decouple.checks import INT32_MAX, check_integer, check_setting
 from decouple.networks.blocks import orthogonal_
 from decouple.networks.heads import ActionSpace, ActionUnit
+from decouple.on_policy.loss_parts import (
+    action_vector,
+    as_integers,
+    as_network,
+    constant,
+    in_keys,
+    keys_of,
+    nonnegative,
+    run_network,
+)
 
 __all__ = [
     "AdvantageHead",
@@ -84,14 +92,7 @@ class AdvantageHead(nn.Module):
         if policy_hidden.shape[-1:] != (self.hidden_size,):
             raise ValueError(f"policy_hidden must be (*B, {self.hidden_size}); got {tuple(policy_hidden.shape)}")
         batch = tuple(policy_hidden.shape[:-1])
-        if self.choices and action.shape == (*batch, len(self.choices)):
-            indices = _integer("action", action).long().unbind(-1)
-            action = torch.cat(list(map(functional.one_hot, indices, self.choices)), -1)
-        elif self.discrete and action.shape == batch:
-            action = functional.one_hot(_integer("action", action).long(), self.num_actions)  # (*B, num_actions)
-        if action.shape != (*batch, self.num_actions):
-            allowed = f"{(*batch, self.num_actions)}" + (f" or, as an index, {batch}" if self.discrete else "")
-            raise ValueError(f"action must have shape {allowed}; got {tuple(action.shape)}")
+        action = action_vector(action, batch, self.num_actions, discrete=self.discrete, choices=self.choices)
         if self.unit is not None:
             action = self.unit(action)
         return self.linear(torch.cat([policy_hidden, action.to(policy_hidden.dtype)], dim=-1))  # (*B, 1)
@@ -149,21 +150,23 @@ class AdvantageLoss(LossModule):
 
     def __init__(self, advantage_network: TensorDictModuleBase, *, coeff: float = 0.25) -> None:
         super().__init__()
-        self.convert_to_functional(_network("advantage_network", advantage_network), "advantage_network")
-        self.register_coeff_buffer("coeff", _nonnegative("coeff", coeff), device=self._default_device)
+        self.convert_to_functional(as_network("advantage_network", advantage_network), "advantage_network")
+        self.register_coeff_buffer("coeff", nonnegative("coeff", coeff), device=self._default_device)
         self.reduction = "mean"
         self.out_keys = ["loss_advantage"]
         self._set_in_keys()
 
     def _set_in_keys(self) -> None:
-        self.in_keys = _in_keys(self.advantage_network, _keys(self).advantage)
+        self.in_keys = in_keys(self.advantage_network, keys_of(self).advantage)
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The scalar `loss_advantage`, in a TensorDict."""
-        keys = _keys(self)
-        prediction = _run(self.advantage_network, self.advantage_network_params, tensordict, keys.action_advantage)
-        target = _constant(tensordict, keys.advantage, prediction.shape)
+        keys = keys_of(self)
+        prediction = run_network(
+            self.advantage_network, self.advantage_network_params, tensordict, keys.action_advantage
+        )
+        target = constant(tensordict, keys.advantage, prediction.shape)
         loss = self.coeff * distance_loss(prediction, target, "l2")  # (*B, 1)
         return TensorDict({"loss_advantage": self._reduce_loss(loss, tensordict)})
 
@@ -197,9 +200,9 @@ class ValueLoss(LossModule):
 
     def __init__(self, value_network: TensorDictModuleBase, *, coeff: float = 0.5, clip_value: float | None = 0.2):
         super().__init__()
-        self.convert_to_functional(_network("value_network", value_network), "value_network")
-        self.register_coeff_buffer("coeff", _nonnegative("coeff", coeff), device=self._default_device)
-        limit = None if clip_value is None else _nonnegative("clip_value", clip_value)
+        self.convert_to_functional(as_network("value_network", value_network), "value_network")
+        self.register_coeff_buffer("coeff", nonnegative("coeff", coeff), device=self._default_device)
+        limit = None if clip_value is None else nonnegative("clip_value", clip_value)
         if limit == 0:
             raise ValueError("clip_value must be > 0, or None for no clipping; got 0")
         self.register_coeff_buffer("clip_value", limit, device=self._default_device)
@@ -208,9 +211,9 @@ class ValueLoss(LossModule):
         self._set_in_keys()
 
     def _set_in_keys(self) -> None:
-        keys = _keys(self)
+        keys = keys_of(self)
         targets = [keys.value_target] if self.clip_value is None else [keys.value_target, keys.value]
-        self.in_keys = _in_keys(self.value_network, *targets)
+        self.in_keys = in_keys(self.value_network, *targets)
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -218,13 +221,13 @@ class ValueLoss(LossModule):
 
         With `reduction = "none"` both are per sample, (*B, 1).
         """
-        keys = _keys(self)
-        value = _run(self.value_network, self.value_network_params, tensordict, keys.value)
-        target = _constant(tensordict, keys.value_target, value.shape)
+        keys = keys_of(self)
+        value = run_network(self.value_network, self.value_network_params, tensordict, keys.value)
+        target = constant(tensordict, keys.value_target, value.shape)
         loss = distance_loss(target, value, "l2")  # (*B, 1)
         output = TensorDict()
         if self.clip_value is not None:
-            acting_value = _constant(tensordict, keys.value, value.shape)
+            acting_value = constant(tensordict, keys.value, value.shape)
             loss, clip_fraction = _clip_value_loss(acting_value, value, self.clip_value, target, loss, "l2")
             if self.reduction == "none":
                 clip_fraction = ((value - acting_value).abs() > self.clip_value).to(value.dtype)  # (*B, 1)
@@ -258,24 +261,26 @@ class OrderClassifierLoss(LossModule):
 
     def __init__(self, classifier_network: TensorDictModuleBase) -> None:
         super().__init__()
-        self.convert_to_functional(_network("classifier_network", classifier_network), "classifier_network")
+        self.convert_to_functional(as_network("classifier_network", classifier_network), "classifier_network")
         self.reduction = "mean"
         self.out_keys = ["loss_order_classifier", "order_accuracy"]
         self._set_in_keys()
 
     def _set_in_keys(self) -> None:
-        keys = _keys(self)
-        self.in_keys = _in_keys(self.classifier_network, keys.step_count, keys.partner_step_count)
+        keys = keys_of(self)
+        self.in_keys = in_keys(self.classifier_network, keys.step_count, keys.partner_step_count)
 
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The scalars `loss_order_classifier` and `order_accuracy`, in a TensorDict."""
-        keys = _keys(self)
-        logits = _run(self.classifier_network, self.classifier_network_params, tensordict.detach(), keys.order_logits)
+        keys = keys_of(self)
+        logits = run_network(
+            self.classifier_network, self.classifier_network_params, tensordict.detach(), keys.order_logits
+        )
         log_probability = _order_log_probability(logits)
         shape = (*logits.shape[:-1], 1)
-        step = _constant(tensordict, keys.step_count, shape)
-        earlier = _constant(tensordict, keys.partner_step_count, shape) < step  # (*B, 1)
+        step = constant(tensordict, keys.step_count, shape)
+        earlier = constant(tensordict, keys.partner_step_count, shape) < step  # (*B, 1)
         loss = -torch.where(earlier, log_probability[..., :1], log_probability[..., 1:])  # (*B, 1)
         right = ((logits[..., :1] > logits[..., 1:]) == earlier).to(loss.dtype)
         output = {"loss_order_classifier": loss, "order_accuracy": right}
@@ -306,14 +311,14 @@ class OrderLoss(LossModule):
     def __init__(self, classifier_network: TensorDictModuleBase, *, coeff: float = 0.001) -> None:
         super().__init__()
         # Bypasses nn.Module's registration, as convert_to_functional does, and does not register the parameters either.
-        vars(self)["classifier_network"] = _network("classifier_network", classifier_network)
-        self.register_coeff_buffer("coeff", _nonnegative("coeff", coeff))
+        vars(self)["classifier_network"] = as_network("classifier_network", classifier_network)
+        self.register_coeff_buffer("coeff", nonnegative("coeff", coeff))
         self.reduction = "mean"
         self.out_keys = ["loss_order"]
         self._set_in_keys()
 
     def _set_in_keys(self) -> None:
-        self.in_keys = _in_keys(self.classifier_network)
+        self.in_keys = in_keys(self.classifier_network)
 
     @property
     def classifier_network_params(self) -> TensorDictBase:
@@ -323,8 +328,8 @@ class OrderLoss(LossModule):
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The scalar `loss_order`, in a TensorDict."""
-        key = _keys(self).order_logits
-        logits = _run(self.classifier_network, self.classifier_network_params, tensordict, key)
+        key = keys_of(self).order_logits
+        logits = run_network(self.classifier_network, self.classifier_network_params, tensordict, key)
         loss = -self.coeff * _order_log_probability(logits).mean(dim=-1, keepdim=True)  # (*B, 1)
         return TensorDict({"loss_order": self._reduce_loss(loss, tensordict)})
 
@@ -340,7 +345,7 @@ def same_level_partners(level_seed: Tensor, generator: torch.Generator | None = 
     """
     if level_seed.ndim not in (1, 2) or level_seed.shape[1:] not in ((), (1,)):
         raise ValueError(f"level_seed must have shape (N,) or (N, 1); got {tuple(level_seed.shape)}")
-    seeds = _integer("level_seed", level_seed).flatten()
+    seeds = as_integers("level_seed", level_seed).flatten()
     _, level, size = torch.unique(seeds, return_inverse=True, return_counts=True)  # (N,) seeds -> (N,), (levels,)
     by_level = level.argsort(stable=True)  # (N,): samples sorted by level
     first = size.cumsum(0) - size  # (levels,): where each level's samples begin
@@ -350,50 +355,7 @@ def same_level_partners(level_seed: Tensor, generator: torch.Generator | None = 
     return by_level[first[level] + draw % size[level]]
 
 
-def _keys(loss: LossModule) -> Any:
-    return loss.tensor_keys  # the loss's own _AcceptedKeys, which LossModule's annotation does not know
-
-
-def _in_keys(network: TensorDictModule, *keys: NestedKey) -> list[Any]:
-    return list(dict.fromkeys([*network.in_keys, *keys]))
-
-
-def _run(network: TensorDictModule, params: TensorDictBase, tensordict: TensorDictBase, key: NestedKey) -> Tensor:
-    """The network's output under key, computed on a copy of its inputs: the caller's `state_value` is not changed."""
-    with params.to_module(network, preserve_module_state=False):
-        output = network(tensordict.select(*network.in_keys)).get(key, None)
-    if output is None:
-        raise KeyError(f"the network writes {network.out_keys}, not {key!r}: name its output by set_keys")
-    return output
-
-
-def _constant(tensordict: TensorDictBase, key: NestedKey, shape: tuple[int, ...]) -> Tensor:
-    value = tensordict.get(key, None)
-    if value is None:
-        raise KeyError(f"{key!r} is not in the input, which holds {list(tensordict.keys())}; name it by set_keys")
-    if value.shape != shape:  # else it would broadcast without an error
-        raise ValueError(f"{key!r} must have the prediction's shape {tuple(shape)}; got {tuple(value.shape)}")
-    return value.detach()
-
-
 def _order_log_probability(logits: Tensor) -> Tensor:
     if logits.shape[-1:] != (2,):
         raise ValueError(f"order logits must have shape (*B, 2); got {tuple(logits.shape)}")
     return logits.log_softmax(dim=-1)  # (*B, 2)
-
-
-def _network(name: str, network: Any) -> TensorDictModule:
-    if not isinstance(network, TensorDictModuleBase):
-        raise TypeError(f"{name} must be a TensorDictModule; got {type(network).__name__}")
-    return network  # pyright: ignore[reportReturnType]  # a sequence of modules serves as well
-
-
-def _integer(name: str, tensor: Tensor) -> Tensor:
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be of an integer type; got {tensor.dtype}")
-    return tensor
-
-
-def _nonnegative(name: str, value: Any) -> float:
-    check_setting(name, value, lambda v: not isinstance(v, bool) and 0 <= v <= FLOAT32_MAX, "a finite number >= 0")
-    return float(value)

@@ -46,4 +46,6 @@ def logged_name(output: str, phase: str) -> str:
     """The name under which a loss's output is logged; `phase`: the name of its phase."""
     if output.startswith("loss_"):
         return f"loss/{output.removeprefix('loss_')}"
+    if output.startswith("gate_"):
+        return output.replace("_", "/")
     return METRIC_NAMES.get(output, f"{phase}/{output}")

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torch import Tensor, distributions, nn
 from torchrl.objectives import ClipPPOLoss, LossModule
 
@@ -28,6 +29,7 @@ from decouple.runs.learning_rates import rate_groups
 from decouple.seeding import splitmix64
 
 __all__ = [
+    "OtherFeatures",
     "adam",
     "advantage_loss",
     "auxiliary_phase",
@@ -124,7 +126,7 @@ def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delay
         clipped: clip gradients by `max_grad_norm`.
     """
     losses, keys = [policy_loss(model, settings)], ["policy_hidden"]
-    if not delayed or model.at > 0:
+    if not delayed or model.shares:
         value = value_loss(model, settings.value_coeff, None)
         if delayed:
             value.set_keys(value_target="state_value")
@@ -133,8 +135,34 @@ def delayed_policy_phase(model: ActorValue, settings: OnPolicySettings, *, delay
     return policy_phase(model, losses, features, unique(features, *losses), settings, clipped=clipped)
 
 
+class OtherFeatures(TensorDictModuleBase):
+    """Computes the features of other frames, which stand under a nested key: (name, `observation`) -> (name, ...).
+
+    Args:
+        features: module that computes the frames' own features, as `model.get_features(["policy_hidden"])`.
+        name: the nested key.
+    """
+
+    def __init__(self, features: TensorDictModuleBase, name: str):
+        super().__init__()
+        self.in_keys = [(name, key) for key in features.in_keys]
+        self.out_keys = [(name, "policy_hidden")]
+        self.features, self.name = features, name
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self.features(tensordict.get(self.name))
+        return tensordict
+
+
 def auxiliary_phase(
-    model: ActorValue, settings: OnPolicySettings, losses: Sequence[nn.Module], *, clipped: bool
+    model: ActorValue,
+    settings: OnPolicySettings,
+    losses: Sequence[nn.Module],
+    *,
+    clipped: bool,
+    others: Sequence[str] = (),
+    keeps: Sequence[str] = (),
+    **further: Any,
 ) -> Phase:
     """PPG's and DCPG's auxiliary phase: `losses`, the values' squared error and `clone_loss`, over past rollouts.
 
@@ -143,13 +171,20 @@ def auxiliary_phase(
         losses: losses of the algorithm's own on the policy's features. Without any, and without a trunk that the
             value trains, the policy does not move and the phase leaves it alone.
         clipped: clip gradients by `max_grad_norm`.
+        others: nested keys of other frames, whose policy features the losses read too.
+        keeps: further keys of the rollouts that the losses need.
+        **further: further fields of `Phase`.
     """
     check_no_memory(model)
     past = settings.auxiliary_past or settings.auxiliary_every
     own, keys = [*losses, value_loss(model, settings.value_coeff, None)], ["value_hidden"]
-    if losses or (model.at > 0 and model.cut.value_gradient > 0):
+    if losses or (model.shares and model.cut.value_gradient > 0):
         own, keys = [*own, clone_loss(model, settings)], ["policy_hidden", *keys]
     features = model.get_features(keys)
+    reads = features.in_keys
+    if others:
+        of_policy = model.get_features(["policy_hidden"])
+        features = TensorDictSequential(features, *(OtherFeatures(of_policy, name) for name in others))
     return Phase(
         loss=own,
         optimizer=adam(model, unique(features, *own), settings),
@@ -157,13 +192,14 @@ def auxiliary_phase(
         every=settings.auxiliary_every,
         start=past - 1,
         past=past,
-        keeps=[*features.in_keys, "value_target"],
+        keeps=[*reads, "value_target", *keeps],
         minibatches=settings.auxiliary_minibatches * past,
         updates=settings.auxiliary_updates,
         max_grad_norm=settings.max_grad_norm if clipped else None,
         features=features,
         prepare=Before(model) if "policy_hidden" in keys else None,
         name="auxiliary",
+        **further,
     )
 
 

@@ -90,9 +90,10 @@ class Phase:
         train_features: True where gradients flow into the features.
         prepare: function that adds keys to the flat rollout (B,) before the first epoch.
         draw: function that does so by random numbers: it gets the rollout, and what draws the minibatches.
+        look_up: function that adds to a micro-batch's frames what stands at other rows of the rollout: it gets both.
         adversary: a phase that steps first on each of this phase's minibatches. Its own epochs, every, prepare,
-            draw and adversary stay at the defaults. It computes the features itself, without gradient, since its step
-            on the whole minibatch must come before this phase's first micro-batch.
+            draw, look_up and adversary stay at the defaults. It computes the features itself, without gradient, since
+            its step on the whole minibatch must come before this phase's first micro-batch.
         name: prefix of the phase's metrics.
         start: first rollout on which the phase runs; it then runs on start, start + every, start + 2 every, ...
         past: number of rollouts that it learns from: the last `past` of them, in one batch (past B,).
@@ -112,6 +113,7 @@ class Phase:
     train_features: bool = True
     prepare: Callable[[TensorDictBase], object] | None = None
     draw: Callable[[TensorDictBase, torch.Generator | SeedNoise], object] | None = field(default=None, kw_only=True)
+    look_up: Callable[[TensorDictBase, TensorDictBase], object] | None = field(default=None, kw_only=True)
     adversary: Phase | None = None
     name: str = "joint"
     start: int = field(default=0, kw_only=True)
@@ -138,8 +140,9 @@ class Phase:
             check_setting("cut_gradients", self.cut_gradients, shares, "two numbers in [0, 1], or None")
         if self.adversary and (self.adversary.epochs, self.adversary.every) != (1, 1):
             raise ValueError("adversary must have epochs=1 and every=1: it steps with this phase's minibatches")
-        if self.adversary and (self.adversary.prepare or self.adversary.draw or self.adversary.adversary):
-            raise ValueError("adversary must have no prepare, no draw and no adversary of its own")
+        own = self.adversary
+        if own and (own.prepare or own.draw or own.look_up or own.adversary):
+            raise ValueError("adversary must have no prepare, no draw, no look_up and no adversary of its own")
         if self.max_grad_norm is not None:
             check_setting("max_grad_norm", self.max_grad_norm, lambda v: v > 0, "positive, or None for no clipping")
 
@@ -191,9 +194,12 @@ class Phase:
         self.captured, self._kept, self._graph = on and self.past == 1, None, None
 
     def anneal(self, left: float) -> None:
-        """Set scheduled learning rates for a share `left` of the training still to come."""
+        """Set what is scheduled, rates and losses that anneal, for a share `left` of the training still to come."""
         for phase in (self, self.adversary) if self.adversary else (self,):
             anneal(phase.optimizer, left)
+            for loss in phase.losses:
+                if callable(annealed := getattr(loss, "anneal", None)):
+                    annealed(left)
 
     def run(
         self,
@@ -346,6 +352,8 @@ def _step(
         rows = slice(first, min(first + rows_of_micro, count))
         # One at a time: the memory of its frames and features is free again for the next micro-batch.
         micro = agents.frames(batch, part, rows)  # (b,) or (S, b); sequences (b, L) or (S, b, L)
+        if phase.look_up:
+            phase.look_up(batch, micro)
         if phase.past > 1 and batch.device != device:
             micro = micro.to(device)
         if phase.features is not None:

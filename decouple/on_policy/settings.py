@@ -1,4 +1,4 @@
-"""Settings of on-policy training: the training loop's, and those of PPO, DAAC, IDAAC, PPG, DCPG and DNA.
+"""Settings of on-policy training: the training loop's, and those of PPO, DAAC, IDAAC, PPG, DCPG, DDCPG and DNA.
 
 settings = OnPolicySettings(total_frames=1_000_000, learning_rate=3e-4)
 train_on_policy(env, model, ppo_phases(model, settings), settings, log=print)
@@ -26,7 +26,7 @@ class OnPolicySettings:
         ValueError: naming the setting, what is allowed and what came.
     """
 
-    algorithm: str = "ppo"  # ppo, daac, idaac, ppg, dcpg or dna
+    algorithm: str = "ppo"  # ppo, daac, idaac, ppg, dcpg, ddcpg or dna
     total_frames: int = 25_000_000  # environment steps per agent, over all its environments; rounded up to iterations
     rollout_steps: int = 256  # steps of each environment per iteration
     gamma: float = 0.999  # discount
@@ -60,6 +60,12 @@ class OnPolicySettings:
     clone_distance: str = "kl"  # that divergence: kl, or logits, half the mean squared error of a categorical's logits
     # PPG: the policy phase holds values at those of the rollout, as DCPG's does, and does not train them on returns
     delayed_value: bool = False
+    dynamics_coeff: float = 1.0  # weight of DDCPG's discriminator of dynamics
+    dynamics_width: int = 256  # units of each of its two hidden layers
+    # DDCPG: an episode's last frame counts as followed by the next one's first, as in the released code
+    dynamics_across_ends: bool = False
+    gate_prices: list[float] = field(default_factory=lambda: [0.1])  # separation=learned: prices of own value blocks
+    gate_rate: float = 0.03  # separation=learned: Adam's learning rate of the gates
     rollouts_in: str = "memory"  # where an auxiliary phase's rollouts are kept: memory, or disk (memory-mapped)
     keep_rollouts: bool = False  # keep an auxiliary phase's rollouts after the run, so that a longer one can go on
     dna_lambda: float = 0.8  # lambda of DNA's advantages; its value targets have gae_lambda
@@ -77,7 +83,7 @@ class OnPolicySettings:
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         for name in ("value_every", "micro_batch", "sequence_length", "evaluate_every", "checkpoint_every"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
-        for name in ("auxiliary_every", "auxiliary_epochs", "auxiliary_minibatches"):
+        for name in ("auxiliary_every", "auxiliary_epochs", "auxiliary_minibatches", "dynamics_width"):
             check_setting(name, getattr(self, name), POSITIVE_WHOLE)
         for name in ("order_width", "auxiliary_past", "auxiliary_updates"):
             optional = lambda v: v is None or positive_whole(v)  # noqa: E731
@@ -87,11 +93,14 @@ class OnPolicySettings:
             check_setting(name, getattr(self, name), three, "three whole numbers, each at least 1")
         for name in ("gamma", "gae_lambda", "dna_lambda"):
             check_setting(name, getattr(self, name), lambda v: 0 <= v <= 1, "in [0, 1]")
-        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon"):
+        for name in ("learning_rate", "adam_epsilon", "max_grad_norm", "clip_epsilon", "gate_rate"):
             check_setting(name, getattr(self, name), lambda v: 0 < v < math.inf, "positive and finite")
+        prices = lambda v: v and len(set(v)) == len(v) and all(0 <= price < math.inf for price in v)  # noqa: E731
+        check_setting("gate_prices", self.gate_prices, prices, "different numbers, each at least 0 and finite")
         if self.clip_value is not None:
             check_setting("clip_value", self.clip_value, lambda v: 0 < v < math.inf, "positive and finite, or None")
-        for name in ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff", "clone_coeff"):
+        for of in ("value", "entropy", "advantage", "order", "clone", "dynamics"):
+            name = f"{of}_coeff"
             check_setting(name, getattr(self, name), lambda v: 0 <= v < math.inf, "at least 0 and finite")
         allowed = self.algorithms()
         check_setting("algorithm", self.algorithm, allowed.__contains__, f"one of {sorted(allowed)}")
@@ -114,4 +123,4 @@ class OnPolicySettings:
     @staticmethod
     def algorithms() -> Collection[str]:
         """The names allowed for `algorithm`; `decouple.on_policy.algorithms.ALGORITHMS` has the phases of each."""
-        return "ppo", "daac", "idaac", "ppg", "dcpg", "dna"
+        return "ppo", "daac", "idaac", "ppg", "dcpg", "ddcpg", "dna"

@@ -72,7 +72,19 @@ def test_sizes_that_are_none_are_refused_by_the_settings_name_and_not_the_folder
 def test_departures_are_of_tasks_and_algorithms_that_exist():
     departures = {file.stem for file in (CONFIGS / "departures").glob("*.yaml")}
     assert departures <= {f"{task}_{algorithm}" for task in TASKS for algorithm in CONTROL_ALGORITHMS}
-    assert {f"toy_{algorithm}" for algorithm in CONTROL_ALGORITHMS} <= departures
+    toy = {name for name, algorithm in CONTROL_ALGORITHMS.items() if not algorithm.published_as}
+    assert {f"toy_{algorithm}" for algorithm in toy} <= departures
+
+
+@pytest.mark.parametrize("algorithm", ["daac", "idaac", "ppg", "dcpg", "ddcpg", "dna"])
+def test_algorithms_without_published_settings_of_a_task_take_ppos(algorithm):
+    ppo, own = (composed("env=acrobot", f"algorithm={name}") for name in ("ppo", algorithm))
+    assert own.learning.gae_lambda == ppo.learning.gae_lambda == 0.94 and own.num_envs == ppo.num_envs == 16
+    assert composed("env=toy", f"algorithm={algorithm}").learning.rollout_steps == 1000
+
+
+def test_a_page_of_an_algorithms_own_comes_before_the_one_it_would_take():
+    assert composed("env=pendulum", "algorithm=ppg").learning.auxiliary_every == 4
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -81,6 +93,41 @@ def test_ppo_clips_values_on_the_tasks_whose_rewards_it_normalises(task):
     assert composed(f"env={task}", "algorithm=ppo").learning.clip_value == (0.2 if normalised else None)
     assert composed(f"env={task}", "algorithm=ppo", "clip_value=null").learning.clip_value is None
     assert composed(f"env={task}", "algorithm=ppo", "clip_value=1.5").learning.clip_value == 1.5
+
+
+def test_a_learned_separation_trains_gates_at_each_price_and_the_chosen_k_anew(tmp_path):
+    small = ("env=acrobot", "algorithm=ppg", "separation=learned", "seeds=2", "actor=[4,4]", "critic=[4,4]")
+    small += ("gate_prices=[0,9]", "gate_rate=0.5", "num_envs=2", "rollout_steps=16", "total_frames=192")
+    small += ("minibatches=2", "auxiliary_every=2", "auxiliary_minibatches=2", "evaluate_every=9")
+    small += ("evaluate_episodes=1", "final_episodes=1", "show_progress=false", f"run_dir={tmp_path}/run")
+    done = CONTROL.run(tmp_path, *small, before=WITHOUT_CURVES)
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "run" / "learned.csv", newline="") as file:
+        free, dear = csv.DictReader(file)
+    assert (free["price"], dear["price"]) == ("0", "9") and dear["k"] == "2"  # at such a price all is shared
+    assert int(dear["multiply_adds"]) == 2 * (6 * 4 + 4 * 4) + 4 * 3 + 4
+    assert min(map(float, dear["gates"].split())) > 0.9
+    assert int(dear["multiply_adds_at_k"]) == (6 * 4 + 4 * 4) + 4 * 3 + 4
+    folders = {folder.name for folder in (tmp_path / "run").iterdir() if folder.is_dir()}
+    assert folders == {"price0", "price9", f"k{free['k']}", "k2"} and (tmp_path / "run" / "learned.png").exists()
+    assert json.loads((tmp_path / "run" / "k2" / "result.json").read_text())["frames"] == 192
+    assert "the report is in" in done.stdout and "price" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (("algorithm=sac",), "separation must be a number or full for sac"),
+        (("algorithm=trpo",), "separation must be a number or full for trpo"),
+        (("algorithm=ppo", "recurrent=gru"), "recurrent must be null with separation=learned"),
+        (("algorithm=ppo", "critic=[8,8]"), "critic must be like actor"),
+        (("algorithm=ppo", "policy_gradient=0.5"), "policy_gradient must be 1 with separation=learned"),
+        (("algorithm=ppo", "gate_prices=[]"), "gate_prices must be different numbers"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_by_name(setting, says):
+    with pytest.raises(ValueError, match=says):
+        composed("separation=learned", "env=acrobot", *setting)
 
 
 def test_what_the_command_line_says_wins_over_a_departure():

@@ -1,4 +1,4 @@
-"""PPG, DCPG and DNA: whole rollouts against plain torch, kept rollouts, and what a phase may need of the past."""
+"""PPG, DCPG, DDCPG and DNA: whole rollouts against plain torch, kept rollouts, what a phase may need of the past."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import test_on_policy_seeds as of_seeds
 import torch
 from tensordict import TensorDict, TensorDictBase
 from test_on_policy_training import (
+    ACTIONS,
     DEPTH,
     N,
     PlainNetwork,
@@ -40,8 +41,10 @@ from decouple.networks.separation import PARTS, scaled_cuts, separate
 from decouple.networks.stacking import stack
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.algorithms.dcpg import dcpg_phases
+from decouple.on_policy.algorithms.ddcpg import ddcpg_phases
 from decouple.on_policy.algorithms.dna import dna_phases
 from decouple.on_policy.algorithms.ppg import ppg_phases
+from decouple.on_policy.dynamics import DynamicsDiscriminator
 from decouple.on_policy.kept import KeptRollouts, kept_bytes
 from decouple.on_policy.phases import Phase
 from decouple.on_policy.phasic_losses import Before, CloneLoss
@@ -91,16 +94,57 @@ def divergence(old: Tensor, new: Tensor) -> Tensor:
     return distributions.kl_divergence(*kinds).mean()
 
 
+def discriminator_of(auxiliary: Phase) -> dict[str, Tensor]:
+    """The parameters of DDCPG's discriminator by their names."""
+    found: Any = auxiliary.losses[0].discriminator_network_params["module"]
+    return {".".join(key): value for key, value in found.items(True, True)}
+
+
+def keep_drawn(phase: Phase) -> list[TensorDictBase]:
+    """The rollouts with what the phase has drawn for them."""
+    kept: list[TensorDictBase] = []
+    draw = phase.draw
+
+    def keep(batch: TensorDictBase, shuffle: Any) -> None:
+        if draw:
+            draw(batch, shuffle)
+        kept.append(batch.clone())
+
+    phase.draw = keep
+    return kept
+
+
+def plain_dynamics(plain: Plain, observations: Tensor, part: TensorDictBase) -> Tensor:
+    """The mean over frames of -log p(real) - log (1 - p(other action)) / 2 - log (1 - p(other next state)) / 2."""
+
+    def p(action: Tensor, row: Tensor) -> Tensor:
+        z, following = (plain.policy_hidden(o) for o in (part["observation"], observations[row]))
+        one_hot = nn.functional.one_hot(action, ACTIONS)
+        layers = plain.discriminator.layers
+        x = torch.cat([z, one_hot, following], -1)
+        for layer in (layers[0], layers[2]):
+            x = (x @ layer.weight.T + layer.bias).clamp_min(0)
+        return torch.sigmoid(x @ layers[4].weight.T + layers[4].bias).squeeze(-1)
+
+    row, other_row = part["rows"].unbind(-1)
+    loss = -p(part["action"], row).log()
+    loss = loss - (1 - p(part["other_action"], row)).log() / 2 * (part["action"] != part["other_action"])
+    loss = loss - (1 - p(part["action"], other_row)).log() / 2
+    return (loss * part["follows"].squeeze(-1)).mean()
+
+
 @pytest.mark.parametrize("k", [0, 2, DEPTH])
-@pytest.mark.parametrize("algorithm", ["ppg", "ppg delayed", "dcpg"])
+@pytest.mark.parametrize("algorithm", ["ppg", "ppg delayed", "dcpg", "ddcpg"])
 def test_two_rollouts_and_an_auxiliary_phase_equal_plain_torch(k: int, algorithm: str):
     torch.manual_seed(1)
     model = make_model(k)
     name, _, delayed = algorithm.partition(" ")
-    delayed, clipped, headed = bool(delayed) or name == "dcpg", name == "dcpg", name == "ppg"
+    delayed, clipped, headed = bool(delayed) or name != "ppg", name != "ppg", name == "ppg"
+    told = name == "ddcpg"
     settings = make_settings(
         **SHORT,
         **{"total_frames": 2 * N * T, "delayed_value": delayed, "clone_coeff": 0.7, "learning_rate": 0.02},
+        **{"dynamics_coeff": 0.6, "dynamics_width": 5},
         micro_batch=7,
     )
     torch.manual_seed(2)
@@ -111,7 +155,12 @@ def test_two_rollouts_and_an_auxiliary_phase_equal_plain_torch(k: int, algorithm
     if head is not None:
         layer.load_state_dict({key: head["module", key].data for key in ("weight", "bias")})
     plain = Plain(model, layer)
-    rollouts, past = keep_rollouts(policy), keep_rollouts(auxiliary)
+    discriminator: Any = DynamicsDiscriminator(model.policy_size, ACTIONS, 5).double()
+    if told:
+        parts = discriminator_of(auxiliary)
+        discriminator.load_state_dict({key: value.data.clone() for key, value in parts.items()})
+    plain.discriminator = discriminator
+    rollouts, past, drawn = keep_rollouts(policy), keep_rollouts(auxiliary), keep_drawn(auxiliary)
     torch.manual_seed(2)
     rows = train(model, phases, settings)
     assert len(rollouts) == 2 and len(past) == 1 and len(past[0]) == 2 * N * T
@@ -136,7 +185,12 @@ def test_two_rollouts_and_an_auxiliary_phase_equal_plain_torch(k: int, algorithm
         batch_size=[2 * N * T],
     )
     frames["old"] = plain.logits(frames["observation"]).detach()
-    everything = plain.of("value", "value_head") if still else everything + (plain.of("head") if headed else [])
+    if told:
+        frames.update(drawn[0].select("action", "other_action", "follows", "rows"))
+        for _ in range(2):  # what drew them
+            torch.randint(2**62, (len(frames),), generator=plain.shuffle)
+    further = plain.of("head") if headed else plain.of("discriminator") if told else []
+    everything = plain.of("value", "value_head") if still else everything + further
     second = plain_adam(everything, 0.02)
     for part in plain.epochs(frames, 3, 2):
         observation = part["observation"]
@@ -145,6 +199,8 @@ def test_two_rollouts_and_an_auxiliary_phase_equal_plain_torch(k: int, algorithm
             loss = loss + 0.7 * divergence(part["old"], plain.logits(observation))
         if headed:
             loss = loss + squared(plain.head(plain.policy_hidden(observation)), part["target"])
+        if told:
+            loss = loss + 0.6 * plain_dynamics(plain, frames["observation"], part)
         step(second, loss, everything, limit)
 
     layers = [model.trunk, model.policy, model.value]
@@ -155,6 +211,10 @@ def test_two_rollouts_and_an_auxiliary_phase_equal_plain_torch(k: int, algorithm
         assert_close(
             [head["module", key].detach() for key in ("weight", "bias")], [p.detach() for p in plain.of("head")]
         )
+    if told:
+        learned = discriminator_of(auxiliary)
+        names, expected = zip(*discriminator.named_parameters(), strict=True)
+        assert_close([learned[name].detach() for name in names], [p.detach() for p in expected])
 
 
 @pytest.mark.parametrize("k", [0, 2, DEPTH])
@@ -253,6 +313,7 @@ def ran_on(past: int, every: int, rollouts: int) -> list[tuple[int, int]]:
 def test_an_auxiliary_phase_runs_once_its_rollouts_are_there_and_learns_from_the_last_of_them():
     frames = N * T
     assert ran_on(past=2, every=2, rollouts=5) == [(1, 2 * frames), (3, 2 * frames)]
+    assert ran_on(past=2, every=4, rollouts=6) == [(1, 2 * frames), (5, 2 * frames)]
     assert ran_on(past=3, every=1, rollouts=5) == [(2, 3 * frames), (3, 3 * frames), (4, 3 * frames)]
 
 
@@ -263,13 +324,23 @@ def test_updates_end_a_phase_within_an_epoch():
     assert [what[1:] for what in told if what[0].startswith("auxiliary")] == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_rollouts_that_no_phase_learns_from_are_not_copied():
+    phase = watching(past=2, every=4, start=1, keeps=["observation"])
+    kept, seen = KeptRollouts([phase], None, on_disk=False), []
+    for iteration in range(8):
+        kept.add(TensorDict(observation=torch.full((3, 1), float(iteration)), batch_size=[3]), iteration)
+        seen.append(sorted(set(kept.frames()["observation"].flatten().tolist())))
+    assert seen == [[0], [0, 1], [0, 1], [0, 1], [1, 4], [4, 5], [4, 5], [4, 5]]
+
+
 class StoppedError(Exception):
     """A run was stopped."""
 
 
 def drift(name: str, rows: list, folder: Path, *, stop: int | None = None, **changes: Any) -> list[Tensor]:
     """Train three agents for five rollouts, or until rollout `stop`, whose checkpoint is not written."""
-    models = [of_seeds.make_model(seed, "continuous", 1) for seed in of_seeds.SEEDS]
+    kind = "one-hot" if name == "ddcpg" else "continuous"
+    models = [of_seeds.make_model(seed, kind, 1) for seed in of_seeds.SEEDS]
     size = of_seeds.N * of_seeds.T
     settings = of_seeds.make_settings(**SHORT | DNA | {"total_frames": 5 * size, "checkpoint_every": 1, **changes})
     phases = ALGORITHMS[name](stacked := stack(models), settings, of_seeds.SEEDS)
@@ -279,7 +350,7 @@ def drift(name: str, rows: list, folder: Path, *, stop: int | None = None, **cha
         if stop is not None and frames == (stop + 1) * size:
             raise StoppedError
 
-    env = of_seeds.Drift(of_seeds.SEEDS)
+    env = of_seeds.Drift(of_seeds.SEEDS, kind)
     train_on_policy(env, stacked, phases, settings, log=log, seeds=of_seeds.SEEDS, checkpoint=folder / "checkpoint.pt")
     return parameters_of(stacked)
 
@@ -290,7 +361,7 @@ def without_clock(rows: list[dict[str, float]]) -> list[str]:
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
-@pytest.mark.parametrize("name", ["ppg", "dcpg", "dna"])
+@pytest.mark.parametrize("name", ["ppg", "dcpg", "ddcpg", "dna"])
 def test_a_run_stopped_in_any_rollout_goes_on_to_the_bit(tmp_path: Path, name: str, where: str):
     whole: list = []
     expected = drift(name, whole, tmp_path / "whole")
@@ -464,8 +535,13 @@ def test_a_phases_own_gradient_scales_hold_while_it_runs_and_only_then():
     assert all((each == 0).all() for each in changed[0.0, 0.0]) and any((each != 0).any() for each in changed[None])
 
 
-@pytest.mark.parametrize("make_phases", [ppg_phases, dcpg_phases, dna_phases])
-@pytest.mark.parametrize(("kind", "k"), [("continuous", 0), ("one-hot", 1)])
+SEVERAL = [
+    (make, kind, k) for make in (ppg_phases, dcpg_phases, dna_phases) for kind, k in (("continuous", 0), ("one-hot", 1))
+]
+SEVERAL += [(ddcpg_phases, "one-hot", 0), (ddcpg_phases, "discrete", 1)]
+
+
+@pytest.mark.parametrize(("make_phases", "kind", "k"), SEVERAL)
 def test_agents_trained_at_once_become_what_they_become_alone(make_phases: Callable, kind: str, k: int):
     """Also their auxiliary heads, which the phases make."""
     models, found = [of_seeds.make_model(seed, kind, k) for seed in of_seeds.SEEDS], []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.algorithms.dcpg import dcpg_phases
+from decouple.on_policy.algorithms.ddcpg import ddcpg_phases
 from decouple.on_policy.algorithms.dna import dna_phases
 from decouple.on_policy.algorithms.idaac import idaac_phases
 from decouple.on_policy.algorithms.ppg import ppg_phases
@@ -21,5 +22,6 @@ ALGORITHMS: dict[str, Callable[[ActorValue, OnPolicySettings], list[Phase]]] = {
     "idaac": idaac_phases,
     "ppg": ppg_phases,
     "dcpg": dcpg_phases,
+    "ddcpg": ddcpg_phases,
     "dna": dna_phases,
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor
 
 from decouple.checks import ANY_NUMBER, checked
@@ -24,6 +24,7 @@ from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.agents import kind_of_agents
 from decouple.on_policy.losses import OrderClassifier, OrderClassifierLoss, OrderLoss, same_level_partners
 from decouple.on_policy.phase_parts import (
+    OtherFeatures,
     adam,
     advantage_loss,
     for_agents,
@@ -70,7 +71,7 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
     order, of_classifier = OrderLoss(classifier, coeff=settings.order_coeff), OrderClassifierLoss(classifier)
     order.reduction = of_classifier.reduction = kind_of_agents(model).reduction
     losses.append(order)
-    both_features = TensorDictSequential(features, _PartnerFeatures(features))
+    both_features = TensorDictSequential(features, OtherFeatures(features, "partner"))
     adversary = Phase(
         loss=of_classifier,
         optimizer=adam(model, classifier.parameters(), settings),
@@ -92,20 +93,6 @@ def idaac_phases(model: ActorValue, settings: OnPolicySettings, seeds: Sequence[
         adversary=adversary,
     )
     return [policy, value_phase(model, settings)]
-
-
-class _PartnerFeatures(TensorDictModuleBase):
-    """Computes the partners' features: (`partner`, `observation`, ...) -> (`partner`, `policy_hidden`)."""
-
-    def __init__(self, features: TensorDictModuleBase):
-        super().__init__()
-        self.in_keys = [("partner", key) for key in features.in_keys]
-        self.out_keys = [("partner", "policy_hidden")]
-        self.features = features
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        self.features(tensordict.get("partner"))
-        return tensordict
 
 
 def _add_partners(batch: TensorDictBase, keys: Sequence[NestedKey]) -> None:

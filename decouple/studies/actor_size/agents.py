@@ -26,6 +26,7 @@ from decouple.off_policy.training import GreedyPolicy, replay_for, train_off_pol
 from decouple.off_policy.value_bias import value_bias
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.compiled_phase import not_compiled as phase_not_compiled
+from decouple.on_policy.gates import learn_gates
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import ModePolicy
 from decouple.on_policy.training import train_on_policy
@@ -163,7 +164,8 @@ class OnPolicyAgents:
             make = compiled if compiled and why is None else phases_of
         if config.update == "compiled":
             check_setting("update", config.update, lambda _: why is None, f"auto or batched here: {why}")
-        self.phases = make(self.model, config.learning, *([config.all_seeds] if own_modules else []))
+        phases = make(self.model, config.learning, *([config.all_seeds] if own_modules else []))
+        self.phases = learn_gates(self.model, phases, config.learning) if self.model.gated else phases
         self.policy = ModePolicy(self.model)
         self.update = _told(isinstance(self.phases[0], CompiledPhase), why)
 

@@ -23,6 +23,7 @@ from decouple.networks.actor_value import ActorValue
 from decouple.off_policy.settings import DDPGSettings, SACSettings, TD3Settings
 from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.algorithms.dcpg import dcpg_phases
+from decouple.on_policy.algorithms.ddcpg import ddcpg_phases
 from decouple.on_policy.algorithms.dna import dna_phases
 from decouple.on_policy.algorithms.idaac import idaac_phases
 from decouple.on_policy.algorithms.ppg import ppg_phases
@@ -43,6 +44,7 @@ __all__ = [
     "Algorithm",
     "DAACControl",
     "DCPGControl",
+    "DDCPGControl",
     "DDPGControl",
     "DNAControl",
     "IDAACControl",
@@ -70,11 +72,13 @@ class Algorithm:
         keys: flat keys, with the class of the algorithm's own settings and its departures from the defaults.
         make_model: (settings, environment) -> one agent's networks.
         make_agents: (settings, one model for each seed, device=) -> the agents that are trained.
+        published_as: the algorithm whose published settings of a task it takes where nobody has published its own.
     """
 
     keys: FlatKeys
     make_model: Callable[[ControlSettings, EnvBase], Any]
     make_agents: Callable[..., Agents]
+    published_as: str | None = None
 
     def __call__(self, **settings: Any) -> ControlSettings:
         name = self.keys.departures["algorithm"]
@@ -169,6 +173,7 @@ DAACControl = Algorithm(
     ),
     state_value_model,
     partial(OnPolicyAgents, phases_of=daac_phases, compiled=compiled_daac_phases, own_modules=True),
+    published_as="ppo",
 )
 IDAACControl = Algorithm(
     FlatKeys(
@@ -180,6 +185,7 @@ IDAACControl = Algorithm(
     ),
     state_value_model,
     partial(OnPolicyAgents, phases_of=idaac_phases, compiled=compiled_idaac_phases, own_modules=True),
+    published_as="ppo",
 )
 
 
@@ -191,7 +197,7 @@ def _normalizing(settings: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _phasic(name: str, phases_of: Callable[..., Any]) -> Algorithm:
-    """PPG, DCPG or DNA on PPO's settings; their own are the papers', which have no task with these networks.
+    """PPG, DCPG, DDCPG or DNA on PPO's settings; their own are the papers', which have no task with these networks.
 
     Rewards are normalised but for the toy problem's, which are small: a phase weighs the values' squared error against
     a divergence of the policy, whose unit is one.
@@ -203,11 +209,13 @@ def _phasic(name: str, phases_of: Callable[..., Any]) -> Algorithm:
         {"algorithm": name, **BASELINES, "normalize_reward": "auto"},
         settle=_normalizing,
     )
-    return Algorithm(keys, state_value_model, partial(OnPolicyAgents, phases_of=phases_of, own_modules=True))
+    agents = partial(OnPolicyAgents, phases_of=phases_of, own_modules=True)
+    return Algorithm(keys, state_value_model, agents, published_as="ppo")
 
 
 PPGControl = _phasic("ppg", ppg_phases)
 DCPGControl = _phasic("dcpg", dcpg_phases)
+DDCPGControl = _phasic("ddcpg", ddcpg_phases)
 DNAControl = _phasic("dna", dna_phases)
 
 # TRPO; its own settings are OpenAI Spinning Up's.
@@ -235,6 +243,7 @@ CONTROL_ALGORITHMS: dict[str, Algorithm] = {
     "idaac": IDAACControl,
     "ppg": PPGControl,
     "dcpg": DCPGControl,
+    "ddcpg": DDCPGControl,
     "dna": DNAControl,
     "trpo": TRPOControl,
 }

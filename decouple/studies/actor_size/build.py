@@ -27,11 +27,12 @@ from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import Concatenate, impala_blocks, mlp_blocks, nature_blocks
 from decouple.networks.fitting import evaluating
+from decouple.networks.gating import GatedNetwork, gated
 from decouple.networks.heads import action_space
 from decouple.networks.observations import Fuse, PictureView
 from decouple.networks.recurrence import RecurrentBlock
 from decouple.networks.separation import SeparatedNetwork, separate, separation_index
-from decouple.studies.actor_size.settings import ACTIVATIONS, ControlSettings
+from decouple.studies.actor_size.settings import ACTIVATIONS, LEARNED, ControlSettings
 
 __all__ = [
     "OF_TASK",
@@ -152,8 +153,12 @@ def state_value_model(config: ControlSettings, env: EnvBase) -> ActorValue:
 
     Raises:
         ValueError: a separation beyond the shorter network, or a recurrent layer of the critic's in the trunk.
+            For `separation=learned` networks whose blocks give different shapes.
     """
-    network, _ = _separated(config, env, critic_reads_action=False)
+    if config.separation == LEARNED:
+        network = _gated(config, env)
+    else:
+        network, _ = _separated(config, env, critic_reads_action=False)
     model = actor_value(network, env.action_spec, distribution=config.distribution, **_head_gains(config))
     allowed = "actor or both where the recurrent layer is one of the trunk's"
     check_setting("recurrent_in", config.recurrent_in, lambda _: model.recurrent or config.recurrent is None, allowed)
@@ -178,6 +183,16 @@ def action_value_model(config: ControlSettings, env: EnvBase, *, deterministic: 
     return actor_qvalue(
         network, env.action_spec, twin_blocks=twin_blocks, deterministic=deterministic, **_head_gains(config)
     )
+
+
+def _gated(config: ControlSettings, env: EnvBase) -> GatedNetwork:
+    """The actor and the value network with gates between them, block by block."""
+    front, features = _front(config, env)
+    actor = [*front, *_blocks(config, "actor", features)]
+    critic = [*_front(config, env)[0], *_blocks(config, "critic", features)]
+    observed = env.observation_spec["observation"]
+    example = torch.zeros(observed.shape[-1], dtype=observed.dtype)
+    return gated(actor, critic, value_gradient=config.value_gradient, example=example)
 
 
 @checked()

@@ -40,7 +40,14 @@ from decouple.runs.tracking import Tracker
 from decouple.seeding import seed_globals, seed_metrics
 from decouple.studies.actor_size.algorithms import algorithm_of, control_identity, seeded_model
 from decouple.studies.actor_size.build import best_device, make_env
-from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, NOT_IDENTITY, ControlSettings, sizes_name
+from decouple.studies.actor_size.settings import (
+    EVALUATION_SEED,
+    FINAL_SEED,
+    LEARNED,
+    NOT_IDENTITY,
+    ControlSettings,
+    sizes_name,
+)
 
 __all__ = ["done_result", "final_returns", "run_result", "train_agents"]
 
@@ -300,4 +307,5 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
 
 
 def _identity(config: ControlSettings) -> dict[str, Any]:
-    return control_identity(config, NOT_IDENTITY - ({"total_frames"} if scheduled(config.learning) else set()))
+    whole = scheduled(config.learning) or config.separation == LEARNED  # gates anneal over all frames
+    return control_identity(config, NOT_IDENTITY - ({"total_frames"} if whole else set()))

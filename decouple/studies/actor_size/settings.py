@@ -46,6 +46,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU,
 # Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
+LEARNED = "learned"  # the separation that gates choose
 DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
 RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
 
@@ -85,14 +86,15 @@ class ControlSettings:
     # keys of the observation, a Dict, that the value network alone reads, behind the cut; on-policy algorithms
     privileged: list[str] = field(default_factory=list)
     file_name: str | None = None  # the executable of a Unity build, for env=unity (docs/unity.md)
-    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, dna or trpo
+    algorithm: str = "sac"  # sac, td3, ddpg, ppo, daac, idaac, ppg, dcpg, ddcpg, dna or trpo
     actor: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the policy; []: one linear layer
     critic: list[int] = field(default_factory=lambda: [256, 256])  # hidden layers of the value network
     # gru or lstm: one hidden layer of each network is recurrent, for PPO, DAAC and TRPO; null: none
     recurrent: str | None = None
     recurrent_in: str = "both"  # the networks whose layer is recurrent: both, actor or critic
     recurrent_layer: int = -1  # index of the recurrent hidden layer; -1: the last
-    separation: Any = "full"  # k: the value network uses the policy's first k hidden layers; full: 0
+    # k: the value network uses the policy's first k hidden layers; full: 0; learned: gates choose k (docs/learned.md)
+    separation: Any = "full"
     policy_gradient: float = 0.0  # scale of the policy's gradient into a shared trunk
     value_gradient: float = 1.0  # scale of the value's gradient into a shared trunk
     # distribution of on-policy algorithms' continuous actions: squashed_normal, between the bounds; normal,
@@ -183,6 +185,16 @@ class ControlSettings:
             allowed = f"an index of the {name}'s {depth} hidden layers"
             check_setting("recurrent_layer", self.recurrent_layer, lambda v, d=depth: -d <= v < d, allowed)
 
+    def _check_gates(self) -> None:
+        learns = isinstance(self.learning, OnPolicySettings) and self.algorithm != "trpo"
+        check_setting("separation", self.separation, lambda _: learns, f"a number or full for {self.algorithm}")
+        check_setting("recurrent", self.recurrent, lambda v: v is None, "null with separation=learned")
+        sizes = "of equal sizes with separation=learned: gates mix their layers"
+        depth = min(len(self.actor), len(self.critic))
+        same = self.actor[:depth] == self.critic[:depth] and (depth or self.may_have_pictures)
+        check_setting("critic", self.critic, lambda _: same, f"like actor {self.actor}, {sizes}")
+        check_setting("policy_gradient", self.policy_gradient, lambda v: v == 1, "1 with separation=learned")
+
     def _check_networks(self) -> None:
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
@@ -192,6 +204,8 @@ class ControlSettings:
         known = isinstance(self.separation, str) or (whole and 0 <= self.separation <= most)
         allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
         check_setting("separation", self.separation, lambda _: known, allowed)
+        if self.separation == LEARNED:
+            self._check_gates()
         for name in ("actor_activation", "critic_activation"):
             check_setting(name, getattr(self, name), ACTIVATIONS.__contains__, f"one of {sorted(ACTIVATIONS)}")
 

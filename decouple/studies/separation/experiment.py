@@ -28,10 +28,12 @@ from decouple.envs.procgen.levels import training_fingerprints, unseen_episodes
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
+from decouple.networks.gating import gated
 from decouple.networks.separation import separate, separation_index
 from decouple.on_policy.algorithms import ALGORITHMS
+from decouple.on_policy.gates import learn_gates
 from decouple.on_policy.kept import kept_text
-from decouple.on_policy.phases import Phase
+from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume
 from decouple.runs.finished import frames_of, run_checkpoint
@@ -88,11 +90,17 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
 def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
     """The study's IMPALA-CNN, of the settings' width, separated at their k."""
     depth = len(impala_blocks())
-    k = separation_index(config.separation, depth)
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
     if config.width != 1:
         channels = [round(config.width * size) for size in (16, 32, 32)]
         options |= {"channels": channels, "hidden_size": round(config.width * 256)}
+    if config.separation == "learned":
+        allowed = "1 with separation=learned"
+        check_setting("policy_gradient", config.policy_gradient, lambda v: v == 1, allowed)
+        check_setting("attention", config.attention, lambda v: not v, "false with separation=learned")
+        blocks = (impala_blocks(**options) for _ in range(2))
+        return actor_value(gated(*blocks, value_gradient=config.value_gradient), env.action_spec)
+    k = separation_index(config.separation, depth)
     if config.attention:
         # No attention on the frame's three channels, nor in the dense block, which is the last.
         options["attention_from"] = min(max(k, 1), depth - 1)
@@ -177,7 +185,7 @@ class PreparedRun:
     config: ProcgenExperiment
     env: EnvBase
     model: ActorValue
-    phases: list[Phase]
+    phases: list[RolloutPhase]
     checkpoint: Path
     identity: dict[str, Any]  # settings and rules that the checkpoint must share with the run
     lock: FileLock  # lock on the run's folder
@@ -199,11 +207,12 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
     """The rest of `prepare`, once the environment is built."""
     model = make_model(config, env)
     config.computed.prepare(model)
-    phases = ALGORITHMS[config.learning.algorithm](model, config.learning)
+    phases = learn_gates(model, ALGORITHMS[config.learning.algorithm](model, config.learning), config.learning)
+    whole = scheduled(config.learning) or config.separation == "learned"  # gates anneal over all frames
     identity = identity_of(
         config,
         SETTINGS_OF_PROCGEN,
-        leave_out=NOT_IDENTITY - ({"total_frames"} if scheduled(config.learning) else set()),
+        leave_out=NOT_IDENTITY - ({"total_frames"} if whole else set()),
         unit_actions=lambda: True,
         defaults=PROCGEN_KEYS.defaults,
     )

@@ -208,7 +208,10 @@ def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None =
         try:
             if not any((folder / name).exists() for name in FILES):
                 raise FileNotFoundError(f"{folder} holds none of a run's files")
-            if "protocol" in read_yaml(folder / "config.yaml"):
+            config = read_yaml(folder / "config.yaml")
+            if config.get("separation") == "learned" or (folder.parent / "learned.csv").exists():
+                elsewhere.append(f"Of a learned separation: {folder}.")
+            elif "protocol" in config:
                 runs.append(read_run(folder))
             else:
                 elsewhere.append(f"Not a run of this study: {folder}.")

@@ -37,7 +37,7 @@ class ProcgenExperiment:
 
     learning: OnPolicySettings = part(OnPolicySettings, without=["precision", "micro_batch"])  # both are in `computed`
     env: str = "starpilot"  # one of the 16 games
-    separation: Any = "late"  # shared, late, early, full, or an integer in [0, 4]
+    separation: Any = "late"  # shared, late, early, full, an integer in [0, 4], or learned (docs/learned.md)
     protocol: str = "as_written"  # as_written, as_released or controlled; see docs/procgen.md
     seed: int = 0  # seed of parameters, actions, minibatches and the order of levels
     num_envs: int = 64  # parallel games, stepped together

@@ -54,7 +54,10 @@ def test_without_a_memory_networks_start_as_before_and_its_settings_enter_no_ide
 @pytest.mark.parametrize(
     ("algorithm", "settings", "message"),
     [
-        *((name, {"recurrent": "gru"}, f"recurrent must be null for {name}") for name in ("sac", "idaac")),
+        *(
+            (name, {"recurrent": "gru"}, f"recurrent must be null for {name}")
+            for name in ("sac", "idaac", "ppg", "dcpg", "ddcpg", "dna")
+        ),
         ("td3", {"recurrent": "gru", "env": "pendulum"}, "recurrent must be null for td3"),
         ("ppo", {"recurrent": "rnn"}, "recurrent must be gru, lstm or null; got 'rnn'"),
         ("ppo", {"recurrent": "gru", "recurrent_in": "policy"}, "recurrent_in must be one of both, actor, critic"),
