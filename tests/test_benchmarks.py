@@ -81,12 +81,12 @@ def test_an_interval_is_students(control_returns):
 def test_the_table_counts_failures_and_says_whose_mean_lies_outside(control_returns):
     returns = {"ours": [-150.0, -401.0, float("nan")], "sb3": [-150.0, -151.0, -149.0]}
     rows = [
-        {"case": "pendulum-small", "algorithm": "td3", "system": system, "seed": seed, "return": value}
+        {"case": "pendulum-small", "algorithm": "td3", "system": system, "seed": seed, "return": value, "seconds": "7"}
         for system, values in returns.items()
         for seed, value in enumerate(values)
     ]
     table = control_returns.make_table(rows)
-    assert "| -276 | -1870 to 1319 | 2 of 3 |" in table  # t = 12.706 of 1 degree of freedom, times 125.5
+    assert "| -276 | -1870 to 1319 | 2 of 3 | 7 |" in table  # t = 12.706 of 1 degree of freedom, times 125.5
     assert "| -150 | -152 to -148 | 0 of 3 |" in table
     assert table.endswith("- pendulum-small, td3: ours's mean outside sb3's interval")
 

@@ -648,7 +648,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "nature_blocks": lambda: {"observation_shape": (1, 36, 36), "hidden_size": 4},
     "multiply_adds": lambda: {"network": network()},
     "Gates": lambda: {"count": 2},
-    "Gates.stacked": lambda: {"gates": [gates(), gates()]},
     "gated": lambda: {"policy_blocks": blocks(), "value_blocks": blocks()},
     "chosen_separation": lambda: {"gates": [0.9, 0.1]},
     "parameter_count": lambda: {"network": network()},

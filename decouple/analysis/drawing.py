@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from decouple.checks import SOME, checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import parameter_count
 from decouple.networks.fitting import evaluating
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["DrawnBlock", "drawn_blocks", "network_figure"]
 
@@ -69,6 +70,8 @@ def network_figure(models: Mapping[str, ActorValue]) -> Figure:
     Raises:
         ValueError: a model that `drawn_blocks` refuses.
     """
+    from matplotlib.figure import Figure
+
     blocks = {title: drawn_blocks(model) for title, model in models.items()}
     top = max(block.row for each in blocks.values() for block in each) + 1
     figure = Figure(figsize=(3.1 * len(models), 0.75 * (top + 2)), layout="constrained")
@@ -101,6 +104,8 @@ def _run(blocks: nn.Sequential, part: str, first: int, hidden: Tensor, found: li
 
 def _box(axes: Axes, x: float, row: int, text: str, colour: str, below: tuple[float, float]) -> tuple[float, float]:
     """A box in a row, with an arrow from the box below it; returns the middle of its upper edge."""
+    from matplotlib.patches import FancyBboxPatch
+
     low = row - HEIGHT / 2
     style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.03", "facecolor": colour, "edgecolor": "#444444"}
     axes.add_patch(FancyBboxPatch((x - WIDTH / 2, low), WIDTH, HEIGHT, linewidth=0.8, **style))
