@@ -32,8 +32,8 @@ def main(runs: Path) -> None:
             writer.writerows([name, *row] for row in found)
             for seed in sorted({row[0] for row in found}):
                 own = [row for row in found if row[0] == seed]
-                axes.plot([row[1] for row in own], [row[2] for row in own], marker=".", label=seed)
-            axes.set(title=name, xlabel="frames")
+                axes.plot([row[1] / 1000 for row in own], [row[2] for row in own], marker=".", label=seed)
+            axes.set(title=name, xlabel="thousand frames")
             axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
         figure.supylabel("return of ten episodes", fontsize="medium")
