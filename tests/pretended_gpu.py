@@ -62,9 +62,12 @@ class PretendedGPU(TorchDispatchMode):
         if name == "_to_copy" and kwargs.get("device") == torch.device("cpu"):
             self._wait()
             return torch.zeros(first.shape, dtype=kwargs.get("dtype") or first.dtype)
-        if name in ("_local_scalar_dense", "_unique2"):
+        if name in ("_local_scalar_dense", "_unique2", "unique_dim", "nonzero"):
             self._wait()
-            found = function(torch.zeros(first.shape, dtype=first.dtype), *args[1:], **kwargs)
+            fill = torch.ones if name == "nonzero" else torch.zeros
+            found = function(fill(first.shape, dtype=first.dtype), *args[1:], **kwargs)
+            if name == "nonzero":
+                return found.to(META)
             return tuple(part.to(META) for part in found) if isinstance(found, tuple) else found
         return function(*args, **kwargs)
 

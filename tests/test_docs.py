@@ -66,7 +66,7 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
 def test_the_blocks_that_are_not_run_are_there_and_the_others_are_on_these_pages():
     text = "\n".join(page.read_text() for page in PAGES)
     assert all(part in text for part in BLOCKS_NOT_RUN)
-    assert blocks().keys() == {"README.md", "docs/index.md", "docs/pixels.md"}
+    assert blocks().keys() == {"README.md", "docs/index.md", "docs/environments.md", "docs/pixels.md"}
 
 
 def cells() -> list[str]:

@@ -198,7 +198,7 @@ def _draw(count: int, below: Tensor | int, generator: torch.Generator) -> Tensor
     """Whole random numbers from 0 to `below` - 1, (count,); 0 where `below` is not positive."""
     # Whole numbers below 2^62 modulo `below`: exact to one part in 2^40 up to 2^22 frames, unlike float32.
     drawn = torch.randint(2**62, (count,), generator=generator, device=generator.device)
-    return drawn % torch.as_tensor(below).clamp_min(1).to(drawn.device)
+    return drawn % torch.as_tensor(below).to(drawn.device).clamp_min(1)
 
 
 class OtherRows:

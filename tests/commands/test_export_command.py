@@ -123,7 +123,7 @@ def test_what_is_wrong_is_said_by_name(tmp_path):
     save_checkpoint(tmp_path / "other.pt", {"settings": {"game": "chess"}})
     for settings, says in (
         ({}, "checkpoint must be a run's folder, or its checkpoint; got None"),
-        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx, pt2 or c; got 'h5'"),
+        ({"checkpoint": run_dir, "format": "h5"}, "format must be onnx, pt2, c or page; got 'h5'"),
         ({"checkpoint": run_dir, "precision": "int8", "format": "pt2"}, "precision must be .*float32; got 'int8'"),
         ({"checkpoint": run_dir, "seed": 5}, r"seed must be one of the run's, \[3, 4\]; got 5"),
         (

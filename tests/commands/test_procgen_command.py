@@ -148,7 +148,10 @@ def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(override, m
     ("override", "message"),
     [
         ("gamma=2", r"gamma must be in \[0, 1\]; got 2.0"),
-        ("algorithm=a2c", r"algorithm must be one of \['daac', 'dcpg', 'dna', 'idaac', 'ppg', 'ppo'\]; got 'a2c'"),
+        (
+            "algorithm=a2c",
+            r"algorithm must be one of \['daac', 'dcpg', 'ddcpg', 'dna', 'idaac', 'ppg', 'ppo'\]; got 'a2c'",
+        ),
         ("num_envs=0", "num_envs must be at least 1; got 0"),
         ("evaluate_episodes=0", "evaluate_episodes must be at least 1; got 0"),
         ("final_episodes=-1", "final_episodes must be at least 1; got -1"),
@@ -286,7 +289,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     # One thread: tests/commands.py says so.
     chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
     assert how == f"performance=auto: {chosen}"
-    assert re.fullmatch(r"about \d\d:\d\d for 384 frames, without evaluations", estimate)
+    assert re.fullmatch(r"about \d\d:\d\d for 384 frames, \d+ frames/s, without evaluations", estimate)
     assert progress[0] == "collecting, frames: 0 / 64"
     assert all(line.split(":")[0].split(",")[0] in LINES or "frames/s" in line for line in progress), finished.stderr
     assert finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"

@@ -143,7 +143,7 @@ def test_a_search_by_the_maximum_in_training_compares_and_records_it(tmp_path, m
     settings.show_progress = False
     monkeypatch.setattr(searching, "train_cells", lambda configs, *_, **__: [[-50.0, -60.0]] * len(configs))
     monkeypatch.setattr(
-        searching, "training_maxima", lambda store, cell, seeds: dict(zip(seeds, (-5.0, -7.0), strict=True))
+        searching, "training_maxima", lambda store, cell, seeds, _: dict(zip(seeds, (-5.0, -7.0), strict=True))
     )
     found = searching.run_search(settings, search, {(4, 4): 33})
     assert found.baseline.returns == (-5.0, -7.0) and found.baseline.accepted
@@ -245,7 +245,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path,
     refused("a number, baseline or rounded for toy, td3, which Table I has no", "search.threshold=paper")
     refused("actor and critic must be of one size", "actor=[4,4]")
     refused(r"smallest to the largest; got \[4, 4\] before \[2, 2\]", "search.sizes=[[4,4],[2,2]]")
-    refused("search.export must be auto, onnx, c or none; got 'pt2'", "search.export=pt2")
+    refused("search.export must be auto, onnx, c, page or none; got 'pt2'", "search.export=pt2")
     refused("search.engine must be local or ray", "search.engine=slurm")
     refused("search.parallel must be a whole number", "search.parallel=0")
     refused("search.lease must be positive", "search.lease=0")

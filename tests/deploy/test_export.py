@@ -430,7 +430,7 @@ def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="sample must be False"):
         export_actor(off_policy(deterministic=True), tmp_path / "actor.pt2", sample=True)
     with pytest.raises(
-        ValueError, match=r"path must be a file that ends in one of \['.onnx', '.pt2', '.c'\]; got '.pth'"
+        ValueError, match=r"path must be a file that ends in one of \['.onnx', '.pt2', '.c', '.html'\]; got '.pth'"
     ):
         export_actor(on_policy(), tmp_path / "actor.pth")
     assert not list(tmp_path.iterdir())

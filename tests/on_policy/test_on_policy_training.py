@@ -849,7 +849,7 @@ WEIGHTS = ("value_coeff", "entropy_coeff", "advantage_coeff", "order_coeff")
         *((name, value, "positive and finite") for name in POSITIVE for value in (0, -1.0, math.inf, math.nan, None)),
         *((name, value, "at least 0 and finite") for name in WEIGHTS for value in (-0.1, math.inf, math.nan, None)),
         *(("clip_value", value, "positive and finite") for value in (0, -1.0, math.inf, math.nan, "auto")),
-        ("algorithm", "a2c", r"one of \['daac', 'dcpg', 'dna', 'idaac', 'ppg', 'ppo'\]"),
+        ("algorithm", "a2c", r"one of \['daac', 'dcpg', 'ddcpg', 'dna', 'idaac', 'ppg', 'ppo'\]"),
         ("precision", "fp16", "fp32 or bf16"),
     ],
 )

@@ -339,6 +339,8 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
     for phase in ALGORITHMS[algorithm](model, settings):
         if phase.prepare:
             phase.prepare(batch)
+        if phase.draw:
+            phase.draw(batch, torch.Generator())
         for part in (phase, phase.adversary):
             if part is not None:
                 on_gpu.prepare_optimizer(part.optimizer)
@@ -374,6 +376,8 @@ def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_ho
         "on_cpu": len(phases),  # all metrics of a phase at once
         "_suspicious": 1,  # whether all parameters are finite
         **({"same_level_partners": 1} if algorithm == "idaac" else {}),
+        # The frames that have a next one, the kinds of actions, and how many frames of another kind there are.
+        **({"_of": 1, "_with_another_action": 1, "_draw": 1} if algorithm == "ddcpg" else {}),
     }
     at_the_start = {"_suspicious": 1}
     assert gpu.waits == {name: iterations * count + at_the_start.get(name, 0) for name, count in expected.items()}

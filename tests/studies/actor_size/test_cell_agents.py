@@ -62,8 +62,8 @@ def test_whether_kernels_could_compute_updates_is_not_asked_where_they_shall_not
     assert made.update == "batched updates"
 
 
-@pytest.mark.parametrize("algorithm", ["idaac", "trpo"])
-def test_idaac_and_trpo_say_that_they_have_no_kernels(algorithm: str):
+@pytest.mark.parametrize("algorithm", ["ppg", "trpo"])
+def test_ppg_and_trpo_say_that_they_have_no_kernels(algorithm: str):
     assert agents(algorithm).update == "batched updates, since its phases have no kernels"
     with pytest.raises(
         ValueError, match="update must be auto or batched here: its phases have no kernels; got 'compiled'"
