@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from decouple.networks.actor_qvalue import ActorQValue
-from decouple.networks.heads import ActionSpace
+from decouple.off_policy.interfaces import OffPolicyLearner
 from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import OffPolicySettings
@@ -26,28 +26,6 @@ from decouple.seeding import SeedNoise
 __all__ = ["LearnerGroups"]
 
 OF_A_GROUP = ("learning_rate", "learning_rates")  # settings in which agents of one learner may differ
-
-
-class _Learner(Protocol):
-    """What a group's learner has."""
-
-    settings: OffPolicySettings
-    seeds: int
-    space: ActionSpace
-    device: torch.device
-    at: int
-
-    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
-    def random_actions(self, count: int, noise: SeedNoise) -> Tensor: ...
-    def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
-    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None: ...
-    def anneal(self, left: float) -> None: ...
-    def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor: ...
-    def weights(self) -> dict[str, Tensor]: ...
-    def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]: ...
-    def models(self) -> list[ActorQValue]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class LearnerGroups:
@@ -62,7 +40,7 @@ class LearnerGroups:
         ValueError: groups whose settings differ in more than learning rates, or with other action spaces.
     """
 
-    def __init__(self, groups: Sequence[_Learner]):
+    def __init__(self, groups: Sequence[OffPolicyLearner]):
         first = groups[0]
         for each in groups[1:]:
             theirs, own = (_shared(learner.settings) for learner in (each, first))
@@ -80,7 +58,7 @@ class LearnerGroups:
         self.seeds = ends[-1]
         self.rows = [slice(end - each.seeds, end) for each, end in zip(groups, ends, strict=True)]
 
-    def _each(self) -> Iterator[tuple[_Learner, slice]]:
+    def _each(self) -> Iterator[tuple[OffPolicyLearner, slice]]:
         return zip(self.groups, self.rows, strict=True)
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:

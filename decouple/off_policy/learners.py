@@ -1,4 +1,4 @@
-"""The interface of a learner, as training loop and diagnosis use it, and the function that makes one for a model.
+"""The function that makes the learner of these models.
 
 learner = make_learner(models, TD3Settings())                       # S agents at once, compiled where that is possible
 learner = make_learner(models, TD3Settings(), update="torchrl")     # one agent, TorchRL's own losses
@@ -6,61 +6,19 @@ learner = make_learner(models, TD3Settings(), update="torchrl")     # one agent,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from typing import Any
 
 from decouple.checks import check_setting, checked, one_of
 from decouple.networks.actor_qvalue import ActorQValue
-from decouple.networks.heads import ActionSpace
 from decouple.off_policy.compiled_learner import CompiledLearner, not_compiled
+from decouple.off_policy.interfaces import OffPolicyLearner, TrainedAgents  # noqa: F401  (both were here before)
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.learner_groups import LearnerGroups
-from decouple.off_policy.metric_sums import MetricSums
-from decouple.off_policy.replay import Replay, Transition
 from decouple.off_policy.settings import OffPolicySettings
 from decouple.off_policy.torchrl_learner import TorchRLLearner
-from decouple.seeding import SeedNoise
 
-__all__ = ["OffPolicyLearner", "TrainedAgents", "make_learner"]
-
-
-class TrainedAgents(Protocol):
-    """The interface of S agents for `train_off_policy`; shapes as in `Learner`."""
-
-    settings: OffPolicySettings
-    seeds: int
-    space: ActionSpace
-    device: torch.device
-    at: int
-
-    def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor: ...
-
-    def random_actions(self, count: int, noise: SeedNoise) -> Tensor: ...
-
-    def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]: ...
-
-    def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None: ...
-
-    def anneal(self, left: float) -> None: ...
-
-    def critic_loss(self, batch: Transition, noise: SeedNoise) -> Tensor: ...
-
-    def weights(self) -> dict[str, Tensor]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-class OffPolicyLearner(TrainedAgents, Protocol):
-    """The whole interface of `Learner` and `TorchRLLearner`, with the critics' values and the agents as models."""
-
-    def judge(self, observation: Tensor, noise: SeedNoise) -> tuple[Tensor, Tensor, Tensor]: ...
-
-    def models(self) -> list[ActorQValue]: ...
+__all__ = ["make_learner"]
 
 
 @checked(update=one_of("auto", "compiled", "batched", "torchrl"))
@@ -95,7 +53,12 @@ def make_learner(
 def _architecture(model: ActorQValue) -> tuple[Any, ...]:
     """What tells models apart that cannot be computed as one batch; `stack` checks the rest."""
     sizes = [(name, parameter.shape) for name, parameter in model.named_parameters()]
-    return sizes, [type(module) for module in model.modules()], model.at, vars(model.cut).get("policy_gradient")
+    return (
+        sizes,
+        [type(module) for module in model.modules()],
+        model.at,
+        (model.cut.policy_gradient, model.cut.value_gradient),
+    )
 
 
 def _learner(models: Sequence[ActorQValue], settings: OffPolicySettings, update: str) -> OffPolicyLearner:

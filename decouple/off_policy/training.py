@@ -23,7 +23,7 @@ from torchrl.envs import EnvBase
 
 from decouple.checks import SEED, checked, distinct
 from decouple.networks.heads import action_space
-from decouple.off_policy.learners import TrainedAgents
+from decouple.off_policy.interfaces import TrainedAgents
 from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition, Widths
 from decouple.off_policy.stepping import games_of

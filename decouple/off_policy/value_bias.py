@@ -15,7 +15,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import PROBABILITY, axes, check_setting, checked
-from decouple.off_policy.learners import OffPolicyLearner
+from decouple.off_policy.interfaces import OffPolicyLearner
 from decouple.seeding import SeedNoise
 
 __all__ = ["discounted_returns", "value_bias"]

@@ -87,3 +87,13 @@ def test_what_does_not_belong_together_is_refused():
         make_learner([models[0], model(1, env, DDPGSettings(**TINY))], [TD3Settings(**TINY), DDPGSettings(**TINY)])
     with pytest.raises(ValueError, match="models must hold at least one model"):
         make_learner([], TD3Settings(**TINY))
+
+
+def test_agents_of_other_gradients_at_the_cut_are_groups_of_their_own():
+    env, settings = goal_tracking_env([0, 1], 1), TD3Settings(**TINY)
+    models = [model(seed, env, settings, at=1) for seed in (0, 1)]
+    assert isinstance(make_learner(models, settings, "batched"), Learner)
+    models[1].cut.value_gradient = 0.5
+    groups = make_learner(models, settings, "batched")
+    assert isinstance(groups, LearnerGroups)
+    assert [each.cut.value_gradient for each in groups.groups] == [1.0, 0.5]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -195,12 +195,13 @@ def _train(
                 expect=tracker.expect if config.show_progress else None,
             )
             report = _final(config, evaluation, failed) | agents.diagnosis(env, failed)
-            tracker.summarise(report, failed=_reasons(failed))
+            tracker.summarise(report, failed=reasons_by_name(failed))
         agents.close()
-    return report | ({"failed": _reasons(failed)} if failed.reasons else {})
+    return report | ({"failed": reasons_by_name(failed)} if failed.reasons else {})
 
 
-def _reasons(failed: FailedSeeds) -> dict[str, str]:
+def reasons_by_name(failed: FailedSeeds) -> dict[str, str]:
+    """Why agents have failed, by `seed<seed>`."""
     return {f"seed{seed}": reason for seed, reason in failed.reasons.items()}
 
 
@@ -212,7 +213,7 @@ def _no_return(tracker: Tracker, failed: FailedSeeds) -> Iterator[None]:
     except NotFiniteError:
         names = [] if failed.alone else [f"/seed{seed}" for seed in failed.seeds]
         report = {"final/seeds": 0.0} | {f"final/return{name}": None for name in ["", *names]}
-        tracker.summarise(report, failed=_reasons(failed))
+        tracker.summarise(report, failed=reasons_by_name(failed))
         raise
 
 
@@ -266,7 +267,24 @@ def _final(
 ) -> dict[str, float | None]:
     """Returns after training, the mean and the deviation over the agents that have one."""
     found = evaluation(FINAL_SEED, config.final_episodes)
-    own = {seed: found.get(f"eval/return/seed{seed}", found["eval/return"]) for seed in config.all_seeds}
+    report = final_report(found, config.all_seeds, failed)
+    other = ("eval/train_return", "eval/test_return", "eval/generalisation_gap")
+    report |= {name.replace("eval/", "final/"): value for name, value in found.items() if name.startswith(other)}
+    return report | finished_seeds(config.all_seeds, failed)
+
+
+def final_report(found: Mapping[str, float], seeds: Sequence[int], failed: FailedSeeds) -> dict[str, float | None]:
+    """`final/return` (the mean), `final/return/seed<seed>` where there are several, and `final/return_std`.
+
+    Args:
+        found: metrics of the final evaluation: `eval/return`, and `eval/return/seed<seed>` with several seeds.
+        seeds: seeds of the agents.
+        failed: record of the agents that have failed; one whose return is not finite is entered.
+
+    Raises:
+        NotFiniteError: all agents have failed.
+    """
+    own = {seed: found.get(f"eval/return/seed{seed}", found["eval/return"]) for seed in seeds}
     for index, (seed, value) in enumerate(own.items()):
         if seed not in failed.reasons and not np.isfinite(value):
             failed.fail(index, f"the return is {value} after training")
@@ -276,9 +294,12 @@ def _final(
     if len(own) > 1:
         report |= {f"final/return/seed{seed}": None if seed in failed.reasons else own[seed] for seed in own}
     report["final/return_std"] = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
-    other = ("eval/train_return", "eval/test_return", "eval/generalisation_gap")
-    report |= {name.replace("eval/", "final/"): value for name, value in found.items() if name.startswith(other)}
-    return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
+    return report
+
+
+def finished_seeds(seeds: Sequence[int], failed: FailedSeeds) -> dict[str, float | None]:
+    """`final/seeds`, the number of agents that have a return, where some have failed; empty elsewhere."""
+    return {"final/seeds": float(sum(seed not in failed.reasons for seed in seeds))} if failed.reasons else {}
 
 
 def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock, update: str) -> Tracker:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from tensordict.nn import TensorDictModule, TensorDictModuleBase
 from torch import Tensor
@@ -42,6 +41,7 @@ from decouple.runs.rules import rules_of
 from decouple.runs.settings import changed, flat
 from decouple.runs.tracking import Tracker
 from decouple.seeding import seed_globals, seed_metrics
+from decouple.studies.actor_size.cell import final_report, finished_seeds, reasons_by_name
 from decouple.studies.actor_size.settings import EVALUATION_SEED, FINAL_SEED, sizes_name
 from decouple.studies.distillation.learning import Learning
 from decouple.studies.distillation.losses import policy_head, policy_parameters
@@ -181,10 +181,10 @@ def distill(lesson: Lesson) -> dict[str, Any]:
                 _learn(lesson, run, tracker, evaluate)
                 report = _final(lesson, evaluate, failed)
             except NotFiniteError:
-                tracker.summarise({"final/return": None, "final/seeds": 0.0}, failed=_reasons(failed))
+                tracker.summarise({"final/return": None, "final/seeds": 0.0}, failed=reasons_by_name(failed))
                 raise
-            tracker.summarise(report, failed=_reasons(failed))
-    return report | ({"failed": _reasons(failed)} if failed.reasons else {})
+            tracker.summarise(report, failed=reasons_by_name(failed))
+    return report | ({"failed": reasons_by_name(failed)} if failed.reasons else {})
 
 
 def _learn(lesson: Lesson, run: Learning, tracker: Tracker, evaluate: Callable[..., dict[str, float]]) -> None:
@@ -266,23 +266,10 @@ def _final(lesson: Lesson, evaluate: Callable[..., dict[str, float]], failed: Fa
     found = evaluate(FINAL_SEED, settings.final_episodes)
     if isinstance(lesson.task, ProcgenTask):
         return {name.replace("eval/", "final/"): value for name, value in found.items()}
-    own = {seed: found.get(f"eval/return/seed{seed}", found["eval/return"]) for seed in settings.all_seeds}
-    for index, (seed, value) in enumerate(own.items()):
-        if seed not in failed.reasons and not np.isfinite(value):
-            failed.fail(index, f"the return is {value} after training")
-    failed.stop_if_all()
-    each = [value for seed, value in own.items() if seed not in failed.reasons]
-    report: dict[str, float | None] = {"final/return": sum(each) / len(each)}
-    if len(own) > 1:
-        report |= {f"final/return/seed{seed}": None if seed in failed.reasons else own[seed] for seed in own}
-    report["final/return_std"] = float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+    report = final_report(found, settings.all_seeds, failed)
     of_teacher = teacher_returns(lesson)
     report["final/teacher_return"] = sum(of_teacher) / len(of_teacher)
-    return report | ({"final/seeds": float(len(each))} if failed.reasons else {})
-
-
-def _reasons(failed: FailedSeeds) -> dict[str, str]:
-    return {f"seed{seed}": reason for seed, reason in failed.reasons.items()}
+    return report | finished_seeds(settings.all_seeds, failed)
 
 
 def _tracker(lesson: Lesson, students: Students, resume: int | None, lock: Any) -> Tracker:
