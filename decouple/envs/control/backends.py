@@ -332,12 +332,17 @@ class EnvpoolGames:
         return [{"first_seed": seed} for seed in self.seeds]
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
-        drawn = (np.random.SeedSequence(saved["first_seed"]).generate_state(1) for saved in states)
-        self.seed([int(seed) for (seed,) in drawn])
+        self.seed(seeds_after(states))
 
     def close(self) -> None:
         if self.owned is not None:
             self.owned.close()
+
+
+def seeds_after(states: list[dict[str, Any]]) -> list[int]:
+    """Seeds drawn from saved ones, for games that cannot be saved: a resumed run does not repeat its first episodes."""
+    drawn = (np.random.SeedSequence(saved["first_seed"]).generate_state(1) for saved in states)
+    return [int(seed) for (seed,) in drawn]
 
 
 def _import_envpool() -> Any:

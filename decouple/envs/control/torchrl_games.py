@@ -25,6 +25,7 @@ from torchrl.data import Binary, Bounded, Categorical, MultiCategorical, OneHot,
 from torchrl.envs import EnvBase
 
 from decouple.checks import at_least, check_setting, checked
+from decouple.envs.control.backends import seeds_after
 from decouple.envs.control.making import Task, made
 from decouple.envs.control.spaces import as_vector, read_entries, split_space
 
@@ -204,8 +205,7 @@ class TorchRLGames:
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
         """Begin new episodes, by seeds drawn from the saved ones: a resumed run does not repeat its first episodes."""
-        drawn = (np.random.SeedSequence(saved["first_seed"]).generate_state(1) for saved in states)
-        self.seed([int(seed) for (seed,) in drawn])
+        self.seed(seeds_after(states))
 
     def close(self) -> None:
         for env in self.envs:
