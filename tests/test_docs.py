@@ -231,7 +231,7 @@ COMMANDS_NOT_RUN = {
 TRAINERS = ("control", "pixels", "procgen", "toy", "separation", "smallest_actor")  # before those that read their runs
 OF_ALL = ("show_progress=false", "evaluate_episodes=1", "final_episodes=2")
 OFF_POLICY = ("total_frames=200", "learning_starts=100", "batch_size=16", "log_every=100", "evaluate_every=100")
-OFF_POLICY += ("checkpoint_every=100", "buffer_size=300", "held_out_every=0")
+OFF_POLICY += ("checkpoint_every=100", "buffer_size=300", "held_out_every=null")
 ON_POLICY = ("total_frames=128", "rollout_steps=32", "num_envs=4", "minibatches=2", "epochs=1")
 PROCGEN = (
     "num_envs=4",
@@ -243,6 +243,8 @@ PROCGEN = (
 )
 STUDY = ("study.repetitions=20", "study.strip_frames=0", "seeds=2")
 SEARCH = ("search.sizes=[[2],[4]]", "search.baseline=[4]", "search.export=none", "seeds=2")
+LESSON = ("total_frames=64", "evaluate_every=32", "checkpoint_every=32", "num_envs=2", "steps=8", "updates=2")
+LESSON += ("batch_size=8", "evaluate_episodes=1", "final_episodes=2", "show_progress=false")
 
 
 def tiny(script: str, overrides: list[str]) -> list[str]:
@@ -254,8 +256,11 @@ def tiny(script: str, overrides: list[str]) -> list[str]:
         default = "ppo" if script in ("pixels", "separation") else "td3"
         off = given.get("algorithm", default) in ("sac", "td3", "ddpg")
         few = (*OF_ALL, *(OFF_POLICY if off else ON_POLICY))
+        few += ("num_envs=5",) if given.get("env") == "foodcollector" else ()  # of five agents each
         few += {"separation": STUDY, "smallest_actor": SEARCH}.get(script, ())
         few = () if "false" in (given.get("search.train"), given.get("study.train")) else few
+    elif script == "distill":
+        few = (*LESSON, *(("search.sizes=[[2],[4]]",) if "sizes" in given else ()))
     else:
         few = {"toy": ("seeds=1", "total_frames=200"), "size_report": ("latency=none",)}.get(script, ())
     shorter = [each for each in few if not (script == "toy" and each.split("=")[0] in given)]

@@ -17,11 +17,12 @@ import importlib.metadata
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compiling", "exact_kernel", "kernel", "one_blas_thread", "unavailable"]
+__all__ = ["compiling", "compiling_seconds", "exact_kernel", "kernel", "one_blas_thread", "unavailable"]
 
 # Sums in another order, fused multiply-adds: what vector code needs. Not "numbers are finite", which agents that
 # diverge need not be.
@@ -99,19 +100,48 @@ def _kept_in(place: Path) -> Iterator[None]:
         numba.config.CACHE_DIR = before
 
 
+_SECONDS = [0.0]  # spent within `compiling` by this process
+
+
 @contextlib.contextmanager
 def compiling(what: str) -> Iterator[None]:
     """Around a kernel's first call in a process; it says so on stderr where nothing is kept yet, which takes long.
 
+    Of several processes that come to one kernel at once the first compiles it, and the others wait and read it.
+
     Args:
         what: name of the kernel and of the types, a file name: `sac-float32`.
     """
-    done = folder() / f"{what}.done"
-    if not done.exists():
-        print(f"compiling {what} for this processor, once; it is kept in {folder()}", file=sys.stderr, flush=True)
-    yield
-    with contextlib.suppress(OSError):
-        done.touch()
+    began, done = time.perf_counter(), folder() / f"{what}.done"
+    with contextlib.ExitStack() as stack:
+        if new := not done.exists():
+            print(f"compiling {what} for this processor, once; it is kept in {folder()}", file=sys.stderr, flush=True)
+            stack.enter_context(_first_of_processes(folder() / f"{what}.lock"))
+        yield
+        with contextlib.suppress(OSError):
+            done.touch()
+    seconds = time.perf_counter() - began
+    _SECONDS[0] += seconds
+    if new:
+        print(f"compiled {what} in {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def compiling_seconds() -> float:
+    """Seconds that this process has spent so far on compiling kernels, or on reading them from the disk."""
+    return _SECONDS[0]
+
+
+@contextlib.contextmanager
+def _first_of_processes(path: Path) -> Iterator[None]:
+    """A lock that other processes wait for; none where the file system, or Windows, has no such lock."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            file = stack.enter_context(path.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # also for processes that were forked within
+        yield
 
 
 @functools.cache

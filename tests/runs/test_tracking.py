@@ -750,6 +750,17 @@ def test_time_left_is_as_expected_until_frames_at_the_final_speed_are_done(tmp_p
     ]
 
 
+def test_what_comes_once_counts_in_no_speed(tmp_path, capsys, monkeypatch):
+    """As the compiling of kernels: 30 s of the first 40."""
+    clock, once = Clock(monkeypatch), [7.0]
+    with quiet(tmp_path, total_frames=1000, progress=True, not_counted=lambda: once[0]) as tracker:
+        clock.now, once[0] = 140.0, 37.0
+        tracker.log({}, 100)
+    assert capsys.readouterr().err == "100 / 1,000 frames (10.0 %), 10 frames/s, 01:30 left\n"
+    with pytest.raises(ValueError, match="not_counted must be a function, or None; got 3"):
+        quiet(tmp_path / "other", not_counted=3)
+
+
 def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -757,11 +768,14 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with quiet(tmp_path, progress=True) as tracker:
+    once = [0.0]
+    with quiet(tmp_path, progress=True, not_counted=lambda: once[0]) as tracker:
+        began, once[0] = tracker._progress._bar.start_t, 1000.0
         tracker.expect(90.0)
         tracker.faster({"torch_threads=2": 1.66, "precision=bf16": 1.21})
         tracker.faster({})
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
+        assert tracker._progress._bar.start_t == began + 1000.0
         tracker.log({"train/episode_return": 3.5}, 1008)  # the last rollout may pass the total
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last
