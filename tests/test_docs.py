@@ -14,7 +14,7 @@ import torch
 from commands import WITHOUT_CURVES, Script, composing
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from decouple.commands.main import COMMANDS
+from decouple.commands.help import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
