@@ -7,6 +7,7 @@ import pydoc
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -230,8 +231,8 @@ COMMANDS_NOT_RUN = {
 }
 TRAINERS = ("control", "pixels", "procgen", "toy", "separation", "smallest_actor")  # before those that read their runs
 OF_ALL = ("show_progress=false", "evaluate_episodes=1", "final_episodes=2")
-OFF_POLICY = ("total_frames=200", "learning_starts=100", "batch_size=16", "log_every=100", "evaluate_every=100")
-OFF_POLICY += ("checkpoint_every=100", "buffer_size=300", "held_out_every=null")
+OFF_POLICY = ("total_frames=208", "learning_starts=100", "batch_size=16", "log_every=104", "evaluate_every=104")
+OFF_POLICY += ("checkpoint_every=104", "buffer_size=300", "held_out_every=null")
 ON_POLICY = ("total_frames=128", "rollout_steps=32", "num_envs=4", "minibatches=2", "epochs=1")
 PROCGEN = (
     "num_envs=4",
@@ -248,10 +249,13 @@ LESSON += ("batch_size=8", "evaluate_episodes=1", "final_episodes=2", "show_prog
 
 
 def tiny(script: str, overrides: list[str]) -> list[str]:
-    """The settings of a command with few frames; the folder of its run is as it was."""
+    """The settings of a command with few frames; the folder of its run is as it was.
+
+    Commands of different pages train different runs in one folder, which is refused: each page begins anew.
+    """
     given = dict(each.split("=", 1) for each in overrides)
     if script == "procgen":
-        few = () if "evaluate" in given else PROCGEN
+        few = () if "evaluate" in given else (*PROCGEN, *(() if "width" in given else ("width=0.125",)), "restart=true")
     elif script in ("control", "pixels", "separation", "smallest_actor"):
         default = "ppo" if script in ("pixels", "separation") else "td3"
         off = given.get("algorithm", default) in ("sac", "td3", "ddpg")
@@ -259,6 +263,7 @@ def tiny(script: str, overrides: list[str]) -> list[str]:
         few += ("num_envs=5",) if given.get("env") == "foodcollector" else ()  # of five agents each
         few += {"separation": STUDY, "smallest_actor": SEARCH}.get(script, ())
         few = () if "false" in (given.get("search.train"), given.get("study.train")) else few
+        few += ("restart=true",) if script in ("control", "pixels") else ()
     elif script == "distill":
         few = (*LESSON, *(("search.sizes=[[2],[4]]",) if "sizes" in given else ()))
     else:
@@ -267,8 +272,8 @@ def tiny(script: str, overrides: list[str]) -> list[str]:
     return [each for each in overrides if each.split("=")[0] not in {of.split("=")[0] for of in shorter}] + shorter
 
 
-@pytest.mark.slow
-def test_the_commands_run_one_after_another(tmp_path):
+@pytest.mark.slow  # half an hour of one core; each command's time is printed: -s shows it
+def test_the_commands_run_one_after_another(tmp_path, capsys):
     """In one folder, so that those that read runs find what the others have made; each by its first job, and tiny."""
     runnable = [each for each in commands() if not any(part in each for part in COMMANDS_NOT_RUN)]
     parsed = [(each, *overrides_of(each)) for each in runnable]
@@ -278,7 +283,10 @@ def test_the_commands_run_one_after_another(tmp_path):
     for command, script, overrides in sorted(
         parsed, key=lambda one: (any(part in one[0] for part in reads), order.get(one[1], len(order)))
     ):
+        began = time.monotonic()
         ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides), before=WITHOUT_CURVES)
+        with capsys.disabled():
+            print(f"{time.monotonic() - began:6.1f} s, exit code {ran.returncode}: {command}", flush=True)
         if ran.returncode:
             faults.append(f"{command}\n{ran.stderr[-600:]}")
     assert not faults, "\n\n".join(faults)
