@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import WITHOUT_CURVES, Script, composing
+from commands import Script, composing
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from decouple.commands.help import COMMANDS
@@ -77,7 +77,7 @@ def cells() -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path, monkeypatch, without_curves):
+def test_the_notebook_runs(tmp_path, monkeypatch):
     pytest.importorskip("pygame")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
@@ -284,7 +284,7 @@ def test_the_commands_run_one_after_another(tmp_path, capsys):
         parsed, key=lambda one: (any(part in one[0] for part in reads), order.get(one[1], len(order)))
     ):
         began = time.monotonic()
-        ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides), before=WITHOUT_CURVES)
+        ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides))
         with capsys.disabled():
             print(f"{time.monotonic() - began:6.1f} s, exit code {ran.returncode}: {command}", flush=True)
         if ran.returncode:

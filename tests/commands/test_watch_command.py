@@ -38,11 +38,6 @@ OFF |= {"checkpoint_every": 60, "buffer_size": 100}
 ON = {"total_frames": 40, "rollout_steps": 40, "minibatches": 2}
 
 
-@pytest.fixture(autouse=True)
-def no_curves(without_curves):
-    """Curves of these runs are not looked at."""
-
-
 def trained(folder, algorithm: str, env: str, **settings):
     own = (OFF if algorithm in ("sac", "td3", "ddpg") else ON) | QUIET | settings
     train_agents(CONTROL_ALGORITHMS[algorithm](env=env, run_dir=str(folder), **own))

@@ -670,7 +670,7 @@ def test_evaluation_is_one_line_across_rows_without_it_and_what_is_not_finite_is
 @pytest.mark.parametrize(
     "metrics", [{}, {"loss/a": 0.0, "loss/b": -1e-9, "loss/c": 1e9}, {"loss/a": math.inf}, {"loss/a": 1e308}]
 )
-def test_any_table_can_be_drawn(tmp_path, metrics):
+def test_any_table_can_be_drawn(tmp_path, metrics, with_curves):
     with quiet(tmp_path) as tracker:
         assert plot_curves(tmp_path).stat().st_size > 1000
         tracker.log(metrics, 0)
