@@ -279,6 +279,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 record=tracker.marks,
                 progress=progress,
                 expect=tracker.expect if config.show_progress else None,
+                peak_share=tracker.peak_share if config.show_progress else None,
                 faster=tracker.faster if config.show_progress else None,
                 performance=config.computed,
                 failed=failed,
