@@ -1,6 +1,6 @@
 """A small actor from a trained one: the small one acts, the trained one labels what it meets.
 
-    python experiments/distill.py checkpoint=runs/control/pendulum/td3/actor64x64_critic64x64_kfull/seeds0_6 actor=[8,8]
+    python experiments/distill.py checkpoint=runs/control/pendulum/td3/actor4x4_critic64x64_kfull/seeds0_2 actor=[2,2]
     python experiments/distill.py checkpoint=... sizes=search           # the smallest that reaches the search's bound
     python experiments/distill.py checkpoint=runs/procgen/as_written/starpilot/late/seed0 width=0.25
 

@@ -30,12 +30,18 @@ ROOT = Path(__file__).parents[1]
 # Before a command: to draw its curves takes longer than a small run. tests/runs/test_tracking.py has them drawn.
 WITHOUT_CURVES = """
 import pathlib, decouple.runs.tracking
-decouple.runs.tracking.plot_curves = lambda run_dir: pathlib.Path(run_dir, "curves.png")
+def touched(run_dir):
+    (path := pathlib.Path(run_dir, "curves.png")).touch()
+    return path
+decouple.runs.tracking.plot_curves = touched
 """
 
 
 class Script:
-    """A script of experiments/, as a user runs it: in a fork of a warm process, or `alone` in a process of its own."""
+    """A script of experiments/, as a user runs it: in a fork of a warm process, or `alone` in a process of its own.
+
+    In the fork it draws no curves.
+    """
 
     def __init__(self, name: str):
         self.path = ROOT / "experiments" / name
@@ -48,7 +54,7 @@ class Script:
         return subprocess.CompletedProcess(self.command(*arguments), code, out, errors)
 
     def start(self, folder: Path, *arguments: str, before: str = "") -> Command:
-        return the_warm().start(folder, self.path.name, *arguments, before=before)
+        return the_warm().start(folder, self.path.name, *arguments, before=WITHOUT_CURVES + before)
 
     def alone(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

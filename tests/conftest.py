@@ -30,16 +30,37 @@ def seeds() -> Iterator[None]:
     assert left_on, "this test, or what it dropped, left PyTorch's gradients switched off"
 
 
-@pytest.fixture
-def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's curves.png is there and empty: drawn, it takes longer than a small run. test_tracking.py has it drawn."""
+class Curves:
+    """Whether a run of this process draws its curves: that takes longer than a small run."""
+
+    drawn = False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves_not_drawn() -> Iterator[None]:
+    """A run's curves.png is there and empty, but for tests that ask for `with_curves`."""
+    from decouple.runs import tracking
+
+    draw = tracking.plot_curves
 
     def plot_curves(run_dir: str) -> Path:
+        if Curves.drawn:
+            return draw(run_dir)
         path = Path(run_dir, "curves.png")
         path.touch()
         return path
 
-    monkeypatch.setattr("decouple.runs.tracking.plot_curves", plot_curves)
+    tracking.plot_curves = plot_curves
+    yield
+    tracking.plot_curves = draw
+
+
+@pytest.fixture
+def with_curves() -> Iterator[None]:
+    """A run draws its curves at its end, as it does for a user."""
+    Curves.drawn = True
+    yield
+    Curves.drawn = False
 
 
 @pytest.fixture(scope="session", autouse=True)

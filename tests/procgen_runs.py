@@ -12,7 +12,7 @@ from decouple.studies.separation import experiment
 
 TINY = (
     *("num_envs=4", "rollout_steps=16", "total_frames=128", "num_threads=1", "evaluate_every=100"),
-    *("evaluate_episodes=1", "final_episodes=1", "unseen=null"),
+    *("evaluate_episodes=1", "final_episodes=1", "unseen=null", "width=0.25"),
 )
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 

@@ -7,14 +7,16 @@ import pydoc
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import WITHOUT_CURVES, Script, composing
+import warm
+from commands import Script, composing
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from decouple.commands.main import COMMANDS
+from decouple.commands.help import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
@@ -76,7 +78,7 @@ def cells() -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path, monkeypatch, without_curves):
+def test_the_notebook_runs(tmp_path, monkeypatch):
     pytest.importorskip("pygame")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
@@ -228,10 +230,12 @@ COMMANDS_NOT_RUN = {
     "performance=fastest": "many threads and compilation; tests/runs/test_performance.py",
     "runs/one": "a name in the place of the reader's own run",
 }
+# Jobs after the first of the documented sweeps, which later commands read.
+OTHER_JOBS = [("procgen", ["protocol=controlled", "env=plunder", f"separation={name}"]) for name in ("late", "full")]
 TRAINERS = ("control", "pixels", "procgen", "toy", "separation", "smallest_actor")  # before those that read their runs
 OF_ALL = ("show_progress=false", "evaluate_episodes=1", "final_episodes=2")
-OFF_POLICY = ("total_frames=200", "learning_starts=100", "batch_size=16", "log_every=100", "evaluate_every=100")
-OFF_POLICY += ("checkpoint_every=100", "buffer_size=300", "held_out_every=0")
+OFF_POLICY = ("total_frames=208", "learning_starts=100", "batch_size=16", "log_every=104", "evaluate_every=104")
+OFF_POLICY += ("checkpoint_every=104", "buffer_size=300", "held_out_every=null")
 ON_POLICY = ("total_frames=128", "rollout_steps=32", "num_envs=4", "minibatches=2", "epochs=1")
 PROCGEN = (
     "num_envs=4",
@@ -243,37 +247,51 @@ PROCGEN = (
 )
 STUDY = ("study.repetitions=20", "study.strip_frames=0", "seeds=2")
 SEARCH = ("search.sizes=[[2],[4]]", "search.baseline=[4]", "search.export=none", "seeds=2")
+LESSON = ("total_frames=64", "evaluate_every=32", "checkpoint_every=32", "num_envs=2", "steps=8", "updates=2")
+LESSON += ("batch_size=8", "evaluate_episodes=1", "final_episodes=2", "show_progress=false")
 
 
 def tiny(script: str, overrides: list[str]) -> list[str]:
-    """The settings of a command with few frames; the folder of its run is as it was."""
+    """The settings of a command with few frames; the folder of its run is as it was.
+
+    Commands of different pages train different runs in one folder, which is refused: each page begins anew.
+    """
     given = dict(each.split("=", 1) for each in overrides)
     if script == "procgen":
-        few = () if "evaluate" in given else PROCGEN
+        few = () if "evaluate" in given else (*PROCGEN, *(() if "width" in given else ("width=0.125",)), "restart=true")
     elif script in ("control", "pixels", "separation", "smallest_actor"):
         default = "ppo" if script in ("pixels", "separation") else "td3"
         off = given.get("algorithm", default) in ("sac", "td3", "ddpg")
         few = (*OF_ALL, *(OFF_POLICY if off else ON_POLICY))
+        few += ("num_envs=5",) if given.get("env") == "foodcollector" else ()  # of five agents each
         few += {"separation": STUDY, "smallest_actor": SEARCH}.get(script, ())
         few = () if "false" in (given.get("search.train"), given.get("study.train")) else few
+        few += ("restart=true",) if script in ("control", "pixels") else ()
+    elif script == "distill":
+        few = (*LESSON, *(("search.sizes=[[2],[4]]",) if "sizes" in given else ()))
     else:
         few = {"toy": ("seeds=1", "total_frames=200"), "size_report": ("latency=none",)}.get(script, ())
     shorter = [each for each in few if not (script == "toy" and each.split("=")[0] in given)]
     return [each for each in overrides if each.split("=")[0] not in {of.split("=")[0] for of in shorter}] + shorter
 
 
-@pytest.mark.slow
-def test_the_commands_run_one_after_another(tmp_path):
+@pytest.mark.slow  # half an hour of one core; each command's time is printed: -s shows it
+def test_the_commands_run_one_after_another(tmp_path, capsys, monkeypatch):
     """In one folder, so that those that read runs find what the others have made; each by its first job, and tiny."""
     runnable = [each for each in commands() if not any(part in each for part in COMMANDS_NOT_RUN)]
     parsed = [(each, *overrides_of(each)) for each in runnable]
+    parsed += [(" ".join([script, *overrides]), script, overrides) for script, overrides in OTHER_JOBS]
     order = {name: at for at, name in enumerate(TRAINERS)}
     reads = ("evaluate=", "train=false")
+    monkeypatch.setattr(warm, "SECONDS", 3600)  # a busy machine is no fault of a command
     faults = []
     for command, script, overrides in sorted(
         parsed, key=lambda one: (any(part in one[0] for part in reads), order.get(one[1], len(order)))
     ):
-        ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides), before=WITHOUT_CURVES)
+        began = time.monotonic()
+        ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides))
+        with capsys.disabled():
+            print(f"{time.monotonic() - began:6.1f} s, exit code {ran.returncode}: {command}", flush=True)
         if ran.returncode:
             faults.append(f"{command}\n{ran.stderr[-600:]}")
     assert not faults, "\n\n".join(faults)

@@ -126,3 +126,23 @@ class Tail(Steer):
     def _shown(self, x, t, episodes, **more):
         found = super()._shown(x, t, episodes, **more)
         return found.set("position", x.clone()).set("observation", torch.cat([x.sign(), t / 10], -1))
+
+
+class OwnArguments(GymSteer):
+    """Of Gymnasium, with arguments of its own that have the names of ours."""
+
+    def __init__(self, batch_size=3, device="red"):
+        super().__init__()
+        self.own = batch_size, device
+
+
+def needs_device(device):
+    return OwnArguments(device=device)
+
+
+CALLS: list = []
+
+
+def with_defaults(batch_size=(), device="cpu"):
+    CALLS.append((batch_size, device))
+    return Steer(batch_size, device)

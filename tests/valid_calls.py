@@ -81,10 +81,12 @@ NAMES_LEFT_OUT = {
         ],
         "WHOLE",
     ),
-    **dict.fromkeys(["strip_figure", "strip_section", "procgen_film", "agent_film", "pictured_env"], "WHOLE"),
+    **dict.fromkeys(
+        ["strip_figure", "strip_section", "procgen_film", "agent_film", "pictured_env", "study_strips"], "WHOLE"
+    ),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
-    **dict.fromkeys(["Trial", "Batch", "Transition", "Widths"], "RECORD"),
+    **dict.fromkeys(["Trial", "Batch", "Transition", "Widths", "Strips"], "RECORD"),
     **dict.fromkeys(["ExportReport", "ObservationScaling", "ActionSpace"], "RECORD"),
     # Parts of `export_actor`, which checks the model, its observations and the path.
     **dict.fromkeys(["ActorConstants", "Content", "Int8Layer", "LinearLayer", "CompiledActor"], "RECORD"),
@@ -168,7 +170,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
-    **dict.fromkeys(["faster_settings", "seconds_per_iteration", "share_of_peak"], "RECORD"),
+    **dict.fromkeys(
+        ["TimeLeft", "TimeLeft.iterated", "faster_settings", "seconds_per_iteration", "share_of_peak"], "RECORD"
+    ),
     **dict.fromkeys(
         ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
     ),
@@ -203,7 +207,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["AgentShape", "AgentThreads", "Layer", "Tables", "compiling", "kernel", "exact_kernel"], "RECORD"),
     **dict.fromkeys(["one_blas_thread", "CompiledGames", "CompiledGames.may_step", "compiled_games"], "RECORD"),
     **dict.fromkeys(["compiled_step", "count_of_steps"], "RECORD"),
-    "unavailable": "PLAIN",
+    **dict.fromkeys(["unavailable", "compiling_seconds"], "PLAIN"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
     **dict.fromkeys(["CellRun", "PreparedRun", "Source", "SearchProgress"], "RECORD"),

@@ -19,7 +19,26 @@ from typing import NamedTuple
 
 from decouple.commands.folders import CONFIGS, PACKAGE
 
-__all__ = ["Part", "help_text", "show"]
+__all__ = ["COMMANDS", "Part", "help_text", "show"]
+
+COMMANDS = {  # name: module in this room, and what it does
+    "procgen": ("procgen", "train PPO, DAAC, PPG, ... on a Procgen game, policy and value separated at any block"),
+    "representation": ("representation", "analyse what the two networks of a Procgen run have learned"),
+    "report": ("report", "figures, tables and a recommendation from runs on Procgen"),
+    "control": ("control", "train actors and critics of any sizes on a control task or a game, several seeds at once"),
+    "pixels": ("pixels", "train agents that read pictures, on any environment, with training and test levels"),
+    "toy": ("toy", "train a one-neuron actor beside critics of five sizes"),
+    "separation": (
+        "separation",
+        "where should policy and value separate on a task? train every k, and write a page",
+    ),
+    "smallest-actor": ("smallest_actor", "search for the smallest actor that still does the job"),
+    "distill": ("distill", "teach a small actor by a trained one, or search for the smallest that can be taught"),
+    "size-report": ("size_report", "tables and pictures of the searches so far"),
+    "compare": ("compare", "draw the curves of any runs side by side"),
+    "watch": ("watch", "draw one trained agent at play, as GIF and MP4"),
+    "export": ("export", "write one trained actor to a file (ONNX, C, PT2, a page), checked against the run"),
+}
 
 ROOM = "studies/actor_size"
 
@@ -83,6 +102,22 @@ NOTES = {
     "control": "+sweep=hyperparameters -m searches for an algorithm's settings.",
     "procgen": "tuned=daac or tuned=idaac: the settings that its authors published for each game.",
 }
+SOURCES = "Where a default comes from: SB3, Stable-Baselines3; zoo, its RL Baselines3 Zoo; SU, OpenAI's Spinning Up."
+EXAMPLES = {
+    "control": "env=pendulum algorithm=td3 actor=[4,4] critic=[64,64] seeds=2",
+    "pixels": "env=my_tasks:make algorithm=ppo",
+    "procgen": "separation=late env=starpilot total_frames=1000000",
+    "separation": "env=CartPole-v1",
+    "smallest_actor": "env=pendulum algorithm=td3",
+    "toy": "",
+    "distill": "checkpoint=<a run's folder> actor=[4,4]",
+    "watch": "checkpoint=<a run's folder>",
+    "export": "checkpoint=<a run's folder>",
+    "representation": "checkpoint=<a run's folder>",
+    "compare": "runs=[<a folder of runs>]",
+    "report": "runs=runs/procgen",
+    "size_report": "run_dir=runs/smallest_actor",
+}
 EACH = "A {} may have other defaults: --cfg job prints the settings of a command."
 DEPARTURES = dict.fromkeys(("control", "pixels", "separation", "smallest_actor"), EACH.format("task or an algorithm"))
 DEPARTURES["procgen"] = EACH.format("protocol")
@@ -103,7 +138,13 @@ def help_text(command: str, width: int | None = None) -> str:
     if width is not None and (type(width) is not int or not 20 <= width <= 1000):  # no `checked`: it imports PyTorch
         raise ValueError(f"width must be a whole number in [20, 1000], or None; got {width!r}")
     width = width or min(120, shutil.get_terminal_size((100, 24)).columns)
-    lines = [f"usage: {command.replace('_', '-')} [setting=value ...]", ""]
+    name, does = next((name, does) for name, (module, does) in COMMANDS.items() if module == command)
+    lines = [
+        f"usage: decouple {name} [setting=value ...]",
+        f"   or: python experiments/{command}.py [setting=value ...]",
+    ]
+    lines += ["", *textwrap.wrap(f"{does[0].upper()}{does[1:]}.", width)]
+    lines += [f"For example: decouple {name} {EXAMPLES[command]}".rstrip(), ""]
     pages = PAGES.get(command, {})
     for part in PARTS[command]:
         lines += [f"{part.heading}:", ""] if part.heading else []
@@ -113,6 +154,7 @@ def help_text(command: str, width: int | None = None) -> str:
             lines.append(f"  {part.prefix}{name}={default}")
             lines += textwrap.wrap(says, width, initial_indent=8 * " ", subsequent_indent=8 * " ")
         lines.append("")
+    lines += [SOURCES] if LEARNING[0] in PARTS[command] else []
     lines += [notes[command] for notes in (NOTES, DEPARTURES) if command in notes]
     return "\n".join([*lines, "-m runs every combination of setting=a,b,c; --hydra-help lists Hydra's own options."])
 

@@ -17,15 +17,17 @@ import importlib.metadata
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compiling", "exact_kernel", "kernel", "one_blas_thread", "unavailable"]
+__all__ = ["compiling", "compiling_seconds", "exact_kernel", "kernel", "one_blas_thread", "unavailable"]
 
 # Sums in another order, fused multiply-adds: what vector code needs. Not "numbers are finite", which agents that
 # diverge need not be.
 FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
+WAIT_S = 300.0  # seconds after which another process that compiles is no longer waited for: it may be stopped
 NEEDED = ("numba", "scipy", "threadpoolctl")
 
 
@@ -57,13 +59,52 @@ def exact_kernel(function: Callable[..., Any]) -> Any:
 def _compiled(function: Callable[..., Any], fast_math: set[str] | bool) -> Any:
     import numba
 
+    of_room = Path(function.__code__.co_filename).parent == Path(__file__).parent
     with _kept_in(folder()):
-        return numba.njit(nogil=True, cache=True, fastmath=fast_math, error_model="numpy")(function)
+        made = numba.njit(nogil=True, cache=not of_room, fastmath=fast_math, error_model="numpy")(function)
+    if of_room:  # else its file, as a test's, is not among those that give the folder its name
+        made._cache = _content_cache()(function)
+    return made
+
+
+@functools.cache
+def _content_cache() -> Any:
+    """Numba's cache of a function's code, in `folder` whatever the place and the age of its source.
+
+    Numba's own has a folder for each place of the source, and is out of date where the file is younger: each clone and
+    each installation of one version would compile everything again.
+    """
+    from numba.core import caching
+
+    class Locator(caching._CacheLocator):
+        def __init__(self, line: int) -> None:
+            self.line = line
+
+        def get_cache_path(self) -> str:
+            return str(folder())
+
+        def get_source_stamp(self) -> str:
+            return folder().name
+
+        def get_disambiguator(self) -> str:
+            return str(self.line)
+
+        @classmethod
+        def from_function(cls, py_func: Any, py_file: str) -> Any:
+            return cls(py_func.__code__.co_firstlineno)
+
+    class Impl(caching.FunctionCache._impl_class):
+        _locator_classes = [Locator]  # noqa: RUF012
+
+    class ContentCache(caching.FunctionCache):
+        _impl_class = Impl
+
+    return ContentCache
 
 
 @functools.cache
 def folder() -> Path:
-    """The folder of compiled code: one for each state of this room's files and each version of Numba.
+    """The folder of compiled code: one for each state of this room's files and each version of Numba, SciPy and Python.
 
     Numba compares a kernel's own file with its compiled code, and not the files of the kernels that it calls.
     """
@@ -99,19 +140,61 @@ def _kept_in(place: Path) -> Iterator[None]:
         numba.config.CACHE_DIR = before
 
 
+class _Compiling:
+    """What this process knows of its compiling: the seconds so far, and whether it is under way."""
+
+    seconds = 0.0
+    depth = 0
+
+
 @contextlib.contextmanager
 def compiling(what: str) -> Iterator[None]:
     """Around a kernel's first call in a process; it says so on stderr where nothing is kept yet, which takes long.
 
+    One process compiles at a time: others wait, and read what it has kept. Two that keep parts of one kernel at once
+    would do the work twice, and may lose each other's.
+
     Args:
         what: name of the kernel and of the types, a file name: `sac-float32`.
     """
-    done = folder() / f"{what}.done"
-    if not done.exists():
+    began, done = time.perf_counter(), folder() / f"{what}.done"
+    new, outermost = not done.exists(), _Compiling.depth == 0
+    if new:
         print(f"compiling {what} for this processor, once; it is kept in {folder()}", file=sys.stderr, flush=True)
-    yield
-    with contextlib.suppress(OSError):
-        done.touch()
+    _Compiling.depth += 1
+    try:
+        with _no_other_process() if new and outermost else contextlib.nullcontext():
+            yield
+            with contextlib.suppress(OSError):
+                done.touch()
+    finally:
+        _Compiling.depth -= 1
+        seconds = time.perf_counter() - began
+        _Compiling.seconds += seconds * outermost
+    if new:
+        print(f"compiled {what} in {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def compiling_seconds() -> float:
+    """Seconds that this process has spent so far on compiling kernels, or on reading them from the disk."""
+    return _Compiling.seconds
+
+
+@contextlib.contextmanager
+def _no_other_process() -> Iterator[None]:
+    """A lock on `folder`, waited for as long as compiling may take; none where the system has no such lock."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            file, until = stack.enter_context((folder() / "lock").open("w")), time.monotonic() + WAIT_S
+            while time.monotonic() < until:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # also of processes forked within
+                    break
+                time.sleep(0.05)
+        yield
 
 
 @functools.cache

@@ -37,7 +37,7 @@ class OffPolicySettings:
     total_frames: int = 1_000_000  # environment steps of each agent (zoo, MuJoCo)
     learning_starts: int = 10_000  # steps with uniform actions before the first update (SU start_steps; zoo, MuJoCo)
     train_every: int = 1  # environment steps between updates (SB3; SU 50, with as many updates)
-    updates: int = 1  # gradient steps after every `train_every` environment steps (SB3)
+    updates: int = 1  # gradient steps after every train_every environment steps (SB3)
     batch_size: int = 256  # transitions of each agent per update (SB3; SU 100)
     buffer_size: int = 1_000_000  # transitions kept of each agent (SU, SB3)
     gamma: float = 0.99  # discount (SU, SB3)

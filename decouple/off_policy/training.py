@@ -22,6 +22,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.checks import SEED, checked, distinct
+from decouple.compiled.kernel import compiling_seconds
 from decouple.networks.heads import action_space
 from decouple.off_policy.interfaces import TrainedAgents
 from decouple.off_policy.metric_sums import MetricSums
@@ -150,7 +151,8 @@ class _Watch:
 
     def seconds_left(self) -> float | None:
         """The seconds that training still takes; None while they are not known. Called after each step."""
-        run, now, settings = self.run, time.perf_counter(), self.run.learner.settings
+        run, settings = self.run, self.run.learner.settings
+        now = time.perf_counter() - compiling_seconds()  # a clock that stands still while kernels are compiled
         if run.frames > self.warm:
             if self.learning is None:
                 self.learning = now, run.frames

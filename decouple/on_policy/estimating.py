@@ -1,6 +1,7 @@
 """How long on-policy training will take, how much of the processor it uses, and what would be faster.
 
-Measured on one micro-batch, before the first rollout.
+A convolutional network's iterations take minutes: they are measured on one micro-batch, before the first rollout.
+Others are watched: the estimate comes from the first iterations, or where these are long from the first minibatches.
 """
 
 from __future__ import annotations
@@ -17,15 +18,110 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch.utils.flop_counter import FlopCounterMode
 
+from decouple.compiled.kernel import compiling_seconds
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.runs.performance import Performance, autocast, fast_bf16
 
-__all__ = ["faster_settings", "seconds_per_iteration", "share_of_peak"]
+__all__ = ["TimeLeft", "faster_settings", "seconds_per_iteration", "share_of_peak"]
 
 WORTH = 1.15  # times as fast that a setting must be to be named
 PEAK_ROWS = 768  # of the square matrices whose product is the processor's peak
-PATIENCE_S = 3.0  # seconds of measuring after which no further setting is tried
+PATIENCE_S = 3.0  # seconds of measuring after which nothing is measured again, and no further setting is tried
+COLLECTING = "collecting, frames"  # what `progress` calls the part of an iteration that is no phase
+
+
+class TimeLeft:
+    """Watches the first iterations of a run, for one estimate of the seconds that are left; called as `progress`.
+
+    Of the first iteration, in which memory is touched and kernels are read, only what later ones lack is counted: a
+    phase that does not run on each rollout. Where it is long, the estimate comes from its first minibatches, and a
+    phase that has not run yet counts as much for an epoch as one that has. The compiling of kernels counts nowhere.
+
+    Args:
+        phases: the phases of an iteration.
+        iterations: iterations of the whole run.
+        iteration: iterations done before.
+        expect: called once, with the seconds.
+        progress: called with what comes here; None: nobody asks.
+        within: whether an estimate may come from a part of an iteration; a GPU's work is known at its end only.
+    """
+
+    ITERATIONS_S = 1.0  # seconds of iterations after the first that suffice
+    UNTIL_S = 4.0  # seconds after which what is known has to suffice
+
+    def __init__(
+        self,
+        phases: Sequence[RolloutPhase],
+        iterations: int,
+        iteration: int,
+        expect: Callable[[float], object],
+        progress: Callable[[str, int, int], object] | None = None,
+        *,
+        within: bool = True,
+    ) -> None:
+        self.phases = {f"{phase.name} phase, minibatches": phase for phase in phases}
+        self.iterations, self.iteration, self.expect, self.progress = iterations, iteration, expect, progress
+        self.within, self.told = within, False
+        self.first: dict[str, float] = {}  # part of an iteration -> its seconds in the first one
+        self.later: dict[str, list[float]] = {}  # and in each after it
+        self.began = self.since = self._now()  # the run, and the part under way
+        self.warm: float | None = None  # end of the first iteration
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self.progress:
+            self.progress(what, done, total)
+        if self.told:
+            return
+        now = self._now()
+        if done < total and what != COLLECTING and self.within and now - self.began >= self.UNTIL_S:
+            self._tell({**self._known(), what: (now - self.since) / done * total})
+        elif done == total:
+            if self.warm is None:
+                self.first[what] = now - self.since
+            else:
+                self.later.setdefault(what, []).append(now - self.since)
+            self.since = now
+
+    def iterated(self) -> None:
+        """An iteration has ended, and what follows it, as an evaluation."""
+        self.iteration += 1
+        if self.told:
+            return
+        self.since = now = self._now()
+        if self.warm is None:
+            self.warm, enough = now, sum(self.first.values()) >= self.UNTIL_S
+        else:
+            enough = now - self.warm >= self.ITERATIONS_S or now - self.began >= self.UNTIL_S
+        if enough and self.iteration < self.iterations:
+            self._tell(self._known())
+
+    @staticmethod
+    def _now() -> float:
+        """Seconds on a clock that stands still while kernels are compiled."""
+        return time.perf_counter() - compiling_seconds()
+
+    def _known(self) -> dict[str, float]:
+        return self.first | {what: sum(each) / len(each) for what, each in self.later.items()}
+
+    def _tell(self, known: dict[str, float]) -> None:
+        """Tell the seconds that are left, by those of the known parts of an iteration."""
+        self.told, seconds, epochs = True, known.get(COLLECTING, 0.0), 0.0
+        of_phases = {what: phase for what, phase in self.phases.items() if what in known}
+        for what, phase in of_phases.items():
+            seconds += known[what] / phase.every
+            epochs += _epochs(phase)
+        each = sum(known[what] for what in of_phases) / max(epochs, 1)  # of an epoch
+        others = (phase for what, phase in self.phases.items() if what not in known)
+        seconds += each * sum(_epochs(phase) / phase.every for phase in others)
+        self.expect(seconds * (self.iterations - self.iteration))
+
+
+def _epochs(phase: RolloutPhase) -> float:
+    """Epochs of a phase on one rollout, as far as it says."""
+    own = getattr(phase, "phase", phase)  # of a compiled phase
+    epochs, past = getattr(own, "epochs", 1), getattr(own, "past", 1)
+    return past * min(epochs, (getattr(own, "updates", None) or math.inf) / own.minibatches)
 
 
 def seconds_per_iteration(
@@ -33,12 +129,13 @@ def seconds_per_iteration(
 ) -> float | None:
     """Seconds of an iteration, by the time that acting once and one micro-batch of each phase take; None if not known.
 
-    Not counted are the games' steps, the heads, the losses, the optimizer and evaluations, which take little beside a
-    convolutional network. Neither parameters, gradients nor random numbers change. Not known on a GPU and for compiled
-    networks, whose first iteration is soon over, and for phases that are no `Phase` with features.
+    Each is measured several times, but once only where that takes seconds. Not counted are the games' steps, the heads,
+    the losses, the optimizer and evaluations, which take little beside a convolutional network. Neither parameters,
+    gradients nor random numbers change. Not known on a GPU and for compiled networks, whose first iteration is soon
+    over, and for phases that are no `Phase` with features.
     """
-    parts = _parts(collector, phases, how)
-    return sum(times * _seconds(call) for times, call in parts) if parts else None
+    parts, until = _parts(collector, phases, how), time.perf_counter() + PATIENCE_S
+    return sum(times * _seconds(call, until) for times, call in parts) if parts else None
 
 
 def share_of_peak(
@@ -158,13 +255,15 @@ def _peak(how: Performance) -> float:
     return 2 * PEAK_ROWS**3 / _seconds(lambda: square @ square)
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    """Seconds that a call takes: the least of three after a first one. Random numbers are as before."""
-    found = []
+def _seconds(call: Callable[[], object], until: float = math.inf) -> float:
+    """Seconds that a call takes: the least of three after a first one, as far as the clock has not come to `until`.
+
+    Where it has come there with the first call, its seconds count. Random numbers are as before.
+    """
+    found: list[float] = []
     with torch.random.fork_rng(devices=[]):
-        call()
-        for _ in range(3):
+        while len(found) < 4 and (not found or time.perf_counter() < until):
             start = time.perf_counter()
             call()
             found.append(time.perf_counter() - start)
-    return min(found)
+    return min(found[1:] or found)

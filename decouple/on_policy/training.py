@@ -31,7 +31,7 @@ from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
 from decouple.on_policy.compiled_phase import CompiledPhase
-from decouple.on_policy.estimating import faster_settings, seconds_per_iteration, share_of_peak
+from decouple.on_policy.estimating import COLLECTING, TimeLeft, faster_settings, seconds_per_iteration, share_of_peak
 from decouple.on_policy.kept import KeptRollouts, check_room, runs_on
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
@@ -92,10 +92,10 @@ def train_on_policy(
         on_checkpoint: called after each checkpoint.
         record: called before each checkpoint; it returns marks of the files beside it, as `Tracker.marks` does.
         progress: called within an iteration with (what is under way, how much is done, how much there is).
-        expect: called before the first iteration with an estimate of the seconds that training will take, where
-            iterations are long: see `seconds_per_iteration`.
-        peak_share: called after it with the share of what the processor's matrix products reach: see `share_of_peak`.
-        faster: called after these with the settings of `Performance` that would be faster on this machine, as
+        expect: called once with an estimate of the seconds that training still takes: before the first iteration where
+            the network's speed is known by `seconds_per_iteration`, else some seconds after it began (`TimeLeft`).
+        peak_share: called with the share of what the processor's matrix products reach: see `share_of_peak`.
+        faster: called with the settings of `Performance` that would be faster on this machine, as
             `torch_threads=2`, and how many times: see `faster_settings`.
         performance: device, precision and speed settings; its precision and micro-batch replace those of `settings`.
             The model must have been through its `prepare`. None: the model's device, without optional speed-ups.
@@ -136,15 +136,17 @@ def train_on_policy(
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
-        run.say_costs(expect, peak_share, faster)
+        watch = run.say_costs(expect, peak_share, faster, progress)
         while run.iteration < run.iterations:
-            metrics = run.iterate(progress)
+            metrics = run.iterate(watch or progress)
             clip_watch.see(metrics)
             last = run.iteration + 1 == run.iterations
             if evaluate and (run.iteration % settings.evaluate_every == 0 or last):
                 metrics |= evaluate(run.iteration)
             run.iteration += 1
             log(metrics, run.iteration * run.frames)
+            if watch:
+                watch.iterated()
             if run.iteration % settings.checkpoint_every == 0 or last:
                 save(end=last)
                 if checkpoint and on_checkpoint:
@@ -215,18 +217,29 @@ class _Run:
         expect: Callable[[float], object] | None,
         peak_share: Callable[[float], object] | None,
         faster: Callable[[Mapping[str, float]], object] | None,
-    ) -> None:
-        """Tell what training will cost and what would be faster, from a few frames, where iterations are long."""
-        left, rollouts = self.iterations - self.iteration, self.collector
-        if not (expect or peak_share or faster) or left <= 0 or not isinstance(rollouts, RolloutCollector):
-            return
-        each = seconds_per_iteration(rollouts, self.phases, self.how)
-        if each and expect:
-            expect(left * each)
-        if each and peak_share and (share := share_of_peak(each, rollouts, self.phases, self.how)):
-            peak_share(share)
-        if each and faster:
-            faster(faster_settings(each, rollouts, self.phases, self.how, other_precision=self.iteration == 0))
+        progress: Callable[[str, int, int], object] | None,
+    ) -> TimeLeft | None:
+        """Tell what training will cost and what would be faster, from a few frames, where iterations are long.
+
+        Returns:
+            What watches the first iterations for the estimate, where a few frames say nothing; it then stands in the
+            place of `progress`.
+        """
+        left, rollouts, each = self.iterations - self.iteration, self.collector, None
+        if not (expect or peak_share or faster) or left <= 0:
+            return None
+        if isinstance(rollouts, RolloutCollector):
+            each = seconds_per_iteration(rollouts, self.phases, self.how)
+            if each and expect:
+                expect(left * each)
+            if each and peak_share and (share := share_of_peak(each, rollouts, self.phases, self.how)):
+                peak_share(share)
+            if each and faster:
+                faster(faster_settings(each, rollouts, self.phases, self.how, other_precision=self.iteration == 0))
+        if each or not expect:
+            return None
+        on_cpu = next(self.model.parameters()).device.type == "cpu"
+        return TimeLeft(self.phases, self.iterations, self.iteration, expect, progress, within=on_cpu)
 
     def end(self) -> None:
         """Release the collector and the rollouts."""
@@ -246,7 +259,7 @@ class _Run:
             NotFiniteError: all agents have failed.
         """
         if progress:
-            progress("collecting, frames", 0, self.frames)
+            progress(COLLECTING, 0, self.frames)
         start = time.perf_counter()
         rollout = self.rollouts.next(self.iteration)
         self._estimate_advantages(rollout)
@@ -259,6 +272,8 @@ class _Run:
         device = next(self.model.parameters()).device
         if device.type != "cpu":
             batch = batch.to(device, non_blocking=True)
+        if progress:
+            progress(COLLECTING, self.frames, self.frames)
         collected = time.perf_counter()
         found = self._learn(batch, progress)
         metrics = self.agents.row(of_rollout, self.failed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
@@ -23,16 +23,22 @@ class RunProgress:
     """Frames done, frames per second and time left: a bar in a terminal, lines in a log file."""
 
     @checked(total=at_least(1), initial=at_least(0), quick=at_least(0))
-    def __init__(self, total: int, initial: int, quick: int = 0) -> None:
+    def __init__(
+        self, total: int, initial: int, quick: int = 0, not_counted: Callable[[], float] | None = None
+    ) -> None:
         """Progress of a run.
 
         Args:
             total: frames of the whole run.
             initial: frames done before, from which the run goes on.
             quick: frames at the run's start that say nothing of the others' speed, as those before the first update.
+            not_counted: function that gives the seconds that this process has spent so far on what comes once, as the
+                compiling of kernels; they are left out of the speed and of the time left. None: there are none.
         """
+        self._not_counted = not_counted or (lambda: 0.0)
+        self._left_out = self._not_counted()
         self._stream, self._total, self._initial, self._done, self._quick = sys.stderr, total, initial, initial, quick
-        self._started, self._last_line, self._returns = time.monotonic(), -math.inf, {}
+        self._started, self._last_line, self._returns = self._now(), -math.inf, {}
         self._seconds_each: float | None = None  # seconds of a frame, as `expect` was told
         self._bar = None
         if self._stream.isatty():
@@ -49,17 +55,28 @@ class RunProgress:
         ):
             if name in row:
                 self._returns[label] = f"{row[name]:.4g}"
-        now = time.monotonic()
+        now, clock = self._now(), time.monotonic()
         if self._bar is not None:
+            self._leave_out(self._bar)
             self._bar.total = max(self._total, frames)
             self._bar.set_postfix(self._returns, refresh=False)
             self._bar.update(frames - self._done)
         self._done = frames
         if self._initial < frames <= self._quick:  # the rate is of the frames from here on
             self._initial, self._started = frames, now
-        if self._bar is None and (now - self._last_line >= LINE_EVERY_S or frames >= self._total):
-            self._last_line = now
+        if self._bar is None and (clock - self._last_line >= LINE_EVERY_S or frames >= self._total):
+            self._last_line = clock
             print(self._line(now), file=self._stream, flush=True)
+
+    def _now(self) -> float:
+        """Seconds on a clock that stands still while what is not counted goes on."""
+        return time.monotonic() - self._not_counted()
+
+    def _leave_out(self, bar: tqdm) -> None:
+        """Move the bar's beginning by what came since and is not counted."""
+        more = self._not_counted() - self._left_out
+        bar.start_t, bar.last_print_t = bar.start_t + more, bar.last_print_t + more
+        self._left_out += more
 
     def expect(self, seconds: float) -> None:
         """Show an estimate of the seconds that the frames left will take; it stands until their rate is known."""
@@ -103,7 +120,10 @@ class RunProgress:
 class StepProgress:
     """Progress within an iteration: a line below the bar in a terminal, else a line at most every 10 s."""
 
-    def __init__(self) -> None:
+    @checked()
+    def __init__(self, shown: bool = True) -> None:
+        """Progress of an iteration; not `shown`: nothing is printed."""
+        self.shown = shown
         self.terminal = sys.stderr.isatty()
         self.every = 0.2 if self.terminal else LINE_EVERY_S  # seconds
         self.last = -self.every
@@ -111,7 +131,7 @@ class StepProgress:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self.last < self.every:
+        if not self.shown or now - self.last < self.every:
             return
         self.last = now
         text = f"{what}: {done:,} / {total:,}"

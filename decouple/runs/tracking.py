@@ -24,7 +24,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex
@@ -60,6 +60,7 @@ class Tracker:
             experiment, and there is no entity. Default name: that of the folder.
         progress: show progress on stderr: a bar in a terminal, else a line at most every 10 s.
         quick_frames: frames at the run's start that say nothing of the others' speed, for the time left; 0 if none.
+        not_counted: function that gives the seconds of this process that count in no speed, as for `RunProgress`.
         resume_frames: None for a new run; else the frames of the checkpoint from which the run resumes. Rows with more
             frames are dropped. 0 starts over in the same folder. Log before you save a checkpoint, so that the row of
             its frames is there.
@@ -91,6 +92,7 @@ class Tracker:
         name: str | None = None,
         progress: bool = True,
         quick_frames: int = 0,
+        not_counted: Callable[[], float] | None = None,
         resume_frames: int | None = None,
         facts: Mapping[str, str] | None = None,
         lock: FileLock | None = None,
@@ -104,6 +106,7 @@ class Tracker:
         _check_about(about, tags)
         check_switches(progress=progress)
         check_setting("run_dir", run_dir, lambda v: isinstance(v, str | os.PathLike), "a path")
+        check_setting("not_counted", not_counted, lambda v: v is None or callable(v), "a function, or None")
         check_setting("lock", lock, lambda v: v is None or isinstance(v, FileLock), "from lock_folder, or None")
         if resume_frames is not None:
             _check_count("resume_frames", resume_frames, at_least=0)
@@ -124,7 +127,7 @@ class Tracker:
         except BaseException:
             self._let_go()
             raise
-        self._progress = RunProgress(total_frames, self._frames, quick_frames) if progress else None
+        self._progress = RunProgress(total_frames, self._frames, quick_frames, not_counted) if progress else None
 
     def _begin(
         self, config: Any, resume_frames: int | None, facts: dict[str, str], names: list[str], about: dict[str, Any]

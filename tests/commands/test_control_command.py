@@ -19,7 +19,7 @@ from typing import Any
 import commands
 import numpy as np
 import pytest
-from commands import ROOT, WITHOUT_CURVES, Script, assert_same, checkpoint_of, composing, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, composing, rows, without_clock
 from damage import damage
 from hydra.errors import ConfigCompositionException
 
@@ -100,7 +100,7 @@ def test_a_learned_separation_trains_gates_at_each_price_and_the_chosen_k_anew(t
     small += ("gate_prices=[0,9]", "gate_rate=0.5", "num_envs=2", "rollout_steps=16", "total_frames=192")
     small += ("minibatches=2", "auxiliary_every=2", "auxiliary_minibatches=2", "evaluate_every=9")
     small += ("evaluate_episodes=1", "final_episodes=1", "show_progress=false", f"run_dir={tmp_path}/run")
-    done = CONTROL.run(tmp_path, *small, before=WITHOUT_CURVES)
+    done = CONTROL.run(tmp_path, *small)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "run" / "learned.csv", newline="") as file:
         free, dear = csv.DictReader(file)
@@ -190,7 +190,7 @@ def test_a_published_start_of_learning_gives_way_to_a_short_run_and_a_given_one_
     refused = CONTROL.run(tmp_path, "env=toy", "algorithm=ddpg", "total_frames=1000", "learning_starts=1000")
     assert refused.returncode == 1 and "learning_starts must be a whole number in [0, 1000)" in refused.stderr
     few = ("log_every=50", "evaluate_every=50", "checkpoint_every=50", "evaluate_episodes=1", "final_episodes=1")
-    ran = CONTROL.run(tmp_path, "env=toy", "algorithm=ddpg", "total_frames=50", *few, before=WITHOUT_CURVES)
+    ran = CONTROL.run(tmp_path, "env=toy", "algorithm=ddpg", "total_frames=50", *few)
     assert ran.returncode == 0 and "learning_starts is 5 here" in ran.stderr
 
 
@@ -225,15 +225,13 @@ SHORT = (
 
 def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp_path):
     unbroken, broken = tmp_path / "a", tmp_path / "b"
-    finished = CONTROL.run(
-        tmp_path, *SHORT, f"run_dir={unbroken}", before=WITHOUT_CURVES
-    )  # from a folder other than the repository's
+    finished = CONTROL.run(tmp_path, *SHORT, f"run_dir={unbroken}")  # from a folder other than the repository's
     assert finished.returncode == 0, finished.stderr
     again = (*SHORT, f"run_dir={broken}")
-    CONTROL.kill_after(broken, 1, tmp_path, *again, before=WITHOUT_CURVES)
+    CONTROL.kill_after(broken, 1, tmp_path, *again)
     # Killed again after the replay's rows have begun to be written over.
-    CONTROL.kill_after(broken, 9, tmp_path, *again, before=WITHOUT_CURVES)
-    resumed = CONTROL.run(tmp_path, *again, before=WITHOUT_CURVES)
+    CONTROL.kill_after(broken, 9, tmp_path, *again)
+    resumed = CONTROL.run(tmp_path, *again)
     assert resumed.returncode == 0, resumed.stderr
 
     sessions = json.loads((broken / "record.json").read_text())["sessions"]
@@ -243,7 +241,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert (broken / "result.json").read_text() == (unbroken / "result.json").read_text()
     assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
-    told = next(line for line in finished.stderr.splitlines() if not line.startswith("compiling "))
+    told = next(line for line in finished.stderr.splitlines() if not line.startswith(("compiling ", "compiled ")))
     agents = "pendulum, sac, actor |4x4| (46 parameters), critic |8x8|, 2 agents"
     assert told.startswith((f"{agents}, compiled updates; the record", f"{agents}, batched updates, since numba"))
     assert "seed 1" in finished.stdout and finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
@@ -272,16 +270,13 @@ def test_a_sweep_over_sizes(tmp_path):
     assert folders == ["actor4x4_critic8x8_kfull", "actorlinear_critic8x8_kfull"]
 
 
-SMALL_CELLS = (
-    WITHOUT_CURVES
-    + """
+SMALL_CELLS = """
 from decouple.commands import toy
 from decouple.runs.settings import changed
 cell, small = toy.cell, {"evaluate_episodes": 1, "final_episodes": 2, "evaluate_every": 1000, "total_frames": 300}
 own = {"ddpg": {"learning_starts": 100}, "trpo": {"rollout_steps": 75}}
 toy.cell = lambda study, algorithm, pair: changed(cell(study, algorithm, pair), **small, **own[algorithm])
 """
-)
 
 
 def test_the_toy_study_trains_its_cells_once_and_draws_its_figures(tmp_path):
@@ -346,7 +341,7 @@ def test_an_agent_has_learned_only_where_its_start_was_not_viable():
 
 def test_a_part_of_the_toy_study_does_not_stand_for_the_whole(tmp_path):
     small = ("algorithms=[ddpg]", "total_frames=1010", f"run_dir={tmp_path / 'toy'}", "seeds=1")
-    assert TOY.run(tmp_path, *small, before=WITHOUT_CURVES).returncode == 0
+    assert TOY.run(tmp_path, *small).returncode == 0
     folders = {folder.name for folder in (tmp_path / "toy" / "ddpg").glob("*/*")}
     assert folders == {"seeds1"}  # six seeds would be trained anew, beside it
     agents = load_agents(tmp_path / "toy" / "ddpg" / "linear-16x16" / "seeds1")

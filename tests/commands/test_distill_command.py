@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import WITHOUT_CURVES, Script, assert_same, checkpoint_of, rows, without_clock
+from commands import Script, assert_same, checkpoint_of, rows, without_clock
 
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
@@ -33,12 +33,12 @@ def teacher(tmp_path_factory) -> Path:
 def test_a_distillation_killed_at_any_moment_and_started_again_equals_an_unbroken_one(teacher, tmp_path):
     unbroken, broken = tmp_path / "a", tmp_path / "b"
     short = (f"checkpoint={teacher}", *SHORT)
-    finished = DISTILL.run(tmp_path, *short, f"run_dir={unbroken}", before=WITHOUT_CURVES)
+    finished = DISTILL.run(tmp_path, *short, f"run_dir={unbroken}")
     assert finished.returncode == 0, finished.stderr
     again = (*short, f"run_dir={broken}")
-    DISTILL.kill_after(broken, 2, tmp_path, *again, before=WITHOUT_CURVES)
-    DISTILL.kill_after(broken, 15, tmp_path, *again, before=WITHOUT_CURVES)
-    resumed = DISTILL.run(tmp_path, *again, before=WITHOUT_CURVES)
+    DISTILL.kill_after(broken, 2, tmp_path, *again)
+    DISTILL.kill_after(broken, 15, tmp_path, *again)
+    resumed = DISTILL.run(tmp_path, *again)
     assert resumed.returncode == 0, resumed.stderr
     sessions = json.loads((broken / "record.json").read_text())["sessions"]
     assert len(sessions) == 3 and 0 < sessions[2]["resume_frames"] < 640

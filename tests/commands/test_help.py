@@ -14,8 +14,8 @@ import pytest
 
 import decouple
 from decouple.commands import help as command_help
-from decouple.commands.help import PARTS, help_text
-from decouple.commands.main import COMMANDS, main
+from decouple.commands.help import COMMANDS, EXAMPLES, PARTS, help_text
+from decouple.commands.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +69,11 @@ def test_help_of_a_script_comes_without_pytorch(script):
         "atexit.register(lambda: print('torch' in sys.modules)); runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     ran = python(code, f"experiments/{script}", "--help")
-    assert ran.returncode == 0 and ran.stdout.startswith(f"usage: {script[:-3]} ") and ran.stdout.endswith("\nFalse\n")
+    assert (
+        ran.returncode == 0
+        and ran.stdout.startswith(f"usage: decouple {script[:-3]} ")
+        and ran.stdout.endswith("\nFalse\n")
+    )
 
 
 def test_the_console_command_tells_its_commands(monkeypatch, capsys):
@@ -89,9 +93,12 @@ def test_the_console_command_tells_its_commands(monkeypatch, capsys):
 
 def test_each_console_command_is_a_script_with_help():
     scripts = {file.stem for file in (ROOT / "experiments").glob("[!_]*.py")}
-    assert {module for module, _ in COMMANDS.values()} == scripts == PARTS.keys()
+    assert {module for module, _ in COMMANDS.values()} == scripts == PARTS.keys() == EXAMPLES.keys()
     ran = python("import sys; from decouple.commands.main import main; main()", "smallest-actor", "--help")
-    assert ran.stdout.startswith("usage: smallest-actor [setting=value ...]\n\nthe search:\n")
+    usage = (
+        "usage: decouple smallest-actor [setting=value ...]\n   or: python experiments/smallest_actor.py [setting=value"
+    )
+    assert ran.stdout.startswith(usage) and "Search for the smallest actor" in ran.stdout.split("the search:\n")[0]
 
 
 def test_the_package_imports_nothing_until_a_name_is_used():

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import WITHOUT_CURVES, Script, composing
+from commands import Script, composing
 
 from decouple.commands.settings import control_settings
 from decouple.runs.metrics import read_metrics
@@ -39,7 +39,7 @@ def test_the_page_composes_with_every_on_policy_algorithm(algorithm):
 
 def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_path):
     command = (*TINY, "run_dir=run", "num_levels=3", "separation=late", "seeds=2", "frame_stack=2")
-    ran = PIXELS.run(tmp_path, *command, "total_frames=64", before=HERE + WITHOUT_CURVES)
+    ran = PIXELS.run(tmp_path, *command, "total_frames=64", before=HERE)
     assert ran.returncode == 0, ran.stderr
     assert "on train levels" in ran.stdout and "generalisation gap" in ran.stdout
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -52,7 +52,7 @@ def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_
     facts = json.loads((tmp_path / "run" / "record.json").read_text())["sessions"][0]["facts"]
     assert json.loads(facts["multiply_adds"])["trunk"] > 0  # late: two stages are shared
 
-    longer = PIXELS.run(tmp_path, *command, "total_frames=128", before=HERE + WITHOUT_CURVES)
+    longer = PIXELS.run(tmp_path, *command, "total_frames=128", before=HERE)
     assert longer.returncode == 0, longer.stderr
     assert "going on from 64 frames" in longer.stderr
 
@@ -67,10 +67,10 @@ def test_a_task_without_a_picture_refuses_a_backbone(tmp_path):
 
 def test_an_agent_of_pictures_is_exported_and_its_task_has_its_wrappers(tmp_path):
     around = ("wrappers=[gymnasium.wrappers:FlattenObservation]", "backbone=none", "total_frames=32")
-    ran = PIXELS.run(tmp_path, *TINY, "run_dir=run", *around, "actor=[4]", "critic=[4]", before=HERE + WITHOUT_CURVES)
+    ran = PIXELS.run(tmp_path, *TINY, "run_dir=run", *around, "actor=[4]", "critic=[4]", before=HERE)
     assert ran.returncode == 0, ran.stderr
     check_exported(tmp_path, "run")
-    ran = PIXELS.run(tmp_path, *TINY, "total_frames=32", "frame_stack=2", "run_dir=other", before=HERE + WITHOUT_CURVES)
+    ran = PIXELS.run(tmp_path, *TINY, "total_frames=32", "frame_stack=2", "run_dir=other", before=HERE)
     assert ran.returncode == 0, ran.stderr
     check_exported(tmp_path, "other")
 

@@ -11,7 +11,7 @@ import hydra
 import pytest
 import torch
 import yaml
-from commands import ROOT, WITHOUT_CURVES, Script, assert_same, checkpoint_of, composing, rows, without_clock
+from commands import ROOT, Script, assert_same, checkpoint_of, composing, rows, without_clock
 from hydra.errors import ConfigCompositionException
 from marks import needs_games
 from procgen_runs import TINY, compose, needs_procgen, train
@@ -27,8 +27,6 @@ from decouple.studies.separation.settings import procgen_experiment
 PROCGEN = Script("procgen.py")
 SCRIPT, CONFIGS = PROCGEN.path, ROOT / "configs"
 NAMES, PROTOCOLS = ("shared", "late", "early", "full"), ("as_written", "as_released", "controlled")
-
-pytestmark = pytest.mark.usefixtures("without_curves")
 
 
 def departures(settings: Any) -> dict[str, Any]:
@@ -181,7 +179,7 @@ SAME = {("controlled", separation) for separation in ("shared", "late", "early")
     ],
 )
 def test_every_separation_trains_under_every_protocol(tmp_path, separation, protocol):
-    config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *TINY)
+    config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *TINY, "width=1")
     config.run_dir = str(tmp_path / "run")
     report = train(config)
     metrics = read_metrics(config.run_dir)
@@ -257,7 +255,7 @@ def test_a_run_goes_on_in_the_precision_that_it_was_begun_in(tmp_path, capsys, p
 SIX_ITERATIONS = (  # IDAAC, which has every piece of state there is
     *("separation=full", "protocol=as_released", "env=starpilot", "num_envs=4", "rollout_steps=16", "minibatches=4"),
     *("value_epochs=1", "value_every=2", "total_frames=384", "checkpoint_every=2", "evaluate_every=3"),
-    *("evaluate_episodes=1", "final_episodes=1", "num_threads=1", "precision=fp32"),
+    *("evaluate_episodes=1", "final_episodes=1", "num_threads=1", "precision=fp32", "width=0.25"),
 )
 
 
@@ -268,11 +266,9 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert finished.returncode == 0, finished.stderr
 
     again = (*SIX_ITERATIONS, f"run_dir={broken}")
-    PROCGEN.kill_after(broken, 1, tmp_path, *again, before=WITHOUT_CURVES)  # before the first checkpoint
-    PROCGEN.kill_after(
-        broken, 3, tmp_path, *again, before=WITHOUT_CURVES
-    )  # between the first checkpoint and the second
-    resumed = PROCGEN.run(tmp_path, *again, before=WITHOUT_CURVES)
+    PROCGEN.kill_after(broken, 1, tmp_path, *again)  # before the first checkpoint
+    PROCGEN.kill_after(broken, 3, tmp_path, *again)  # between the first checkpoint and the second
+    resumed = PROCGEN.run(tmp_path, *again)
     assert resumed.returncode == 0, resumed.stderr
 
     sessions = json.loads((broken / "record.json").read_text())["sessions"]
@@ -285,7 +281,7 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
 
     # What a person reads: what runs and where, progress, the result, and nothing of third parties.
     start, how, estimate, *progress = finished.stderr.splitlines()
-    assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 1,248,400 parameters; the record goes to ")
+    assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 79,216 parameters; the record goes to ")
     # One thread: tests/commands.py says so.
     chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
     assert how == f"performance=auto: {chosen}"
@@ -314,7 +310,7 @@ LINES = {"collecting", "policy phase", "value phase", "evaluating", "looking at 
 @needs_games
 def test_a_sweep_over_two_values_and_an_evaluation_from_another_folder(tmp_path):
     tiny = [*TINY, "num_envs=2", "total_frames=32"]
-    swept = PROCGEN.run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m", before=WITHOUT_CURVES)
+    swept = PROCGEN.run(tmp_path, *tiny, "separation=3,late", "run_dir=runs/${separation}", "-m")
     assert swept.returncode == 0, swept.stderr
     for separation, k in (("3", 3), ("late", 2)):
         folder = tmp_path / "runs" / separation

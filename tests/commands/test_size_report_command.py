@@ -65,6 +65,8 @@ def test_the_report_of_a_real_search(tmp_path):
     text = (folder / "report.md").read_text()
     assert all(f"({name}.png)" in text for name in pictures)
     assert "The smallest actor: `|linear|` beside a critic `|linear|`" in text
+    for name in ("baseline |4,4|", "smallest actor |linear|"):
+        assert f"- {name} is not drawn: env must be of a task that has pictures: toy and unity have none" in text
 
     with open(folder / "cells.csv", newline="") as file:
         cells = list(csv.DictReader(file))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import ROOT, WITHOUT_CURVES, Script, composed, composing, environment, rows
+from commands import ROOT, Script, composed, composing, environment, rows
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
@@ -345,9 +345,9 @@ def test_the_searches_on_mujoco_are_one_sweep_with_the_papers_steps():
 def test_the_sharing_study_rehearsed_at_tiny_size_does_only_what_is_missing(tmp_path):
     pytest.importorskip("procgen")
     few = ("-m", "+sweep=study", *TINY, "total_frames=64", "env=starpilot,plunder", "separation=late")
-    first = Script("procgen.py").run(tmp_path, *few, "seed=0", before=WITHOUT_CURVES)
+    first = Script("procgen.py").run(tmp_path, *few, "seed=0")
     assert first.returncode == 0, first.stderr
-    again = Script("procgen.py").run(tmp_path, *few, "seed=0,1", before=WITHOUT_CURVES)
+    again = Script("procgen.py").run(tmp_path, *few, "seed=0,1")
     assert again.returncode == 0, again.stderr
     records = sorted(tmp_path.glob("runs/procgen/**/record.json"))
     assert len(records) == 4 and len(list(tmp_path.glob("runs/procgen/**/result.json"))) == 4
@@ -361,11 +361,11 @@ def test_the_searches_on_mujoco_rehearsed_at_tiny_size_go_on_from_their_text_fil
     few += ("evaluate_every=120", "checkpoint_every=120", "evaluate_episodes=1", "final_episodes=1", "actor=[4,4]")
     few += ("critic=[4,4]", "search.sizes=[[],[4,4]]", "search.threshold=-100000", "search.results=kept")
     command = ("-m", "+sweep=mujoco", *few, "env=reacher", "algorithm=td3,sac")
-    first = Script("smallest_actor.py").run(tmp_path, *command, "run_dir=one", before=WITHOUT_CURVES)
+    first = Script("smallest_actor.py").run(tmp_path, *command, "run_dir=one")
     assert first.returncode == 0 and first.stdout.count("the smallest actor: |linear|") == 2, first.stderr
     kept = {file.name: file.read_bytes() for file in (tmp_path / "kept").iterdir()}
     assert len(kept) == 2
-    again = Script("smallest_actor.py").run(tmp_path, *command, "run_dir=two", before=WITHOUT_CURVES)  # no run's folder
+    again = Script("smallest_actor.py").run(tmp_path, *command, "run_dir=two")  # no run's folder
     assert again.returncode == 0 and again.stdout == first.stdout, again.stderr
     assert not list((tmp_path / "two").rglob("metrics.csv"))
     assert {file.name: file.read_bytes() for file in (tmp_path / "kept").iterdir()} == kept

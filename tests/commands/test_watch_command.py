@@ -18,9 +18,12 @@ from decouple.envs.control.tasks import control_env
 from decouple.envs.procgen.games import procgen_env
 from decouple.runs.checkpoint import load_checkpoint
 from decouple.studies import watch as watching
+from decouple.studies.actor_size import play_strips
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import trained_actor
+from decouple.studies.actor_size.play_strips import study_strips
+from decouple.studies.actor_size.results import SizeCell, SizeStudy
 from decouple.studies.actor_size.stage import agent_film
 from decouple.studies.separation.experiment import prepare, train
 from decouple.studies.separation.page import Picture
@@ -33,11 +36,6 @@ QUIET = {"final_episodes": 1, "evaluate_episodes": 1, "show_progress": False, "a
 OFF = {"total_frames": 60, "learning_starts": 50, "batch_size": 8, "log_every": 60, "evaluate_every": 60}
 OFF |= {"checkpoint_every": 60, "buffer_size": 100}
 ON = {"total_frames": 40, "rollout_steps": 40, "minibatches": 2}
-
-
-@pytest.fixture(autouse=True)
-def no_curves(without_curves):
-    """Curves of these runs are not looked at."""
 
 
 def trained(folder, algorithm: str, env: str, **settings):
@@ -136,7 +134,7 @@ def missing():
     raise FileNotFoundError("no checkpoint")
 
 
-def test_a_strip_shows_the_agents_own_episode_without_exploration(tmp_path):
+def test_a_strip_shows_the_agents_own_episode_without_exploration(tmp_path, monkeypatch):
     pytest.importorskip("pygame")
     run = trained(tmp_path / "run", "td3", "pendulum", seeds=2)
     film = agent_film(run, 1, 5)
@@ -148,6 +146,20 @@ def test_a_strip_shows_the_agents_own_episode_without_exploration(tmp_path):
     assert strip_section({"k=1": missing}, drawn_by(tmp_path), 0) is None
     with pytest.raises(ValueError, match="seed must be one of the run's"):
         agent_film(run, 2, 5)
+
+    # A search's baseline and its smallest actor, whose run has no checkpoint here; the best seed is drawn.
+    trial = {"actor": [4, 4], "critic": [4, 4]}
+    search = {"baseline": trial, "asymmetric": trial | {"actor": [2]}}
+    cells = [cell_of((4, 4), {0: -7.0, 1: -5.0}, run), cell_of((2,), {0: -8.0})]
+    drawn = []
+    monkeypatch.setattr(play_strips, "agent_film", lambda *of: drawn.append(of) or film)
+    strips = study_strips(SizeStudy("pendulum", "td3", "{}", tuple(cells), (), search), frames=3)
+    assert drawn == [(run, 1, play_strips.STEPS)] and strips.figure.axes[0].get_ylabel() == "baseline\n|4,4|"
+    assert strips.not_drawn == ["smallest actor |2| is not drawn: no checkpoint of it is here"]
+
+
+def cell_of(actor, returns, *folders):
+    return SizeCell(actor, (4, 4), None, None, {"return": returns}, (), folders)
 
 
 def test_what_cannot_be_drawn_is_refused_by_name(tmp_path, monkeypatch):

@@ -738,6 +738,7 @@ def test_progress_names_what_is_under_way_and_how_much_of_it_is_done():
     train(model, ppo_phases(model, settings), settings, progress=lambda *call: calls.append(call))
     assert calls == [
         ("collecting, frames", 0, N * T),
+        ("collecting, frames", N * T, N * T),
         ("joint phase, minibatches", 1, 2),
         ("joint phase, minibatches", 2, 2),
     ]
@@ -1012,7 +1013,9 @@ def test_the_share_of_the_peak_is_of_operations_counted_by_hand(monkeypatch):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_an_estimate_of_the_time_changes_nothing(algorithm):
+def test_an_estimate_of_the_time_changes_nothing(algorithm, monkeypatch):
+    """By a micro-batch before the first rollout or, with TorchRL's collector, by watching the first iterations."""
+    monkeypatch.setattr(estimating.TimeLeft, "ITERATIONS_S", 0.0)
     found, told, shares, faster = [], [], [], []
     settings = make_settings(total_frames=4 * N * T, rollout_steps=T)
     for expect, share, name in ((None, None, None), (told.append, shares.append, faster.append)):
@@ -1026,7 +1029,10 @@ def test_an_estimate_of_the_time_changes_nothing(algorithm):
     assert_same(*found)
     assert len(told) == len(shares) == len(faster) == 1 and 0 < told[0] < 60 and 0 < shares[0] < 1
     told.clear()
-    train(
-        make_model(), ALGORITHMS[algorithm](make_model(), settings), settings, expect=told.append
-    )  # TorchRL's collector
-    assert not told
+    torch.manual_seed(0)
+    model, watched = make_model(), []
+    phases = ALGORITHMS[algorithm](model, settings)
+    progress = lambda what, done, total: watched.append(what)  # noqa: E731
+    options = {"performance": Performance(collector="torchrl"), "expect": told.append, "progress": progress}
+    train(model, phases, settings, **options)
+    assert len(told) == 1 and 0 < told[0] < 60 and watched[0].startswith("collecting")

@@ -40,7 +40,6 @@ def takes(algorithm: str, kind: str, *_: object) -> bool:
 
 
 EACH = [(algorithm, kind) for kind in KINDS for algorithm in ALGORITHMS if takes(algorithm, kind)]
-undrawn = pytest.mark.usefixtures("without_curves")
 
 
 def cell(algorithm: str, folder: Path, env: str, **settings: Any) -> ControlSettings:
@@ -59,7 +58,6 @@ def finite(model: torch.nn.Module) -> bool:
 # ---------------------------------------------------------------------------------------------------- one agent alone
 
 
-@undrawn
 @grid(takes, algorithm=ALGORITHMS, kind=KINDS, what=[("Nan", "observation"), ("Inf", "reward")])
 def test_one_agent_ends_with_an_error_that_names_it_all_and_no_return(tmp_path, algorithm, kind, what):
     word, where = what
@@ -77,7 +75,6 @@ def test_one_agent_ends_with_an_error_that_names_it_all_and_no_return(tmp_path, 
         train_agents(cell(algorithm, tmp_path, env, seed=3))
 
 
-@undrawn
 @pytest.mark.parametrize(("algorithm", "kind"), EACH)
 def test_a_learning_rate_that_diverges_is_told_by_the_loss_or_the_parameter(tmp_path, algorithm, kind):
     env = f"Odd/Plain-{kind}-v0"
@@ -90,7 +87,6 @@ def test_a_learning_rate_that_diverges_is_told_by_the_loss_or_the_parameter(tmp_
 # -------------------------------------------------------------------------------------------------------- beside others
 
 
-@undrawn
 @grid(takes, algorithm=ALGORITHMS, kind=KINDS, what=[("Nan", "reward"), ("Inf", "observation")])
 def test_one_of_three_fails_and_the_others_go_on_bit_for_bit(tmp_path, algorithm, kind, what):
     word, where = what
@@ -126,8 +122,8 @@ def test_one_of_three_fails_and_the_others_go_on_bit_for_bit(tmp_path, algorithm
 
 @pytest.mark.parametrize("algorithm", ["td3", "ppo"])
 def test_a_failed_agent_stays_so_when_the_run_goes_on(tmp_path, algorithm, request):
-    if algorithm == "ppo":  # the curves of td3 are drawn, with what is not finite in them
-        request.getfixturevalue("without_curves")
+    if algorithm == "td3":  # its curves are drawn, with what is not finite in them
+        request.getfixturevalue("with_curves")
     env = "Odd/Nan-reward-box-seed1-v0"
     with pytest.warns(UserWarning, match="seed 1"):
         whole = train_agents(cell(algorithm, tmp_path / "whole", env, seeds=3, keep_replay=True))
@@ -146,7 +142,6 @@ def test_a_number_too_large_for_float32_is_infinite_where_it_enters():
         env.step(env.reset().set("action", torch.full((1, 1, 1), 1e300, dtype=torch.float64)))
 
 
-@undrawn
 @pytest.mark.parametrize(
     ("algorithm", "settings", "frame"),
     [
@@ -162,7 +157,6 @@ def test_the_frame_is_told_wherever_the_transition_is_kept(tmp_path, algorithm, 
             train_agents(config)
 
 
-@undrawn
 @pytest.mark.parametrize("algorithm", ["td3", "ppo"])
 def test_a_return_that_is_not_finite_is_none(tmp_path, monkeypatch, algorithm):
     """Training sees nothing of it."""
@@ -194,7 +188,6 @@ def test_where_all_fail_the_error_names_each(tmp_path):
     assert [result[name] for name in ("final/return", "final/return/seed0", "final/return/seed1")] == [None] * 3
 
 
-@undrawn
 @pytest.mark.parametrize("algorithm", ["sac", "ppo"])
 def test_normalisation_keeps_what_is_not_finite_to_its_seed(tmp_path, algorithm):
     scaled = {"normalize_observation": True, "normalize_reward": True, "seeds": 3}

@@ -670,7 +670,7 @@ def test_evaluation_is_one_line_across_rows_without_it_and_what_is_not_finite_is
 @pytest.mark.parametrize(
     "metrics", [{}, {"loss/a": 0.0, "loss/b": -1e-9, "loss/c": 1e9}, {"loss/a": math.inf}, {"loss/a": 1e308}]
 )
-def test_any_table_can_be_drawn(tmp_path, metrics):
+def test_any_table_can_be_drawn(tmp_path, metrics, with_curves):
     with quiet(tmp_path) as tracker:
         assert plot_curves(tmp_path).stat().st_size > 1000
         tracker.log(metrics, 0)
@@ -750,6 +750,17 @@ def test_time_left_is_as_expected_until_frames_at_the_final_speed_are_done(tmp_p
     ]
 
 
+def test_what_comes_once_counts_in_no_speed(tmp_path, capsys, monkeypatch):
+    """As the compiling of kernels: 30 s of the first 40."""
+    clock, once = Clock(monkeypatch), [7.0]
+    with quiet(tmp_path, total_frames=1000, progress=True, not_counted=lambda: once[0]) as tracker:
+        clock.now, once[0] = 140.0, 37.0
+        tracker.log({}, 100)
+    assert capsys.readouterr().err == "100 / 1,000 frames (10.0 %), 10 frames/s, 01:30 left\n"
+    with pytest.raises(ValueError, match="not_counted must be a function, or None; got 3"):
+        quiet(tmp_path / "other", not_counted=3)
+
+
 def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -757,12 +768,15 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with quiet(tmp_path, progress=True) as tracker:
+    once = [0.0]
+    with quiet(tmp_path, progress=True, not_counted=lambda: once[0]) as tracker:
+        began, once[0] = tracker._progress._bar.start_t, 1000.0
         tracker.expect(90.0)
         tracker.peak_share(0.4136)
         tracker.faster({"torch_threads=2": 1.66, "precision=bf16": 1.21})
         tracker.faster({})
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
+        assert tracker._progress._bar.start_t == began + 1000.0
         tracker.log({"train/episode_return": 3.5}, 1008)  # the last rollout may pass the total
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert "100%" in last

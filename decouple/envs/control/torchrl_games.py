@@ -39,31 +39,52 @@ OF_THE_EPISODE = ("step_count", "is_init", "episode_reward", "time")
 def make_first(task: Task, each: int, device: str = "cpu") -> Any:
     """What a task's function makes: a Gymnasium environment, or TorchRL's with `each` games where that can be asked.
 
-    A function with an argument `batch_size` gets `[each]`, and one with an argument `device` gets the device.
+    A function that makes TorchRL's environments gets `[each]` for an argument `batch_size`, and the device for an
+    argument `device`. One that makes Gymnasium's gets neither: such an argument is its own, and keeps its default.
 
     Raises:
-        ValueError: a function that does not take the task's options.
+        ValueError: a function that does not take the task's options, or whose Gymnasium environments need one of the
+            two arguments.
         ImportError: a package that it needs is missing.
     """
+    takes = _taken(task)
+    needed = [name for name, default in takes.items() if default is inspect.Parameter.empty]
+    if needed or (isinstance(task.make, type) and issubclass(task.make, EnvBase)):
+        first = _make(task, each, device)
+        if not isinstance(first, EnvBase):
+            first.close()
+            says = f"with {' and '.join(needed)}, which {task.name} needs and only a function of TorchRL's is given"
+            check_setting("env_kwargs", task.options, lambda _: False, says)
+        return first
+    with torch.random.fork_rng(devices=[]):  # whoever draws numbers next gets the same, made once or twice
+        first = _make(task, None, device)
+    if not (takes and isinstance(first, EnvBase)):
+        return first
+    first.close()
+    return _make(task, each, device)
+
+
+def _make(task: Task, each: int | None, device: str) -> Any:
+    """What a task's function makes, given games and device where it takes them; `each` is None: not given."""
     from gymnasium.error import DependencyNotInstalled
 
     assert task.make is not None
+    offered = {} if each is None else {"batch_size": [each], "device": device}
     try:
-        return made(task, task.make, **_further(task, each, device))
+        return made(task, task.make, **{name: value for name, value in offered.items() if name in _taken(task)})
     except (ImportError, DependencyNotInstalled) as error:
         raise ImportError(f"{task.name} needs its simulator: {error}") from error
 
 
-def _further(task: Task, each: int, device: str) -> dict[str, Any]:
-    """The arguments that a task's function takes, of those that tell how many games there are, and where."""
+def _taken(task: Task) -> dict[str, Any]:
+    """The arguments `batch_size` and `device` of a task's function, with their defaults; not those in its options."""
     # The metaclass of TorchRL's environments hides what their classes take.
     made_by: Any = task.make.__init__ if isinstance(task.make, type) else task.make
     try:
         takes: Mapping[str, Any] = inspect.signature(made_by).parameters
     except (TypeError, ValueError):  # a builtin
         takes = {}
-    offered = {"batch_size": [each], "device": device}
-    return {name: value for name, value in offered.items() if name in takes and name not in task.options}
+    return {n: takes[n].default for n in ("batch_size", "device") if n in takes and n not in task.options}
 
 
 class TorchRLGames:
@@ -102,7 +123,7 @@ class TorchRLGames:
         self.task, self.size = task, first.batch_size.numel()  # games in one environment
         copies = -(-each // self.size)
         self.number = agents * copies * self.size
-        further = (make_first(task, each, device) for _ in range(agents * copies - 1))
+        further = (_make(task, each, device) for _ in range(agents * copies - 1))
         self.envs: list[EnvBase] = [first, *further]
         if len({id(env) for env in self.envs}) < len(self.envs):
             raise ValueError(f"name must be of a function that makes a new environment each time; got {task.name}")

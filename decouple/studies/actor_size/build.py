@@ -56,7 +56,8 @@ OF_TASK = (
 def make_env(
     config: ControlSettings, num_envs: int, seeds: Sequence[int], like: EnvBase | None = None, *, test: bool = False
 ) -> EnvBase:
-    """The task, (S, num_envs). With `like`, observations are scaled by its statistics, and rewards are not scaled.
+    """The task, (S, num_envs). With `like`, observations are scaled by its statistics, and rewards are not scaled; of
+    games with several agents there are then as many as hold `num_envs` of them.
 
     With `test`, it is the task that agents are tested on, where that is another than they are trained on.
 
@@ -84,7 +85,9 @@ def make_env(
     if config.env == "unity":  # an evaluation takes as many agents as the build has, in rounds
         return unity_env(config.file_name, seeds, config.num_envs if like is None else None)
     if config.env in GAMES:
-        return games_env(config.env, seeds, num_envs, frame_skip=config.frame_skip)
+        agents = GAMES[config.env].agents_per_game
+        whole = num_envs if like is None else -(-num_envs // agents) * agents  # an evaluation plays whole games
+        return games_env(config.env, seeds, whole, frame_skip=config.frame_skip)
     return control_env(
         config.env,
         seeds,

@@ -26,6 +26,7 @@ from torchrl.envs import EnvBase
 
 from decouple.analysis.evaluation import episode_returns
 from decouple.checks import SOME, check_setting, checked
+from decouple.compiled.kernel import compiling_seconds
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.counting import multiply_adds, parameter_count
@@ -313,6 +314,8 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
             + (f"; going on from {resume:,} frames" if resume else ""),
             file=sys.stderr,
         )
+        if config.env_workers > (games := config.num_envs * config.seeds):
+            print(f"env_workers={config.env_workers}: {games} work, one for each of the {games} games", file=sys.stderr)
     facts = {"parameters": json.dumps(counts), "multiply_adds": json.dumps(multiply_adds(model))}
     return Tracker(
         config.run_dir,
@@ -323,6 +326,7 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
         facts=facts,
         progress=config.show_progress,
         quick_frames=getattr(config.learning, "learning_starts", 0),
+        not_counted=compiling_seconds,
         lock=lock,
     )
 

@@ -23,6 +23,7 @@ from decouple.runs.curves import save_figure
 from decouple.runs.files import replace_file
 from decouple.studies.actor_size.figures import diagnosis_figure, pareto_figure, sizes_figure, training_figure
 from decouple.studies.actor_size.latency import available_runtimes, read_latency, study_latency
+from decouple.studies.actor_size.play_strips import study_strips
 from decouple.studies.actor_size.results import SizeStudy, cells_csv, cells_markdown, read_studies
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
@@ -46,6 +47,10 @@ PICTURES = {  # picture of a study -> function that draws it, and title
     "pareto": (pareto_figure, "What a return costs"),
     "diagnosis": (diagnosis_figure, "Bias of the critics, and their overfit"),
 }
+AT_PLAY = (
+    "An episode of the best seed of each, from its first frame to its last, with its return; both begin alike. One "
+    "episode shows what an agent does, and not how well it does it in the mean."
+)
 
 
 @dataclass
@@ -57,10 +62,11 @@ class SizeReport:
     latency: str = "missing"  # latencies to measure: missing (those that latency.csv lacks), again (all) or none
     batch_sizes: list[int] = field(default_factory=lambda: [1, 64])  # batch sizes at which latency is measured
     seconds: float = 1.0  # seconds of calls that each latency is measured over
+    strip_frames: int = 8  # frames of an episode shown of the baseline and of the smallest actor; 0: none
     units: bool = False  # true: measure dormant units and effective rank of each cell's networks too, in units.csv
 
     def __post_init__(self) -> None:
-        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE)
+        check_fields(self, batch_sizes=all_of(at_least(1), least=1), seconds=A_WHILE, strip_frames=at_least(0))
         allowed = ("missing", "again", "none")
         check_setting("latency", self.latency, allowed.__contains__, "missing, again or none")
 
@@ -90,7 +96,8 @@ def size_report(config: SizeReport) -> Path:
     if found:
         save_figure(relative_figure(rows, read_paper_parameters()), folder / "figure_4.png", DPI)
     sections = ["\n".join(f"- {text}" for text in old)] if (old := old_searches(store.searches())) else []
-    sections += [study_section(study, name, latency, folder) for name, study in names_of(studies).items()]
+    for name, study in names_of(studies).items():
+        sections.append(study_section(study, name, latency, folder, config.strip_frames))
     path = folder / "report.md"
     replace_file(path, "\n\n".join([head_section(found, left_out), *sections, ""]).encode())
     return path
@@ -128,7 +135,9 @@ def head_section(found: bool, left_out: Sequence[str]) -> str:
     return "\n\n".join([*lines, "## Figure 4: sizes and returns, ours and the paper's", "![Figure 4](figure_4.png)"])
 
 
-def study_section(study: SizeStudy, name: str, latency: Sequence[dict[str, Any]], folder: Path) -> str:
+def study_section(
+    study: SizeStudy, name: str, latency: Sequence[dict[str, Any]], folder: Path, strip_frames: int = 0
+) -> str:
     """The pictures of a task and an algorithm, written to the folder, and the text around them."""
     lines = [f"## {study.task}, {study.algorithm.upper()}"]
     if study.search is not None:
@@ -140,9 +149,24 @@ def study_section(study: SizeStudy, name: str, latency: Sequence[dict[str, Any]]
             continue
         save_figure(figure, path, DPI)
         lines.append(f"### {text}\n\n![{text}]({path.name})")
+    lines += strips_section(study, folder / f"strips_{name}.png", strip_frames)
     lines.append(f"### Its cells\n\n{cells_markdown(study)}")
     notes = [*(study.search["notes"] if study.search else ()), *study.missing()]
     return "\n\n".join([*lines, "### What to know of it, and what is not there", "\n".join(f"- {n}" for n in notes)])
+
+
+def strips_section(study: SizeStudy, path: Path, frames: int) -> list[str]:
+    """The part with an episode of the baseline and of the smallest actor; empty without a search, or without frames."""
+    strips = study_strips(study, frames) if frames and study.search else None
+    if strips is None or strips.figure is None:
+        path.unlink(missing_ok=True)
+    if strips is None or not (strips.figure or strips.not_drawn):
+        return []
+    lines = ["### At play"]
+    if strips.figure is not None:
+        save_figure(strips.figure, path, DPI)
+        lines += [f"![At play]({path.name})", AT_PLAY]
+    return [*lines, *(f"- {text}" for text in strips.not_drawn)]
 
 
 def outcome(study: SizeStudy) -> str:

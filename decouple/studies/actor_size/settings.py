@@ -110,7 +110,7 @@ class ControlSettings:
     seed: int = 0  # seed of the first agent; the others have the next numbers
     num_envs: int = 1  # number of environments of each agent
     frame_skip: int = 1  # game steps in an environment step of pong, pixelcopter and foodcollector
-    backend: str = "auto"  # backend of Gymnasium's tasks: auto, gymnasium, batched or envpool; see `control_env`
+    backend: str = "auto"  # what steps Gymnasium's tasks: auto, gymnasium, batched or envpool (docs/control.md)
     normalize_observation: bool = False  # normalise by each agent's running mean and standard deviation
     normalize_reward: bool = False  # divide by the running standard deviation of each agent's discounted return
     # device of the networks and their updates: cpu, cuda, cuda:<n>, or auto, cuda where there is a GPU

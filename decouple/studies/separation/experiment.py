@@ -219,7 +219,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
     identity["backend"] = env.base_env.backend
     checkpoint = Path(config.run_dir) / "checkpoint.pt"
     lock = lock_folder(config.run_dir, restart=config.restart)
-    if lock.aside:
+    if lock.aside and config.show_progress:
         print(f"the run that was in {config.run_dir} is kept in {lock.aside}", file=sys.stderr)
     try:
         resume_frames = frames_to_resume(
@@ -235,27 +235,34 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
             **config.tracked.options(f"{config.protocol}/{config.env}/{config.separation}"),
             resume_frames=resume_frames,
             facts=describe(env, model),
+            progress=config.show_progress,
             lock=lock,
         )
     except BaseException:
         lock.release()
         raise
-    print(
-        f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), "
-        f"{config.learning.algorithm}, {parameter_count(model)['total']:,} parameters; "
-        f"the record goes to {config.run_dir}"
-        + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
-        + kept_text(phases, env, config.learning.rollout_steps)
-        + f"\nperformance={config.performance}: {config.computed.describe()}",
-        file=sys.stderr,
-    )
+    if config.show_progress:
+        print(
+            f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), "
+            f"{config.learning.algorithm}, {parameter_count(model)['total']:,} parameters; "
+            f"the record goes to {config.run_dir}"
+            + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
+            + kept_text(phases, env, config.learning.rollout_steps)
+            + f"\nperformance={config.performance}: {config.computed.describe()}",
+            file=sys.stderr,
+        )
     return PreparedRun(config, env, model, phases, checkpoint, identity, lock, tracker)
 
 
 def train(run: PreparedRun) -> dict[str, float]:
     """Train, and evaluate at the end; returns the final evaluation."""
     config, tracker = run.config, run.tracker
-    with contextlib.closing(run.env), run.lock, contextlib.closing(StepProgress()) as progress, tracker:
+    with (
+        contextlib.closing(run.env),
+        run.lock,
+        contextlib.closing(StepProgress(config.show_progress)) as progress,
+        tracker,
+    ):
         evaluation = make_evaluation(config, run.model, progress)
         failed = FailedSeeds([config.seed], config.env)
         try:
@@ -271,9 +278,9 @@ def train(run: PreparedRun) -> dict[str, float]:
                 on_checkpoint=tracker.plot,
                 record=tracker.marks,
                 progress=progress,
-                expect=tracker.expect,
-                peak_share=tracker.peak_share,
-                faster=tracker.faster,
+                expect=tracker.expect if config.show_progress else None,
+                peak_share=tracker.peak_share if config.show_progress else None,
+                faster=tracker.faster if config.show_progress else None,
                 performance=config.computed,
                 failed=failed,
             )
@@ -306,7 +313,7 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     model.load_state_dict(state["model"])
     parameters = {f"parameter {name}": value for name, value in model.named_parameters()}
     FailedSeeds([trained.seed], trained.env).check(parameters, f"in {trained.evaluate}")
-    with contextlib.closing(StepProgress()) as progress:
+    with contextlib.closing(StepProgress(config.show_progress)) as progress:
         return config, final_report(config, make_evaluation(config, model, progress, trained))
 
 

@@ -59,6 +59,7 @@ class ProcgenExperiment:
     run_dir: str = "runs/procgen"  # the run's folder
     restart: bool = False  # start over; the old run_dir is kept beside it, as <run_dir>.1 and so on
     tracked: Tracking = part(Tracking)  # loggers beside the run's own files
+    show_progress: bool = True  # show progress on stderr
     performance: str = "auto"  # auto, fastest or reference: the rule for settings of `computed` that are not given
     computed: Performance = part(Performance)  # device, precision, threads, compilation: how the run is computed
 
@@ -106,7 +107,7 @@ def procgen_experiment(**settings: Any) -> ProcgenExperiment:
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "checkpoint_every", "evaluate_episodes", "final_episodes", "evaluate"),
-    *("unseen", "num_threads", "run_dir", "restart", "performance", "video", *OF_THE_RECORD),
+    *("unseen", "num_threads", "run_dir", "restart", "performance", "video", "show_progress", *OF_THE_RECORD),
     *("rollouts_in", "keep_rollouts"),
     *({*PERFORMANCE} - {"precision"}),
 }
@@ -114,4 +115,5 @@ NOT_IDENTITY = {
 OF_EVALUATION = {
     *("evaluate", "env", "num_levels", "start_level", "distribution_mode"),
     *("final_episodes", "unseen", "num_threads", "backend", "device", "torch_threads"),
+    "show_progress",
 }

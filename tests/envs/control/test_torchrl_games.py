@@ -54,6 +54,25 @@ def test_a_batch_of_a_fixed_size_is_taken_whole():
     torch.testing.assert_close(played(env)[:, :, :4], played(control_env("torchrl_tasks:Steer", [0, 1], 8))[:, :, :4])
 
 
+def test_a_gymnasium_function_keeps_its_own_batch_size_and_device():
+    env = control_env("torchrl_tasks:OwnArguments", [0, 1], 2, device="cpu")
+    assert env.backend == "gymnasium" and {game.own for game in env._games.games} == {(3, "red")}
+    env = control_env("torchrl_tasks:needs_device", [0], 2, env_kwargs={"device": "blue"})
+    assert {game.own for game in env._games.games} == {(3, "blue")}
+    with pytest.raises(
+        ValueError, match=r"env_kwargs must be with device, which torchrl_tasks:needs_device needs and .*; got {}"
+    ):
+        control_env("torchrl_tasks:needs_device", [0], 2)
+
+
+def test_a_torchrl_function_gets_both_also_where_it_has_defaults_for_them():
+    torchrl_tasks.CALLS.clear()
+    state = torch.get_rng_state()
+    env = control_env("torchrl_tasks:with_defaults", [0, 1], 4)
+    assert torchrl_tasks.CALLS == [((), "cpu"), ([4], "cpu"), ([4], "cpu")]
+    assert [each.batch_size for each in env._games.envs] == [(4,), (4,)] and torch.equal(state, torch.get_rng_state())
+
+
 def test_what_an_environment_draws_from_torch_does_not_depend_on_others():
     alone = played(control_env("torchrl_tasks:Noisy", [7], 3))
     torch.manual_seed(5)

@@ -122,6 +122,8 @@ def test_the_games_go_by_name(env, observed, head):
     made = make_env(config, 5, [3, 4])
     assert made.batch_size == (2, 5) and made.seeds == [3, 4]
     assert parameter_count(make_model(config, made))["policy"] == observed * 4 + 4 + head
+    whole = 5 if env == "foodcollector" else 1  # an evaluation of one episode plays a whole game
+    assert make_env(config, 1, [3, 4], made, test=True).batch_size == (2, whole)
 
 
 def shown(backbone: str = "auto", name: str = "PictureAndVector", **settings):

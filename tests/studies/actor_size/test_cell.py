@@ -32,7 +32,6 @@ from decouple.studies.actor_size.settings import ControlSettings
 gymnasium = pytest.importorskip("gymnasium")
 import odd_spaces  # noqa: E402  (needs Gymnasium)
 
-pytestmark = pytest.mark.usefixtures("without_curves")
 OFF = ("sac", "td3", "ddpg")
 QUICK: dict[str, Any] = {"show_progress": False, "evaluate_episodes": 1, "final_episodes": 2}
 OFF_QUICK = {"learning_starts": 20, "batch_size": 8, "log_every": 50, "evaluate_every": 100, "checkpoint_every": 50}

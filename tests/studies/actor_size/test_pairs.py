@@ -54,7 +54,7 @@ def registered():
 
 
 @grid(seen=list(OBSERVATIONS), done=list(ACTIONS), algorithm=list(REFUSED))
-def test_a_pair_of_spaces_trains_or_is_refused_with_what_is_supported(seen, done, algorithm, tmp_path, without_curves):
+def test_a_pair_of_spaces_trains_or_is_refused_with_what_is_supported(seen, done, algorithm, tmp_path):
     make = CONTROL_ALGORITHMS[algorithm]
     config = make(env=f"Pair/{done}{seen}-v0", run_dir=str(tmp_path / "run"), **SAME, **OWN[algorithm])
     says = None

@@ -117,7 +117,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, train: Any) -> None:
     monkeypatch.setattr(TaskStudy, "start", lambda self: Here())
 
 
-def test_a_study_broken_off_goes_on_and_its_page_has_every_point(tmp_path, monkeypatch, without_curves):
+def test_a_study_broken_off_goes_on_and_its_page_has_every_point(tmp_path, monkeypatch):
     settings = DDPGControl(**TINY, run_dir=str(tmp_path / "study"))
     options, begun = TaskStudy(repetitions=20), []
 
@@ -173,7 +173,7 @@ def test_other_settings_have_another_folder():
     assert studying._folder(PPOControl(env="pkg/Task-v0", actor=[8], critic=[4], gamma=0.5)) != folder
 
 
-def test_with_test_levels_their_returns_are_compared_and_the_page_has_the_gap(tmp_path, monkeypatch, without_curves):
+def test_with_test_levels_their_returns_are_compared_and_the_page_has_the_gap(tmp_path, monkeypatch):
     pytest.importorskip("gymnasium")
     settings = PPOControl(
         **{"env": "odd_spaces:Odd/Discrete-v0", "num_levels": 2, "actor": [4], "critic": [4], "seeds": 2},

@@ -24,8 +24,6 @@ from decouple.runs.metrics import read_metrics
 from decouple.runs.settings import changed
 from decouple.studies.separation import experiment
 
-pytestmark = pytest.mark.usefixtures("without_curves")
-
 
 @needs_games
 @pytest.mark.parametrize("k", range(5))
