@@ -37,6 +37,24 @@ def test_the_page_composes_with_every_on_policy_algorithm(algorithm):
     assert settings.num_envs == (1 if algorithm == "trpo" else 16)
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "daac", "ppg", "trpo", "sac"])
+def test_the_preset_of_atari_has_its_wrappers_and_ppos_settings_and_what_is_given_wins(algorithm):
+    own = 'wrappers=["gymnasium.wrappers:AtariPreprocessing(screen_size=42, frame_skip=8)"]'
+    with composing("pixels") as configuration:
+        asked = ("env=ALE/Pong-v5", f"algorithm={algorithm}", "preset=atari")
+        settings = control_settings(configuration(*asked), given=["learning_starts"])
+        other = control_settings(configuration(*asked, own, "num_envs=2"))
+        plain = control_settings(configuration("env=ALE/Pong-v5", f"algorithm={algorithm}"))
+    assert settings.wrappers == ["gymnasium.wrappers:AtariPreprocessing(screen_size=84)"]
+    assert (settings.backbone, settings.frame_stack, settings.env_kwargs["frameskip"]) == ("nature", 4, 1)
+    assert other.wrappers[0].endswith("(screen_size=42, frame_skip=8)") and other.num_envs == 2
+    assert not plain.wrappers and plain.backbone == "auto"
+    if algorithm in ("ppo", "daac", "ppg"):
+        learning = settings.learning
+        assert (settings.num_envs, learning.rollout_steps, learning.clip_epsilon) == (8, 128, 0.1)
+        assert learning.schedule == "linear" and settings.separation == "shared" and settings.policy_gradient == 1
+
+
 def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_path):
     command = (*TINY, "run_dir=run", "num_levels=3", "separation=late", "seeds=2", "frame_stack=2")
     ran = PIXELS.run(tmp_path, *command, "total_frames=64", before=HERE + WITHOUT_CURVES)

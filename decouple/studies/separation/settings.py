@@ -101,7 +101,7 @@ class ProcgenExperiment:
         __getattr__, __setattr__ = points_to_part, sets_own_fields
 
 
-@checked()
+@checked(recurrent=one_of("gru", "lstm"), recurrent_in=one_of("both", "actor", "critic"))
 def shared_depth(recurrent: str | None, recurrent_in: str) -> int:
     """Blocks that both networks of the study have, by two of a run's settings: four, and a recurrent one of both."""
     return 4 + (recurrent is not None and recurrent_in == "both")
