@@ -121,8 +121,8 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
 def _register_pages() -> None:
     """Register a page for each task and algorithm that takes another's published settings and has no page of its own.
 
-    The groups are `departures`, pages by task, `pictures`, a page for all tasks that show pictures, and `presets`, pages
-    of `preset=`.
+    The groups are `departures`, pages by task, `pictures`, a page for all tasks that show pictures, and `presets`,
+    pages of `preset=`.
     """
     for name, algorithm in CONTROL_ALGORITHMS.items():
         for page in (CONFIGS / "control").glob(f"*/*{algorithm.published_as}.yaml"):

@@ -245,7 +245,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _packed(observed: np.ndarray) -> np.ndarray:
-    """Bytes (S, N, O) as float32 (S, N, O / 4), rounded up: the same memory, read as numbers that are never computed."""
+    """Bytes (S, N, O) as float32 (S, N, O / 4), rounded up: the same memory, of which no number is ever computed."""
     missing = -observed.shape[-1] % 4
     padded = np.pad(observed.astype(np.uint8, copy=False), ((0, 0), (0, 0), (0, missing)))
     return np.ascontiguousarray(padded).view(np.float32)

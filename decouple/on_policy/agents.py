@@ -27,7 +27,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives.value import GAE
 
-from decouple.checks import check_setting, checked
+from decouple.checks import checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import integrated_entropy
 from decouple.networks.stacking import clip_grad_norm_per_seed_, seed_count

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 from commands import WITHOUT_CURVES, Script, composing
 
+from decouple.commands.control import learned
 from decouple.commands.settings import control_settings
 from decouple.runs.metrics import read_metrics
 
@@ -73,6 +75,19 @@ def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_
     longer = PIXELS.run(tmp_path, *command, "total_frames=128", before=HERE + WITHOUT_CURVES)
     assert longer.returncode == 0, longer.stderr
     assert "going on from 64 frames" in longer.stderr
+
+
+def test_a_learned_separation_of_blocks_that_read_pictures(tmp_path, monkeypatch, without_curves):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    with composing("pixels") as configuration:
+        asked = (*TINY, "total_frames=128", "minibatches=4", "separation=learned", "gate_prices=[9]", "gate_rate=1")
+        settings = control_settings(configuration(*asked, "algorithm=daac", "value_epochs=2", f"run_dir={tmp_path}"))
+    best = learned(settings)
+    with open(tmp_path / "learned.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["k"] == "4" and len(row["gates"].split()) == 4  # of the IMPALA-CNN
+    assert int(row["multiply_adds_at_k"]) < int(row["multiply_adds"])
+    assert best == json.loads((tmp_path / "k4" / "result.json").read_text())["final/return"]
 
 
 def test_a_task_without_a_picture_refuses_a_backbone(tmp_path):

@@ -31,7 +31,7 @@ class Task(NamedTuple):
     spec: EnvSpec | None  # None: `make` makes the games
     options: dict[str, Any]  # keyword arguments of the environment
     make: Callable[..., gymnasium.Env] | None = None
-    wrappers: tuple[str, ...] = ()  # Gymnasium wrappers around each game: my_package.module:Wrapper, (size=42) behind it
+    wrappers: tuple[str, ...] = ()  # Gymnasium wrappers around each game: my_package.module:Wrapper(size=42)
     frame_stack: int = 1  # observations of so many steps together, by Gymnasium's wrapper, around those
 
     @property

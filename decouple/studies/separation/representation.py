@@ -305,8 +305,8 @@ def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any, left_out:
     """Lines on what was measured, and on the run that was left out because it is damaged."""
     settings = agent.settings
     lines = [
-        f"{settings.env}, separation {settings.separation} (k = {agent.model.at} of {agent.settings.depth}), protocol {settings.protocol}, "
-        f"seed {settings.seed}, {agent.frames:,} frames of training"
+        f"{settings.env}, separation {settings.separation} (k = {agent.model.at} of {settings.depth}), "
+        f"protocol {settings.protocol}, seed {settings.seed}, {agent.frames:,} frames of training"
     ]
     for name, (start, count) in sets.items():
         frames, levels = counts[name]
