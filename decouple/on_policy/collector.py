@@ -7,9 +7,8 @@ TorchRL's `Collector` holds a rollout's frames three times while it stacks them:
 next observations; `compact_obs` leaves two. One copy for 64 Procgen games and 256 steps is 201 MB. It also waits for
 all games before it acts; with `overlap` this collector acts on one half of them while the other half steps.
 
-Its rollouts equal those of TorchRL's collector bit for bit, without the frames of `next`; of a recurrent model with the
-states of `next`. With `overlap` actions are
-drawn half by half, so they differ.
+Its rollouts equal those of TorchRL's collector bit for bit, without the frames of `next`; a recurrent model's states of
+`next` are there. With `overlap` actions are drawn half by half, so they differ.
 """
 
 from __future__ import annotations
