@@ -1,7 +1,7 @@
 """What uniform random actions earn on a task: the mean return of whole episodes.
 
     python benchmarks/random_returns.py CartPole-v1
-    python benchmarks/random_returns.py ALE/Freeway-v5 --episodes 20 --games 10 --options '{"env_kwargs": {"frameskip": 1}}'
+    python benchmarks/random_returns.py ALE/Freeway-v5 --episodes 20 --games 10 --options '{"frame_stack": 4}'
 
 Each of the games plays as many episodes, so that short ones are not favoured. Unbounded actions are drawn from a normal
 distribution, as TorchRL draws them.
@@ -19,7 +19,7 @@ from decouple.envs.control.tasks import control_env
 
 
 def random_returns(name: str, episodes: int = 1000, games: int = 50, **options: Any) -> torch.Tensor:
-    """The returns (episodes,) of a task of `control_env`, whose further arguments are `options`; a multiple of `games`."""
+    """The returns (episodes,) of a task of `control_env`, which also gets the `options`; as many of each game."""
     if episodes % games:
         raise ValueError(f"episodes must be a multiple of games, {games}; got {episodes}")
     torch.manual_seed(0)
