@@ -83,13 +83,14 @@ def page_of(name: str) -> tuple[Path, str]:
 def composing(name: str) -> Iterator[Callable[..., Any]]:
     """A function from arguments of a command to its configuration; what it registers with Hydra is there that long."""
     folder, page = page_of(name)
-    with initialize_config_dir(str(folder), version_base="1.3"):  # where Hydra's plugins register, once
-        repo = ConfigStore.instance().repo
-        if name not in REGISTERED:
+    if name not in REGISTERED:  # before the search path is made, of which a command's plugins are a part
+        with initialize_config_dir(str(folder), version_base="1.3"):  # where Hydra's own plugins register, once
+            repo = ConfigStore.instance().repo
             ConfigStore.instance().repo = {k: dict(v) if isinstance(v, dict) else v for k, v in repo.items()}
             importlib.import_module(f"decouple.commands.{name}").register()
-            REGISTERED[name] = ConfigStore.instance().repo
-        ConfigStore.instance().repo = REGISTERED[name]
+            REGISTERED[name], ConfigStore.instance().repo = ConfigStore.instance().repo, repo
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        repo, ConfigStore.instance().repo = ConfigStore.instance().repo, REGISTERED[name]
         try:
             yield lambda *arguments: compose(page, overrides=list(arguments))
         finally:

@@ -269,3 +269,11 @@ def test_what_grows_is_drawn_by_its_axis(benchmark):
     found = {axis: [each[axis] for each in own["fp32"]] for axis, own in lines(rows).items()}
     assert lines(rows)["envs"]["fp32"][1]["clock"] == "cpu"
     assert found == {"k": ["0", "4"], "envs": ["16", "64", "256"], "steps": ["32", "128"], "width": ["1", "2"]}
+
+
+def test_random_returns_are_of_as_many_episodes_of_each_game(benchmark):
+    found = benchmark("random_returns").random_returns("CartPole-v1", episodes=60, games=3)
+    assert found.shape == (60,) and found.min() >= 8 and 17 < found.mean() < 29  # 22.7 over 1,000 episodes
+    assert torch.equal(found, benchmark("random_returns").random_returns("CartPole-v1", episodes=60, games=3))
+    with pytest.raises(ValueError, match="episodes must be a multiple of games, 3; got 10"):
+        benchmark("random_returns").random_returns("CartPole-v1", episodes=10, games=3)

@@ -259,6 +259,7 @@ def tiny(script: str, overrides: list[str]) -> list[str]:
     given = dict(each.split("=", 1) for each in overrides)
     if script == "procgen":
         few = () if "evaluate" in given else (*PROCGEN, *(() if "width" in given else ("width=0.125",)), "restart=true")
+        few += ("sequence_length=8", "minibatches=4") if "recurrent" in given else ()
     elif script in ("control", "pixels", "separation", "smallest_actor"):
         default = "ppo" if script in ("pixels", "separation") else "td3"
         off = given.get("algorithm", default) in ("sac", "td3", "ddpg")

@@ -4,8 +4,8 @@ A small library (tests/kill_at.c) counts each call that changes a file of the fo
 process at the n-th: before it, or in the middle of what it writes. Between two such calls nothing on the disk changes
 but the replay's mapped rows; there the process is killed at the n-th step, before its row or with half of it written,
 and a run with auxiliary phases at the n-th minibatch of one. So a kill at any moment leaves what one of these kills
-leaves. Two at most are taken that are alike, a file's writes one after another; KILLS=all takes every one. The figures
-are in docs/resuming.md.
+leaves. Two at most are taken that are alike, a file's writes one after another; KILLS=all takes every one, and
+KILLS=updates those in auxiliary phases alone. The figures are in docs/resuming.md.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ CONTROL = (
     *("show_progress=false",),
 )
 ON_POLICY = (*CONTROL, "total_frames=192", "rollout_steps=64", "evaluate_every=9")
-PHASIC = (  # an auxiliary phase on every second rollout of five
-    *(*CONTROL, "num_envs=4", "total_frames=640", "rollout_steps=32", "evaluate_every=9", "checkpoint_every=1"),
-    *("minibatches=2", "auxiliary_every=2", "auxiliary_epochs=2", "auxiliary_minibatches=2", "keep_rollouts=true"),
+# An auxiliary phase on every second rollout of five
+AUXILIARY = ("auxiliary_every=2", "auxiliary_epochs=2", "auxiliary_minibatches=2", "keep_rollouts=true")
+PHASIC = (
+    *(*CONTROL, *AUXILIARY, "num_envs=4", "total_frames=640", "rollout_steps=32", "evaluate_every=9"),
+    *("checkpoint_every=1", "minibatches=2"),
 )
+PHASIC_PROCGEN = (*PROCGEN, *AUXILIARY, "total_frames=80", "checkpoint_every=1", "width=0.25")
 OFF_POLICY = (
     *(*CONTROL, "total_frames=240", "learning_starts=40", "batch_size=8", "buffer_size=100", "log_every=40"),
     *("evaluate_every=120", "checkpoint_every=80", "keep_replay=true"),
@@ -71,6 +74,11 @@ SETUPS: dict[str, tuple[str, tuple[str, ...], str]] = {
     ),
     "control ppo": ("control.py", (*ON_POLICY, "algorithm=ppo", "minibatches=2", "epochs=1", "checkpoint_every=1"), ""),
     "control ppg": ("control.py", (*PHASIC, "algorithm=ppg"), ""),
+    "control dcpg": ("control.py", (*PHASIC, "algorithm=dcpg", "separation=1", "critic=[4,8]"), ""),
+    "control ddcpg": ("control.py", (*PHASIC, "algorithm=ddcpg", "env=acrobot", "rollouts_in=disk"), ""),
+    "procgen ppg": ("procgen.py", (*PHASIC_PROCGEN, "algorithm=ppg", "separation=full"), ""),
+    "procgen dcpg": ("procgen.py", (*PHASIC_PROCGEN, "algorithm=dcpg", "separation=late", "rollouts_in=disk"), ""),
+    "procgen ddcpg": ("procgen.py", (*PHASIC_PROCGEN, "algorithm=ddcpg", "separation=shared"), ""),
     "control trpo": ("control.py", (*ON_POLICY, "algorithm=trpo", "checkpoint_every=2"), ""),
     "control sac": ("control.py", (*OFF_POLICY, "algorithm=sac"), ""),
     "control td3": ("control.py", (*OFF_POLICY, "algorithm=td3", "held_out_every=7"), ""),
@@ -241,6 +249,7 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 MOST = {"procgen": 24, "control": 60, "toy": 10, "search": 40}
+FEWER = 12  # of a run with auxiliary phases, whose changes are those of the others and its kept rollouts'
 
 
 @pytest.mark.slow
@@ -251,14 +260,16 @@ def test_killed_at_any_change_of_its_folder_and_started_again_a_run_equals_an_un
     unbroken = tmp_path / "unbroken"
     found = changes(killer, setup, unbroken)
     expected, failed = left(unbroken), []
-    kills: list[dict[str, Any]] = to_die_at(found, MOST[setup.split()[0]])
+    phasic, alone = setup.endswith("pg"), os.environ.get("KILLS") == "updates"
+    most = FEWER if phasic else MOST[setup.split()[0]]
+    kills: list[dict[str, Any]] = [] if phasic and alone else to_die_at(found, most)
     if "sac" in setup or "td3" in setup:
         last = 240 - 240 // 7 if "td3" in setup else 240  # steps held out are not in the replay
         some = (1, 2, 79, 80, 81, 100, 101, 119, 161, last - 1, last)
         steps = range(1, last + 1) if os.environ.get("KILLS") == "all" else some
         kills += [{"step": step, "half": half} for step in steps for half in (False, True)]
-    if "ppg" in setup:  # two phases of two epochs of four minibatches each
-        kills += [{"update": update} for update in (1, 3, 5, 8, 9, 12, 16)]
+    if phasic:  # two phases of two epochs of four minibatches each
+        kills += [{"update": update} for update in (3, 9, 14)]
     for kill in kills:
         folder = tmp_path / "run"
         code, _, errors = killer.run(setup, folder, **kill)

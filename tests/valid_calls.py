@@ -699,6 +699,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "scale_gradient": lambda: {"x": torch.zeros(3), "scale": 0.5},
     "separate": lambda: {"policy_blocks": blocks(), "value_blocks": blocks(), "at": 1},
     "separation_index": lambda: {"at": 1, "depth": 4},
+    "shared_depth": lambda: {"recurrent": "gru", "recurrent_in": "both"},
     # training
     "check_seeds": lambda: {"seeds": [0, 1]},
     "RolloutCollector": lambda: {"env": flat_env(), "model": procgen_model(), "steps": 2},

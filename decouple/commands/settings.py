@@ -121,13 +121,14 @@ def register_algorithms(beside: Sequence[tuple[str, type]] = ()) -> None:
 def _register_pages() -> None:
     """Register a page for each task and algorithm that takes another's published settings and has no page of its own.
 
-    The groups are `departures`, pages by task, and `pictures`, a page for all tasks that show pictures.
+    The groups are `departures`, pages by task, `pictures`, a page for all tasks that show pictures, and `presets`,
+    pages of `preset=`.
     """
     for name, algorithm in CONTROL_ALGORITHMS.items():
         for page in (CONFIGS / "control").glob(f"*/*{algorithm.published_as}.yaml"):
             group, of = page.parent.name, page.stem.removesuffix(str(algorithm.published_as))
             own = page.with_name(f"{of}{name}.yaml")
-            if group in ("departures", "pictures") and not own.exists():
+            if group in ("departures", "pictures", "presets") and not own.exists():
                 node = {"defaults": [page.stem]}
                 ConfigStore.instance().store(group=group, name=own.stem, node=node, package="_global_")
 

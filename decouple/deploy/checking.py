@@ -65,9 +65,11 @@ def _state_difference(actor: PlainActor, policy: Any, step: TensorDict, state: T
     """The largest difference of a next state (B, m) from the policy's own; the states are put into `step`."""
     own = [each for states in actor.states(state).values() for each in states]
     keys = [key for key in policy.in_keys if str(key).startswith("recurrent_state")]
-    step["is_init"] = torch.zeros(len(state), 1, dtype=torch.bool, device=step[policy.in_keys[0]].device)
+    observed = step[policy.in_keys[0]]
+    step["is_init"] = torch.zeros(len(state), 1, dtype=torch.bool, device=observed.device)
     for key, value in zip(keys, own, strict=True):
-        step[key] = value.to(step[policy.in_keys[0]])
+        # In the model's type; where a picture's bytes are observed, that is the state's own.
+        step[key] = value.to(observed.device, observed.dtype if observed.is_floating_point() else value.dtype)
     found = policy(step.copy())
     wanted = torch.cat([found["next", key].flatten(1) for key in keys], -1)
     return (after - wanted.cpu()).abs().max().item()

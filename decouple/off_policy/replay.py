@@ -4,7 +4,8 @@
     replay.add(Transition(observation, action, reward, terminated, next_observation))         # each (S, N, width)
     batch = replay.sample(indices)                                                             # (S, B) -> (S, B, width)
 
-Actions are added in the task's units, and stored and sampled in [-1, 1], as critics read them.
+Actions are added in the task's units, and stored and sampled in [-1, 1], as critics read them. Observations of bytes,
+pictures, stay bytes: four of them lie in a row's place of one float32.
 
 TorchRL's buffers draw one set of indices for all seeds, and a sample takes some 200 microseconds, as long as a small
 network's update; this replay draws a set per seed and gathers whole rows. A killed run resumes exactly. Rows are
@@ -36,7 +37,10 @@ BLOCK = 1024  # rows per checksum
 
 
 class Transition(NamedTuple):
-    """Environment steps of S agents, each tensor (S, B, width), float32; a discrete action is its index (S, B, 1)."""
+    """Environment steps of S agents, each tensor (S, B, width), float32; a discrete action is its index (S, B, 1).
+
+    Observations may be bytes, where the replay's `Widths` say so.
+    """
 
     observation: Tensor
     action: Tensor  # in the task's units when added to a replay, in [-1, 1] when sampled from one
@@ -46,10 +50,11 @@ class Transition(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Widths of one observation and of one action."""
+    """Widths of one observation and of one action, and whether observations are bytes."""
 
     observation: int
     action: int
+    in_bytes: bool = False
 
 
 class Replay:
@@ -79,7 +84,8 @@ class Replay:
         path: str | Path | None = None,
         slack: int = 0,
     ):
-        for name, value in (("capacity", capacity), ("seeds", seeds), *widths._asdict().items()):
+        sizes = {"capacity": capacity, "seeds": seeds, "observation": widths.observation, "action": widths.action}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if slack < 0:
@@ -90,7 +96,8 @@ class Replay:
         self.capacity, self.widths, self.space, self.seeds = capacity, widths, space, seeds
         unit = None if space.in_unit else ActionUnit(space)
         self.to_unit = None if unit is None else (unit.middle.numpy(), unit.divisor.numpy())
-        self.split = [widths.observation, widths.action, 1, 1, widths.observation]
+        observed = -(-widths.observation // 4) if widths.in_bytes else widths.observation  # columns
+        self.split = [observed, widths.action, 1, 1, observed]
         ends = np.cumsum(self.split).tolist()
         self.columns = list(zip([0, *ends[:-1]], ends, strict=True))  # first column of each part, and the one behind
         shape = (capacity + slack, seeds, sum(self.split))
@@ -112,6 +119,8 @@ class Replay:
     def add(self, transition: Transition) -> None:
         """Add N transitions of each agent, (S, N, width), with actions in the task's units."""
         parts, ring = [_array(part) for part in transition], len(self.array)
+        if self.widths.in_bytes:
+            parts[0], parts[-1] = _packed(parts[0]), _packed(parts[-1])
         if self.to_unit is not None:  # as `ActionUnit` computes it
             parts[1] = (parts[1] - self.to_unit[0]) / self.to_unit[1]
         place, number = self.added % ring, parts[0].shape[1]
@@ -133,7 +142,7 @@ class Replay:
         """The transitions at `indices` (S, B), integers in [0, len(self)), 0 the oldest; actions in [-1, 1]."""
         positions = (indices.cpu() + (self.added - len(self))).remainder_(len(self.rows))  # (S, B)
         rows = self.flat.index_select(0, (positions * self.stride + self.offsets).view(-1))  # (S * B, width)
-        return Transition(*rows.view(*indices.shape, sum(self.split)).split(self.split, -1))
+        return self._transition(rows.view(*indices.shape, sum(self.split)))
 
     def part(self, rows: slice) -> Replay:
         """The transitions of some agents alone, to sample: a view, which sees what is added here until it is called."""
@@ -149,7 +158,15 @@ class Replay:
         """
         first = max(added, self.added - len(self.rows))
         rows = self.rows[torch.arange(first, self.added) % len(self.rows)]  # (K, S, width)
-        return Transition(*rows.transpose(0, 1).split(self.split, -1))
+        return self._transition(rows.transpose(0, 1))
+
+    def _transition(self, rows: Tensor) -> Transition:
+        """Rows (S, B, columns) by their parts."""
+        observation, *others, following = rows.split(self.split, -1)
+        if self.widths.in_bytes:
+            size = self.widths.observation
+            observation, following = (x.contiguous().view(torch.uint8)[..., :size] for x in (observation, following))
+        return Transition(observation, *others, following)
 
     def state_dict(self) -> dict[str, int | Tensor]:
         """The state for a checkpoint: in memory, the rows; with a file, its position and checksums.
@@ -225,6 +242,13 @@ def _array(tensor: Tensor) -> np.ndarray:
     if tensor.requires_grad or tensor.device.type != "cpu":
         return tensor.numpy(force=True)
     return tensor.numpy()
+
+
+def _packed(observed: np.ndarray) -> np.ndarray:
+    """Bytes (S, N, O) as float32 (S, N, O / 4), rounded up: the same memory, of which no number is ever computed."""
+    missing = -observed.shape[-1] % 4
+    padded = np.pad(observed.astype(np.uint8, copy=False), ((0, 0), (0, 0), (0, missing)))
+    return np.ascontiguousarray(padded).view(np.float32)
 
 
 def _ends(first: int, last: int) -> list[tuple[int, int]]:

@@ -42,7 +42,8 @@ HELD_OUT_BATCH = 1024  # held-out transitions per agent on which the critic's lo
 def replay_for(env: EnvBase, learner: TrainedAgents, path: str | Path | None = None) -> Replay:
     """Make the replay for the learner's settings, in memory or in the file at `path`."""
     settings, per_step = learner.settings, env.batch_size[1]
-    widths = Widths(env.observation_spec["observation"].shape[-1], 1 if learner.space.discrete else learner.space.size)
+    observed, actions = env.observation_spec["observation"], 1 if learner.space.discrete else learner.space.size
+    widths = Widths(observed.shape[-1], actions, in_bytes=observed.dtype == torch.uint8)
     capacity = min(settings.buffer_size, -(-settings.total_frames // per_step) * per_step)
     slack = settings.checkpoint_every + per_step
     return Replay(capacity, widths, learner.space, seeds=learner.seeds, path=path, slack=slack)

@@ -27,7 +27,7 @@ from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 from torchrl.objectives.value import GAE
 
-from decouple.checks import check_setting, checked
+from decouple.checks import checked
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import integrated_entropy
 from decouple.networks.stacking import clip_grad_norm_per_seed_, seed_count
@@ -83,8 +83,6 @@ class OneAgent:
     def collector(self, env: EnvBase, model: ActorValue, steps: int, how: Performance) -> Collector | RolloutCollector:
         """The collector of rollouts (N, T); creating it resets the environment."""
         if how.collector == "preallocated":
-            allowed = "torchrl for a recurrent model, whose states a rollout holds"
-            check_setting("performance.collector", how.collector, lambda _: not model.recurrent, allowed)
             options = {"precision": how.precision, "overlap": how.overlap, "captured": how.cuda_graphs}
             return RolloutCollector(env, model, steps, **options)
         return _torchrl_collector(env, WatchedPolicy(model), steps)

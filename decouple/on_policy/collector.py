@@ -7,8 +7,8 @@ TorchRL's `Collector` holds a rollout's frames three times while it stacks them:
 next observations; `compact_obs` leaves two. One copy for 64 Procgen games and 256 steps is 201 MB. It also waits for
 all games before it acts; with `overlap` this collector acts on one half of them while the other half steps.
 
-Its rollouts equal those of TorchRL's collector bit for bit, without the frames of `next`. With `overlap` actions are
-drawn half by half, so they differ.
+Its rollouts equal those of TorchRL's collector bit for bit, without the frames of `next`; a recurrent model's states of
+`next` are there. With `overlap` actions are drawn half by half, so they differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
-from decouple.checks import at_least, checked, one_of
+from decouple.checks import at_least, check_setting, checked, one_of
 from decouple.networks.actor_value import ActorValue
 from decouple.on_policy.cuda_graph import Captured
 from decouple.on_policy.rollouts import following_values
@@ -46,8 +46,11 @@ class RolloutCollector:
             have two groups to begin and to wait for, as `ProcgenGamesEnv` has with `groups=2`.
         captured: act by a CUDA graph, on a GPU.
 
+    Attributes:
+        kept: memory of a recurrent model that replaces the next input's, once; None for none.
+
     Raises:
-        ValueError: with `overlap`, an environment without two groups.
+        ValueError: with `overlap`, an environment without two groups, or a recurrent model.
     """
 
     @checked(steps=at_least(1), precision=one_of("fp32", "bf16"))
@@ -64,11 +67,14 @@ class RolloutCollector:
         self.env, self.model, self.steps, self.precision = env, model, steps, precision
         self.games: Any = getattr(env, "base_env", env)
         self.rows = list(getattr(self.games, "groups", [])) if overlap else [slice(None)]
+        check_setting("overlap", overlap, lambda on: not (on and model.recurrent), "False for a recurrent model")
         if overlap and len(self.rows) != 2:
             raise ValueError(f"overlap must be False without an env of two groups; got {type(self.games).__name__}")
         self.overlap = overlap
         self.device = next(model.parameters()).device
         self.read, self.made = list(model.in_keys), ["action", "action_log_prob", "state_value"]
+        self.states = [key for key in model.out_keys if key[0] == "next"]  # of a recurrent model, after a step
+        self.kept: TensorDictBase | None = None
         self.value = model.get_value_operator()
         self.act = Captured(self._forward, self.device if captured else None)
         self.memory = TensorDict(batch_size=[*env.batch_size, steps])  # (N, T)
@@ -83,10 +89,12 @@ class RolloutCollector:
     def __next__(self) -> TensorDictBase:
         """The next rollout. Its tensors are those of the rollout before, overwritten."""
         self.unseen.clear()
+        if self.kept is not None:
+            self.carrier, self.kept = self.carrier.update(self.kept), None
         with set_exploration_type(ExplorationType.RANDOM):
             answered = self._collect_overlapping() if self.overlap else self._collect()
             rollout = self.memory.copy()
-            for key in self.made:
+            for key in (*self.made, *self.states):
                 rollout[key] = self.memory[key].to(self.carrier.device or "cpu")
             self._add_next_values(rollout, answered["next"].select(*self.read))
         return rollout
@@ -134,8 +142,10 @@ class RolloutCollector:
             self._memory(key, value, self.device)[rows, t] = frames
             inputs.append(frames)
         made = self.act(*inputs)
-        for key, value in zip(self.made, made, strict=True):
+        for key, value in zip((*self.made, *self.states), made, strict=True):
             self._memory(key, value, self.device)[rows, t] = value
+        for key, value in zip(self.states, made[len(self.made) :], strict=True):
+            self.carrier.set(key, value.to(self.carrier.device or "cpu"))
         return made[0].to(self.carrier.device or "cpu")
 
     def _forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -143,7 +153,7 @@ class RolloutCollector:
         # No other autocast may enclose this one: it would cache weight copies that are gone when a graph is replayed.
         with autocast(self.device, self.precision):
             found = self.model(found)
-        return tuple(found.get(key) for key in self.made)
+        return tuple(found.get(key) for key in (*self.made, *self.states))
 
     def _memory(self, key: Any, like: Tensor, device: torch.device | None = None) -> Tensor:
         """The rollout's memory for a key, (N, T, ...), made at its first value with the memory layout of `like`."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from tensordict import MemoryMappedTensor, NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.runs.checkpoint import CheckpointError, checkpoint_digest, load_checkpoint, save_checkpoint
@@ -93,6 +94,11 @@ def _keys(phases: Sequence[Any]) -> list[NestedKey]:
     """The keys that phases read in rollouts of the past."""
     keys = [key for phase in phases if getattr(phase, "past", 1) > 1 for key in phase.keeps]
     return list(dict.fromkeys(keys))
+
+
+def _on_its_own(value: Tensor) -> Tensor:
+    """A copy of a tensor, since a file would hold all the memory that it is a part of, and none that is mapped."""
+    return value.as_subclass(Tensor).clone(memory_format=torch.contiguous_format)
 
 
 class KeptRollouts:
@@ -178,7 +184,8 @@ class KeptRollouts:
         for number in needed:
             if number not in self.digests:
                 own = self._slot(number)
-                state = {"batch_size": list(own.batch_size), "frames": own.contiguous().to_dict()}
+                frames: Any = own.apply(_on_its_own)
+                state = {"batch_size": list(own.batch_size), "frames": frames.to_dict()}
                 save_checkpoint(self._file(number), state)
                 self.digests[number] = checkpoint_digest(self._file(number))
         return {"kept": {"dropped": False, "files": {str(number): self.digests[number] for number in needed}}}

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, one_of, positive_whole
 from decouple.runs.learning_rates import check_rates
 
-__all__ = ["OnPolicySettings"]
+__all__ = ["RECURRENT", "OnPolicySettings"]
+
+RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
 
 
 @dataclass

@@ -365,8 +365,9 @@ class _Run:
         self.iteration = state["iteration"]
         if "memory" in state:
             self.memory = TensorDict(state["memory"], self.env.batch_size)
-            policy: Any = self.collector.policy
-            policy.kept = self.memory.clone()
+            preallocated = isinstance(self.collector, RolloutCollector)
+            acting: Any = self.collector if preallocated else self.collector.policy
+            acting.kept = self.memory.clone()
 
 
 def _memory_after(rollout: TensorDictBase, model: ActorValue) -> TensorDictBase:

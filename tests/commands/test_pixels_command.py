@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 from commands import Script, composing
 
+from decouple.commands.control import learned
 from decouple.commands.settings import control_settings
 from decouple.runs.metrics import read_metrics
 
@@ -37,6 +39,24 @@ def test_the_page_composes_with_every_on_policy_algorithm(algorithm):
     assert settings.num_envs == (1 if algorithm == "trpo" else 16)
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "daac", "ppg", "trpo", "sac"])
+def test_the_preset_of_atari_has_its_wrappers_and_ppos_settings_and_what_is_given_wins(algorithm):
+    own = 'wrappers=["gymnasium.wrappers:AtariPreprocessing(screen_size=42, frame_skip=8)"]'
+    with composing("pixels") as configuration:
+        asked = ("env=ALE/Pong-v5", f"algorithm={algorithm}", "preset=atari")
+        settings = control_settings(configuration(*asked), given=["learning_starts"])
+        other = control_settings(configuration(*asked, own, "num_envs=2"))
+        plain = control_settings(configuration("env=ALE/Pong-v5", f"algorithm={algorithm}"))
+    assert settings.wrappers == ["gymnasium.wrappers:AtariPreprocessing(screen_size=84)"]
+    assert (settings.backbone, settings.frame_stack, settings.env_kwargs["frameskip"]) == ("nature", 4, 1)
+    assert other.wrappers[0].endswith("(screen_size=42, frame_skip=8)") and other.num_envs == 2
+    assert not plain.wrappers and plain.backbone == "auto"
+    if algorithm in ("ppo", "daac", "ppg"):
+        learning = settings.learning
+        assert (settings.num_envs, learning.rollout_steps, learning.clip_epsilon) == (8, 128, 0.1)
+        assert learning.schedule == "linear" and settings.separation == "shared" and settings.policy_gradient == 1
+
+
 def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_path):
     command = (*TINY, "run_dir=run", "num_levels=3", "separation=late", "seeds=2", "frame_stack=2")
     ran = PIXELS.run(tmp_path, *command, "total_frames=64", before=HERE)
@@ -55,6 +75,19 @@ def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_
     longer = PIXELS.run(tmp_path, *command, "total_frames=128", before=HERE)
     assert longer.returncode == 0, longer.stderr
     assert "going on from 64 frames" in longer.stderr
+
+
+def test_a_learned_separation_of_blocks_that_read_pictures(tmp_path, monkeypatch, without_curves):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    with composing("pixels") as configuration:
+        asked = (*TINY, "total_frames=128", "minibatches=4", "separation=learned", "gate_prices=[9]", "gate_rate=1")
+        settings = control_settings(configuration(*asked, "algorithm=daac", "value_epochs=2", f"run_dir={tmp_path}"))
+    best = learned(settings)
+    with open(tmp_path / "learned.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["k"] == "4" and len(row["gates"].split()) == 4  # of the IMPALA-CNN
+    assert int(row["multiply_adds_at_k"]) < int(row["multiply_adds"])
+    assert best == json.loads((tmp_path / "k4" / "result.json").read_text())["final/return"]
 
 
 def test_a_task_without_a_picture_refuses_a_backbone(tmp_path):

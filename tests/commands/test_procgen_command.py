@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import itertools
 import json
 import re
@@ -16,7 +18,8 @@ from hydra.errors import ConfigCompositionException
 from marks import needs_games
 from procgen_runs import TINY, compose, needs_procgen, train
 
-from decouple.commands.procgen import as_begun, table
+import decouple.commands.procgen as procgen_command
+from decouple.commands.procgen import as_begun, learned, table
 from decouple.envs.procgen.options import GAMES
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.metrics import read_metrics
@@ -34,6 +37,38 @@ def departures(settings: Any) -> dict[str, Any]:
     default = flat(procgen_experiment())
     found = {name: value for name, value in flat(settings).items() if value != default[name]}
     return {name: value for name, value in found.items() if name not in ("run_dir", "separation", "protocol", "env")}
+
+
+# --------------------------------------------------------------------------------------------- a learned separation
+
+
+@needs_games
+def test_a_learned_separation_trains_gates_at_each_price_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    small = ("num_envs=2", "rollout_steps=8", "total_frames=96", "minibatches=2", "width=0.125", "gate_prices=[0,9]")
+    phasic = ("algorithm=ppg", "auxiliary_every=2", "auxiliary_epochs=1", "auxiliary_minibatches=2", "gate_rate=1")
+    config = compose(*TINY, "separation=learned", *small, *phasic, f"run_dir={tmp_path}")
+    trained, train = [], experiment.train
+
+    def stopped_once(run: Any) -> dict[str, float]:
+        trained.append(run.config.run_dir)
+        if len(trained) == 2:
+            with run.lock, contextlib.closing(run.env), run.tracker:
+                raise KeyboardInterrupt
+        return train(run)
+
+    monkeypatch.setattr(procgen_command, "train", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        learned(config)
+    first = (tmp_path / "price0" / "metrics.csv").read_bytes()
+    best = learned(config)
+    assert (tmp_path / "price0" / "metrics.csv").read_bytes() == first  # trained no further
+    with open(tmp_path / "learned.csv", newline="") as file:
+        free, dear = csv.DictReader(file)
+    assert dear["k"] == "4" and len(dear["gates"].split()) == 4 and min(map(float, dear["gates"].split())) > 0.9
+    assert int(dear["multiply_adds_at_k"]) < int(dear["multiply_adds"])
+    results = [json.loads((tmp_path / f"k{row['k']}" / "result.json").read_text()) for row in (free, dear)]
+    assert best == max(result["final/test_return"] for result in results)
+    assert (tmp_path / "learned.png").stat().st_size > 1000
 
 
 # --------------------------------------------------------------------------------------------------- configurations

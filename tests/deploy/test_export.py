@@ -513,6 +513,17 @@ def test_a_recurrent_actors_file_takes_a_state_and_gives_the_next(tmp_path: Path
         step = TensorDict({**step["next"], "is_init": torch.zeros(7, 1, dtype=torch.bool)}, [7])
 
 
+def test_a_memory_behind_blocks_that_read_a_pictures_bytes_is_exported(tmp_path: Path):
+    def blocks() -> list[nn.Module]:
+        return [*impala_blocks((3, 16, 16), (2, 2), 8), gru_block(8, 4)]
+
+    model = with_biases(actor_value(separate(blocks(), blocks(), at=4), Categorical(3), policy_gain=1.0))
+    report = export_actor(model, tmp_path / "actor.pt2")
+    frames = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    action, state = torch.export.load(report.path).module()(frames, torch.zeros(5, 4))
+    assert action.shape == (5,) and state.shape == (5, 4) and state.any()
+
+
 def test_a_recurrent_file_whose_state_is_another_is_refused_and_latency_is_measured(tmp_path: Path, monkeypatch):
     model = recurrent(1)
     rows = actor_latency(model, runtimes=["eager", "exported", "onnx"], batch_sizes=[2], seconds=0.01, sample=True)

@@ -35,6 +35,31 @@ def transition(values: np.ndarray) -> Transition:
     return Transition(*parts)
 
 
+@pytest.mark.parametrize("size", [8, 10])
+def test_pictures_are_kept_as_bytes_in_a_quarter_of_the_room_and_come_back_to_the_bit(size: int, tmp_path: Path):
+    draw = np.random.default_rng(0)
+    seen = torch.from_numpy(draw.integers(0, 256, (2, 23, size), dtype=np.uint8))  # some read as nan, as numbers
+    others = torch.from_numpy(draw.normal(size=(2, 22, 3)).astype(np.float32)).split(1, -1)
+    replays = [
+        Replay(9, Widths(size, 1, in_bytes=True), UNIT, seeds=2, path=path, slack=3) for path in (None, tmp_path / "r")
+    ]
+    plain = Replay(9, Widths(size, 1), UNIT, seeds=2, slack=3)
+    assert replays[0].rows[0].nbytes == 2 * 4 * (3 + 2 * -(-size // 4))
+    for first, last in ((0, 1), (1, 5), (5, 20), (20, 22)):
+        parts = [part[:, first:last] for part in others]
+        step = Transition(seen[:, first:last], *parts, seen[:, first + 1 : last + 1])
+        plain.add(step)
+        for replay in replays:
+            replay.add(step)
+    again = Replay(9, Widths(size, 1, in_bytes=True), UNIT, seeds=2, path=tmp_path / "r", slack=3)
+    again.load_state_dict(replays[1].state_dict())
+    indices = torch.randint(9, (2, 50))
+    for replay in (*replays, again):
+        for found, expected in ((replay.sample(indices), plain.sample(indices)), (replay.since(14), plain.since(14))):
+            assert found.observation.dtype == found.next_observation.dtype == torch.uint8
+            assert all(torch.equal(a.to(b.dtype), b) for a, b in zip(found, expected, strict=True))
+
+
 def every_row(replay: Replay) -> np.ndarray:
     """All that may be sampled, oldest first, (S, len, 7)."""
     indices = torch.arange(len(replay)).expand(replay.seeds, -1)

@@ -10,12 +10,14 @@ import torch
 from marks import needs_games
 from tensordict import TensorDictBase
 from test_on_policy_training import Corridor, corridor, make_model
+from test_recurrent_training import make_model as recurrent_model
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ExplorationType
 
 from decouple.envs.procgen.games import procgen_env
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
+from decouple.networks.recurrence import with_memory
 from decouple.networks.separation import separate
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.rollouts import add_next_values
@@ -103,6 +105,22 @@ def test_rollouts_equal_torchrls_over_terminations_time_outs_and_resets(hides_la
     assert cut_off[:, :-1].any() == (not hides_last_frame)
 
 
+@pytest.mark.parametrize(("policy", "value", "k"), [("gru", "gru", 2), ("lstm", None, 0), (None, "gru", 0)])
+def test_a_recurrent_models_rollouts_equal_torchrls_states_included(policy, value, k):
+    model = recurrent_model(policy, value, k)
+    found = []
+    for collect in (collected, from_torchrl):
+        torch.manual_seed(3)
+        found.append(collect(with_memory(corridor(), model), model, 3))
+    states = [key for key in model.out_keys if key[0] == "next"]
+    own, theirs = ([rollout.exclude(("next", "is_init")) for rollout in rollouts] for rollouts in found)
+    assert_equal(own, theirs)
+    for rollout in own:
+        assert all(rollout[key].flatten(2).any(-1).all() for key in states)  # a state of each step
+        begins = rollout["is_init"]
+        assert begins.any() and not begins.all()
+
+
 @needs_games
 def test_procgens_rollouts_equal_torchrls():
     found = []
@@ -162,3 +180,5 @@ def test_overlap_without_two_groups_is_refused():
         RolloutCollector(corridor(), make_model(), T, overlap=True)
     with pytest.raises(ValueError, match="got Corridor"):
         RolloutCollector(Corridor(), make_model(), T, overlap=True)
+    with pytest.raises(ValueError, match="overlap must be False for a recurrent model"):
+        RolloutCollector(corridor(), recurrent_model(), T, overlap=True)

@@ -324,6 +324,24 @@ def test_updates_end_a_phase_within_an_epoch():
     assert [what[1:] for what in told if what[0].startswith("auxiliary")] == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("axes", [(), (2,)])
+def test_each_rollouts_file_holds_that_rollout_alone_and_is_read_again(axes: tuple[int, ...], on_disk, tmp_path: Path):
+    phase = watching(past=8, every=8, start=7, keeps=["observation"])
+    drawn = [torch.randint(256, (*axes, 4, 50, 50), dtype=torch.uint8) for _ in range(6)]
+    kept, again = (KeptRollouts([phase], tmp_path, on_disk=on_disk) for _ in range(2))
+    for number, frames in enumerate(drawn):
+        kept.add(TensorDict({"observation": frames}, frames.shape[: len(axes) + 1]), number)
+    state = kept.save(6)
+    files = sorted((tmp_path / "rollouts").glob("*.pt"))
+    assert len(files) == 6
+    assert all(drawn[0].nbytes < file.stat().st_size < drawn[0].nbytes + 5000 for file in files)
+    again.load(state, tmp_path / "checkpoint.pt")
+    assert torch.equal(again.frames()["observation"], torch.cat(drawn, len(axes)))
+    kept.close()
+    again.close()
+
+
 def test_rollouts_that_no_phase_learns_from_are_not_copied():
     phase = watching(past=2, every=4, start=1, keeps=["observation"])
     kept, seen = KeptRollouts([phase], None, on_disk=False), []

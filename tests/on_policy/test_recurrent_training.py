@@ -247,7 +247,10 @@ def test_an_interrupted_run_goes_on_with_its_memory_to_the_same_bits(tmp_path: P
         assert all(map(torch.equal, own.parameters(), model.parameters()))
 
 
-def test_one_agent_goes_on_with_its_memory(tmp_path: Path):
+@pytest.mark.parametrize("collector", ["torchrl", "preallocated"])
+def test_one_agent_goes_on_with_its_memory(tmp_path: Path, collector: str):
+    how = Performance(collector=collector)
+
     class Saved(Corridor):
         """A corridor whose state is in its `state_dict`, so that a reset after loading goes on."""
 
@@ -271,7 +274,7 @@ def test_one_agent_goes_on_with_its_memory(tmp_path: Path):
         for count in iterations:
             settings = make_settings(sequence_length=L, total_frames=count * N * T)
             torch.manual_seed(5)
-            train(model, ppo_phases(model, settings), settings, Saved(), **options)
+            train(model, ppo_phases(model, settings), settings, Saved(), performance=how, **options)
         return model
 
     unbroken, broken = trained([3]), trained([2, 3], checkpoint=tmp_path / "checkpoint.pt")
@@ -461,9 +464,6 @@ def test_what_does_not_fit_a_memory_is_refused_by_name():
         with pytest.raises(ValueError, match=message):
             train(model, ppo_phases(model, settings), settings)
     settings = make_settings(sequence_length=4)
-    how = Performance(collector="preallocated")
-    with pytest.raises(ValueError, match=r"performance\.collector must be torchrl for a recurrent model"):
-        train(model, ppo_phases(model, settings), settings, performance=how)
     phase = ppo_phases(model, settings)[0]
     with pytest.raises(ValueError, match=r"batch must be sequences \(B, L\) for a recurrent model; got \(6,\)"):
         run_phase(phase, TensorDict({}, [6]), torch.Generator(), micro_batch=8)

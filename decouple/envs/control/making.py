@@ -6,6 +6,7 @@ games = gymnasium_games(task, 6)
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import sys
@@ -30,7 +31,7 @@ class Task(NamedTuple):
     spec: EnvSpec | None  # None: `make` makes the games
     options: dict[str, Any]  # keyword arguments of the environment
     make: Callable[..., gymnasium.Env] | None = None
-    wrappers: tuple[str, ...] = ()  # Gymnasium wrappers around each game, as my_package.module:Wrapper
+    wrappers: tuple[str, ...] = ()  # Gymnasium wrappers around each game: my_package.module:Wrapper(size=42)
     frame_stack: int = 1  # observations of so many steps together, by Gymnasium's wrapper, around those
 
     @property
@@ -120,14 +121,35 @@ def _made(task: Task, make: Callable[..., Any], number: int, games: list[gymnasi
 
 
 def _wrapper(name: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
-    """A wrapper by its name; ValueError where there is none."""
+    """A wrapper by its name, with its arguments where there are some; ValueError where there is none."""
     import gymnasium
 
-    module, _, own = name.partition(":")
+    called, _, arguments = name.partition("(")
+    module, _, own = called.partition(":")
     found = getattr(importlib.import_module(module), own, None) if module and own else None
     wraps = isinstance(found, type) and issubclass(found, gymnasium.Wrapper)
-    check_setting("wrappers", name, lambda _: wraps, "of Gymnasium wrappers, each as my_package.module:Wrapper")
-    return found  # pyright: ignore[reportReturnType]
+    options = _plain_arguments(f"wrapper({arguments}") if arguments else {}
+    says = "of Gymnasium wrappers, each as my_package.module:Wrapper or my_package.module:Wrapper(size=42)"
+    check_setting("wrappers", name, lambda _: wraps and options is not None, says)
+    return functools.partial(_wrapped, name, found, options or {})
+
+
+def _plain_arguments(call: str) -> dict[str, Any] | None:
+    """The keyword arguments of a call in Python's notation, each a plain value; None where it is no such call."""
+    try:
+        parsed = ast.parse(call, mode="eval").body
+        if not isinstance(parsed, ast.Call) or parsed.args or any(each.arg is None for each in parsed.keywords):
+            return None
+        return {str(each.arg): ast.literal_eval(each.value) for each in parsed.keywords}
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _wrapped(name: str, wrapper: Any, options: dict[str, Any], game: gymnasium.Env) -> gymnasium.Env:
+    try:
+        return wrapper(game, **options)
+    except TypeError as error:
+        raise ValueError(f"wrappers must be of wrappers that take these games; got {name!r}: {error}") from error
 
 
 def _extra(task: Task) -> str | None:

@@ -71,7 +71,8 @@ def control_env(
         env_kwargs: keyword arguments of the environment, as `gymnasium.make` takes them; None for none.
         levels: seeds in [0, 2^31 - 1) of which each reset takes one, drawn by a generator of its game: as many levels
             of a task that makes them from its seed. None: only a game's first reset has a seed.
-        wrappers: Gymnasium's wrappers, or others, around each game, as gymnasium.wrappers:GrayscaleObservation.
+        wrappers: Gymnasium's wrappers, or others, around each game, as gymnasium.wrappers:GrayscaleObservation or, with
+            arguments, gymnasium.wrappers:AtariPreprocessing(screen_size=42).
         frame_stack: observations of so many steps together, by Gymnasium's wrapper, around those.
         pictures: keep bytes where observations are pictures of bytes alone, and tell their parts in `entries`.
         privileged: keys of the task's observation, a Dict, that the value network alone reads: their numbers are

@@ -34,7 +34,7 @@ from decouple.envs.control.catalogue import TASKS
 from decouple.envs.games.batched import GAMES
 from decouple.networks.heads import DISTRIBUTIONS
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
-from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.settings import RECURRENT, OnPolicySettings
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.settings import part, points_to_part, sets_own_fields
 
@@ -48,7 +48,6 @@ FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
 LEARNED = "learned"  # the separation that gates choose
 DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
-RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
 
 # Settings in which a checkpoint and the run that continues it may differ.
 NOT_IDENTITY = {
@@ -78,7 +77,8 @@ class ControlSettings:
     # number of training levels: each reset takes one of the seeds from start_level on, and tests take others; 0: all
     num_levels: int = 0
     start_level: int = 0  # first training level
-    wrappers: list[str] = field(default_factory=list)  # Gymnasium wrappers around the environment, as module:Wrapper
+    # Gymnasium wrappers around the environment, as module:Wrapper or "module:Wrapper(size=42)", the innermost first
+    wrappers: list[str] = field(default_factory=list)
     frame_stack: int = 1  # observations of so many steps together, by Gymnasium's wrapper, around those
     # blocks that read pictures, before the hidden layers: impala, nature, a function as my_package.module:blocks; none:
     # pictures are vectors of pixels; auto: impala where there is a picture

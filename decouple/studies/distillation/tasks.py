@@ -71,8 +71,7 @@ class ControlTask:
     def __init__(self, settings: Mapping[str, Any]):
         self.settings, self.name = dict(settings), settings["env"]
         check_setting("checkpoint", self.name, lambda env: env != "unity", "of another task than a Unity build")
-        says = "of an actor without memory: a student sees one observation"
-        check_setting("checkpoint", settings.get("recurrent"), lambda recurrent: recurrent is None, says)
+        _check_no_memory(settings)
 
     def make_env(self, seeds: Sequence[int], num_envs: int, *, test: bool = False) -> EnvBase:
         return raw_control_env(self.settings, seeds, num_envs, test=test)
@@ -92,12 +91,18 @@ class ControlTask:
         return models
 
 
+def _check_no_memory(settings: Mapping[str, Any]) -> None:
+    says = "of an actor without memory: a student sees one observation"
+    check_setting("checkpoint", settings.get("recurrent"), lambda recurrent: recurrent is None, says)
+
+
 class ProcgenTask:
     """A game of Procgen, with one student, since its environment plays for one agent."""
 
     sized_by = "width"
 
     def __init__(self, settings: Mapping[str, Any]):
+        _check_no_memory(settings)
         known = {key: value for key, value in settings.items() if key in PROCGEN_KEYS.defaults}
         self.settings = known | {"device": "cpu", "precision": "fp32"}
         self.config = procgen_experiment(**self.settings)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs import EnvBase
 
 from decouple.analysis.evaluation import evaluate
@@ -29,6 +29,7 @@ from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks
 from decouple.networks.counting import multiply_adds, parameter_count
 from decouple.networks.gating import gated
+from decouple.networks.recurrence import RecurrentBlock
 from decouple.networks.separation import separate, separation_index
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.gates import learn_gates
@@ -88,8 +89,11 @@ def make_env(config: ProcgenExperiment, num_envs: int, seed: int, *, test: bool,
 
 
 def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
-    """The study's IMPALA-CNN, of the settings' width, separated at their k."""
-    depth = len(impala_blocks())
+    """The study's IMPALA-CNN, of the settings' width, separated at their k; with a recurrent block where it is asked.
+
+    Raises:
+        ValueError: a separation that the networks do not have.
+    """
     options: dict[str, Any] = {"in_place_skip": config.in_place_skip}
     if config.width != 1:
         channels = [round(config.width * size) for size in (16, 32, 32)]
@@ -100,18 +104,26 @@ def make_model(config: ProcgenExperiment, env: EnvBase) -> ActorValue:
         check_setting("attention", config.attention, lambda v: not v, "false with separation=learned")
         blocks = (impala_blocks(**options) for _ in range(2))
         return actor_value(gated(*blocks, value_gradient=config.value_gradient), env.action_spec)
-    k = separation_index(config.separation, depth)
+    k = separation_index(config.separation, config.depth)
     if config.attention:
-        # No attention on the frame's three channels, nor in the dense block, which is the last.
-        options["attention_from"] = min(max(k, 1), depth - 1)
+        # No attention on the frame's three channels, nor in the dense block, which is the last of the IMPALA-CNN.
+        options["attention_from"] = min(max(k, 1), len(impala_blocks()) - 1)
     network = separate(
-        impala_blocks(**options),
-        impala_blocks(**options),
+        [*impala_blocks(**options), *_memory(config, "actor")],
+        [*impala_blocks(**options), *_memory(config, "critic")],
         at=k,
         policy_gradient=config.policy_gradient,
         value_gradient=config.value_gradient,
     )
     return actor_value(network, env.action_spec)
+
+
+def _memory(config: ProcgenExperiment, name: str) -> list[nn.Module]:
+    """The recurrent block of the actor or the critic, of the dense block's size; none where there is none."""
+    if config.recurrent is None or config.recurrent_in not in ("both", name):
+        return []
+    size = round(config.width * 256)
+    return [RecurrentBlock(config.recurrent, size, size)]
 
 
 def make_unseen(
@@ -243,7 +255,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
         raise
     if config.show_progress:
         print(
-            f"{config.env}, separation={config.separation} (k={model.at} of {len(impala_blocks())}), "
+            f"{config.env}, separation={config.separation} (k={model.at} of {config.depth}), "
             f"{config.learning.algorithm}, {parameter_count(model)['total']:,} parameters; "
             f"the record goes to {config.run_dir}"
             + (f"; going on from {resume_frames:,} frames" if resume_frames else "")

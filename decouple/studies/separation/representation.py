@@ -99,6 +99,8 @@ def load(name: str, given: str) -> Agent:
     path, state = run_checkpoint(given)
     settings = state.get("settings", {})
     check_setting(name, given, lambda _: "protocol" in settings, "a run of experiments/procgen.py")
+    single = "of a run without a memory: features are measured of single frames"
+    check_setting(name, settings.get("recurrent"), lambda recurrent: recurrent is None, single)
     with reading_checkpoint(path, "an agent of experiments/procgen.py"):
         return Agent(path, *load_agent(state))
 
@@ -303,8 +305,8 @@ def heading(agent: Agent, other: Agent | None, sets: Any, counts: Any, left_out:
     """Lines on what was measured, and on the run that was left out because it is damaged."""
     settings = agent.settings
     lines = [
-        f"{settings.env}, separation {settings.separation} (k = {agent.model.at} of 4), protocol {settings.protocol}, "
-        f"seed {settings.seed}, {agent.frames:,} frames of training"
+        f"{settings.env}, separation {settings.separation} (k = {agent.model.at} of {settings.depth}), "
+        f"protocol {settings.protocol}, seed {settings.seed}, {agent.frames:,} frames of training"
     ]
     for name, (start, count) in sets.items():
         frames, levels = counts[name]

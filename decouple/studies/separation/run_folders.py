@@ -23,10 +23,10 @@ from decouple.checks import Must, checked
 from decouple.networks.separation import separation_index
 from decouple.runs.files import read_json, read_yaml
 from decouple.runs.metrics import read_metrics, read_result
+from decouple.studies.separation.settings import shared_depth
 
 __all__ = ["Run", "find_runs", "last_session", "read_run"]
 
-DEPTH = 4  # number of the IMPALA-CNN's blocks
 FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # files of a run's folder
 
 
@@ -39,7 +39,7 @@ class Run:
     curves: Mapping[str, Sequence[float]]  # column of metrics.csv -> values, nan where a row has none
     result: Mapping[str, Any]  # content of result.json, None for what failed; empty where there is no file
     session: Mapping[str, Any]  # entry of record.json on the run's last start; empty where there is none
-    depth: int = DEPTH  # number of blocks that the two networks can share
+    depth: int = 4  # number of blocks that the two networks can share
 
     @property
     def game(self) -> str:
@@ -161,7 +161,12 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     if result and "final/test_return" not in result:
         raise ValueError(f"{folder / 'result.json'} must hold final/test_return; got {', '.join(result)}")
     curves = {name: array("d", values) for name, values in read_metrics(folder).items()}  # a quarter of lists' memory
-    return Run(folder, config, curves, result, last_session(folder / "record.json"))
+    return Run(folder, config, curves, result, last_session(folder / "record.json"), _depth(config))
+
+
+def _depth(config: Mapping[str, Any]) -> int:
+    """Blocks that the two networks can share, by a run's settings, also of an older version."""
+    return shared_depth(config.get("recurrent"), config.get("recurrent_in", "both"))
 
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -171,7 +176,7 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
         if name in config and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError(f"{path} must hold a whole number as {name}; got {value!r}")
     try:
-        separation_index(config["separation"], DEPTH)
+        separation_index(config["separation"], _depth(config))
     except ValueError as error:
         raise ValueError(f"{path} must hold a degree of separation; {error}") from error
 

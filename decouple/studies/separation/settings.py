@@ -13,14 +13,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from decouple.checks import PROBABILITY, SEED, Must, at_least, check_fields, check_setting
+from decouple.checks import PROBABILITY, SEED, Must, at_least, check_fields, check_setting, checked, one_of
 from decouple.envs.procgen.levels import LOOKS
-from decouple.on_policy.settings import OnPolicySettings
+from decouple.on_policy.settings import RECURRENT, OnPolicySettings
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.performance import Performance, choose_performance
 from decouple.runs.settings import FlatKeys, part, points_to_part, sets_own_fields
 
-__all__ = ["PROCGEN_KEYS", "ProcgenExperiment", "procgen_experiment"]
+__all__ = ["PROCGEN_KEYS", "ProcgenExperiment", "procgen_experiment", "shared_depth"]
 
 WIDTH = Must(lambda width: 1 / 16 <= width <= 16, "in [1/16, 16]: of one to 256 channels in the first stage")
 
@@ -37,7 +37,7 @@ class ProcgenExperiment:
 
     learning: OnPolicySettings = part(OnPolicySettings, without=["precision", "micro_batch"])  # both are in `computed`
     env: str = "starpilot"  # one of the 16 games
-    separation: Any = "late"  # shared, late, early, full, an integer in [0, 4], or learned (docs/learned.md)
+    separation: Any = "late"  # shared, late, early, full, an integer in [0, depth], or learned (docs/learned.md)
     protocol: str = "as_written"  # as_written, as_released or controlled; see docs/procgen.md
     seed: int = 0  # seed of parameters, actions, minibatches and the order of levels
     num_envs: int = 64  # parallel games, stepped together
@@ -49,6 +49,9 @@ class ProcgenExperiment:
     attention: bool = False  # squeeze-and-excitation in the separated stages, except the network's first
     in_place_skip: bool = False  # skip connections carry ReLU(x), as in the released code
     width: float = 1.0  # channels and units of the IMPALA-CNN, as a share of 16, 32, 32 and 256
+    # gru or lstm: a recurrent block of as many units behind the dense one, for PPO and DAAC; null: none
+    recurrent: str | None = None
+    recurrent_in: str = "both"  # the networks that have it: both, actor or critic
     policy_gradient: float = 1.0  # scale of the policy's gradient into the trunk
     value_gradient: float = 1.0  # scale of the value's gradient into the trunk
     evaluate_episodes: int = 10  # episodes of an evaluation during training, on training and on test levels each
@@ -69,15 +72,40 @@ class ProcgenExperiment:
         levels = {"start_level": at_least(0), "num_levels": at_least(0)}
         others = {"seed": SEED, "num_threads": at_least(1), "width": WIDTH}
         check_fields(self, **gradients, **positive, **levels, **others)
-        known = isinstance(self.separation, str) or (type(self.separation) is int and 0 <= self.separation <= 4)
-        check_setting("separation", self.separation, lambda _: known, "a name or a whole number in [0, 4]")
+        self._check_memory()
+        number = type(self.separation) is int and 0 <= self.separation <= self.depth
+        known = isinstance(self.separation, str) or number
+        check_setting("separation", self.separation, lambda _: known, f"a name or a whole number in [0, {self.depth}]")
         how = {"precision": self.computed.precision, "micro_batch": self.computed.micro_batch}
         self.learning = dataclasses.replace(self.learning, **how)  # says of these two what holds
         self.learning.check_rollout(self.num_envs)
         check_setting("unseen", self.unseen, (None, *LOOKS).__contains__, "layout, frame or null")
 
+    @property
+    def depth(self) -> int:
+        """The largest k: blocks that both networks have, four of the IMPALA-CNN and a recurrent one."""
+        return shared_depth(self.recurrent, self.recurrent_in)
+
+    def _check_memory(self) -> None:
+        check_setting("recurrent", self.recurrent, (None, "gru", "lstm").__contains__, "gru, lstm or null")
+        check_setting("recurrent_in", self.recurrent_in, one_of("both", "actor", "critic"))
+        if self.recurrent is None:
+            return
+        have = [name for name in RECURRENT if name in self.learning.algorithms()]
+        if self.learning.algorithm not in have:
+            raise ValueError(f"recurrent must be null for {self.learning.algorithm}: {' and '.join(have)} have it")
+        check_setting("separation", self.separation, lambda at: at != "learned", "a point, without a memory's gates")
+        for name in ("overlap", "compile", "cuda_graphs"):
+            check_setting(name, getattr(self.computed, name), lambda on: not on, f"false with {self.recurrent}")
+
     if not TYPE_CHECKING:  # a type checker knows better what there is
         __getattr__, __setattr__ = points_to_part, sets_own_fields
+
+
+@checked(recurrent=one_of("gru", "lstm"), recurrent_in=one_of("both", "actor", "critic"))
+def shared_depth(recurrent: str | None, recurrent_in: str) -> int:
+    """Blocks that both networks of the study have, by two of a run's settings: four, and a recurrent one of both."""
+    return 4 + (recurrent is not None and recurrent_in == "both")
 
 
 PERFORMANCE = [field.name for field in dataclasses.fields(Performance)]
@@ -88,6 +116,8 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
     given = {name: values[name] for name in PERFORMANCE}
     if given["overlap"] is None and type(values["num_envs"]) is int and values["num_envs"] % 2:
         given["overlap"] = False  # an odd number has no two halves
+    if values["recurrent"] is not None:  # each step reads the state that the one before has written
+        given |= {name: False for name in ("overlap", "compile", "cuda_graphs") if given[name] is None}
     return values | dataclasses.asdict(choose_performance(values["performance"], **given))
 
 

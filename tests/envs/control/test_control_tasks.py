@@ -622,6 +622,21 @@ def test_height_and_width_of_a_picture_are_its_last_axes(shape: tuple[int, ...],
     assert read_entries(odd_spaces.spaces.Box(0, 255, shape, np.uint8))[0].picture == axes
 
 
+def test_a_wrapper_has_the_arguments_that_its_name_says() -> None:
+    env = control_env("Odd/Discrete-v0", [0], 2, wrappers=["gymnasium.wrappers:MaxAndSkipObservation(skip=2)"])
+    done = env.rollout(6, lambda td: td.set("action", torch.zeros(1, 2, dtype=torch.int64)))["next", "done"]
+    assert done[0, :, :, 0].nonzero()[:, 1].tolist() == [4, 4]  # ten steps of the game
+    for arguments, says in (
+        ("(2)", "wrappers must be of Gymnasium wrappers, each as my_package.module:Wrapper or"),
+        ("(skip=len)", "wrappers must be of Gymnasium wrappers"),
+        ("(skip=2", "wrappers must be of Gymnasium wrappers"),
+        ("(skip=2); print(1)", "wrappers must be of Gymnasium wrappers"),
+        ("(skips=2)", r"wrappers must be of wrappers that take these games; got '.*\(skips=2\)': .*skips"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            control_env("Odd/Discrete-v0", [0], wrappers=[f"gymnasium.wrappers:MaxAndSkipObservation{arguments}"])
+
+
 def test_a_matrix_of_floats_and_an_index_are_no_pictures() -> None:
     spaces = odd_spaces.spaces
     assert read_entries(spaces.Box(-1, 1, (3, 4), np.float32))[0].picture is None

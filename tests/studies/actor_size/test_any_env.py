@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gymnasium
 import numpy as np
+import odd_spaces
 import pytest
 import torch
 from gymnasium import spaces
 
+from decouple.off_policy import training
+from decouple.off_policy.replay import Widths
 from decouple.studies.actor_size import build
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, make_model
 from decouple.studies.actor_size.cell import train_agents
@@ -120,6 +123,17 @@ def test_keys_that_cannot_be_privileged_are_refused_by_name():
         peek(privileged=["secret", "secret"])
     with pytest.raises(ValueError, match="privileged must be left out on env=pong"):
         build.make_small_env(cell("ppo", "x", env="pong", privileged=["a"]))
+
+
+def test_what_is_learned_is_the_same_whether_a_replay_keeps_pictures_as_bytes_or_as_numbers(tmp_path, monkeypatch):
+    pictures = {"env": "odd_spaces:Odd/Picture-v0", "seeds": 1, "actor": [], "critic": []}
+    odd_spaces.PICTURE.seed(0)
+    train_agents(cell("sac", tmp_path / "bytes", **pictures))
+    numbers = lambda observation, action, in_bytes: Widths(observation, action, not in_bytes)  # noqa: E731
+    monkeypatch.setattr(training, "Widths", numbers)
+    odd_spaces.PICTURE.seed(0)
+    train_agents(cell("sac", tmp_path / "numbers", **pictures))
+    torch.testing.assert_close(weights(tmp_path / "bytes"), weights(tmp_path / "numbers"), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow  # starts two processes, each of which imports TorchRL

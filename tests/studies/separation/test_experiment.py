@@ -18,11 +18,15 @@ from decouple.commands.procgen import table
 from decouple.envs.procgen.levels import first_frames, training_fingerprints
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.blocks import SqueezeExcitation
+from decouple.networks.recurrence import RecurrentBlock
 from decouple.runs.checkpoint import CheckpointError
+from decouple.runs.finished import run_checkpoint
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics
 from decouple.runs.settings import changed
 from decouple.studies.separation import experiment
+from decouple.studies.separation.run_folders import read_run
+from decouple.studies.separation.settings import procgen_experiment
 
 
 @needs_games
@@ -40,6 +44,48 @@ def test_attention_stands_in_the_separated_stages_but_never_before_three_channel
     assert isinstance(model, ActorValue) and model.at == k
     assert stages_with_attention("trunk") == 0
     assert stages_with_attention("policy") == stages_with_attention("value") == min(2, max(0, 3 - k))
+
+
+MEMORY = ("recurrent=gru", "width=0.25", "sequence_length=8", "minibatches=4", "epochs=1")
+
+
+@needs_procgen
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("algorithm=ppo", "separation='5'", "precision=fp32"),
+        ("algorithm=daac", "separation=full", "recurrent=lstm", "recurrent_in=actor", "value_epochs=1"),
+    ],
+)
+def test_a_recurrent_agent_goes_on_with_its_memory_and_its_checkpoint_is_evaluated(options, tmp_path):
+    whole = compose(*TINY, *MEMORY, *options, f"run_dir={tmp_path / 'whole'}")
+    report = train(whole)
+    for frames in (64, 128):
+        train(changed(whole, total_frames=frames, run_dir=str(tmp_path / "broken")))
+    assert_same(*(checkpoint_of(tmp_path / name) for name in ("whole", "broken")))
+    _, model, frames = experiment.load_agent(run_checkpoint(str(tmp_path / "whole"))[1])
+    recurrent = [block for block in model.modules() if isinstance(block, RecurrentBlock)]
+    assert len(recurrent) == 1 and recurrent[0].hidden_size == 64 and frames == 128
+    assert model.at == (5 if "separation='5'" in options else 0)
+    assert read_run(tmp_path / "whole").k == model.at
+    _, again = experiment.evaluate_checkpoint(changed(whole, evaluate=str(tmp_path / "whole")), {"evaluate"})
+    assert again == report
+
+
+def test_a_memory_that_an_algorithm_or_a_setting_does_not_take_is_refused_by_name():
+    for options, says in (
+        (("algorithm=ppg",), "recurrent must be null for ppg: ppo and daac have it"),
+        (("algorithm=idaac",), "recurrent must be null for idaac"),
+        (("separation=learned",), "separation must be a point"),
+        (("recurrent_in=trunk",), "recurrent_in must be one of"),
+        (("recurrent=rnn",), "recurrent must be gru, lstm or null"),
+        (("separation='5'", "recurrent_in=critic"), r"separation must be a name or a whole number in \[0, 4\]; got 5"),
+        (("separation='5'", "recurrent=null"), r"separation must be a name or a whole number in \[0, 4\]; got 5"),
+        (("overlap=true",), "overlap must be false with gru"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            compose("recurrent=gru", *options)
+    assert procgen_experiment(recurrent="gru", num_envs=4, separation=5, precision="fp32").depth == 5
 
 
 @needs_games
