@@ -101,6 +101,20 @@ class SeedNoise:
         """Uniform whole numbers in [0, high), (S, *shape)."""
         return (self._next("double", shape) * high).long()
 
+    def lie_ready(self, kind: str, *shape: int) -> Tensor:
+        """The next draws of a kind and shape that have been made ahead, (n, S, *shape), n >= 1; not to be changed.
+
+        Args:
+            kind: `normal`, `uniform`, or `double`, float64 numbers that `integers` multiplies.
+        """
+        pool, left = self._pool(kind, shape)
+        return pool[len(pool) - len(left) :]
+
+    def skip(self, number: int, kind: str, *shape: int) -> None:
+        """Count so many of the draws that lie ready as handed out."""
+        left = self.ahead[kind, shape][1]
+        del left[len(left) - number :]
+
     def permutations(self, count: int) -> Tensor:
         """One permutation of 0 ... count - 1 per seed, (S, count)."""
         return torch.stack([torch.randperm(count, generator=g) for g in self.generators]).to(self.device)
@@ -129,12 +143,15 @@ class SeedNoise:
         self.ahead = {key: (pool, _backwards(pool[gone:])) for key, (pool, gone) in pools.items()}
 
     def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        _, left = self.ahead.get((kind, shape), (None, None))
-        if not left:
+        return self._pool(kind, shape)[1].pop()
+
+    def _pool(self, kind: str, shape: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """The draws ahead, of which some are left."""
+        found = self.ahead.get((kind, shape))
+        if found is None or not found[1]:
             pool = self._draw(kind, shape)
-            left = _backwards(pool)
-            self.ahead[kind, shape] = pool, left
-        return left.pop()
+            found = self.ahead[kind, shape] = pool, _backwards(pool)
+        return found
 
     def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
         """New draws (n, S, *shape); n makes about DRAWN_AHEAD numbers per seed, and lies in [1, 64]."""

@@ -16,8 +16,9 @@ from torch import Tensor
 from torchrl.data import Unbounded
 
 from decouple.checks import INT32_MAX
+from decouple.compiled.playing import Playing
 from decouple.envs import lockstep
-from decouple.envs.control.backends import GymnasiumGames
+from decouple.envs.control.backends import BatchedGames, GymnasiumGames
 from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.choice import make_games
 from decouple.envs.control.compiled_rules import count_of_steps
@@ -275,6 +276,24 @@ class ControlEnv(lockstep.LockstepEnv):
 
     def _any_ended(self, stepped: dict[str, Tensor]) -> bool:
         return self._episodes.due
+
+    def begin_steps(self) -> Playing | None:
+        now, games = self._episodes, self._games
+        if not self._may_count or now.due or not isinstance(games, BatchedGames):
+            return None
+        limit = INT32_MAX if self.max_episode_steps is None else self.max_episode_steps
+        left = limit - int(now.step_count.max())
+        return games.begin_steps(limit, now.observation, now.episode_reward, now.step_count, left)
+
+    def end_steps(self, playing: Playing) -> tuple[dict[str, Tensor], Tensor]:
+        now, column = self._episodes, self._episodes.step_count.shape
+        now.observation = playing.observation
+        now.episode_reward, now.step_count = playing.total.reshape(column), playing.steps.reshape(column)
+        now.terminated = playing.terminated.reshape(column)
+        now.truncated = now.step_count >= self._last_step
+        now.done = now.terminated | now.truncated
+        now.due, now.just_loaded = bool(now.done.any()), False
+        return self._went_on(self._shown())
 
     def _counted(
         self, count: Any, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray

@@ -1,0 +1,196 @@
+"""Steps of a training loop that kernels make by themselves, several in one call.
+
+    steps = compiled_steps(env, learner, replay, noise)       # None where Python makes each step
+    made = steps.make(most=100, sums=sums)                  # acts, plays, keeps, learns; None: Python has to step
+    made.steps, made.stepped, made.observation
+
+The random numbers are those that the steps would draw one by one: a call makes at most as many steps as draws lie
+ready. So replay, agents and games are, to the bit, those of single steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torchrl.envs import EnvBase
+
+from decouple.checks import checked
+from decouple.compiled.kernel import compiling
+from decouple.compiled.playing import PlayedByKernels, Playing, first_class
+from decouple.compiled.threads import SCRATCH
+from decouple.off_policy.compiled_learner import CompiledLearner
+from decouple.off_policy.interfaces import TrainedAgents
+from decouple.off_policy.learner_groups import LearnerGroups
+from decouple.off_policy.metric_sums import MetricSums
+from decouple.off_policy.replay import Replay
+from decouple.runs.learning_rates import scheduled
+from decouple.seeding import SeedNoise
+
+__all__ = ["CompiledSteps", "compiled_steps"]
+
+
+class Made(NamedTuple):
+    """Steps that were made: their number, what `plain_step` returns for the last one, and what to act on next."""
+
+    steps: int
+    stepped: dict[str, Tensor]
+    observation: Tensor
+
+
+@checked()
+def compiled_steps(env: EnvBase, learner: TrainedAgents, replay: Replay, noise: SeedNoise) -> CompiledSteps | None:
+    """The steps by kernels, where agents are compiled, the environment has rules for kernels, and updates are as many
+    after each step; else None."""
+    groups = learner.groups if isinstance(learner, LearnerGroups) else [learner]
+    settings, games = learner.settings, env.batch_size[1]
+    rules = hasattr(type(env), "begin_steps")  # not a transformed environment's, which passes on its base's
+    even = games % settings.train_every == 0 and settings.held_out_every is None and not scheduled(settings)
+    mixed = games == settings.batch_size  # then a step's actions and its updates cut their noise from one draw
+    if not rules or not even or mixed or not all(isinstance(each, CompiledLearner) for each in groups):
+        return None
+    return CompiledSteps(env, learner, replay, noise)
+
+
+class CompiledSteps:
+    """The steps of a run by kernels; made by `compiled_steps`.
+
+    Args:
+        env: the environment, with the methods of `PlayedByKernels`.
+        learner: a `CompiledLearner`, or `LearnerGroups` of such.
+        replay: keeps all transitions.
+        noise: the run's random numbers.
+    """
+
+    def __init__(self, env: Any, learner: Any, replay: Replay, noise: SeedNoise):
+        self.env: PlayedByKernels = env
+        self.learner, self.replay, self.noise = learner, replay, noise
+        self.games = env.batch_size[1]
+        self.each = self.games // learner.settings.train_every * learner.settings.updates  # updates after a step
+        groups: list[CompiledLearner] = learner.groups if isinstance(learner, LearnerGroups) else [learner]
+        self.parts = [self._functions(each) for each in groups]
+        self.to_unit = np.zeros((2, 1), np.float32) if replay.to_unit is None else np.stack(replay.to_unit)
+        self.loaded = False
+
+    def _functions(self, learner: CompiledLearner) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """The kernels that act and update, each with its arguments, as `spans.learn` takes them."""
+        seeds, scratch, (observed, acts) = learner.seeds, learner.threads.scratch(1), learner.widths
+        action = np.zeros((seeds, self.games, acts), dtype=np.int64 if learner.space.discrete else np.float32)
+        seen, drawn = np.zeros((seeds, self.games, observed), np.float32), np.zeros_like(action, dtype=np.float32)
+        network = learner.arguments(learner.samples(1), drawn, drawn, True)
+        own = [scratch if each is SCRATCH else each for each in network]
+        act = first_class(
+            learner.kernels["act"], *network[:3], learner.memory, learner.kind, learner.explores, seen, drawn, True,
+            learner.bounds, scratch, action,
+        )  # fmt: skip
+        update = first_class(learner.kernels["update"], *own, 0, 0)
+        of_update = (*network[:7], learner.widths)
+        return (act, learner.kind, learner.explores, action), (update, *of_update)
+
+    def make(self, most: int, sums: MetricSums) -> Made | None:
+        """Make one step or more, up to `most`, with policies that act and updates after each; None where none is
+        made."""
+        playing = self.env.begin_steps()
+        if playing is None:
+            return None
+        groups = self._groups(sums)
+        # Agents beside others end their episodes at other steps, and all have to stop at the same one.
+        most = min(most, playing.certain) if self.learner.seeds > 1 else most
+        draws = [_Draws(learner, noise, self.games, self.each) for learner, _, noise, _ in groups]
+        most = min([most, *(each.steps for each in draws)])
+        if most == 0:
+            return None
+        played = [
+            self._run(number, rows, playing, drawn, own, most)
+            for number, ((_, rows, _, own), drawn) in enumerate(zip(groups, draws, strict=True))
+        ]
+        (steps,) = set(played)
+        for drawn in draws:
+            drawn.take(steps)
+        self.replay.added += steps * self.games
+        return Made(steps, *self.env.end_steps(playing))
+
+    def _groups(self, sums: MetricSums) -> Sequence[tuple[CompiledLearner, slice, SeedNoise, MetricSums]]:
+        """Learners of equal agents, with their rows, random numbers and metrics."""
+        if not isinstance(self.learner, LearnerGroups):
+            return [(self.learner, slice(0, self.learner.seeds), self.noise, sums)]
+        rows = zip(self.learner.groups, self.learner.rows, strict=True)
+        return [(each, own, self.noise.part(own), sums.part(own)) for each, own in rows]
+
+    def _run(
+        self, number: int, rows: slice, playing: Playing, drawn: _Draws, sums: MetricSums, most: int
+    ) -> int:
+        """Have one learner's agents make at most `most` steps; returns how many they made."""
+        from decouple.compiled.spans import learn
+
+        learner, games, replay = drawn.learner, self.games, self.replay
+        acting, learning = self.parts[number]
+        size, delay, before = learner.settings.batch_size, learner.settings.policy_delay, learner.updates
+        of_games = slice(rows.start * games, rows.stop * games)
+        game = (
+            playing.play, playing.places, playing.limit, playing.scale, playing.observation[rows],
+            playing.total[of_games], playing.steps[of_games], playing.terminated[of_games],
+        )  # fmt: skip
+        of_replay = (
+            replay.array, replay.added, replay.capacity, self.to_unit, replay.to_unit is None, rows.start
+        )  # fmt: skip
+        tables = [sums.so_far(columns, learner.metrics.shape) for columns in (learner.of_critics, learner.of_all)]
+        played = np.zeros(learner.seeds, dtype=np.int64)
+        arguments = (
+            acting, drawn.acting, learner.bounds, game, most, of_replay, learning, (drawn.uniform, drawn.normal),
+            drawn.uses, (before, self.each, delay), SCRATCH, (learner.samples(size), learner.metrics, *tables), played,
+        )  # fmt: skip
+        if not self.loaded:
+            with compiling(f"steps-{learner.memory.dtype}-{acting[3].dtype}"):
+                learner.threads.load(learn, size, *arguments)
+            self.loaded = True
+        learner.threads.run(learn, max(size, games), *arguments)
+        steps = int(played[0])
+        learner.updates += steps * self.each
+        with_policy = learner.updates // delay - before // delay
+        sums.count(learner.of_all, with_policy)
+        sums.count(learner.of_critics, steps * self.each - with_policy)
+        return steps
+
+
+class _Draws:
+    """The random numbers that lie ready for a learner's next steps, as `Learner` would draw them.
+
+    Attributes:
+        steps: number of steps that they suffice for, 0 where they do not.
+        acting, uniform, normal, uses: as the kernel `spans.learn` takes them.
+    """
+
+    def __init__(self, learner: CompiledLearner, noise: SeedNoise, games: int, each: int):
+        self.learner, self.noise, size = learner, noise, learner.settings.batch_size
+        discrete, acts = learner.space.discrete, learner.widths[1]
+        self.of_acting = ("uniform" if discrete else "normal", games, acts)
+        self.of_samples, self.of_updates = ("double", size), ("normal", size, acts)
+        self.uses = learner.noise_uses
+        # In the order of a step, so that new ones are drawn in that order.
+        self.acting = noise.lie_ready(*self.of_acting).numpy()
+        self.uniform = noise.lie_ready(*self.of_samples).numpy()
+        self.normal = learner.nothing[None]
+        self.steps = min(len(self.acting), len(self.uniform) // each)
+        if any(self.uses):
+            self.normal = noise.lie_ready(*self.of_updates).numpy()
+        self.updates, self.each, self.delay = learner.updates, each, learner.settings.policy_delay
+        while self.steps and self._normals(self.steps) > len(self.normal):
+            self.steps -= 1
+
+    def _normals(self, steps: int) -> int:
+        """Draws of normal numbers that the updates of some steps take."""
+        if not any(self.uses):
+            return 0
+        updates = steps * self.each
+        of_policy = (self.updates + updates) // self.delay - self.updates // self.delay
+        return updates * self.uses[0] + of_policy * self.uses[1]
+
+    def take(self, steps: int) -> None:
+        """Take away the draws of these steps."""
+        self.noise.skip(steps, *self.of_acting)
+        self.noise.skip(steps * self.each, *self.of_samples)
+        if any(self.uses):
+            self.noise.skip(self._normals(steps), *self.of_updates)
