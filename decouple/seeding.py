@@ -101,19 +101,21 @@ class SeedNoise:
         """Uniform whole numbers in [0, high), (S, *shape)."""
         return (self._next("double", shape) * high).long()
 
-    def lie_ready(self, kind: str, *shape: int) -> Tensor:
-        """The next draws of a kind and shape that have been made ahead, (n, S, *shape), n >= 1; not to be changed.
+    def doubles(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1), float64 (S, *shape): what `integers` multiplies."""
+        return self._next("double", shape)
 
-        Args:
-            kind: `normal`, `uniform`, or `double`, float64 numbers that `integers` multiplies.
+    def ready(self, kind: str, *shape: int) -> int:
+        """How many draws of a kind, `normal`, `uniform` or `double`, and of a shape lie ready from a larger one."""
+        return len(self.ahead.get((kind, shape), (None, ()))[1])
+
+    def give_back(self, kind: str, draws: Sequence[Tensor]) -> None:
+        """Put back the last draws of a kind and shape, in their order: they are the next ones again.
+
+        They must have lain `ready` before.
         """
-        pool, left = self._pool(kind, shape)
-        return pool[len(pool) - len(left) :]
-
-    def skip(self, number: int, kind: str, *shape: int) -> None:
-        """Count so many of the draws that lie ready as handed out."""
-        left = self.ahead[kind, shape][1]
-        del left[len(left) - number :]
+        if draws:
+            self.ahead[kind, tuple(draws[0].shape[1:])][1].extend(reversed(draws))
 
     def permutations(self, count: int) -> Tensor:
         """One permutation of 0 ... count - 1 per seed, (S, count)."""
@@ -143,15 +145,12 @@ class SeedNoise:
         self.ahead = {key: (pool, _backwards(pool[gone:])) for key, (pool, gone) in pools.items()}
 
     def _next(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        return self._pool(kind, shape)[1].pop()
-
-    def _pool(self, kind: str, shape: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        """The draws ahead, of which some are left."""
-        found = self.ahead.get((kind, shape))
-        if found is None or not found[1]:
+        _, left = self.ahead.get((kind, shape), (None, None))
+        if not left:
             pool = self._draw(kind, shape)
-            found = self.ahead[kind, shape] = pool, _backwards(pool)
-        return found
+            left = _backwards(pool)
+            self.ahead[kind, shape] = pool, left
+        return left.pop()
 
     def _draw(self, kind: str, shape: tuple[int, ...]) -> Tensor:
         """New draws (n, S, *shape); n makes about DRAWN_AHEAD numbers per seed, and lies in [1, 64]."""

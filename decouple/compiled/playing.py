@@ -55,7 +55,8 @@ class PlayedByKernels(Protocol):
         """Take over the games after one or more steps, of which only the last has ended episodes; begin those anew.
 
         Returns:
-            What `plain_step` returns for the last step, without the reward.
+            What `plain_step` returns for the last step, without the reward; where no episode has ended, the observation
+            alone.
         """
         ...
 

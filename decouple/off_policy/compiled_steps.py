@@ -4,8 +4,8 @@
     made = steps.make(most=100, sums=sums)                  # acts, plays, keeps, learns; None: Python has to step
     made.steps, made.stepped, made.observation
 
-The random numbers are those that the steps would draw one by one: a call makes at most as many steps as draws lie
-ready. So replay, agents and games are, to the bit, those of single steps.
+The random numbers are those that the steps draw one by one, in their order. So replay, agents and games are, to the bit,
+those of single steps.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -30,6 +31,8 @@ from decouple.runs.learning_rates import scheduled
 from decouple.seeding import SeedNoise
 
 __all__ = ["CompiledSteps", "compiled_steps"]
+
+MOST = 64  # steps of a call: so many random numbers are drawn for them
 
 
 class Made(NamedTuple):
@@ -69,8 +72,8 @@ class CompiledSteps:
         self.learner, self.replay, self.noise = learner, replay, noise
         self.games = env.batch_size[1]
         self.each = self.games // learner.settings.train_every * learner.settings.updates  # updates after a step
-        groups: list[CompiledLearner] = learner.groups if isinstance(learner, LearnerGroups) else [learner]
-        self.parts = [self._functions(each) for each in groups]
+        self.learners: list[CompiledLearner] = learner.groups if isinstance(learner, LearnerGroups) else [learner]
+        self.parts = [self._functions(each) for each in self.learners]
         self.to_unit = np.zeros((2, 1), np.float32) if replay.to_unit is None else np.stack(replay.to_unit)
         self.loaded = False
 
@@ -90,34 +93,37 @@ class CompiledSteps:
         return (act, learner.kind, learner.explores, action), (update, *of_update)
 
     def make(self, most: int, sums: MetricSums) -> Made | None:
-        """Make one step or more, up to `most`, with policies that act and updates after each; None where none is
-        made."""
+        """Make one step or more, up to `most`, with policies that act and updates after each; None where Python
+        has to make it."""
         playing = self.env.begin_steps()
         if playing is None:
             return None
         groups = self._groups(sums)
         # Agents beside others end their episodes at other steps, and all have to stop at the same one.
-        most = min(most, playing.certain) if self.learner.seeds > 1 else most
-        draws = [_Draws(learner, noise, self.games, self.each) for learner, _, noise, _ in groups]
-        most = min([most, *(each.steps for each in draws)])
-        if most == 0:
-            return None
+        most = min(most, MOST, playing.certain if self.learner.seeds > 1 else MOST)
+        draws = [
+            _Draws(learner, noise, self.games, self.each)
+            for learner, (_, noise, _) in zip(self.learners, groups, strict=True)
+        ]
+        if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
+            most = max(playing.certain, min(most, draws[0].ready()))
+        for each in draws:
+            each.draw(most)
         played = [
             self._run(number, rows, playing, drawn, own, most)
-            for number, ((_, rows, _, own), drawn) in enumerate(zip(groups, draws, strict=True))
+            for number, ((rows, _, own), drawn) in enumerate(zip(groups, draws, strict=True))
         ]
         (steps,) = set(played)
-        for drawn in draws:
-            drawn.take(steps)
+        if steps < most:
+            draws[0].give_back(steps)
         self.replay.added += steps * self.games
         return Made(steps, *self.env.end_steps(playing))
 
-    def _groups(self, sums: MetricSums) -> Sequence[tuple[CompiledLearner, slice, SeedNoise, MetricSums]]:
-        """Learners of equal agents, with their rows, random numbers and metrics."""
+    def _groups(self, sums: MetricSums) -> Sequence[tuple[slice, SeedNoise, MetricSums]]:
+        """The rows of each learner, their random numbers and their metrics."""
         if not isinstance(self.learner, LearnerGroups):
-            return [(self.learner, slice(0, self.learner.seeds), self.noise, sums)]
-        rows = zip(self.learner.groups, self.learner.rows, strict=True)
-        return [(each, own, self.noise.part(own), sums.part(own)) for each, own in rows]
+            return [(slice(0, self.learner.seeds), self.noise, sums)]
+        return [(rows, self.noise.part(rows), sums.part(rows)) for rows in self.learner.rows]
 
     def _run(
         self, number: int, rows: slice, playing: Playing, drawn: _Draws, sums: MetricSums, most: int
@@ -156,41 +162,53 @@ class CompiledSteps:
 
 
 class _Draws:
-    """The random numbers that lie ready for a learner's next steps, as `Learner` would draw them.
+    """The random numbers of a learner's next steps, drawn one after another as `Learner` draws them.
 
     Attributes:
-        steps: number of steps that they suffice for, 0 where they do not.
         acting, uniform, normal, uses: as the kernel `spans.learn` takes them.
     """
 
     def __init__(self, learner: CompiledLearner, noise: SeedNoise, games: int, each: int):
-        self.learner, self.noise, size = learner, noise, learner.settings.batch_size
-        discrete, acts = learner.space.discrete, learner.widths[1]
-        self.of_acting = ("uniform" if discrete else "normal", games, acts)
-        self.of_samples, self.of_updates = ("double", size), ("normal", size, acts)
-        self.uses = learner.noise_uses
-        # In the order of a step, so that new ones are drawn in that order.
-        self.acting = noise.lie_ready(*self.of_acting).numpy()
-        self.uniform = noise.lie_ready(*self.of_samples).numpy()
-        self.normal = learner.nothing[None]
-        self.steps = min(len(self.acting), len(self.uniform) // each)
-        if any(self.uses):
-            self.normal = noise.lie_ready(*self.of_updates).numpy()
-        self.updates, self.each, self.delay = learner.updates, each, learner.settings.policy_delay
-        while self.steps and self._normals(self.steps) > len(self.normal):
-            self.steps -= 1
+        self.learner, self.noise, self.each, self.size = learner, noise, each, learner.settings.batch_size
+        self.uses, (_, acts) = learner.noise_uses, learner.widths
+        self.of_acting = ("uniform" if learner.space.discrete else "normal", games, acts)
+        self.of_updates = ("normal", self.size, acts)
+        self.acting, self.uniform, self.normal = (learner.nothing[None] for _ in range(3))
 
-    def _normals(self, steps: int) -> int:
-        """Draws of normal numbers that the updates of some steps take."""
-        if not any(self.uses):
-            return 0
-        updates = steps * self.each
-        of_policy = (self.updates + updates) // self.delay - self.updates // self.delay
-        return updates * self.uses[0] + of_policy * self.uses[1]
-
-    def take(self, steps: int) -> None:
-        """Take away the draws of these steps."""
-        self.noise.skip(steps, *self.of_acting)
-        self.noise.skip(steps * self.each, *self.of_samples)
+    def ready(self) -> int:
+        """For how many steps numbers lie ready, at least 1: what is drawn for one step is always used."""
+        steps = min(self.noise.ready(*self.of_acting), self.noise.ready("double", self.size) // self.each)
         if any(self.uses):
-            self.noise.skip(self._normals(steps), *self.of_updates)
+            steps = min(steps, self.noise.ready(*self.of_updates) // (sum(self.uses) * self.each))
+        return max(1, steps)
+
+    def draw(self, steps: int) -> None:
+        """Draw for some steps."""
+        kind, *shape = self.of_acting
+        _, *of_update = self.of_updates
+        noise, updates, delay = self.noise, self.learner.updates, self.learner.settings.policy_delay
+        act = noise.normal if kind == "normal" else noise.uniform
+        self.drawn: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+        acting, samples, normal = self.drawn
+        for _ in range(steps):
+            acting.append(act(*shape))
+            for _ in range(self.each):
+                updates += 1
+                samples.append(noise.doubles(self.size))
+                if self.uses[0]:
+                    normal.append(noise.normal(*of_update))
+                if self.uses[1] and updates % delay == 0:
+                    normal.append(noise.normal(*of_update))
+        self.acting, self.uniform = torch.stack(acting).numpy(), torch.stack(samples).numpy()
+        if normal:
+            self.normal = torch.stack(normal).numpy()
+
+    def give_back(self, steps: int) -> None:
+        """Give back what was drawn for later steps than these."""
+        acting, samples, normal = self.drawn
+        updates, delay = self.learner.updates, self.learner.settings.policy_delay  # after the steps
+        before = updates - steps * self.each
+        taken = steps * self.each * self.uses[0] + (updates // delay - before // delay) * self.uses[1]
+        self.noise.give_back(self.of_acting[0], acting[steps:])
+        self.noise.give_back("double", samples[steps * self.each :])
+        self.noise.give_back("normal", normal[taken:])

@@ -35,6 +35,7 @@ from decouple.seeding import SeedNoise
 __all__ = ["CompiledAgents", "not_known"]
 
 BLOCK = 256  # observations that values are computed for at once
+MOST = 256  # steps that kernels play in one call
 PARTS = ("trunk", "policy", "critic")
 
 
@@ -204,7 +205,7 @@ class CompiledAgents:
             playing: the games.
             noise: the random numbers of the seeds.
             at: the first step's place in the rollout.
-            most: the number of steps, or fewer where an episode ends, or fewer random numbers lie ready.
+            most: the number of steps; fewer are made where an episode ends.
             acted, stepped, ends: the rollout, as `spans.collect` writes it.
 
         Returns:
@@ -213,18 +214,21 @@ class CompiledAgents:
         from decouple.compiled.spans import collect
 
         games = playing.observation.shape[1]
-        kind = ("uniform", games, 1) if self.discrete else ("normal", games, self.widths[1])
-        drawn = noise.lie_ready(*kind).numpy()
+        kind, acts = ("uniform", 1) if self.discrete else ("normal", self.widths[1])
+        if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
+            most = max(playing.certain, min(most, noise.ready(kind, games, acts)))
+        draw = noise.uniform if self.discrete else noise.normal
+        drawn = [draw(games, acts) for _ in range(min(most, MOST))]
         game = (
             playing.play, playing.places, playing.limit, playing.scale, playing.observation, playing.total,
             playing.steps, playing.terminated,
         )  # fmt: skip
         with self._compiling(f"rollouts-collect-{acted[1].dtype}"):
             steps = collect(
-                (self._act(acted[1].dtype), *self.network), drawn, self.discrete, self.bounds,
-                self.threads.scratch(games), game, at, min(most, len(drawn)), acted, stepped, ends,
+                (self._act(acted[1].dtype), *self.network), torch.stack(drawn).numpy(), self.discrete, self.bounds,
+                self.threads.scratch(games), game, at, len(drawn), acted, stepped, ends,
             )  # fmt: skip
-        noise.skip(steps, *kind)
+        noise.give_back(kind, drawn[steps:])
         return steps
 
     def _act(self, actions: np.dtype) -> Any:

@@ -292,8 +292,11 @@ class ControlEnv(lockstep.LockstepEnv):
         now.terminated = playing.terminated.reshape(column)
         now.truncated = now.step_count >= self._last_step
         now.done = now.terminated | now.truncated
-        now.due, now.just_loaded = bool(now.done.any()), False
-        return self._went_on(self._shown())
+        now.due, now.just_loaded = True in now.done.ravel().tolist(), False
+        if now.due:
+            return self._went_on(self._shown())
+        observation = torch.from_numpy(now.observation)
+        return {"observation": observation}, observation
 
     def _counted(
         self, count: Any, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray
