@@ -10,24 +10,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 
 from decouple.compiled.kernel import exact_kernel
+from decouple.compiled.places import pointer
 
 __all__: list[str] = []  # kernels are called by environments and by each other
 
 TORQUE = type(1.0 * np.float32(1.0))  # as ``pendulum.TORQUE``
-
-
-@intrinsic
-def pointer(typing_context, address):
-    """The address of an array's numbers as a pointer, for ``carray``. What gives the address holds the array."""
-
-    def as_pointer(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(address), as_pointer
 
 
 @exact_kernel

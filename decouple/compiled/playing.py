@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-__all__ = ["PlayedByKernels", "Playing", "first_class"]
+__all__ = ["PlayedByKernels", "Playing", "addresses", "first_class"]
 
 
 class Playing(NamedTuple):
@@ -59,6 +59,18 @@ class PlayedByKernels(Protocol):
             alone.
         """
         ...
+
+
+def addresses(*arrays: np.ndarray) -> list[int]:
+    """Where the numbers of contiguous arrays lie, for `Playing.places`.
+
+    Raises:
+        ValueError: an array that is not contiguous.
+    """
+    for each in arrays:
+        if not each.flags.c_contiguous:
+            raise ValueError(f"arrays must be contiguous; got strides {each.strides} for the shape {each.shape}")
+    return [each.__array_interface__["data"][0] for each in arrays]
 
 
 def first_class(kernel: Any, *arguments: Any) -> Any:

@@ -2,7 +2,7 @@
 
 A kernel makes the steps up to the next one that Python has to see; it draws no random numbers, but gets those that lie
 ready. Networks, games and updates are functions that it is given (`decouple.compiled.playing`), so it is compiled once
-for all of them.
+for all of them. They stand behind other things in tuples: Numba warns of tuples that begin with a function.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ def collect(acting, noise, discrete, bounds, scratch, game, at, most, acted, ste
     """Play at most `most` steps of S agents into a rollout, up to the first that ends an episode; returns their number.
 
     Args:
-        acting: `rollouts.act`, with its arguments agents, layers, slopes and memory.
+        acting: agents, layers, slopes and memory, and behind them `rollouts.act`, which takes them.
         noise: as there, for each step: (>= most, S, N, A). discrete, bounds, scratch: as there.
-        game: play, places, limit, scale, observation, total, steps and terminated, as in `Playing`.
+        game: places, play, limit, scale, observation, total, steps and terminated, as in `Playing`.
         at: the first step's place in the rollout.
         acted: what is acted on and chosen: observations (S, N, T, O), actions (S, N, T, A), log-probabilities and
             values (S, N, T).
         stepped: what steps give: observations (S, N, T, O), rewards, episodes' rewards and steps (S, N, T).
         ends: done, terminated and truncated, bool (3, S, N, T).
     """
-    act, agents, layers, slopes, memory = acting
-    play, places, limit, scale, observation, total, steps, terminated = game
+    agents, layers, slopes, memory, act = acting
+    places, play, limit, scale, observation, total, steps, terminated = game
     seen, actions, log_probs, values = acted
     following, rewards, totals, counts = stepped
     seeds, games, observed = observation.shape
@@ -50,9 +50,7 @@ def collect(acting, noise, discrete, bounds, scratch, game, at, most, acted, ste
                 for j in range(acts):
                     actions[s, i, t, j] = action[s, i, j]
                 log_probs[s, i, t], values[s, i, t] = log_prob[s, i], value[s, i]
-        play(
-            places, 0, number, action.reshape(number, acts), observation.reshape(number, observed), reward, terminated
-        )
+        play(places, 0, number, action.reshape(number, acts), observation.reshape(number, observed), reward, terminated)
         for s in range(seeds):
             for i in range(games):
                 g = s * games + i
@@ -84,25 +82,25 @@ def learn(
     An agent's steps go up to the first that ends an episode.
 
     Args:
-        acting: `acting.act`, kind and exploration, and memory for actions (S, N, A), or indices (S, N, 1).
+        acting: kind, exploration, memory for actions (S, N, A), or indices (S, N, 1), and `acting.act`.
         noise: its noise for each step, (>= most, S, N, A). bounds: as there.
         game: as for `collect`, of these agents' games alone but for `play` and `places`.
         replay: rows of a `Replay` (ring, all agents, W); rows added so far; rows that may be sampled; its `to_unit`,
             (2, A); whether actions are kept as they are; and the number of the first agent among all.
-        learning: an algorithm's `update`, with its arguments agents, layers, slopes, rates, memory, temperature, steps
-            and widths.
+        learning: agents, layers, slopes, rates, memory, temperature, steps and widths, and behind them an algorithm's
+            `update`, which takes them.
         draws: uniform numbers in [0, 1) for each update's sample, float64 (., S, B); normal numbers (., S, B, A), which
             updates take one after another.
         uses: whether an update takes these for the target, and whether for the policy at a policy step.
         updates: updates so far, updates after each step, and updates from one policy step to the next.
-        of_agents: memory for samples (S, B, W), metrics (S, METRICS), and two sums of metrics, to which those of updates
-            of critics alone are added, and of all others.
+        of_agents: memory for samples (S, B, W), metrics (S, METRICS), and two sums of metrics, to which those of
+            updates of critics alone are added, and of all others.
         played: set to each agent's steps, (S,).
     """
-    act, kind, explores, action = acting
-    play, places, limit, scale, observation, total, steps, terminated = game
+    kind, explores, action, act = acting
+    places, play, limit, scale, observation, total, steps, terminated = game
     rows, added, capacity, to_unit, in_unit, agent = replay
-    update, agents, layers, slopes, rates, memory, temperature, optimizer_steps, widths = learning
+    agents, layers, slopes, rates, memory, temperature, optimizer_steps, widths, update = learning
     uniform, normal = draws
     before, each, delay = updates
     batch, metrics, of_critics, of_all = of_agents
@@ -123,9 +121,7 @@ def learn(
                 for j in range(acts):
                     chosen = real(action[s, i, j])
                     row[observed + j] = chosen if in_unit else (chosen - to_unit[0, j]) / to_unit[1, j]
-            play(
-                places, own * games, (own + 1) * games, action[s], observation[s], reward, terminated[g : g + games]
-            )
+            play(places, own * games, (own + 1) * games, action[s], observation[s], reward, terminated[g : g + games])
             ended = False
             for i in range(games):
                 row = rows[(added + step * games + i) % len(rows), own]

@@ -186,8 +186,8 @@ class CompiledLearner(Learner):
 
     def _run_act(self, observation: np.ndarray, noise: np.ndarray, draws: bool, chosen: np.ndarray) -> None:
         self.kernels["act"](
-            self.tables.agents, self.tables.layers, self.tables.slopes, self.memory, self.kind, self.explores, observation,
-            noise, draws, self.bounds, self.threads.scratch(observation.shape[1]), chosen,
+            self.tables.agents, self.tables.layers, self.tables.slopes, self.memory, self.kind, self.explores,
+            observation, noise, draws, self.bounds, self.threads.scratch(observation.shape[1]), chosen,
         )  # fmt: skip
 
     def _noise(self, batch: int, policy_step: bool, noise: SeedNoise) -> list[np.ndarray]:

@@ -4,8 +4,8 @@
     made = steps.make(most=100, sums=sums)                  # acts, plays, keeps, learns; None: Python has to step
     made.steps, made.stepped, made.observation
 
-The random numbers are those that the steps draw one by one, in their order. So replay, agents and games are, to the bit,
-those of single steps.
+The random numbers are those that the steps draw one by one, in their order. So replay, agents and games are, to the
+bit, those of single steps.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torchrl.envs import EnvBase
 
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling
+from decouple.compiled.memory import SIZE
 from decouple.compiled.playing import PlayedByKernels, Playing, first_class
 from decouple.compiled.threads import SCRATCH
 from decouple.off_policy.compiled_learner import CompiledLearner
@@ -32,7 +33,8 @@ from decouple.seeding import SeedNoise
 
 __all__ = ["CompiledSteps", "compiled_steps"]
 
-MOST = 64  # steps of a call: so many random numbers are drawn for them
+MOST = 64  # steps of a call; so many random numbers are drawn for them
+WORK = 2**28  # of a call: steps times the agents' parameters times the rows of a sample; a tenth of a second, or less
 
 
 class Made(NamedTuple):
@@ -75,7 +77,9 @@ class CompiledSteps:
         self.learners: list[CompiledLearner] = learner.groups if isinstance(learner, LearnerGroups) else [learner]
         self.parts = [self._functions(each) for each in self.learners]
         self.to_unit = np.zeros((2, 1), np.float32) if replay.to_unit is None else np.stack(replay.to_unit)
-        self.loaded = False
+        parameters = sum(int(each.tables.agents[:, SIZE].sum()) for each in self.learners)
+        self.most = max(1, min(MOST, WORK // (parameters * learner.settings.batch_size * self.each)))
+        self.loaded: set[int] = set()
 
     def _functions(self, learner: CompiledLearner) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The kernels that act and update, each with its arguments, as `spans.learn` takes them."""
@@ -90,7 +94,7 @@ class CompiledSteps:
         )  # fmt: skip
         update = first_class(learner.kernels["update"], *own, 0, 0)
         of_update = (*network[:7], learner.widths)
-        return (act, learner.kind, learner.explores, action), (update, *of_update)
+        return (learner.kind, learner.explores, action, act), (*of_update, update)
 
     def make(self, most: int, sums: MetricSums) -> Made | None:
         """Make one step or more, up to `most`, with policies that act and updates after each; None where Python
@@ -100,7 +104,7 @@ class CompiledSteps:
             return None
         groups = self._groups(sums)
         # Agents beside others end their episodes at other steps, and all have to stop at the same one.
-        most = min(most, MOST, playing.certain if self.learner.seeds > 1 else MOST)
+        most = min(most, self.most, playing.certain if self.learner.seeds > 1 else most)
         draws = [
             _Draws(learner, noise, self.games, self.each)
             for learner, (_, noise, _) in zip(self.learners, groups, strict=True)
@@ -125,9 +129,7 @@ class CompiledSteps:
             return [(slice(0, self.learner.seeds), self.noise, sums)]
         return [(rows, self.noise.part(rows), sums.part(rows)) for rows in self.learner.rows]
 
-    def _run(
-        self, number: int, rows: slice, playing: Playing, drawn: _Draws, sums: MetricSums, most: int
-    ) -> int:
+    def _run(self, number: int, rows: slice, playing: Playing, drawn: _Draws, sums: MetricSums, most: int) -> int:
         """Have one learner's agents make at most `most` steps; returns how many they made."""
         from decouple.compiled.spans import learn
 
@@ -136,7 +138,7 @@ class CompiledSteps:
         size, delay, before = learner.settings.batch_size, learner.settings.policy_delay, learner.updates
         of_games = slice(rows.start * games, rows.stop * games)
         game = (
-            playing.play, playing.places, playing.limit, playing.scale, playing.observation[rows],
+            playing.places, playing.play, playing.limit, playing.scale, playing.observation[rows],
             playing.total[of_games], playing.steps[of_games], playing.terminated[of_games],
         )  # fmt: skip
         of_replay = (
@@ -148,10 +150,10 @@ class CompiledSteps:
             acting, drawn.acting, learner.bounds, game, most, of_replay, learning, (drawn.uniform, drawn.normal),
             drawn.uses, (before, self.each, delay), SCRATCH, (learner.samples(size), learner.metrics, *tables), played,
         )  # fmt: skip
-        if not self.loaded:
-            with compiling(f"steps-{learner.memory.dtype}-{acting[3].dtype}"):
+        if number not in self.loaded:
+            with compiling(f"steps-{learner.memory.dtype}-{acting[2].dtype}"):
                 learner.threads.load(learn, size, *arguments)
-            self.loaded = True
+            self.loaded.add(number)
         learner.threads.run(learn, max(size, games), *arguments)
         steps = int(played[0])
         learner.updates += steps * self.each

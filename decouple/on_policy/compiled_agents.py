@@ -220,12 +220,12 @@ class CompiledAgents:
         draw = noise.uniform if self.discrete else noise.normal
         drawn = [draw(games, acts) for _ in range(min(most, MOST))]
         game = (
-            playing.play, playing.places, playing.limit, playing.scale, playing.observation, playing.total,
+            playing.places, playing.play, playing.limit, playing.scale, playing.observation, playing.total,
             playing.steps, playing.terminated,
         )  # fmt: skip
         with self._compiling(f"rollouts-collect-{acted[1].dtype}"):
             steps = collect(
-                (self._act(acted[1].dtype), *self.network), torch.stack(drawn).numpy(), self.discrete, self.bounds,
+                (*self.network, self._act(acted[1].dtype)), torch.stack(drawn).numpy(), self.discrete, self.bounds,
                 self.threads.scratch(games), game, at, len(drawn), acted, stepped, ends,
             )  # fmt: skip
         noise.give_back(kind, drawn[steps:])

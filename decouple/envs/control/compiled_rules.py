@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from decouple.compiled.kernel import compiling, unavailable
-from decouple.compiled.playing import first_class
+from decouple.compiled.playing import addresses, first_class
 from decouple.envs.control import acrobot, pendulum
 
 __all__ = ["compiled_play", "compiled_step", "count_of_steps", "placed"]
@@ -41,8 +41,7 @@ def compiled_play(rules: ModuleType) -> Any:
 def placed(rules: ModuleType, state: np.ndarray) -> tuple[np.ndarray, Any]:
     """What ``Playing.play`` of rules finds games by, whose state it writes into; and the owners of what lies there."""
     facts = _facts(rules)
-    addresses = [each.__array_interface__["data"][0] for each in (state, facts)]
-    return np.array([state.shape[1], *addresses]), (state, facts)
+    return np.array([state.shape[1], *addresses(state, facts)]), (state, facts)
 
 
 def count_of_steps() -> Any:
