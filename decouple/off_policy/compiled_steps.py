@@ -45,6 +45,14 @@ class Made(NamedTuple):
     observation: Tensor
 
 
+class _Group(NamedTuple):
+    """What a learner of equal agents has of a run: its agents' rows, random numbers and metrics."""
+
+    rows: slice
+    noise: SeedNoise
+    sums: MetricSums
+
+
 @checked()
 def compiled_steps(env: EnvBase, learner: TrainedAgents, replay: Replay, noise: SeedNoise) -> CompiledSteps | None:
     """The steps by kernels, where agents are compiled, the environment has rules for kernels, and updates are as many
@@ -105,50 +113,45 @@ class CompiledSteps:
         groups = self._groups(sums)
         # Agents beside others end their episodes at other steps, and all have to stop at the same one.
         most = min(most, self.most, playing.certain if self.learner.seeds > 1 else most)
-        draws = [
-            _Draws(learner, noise, self.games, self.each)
-            for learner, (_, noise, _) in zip(self.learners, groups, strict=True)
-        ]
+        draws = _Draws(self.learners, groups, self.noise, self.games, self.each)
         if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
-            most = max(playing.certain, min(most, draws[0].ready()))
-        for each in draws:
-            each.draw(most)
-        played = [
-            self._run(number, rows, playing, drawn, own, most)
-            for number, ((rows, _, own), drawn) in enumerate(zip(groups, draws, strict=True))
-        ]
-        (steps,) = set(played)
+            most = max(playing.certain, min(most, draws.ready()))
+        draws.draw(most)
+        (steps,) = {
+            self._run(number, group, playing, drawn, most)
+            for number, (group, drawn) in enumerate(zip(groups, draws.of_each, strict=True))
+        }
         if steps < most:
-            draws[0].give_back(steps)
+            draws.give_back(most, steps)
         self.replay.added += steps * self.games
         return Made(steps, *self.env.end_steps(playing))
 
-    def _groups(self, sums: MetricSums) -> Sequence[tuple[slice, SeedNoise, MetricSums]]:
-        """The rows of each learner, their random numbers and their metrics."""
+    def _groups(self, sums: MetricSums) -> Sequence[_Group]:
+        """What each learner has of the run."""
         if not isinstance(self.learner, LearnerGroups):
-            return [(slice(0, self.learner.seeds), self.noise, sums)]
-        return [(rows, self.noise.part(rows), sums.part(rows)) for rows in self.learner.rows]
+            return [_Group(slice(0, self.learner.seeds), self.noise, sums)]
+        return [_Group(rows, self.noise.part(rows), sums.part(rows)) for rows in self.learner.rows]
 
-    def _run(self, number: int, rows: slice, playing: Playing, drawn: _Draws, sums: MetricSums, most: int) -> int:
+    def _run(self, number: int, group: _Group, playing: Playing, drawn: tuple[np.ndarray, ...], most: int) -> int:
         """Have one learner's agents make at most `most` steps; returns how many they made."""
         from decouple.compiled.spans import learn
 
-        learner, games, replay = drawn.learner, self.games, self.replay
-        acting, learning = self.parts[number]
+        learner, games, replay, (rows, _, sums) = self.learners[number], self.games, self.replay, group
+        (acting, learning), (acting_noise, uniform, normal) = self.parts[number], drawn
         size, delay, before = learner.settings.batch_size, learner.settings.policy_delay, learner.updates
         of_games = slice(rows.start * games, rows.stop * games)
         game = (
             playing.places, playing.play, playing.limit, playing.scale, playing.observation[rows],
             playing.total[of_games], playing.steps[of_games], playing.terminated[of_games],
         )  # fmt: skip
-        of_replay = (
-            replay.array, replay.added, replay.capacity, self.to_unit, replay.to_unit is None, rows.start
-        )  # fmt: skip
+        in_unit = replay.to_unit is None
+        of_replay = (replay.array, replay.added, replay.capacity, self.to_unit, in_unit, rows.start)
         tables = [sums.so_far(columns, learner.metrics.shape) for columns in (learner.of_critics, learner.of_all)]
         played = np.zeros(learner.seeds, dtype=np.int64)
         arguments = (
-            acting, drawn.acting, learner.bounds, game, most, of_replay, learning, (drawn.uniform, drawn.normal),
-            drawn.uses, (before, self.each, delay), SCRATCH, (learner.samples(size), learner.metrics, *tables), played,
+            acting, acting_noise, learner.bounds, game, most, of_replay, learning, (uniform, normal),
+            learner.noise_uses, (before, self.each, delay), SCRATCH,
+            (learner.samples(size), learner.metrics, *tables), played,
         )  # fmt: skip
         if number not in self.loaded:
             with compiling(f"steps-{learner.memory.dtype}-{acting[2].dtype}"):
@@ -164,53 +167,67 @@ class CompiledSteps:
 
 
 class _Draws:
-    """The random numbers of a learner's next steps, drawn one after another as `Learner` draws them.
+    """The random numbers of some steps, drawn one after another as `_Run.step` and the learners draw them.
+
+    Args:
+        learners, groups: the learners, and of each its rows and its part of the random numbers.
+        noise: the run's random numbers, from which samples are drawn for all agents.
+        games: games of each agent. each: updates after a step.
 
     Attributes:
-        acting, uniform, normal, uses: as the kernel `spans.learn` takes them.
+        of_each: for each learner its noise for acting, for samples and for updates, as the kernel `spans.learn` takes
+            them.
     """
 
-    def __init__(self, learner: CompiledLearner, noise: SeedNoise, games: int, each: int):
-        self.learner, self.noise, self.each, self.size = learner, noise, each, learner.settings.batch_size
-        self.uses, (_, acts) = learner.noise_uses, learner.widths
-        self.of_acting = ("uniform" if learner.space.discrete else "normal", games, acts)
-        self.of_updates = ("normal", self.size, acts)
-        self.acting, self.uniform, self.normal = (learner.nothing[None] for _ in range(3))
+    def __init__(
+        self, learners: Sequence[CompiledLearner], groups: Sequence[_Group], noise: SeedNoise, games: int, each: int
+    ):
+        first = learners[0]
+        self.groups, self.noise, self.games, self.each = groups, noise, games, each
+        self.rows, self.delay = first.settings.batch_size, first.settings.policy_delay
+        self.uses, self.acts, self.updates = first.noise_uses, first.widths[1], first.updates
+        self.kind = "uniform" if first.space.discrete else "normal"
+        self.nothing = [learner.nothing for learner in learners]
 
     def ready(self) -> int:
         """For how many steps numbers lie ready, at least 1: what is drawn for one step is always used."""
-        steps = min(self.noise.ready(*self.of_acting), self.noise.ready("double", self.size) // self.each)
+        samples = self.noise.ready("double", self.rows) // self.each
+        steps = [min(group.noise.ready(self.kind, self.games, self.acts), samples) for group in self.groups]
         if any(self.uses):
-            steps = min(steps, self.noise.ready(*self.of_updates) // (sum(self.uses) * self.each))
-        return max(1, steps)
+            most = sum(self.uses) * self.each
+            steps += [group.noise.ready("normal", self.rows, self.acts) // most for group in self.groups]
+        return max(1, min(steps))
 
     def draw(self, steps: int) -> None:
         """Draw for some steps."""
-        kind, *shape = self.of_acting
-        _, *of_update = self.of_updates
-        noise, updates, delay = self.noise, self.learner.updates, self.learner.settings.policy_delay
-        act = noise.normal if kind == "normal" else noise.uniform
-        self.drawn: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-        acting, samples, normal = self.drawn
+        acts = [group.noise.uniform if self.kind == "uniform" else group.noise.normal for group in self.groups]
+        self.samples: list[Tensor] = []
+        self.acting: list[list[Tensor]] = [[] for _ in self.groups]
+        self.normal: list[list[Tensor]] = [[] for _ in self.groups]
         for _ in range(steps):
-            acting.append(act(*shape))
+            for act, acting in zip(acts, self.acting, strict=True):
+                acting.append(act(self.games, self.acts))
             for _ in range(self.each):
-                updates += 1
-                samples.append(noise.doubles(self.size))
-                if self.uses[0]:
-                    normal.append(noise.normal(*of_update))
-                if self.uses[1] and updates % delay == 0:
-                    normal.append(noise.normal(*of_update))
-        self.acting, self.uniform = torch.stack(acting).numpy(), torch.stack(samples).numpy()
-        if normal:
-            self.normal = torch.stack(normal).numpy()
+                self.updates += 1
+                self.samples.append(self.noise.doubles(self.rows))
+                times = self.uses[0] + (self.uses[1] and self.updates % self.delay == 0)
+                for group, normal in zip(self.groups, self.normal, strict=True):
+                    normal.extend(group.noise.normal(self.rows, self.acts) for _ in range(times))
+        samples = torch.stack(self.samples)
+        self.of_each = [
+            (
+                torch.stack(acting).numpy(),
+                samples[:, group.rows].contiguous().numpy(),
+                torch.stack(normal).numpy() if normal else nothing[None],
+            )
+            for acting, normal, group, nothing in zip(self.acting, self.normal, self.groups, self.nothing, strict=True)
+        ]
 
-    def give_back(self, steps: int) -> None:
+    def give_back(self, drawn: int, steps: int) -> None:
         """Give back what was drawn for later steps than these."""
-        acting, samples, normal = self.drawn
-        updates, delay = self.learner.updates, self.learner.settings.policy_delay  # after the steps
-        before = updates - steps * self.each
-        taken = steps * self.each * self.uses[0] + (updates // delay - before // delay) * self.uses[1]
-        self.noise.give_back(self.of_acting[0], acting[steps:])
-        self.noise.give_back("double", samples[steps * self.each :])
-        self.noise.give_back("normal", normal[taken:])
+        before, until = self.updates - drawn * self.each, self.updates - (drawn - steps) * self.each
+        taken = steps * self.each * self.uses[0] + (until // self.delay - before // self.delay) * self.uses[1]
+        self.noise.give_back("double", self.samples[steps * self.each :])
+        for group, acting, normal in zip(self.groups, self.acting, self.normal, strict=True):
+            group.noise.give_back(self.kind, acting[steps:])
+            group.noise.give_back("normal", normal[taken:])

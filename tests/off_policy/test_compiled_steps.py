@@ -69,7 +69,7 @@ CASES = [
     ("pendulum", "sac", [1, 2, 3], 2, [8, 8, 8]),
     ("pendulum", "ddpg", [4, 5, 6], 3, [8, 8, 4]),  # two learners
     ("acrobot", "sac", [4], 1, [8]),
-    ("acrobot", "sac", [4, 5], 2, [8, 4]),
+    ("acrobot", "sac", [4, 5], 1, [8, 4]),
 ]
 
 
@@ -81,8 +81,7 @@ def test_a_run_is_that_of_single_steps(
     *found, single = trained(tmp_path / "a", made(*games), seeds, monkeypatch)
     *expected, all_steps = trained(tmp_path / "b", made(*games), seeds, monkeypatch, by_kernels=False)
     assert_same(found, expected)
-    assert single * num_envs == 42 // num_envs * num_envs if num_envs == 3 else single * num_envs == 40
-    assert all_steps * num_envs == 660
+    assert single == -(-40 // num_envs) and all_steps == 660 // num_envs
     assert sum(row["train/episodes"] for _, row in found[0]) > 0  # some ended within a call
 
 
@@ -121,7 +120,7 @@ def test_what_python_has_to_step(tmp_path: Path, monkeypatch: Any) -> None:
     assert steps(env, learner) is not None
     assert steps(TransformedEnv(env), learner) is None
     assert steps(env, make_learner(learner.models(), learner.settings, "batched")) is None
-    for own in ({"held_out_every": 5}, {"learning_rate": {"start": 1e-3, "end": 1e-4}}, {"train_every": 2}):
+    for own in ({"held_out_every": 5}, {"schedule": "linear"}, {"train_every": 2}):
         assert steps(*made("pendulum", "sac", seeds, 1, [8], **own)) is None
     own = {"normalize_observation": True}
     *_, single = trained(tmp_path, made("pendulum", "sac", seeds, 1, [8], **own), seeds, monkeypatch)
