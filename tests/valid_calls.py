@@ -145,7 +145,9 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(
         ["seed_metrics", "RunProgress.update", "RunProgress.expect", "Tracker.expect", "shown", "autocast"], "PER_STEP"
     ),
-    **dict.fromkeys(["RunProgress.faster", "Tracker.faster"], "PER_STEP"),
+    **dict.fromkeys(
+        ["RunProgress.faster", "Tracker.faster", "RunProgress.peak_share", "Tracker.peak_share"], "PER_STEP"
+    ),
     **dict.fromkeys(["Acting", "set_rng_state", "agents_in", "stored_settings"], "STATE"),
     "trained_actor": "STATE",
     "CellStore.record_search": "STATE",
@@ -166,7 +168,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
     **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
-    **dict.fromkeys(["faster_settings", "seconds_per_iteration"], "RECORD"),
+    **dict.fromkeys(["faster_settings", "seconds_per_iteration", "share_of_peak"], "RECORD"),
     **dict.fromkeys(
         ["OneAgent", "StackedAgents", "agents_of", "draw_agents", "check_agents", "check_agent_seeds"], "RECORD"
     ),

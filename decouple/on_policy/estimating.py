@@ -1,4 +1,7 @@
-"""How long on-policy training will take, and what would be faster: by one micro-batch, before the first rollout."""
+"""How long on-policy training will take, how much of the processor it uses, and what would be faster.
+
+Measured on one micro-batch, before the first rollout.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from torch.utils.flop_counter import FlopCounterMode
 
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.runs.performance import Performance, autocast, fast_bf16
 
-__all__ = ["faster_settings", "seconds_per_iteration"]
+__all__ = ["faster_settings", "seconds_per_iteration", "share_of_peak"]
 
 WORTH = 1.15  # times as fast that a setting must be to be named
+PEAK_ROWS = 768  # of the square matrices whose product is the processor's peak
 PATIENCE_S = 3.0  # seconds of measuring after which no further setting is tried
 
 
@@ -31,9 +37,33 @@ def seconds_per_iteration(
     convolutional network. Neither parameters, gradients nor random numbers change. Not known on a GPU and for compiled
     networks, whose first iteration is soon over, and for phases that are no `Phase` with features.
     """
+    parts = _parts(collector, phases, how)
+    return sum(times * _seconds(call) for times, call in parts) if parts else None
+
+
+def share_of_peak(
+    seconds: float, collector: RolloutCollector, phases: Sequence[RolloutPhase], how: Performance
+) -> float | None:
+    """Share of what the processor's matrix products reach, at the precision and the threads in use; None if not known.
+
+    Its numerator are the floating-point operations of the convolutions and products that `seconds_per_iteration` runs,
+    counted by torch, over `seconds`; its denominator are those of a product of two square matrices, measured now.
+
+    Args:
+        seconds: what `seconds_per_iteration` gave for `how`.
+        collector, phases, how: as for it.
+    """
+    parts = _parts(collector, phases, how)
+    return sum(times * _operations(call) for times, call in parts) / seconds / _peak(how) if parts else None
+
+
+def _parts(
+    collector: RolloutCollector, phases: Sequence[RolloutPhase], how: Performance
+) -> list[tuple[float, Callable[[], object]]]:
+    """An iteration as (how often, call): acting once, and a micro-batch of each phase. Empty if not known."""
     known = [phase for phase in phases if isinstance(phase, Phase) and phase.features is not None]
     if len(known) < len(phases) or collector.device.type != "cpu" or how.compile:
-        return None
+        return []
     games = collector.carrier.batch_size[0]
     shown = {key: collector.carrier.get(key) for key in collector.read}
 
@@ -41,7 +71,7 @@ def seconds_per_iteration(
         with torch.no_grad(), autocast(collector.device, how.precision):
             collector.model.get_features()(TensorDict(dict(shown), [games]))
 
-    seconds = collector.steps * _seconds(act)
+    parts: list[tuple[float, Callable[[], object]]] = [(collector.steps, act)]
     for phase in known:
         learned = phase.past * games * collector.steps  # frames of an epoch
         passes = min(phase.epochs, (phase.updates or math.inf) / phase.minibatches)
@@ -50,9 +80,8 @@ def seconds_per_iteration(
         assert phase.features is not None
         others = {key[0] for key in phase.features.in_keys if isinstance(key, tuple)}  # as IDAAC's partners
         micro = TensorDict(frames | {name: TensorDict(dict(frames), [len(rows)]) for name in others}, [len(rows)])
-        of_micro = _seconds(lambda phase=phase, micro=micro: _forward_and_back(phase, micro, how))
-        seconds += passes / phase.every * learned / len(rows) * of_micro
-    return seconds
+        parts.append((passes / phase.every * learned / len(rows), partial(_forward_and_back, phase, micro, how)))
+    return parts
 
 
 def faster_settings(
@@ -113,6 +142,20 @@ def _forward_and_back(phase: Phase, micro: TensorDictBase, how: Performance) -> 
         phase.optimizer.zero_grad(set_to_none=True)
         for parameter in phase.features.parameters():
             parameter.grad = None
+
+
+def _operations(call: Callable[[], object]) -> int:
+    """Floating-point operations of a call's convolutions and products. Random numbers are as before."""
+    with torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def _peak(how: Performance) -> float:
+    """Floating-point operations per second of a product of two square matrices, in the training's precision."""
+    dtype = torch.bfloat16 if how.precision == "bf16" else torch.float32
+    square = torch.ones(PEAK_ROWS, PEAK_ROWS, dtype=dtype)
+    return 2 * PEAK_ROWS**3 / _seconds(lambda: square @ square)
 
 
 def _seconds(call: Callable[[], object]) -> float:

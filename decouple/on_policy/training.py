@@ -31,7 +31,7 @@ from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
 from decouple.on_policy.compiled_phase import CompiledPhase
-from decouple.on_policy.estimating import faster_settings, seconds_per_iteration
+from decouple.on_policy.estimating import faster_settings, seconds_per_iteration, share_of_peak
 from decouple.on_policy.kept import KeptRollouts, check_room, runs_on
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
@@ -62,6 +62,7 @@ def train_on_policy(
     record: Callable[[], Mapping[str, str]] | None = None,
     progress: Callable[[str, int, int], object] | None = None,
     expect: Callable[[float], object] | None = None,
+    peak_share: Callable[[float], object] | None = None,
     faster: Callable[[Mapping[str, float]], object] | None = None,
     performance: Performance | None = None,
     failed: FailedSeeds | None = None,
@@ -93,7 +94,8 @@ def train_on_policy(
         progress: called within an iteration with (what is under way, how much is done, how much there is).
         expect: called before the first iteration with an estimate of the seconds that training will take, where
             iterations are long: see `seconds_per_iteration`.
-        faster: called after it with the settings of `Performance` that would be faster on this machine, as
+        peak_share: called after it with the share of what the processor's matrix products reach: see `share_of_peak`.
+        faster: called after these with the settings of `Performance` that would be faster on this machine, as
             `torch_threads=2`, and how many times: see `faster_settings`.
         performance: device, precision and speed settings; its precision and micro-batch replace those of `settings`.
             The model must have been through its `prepare`. None: the model's device, without optional speed-ups.
@@ -134,7 +136,7 @@ def train_on_policy(
     clip_watch = ClipWatch(seeds)
     try:
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
-        run.say_costs(expect, faster)
+        run.say_costs(expect, peak_share, faster)
         while run.iteration < run.iterations:
             metrics = run.iterate(progress)
             clip_watch.see(metrics)
@@ -211,15 +213,18 @@ class _Run:
     def say_costs(
         self,
         expect: Callable[[float], object] | None,
+        peak_share: Callable[[float], object] | None,
         faster: Callable[[Mapping[str, float]], object] | None,
     ) -> None:
-        """Tell how long training will take and what would be faster, from a few frames, where iterations are long."""
+        """Tell what training will cost and what would be faster, from a few frames, where iterations are long."""
         left, rollouts = self.iterations - self.iteration, self.collector
-        if not (expect or faster) or left <= 0 or not isinstance(rollouts, RolloutCollector):
+        if not (expect or peak_share or faster) or left <= 0 or not isinstance(rollouts, RolloutCollector):
             return
         each = seconds_per_iteration(rollouts, self.phases, self.how)
         if each and expect:
             expect(left * each)
+        if each and peak_share and (share := share_of_peak(each, rollouts, self.phases, self.how)):
+            peak_share(share)
         if each and faster:
             faster(faster_settings(each, rollouts, self.phases, self.how, other_precision=self.iteration == 0))
 

@@ -68,6 +68,10 @@ class RunProgress:
         rate = f"{left / seconds:,.0f} frames/s" if seconds > 0 else "at once"
         self._say(f"about {tqdm.format_interval(seconds)} for {left:,} frames, {rate}, without evaluations")
 
+    def peak_share(self, share: float) -> None:
+        """Show the share of what the processor's matrix products reach that training uses."""
+        self._say(f"that is {100 * share:.0f} % of what this machine's matrix products reach, measured now")
+
     def faster(self, settings: Mapping[str, float]) -> None:
         """Show settings that would be faster on this machine, and how many times; nothing where there are none."""
         if settings:

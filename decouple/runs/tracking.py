@@ -171,6 +171,11 @@ class Tracker:
         if self._progress is not None:
             self._progress.expect(seconds)
 
+    def peak_share(self, share: float) -> None:
+        """Show the share of what the processor's matrix products reach, where progress is shown."""
+        if self._progress is not None:
+            self._progress.peak_share(share)
+
     def faster(self, settings: Mapping[str, float]) -> None:
         """Show settings that would be faster on this machine, and how many times, where progress is shown."""
         if self._progress is not None:

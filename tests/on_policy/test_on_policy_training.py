@@ -22,7 +22,7 @@ from decouple.analysis.evaluation import evaluate
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import mlp_blocks
 from decouple.networks.separation import separate
-from decouple.on_policy import estimating
+from decouple.on_policy import estimating, training
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.algorithms.daac import daac_phases
 from decouple.on_policy.algorithms.idaac import idaac_phases
@@ -1000,19 +1000,31 @@ def test_what_would_be_faster_is_measured_and_leaves_the_threads_as_they_were(mo
     assert torch.get_num_threads() == 1
 
 
+def test_the_share_of_the_peak_is_of_operations_counted_by_hand(monkeypatch):
+    model, settings, shares = make_model(), make_settings(), []
+    monkeypatch.setattr(training, "seconds_per_iteration", lambda *_: 0.5)
+    monkeypatch.setattr(estimating, "_peak", lambda how: 1e6)  # operations per second
+    how = Performance(collector="preallocated")
+    train(model, ppo_phases(model, settings), settings, peak_share=shares.append, performance=how)
+    forward = 2 * (OBSERVED * 8 + 8 * 8 + 2 * 8 * 6)  # operations of one frame: the trunk of two blocks, and two of 6
+    back = 2 * forward - 2 * OBSERVED * 8  # without the observation's gradient
+    assert shares == [pytest.approx(N * T * (forward + settings.epochs * (forward + back)) / 0.5 / 1e6)]
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_estimate_of_the_time_changes_nothing(algorithm):
-    found, told, faster, settings = [], [], [], make_settings(total_frames=4 * N * T, rollout_steps=T)
-    for expect, name in ((None, None), (told.append, faster.append)):
+    found, told, shares, faster = [], [], [], []
+    settings = make_settings(total_frames=4 * N * T, rollout_steps=T)
+    for expect, share, name in ((None, None, None), (told.append, shares.append, faster.append)):
         torch.manual_seed(0)
         model = make_model()
         phases = ALGORITHMS[algorithm](model, settings)
         how = Performance(collector="preallocated")
-        rows = train(model, phases, settings, expect=expect, faster=name, performance=how)
+        rows = train(model, phases, settings, expect=expect, peak_share=share, faster=name, performance=how)
         kept = {name: value for name, value in rows[-1].items() if not name.startswith("time/")}
         found.append([kept, model.state_dict(), [phase.state_dict() for phase in phases]])
     assert_same(*found)
-    assert len(told) == len(faster) == 1 and 0 < told[0] < 60
+    assert len(told) == len(shares) == len(faster) == 1 and 0 < told[0] < 60 and 0 < shares[0] < 1
     told.clear()
     train(
         make_model(), ALGORITHMS[algorithm](make_model(), settings), settings, expect=told.append

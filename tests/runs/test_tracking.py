@@ -759,6 +759,7 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with quiet(tmp_path, progress=True) as tracker:
         tracker.expect(90.0)
+        tracker.peak_share(0.4136)
         tracker.faster({"torch_threads=2": 1.66, "precision=bf16": 1.21})
         tracker.faster({})
         tracker.log({"train/episode_return": 3.25, "eval/test_return": 2.0}, 500)
@@ -768,6 +769,7 @@ def test_progress_in_a_terminal_is_a_bar(tmp_path, monkeypatch):
     assert "train=3.5" in last
     assert "test=2" in last
     assert "about 01:30 for 1,000 frames, 11 frames/s, without evaluations\n" in terminal.getvalue()
+    assert "that is 41 % of what this machine's matrix products reach, measured now\n" in terminal.getvalue()
     assert "faster on this machine: torch_threads=2 (1.7 times), precision=bf16 (1.2 times)\n" in terminal.getvalue()
 
 

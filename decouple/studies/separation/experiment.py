@@ -272,6 +272,7 @@ def train(run: PreparedRun) -> dict[str, float]:
                 record=tracker.marks,
                 progress=progress,
                 expect=tracker.expect,
+                peak_share=tracker.peak_share,
                 faster=tracker.faster,
                 performance=config.computed,
                 failed=failed,
