@@ -195,8 +195,10 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["MetricSums.so_far", "MetricSums.count", "CompiledLearner.arguments"], "PER_STEP"),
     **dict.fromkeys(["SeedNoise.part", "SeedNoise.ready", "SeedNoise.give_back", "SeedNoise.doubles"], "PER_STEP"),
     **dict.fromkeys(["CompiledAgents.collect", "CompiledLearner.samples"], "PER_STEP"),
-    **dict.fromkeys(["Playing", "PlayedByKernels", "addresses", "first_class", "compiled_play", "placed"], "RECORD"),
-    **dict.fromkeys(["CompiledSteps", "compiled_steps", "RunningEpisodes"], "RECORD"),  # made by the training loop
+    **dict.fromkeys(["Playing", "PlayedByKernels", "addresses", "first_class", "compiled_play"], "RECORD"),
+    **dict.fromkeys(
+        ["CompiledSteps", "compiled_steps", "RunningEpisodes", "entry_point", "placed"], "RECORD"
+    ),  # made by the training loop
     "LearnerGroups": "RECORD",  # of `make_learner`, which checks models and settings
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.

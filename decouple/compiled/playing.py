@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-__all__ = ["PlayedByKernels", "Playing", "addresses", "first_class"]
+__all__ = ["PlayedByKernels", "Playing", "addresses", "entry_point", "first_class"]
 
 
 class Playing(NamedTuple):
@@ -78,9 +78,22 @@ def first_class(kernel: Any, *arguments: Any) -> Any:
 
     They call it by its address: it is not compiled once more as a part of each of them. It must not raise.
     """
-    from numba import typeof
     from numba.core.types.function_type import CompileResultWAP
+
+    return CompileResultWAP(_compiled(kernel, arguments))
+
+
+def entry_point(kernel: Any, *arguments: Any) -> Any:
+    """A kernel compiled for these arguments' types, to be called with arguments of these very types alone.
+
+    A call does not find out the types, which for tuples takes longer than some steps of games.
+    """
+    return _compiled(kernel, arguments).entry_point
+
+
+def _compiled(kernel: Any, arguments: tuple[Any, ...]) -> Any:
+    from numba import typeof
 
     types = tuple(typeof(each) for each in arguments)
     kernel.compile(types)
-    return CompileResultWAP(kernel.overloads[types])
+    return kernel.overloads[types]

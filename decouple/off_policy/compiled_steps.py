@@ -21,7 +21,7 @@ from torchrl.envs import EnvBase
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling
 from decouple.compiled.memory import SIZE
-from decouple.compiled.playing import PlayedByKernels, Playing, first_class
+from decouple.compiled.playing import PlayedByKernels, Playing, entry_point, first_class
 from decouple.compiled.threads import SCRATCH
 from decouple.off_policy.compiled_learner import CompiledLearner
 from decouple.off_policy.interfaces import TrainedAgents
@@ -87,7 +87,8 @@ class CompiledSteps:
         self.to_unit = np.zeros((2, 1), np.float32) if replay.to_unit is None else np.stack(replay.to_unit)
         parameters = sum(int(each.tables.agents[:, SIZE].sum()) for each in self.learners)
         self.most = max(1, min(MOST, WORK // (parameters * learner.settings.batch_size * self.each)))
-        self.loaded: set[int] = set()
+        self.expected = self.most
+        self.kernels: dict[int, Any] = {}  # for each learner, compiled for its arguments' types
 
     def _functions(self, learner: CompiledLearner) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The kernels that act and update, each with its arguments, as `spans.learn` takes them."""
@@ -115,7 +116,7 @@ class CompiledSteps:
         most = min(most, self.most, playing.certain if self.learner.seeds > 1 else most)
         draws = _Draws(self.learners, groups, self.noise, self.games, self.each)
         if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
-            most = max(playing.certain, min(most, draws.ready()))
+            most = max(playing.certain, min(most, draws.ready(), self.expected))
         draws.draw(most)
         (steps,) = {
             self._run(number, group, playing, drawn, most)
@@ -123,6 +124,7 @@ class CompiledSteps:
         }
         if steps < most:
             draws.give_back(most, steps)
+        self.expected = 2 * steps + 1  # before the next end of an episode, about
         self.replay.added += steps * self.games
         return Made(steps, *self.env.end_steps(playing))
 
@@ -153,11 +155,12 @@ class CompiledSteps:
             learner.noise_uses, (before, self.each, delay), SCRATCH,
             (learner.samples(size), learner.metrics, *tables), played,
         )  # fmt: skip
-        if number not in self.loaded:
+        if number not in self.kernels:
             with compiling(f"steps-{learner.memory.dtype}-{acting[2].dtype}"):
-                learner.threads.load(learn, size, *arguments)
-            self.loaded.add(number)
-        learner.threads.run(learn, max(size, games), *arguments)
+                scratch = learner.threads.scratch(size)
+                own = [scratch if each is SCRATCH else each for each in arguments]
+                self.kernels[number] = entry_point(learn, *own, 0, 0)
+        learner.threads.run(self.kernels[number], max(size, games), *arguments)
         steps = int(played[0])
         learner.updates += steps * self.each
         with_policy = learner.updates // delay - before // delay
