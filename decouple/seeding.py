@@ -101,6 +101,22 @@ class SeedNoise:
         """Uniform whole numbers in [0, high), (S, *shape)."""
         return (self._next("double", shape) * high).long()
 
+    def doubles(self, *shape: int) -> Tensor:
+        """Uniform in [0, 1), float64 (S, *shape): what `integers` multiplies."""
+        return self._next("double", shape)
+
+    def ready(self, kind: str, *shape: int) -> int:
+        """How many draws of a kind, `normal`, `uniform` or `double`, and of a shape lie ready from a larger one."""
+        return len(self.ahead.get((kind, shape), (None, ()))[1])
+
+    def give_back(self, kind: str, draws: Sequence[Tensor]) -> None:
+        """Put back the last draws of a kind and shape, in their order: they are the next ones again.
+
+        They must have lain `ready` before.
+        """
+        if draws:
+            self.ahead[kind, tuple(draws[0].shape[1:])][1].extend(reversed(draws))
+
     def permutations(self, count: int) -> Tensor:
         """One permutation of 0 ... count - 1 per seed, (S, count)."""
         return torch.stack([torch.randperm(count, generator=g) for g in self.generators]).to(self.device)

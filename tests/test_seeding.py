@@ -135,6 +135,29 @@ def test_random_numbers_go_on_where_they_were_saved(tmp_path):
     assert draw_globally() == expected
 
 
+@pytest.mark.parametrize("kind", ["normal", "uniform", "double"])
+def test_draws_that_are_given_back_come_again(kind: str) -> None:
+    one, other = SeedNoise([3, 4]), SeedNoise([3, 4])
+    draw, again = (getattr(each, "doubles" if kind == "double" else kind) for each in (one, other))
+    assert one.ready(kind, 2) == 0
+    first = [draw(2).clone() for _ in range(64)]
+    assert one.ready(kind, 2) == 0
+    first.append(draw(2))
+    assert one.ready(kind, 2) == 63
+    drawn = [draw(2) for _ in range(3)]
+    one.give_back(kind, drawn[1:])
+    one.give_back(kind, [])
+    assert one.ready(kind, 2) == 62
+    found = [*first, drawn[0], *(draw(2) for _ in range(100))]
+    assert all(torch.equal(each, again(2)) for each in found)
+    assert all(map(torch.equal, one.state_dict()["generators"], other.state_dict()["generators"]))
+
+
+def test_integers_are_made_of_doubles() -> None:
+    one, other = SeedNoise([3, 4]), SeedNoise([3, 4])
+    assert torch.equal(one.integers(1000, 5), (other.doubles(5) * 1000).long())
+
+
 def test_one_seed_is_that_of_all_global_generators():
     seed_globals(3)
     drawn = [torch.rand(1).item(), random.random(), np.random.rand()]

@@ -48,7 +48,7 @@ METHODS_LEFT_OUT = {
         ["sample", "act", "anneal", "at", "random_actions", "judge", "learn", "update", "critic_loss", "run", "scale"],
         "PER_STEP",
     ),
-    "head": "PER_STEP",
+    **dict.fromkeys(["head", "begin_steps", "end_steps"], "PER_STEP"),
     **dict.fromkeys(
         ["merge", "standardize", "traced", "append", "apply", "to_unity", "from_unity", "seed"], "PER_STEP"
     ),
@@ -196,7 +196,13 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["anneal", "check_rates"], "RECORD"),
     **dict.fromkeys(["OnPolicySettings.check_rollout", "Replay.since"], "PER_STEP"),
     **dict.fromkeys(["MetricSums", "MetricSums.add_columns", "MetricSums.part", "Replay.part"], "PER_STEP"),
-    "SeedNoise.part": "PER_STEP",
+    **dict.fromkeys(["MetricSums.so_far", "MetricSums.count", "CompiledLearner.arguments"], "PER_STEP"),
+    **dict.fromkeys(["SeedNoise.part", "SeedNoise.ready", "SeedNoise.give_back", "SeedNoise.doubles"], "PER_STEP"),
+    **dict.fromkeys(["CompiledAgents.collect", "CompiledLearner.samples"], "PER_STEP"),
+    **dict.fromkeys(["Playing", "PlayedByKernels", "addresses", "first_class", "compiled_play"], "RECORD"),
+    **dict.fromkeys(
+        ["CompiledSteps", "compiled_steps", "RunningEpisodes", "entry_point", "placed"], "RECORD"
+    ),  # made by the training loop
     "LearnerGroups": "RECORD",  # of `make_learner`, which checks models and settings
     **dict.fromkeys(["EpisodesInState", "StepProgress", "OffPolicyLearner", "TrainedAgents", "Agents"], "PLAIN"),
     # Entries of tables, and what `train_agents` and `load_agents` make, which check settings and files.

@@ -10,10 +10,40 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import carray
 
 from decouple.compiled.kernel import exact_kernel
+from decouple.compiled.places import pointer
 
 __all__: list[str] = []  # kernels are called by environments and by each other
+
+TORQUE = type(1.0 * np.float32(1.0))  # as ``pendulum.TORQUE``
+
+
+@exact_kernel
+def pendulum_play(places, first, last, action, observation, reward, terminated):
+    """One step of the games from ``first`` to ``last``, as ``compiled.playing.Playing.play``.
+
+    ``places``: the number of all games; where their state lies, float64 (2, G); and the facts of ``pendulum_step``,
+    with the exponent 2.0 behind them, float64 (4,).
+    """
+    state = carray(pointer(places[1]), (2, places[0]), np.float64)[:, first:last]
+    facts = carray(pointer(places[2]), 4, np.float64)
+    squares = np.empty(last - first, dtype=TORQUE)
+    most, two = np.float32(facts[0]), squares.dtype.type(facts[3])
+    for game in range(last - first):
+        squares[game] = math.pow(squares.dtype.type(min(max(action[game, 0], -most), most)), two)
+    numbers = (facts[0], facts[1], facts[2])
+    pendulum_step(state, action, numbers, facts[3], squares, state, observation, reward, terminated)
+
+
+@exact_kernel
+def acrobot_play(places, first, last, action, observation, reward, terminated):
+    """As ``pendulum_play``, with a state float64 (4, G) and the facts of ``acrobot_step``."""
+    state = carray(pointer(places[1]), (4, places[0]), np.float64)[:, first:last]
+    facts = carray(pointer(places[2]), 4, np.float64)
+    numbers = (facts[0], facts[1], facts[2])
+    acrobot_step(state, action[:, 0], numbers, facts[3], state, observation, reward, terminated)
 
 
 @exact_kernel

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import carray
 
 from decouple.compiled.kernel import exact_kernel
+from decouple.compiled.places import pointer
 from decouple.seeding import FIRST, GAMMA, SECOND
 
 __all__: list[str] = []  # kernels are called by environments and by each other
@@ -197,6 +199,21 @@ def clamped(number, low, high):
 
 
 @exact_kernel
+def pong_play(places, first, last, action, observation, reward, terminated):
+    """A step of the games from ``first`` to ``last``, as ``compiled.playing.Playing.play``.
+
+    ``places``: the number of all games, and ``frames``; where facts, pushes, numbers, streams and scale lie.
+    """
+    games, frames = places[0], places[1]
+    facts = carray(pointer(places[2]), len(PONG_FACTS), np.float64)
+    pushes = carray(pointer(places[3]), 3, np.float64)
+    numbers = carray(pointer(places[4]), (9, games), np.float64)[:, first:last]
+    streams = carray(pointer(places[5]), games, np.uint64)[first:last]
+    pong_step(action.reshape(len(action)), frames, facts, pushes, numbers, streams, reward, terminated)
+    pong_observe(numbers, carray(pointer(places[6]), 7, np.float64), observation)
+
+
+@exact_kernel
 def pong_observe(numbers, scale, shown):
     """Observations float32 (B, 7) into ``shown``; ``scale``: float64 (7,)."""
     for game in range(shown.shape[0]):
@@ -288,6 +305,36 @@ def pixelcopter_step(
             if dead:
                 break
         rewards[game], over[game] = total, dead
+
+
+@exact_kernel
+def pixelcopter_play(places, first, last, action, observation, reward, terminated):
+    """As ``pong_play``.
+
+    ``places``: the number of all games, ``frames``, the timetable's, a game's columns and those that are added; where
+    facts, pushes, timetable, leaves, new_x, the state from y to column_y, streams and scale lie.
+    """
+    games, frames, rows, columns, added = places[0], places[1], places[2], places[3], places[4]
+    facts = carray(pointer(places[5]), len(PIXELCOPTER_FACTS), np.float64)
+    pushes = carray(pointer(places[6]), 2, np.float64)
+    timetable = carray(pointer(places[7]), (4, rows), np.int64)
+    leaves = carray(pointer(places[8]), rows, np.float64)
+    new_x = carray(pointer(places[9]), (2, added), np.float64)
+    y = carray(pointer(places[10]), games, np.float64)[first:last]
+    momentum = carray(pointer(places[11]), games, np.float64)[first:last]
+    frame = carray(pointer(places[12]), games, np.int64)[first:last]
+    block_x = carray(pointer(places[13]), games, np.float64)[first:last]
+    block_y = carray(pointer(places[14]), games, np.float64)[first:last]
+    passed_x = carray(pointer(places[15]), games, np.float64)[first:last]
+    passed_y = carray(pointer(places[16]), games, np.float64)[first:last]
+    column_y = carray(pointer(places[17]), (games, columns), np.int8)[first:last]
+    streams = carray(pointer(places[18]), games, np.uint64)[first:last]
+    scale = carray(pointer(places[19]), 7, np.float64)
+    pixelcopter_step(
+        action.reshape(len(action)), frames, facts, pushes, timetable, leaves, new_x, y, momentum, frame, block_x,
+        block_y, passed_x, passed_y, column_y, streams, reward, terminated,
+    )  # fmt: skip
+    pixelcopter_observe(facts, timetable, y, momentum, frame, block_x, block_y, column_y, scale, observation)
 
 
 @exact_kernel

@@ -104,7 +104,7 @@ def _content_cache() -> Any:
 
 @functools.cache
 def folder() -> Path:
-    """The folder of compiled code: one for each state of this room's files and each version of Numba, SciPy and Python.
+    """The folder of compiled code: one for each state of this room's files and each version of Python and the packages.
 
     Numba compares a kernel's own file with its compiled code, and not the files of the kernels that it calls.
     """
@@ -113,7 +113,8 @@ def folder() -> Path:
     content = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         content.update(file.read_bytes())
-    content.update(f"{numba.__version__} {importlib.metadata.version('scipy')} {sys.version}".encode())
+    versions = [numba.__version__, *map(importlib.metadata.version, ("numpy", "scipy")), sys.version]
+    content.update(" ".join(versions).encode())
     root = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = Path(root) / "decouple" / content.hexdigest()[:16]
     try:

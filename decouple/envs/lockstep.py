@@ -16,6 +16,7 @@ from torchrl.data import Binary, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from decouple.checks import INT32_MAX, check_integer
+from decouple.compiled.playing import Playing
 
 __all__ = [
     "ENDED",
@@ -61,10 +62,21 @@ class LockstepEnv(EnvBase):
             What ``step`` writes under ``next``, and the observation to act on next (S, N, O): the same tensor where
             no episode has ended.
         """
-        stepped = self._advance({"action": action})
+        return self._went_on(self._advance({"action": action}))
+
+    def _went_on(self, stepped: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """What ``plain_step`` returns, after the episodes that have ended began anew."""
         if not self._any_ended(stepped):
             return stepped, stepped["observation"]
         return stepped, self._restart({"_reset": stepped["done"]})["observation"]
+
+    def begin_steps(self) -> Playing | None:
+        """The games for kernels to play, as ``compiled.playing.PlayedByKernels``; None where Python has to."""
+        return None
+
+    def end_steps(self, playing: Playing) -> tuple[dict[str, Tensor], Tensor]:
+        """Take over the games that kernels have played, as ``compiled.playing.PlayedByKernels``."""
+        raise NotImplementedError
 
     def _any_ended(self, stepped: dict[str, Tensor]) -> bool:
         """Whether an episode ended with this step."""

@@ -87,6 +87,7 @@ class CompiledLearner(Learner):
         if self.acting.unit is not None:
             unit = self.acting.unit
             self.bounds = torch.stack([unit.middle, unit.half_range, unit.low, unit.high]).float().numpy()
+        self.explores = float(self.acting.exploration_noise or 0.0)
         self._import_kernels()
         self._read()
 
@@ -120,16 +121,16 @@ class CompiledLearner(Learner):
 
     def _warm_up(self) -> None:
         """Call each kernel for none of the agents: it is compiled for these types, or read from the disk."""
-        observed, acts = self._widths
+        observed, acts = self.widths
         rows = np.zeros((1, self.seeds, 2 * observed + acts + 2), dtype=np.float32)
         self.kernels["gather"](rows, np.zeros((0, 1), dtype=np.int64), 0, rows[:0])
-        self.threads.load(self.kernels["update"], 1, *self._arguments(rows, self.nothing, self.nothing, True))
+        self.threads.load(self.kernels["update"], 1, *self.arguments(rows, self.nothing, self.nothing, True))
         observation = np.zeros((0, 1, observed), dtype=np.float32)
         chosen = np.zeros((0, 1, acts), dtype=np.int64 if self.space.discrete else np.float32)
         self._run_act(observation, self.nothing, False, chosen)
 
     @cached_property
-    def _widths(self) -> tuple[int, int]:
+    def widths(self) -> tuple[int, int]:
         """Widths of an observation and of an action in a replay's row."""
         return self.like.example["observation"].numel(), 1 if self.space.discrete else self.space.size
 
@@ -141,7 +142,7 @@ class CompiledLearner(Learner):
             self.rates[:, column] = rate_of(self.settings, part).at(left)
 
     def act(self, observation: Tensor, noise: SeedNoise | None = None) -> Tensor:
-        count, (_, acts) = observation.shape[1], self._widths
+        count, (_, acts) = observation.shape[1], self.widths
         drawn = self.nothing
         if noise is not None:
             drawn = (noise.uniform(count, 1) if self.space.discrete else noise.normal(count, acts)).numpy()
@@ -155,42 +156,52 @@ class CompiledLearner(Learner):
         return {name: found[column] for name, column in columns.items()}
 
     def learn(self, replay: Replay, indices: Tensor, noise: SeedNoise, sums: MetricSums) -> None:
-        size = self.seeds, indices.shape[1], replay.array.shape[-1]
-        if self.batch.shape != size:
-            self.batch = np.empty(size, dtype=np.float32)
-        self.kernels["gather"](replay.array, indices.numpy(), replay.added - len(replay), self.batch)
-        sums.add_columns(self._update(self.batch, noise), self.metrics)
+        batch = self.samples(indices.shape[1])
+        self.kernels["gather"](replay.array, indices.numpy(), replay.added - len(replay), batch)
+        sums.add_columns(self._update(batch, noise), self.metrics)
+
+    def samples(self, size: int) -> np.ndarray:
+        """Memory for a sample of each agent's replay, (S, size, W), the same each time."""
+        if self.batch.shape[1] != size:
+            observed, acts = self.widths
+            self.batch = np.empty((self.seeds, size, 2 * observed + acts + 2), dtype=np.float32)
+        return self.batch
 
     def _update(self, rows: np.ndarray, noise: SeedNoise) -> dict[str, int]:
         """One gradient step on rows of a replay, (S, B, W); the names of its metrics, with their columns."""
         self.updates += 1
         policy_step = self.updates % self.settings.policy_delay == 0
         drawn = self._noise(rows.shape[1], policy_step, noise)
-        self.threads.run(self.kernels["update"], rows.shape[1], *self._arguments(rows, *drawn, policy_step))
+        self.threads.run(self.kernels["update"], rows.shape[1], *self.arguments(rows, *drawn, policy_step))
         return self.of_all if policy_step else self.of_critics
 
-    def _arguments(
+    def arguments(
         self, rows: np.ndarray, noise: np.ndarray, more_noise: np.ndarray, policy_step: bool
     ) -> tuple[Any, ...]:
         """The arguments of the algorithm's kernel but for the range of agents."""
         return (
             self.tables.agents, self.tables.layers, self.tables.slopes, self.rates, self.memory, self.temperature,
-            self.steps, rows, self._widths, noise, more_noise, policy_step, SCRATCH, self.metrics,
+            self.steps, rows, self.widths, noise, more_noise, policy_step, SCRATCH, self.metrics,
         )  # fmt: skip
 
     def _run_act(self, observation: np.ndarray, noise: np.ndarray, draws: bool, chosen: np.ndarray) -> None:
-        explores = self.acting.exploration_noise or 0.0
         self.kernels["act"](
-            self.tables.agents, self.tables.layers, self.tables.slopes, self.memory, self.kind, explores, observation,
-            noise, draws, self.bounds, self.threads.scratch(observation.shape[1]), chosen,
+            self.tables.agents, self.tables.layers, self.tables.slopes, self.memory, self.kind, self.explores,
+            observation, noise, draws, self.bounds, self.threads.scratch(observation.shape[1]), chosen,
         )  # fmt: skip
 
     def _noise(self, batch: int, policy_step: bool, noise: SeedNoise) -> list[np.ndarray]:
         """The random numbers of an update, (S, B, A) each, drawn in the order in which `Learner` draws them."""
+        of_target, of_policy = self.noise_uses
+        wanted = [of_target, of_policy and policy_step]
+        return [noise.normal(batch, self.space.size).numpy() if each else self.nothing for each in wanted]
+
+    @property
+    def noise_uses(self) -> tuple[bool, bool]:
+        """Whether an update draws noise for the target's action, and whether for the policy's at a policy step."""
         smoothed = isinstance(self.settings, DDPGSettings) and self.settings.target_noise > 0
         soft = not self.like.deterministic and not self.space.discrete
-        wanted = [soft or smoothed, soft and policy_step]
-        return [noise.normal(batch, self.space.size).numpy() if each else self.nothing for each in wanted]
+        return soft or smoothed, soft
 
     # ---------------------------------------------------------------------------------- between memory and the learner
 

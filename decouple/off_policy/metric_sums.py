@@ -49,13 +49,25 @@ class MetricSums:
         total += found
         self._tables[id(columns)] = columns, total, count + 1
 
+    def so_far(self, columns: Mapping[str, int], shape: tuple[int, ...]) -> np.ndarray:
+        """The sums of `add_columns`, float64 (S, M), to which updates add before `count`; -0 where there are none.
+
+        -0 + x is x to the bit, also where x is -0.
+        """
+        return self._tables.setdefault(id(columns), (columns, np.full(shape, -0.0), 0))[1]
+
+    def count(self, columns: Mapping[str, int], updates: int) -> None:
+        """Count updates that were added to `so_far`."""
+        _, total, count = self._tables[id(columns)]
+        self._tables[id(columns)] = columns, total, count + updates
+
     def means(self) -> dict[str, Tensor]:
         """The mean of each metric over the updates that had it, (S,)."""
         if self._parts:
             parts = [self._parts[first].means() for first in sorted(self._parts)]
             return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         sums = dict(self._tensors)
-        for columns, table, updates in self._tables.values():
+        for columns, table, updates in (each for each in self._tables.values() if each[2]):
             for name, column in columns.items():
                 total, count = sums.get(name, (0.0, 0))
                 sums[name] = torch.from_numpy(table[:, column].copy()) + total, count + updates

@@ -24,6 +24,7 @@ from torchrl.envs import EnvBase
 from decouple.checks import SEED, checked, distinct
 from decouple.compiled.kernel import compiling_seconds
 from decouple.networks.heads import action_space
+from decouple.off_policy.compiled_steps import compiled_steps
 from decouple.off_policy.interfaces import TrainedAgents
 from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition, Widths
@@ -118,8 +119,8 @@ def train_off_policy(
         return run.frames >= settings.total_frames or run.frames // every > before // every
 
     while run.frames < settings.total_frames:
-        before = run.frames
-        run.step()
+        run.advance()
+        before = run.frames - run.per_step
         if expect and watch and (seconds := watch.seconds_left()) is not None:
             expect(seconds)
             watch = None
@@ -227,12 +228,28 @@ class _Run:
             most = learner.settings.total_frames // every + self.per_step
             self.held_out = Replay(most, replay.widths, replay.space, seeds=learner.seeds)
         self.frames = 0
+        self.compiled_steps = compiled_steps(env, learner, replay, self.noise)
         self._forget()
 
     def begin(self) -> None:
         """Reset the environments; after `load_state_dict` the reset returns their restored observations."""
         self.games.begin()
         self.started = time.perf_counter()
+
+    def advance(self) -> None:
+        """One step, or by kernels several, the last of which may be the first that anything is due after."""
+        settings = self.learner.settings
+        made = None
+        if self.compiled_steps is not None and self.frames >= settings.learning_starts:
+            every = (settings.log_every, settings.checkpoint_every, settings.total_frames)
+            left = min(each - self.frames % each for each in every)
+            made = self.compiled_steps.make(-(-left // self.per_step), self.sums)
+        if made is None:
+            self.step()
+            return
+        self.frames += made.steps * self.per_step
+        self.games.observation = made.observation
+        self._note_episodes(made.stepped)
 
     def step(self) -> None:
         """One step of every environment, and the updates that are due after it."""

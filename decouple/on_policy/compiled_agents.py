@@ -25,6 +25,7 @@ from torchrl.modules import TanhNormal
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import ONLINE, AgentShape, Layer, Tables
+from decouple.compiled.playing import Playing, entry_point, first_class
 from decouple.compiled.threads import SCRATCH, AgentThreads
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.perceptrons import perceptron_layers
@@ -34,6 +35,7 @@ from decouple.seeding import SeedNoise
 __all__ = ["CompiledAgents", "not_known"]
 
 BLOCK = 256  # observations that values are computed for at once
+MOST = 256  # steps that kernels play in one call
 PARTS = ("trunk", "policy", "critic")
 
 
@@ -119,6 +121,9 @@ class CompiledAgents:
             parts = ((space.high + space.low) / 2, half, half.log())  # in the bounds' own type, as TanhNormal
             self.bounds[:] = [part.double().numpy() for part in parts]
         self._called: set[str] = set()
+        self._acts: Any = None
+        self._collect: Any = None
+        self._expected = MOST
         self.read()
 
     # --------------------------------------------------------------------------------------------------- the two copies
@@ -186,6 +191,63 @@ class CompiledAgents:
         if self.one_hot:
             action = nn.functional.one_hot(action, self.model.action_size)
         return action, torch.from_numpy(log_probs), torch.from_numpy(values.reshape(self.seeds, games, 1))
+
+    @property
+    def may_collect(self) -> bool:
+        """Whether `collect` knows the agents: float32, and actions that are numbers or an index."""
+        return self.dtype == np.float32 and not self.one_hot and self.key == "observation"
+
+    def collect(
+        self, playing: Playing, noise: SeedNoise, at: int, most: int, acted: tuple[np.ndarray, ...],
+        stepped: tuple[np.ndarray, ...], ends: np.ndarray,
+    ) -> int:  # fmt: skip
+        """Play some steps into a rollout by the parameters in memory, with the random numbers of `act`; by one thread.
+
+        Args:
+            playing: the games.
+            noise: the random numbers of the seeds.
+            at: the first step's place in the rollout.
+            most: the number of steps; fewer are made where an episode ends.
+            acted, stepped, ends: the rollout, as `spans.collect` writes it.
+
+        Returns:
+            The number of steps.
+        """
+        from decouple.compiled.spans import collect
+
+        games = playing.observation.shape[1]
+        kind, acts = ("uniform", 1) if self.discrete else ("normal", self.widths[1])
+        if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
+            most = max(playing.certain, min(most, noise.ready(kind, games, acts), self._expected))
+        draw = noise.uniform if self.discrete else noise.normal
+        drawn = [draw(games, acts) for _ in range(min(most, MOST))]
+        game = (
+            playing.places, playing.play, playing.limit, playing.scale, playing.observation, playing.total,
+            playing.steps, playing.terminated,
+        )  # fmt: skip
+        arguments = (
+            (*self.network, self._act(acted[1].dtype)), torch.stack(drawn).numpy(), self.discrete, self.bounds,
+            self.threads.scratch(games), game, at, len(drawn), acted, stepped, ends,
+        )  # fmt: skip
+        if self._collect is None:
+            with self._compiling(f"rollouts-collect-{acted[1].dtype}"):
+                self._collect = entry_point(collect, *arguments)
+        steps: int = self._collect(*arguments)
+        noise.give_back(kind, drawn[steps:])
+        self._expected = 2 * steps + 1  # before the next end of an episode, about
+        return steps
+
+    def _act(self, actions: np.dtype) -> Any:
+        """The kernel that draws actions of a type, as an argument of `spans.collect`."""
+        from decouple.compiled.rollouts import act
+
+        if self._acts is None:
+            numbers, row = np.zeros((1, 1, 1), dtype=self.dtype), np.zeros((1, 1), dtype=self.dtype)
+            self._acts = first_class(
+                act, *self.network, numbers, numbers, self.discrete, self.bounds, self.threads.scratch(1),
+                numbers.astype(actions), row, row, 0, 1,
+            )  # fmt: skip
+        return self._acts
 
     def judge(self, observation: Tensor) -> Tensor:
         """Values of observations (S, *B, O) by the parameters in memory, (S, *B, 1)."""

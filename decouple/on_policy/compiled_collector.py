@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from decouple.checks import at_least, checked
+from decouple.compiled.playing import Playing
 from decouple.on_policy.compiled_agents import CompiledAgents
 from decouple.seeding import SeedNoise
 
@@ -77,6 +79,9 @@ class CompiledCollector:
         """The next rollout."""
         agents, key = self.agents, self.agents.key
         agents.read()
+        by_kernels = self._by_kernels()
+        if by_kernels is not None:
+            return self._rollout(*by_kernels)
         acted, stepped = _Memory(), _Memory()
         for _ in range(self.steps):
             observation = self.observation
@@ -85,11 +90,47 @@ class CompiledCollector:
             step, self.observation = self.env.plain_step(action)
             acted.write({key: observation, "action": action, "action_log_prob": log_prob, "state_value": value})
             stepped.write(step)
-        batch, following = torch.Size([*self.env.batch_size, self.steps]), stepped.tensors()
-        made = acted.tensors()
-        if "step_count" in following:  # a step counts itself
-            made["step_count"] = following["step_count"] - 1
-        return TensorDict(made | {"next": TensorDict(following, batch)}, batch)
+        return self._rollout(acted.tensors(), stepped.tensors())
+
+    def _rollout(self, acted: dict[Any, Any], stepped: dict[Any, Any]) -> TensorDict:
+        batch = torch.Size([*self.env.batch_size, self.steps])
+        if "step_count" in stepped:  # a step counts itself
+            acted["step_count"] = stepped["step_count"] - 1
+        return TensorDict(acted | {"next": TensorDict(stepped, batch)}, batch)
+
+    def _by_kernels(self) -> tuple[dict[Any, Any], dict[Any, Any]] | None:
+        """What is acted on and what steps give, by kernels that make several steps in one call; None where Python has
+        to step the games."""
+        agents, env = self.agents, self.env
+        ours = hasattr(type(env), "begin_steps")  # not a transformed environment's, which passes on its base's
+        playing: Playing | None = env.begin_steps() if ours and agents.may_collect else None
+        if playing is None:
+            return None
+        (seeds, games), steps, (observed, acts) = env.batch_size, self.steps, agents.widths
+        size = seeds, games, steps
+        seen, following = np.empty((2, *size, observed), dtype=np.float32)
+        action = np.empty((*size, acts), dtype=np.int64 if agents.discrete else np.float32)
+        log_prob, value, reward, total = np.empty((4, *size), dtype=np.float32)
+        count, ends, at = np.empty(size, dtype=np.int64), np.empty((3, *size), dtype=np.bool_), 0
+        while True:
+            self.shown = {agents.key: self.observation}
+            at += agents.collect(
+                playing, self.noise, at, steps - at, (seen, action, log_prob, value), (following, reward, total, count),
+                ends,
+            )  # fmt: skip
+            _, self.observation = env.end_steps(playing)
+            if at == steps:
+                break
+            again = env.begin_steps()
+            assert again is not None  # kernels that have played some steps can play the next ones
+            playing = again
+        tensor = torch.from_numpy
+        columns = {"reward": reward, "episode_reward": total, "step_count": count}
+        columns |= dict(zip(("done", "terminated", "truncated"), ends, strict=True))
+        acted = {agents.key: tensor(seen), "action": tensor(action[..., 0] if agents.discrete else action)}
+        acted |= {"action_log_prob": tensor(log_prob), "state_value": tensor(value[..., None])}
+        stepped = {"observation": tensor(following)}
+        return acted, stepped | {name: tensor(each[..., None]) for name, each in columns.items()}
 
     @checked()
     def shutdown(self, *, close_env: bool = True) -> None:

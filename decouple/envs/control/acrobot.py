@@ -19,9 +19,10 @@ import numpy as np
 
 from decouple.envs.control.pendulum import squared
 
-__all__ = ["STATE_SIZE", "begin", "step"]
+__all__ = ["STATE_SIZE", "TERMINATES", "begin", "step"]
 
 STATE_SIZE = 4  # both angles, both speeds
+TERMINATES = True
 TIME_STEP = 0.2
 MAX_SPEEDS = 4 * np.pi, 9 * np.pi
 TORQUES = np.array([-1.0, 0.0, 1.0])

@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from decouple.checks import INT32_MAX, at_least, checked
+from decouple.compiled.playing import Playing
 from decouple.envs.control import acrobot, pendulum
-from decouple.envs.control.compiled_rules import compiled_step
+from decouple.envs.control.compiled_rules import compiled_play, compiled_step, placed
 from decouple.envs.control.making import Task, gymnasium_games, layers_of
 from decouple.envs.control.spaces import as_vector, observed_numbers, read_entries, split_space
 from decouple.envs.processes import Owned
@@ -260,6 +261,25 @@ class BatchedGames:
     def step(self, action: np.ndarray) -> Outcome:
         self.games, observation, reward, terminated = compiled_step(self.rules)(self.games, action)
         return observation, reward, terminated, self.neither
+
+    def begin_steps(
+        self, limit: int, observation: np.ndarray, total: np.ndarray, steps: np.ndarray, left: int
+    ) -> Playing | None:
+        """The games for kernels, which write into ``games``; None where rules are not compiled.
+
+        Args:
+            limit: steps of an episode.
+            observation, total, steps: what the running episodes show, (S, N, ...) each, which is copied.
+            left: steps left in the oldest episode.
+        """
+        play = compiled_play(self.rules)
+        if play is None:
+            return None
+        places, held = placed(self.rules, self.games)
+        return Playing(
+            play, places, held, limit, 1.0, observation.copy(), total.flatten(), steps.flatten(),
+            np.zeros(steps.size, dtype=np.bool_), 1 if self.rules.TERMINATES else left,
+        )  # fmt: skip
 
     def state(self) -> list[dict[str, Any]]:
         each = zip(self.first_seeds, self.generators, self.games.T, strict=True)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from decouple.compiled.kernel import compiling, unavailable
+from decouple.compiled.playing import addresses, first_class
 from decouple.envs.control import acrobot, pendulum
 
-__all__ = ["compiled_step", "count_of_steps"]
+__all__ = ["compiled_play", "compiled_step", "count_of_steps", "placed"]
 
 TRIED = 4000  # states from which kernel and rules are compared
 
@@ -30,6 +31,17 @@ Step = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarr
 def compiled_step(rules: ModuleType) -> Step:
     """The rules' ``step`` as a kernel; ``step`` itself without Numba, and where NumPy's sines are not C's."""
     return rules.step if _no_numba() else _step_of(rules)
+
+
+def compiled_play(rules: ModuleType) -> Any:
+    """The rules for the kernels that act and learn, as ``Playing.play``; None where ``compiled_step`` has no kernel."""
+    return None if _no_numba() else _play_of(rules)
+
+
+def placed(rules: ModuleType, state: np.ndarray) -> tuple[np.ndarray, Any]:
+    """What ``Playing.play`` of rules finds games by, whose state it writes into; and the owners of what lies there."""
+    facts = _facts(rules)
+    return np.array([state.shape[1], *addresses(state, facts)]), (state, facts)
 
 
 def count_of_steps() -> Any:
@@ -45,13 +57,9 @@ def _no_numba() -> bool:
 def _step_of(rules: ModuleType) -> Step:
     from decouple.compiled import control as kernels
 
-    two = np.float64(2.0)
-    if rules is pendulum:
-        size, facts = 3, np.array([pendulum.MAX_TORQUE, pendulum.MAX_SPEED, pendulum.TIME_STEP])
-        kernel = kernels.pendulum_step
-    else:
-        size, facts = 6, np.array([acrobot.TIME_STEP, *acrobot.MAX_SPEEDS])
-        kernel = kernels.acrobot_step
+    *numbers, two = _facts(rules)
+    facts = np.array(numbers)
+    size, kernel = (3, kernels.pendulum_step) if rules is pendulum else (6, kernels.acrobot_step)
 
     def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         games = len(action)
@@ -63,6 +71,34 @@ def _step_of(rules: ModuleType) -> Step:
 
     with compiling(rules.__name__.rpartition(".")[2]):
         return step if _equal(step, rules) else rules.step
+
+
+@functools.cache
+def _facts(rules: ModuleType) -> np.ndarray:
+    """The rules' numbers as the kernels read them, and the exponent of squares, float64 (4,)."""
+    if rules is pendulum:
+        return np.array([pendulum.MAX_TORQUE, pendulum.MAX_SPEED, pendulum.TIME_STEP, 2.0])
+    return np.array([acrobot.TIME_STEP, *acrobot.MAX_SPEEDS, 2.0])
+
+
+@functools.cache
+def _play_of(rules: ModuleType) -> Any:
+    from decouple.compiled import control as kernels
+
+    kernel, size = (kernels.pendulum_play, 3) if rules is pendulum else (kernels.acrobot_play, 6)
+
+    def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        state, games = state.copy(), len(action)
+        made = np.empty((games, size), dtype=np.float32), np.empty(games), np.empty(games, dtype=np.bool_)
+        kernel(placed(rules, state)[0], 0, games, action.reshape(games, 1), *made)
+        return state, *made
+
+    with compiling(f"{rules.__name__.rpartition('.')[2]}-play"):
+        if not _equal(step, rules):
+            return None
+    action = np.zeros((1, 1), dtype=np.float32 if rules is pendulum else np.int64)
+    seen, reward, ended = np.zeros((1, size), dtype=np.float32), np.zeros(1), np.zeros(1, dtype=np.bool_)
+    return first_class(kernel, np.zeros(3, dtype=np.int64), 0, 1, action, seen, reward, ended)
 
 
 @functools.cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,36 +15,18 @@ from torch import Tensor
 from torchrl.data import Unbounded
 
 from decouple.checks import INT32_MAX
+from decouple.compiled.playing import Playing
 from decouple.envs import lockstep
-from decouple.envs.control.backends import GymnasiumGames
+from decouple.envs.control.backends import BatchedGames, GymnasiumGames
 from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.choice import make_games
 from decouple.envs.control.compiled_rules import count_of_steps
 from decouple.envs.control.game_workers import GameWorkers
+from decouple.envs.control.running_episodes import RunningEpisodes
 from decouple.envs.control.running_normalization import RunningMoments
 from decouple.envs.control.spaces import observed_numbers, read_actions
 
 __all__ = ["ControlEnv"]
-
-
-@dataclass
-class _Episodes:
-    """The running episodes, in a class of their own because setting an attribute of a torch module takes longer.
-
-    A step makes new arrays and never writes to old ones, which have been handed out.
-    """
-
-    observation: np.ndarray  # (S, N, O + P) float32, or bytes
-    episode_reward: np.ndarray  # (S, N, 1) float64, as is discounted_return
-    discounted_return: np.ndarray
-    step_count: np.ndarray  # (S, N, 1) int64
-    terminated: np.ndarray  # (S, N, 1) bool, as are truncated and done
-    truncated: np.ndarray
-    done: np.ndarray
-    due: bool  # True if any episode is done, and so due for a reset
-    just_loaded: bool = False
-
-    KEYS = ("observation", "episode_reward", "discounted_return", "step_count", "terminated", "truncated")
 
 
 class ControlEnv(lockstep.LockstepEnv):
@@ -195,7 +176,7 @@ class ControlEnv(lockstep.LockstepEnv):
 
     def _set_episodes(self, arrays: dict[str, np.ndarray], just_loaded: bool = False) -> None:
         done = arrays["terminated"] | arrays["truncated"]
-        self._episodes = _Episodes(**arrays, done=done, due=bool(done.any()), just_loaded=just_loaded)
+        self._episodes = RunningEpisodes(**arrays, done=done, due=bool(done.any()), just_loaded=just_loaded)
 
     def _shown(self) -> dict[str, Tensor]:
         now = self._episodes
@@ -276,6 +257,22 @@ class ControlEnv(lockstep.LockstepEnv):
     def _any_ended(self, stepped: dict[str, Tensor]) -> bool:
         return self._episodes.due
 
+    def begin_steps(self) -> Playing | None:
+        now, games = self._episodes, self._games
+        if not self._may_count or now.due or not isinstance(games, BatchedGames):
+            return None
+        limit = INT32_MAX if self.max_episode_steps is None else self.max_episode_steps
+        left = limit - int(now.step_count.max())
+        return games.begin_steps(limit, now.observation, now.episode_reward, now.step_count, left)
+
+    def end_steps(self, playing: Playing) -> tuple[dict[str, Tensor], Tensor]:
+        now = self._episodes
+        now.take_over(playing, self._last_step)
+        if now.due:
+            return self._went_on(self._shown())
+        observation = torch.from_numpy(now.observation)
+        return {"observation": observation}, observation
+
     def _counted(
         self, count: Any, observation: np.ndarray, reward: np.ndarray, terminated: np.ndarray
     ) -> dict[str, Tensor]:
@@ -314,7 +311,7 @@ class ControlEnv(lockstep.LockstepEnv):
 
     def _begin(self, which: np.ndarray) -> None:
         """Begin episodes where ``which`` is True, bool (S, N)."""
-        arrays = {key: getattr(self._episodes, key).copy() for key in _Episodes.KEYS}
+        arrays = {key: getattr(self._episodes, key).copy() for key in RunningEpisodes.KEYS}
         observation = arrays["observation"].astype(np.uint8 if self._dtype == np.uint8 else np.float64)  # (S, N, O + P)
         indices = np.flatnonzero(which)
         if len(indices):
@@ -324,7 +321,7 @@ class ControlEnv(lockstep.LockstepEnv):
                 for seed in np.flatnonzero(which.any(axis=1)):
                     self._own_statistics.merge(observation[seed, which[seed]][None], slice(seed, seed + 1))
             arrays["observation"][which] = self._normalized(observation)[which]
-        for key in _Episodes.KEYS[1:]:
+        for key in RunningEpisodes.KEYS[1:]:
             arrays[key][which] = 0
         self._set_episodes(arrays)
 
@@ -348,7 +345,7 @@ class ControlEnv(lockstep.LockstepEnv):
         Statistics given as ``statistics=`` are left out: they belong to the environment that updates them.
         """
         moments = {"observation": self._own_statistics, "return": self._return_statistics}
-        running = {key: getattr(self._episodes, key) for key in _Episodes.KEYS}
+        running = {key: getattr(self._episodes, key) for key in RunningEpisodes.KEYS}
         running = {key: value if key == "observation" else value[..., 0] for key, value in running.items()}  # (S, N)
         return {
             "settings": self._settings(),
@@ -361,7 +358,7 @@ class ControlEnv(lockstep.LockstepEnv):
         """Restore the state; ValueError, naming the settings that differ, if saved under others."""
         lockstep.check_settings(self._settings(), state["settings"], "games")
         self._games.load_state(state["games"])
-        arrays = {key: state["running"][key].cpu().numpy().copy() for key in _Episodes.KEYS}
+        arrays = {key: state["running"][key].cpu().numpy().copy() for key in RunningEpisodes.KEYS}
         arrays = {key: value if key == "observation" else value[..., None] for key, value in arrays.items()}
         if not self.resumable:
             arrays["terminated"][...] = True

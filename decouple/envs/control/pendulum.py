@@ -20,9 +20,10 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["STATE_SIZE", "begin", "step"]
+__all__ = ["STATE_SIZE", "TERMINATES", "begin", "step"]
 
 STATE_SIZE = 2  # th and w
+TERMINATES = False  # episodes end by their step limit alone
 MAX_TORQUE, MAX_SPEED, TIME_STEP = 2.0, 8.0, 0.05
 LEAST_TORQUE, LARGEST_TORQUE = np.array([[-MAX_TORQUE], [MAX_TORQUE]], dtype=np.float32)  # NumPy reads arrays faster
 LARGEST_START = np.array([np.pi, 1.0])  # largest magnitudes of th and w at the start of an episode

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 
 from decouple.checks import INT32_MAX, check_integer, check_seeds, check_setting, check_switches
+from decouple.compiled.playing import Playing
 from decouple.envs import lockstep
 from decouple.envs.games.compiled_games import CompiledGames, compiled_games
 from decouple.envs.games.food_collector import ACTION_FORMS
@@ -182,6 +183,25 @@ class GamesEnv(lockstep.LockstepEnv):
         if self._just_loaded:  # TorchRL's environments set an attribute in several microseconds
             self._just_loaded = False
         return shown
+
+    def begin_steps(self) -> Playing | None:
+        running = self._running
+        if self._kernels is None or bool((running["terminated"] | running["truncated"]).any()):
+            return None
+        check_threads(self._made_at)
+        return self._kernels.begin_steps(self._kernels.observe(), running)
+
+    def end_steps(self, playing: Playing) -> tuple[dict[str, Tensor], Tensor]:
+        total, steps, terminated = map(torch.from_numpy, (playing.total, playing.steps, playing.terminated))
+        truncated = steps >= self.max_episode_steps
+        ends = {"terminated": terminated, "truncated": truncated}
+        self._running.update({"episode_reward": total, "step_count": steps, **ends})
+        if self._just_loaded:
+            self._just_loaded = False
+        if bool((terminated | truncated).any()):
+            return self._went_on(self._shown())
+        observation = torch.from_numpy(playing.observation)
+        return {"observation": observation}, observation
 
     def _check(self, actions: dict[NestedKey, Tensor]) -> None:
         """Refuse invalid actions, and steps of ended episodes; with one synchronization of a GPU."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from decouple.compiled.kernel import compiling, unavailable
+from decouple.compiled.playing import Playing, addresses, first_class
 from decouple.envs.games import pixelcopter, pong
 from decouple.envs.games.pixelcopter import PixelcopterGames
 from decouple.envs.games.pong import PongGames
@@ -63,6 +64,7 @@ class CompiledGames:
             self._step = kernels.pong_step, (frame_skip, facts, pushes, numbers, streams)
             self._reset = kernels.pong_reset, (facts, numbers, streams)
             self._observe = kernels.pong_observe, (numbers, scale)
+            play, sizes, arrays = kernels.pong_play, (), (facts, pushes, numbers, streams, scale)
         else:
             facts, pushes = _facts(pixelcopter, kernels.PIXELCOPTER_FACTS), np.array(pixelcopter.PUSHES)
             timetable, leaves, new_x = (each.numpy() for each in games.tables())
@@ -72,6 +74,9 @@ class CompiledGames:
             self._step = kernels.pixelcopter_step, (*tables, *copter, *block, *passed, column_y, streams)
             self._reset = kernels.pixelcopter_reset, (facts, new_x, *copter, *block, passed_x, column_y, streams)
             self._observe = kernels.pixelcopter_observe, (facts, timetable, *copter, *block, column_y, scale)
+            play, sizes = kernels.pixelcopter_play, (timetable.shape[1], column_y.shape[1], new_x.shape[1])
+            arrays = (facts, pushes, timetable, leaves, new_x, *copter, *block, *passed, column_y, streams, scale)
+        self._play = play, np.array([len(streams), frame_skip, *sizes, *addresses(*arrays)]), arrays
 
     def __reduce__(self) -> Any:
         """A copy has views of its own games' tensors."""
@@ -121,6 +126,22 @@ class CompiledGames:
             "reward": tensor(shown[0]),
         }
 
+    def begin_steps(self, observation: Tensor, running: dict[str, Tensor]) -> Playing:
+        """The games for kernels, which write into their state; ``running`` as for ``step``, which is copied."""
+        kernel, places, arrays = self._play
+        return Playing(
+            _first_class(kernel),
+            places,
+            arrays,
+            self.settings["max_episode_steps"],
+            self.settings["reward_scale"],
+            observation.numpy().copy(),
+            running["episode_reward"].numpy().copy(),
+            running["step_count"].numpy().copy(),
+            running["terminated"].numpy().copy(),
+            certain=1,
+        )
+
     def reset(self, which: Tensor) -> None:
         """Begin new games where ``which`` is True, bool (B,)."""
         kernel, arguments = self._reset
@@ -145,6 +166,15 @@ def compiled_games(games: Any, batch: tuple[int, int], scale: Tensor, **settings
         return None
     _compile(type(games))
     return CompiledGames(games, batch, scale.numpy(), **settings)
+
+
+@functools.cache
+def _first_class(kernel: Any) -> Any:
+    """A game's ``play`` for other kernels, whose types are the same for all games."""
+    seen, reward, ended = np.zeros((1, 1), dtype=np.float32), np.zeros(1), np.zeros(1, dtype=np.bool_)
+    with compiling(kernel.__name__):
+        places, action = np.zeros(1, dtype=np.int64), np.zeros((1, 1), dtype=np.int64)
+        return first_class(kernel, places, 0, 1, action, seen, reward, ended)
 
 
 @functools.cache
