@@ -77,7 +77,7 @@ def test_an_agent_reads_pictures_of_training_levels_and_is_tested_on_others(tmp_
     assert "going on from 64 frames" in longer.stderr
 
 
-def test_a_learned_separation_of_blocks_that_read_pictures(tmp_path, monkeypatch, without_curves):
+def test_a_learned_separation_of_blocks_that_read_pictures(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     with composing("pixels") as configuration:
         asked = (*TINY, "total_frames=128", "minibatches=4", "separation=learned", "gate_prices=[9]", "gate_rate=1")

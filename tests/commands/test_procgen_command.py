@@ -165,7 +165,7 @@ def test_there_is_a_page_for_each_game_and_for_no_other():
         ("gamma=high", "(?s)'high'.*Float.*gamma"),
         ("attention=perhaps", "(?s)perhaps.*bool.*attention"),
         ("env=pong", "(?s)Could not find 'env/pong'.*starpilot"),
-        ("separation='5'", "(?s)Could not find 'separation/5'.*late"),
+        ("separation='6'", "(?s)Could not find 'separation/6'.*late"),
         ("separation=mid", "(?s)Could not find 'separation/mid'.*late"),
         ("protocol=as_told", "(?s)Could not find 'protocol/as_told'.*as_released"),
     ],
@@ -175,6 +175,12 @@ def test_a_misspelt_key_a_wrong_type_and_an_unknown_name_are_refused(override, m
         compose(override)
     whole = f"{refusal.value}\n{refusal.value.__cause__}"
     assert re.search(message, whole), whole
+
+
+def test_a_separation_beyond_the_depth_is_refused_and_a_recurrent_network_has_one_block_more():
+    with pytest.raises(ValueError, match=r"separation must be a name or a whole number in \[0, 4\]; got 5"):
+        compose("separation='5'")
+    assert compose("separation='5'", "recurrent=gru").separation == 5
 
 
 @pytest.mark.parametrize(
@@ -315,12 +321,13 @@ def test_a_run_killed_at_any_moment_and_started_again_equals_an_unbroken_one(tmp
     assert_same(checkpoint_of(broken), checkpoint_of(unbroken))
 
     # What a person reads: what runs and where, progress, the result, and nothing of third parties.
-    start, how, estimate, *progress = finished.stderr.splitlines()
+    start, how, estimate, share, *progress = finished.stderr.splitlines()
     assert start.startswith("starpilot, separation=full (k=0 of 4), idaac, 79,216 parameters; the record goes to ")
     # One thread: tests/commands.py says so.
     chosen = "cpu, fp32, channels_last, micro-batches of 64, 1 thread, preallocated collector, keep_memory"
     assert how == f"performance=auto: {chosen}"
     assert re.fullmatch(r"about \d\d:\d\d for 384 frames, \d+ frames/s, without evaluations", estimate)
+    assert re.fullmatch(r"that is \d+ % of what this machine's matrix products reach, measured now", share)
     assert progress[0] == "collecting, frames: 0 / 64"
     assert all(line.split(":")[0].split(",")[0] in LINES or "frames/s" in line for line in progress), finished.stderr
     assert finished.stdout.splitlines()[-1] == f"the record is in {unbroken}"
