@@ -271,9 +271,28 @@ def tiny(script: str, overrides: list[str]) -> list[str]:
     elif script == "distill":
         few = (*LESSON, *(("search.sizes=[[2],[4]]",) if "sizes" in given else ()))
     else:
-        few = {"toy": ("seeds=1", "total_frames=200"), "size_report": ("latency=none",)}.get(script, ())
+        few = {
+            "toy": ("seeds=1", "total_frames=200"),
+            "size_report": ("latency=none",),
+            "representation": ("frames=128",),
+        }.get(script, ())
     shorter = [each for each in few if not (script == "toy" and each.split("=")[0] in given)]
     return [each for each in overrides if each.split("=")[0] not in {of.split("=")[0] for of in shorter}] + shorter
+
+
+def folder_of(script: str, overrides: list[str], folder: Path) -> Path:
+    """Where a command runs: a report of Procgen beside the runs of one study, which the pages' commands are not."""
+    if script != "report":
+        return folder
+    protocol = dict(each.split("=", 1) for each in overrides).get("protocol", "as_written")
+    study = folder / f"study_{protocol}"
+    if not study.exists():
+        study.mkdir()
+        for separation in ("shared", "late"):
+            trained = [f"separation={separation}", "env=plunder", f"protocol={protocol}"]
+            ran = Script("procgen.py").run(study, *tiny("procgen", trained))
+            assert ran.returncode == 0, ran.stderr
+    return study
 
 
 @pytest.mark.slow  # half an hour of one core; each command's time is printed: -s shows it
@@ -290,7 +309,7 @@ def test_the_commands_run_one_after_another(tmp_path, capsys, monkeypatch):
         parsed, key=lambda one: (any(part in one[0] for part in reads), order.get(one[1], len(order)))
     ):
         began = time.monotonic()
-        ran = Script(f"{script}.py").run(tmp_path, *tiny(script, overrides))
+        ran = Script(f"{script}.py").run(folder_of(script, overrides, tmp_path), *tiny(script, overrides))
         with capsys.disabled():
             print(f"{time.monotonic() - began:6.1f} s, exit code {ran.returncode}: {command}", flush=True)
         if ran.returncode:
