@@ -39,7 +39,7 @@ class Run:
     curves: Mapping[str, Sequence[float]]  # column of metrics.csv -> values, nan where a row has none
     result: Mapping[str, Any]  # content of result.json, None for what failed; empty where there is no file
     session: Mapping[str, Any]  # entry of record.json on the run's last start; empty where there is none
-    depth: int = 4  # number of blocks that the two networks can share
+    depth: int = shared_depth(None, "both")  # number of blocks that the two networks can share
 
     @property
     def game(self) -> str:
