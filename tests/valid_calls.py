@@ -200,6 +200,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["SeedNoise.part", "SeedNoise.ready", "SeedNoise.give_back", "SeedNoise.doubles"], "PER_STEP"),
     **dict.fromkeys(["CompiledAgents.collect", "CompiledLearner.samples"], "PER_STEP"),
     **dict.fromkeys(["Playing", "PlayedByKernels", "addresses", "first_class", "compiled_play"], "RECORD"),
+    **dict.fromkeys(["Playing.of", "StepsAhead", "StepsAhead.of", "StepsAhead.made", "may_be_played"], "PER_STEP"),
     **dict.fromkeys(
         ["CompiledSteps", "compiled_steps", "RunningEpisodes", "entry_point", "placed"], "RECORD"
     ),  # made by the training loop

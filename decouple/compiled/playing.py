@@ -10,12 +10,13 @@ and learn know no game, and a game's rules know no algorithm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
-__all__ = ["PlayedByKernels", "Playing", "addresses", "entry_point", "first_class"]
+__all__ = ["PlayedByKernels", "Playing", "StepsAhead", "addresses", "entry_point", "first_class", "may_be_played"]
 
 
 class Playing(NamedTuple):
@@ -43,6 +44,13 @@ class Playing(NamedTuple):
     terminated: np.ndarray
     certain: int
 
+    def of(self, agents: slice) -> tuple[Any, ...]:
+        """The games of some agents, as kernels of `spans` take them."""
+        each = self.observation.shape[1]
+        games = slice(agents.start * each, agents.stop * each)
+        numbers = (of_games[games] for of_games in (self.total, self.steps, self.terminated))
+        return self.places, self.play, self.limit, self.scale, self.observation[agents], *numbers
+
 
 class PlayedByKernels(Protocol):
     """An environment (S, N) whose games kernels can play."""
@@ -59,6 +67,39 @@ class PlayedByKernels(Protocol):
             alone.
         """
         ...
+
+
+def may_be_played(env: Any) -> bool:
+    """Whether an environment is a `PlayedByKernels`; a transformed one, which passes on its base's methods, is not."""
+    return hasattr(type(env), "begin_steps")
+
+
+class StepsAhead:
+    """For how many steps to draw random numbers where an episode may end sooner, and have the rest given back.
+
+    What is given back has to lie in the pool that it was drawn from, and takes time: so at most about twice as many as
+    were used the last time.
+
+    Args:
+        first: a guess for the first time.
+    """
+
+    def __init__(self, first: int):
+        self.expected = first
+
+    def of(self, most: int, certain: int, ready: Callable[[], int]) -> int:
+        """The number of steps, at most `most`.
+
+        Args:
+            most: steps that are wanted.
+            certain: of them, how many will be made whatever happens.
+            ready: for how many steps random numbers lie in the pool.
+        """
+        return most if most <= certain else max(certain, min(most, ready(), self.expected))
+
+    def made(self, steps: int) -> None:
+        """Say how many steps were made."""
+        self.expected = 2 * steps + 1
 
 
 def addresses(*arrays: np.ndarray) -> list[int]:

@@ -21,7 +21,7 @@ from torchrl.envs import EnvBase
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling
 from decouple.compiled.memory import SIZE
-from decouple.compiled.playing import PlayedByKernels, Playing, entry_point, first_class
+from decouple.compiled.playing import PlayedByKernels, Playing, StepsAhead, entry_point, first_class, may_be_played
 from decouple.compiled.threads import SCRATCH
 from decouple.off_policy.compiled_learner import CompiledLearner
 from decouple.off_policy.interfaces import TrainedAgents
@@ -59,10 +59,9 @@ def compiled_steps(env: EnvBase, learner: TrainedAgents, replay: Replay, noise: 
     after each step; else None."""
     groups = learner.groups if isinstance(learner, LearnerGroups) else [learner]
     settings, games = learner.settings, env.batch_size[1]
-    rules = hasattr(type(env), "begin_steps")  # not a transformed environment's, which passes on its base's
     even = games % settings.train_every == 0 and settings.held_out_every is None and not scheduled(settings)
     mixed = games == settings.batch_size  # then a step's actions and its updates cut their noise from one draw
-    if not rules or not even or mixed or not all(isinstance(each, CompiledLearner) for each in groups):
+    if not may_be_played(env) or not even or mixed or not all(isinstance(each, CompiledLearner) for each in groups):
         return None
     return CompiledSteps(env, learner, replay, noise)
 
@@ -87,7 +86,7 @@ class CompiledSteps:
         self.to_unit = np.zeros((2, 1), np.float32) if replay.to_unit is None else np.stack(replay.to_unit)
         parameters = sum(int(each.tables.agents[:, SIZE].sum()) for each in self.learners)
         self.most = max(1, min(MOST, WORK // (parameters * learner.settings.batch_size * self.each)))
-        self.expected = self.most
+        self.ahead = StepsAhead(self.most)
         self.kernels: dict[int, Any] = {}  # for each learner, compiled for its arguments' types
 
     def _functions(self, learner: CompiledLearner) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -115,8 +114,7 @@ class CompiledSteps:
         # Agents beside others end their episodes at other steps, and all have to stop at the same one.
         most = min(most, self.most, playing.certain if self.learner.seeds > 1 else most)
         draws = _Draws(self.learners, groups, self.noise, self.games, self.each)
-        if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
-            most = max(playing.certain, min(most, draws.ready(), self.expected))
+        most = self.ahead.of(most, playing.certain, draws.ready)
         draws.draw(most)
         (steps,) = {
             self._run(number, group, playing, drawn, most)
@@ -124,7 +122,7 @@ class CompiledSteps:
         }
         if steps < most:
             draws.give_back(most, steps)
-        self.expected = 2 * steps + 1  # before the next end of an episode, about
+        self.ahead.made(steps)
         self.replay.added += steps * self.games
         return Made(steps, *self.env.end_steps(playing))
 
@@ -141,17 +139,12 @@ class CompiledSteps:
         learner, games, replay, (rows, _, sums) = self.learners[number], self.games, self.replay, group
         (acting, learning), (acting_noise, uniform, normal) = self.parts[number], drawn
         size, delay, before = learner.settings.batch_size, learner.settings.policy_delay, learner.updates
-        of_games = slice(rows.start * games, rows.stop * games)
-        game = (
-            playing.places, playing.play, playing.limit, playing.scale, playing.observation[rows],
-            playing.total[of_games], playing.steps[of_games], playing.terminated[of_games],
-        )  # fmt: skip
         in_unit = replay.to_unit is None
         of_replay = (replay.array, replay.added, replay.capacity, self.to_unit, in_unit, rows.start)
         tables = [sums.so_far(columns, learner.metrics.shape) for columns in (learner.of_critics, learner.of_all)]
         played = np.zeros(learner.seeds, dtype=np.int64)
         arguments = (
-            acting, acting_noise, learner.bounds, game, most, of_replay, learning, (uniform, normal),
+            acting, acting_noise, learner.bounds, playing.of(rows), most, of_replay, learning, (uniform, normal),
             learner.noise_uses, (before, self.each, delay), SCRATCH,
             (learner.samples(size), learner.metrics, *tables), played,
         )  # fmt: skip

@@ -25,7 +25,7 @@ from torchrl.modules import TanhNormal
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import ONLINE, AgentShape, Layer, Tables
-from decouple.compiled.playing import Playing, entry_point, first_class
+from decouple.compiled.playing import Playing, StepsAhead, entry_point, first_class
 from decouple.compiled.threads import SCRATCH, AgentThreads
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.perceptrons import perceptron_layers
@@ -123,7 +123,7 @@ class CompiledAgents:
         self._called: set[str] = set()
         self._acts: Any = None
         self._collect: Any = None
-        self._expected = MOST
+        self._ahead = StepsAhead(MOST)
         self.read()
 
     # --------------------------------------------------------------------------------------------------- the two copies
@@ -217,24 +217,19 @@ class CompiledAgents:
 
         games = playing.observation.shape[1]
         kind, acts = ("uniform", 1) if self.discrete else ("normal", self.widths[1])
-        if most > playing.certain:  # draws that are not used are given back, but not those that lie in a new pool
-            most = max(playing.certain, min(most, noise.ready(kind, games, acts), self._expected))
+        most = self._ahead.of(most, playing.certain, lambda: noise.ready(kind, games, acts))
         draw = noise.uniform if self.discrete else noise.normal
         drawn = [draw(games, acts) for _ in range(min(most, MOST))]
-        game = (
-            playing.places, playing.play, playing.limit, playing.scale, playing.observation, playing.total,
-            playing.steps, playing.terminated,
-        )  # fmt: skip
         arguments = (
             (*self.network, self._act(acted[1].dtype)), torch.stack(drawn).numpy(), self.discrete, self.bounds,
-            self.threads.scratch(games), game, at, len(drawn), acted, stepped, ends,
+            self.threads.scratch(games), playing.of(slice(0, self.seeds)), at, len(drawn), acted, stepped, ends,
         )  # fmt: skip
         if self._collect is None:
             with self._compiling(f"rollouts-collect-{acted[1].dtype}"):
                 self._collect = entry_point(collect, *arguments)
         steps: int = self._collect(*arguments)
         noise.give_back(kind, drawn[steps:])
-        self._expected = 2 * steps + 1  # before the next end of an episode, about
+        self._ahead.made(steps)
         return steps
 
     def _act(self, actions: np.dtype) -> Any:

@@ -19,7 +19,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from decouple.checks import at_least, checked
-from decouple.compiled.playing import Playing
+from decouple.compiled.playing import Playing, may_be_played
 from decouple.on_policy.compiled_agents import CompiledAgents
 from decouple.seeding import SeedNoise
 
@@ -102,8 +102,7 @@ class CompiledCollector:
         """What is acted on and what steps give, by kernels that make several steps in one call; None where Python has
         to step the games."""
         agents, env = self.agents, self.env
-        ours = hasattr(type(env), "begin_steps")  # not a transformed environment's, which passes on its base's
-        playing: Playing | None = env.begin_steps() if ours and agents.may_collect else None
+        playing: Playing | None = env.begin_steps() if agents.may_collect and may_be_played(env) else None
         if playing is None:
             return None
         (seeds, games), steps, (observed, acts) = env.batch_size, self.steps, agents.widths

@@ -31,7 +31,14 @@ from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
 from decouple.on_policy.compiled_phase import CompiledPhase
-from decouple.on_policy.estimating import COLLECTING, TimeLeft, faster_settings, seconds_per_iteration, share_of_peak
+from decouple.on_policy.estimating import (
+    COLLECTING,
+    LONG_S,
+    TimeLeft,
+    faster_settings,
+    seconds_per_iteration,
+    share_of_peak,
+)
 from decouple.on_policy.kept import KeptRollouts, check_room, runs_on
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
@@ -94,9 +101,10 @@ def train_on_policy(
         progress: called within an iteration with (what is under way, how much is done, how much there is).
         expect: called once with an estimate of the seconds that training still takes: before the first iteration where
             the network's speed is known by `seconds_per_iteration`, else some seconds after it began (`TimeLeft`).
-        peak_share: called with the share of what the processor's matrix products reach: see `share_of_peak`.
+        peak_share: called with the share of what the processor's matrix products reach: see `share_of_peak`. Not for
+            a run that is over in `LONG_S` seconds.
         faster: called with the settings of `Performance` that would be faster on this machine, as
-            `torch_threads=2`, and how many times: see `faster_settings`.
+            `torch_threads=2`, and how many times: see `faster_settings`. Not for such a short run.
         performance: device, precision and speed settings; its precision and micro-batch replace those of `settings`.
             The model must have been through its `prepare`. None: the model's device, without optional speed-ups.
         failed: record of the agents in which a reward, an observation, a loss or a parameter is not finite, for the
@@ -230,11 +238,12 @@ class _Run:
             return None
         if isinstance(rollouts, RolloutCollector):
             each = seconds_per_iteration(rollouts, self.phases, self.how)
+            long = each is not None and left * each >= LONG_S
             if each and expect:
                 expect(left * each)
-            if each and peak_share and (share := share_of_peak(each, rollouts, self.phases, self.how)):
+            if each and long and peak_share and (share := share_of_peak(each, rollouts, self.phases, self.how)):
                 peak_share(share)
-            if each and faster:
+            if each and long and faster:
                 faster(faster_settings(each, rollouts, self.phases, self.how, other_precision=self.iteration == 0))
         if each or not expect:
             return None

@@ -1004,18 +1004,24 @@ def test_what_would_be_faster_is_measured_and_leaves_the_threads_as_they_were(mo
 def test_the_share_of_the_peak_is_of_operations_counted_by_hand(monkeypatch):
     model, settings, shares = make_model(), make_settings(), []
     monkeypatch.setattr(training, "seconds_per_iteration", lambda *_: 0.5)
+    monkeypatch.setattr(training, "LONG_S", 0.0)
     monkeypatch.setattr(estimating, "_peak", lambda how: 1e6)  # operations per second
     how = Performance(collector="preallocated")
-    train(model, ppo_phases(model, settings), settings, peak_share=shares.append, performance=how)
+    how_much = {"peak_share": shares.append, "performance": how}
+    train(model, ppo_phases(model, settings), settings, **how_much)
     forward = 2 * (OBSERVED * 8 + 8 * 8 + 2 * 8 * 6)  # operations of one frame: the trunk of two blocks, and two of 6
     back = 2 * forward - 2 * OBSERVED * 8  # without the observation's gradient
     assert shares == [pytest.approx(N * T * (forward + settings.epochs * (forward + back)) / 0.5 / 1e6)]
+    monkeypatch.setattr(training, "LONG_S", 30.0)  # a run that is over sooner is not measured further
+    train(make_model(), ppo_phases(model, settings), settings, **how_much)
+    assert len(shares) == 1
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_estimate_of_the_time_changes_nothing(algorithm, monkeypatch):
     """By a micro-batch before the first rollout or, with TorchRL's collector, by watching the first iterations."""
     monkeypatch.setattr(estimating.TimeLeft, "ITERATIONS_S", 0.0)
+    monkeypatch.setattr(training, "LONG_S", 0.0)
     found, told, shares, faster = [], [], [], []
     settings = make_settings(total_frames=4 * N * T, rollout_steps=T)
     for expect, share, name in ((None, None, None), (told.append, shares.append, faster.append)):

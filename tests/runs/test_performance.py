@@ -354,11 +354,12 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
 @pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_host(algorithm: str, overlap: bool):
-    steps, iterations = 6, 2
+    steps, iterations = 3, 2
     env = procgen_env("starpilot", 8, num_levels=3, groups=2 if overlap else 1)
     model = impala()
     frames = iterations * 8 * steps
     own: dict[str, Any] = {"auxiliary_every": 1, "auxiliary_minibatches": 2, "dna_minibatches": [2, 2, 2]}
+    own |= {"epochs": 2, "value_epochs": 2, "auxiliary_epochs": 2, "dna_epochs": [2, 2, 2]}
     settings = OnPolicySettings(algorithm=algorithm, rollout_steps=steps, minibatches=2, total_frames=frames, **own)
     phases = ALGORITHMS[algorithm](model, settings)
     how = Performance(device="cuda", collector="preallocated", overlap=overlap)
@@ -516,7 +517,7 @@ def learned(performance: Performance) -> list[dict[str, Any]]:
     phase = ppo_phases(model, OnPolicySettings(epochs=1, minibatches=2))[0]
     performance.prepare_optimizer(phase.optimizer)
     phase.capture(performance.cuda_graphs)
-    batch, shuffle = batch_of(FRAMES).to(performance.device), torch.Generator().manual_seed(0)
+    batch, shuffle = batch_of(FRAMES // 3).to(performance.device), torch.Generator().manual_seed(0)
     how = {"micro_batch": performance.micro_batch, "precision": performance.precision}
     return [run_phase(phase, batch, shuffle, **how) for _ in range(12)]
 
