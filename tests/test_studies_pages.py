@@ -108,6 +108,27 @@ def test_a_search_on_stored_cells_finds_what_is_there_and_names_what_is_not():
     assert "lacks actor |4,4| beside critic |16,16|" in table.sizes_text(part, part.papers)
 
 
+def test_what_claims_still_ask_of_a_cell_is_named_until_it_is_stored():
+    """Fresh seeds, a smaller critic, every larger critic beside a smaller actor, and the recipe's critics in turn."""
+    pairs, beside = searched(3, 1), [(SIZES[0], SIZES[critic]) for critic in range(4, 9)]
+    asked = sizes.further(cell(pairs))
+    grown = (SIZES[3], SIZES[4])
+    assert asked == [((SIZES[1], SIZES[3]), range(6, 12)), *(
+        (pair, range(6)) for pair in ((SIZES[3], SIZES[2]), *beside, grown)
+    )]  # fmt: skip
+
+    pairs |= {pair: False for pair in ((SIZES[3], SIZES[2]), *beside)} | {grown: True}
+    stored = {pair: kept(pair, returns(("pendulum", "td3"), yes)) for pair, yes in pairs.items()}
+    again = SIZES[1], SIZES[3]
+    fresh = kept(again, returns(("pendulum", "td3"), True), first=6).measures["return"]
+    stored[again] = KeptCell(stored[again].cell, {"return": stored[again].measures["return"] | fresh}, 10)
+    assert sizes.further(table._cell("pendulum", "td3", stored)) == []
+
+    pairs[beside[0]] = True  # one larger critic that lets the smaller actor pass is enough
+    del pairs[beside[1]]
+    assert not {pair for pair, _ in sizes.further(cell(pairs))} & set(beside)
+
+
 def test_a_baseline_that_misses_the_threshold_by_more_than_a_tenth_is_counted_apart():
     lost = cell({(size, size): False for size in SIZES})
     assert table.state(lost) == "baseline not reached" and not lost.reached

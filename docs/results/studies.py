@@ -1,7 +1,8 @@
 """Write the tables of docs/studies: `python docs/results/studies.py`; with `--check`, only say what would change.
 
 Every number is computed from the files in docs/results. A page has marks, `<!-- name -->` and `<!-- end -->`, and what
-stands between them is written here. With `--missing`, print the commands that train what Table I lacks.
+stands between them is written here. With `--missing`, print the commands that train what Table I and the claims about
+its cells lack; what they find may ask for more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from studies_cells import BUDGETS, HERE, PAPER, read_table, state, table_lines
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
-from studies_sizes import NOT_RUN, rows_of
+from studies_sizes import NOT_RUN, finished, further, rows_of
 
 PAGES = Path(__file__).parents[1] / "studies"
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -120,18 +121,26 @@ def units_table() -> str:
 
 
 def missing() -> list[str]:
-    """The commands that finish Table I; each goes on from the stored cells."""
+    """The commands that finish Table I, then those of the pairs that claims ask for; each goes on from stored cells."""
     cells, commands = read_table(), []
+
+    def train(task: str, algorithm: str, what: str) -> None:
+        commands.append(
+            f"python experiments/smallest_actor.py env={task} algorithm={algorithm} "
+            f"total_frames={BUDGETS[task, algorithm]} {what} search.export=none "
+            "search.results=docs/results/honey/cells run_dir=runs/table_one num_threads=1"
+        )
+
     for task, algorithm in PAPER:
         cell = cells.get((task, algorithm))
         for threshold in ("baseline", "paper"):
             outcome = None if cell is None else cell.ours if threshold == "baseline" else cell.papers
             if outcome is None or outcome.found is None:
-                commands.append(
-                    f"python experiments/smallest_actor.py env={task} algorithm={algorithm} "
-                    f"total_frames={BUDGETS[task, algorithm]} search.threshold={threshold} search.export=none "
-                    "search.results=docs/results/honey/cells run_dir=runs/table_one num_threads=1"
-                )
+                train(task, algorithm, f"search.threshold={threshold}")
+    for (task, algorithm), cell in finished(cells).items():
+        for (actor, critic), seeds in further(cell):
+            pair = f"[[{','.join(map(str, actor))}],[{','.join(map(str, critic))}]]"
+            train(task, algorithm, f"search.pairs=[{pair}] seed={seeds[0]}")
     return commands
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from studies_cells import PAPER, SEEDS, SIZES, MissingPairError, Pair, TableCell, larger, reduction, smaller
@@ -21,6 +21,7 @@ Verdict = tuple[str, str]  # one of the four, and its number in words
 Cells = Mapping[tuple[str, str], TableCell]
 ROOT = Path(__file__).parent
 TOY_PAIRS = {"h1": "a |1|, c |1|", "h2": "a |4,4,1|, c |4,4,1|", "h3": "a |1|, c |16,16,1|"}
+FRESH = range(6, 12)  # seeds that the search has not seen
 OFF_POLICY = ("ddpg", "td3", "sac")
 
 
@@ -140,13 +141,28 @@ def bootstrap(values: list[float], repetitions: int = 10_000) -> tuple[float, fl
     return means[int(0.025 * repetitions)], means[int(0.975 * repetitions)]
 
 
+def lacks(cell: TableCell, pair: Pair, seeds: Sequence[int] = SEEDS) -> bool:
+    """Whether returns of a pair's seeds are not stored."""
+    try:
+        cell.returns(pair, seeds)
+    except MissingPairError:
+        return True
+    return False
+
+
+def smaller_critic(cell: TableCell) -> Pair | None:
+    """The smallest symmetric pair's actor beside the next smaller critic; None where there is none."""
+    size = cell.papers.found.symmetric.actor
+    below = smaller(size)
+    return None if below is None else (size, below)
+
+
 def h7(cells: Cells) -> Verdict:
     verdicts: dict[str, tuple[bool, bool]] = {}
     for cell in finished(cells).values():
-        size = cell.papers.found.symmetric.actor
-        below = smaller(size)
-        if below is not None and (size, below) in cell.kept:
-            verdicts[cell.name] = cell.accepts((size, below))
+        pair = smaller_critic(cell)
+        if pair is not None and not lacks(cell, pair):
+            verdicts[cell.name] = cell.accepts(pair)
     larger_found = [name for name, verdict in verdicts.items() if verdict == (True, True)]
     rejected = [name for name, verdict in verdicts.items() if verdict == (False, True)]
     text = f"accepted beside a smaller critic, supported: {', '.join(larger_found) or 'none'} of {len(verdicts)} cells"
@@ -188,14 +204,19 @@ def h9(cells: Cells) -> Verdict:
     return (OPEN if undecided else CONFIRMED if holds else REFUTED), text
 
 
+def larger_critics(cell: TableCell) -> list[Pair]:
+    """The actor one size below the smallest that was found, beside every larger critic."""
+    best = cell.papers.found.asymmetric
+    below = smaller(best.actor)
+    return [] if below is None else [(below, critic) for critic in larger(best.critic)]
+
+
 def h10(cells: Cells) -> Verdict:
     helped: dict[str, bool] = {}
     for cell in finished(cells).values():
-        best = cell.papers.found.asymmetric
-        below = smaller(best.actor)
-        wanted = [(below, critic) for critic in larger(best.critic)]
-        known = [cell.accepts(pair) for pair in wanted if pair in cell.kept]
-        if below is not None and ((True, True) in known or (wanted and len(known) == len(wanted))):
+        wanted = larger_critics(cell)
+        known = [cell.accepts(pair) for pair in wanted if not lacks(cell, pair)]
+        if (True, True) in known or (wanted and len(known) == len(wanted)):
             helped[cell.name] = (True, True) in known
     text = f"a larger critic lets a smaller actor pass in {sum(helped.values())} of {len(helped)} cells"
     if len(helped) < 4:
@@ -300,10 +321,8 @@ def h15(cells: Cells) -> Verdict:
     fresh = {}
     for cell in finished(cells).values():
         best = cell.papers.found.asymmetric
-        try:
-            fresh[cell.name] = cell.accepts((best.actor, best.critic), range(6, 12))[0]
-        except MissingPairError:
-            continue
+        if not lacks(cell, (best.actor, best.critic), FRESH):
+            fresh[cell.name] = cell.accepts((best.actor, best.critic), FRESH)[0]
     lost = [name for name, passes in fresh.items() if not passes]
     text = f"below the bound with six fresh seeds: {', '.join(lost) or 'none'} of {len(fresh)} cells"
     if len(lost) > len(fresh) / 4 and len(fresh) >= 10:
@@ -311,6 +330,21 @@ def h15(cells: Cells) -> Verdict:
     if len(fresh) < 10:
         return NOT_RUN, f"{text}; at least 10 are needed"
     return (CONFIRMED if len(lost) <= len(fresh) / 10 else OPEN), text
+
+
+def further(cell: TableCell) -> list[tuple[Pair, Sequence[int]]]:
+    """Pairs and seeds that H7, H10, H11 and H15 still ask of a finished cell; more may follow from their returns."""
+    best, found = cell.papers.found.asymmetric, []
+    beside = [] if smaller_critic(cell) is None else [smaller_critic(cell)]
+    if not any(not lacks(cell, pair) and cell.accepts(pair) == (True, True) for pair in larger_critics(cell)):
+        beside += larger_critics(cell)
+    found += [(pair, SEEDS) for pair in beside if lacks(cell, pair)]
+    try:
+        recipe(cell)
+    except MissingPairError as missing:
+        found += [(missing.pair, SEEDS)] if (missing.pair, SEEDS) not in found else []
+    again = best.actor, best.critic
+    return [(again, FRESH), *found] if lacks(cell, again, FRESH) else found
 
 
 def h16(cells: Cells) -> Verdict:
