@@ -117,7 +117,7 @@ def test_what_claims_still_ask_of_a_cell_is_named_until_it_is_stored():
         (pair, range(6)) for pair in ((SIZES[3], SIZES[2]), *beside, grown)
     )]  # fmt: skip
 
-    pairs |= {pair: False for pair in ((SIZES[3], SIZES[2]), *beside)} | {grown: True}
+    pairs |= dict.fromkeys(((SIZES[3], SIZES[2]), *beside), False) | {grown: True}
     stored = {pair: kept(pair, returns(("pendulum", "td3"), yes)) for pair, yes in pairs.items()}
     again = SIZES[1], SIZES[3]
     fresh = kept(again, returns(("pendulum", "td3"), True), first=6).measures["return"]

@@ -156,7 +156,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Must", "above", "all_of", "at_least", "axes", "between"], "RULE"),
     **dict.fromkeys(["distinct", "has", "inside", "check_fields"], "RULE"),
     **dict.fromkeys(["check_integer", "check_setting", "check_switches", "positive_whole"], "CHECK"),
-    **dict.fromkeys(["check_settings", "check_shape", "following_seeds"], "CHECK"),
+    **dict.fromkeys(["check_settings", "check_memory", "check_shape", "following_seeds"], "CHECK"),
     **dict.fromkeys(["as_vector", "did_you_mean", "observed_numbers", "read_actions", "read_entries"], "CHECK"),
     **dict.fromkeys(["split_space", "BATCHED", "Outcome", "best_device"], "PLAIN"),
     **dict.fromkeys(["make_first", "made", "TorchRLGames"], "RECORD"),  # of a task that `find_task` has found

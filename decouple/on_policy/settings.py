@@ -13,9 +13,27 @@ from dataclasses import dataclass, field
 from decouple.checks import POSITIVE_WHOLE, check_fields, check_setting, one_of, positive_whole
 from decouple.runs.learning_rates import check_rates
 
-__all__ = ["RECURRENT", "OnPolicySettings"]
+__all__ = ["RECURRENT", "OnPolicySettings", "check_memory"]
 
 RECURRENT = ("ppo", "daac", "trpo")  # algorithms that train recurrent networks
+
+
+def check_memory(recurrent: str | None, recurrent_in: str, algorithm: str, known: Collection[str] = RECURRENT) -> bool:
+    """Check what a study's settings say of recurrent networks; returns whether there are any.
+
+    Args:
+        recurrent: gru, lstm or None. recurrent_in: the networks that are recurrent: both, actor or critic.
+        algorithm: the algorithm, by its name. known: the study's algorithms.
+
+    Raises:
+        ValueError: another value, or an algorithm that trains no recurrent networks; it names those of `known` that do.
+    """
+    check_setting("recurrent", recurrent, (None, "gru", "lstm").__contains__, "gru, lstm or null")
+    check_setting("recurrent_in", recurrent_in, one_of("both", "actor", "critic"))
+    if recurrent is not None and algorithm not in RECURRENT:
+        *others, last = (name for name in RECURRENT if name in known)
+        raise ValueError(f"recurrent must be null for {algorithm}: {', '.join(others)} and {last} have it")
+    return recurrent is not None
 
 
 @dataclass

@@ -34,7 +34,7 @@ from decouple.envs.control.catalogue import TASKS
 from decouple.envs.games.batched import GAMES
 from decouple.networks.heads import DISTRIBUTIONS
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
-from decouple.on_policy.settings import RECURRENT, OnPolicySettings
+from decouple.on_policy.settings import OnPolicySettings, check_memory
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.settings import part, points_to_part, sets_own_fields
 
@@ -173,12 +173,8 @@ class ControlSettings:
         check_setting("privileged", self.privileged, lambda keys: not (keys and off_policy), allowed)
 
     def _check_memory(self) -> None:
-        check_setting("recurrent", self.recurrent, (None, "gru", "lstm").__contains__, "gru, lstm or null")
-        check_setting("recurrent_in", self.recurrent_in, one_of("both", "actor", "critic"))
-        if self.recurrent is None:
+        if not check_memory(self.recurrent, self.recurrent_in, self.algorithm):
             return
-        if self.algorithm not in RECURRENT:
-            raise ValueError(f"recurrent must be null for {self.algorithm}: {', '.join(RECURRENT)} have it")
         which = [name for name in ("actor", "critic") if self.recurrent_in in ("both", name)]
         for name in which:
             depth = len(getattr(self, name))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from decouple.checks import PROBABILITY, SEED, Must, at_least, check_fields, check_setting, checked, one_of
 from decouple.envs.procgen.levels import LOOKS
-from decouple.on_policy.settings import RECURRENT, OnPolicySettings
+from decouple.on_policy.settings import OnPolicySettings, check_memory
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.performance import Performance, choose_performance
 from decouple.runs.settings import FlatKeys, part, points_to_part, sets_own_fields
@@ -87,13 +87,9 @@ class ProcgenExperiment:
         return shared_depth(self.recurrent, self.recurrent_in)
 
     def _check_memory(self) -> None:
-        check_setting("recurrent", self.recurrent, (None, "gru", "lstm").__contains__, "gru, lstm or null")
-        check_setting("recurrent_in", self.recurrent_in, one_of("both", "actor", "critic"))
-        if self.recurrent is None:
+        known = self.learning.algorithms()
+        if not check_memory(self.recurrent, self.recurrent_in, self.learning.algorithm, known):
             return
-        have = [name for name in RECURRENT if name in self.learning.algorithms()]
-        if self.learning.algorithm not in have:
-            raise ValueError(f"recurrent must be null for {self.learning.algorithm}: {' and '.join(have)} have it")
         check_setting("separation", self.separation, lambda at: at != "learned", "a point, without a memory's gates")
         for name in ("overlap", "compile", "cuda_graphs"):
             check_setting(name, getattr(self.computed, name), lambda on: not on, f"false with {self.recurrent}")
