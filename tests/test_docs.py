@@ -246,7 +246,7 @@ PROCGEN = (
     "unseen=null",
 )
 STUDY = ("study.repetitions=20", "study.strip_frames=0", "seeds=2")
-SEARCH = ("search.sizes=[[2],[4]]", "search.baseline=[4]", "search.export=none", "seeds=2")
+SEARCH = ("search.sizes=[[2],[4]]", "actor=[4]", "critic=[4]", "search.export=none", "seeds=2")
 LESSON = ("total_frames=64", "evaluate_every=32", "checkpoint_every=32", "num_envs=2", "steps=8", "updates=2")
 LESSON += ("batch_size=8", "evaluate_episodes=1", "final_episodes=2", "show_progress=false")
 
