@@ -266,7 +266,7 @@ def tiny(script: str, overrides: list[str]) -> list[str]:
         few = (*OF_ALL, *(OFF_POLICY if off else ON_POLICY))
         few += ("num_envs=5",) if given.get("env") == "foodcollector" else ()  # of five agents each
         few += {"separation": STUDY, "smallest_actor": SEARCH}.get(script, ())
-        few = () if "false" in (given.get("search.train"), given.get("study.train")) else few
+        few = () if given.get("search.train") == "false" else few  # which reads all that it finds
         few += ("restart=true",) if script in ("control", "pixels") else ()
     elif script == "distill":
         few = (*LESSON, *(("search.sizes=[[2],[4]]",) if "sizes" in given else ()))
