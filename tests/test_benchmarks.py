@@ -112,6 +112,17 @@ def test_a_deployed_actor_is_measured_in_every_form(benchmark, monkeypatch):
     assert "| \\|4,4\\| | 41 |" in deployed.table([found])
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_many_actors_are_measured_alone_and_in_turn(benchmark):
+    """Each actor's action is compared with PyTorch's inside."""
+    pytest.importorskip("onnxscript")
+    rows = benchmark("many_actors").measure([(4, 4)], count=2, rounds=1, decisions=4)
+    assert [(row["form"], row["actors"]) for row in rows] == [
+        (form, actors) for form in ("plain C", "ONNX Runtime") for actors in (1, 2)
+    ]
+    assert all(row["ns"] > 0 and row["parameters"] == 41 for row in rows)
+
+
 def test_the_cost_of_the_studies_is_of_the_newest_speeds(benchmark, tmp_path, capsys, monkeypatch):
     cost = benchmark("study_cost")
     head = "date,commit,load,width,contender,precision,env_steps_per_s\n"

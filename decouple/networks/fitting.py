@@ -41,7 +41,8 @@ def check_fit(
     if missing:
         raise ValueError(f"example must hold every further key that a branch reads; it lacks {sorted(missing)}")
     k, given = network.at, example is not None
-    with torch.no_grad(), evaluating(network):
+    with torch.inference_mode(False), torch.no_grad(), evaluating(network):
+        inputs = {key: each.clone() if each.is_inference() else each for key, each in inputs.items()}  # have versions
         hidden = inputs["observation"]
         for index, block in enumerate(network.trunk):
             hidden = _run_block(block, index, "policy", hidden, (), None, given=given, kept=inputs["observation"])

@@ -418,6 +418,9 @@ def test_a_block_that_would_change_in_place_what_others_read_is_refused(k):
         assert refused(blocks(), plain, 1, example=torch.zeros(3)) == f"policy_blocks[0] {tail}"
     else:
         assert separate(blocks(), blocks(), at=2, example=torch.zeros(3)).at == 2  # inside the trunk it may
+    with torch.inference_mode():  # as elsewhere
+        assert separate(plain, mlp_blocks(3, [4, 2]), at=0, example=torch.zeros(3)).policy_size == 2
+        assert refused(blocks(), plain, k, example=torch.zeros(3)) == f"policy_blocks[{k}] {tail}"
 
 
 @pytest.mark.parametrize("k", [0, 1, 3])
