@@ -23,7 +23,7 @@ from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.runs.performance import Performance, autocast, fast_bf16
 
-__all__ = ["LONG_S", "TimeLeft", "faster_settings", "seconds_per_iteration", "share_of_peak"]
+__all__ = ["TimeLeft", "faster_settings", "seconds_per_iteration", "share_of_peak"]
 
 LONG_S = 30.0  # seconds of a run from which on it is worth measuring what share it has of the peak, and what is faster
 WORTH = 1.15  # times as fast that a setting must be to be named
