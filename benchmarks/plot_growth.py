@@ -5,7 +5,8 @@
 
 The upper row has seconds per frame, the lower one the peak memory. Seconds are relative to the first point of a line.
 The dashed line is the counted work, forward and backward, likewise: points below it cost less than the work that was
-added, points above it more. Only rows of processor time are drawn; of rows with the same settings the last counts.
+added, points above it more. Only rows of processor time are drawn, each panel from those of the last day that has two
+of its values; of rows with the same settings the last counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ AXES = {"k": "k, blocks shared", "envs": "games, at equal frames", "steps": "ste
 
 
 def lines(rows: list[dict[str, str]]) -> dict[str, dict[str, list[dict[str, str]]]]:
-    """Axis -> precision -> its rows, by rising value; an axis without two values has no lines."""
+    """Axis -> precision -> its rows of one day, by rising value; an axis without two values has no lines."""
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for day in sorted({row["date"] for row in rows}):
+        found |= _of_a_day([row for row in rows if row["date"] == day])
+    return found
+
+
+def _of_a_day(rows: list[dict[str, str]]) -> dict[str, dict[str, list[dict[str, str]]]]:
     last = {
         tuple(row[key] for key in ("contender", "precision", "envs", "steps", "width")): row
         for row in rows

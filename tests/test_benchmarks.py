@@ -269,7 +269,7 @@ def test_a_long_runs_record_and_reports_on_it_grow_with_the_rows_alone(benchmark
 
 def test_what_grows_is_drawn_by_its_axis(benchmark):
     lines = benchmark("plot_growth").lines
-    same = {"precision": "fp32", "env_steps_per_s": "10", "peak_mb": "1", "clock": "cpu"}
+    same = {"precision": "fp32", "env_steps_per_s": "10", "peak_mb": "1", "clock": "cpu", "date": "2026-11-22"}
 
     def row(*values):
         return same | dict(zip(("contender", "envs", "steps", "width"), map(str, values), strict=True))
@@ -280,6 +280,10 @@ def test_what_grows_is_drawn_by_its_axis(benchmark):
     found = {axis: [each[axis] for each in own["fp32"]] for axis, own in lines(rows).items()}
     assert lines(rows)["envs"]["fp32"][1]["clock"] == "cpu"
     assert found == {"k": ["0", "4"], "envs": ["16", "64", "256"], "steps": ["32", "128"], "width": ["1", "2"]}
+    later = [row("late", 64, steps, 1) | {"date": "2026-11-29"} for steps in (64, 16)] + [row("2", 64, 32, 1)]
+    again = lines(rows + later)  # another day's machine may be another: a panel has one day's rows
+    assert [each["steps"] for each in again["steps"]["fp32"]] == ["16", "64"]
+    assert again["envs"] == lines(rows)["envs"]
 
 
 def test_random_returns_are_of_as_many_episodes_of_each_game(benchmark):
