@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +116,11 @@ extern "C" void act(const float* observation, float* action){
 NOTHING = "void begin(void);\nvoid begin(void) {}\n"
 
 
-def actor_of(width: int) -> PlainActor:
-    """An actor of two hidden layers with random weights and biases, the same every time."""
-    torch.manual_seed(0)
+def actor_of(size: Sequence[int], seed: int = 0) -> PlainActor:
+    """An actor with hidden layers of this size and random weights and biases, the same for a seed."""
+    torch.manual_seed(seed)
     example = {"observation": torch.zeros(3), "action": torch.zeros(1)}
-    policy, critic = mlp_blocks(3, [width, width], torch.nn.ReLU), mlp_blocks(4, [8], torch.nn.ReLU)
+    policy, critic = mlp_blocks(3, list(size), torch.nn.ReLU), mlp_blocks(4, [8], torch.nn.ReLU)
     network = separate(policy, critic, at=0, value_keys=["action"], example=example)
     model: Any = actor_qvalue(network, Bounded(-2, 2, (1,)), deterministic=True)
     with torch.no_grad():
@@ -191,7 +191,7 @@ def in_python(calling: Callable[[], object], calls: int) -> float:
 
 
 def measure(width: int, rounds: int, rltools: str | None) -> dict[str, Any]:
-    actor = actor_of(width)
+    actor = actor_of([width, width])
     constants = actor_constants(actor)
     observations = actor.random_inputs(256)[0].numpy() / 2
     int8 = quantized_layers(constants, observations)

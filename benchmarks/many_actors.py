@@ -15,24 +15,19 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import subprocess
 import tempfile
-import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torchrl.data import Bounded
+from deployed_actors import actor_of, call, in_python
 
 from decouple.deploy.constants import actor_constants
 from decouple.deploy.formats import onnx_bytes, onnx_session
 from decouple.deploy.plain_actor import PlainActor
 from decouple.deploy.plain_c import c_files
-from decouple.networks.actor_qvalue import actor_qvalue
-from decouple.networks.blocks import mlp_blocks
-from decouple.networks.separation import separate
 
 OBSERVATION = (0.3, -0.5, 1.0)
 COLUMNS = ("date", "machine", "actor", "parameters", "form", "actors", "ns")
@@ -67,15 +62,6 @@ int main(int count, char **arguments)
 """
 
 
-def actor_of(size: tuple[int, ...], seed: int) -> PlainActor:
-    """An actor with hidden layers of this size and random weights."""
-    torch.manual_seed(seed)
-    example = {"observation": torch.zeros(3), "action": torch.zeros(1)}
-    policy, critic = mlp_blocks(3, list(size), torch.nn.ReLU), mlp_blocks(4, [8], torch.nn.ReLU)
-    network = separate(policy, critic, at=0, value_keys=["action"], example=example)
-    return PlainActor(actor_qvalue(network, Bounded(-2, 2, (1,)), deterministic=True))
-
-
 class PlainC:
     """Actors as one program of plain C."""
 
@@ -85,7 +71,7 @@ class PlainC:
         for name, actor in zip(names, actors, strict=True):
             for file, text in c_files(actor_constants(actor), name, {}, None).items():
                 (folder / file).write_text(text)
-            self._gcc(folder, "-std=c99", "-c", f"{name}.c")
+            call(folder, "gcc", "-O2", "-std=c99", "-c", f"{name}.c")
         words = {
             "declared": "\n".join(f"void {name}_act(const float *observation, float *action);" for name in names),
             "names": ", ".join(f"{name}_act" for name in names),
@@ -93,17 +79,12 @@ class PlainC:
             "first": OBSERVATION[0],
         }
         (folder / "main.c").write_text(MAIN.format(**words))
-        self._gcc(folder, "-std=gnu99", "main.c", *(f"{name}.o" for name in names), "-o", "main", "-lm")
-        self.program = folder / "main"
-
-    @staticmethod
-    def _gcc(folder: Path, *arguments: str) -> None:
-        subprocess.run(["gcc", "-O2", *arguments], cwd=folder, check=True, capture_output=True, text=True)
+        call(folder, "gcc", "-O2", "-std=gnu99", "main.c", *(f"{name}.o" for name in names), "-o", "main", "-lm")
+        self.folder = folder
 
     def __call__(self, actors: int, turns: int) -> tuple[list[float], float]:
         """Actions of the first of the actors, and nanoseconds of a decision where these act in turn."""
-        command = [str(self.program), str(actors), str(turns)]
-        *actions, ns = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        *actions, ns = call(self.folder, "./main", str(actors), str(turns)).split()
         return [float(action) for action in actions], float(ns)
 
 
@@ -117,11 +98,7 @@ class InONNXRuntime:
         """As `PlainC`."""
         sessions, observation = self.sessions[:actors], np.array([OBSERVATION], dtype=np.float32)
         actions = [float(np.asarray(session(observation)).item()) for session in sessions]
-        before = time.process_time()
-        for _ in range(turns):
-            for session in sessions:
-                session(observation)
-        return actions, (time.process_time() - before) * 1e9 / turns / actors
+        return actions, in_python(lambda: [session(observation) for session in sessions], turns) / actors
 
 
 def measure(sizes: list[tuple[int, ...]], count: int, rounds: int, decisions: int) -> list[dict[str, Any]]:
@@ -169,7 +146,7 @@ def main() -> None:
     for row in rows:
         print(f"|{row['actor']}| {row['form']}, {row['actors']} actors: {row['ns']:,.0f} ns a decision")
     if options.record:
-        known = {"date": datetime.now(UTC).date().isoformat(), "machine": options.machine}
+        known = {"date": datetime.now(timezone.utc).date().isoformat(), "machine": options.machine}
         with options.record.open("w", newline="") as file:
             table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             table.writeheader()

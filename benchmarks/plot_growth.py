@@ -30,6 +30,7 @@ def lines(rows: list[dict[str, str]]) -> dict[str, dict[str, list[dict[str, str]
 
 
 def _of_a_day(rows: list[dict[str, str]]) -> dict[str, dict[str, list[dict[str, str]]]]:
+    """The axes of which these rows have two values or more."""
     last = {
         tuple(row[key] for key in ("contender", "precision", "envs", "steps", "width")): row
         for row in rows

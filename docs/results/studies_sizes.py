@@ -150,6 +150,11 @@ def lacks(cell: TableCell, pair: Pair, seeds: Sequence[int] = SEEDS) -> bool:
     return False
 
 
+def verdicts_of(cell: TableCell, pairs: Sequence[Pair]) -> list[tuple[bool, bool]]:
+    """What `TableCell.accepts` says of those of the pairs that are stored."""
+    return [cell.accepts(pair) for pair in pairs if not lacks(cell, pair)]
+
+
 def smaller_critic(cell: TableCell) -> Pair | None:
     """The smallest symmetric pair's actor beside the next smaller critic; None where there is none."""
     size = cell.papers.found.symmetric.actor
@@ -215,7 +220,7 @@ def h10(cells: Cells) -> Verdict:
     helped: dict[str, bool] = {}
     for cell in finished(cells).values():
         wanted = larger_critics(cell)
-        known = [cell.accepts(pair) for pair in wanted if not lacks(cell, pair)]
+        known = verdicts_of(cell, wanted)
         if (True, True) in known or (wanted and len(known) == len(wanted)):
             helped[cell.name] = (True, True) in known
     text = f"a larger critic lets a smaller actor pass in {sum(helped.values())} of {len(helped)} cells"
@@ -350,17 +355,16 @@ def h15(cells: Cells) -> Verdict:
 
 def further(cell: TableCell) -> list[tuple[Pair, Sequence[int]]]:
     """Pairs and seeds that H7, H10, H11 and H15 still ask of a finished cell; more may follow from their returns."""
-    best, found = cell.papers.found.asymmetric, []
-    beside = [] if smaller_critic(cell) is None else [smaller_critic(cell)]
-    if not any(not lacks(cell, pair) and cell.accepts(pair) == (True, True) for pair in larger_critics(cell)):
-        beside += larger_critics(cell)
-    found += [(pair, SEEDS) for pair in beside if lacks(cell, pair)]
+    best, below, larger_ones = cell.papers.found.asymmetric, smaller_critic(cell), larger_critics(cell)
+    asked: list[tuple[Pair, Sequence[int]]] = [((best.actor, best.critic), FRESH)]
+    asked += [(below, SEEDS)] if below else []
+    if (True, True) not in verdicts_of(cell, larger_ones):
+        asked += [(pair, SEEDS) for pair in larger_ones]
     try:
         recipe(cell)
     except MissingPairError as missing:
-        found += [(missing.pair, SEEDS)] if (missing.pair, SEEDS) not in found else []
-    again = best.actor, best.critic
-    return [(again, FRESH), *found] if lacks(cell, again, FRESH) else found
+        asked.append((missing.pair, SEEDS))
+    return [each for each in dict.fromkeys(asked) if lacks(cell, *each)]
 
 
 def h16(cells: Cells) -> Verdict:
