@@ -82,7 +82,16 @@ NAMES_LEFT_OUT = {
         "WHOLE",
     ),
     **dict.fromkeys(
-        ["strip_figure", "strip_section", "procgen_film", "agent_film", "pictured_env", "study_strips"], "WHOLE"
+        [
+            "branch_section",
+            "strip_figure",
+            "strip_section",
+            "procgen_film",
+            "agent_film",
+            "pictured_env",
+            "study_strips",
+        ],
+        "WHOLE",
     ),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
@@ -169,7 +178,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_rollouts", "check_weights", "BranchMeasure"], "RECORD"),
     **dict.fromkeys(
         ["TimeLeft", "TimeLeft.iterated", "faster_settings", "seconds_per_iteration", "share_of_peak"], "RECORD"
     ),
