@@ -135,7 +135,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["SeparatedNetwork", "ActorValue", "ActorQValue"], "RECORD"),
     **dict.fromkeys(["ControlEnv", "GamesEnv", "GoalTrackingEnv"], "RECORD"),
     **dict.fromkeys(
-        ["control.acrobot.begin", "control.acrobot.step", "control.pendulum.begin", "control.pendulum.step"], "PER_STEP"
+        [f"control.{rules}.{name}" for rules in ("acrobot", "pendulum") for name in ("begin", "examples", "step")],
+        "PER_STEP",
     ),
     **dict.fromkeys(["draw_categories", "log_tanh_slope", "acted"], "PER_STEP"),
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
@@ -172,7 +173,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["GameWorkers", "GameWorkers.ask", "WorkerGames"], "MACHINE"),
     **dict.fromkeys(["ActionReader", "SCHEME", "register_task_names"], "PLAIN"),
     **dict.fromkeys(["begin", "end_at_once", "show"], "COMMAND"),
-    **dict.fromkeys(["paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["Forage.examples", "Forage.observe", "paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
@@ -222,7 +223,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Frames", "ProcgenGames", "Games", "games_of", "LockstepEnv"], "RECORD"),
     **dict.fromkeys(["AgentShape", "AgentThreads", "Layer", "Tables", "compiling", "kernel", "exact_kernel"], "RECORD"),
     **dict.fromkeys(["one_blas_thread", "CompiledGames", "CompiledGames.may_step", "compiled_games"], "RECORD"),
-    **dict.fromkeys(["compiled_step", "count_of_steps"], "RECORD"),
+    **dict.fromkeys(["batched_rules", "compiled_step", "count_of_steps"], "RECORD"),
     **dict.fromkeys(["unavailable", "compiling_seconds"], "PLAIN"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
@@ -935,6 +936,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     # environments
     "control_env": lambda: {"name": "pendulum", "seeds": [0], "backend": "batched"},
     "BatchedGames": lambda: {"task": pendulum_task(), "number": 1},
+    "Forage": lambda: {"life": "shown", "size": 5},
+    "ForageGame": lambda: {"life": "shown", "size": 5},
     "control.envpool_games.EnvpoolGames": lambda: {"task": pendulum_task(), "number": 1},
     "GymnasiumGames": lambda: {"task": pendulum_task(), "number": 1},
     "make_games": lambda: {"task": pendulum_task(), "agents": 1, "each": 1},
