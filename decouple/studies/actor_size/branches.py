@@ -55,7 +55,7 @@ class BranchMeasure:
         read = frames.select(*self.features.in_keys)[:, chosen]
         with torch.no_grad(), evaluating(self.model):
             found = self.features(read)
-        both = [found[key].double().cpu() for key in ("policy_hidden", "value_hidden")]  # (S, n, F) each
+        both = [found[key].cpu().double() for key in ("policy_hidden", "value_hidden")]  # (S, n, F) each
         rows = [_measured(*own) for own in zip(*both, strict=True)]
         return seed_metrics(self.failed.kept(rows), self.seeds)
 

@@ -55,7 +55,8 @@ def branch_section(study: Study, config: ControlSettings, out: Output, window: i
     pictures = []
     for name, head in cosines.items():
         figure = curve_figure(study, name, window=rollouts, label="cosine")
-        pictures.append(out.picture(_file(name), figure, f"{head.capitalize()}, the mean of {rollouts} rollouts."))
+        caption = f"{head.capitalize()}. Each point is the mean of {rollouts} rollouts' values."
+        pictures.append(out.picture(_file(name), figure, caption))
     for name, (_, axis, caption) in SHOWN.items():
         pictures.append(out.picture(_file(name), curve_figure(study, name, window=window, label=axis), caption))
     columns = cosines | IN_TABLES
