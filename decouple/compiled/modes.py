@@ -1,0 +1,152 @@
+"""Agents that act without exploration by kernels: one step of theirs, or whole episodes in one call.
+
+    modes = policy.mode_kernels()                # None: the policy's modules have to act
+    action = modes.act(observation)              # (S, N, O) -> the modes of the distributions
+    modes.play(playing, 100, running, returns)   # games of `PlayedByKernels`, each at most to its episode's end
+
+The kernels know no algorithm: agents of any give their layers, and how the policy's output becomes an action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decouple.checks import SOME, checked
+from decouple.compiled.kernel import compiling
+from decouple.compiled.memory import SIZE, Tables
+from decouple.compiled.playing import Playing, entry_point, first_class
+from decouple.compiled.threads import SCRATCH, AgentThreads
+
+__all__ = ["ModeGroup", "ModeKernels"]
+
+WORK = (
+    2**28
+)  # of a call that plays: steps times the games of an agent times all agents' parameters; a tenth of a second
+
+
+class ModeGroup(NamedTuple):
+    """Equal agents that act without exploration.
+
+    Attributes:
+        tables, memory: where each number of each agent lies, and all numbers; kernels read them at each call.
+        threads: the threads that the agents are spread over.
+        kind, bounds: as for `acting.act`.
+        widths: numbers of an observation, and of an action: A, or 1 for an index.
+        discrete: whether actions are indices.
+    """
+
+    tables: Tables
+    memory: np.ndarray
+    threads: AgentThreads
+    kind: int
+    bounds: np.ndarray
+    widths: tuple[int, int]
+    discrete: bool
+
+
+class ModeKernels:
+    """S agents that act without exploration; made by the policies of compiled agents.
+
+    Args:
+        groups: groups of equal agents, one after another, which share the task.
+
+    Attributes:
+        seeds: number of agents, S.
+        widths, discrete: as of each group.
+    """
+
+    @checked(groups=SOME)
+    def __init__(self, groups: Sequence[ModeGroup]):
+        self.groups = list(groups)
+        sizes = [len(each.tables.shapes) for each in groups]
+        ends = list(accumulate(sizes))
+        self.rows = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        self.seeds, self.widths, self.discrete = ends[-1], groups[0].widths, groups[0].discrete
+        self._parameters = sum(int(each.tables.agents[:, SIZE].sum()) for each in groups)
+        self._acted = False
+        self._kernels: list[tuple[tuple[Any, ...], Any]] = []  # what acts for each group, and the kernel that plays
+
+    def act(self, observation: Tensor) -> Tensor:
+        """Actions at observations (S, N, O): float32 (S, N, A), or indices (S, N); by one thread."""
+        if not self._acted:
+            with compiling(self._name("mode")):
+                self._act(np.zeros((self.seeds, 0, self.widths[0]), np.float32))
+            self._acted = True
+        seen = np.ascontiguousarray(observation.numpy(force=True), dtype=np.float32)
+        action = torch.from_numpy(self._act(seen))
+        return action.squeeze(-1) if self.discrete else action
+
+    def _act(self, seen: np.ndarray) -> np.ndarray:
+        from decouple.compiled.acting import act
+
+        games = seen.shape[1]
+        action, nothing = self._actions(games), np.zeros((self.seeds, 0, 0), np.float32)
+        for group, rows in zip(self.groups, self.rows, strict=True):
+            act(
+                *_network(group), group.kind, 0.0, seen[rows], nothing, False, group.bounds,
+                group.threads.scratch(games), action[rows],
+            )  # fmt: skip
+        return action
+
+    def most(self, games: int) -> int:
+        """Steps of `play` that take about a tenth of a second, at most; of this number of games of each agent."""
+        return max(1, WORK // (games * self._parameters))
+
+    def play(self, playing: Playing, most: int, running: np.ndarray, returns: np.ndarray) -> None:
+        """Play each running game at most `most` steps, up to the end of its episode; spread over threads.
+
+        Args:
+            playing: the games. One that is not running stays as it is.
+            most: steps.
+            running: bool (S, N); becomes False where an episode ends.
+            returns: float64 (S, N), to which the rewards are added as agents see them.
+        """
+        games = playing.observation.shape[1]
+        self._kernels = self._kernels or [self._functions(group) for group in self.groups]
+        for number, (group, rows) in enumerate(zip(self.groups, self.rows, strict=True)):
+            acting, play = self._kernels[number]
+            arguments = (
+                acting, group.bounds, rows.start, playing.of(rows), most, running[rows], returns[rows],
+                SCRATCH,
+            )  # fmt: skip
+            if play is None:
+                play = self._compiled(group, games, arguments)
+                self._kernels[number] = acting, play
+            group.threads.run(play, games, *arguments)
+
+    def _functions(self, group: ModeGroup) -> tuple[tuple[Any, ...], Any]:
+        """What acts for a group, as the kernel that plays takes it; and None, since that one is not compiled yet."""
+        from decouple.compiled.acting import act
+
+        seen, action = np.zeros((1, 1, self.widths[0]), np.float32), self._actions(1)[:1]
+        nothing = np.zeros((1, 0, 0), np.float32)
+        with compiling(self._name("mode")):
+            function = first_class(
+                act, *_network(group), group.kind, 0.0, seen, nothing, False, group.bounds, group.threads.scratch(1),
+                action,
+            )  # fmt: skip
+        return (*_network(group), group.kind, nothing, action, function), None
+
+    def _compiled(self, group: ModeGroup, games: int, arguments: tuple[Any, ...]) -> Any:
+        """The kernel that plays, compiled for these arguments' types."""
+        from decouple.compiled.spans import play_out
+
+        with compiling(self._name("episodes")):
+            own = [group.threads.scratch(games) if each is SCRATCH else each for each in arguments]
+            return entry_point(play_out, *own, 0, 0)
+
+    def _actions(self, games: int) -> np.ndarray:
+        return np.zeros((self.seeds, games, self.widths[1]), dtype=np.int64 if self.discrete else np.float32)
+
+    def _name(self, what: str) -> str:
+        return f"{what}-{self.groups[0].memory.dtype}-{self._actions(0).dtype}"
+
+
+def _network(group: ModeGroup) -> tuple[np.ndarray, ...]:
+    return group.tables.agents, group.tables.layers, group.tables.slopes, group.memory
