@@ -76,7 +76,7 @@ class ModeKernels:
         """Actions at observations (S, N, O): float32 (S, N, A), or indices (S, N); by one thread."""
         if not self._acted:
             with compiling(self._name("mode")):
-                self._act(np.zeros((self.seeds, 0, self.widths[0]), np.float32))
+                self._act(np.zeros((0, 1, self.widths[0]), np.float32))  # for none of the agents
             self._acted = True
         seen = np.ascontiguousarray(observation.numpy(force=True), dtype=np.float32)
         action = torch.from_numpy(self._act(seen))
@@ -85,8 +85,8 @@ class ModeKernels:
     def _act(self, seen: np.ndarray) -> np.ndarray:
         from decouple.compiled.acting import act
 
-        games = seen.shape[1]
-        action, nothing = self._actions(games), np.zeros((self.seeds, 0, 0), np.float32)
+        agents, games, _ = seen.shape
+        action, nothing = self._actions(agents, games), np.zeros((agents, 0, 0), np.float32)
         for group, rows in zip(self.groups, self.rows, strict=True):
             act(
                 *_network(group), group.kind, 0.0, seen[rows], nothing, False, group.bounds,
@@ -124,7 +124,7 @@ class ModeKernels:
         """What acts for a group, as the kernel that plays takes it; and None, since that one is not compiled yet."""
         from decouple.compiled.acting import act
 
-        seen, action = np.zeros((1, 1, self.widths[0]), np.float32), self._actions(1)[:1]
+        seen, action = np.zeros((1, 1, self.widths[0]), np.float32), self._actions(1, 1)
         nothing = np.zeros((1, 0, 0), np.float32)
         with compiling(self._name("mode")):
             function = first_class(
@@ -141,11 +141,11 @@ class ModeKernels:
             own = [group.threads.scratch(games) if each is SCRATCH else each for each in arguments]
             return entry_point(play_out, *own, 0, 0)
 
-    def _actions(self, games: int) -> np.ndarray:
-        return np.zeros((self.seeds, games, self.widths[1]), dtype=np.int64 if self.discrete else np.float32)
+    def _actions(self, agents: int, games: int) -> np.ndarray:
+        return np.zeros((agents, games, self.widths[1]), dtype=np.int64 if self.discrete else np.float32)
 
     def _name(self, what: str) -> str:
-        return f"{what}-{self.groups[0].memory.dtype}-{self._actions(0).dtype}"
+        return f"{what}-{self.groups[0].memory.dtype}-{self._actions(0, 0).dtype}"
 
 
 def _network(group: ModeGroup) -> tuple[np.ndarray, ...]:
