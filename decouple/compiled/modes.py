@@ -10,6 +10,7 @@ The kernels know no algorithm: agents of any give their layers, and how the poli
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ class ModeKernels:
         self.seeds, self.widths, self.discrete = ends[-1], groups[0].widths, groups[0].discrete
         self._parameters = sum(int(each.tables.agents[:, SIZE].sum()) for each in groups)
         self._acted = False
-        self._kernels: list[tuple[tuple[Any, ...], Any]] = []  # what acts for each group, and the kernel that plays
+        self._kernels: dict[int, Any] = {}  # that play, for each group, compiled for their arguments' types
 
     def act(self, observation: Tensor) -> Tensor:
         """Actions at observations (S, N, O): float32 (S, N, A), or indices (S, N); by one thread."""
@@ -86,7 +87,7 @@ class ModeKernels:
         from decouple.compiled.acting import act
 
         agents, games, _ = seen.shape
-        action, nothing = self._actions(agents, games), np.zeros((agents, 0, 0), np.float32)
+        action, nothing = self._actions(agents, games), _nothing(agents)
         for group, rows in zip(self.groups, self.rows, strict=True):
             act(
                 *_network(group), group.kind, 0.0, seen[rows], nothing, False, group.bounds,
@@ -108,30 +109,31 @@ class ModeKernels:
             returns: float64 (S, N), to which the rewards are added as agents see them.
         """
         games = playing.observation.shape[1]
-        self._kernels = self._kernels or [self._functions(group) for group in self.groups]
         for number, (group, rows) in enumerate(zip(self.groups, self.rows, strict=True)):
-            acting, play = self._kernels[number]
             arguments = (
-                acting, group.bounds, rows.start, playing.of(rows), most, running[rows], returns[rows],
+                self._acting[number], group.bounds, rows.start, playing.of(rows), most, running[rows], returns[rows],
                 SCRATCH,
             )  # fmt: skip
-            if play is None:
-                play = self._compiled(group, games, arguments)
-                self._kernels[number] = acting, play
-            group.threads.run(play, games, *arguments)
+            if number not in self._kernels:
+                self._kernels[number] = self._compiled(group, games, arguments)
+            group.threads.run(self._kernels[number], games, *arguments)
 
-    def _functions(self, group: ModeGroup) -> tuple[tuple[Any, ...], Any]:
-        """What acts for a group, as the kernel that plays takes it; and None, since that one is not compiled yet."""
+    @cached_property
+    def _acting(self) -> list[tuple[Any, ...]]:
+        """What acts for each group, as `spans.play_out` takes it."""
         from decouple.compiled.acting import act
 
-        seen, action = np.zeros((1, 1, self.widths[0]), np.float32), self._actions(1, 1)
-        nothing = np.zeros((1, 0, 0), np.float32)
+        seen, nothing, action = np.zeros((1, 1, self.widths[0]), np.float32), _nothing(1), self._actions(1, 1)
         with compiling(self._name("mode")):
-            function = first_class(
-                act, *_network(group), group.kind, 0.0, seen, nothing, False, group.bounds, group.threads.scratch(1),
-                action,
-            )  # fmt: skip
-        return (*_network(group), group.kind, nothing, action, function), None
+            functions = [
+                first_class(
+                    act, *_network(group), group.kind, 0.0, seen, nothing, False, group.bounds,
+                    group.threads.scratch(1), action,
+                )
+                for group in self.groups
+            ]  # fmt: skip
+        pairs = zip(self.groups, functions, strict=True)
+        return [(*_network(group), group.kind, nothing, action, function) for group, function in pairs]
 
     def _compiled(self, group: ModeGroup, games: int, arguments: tuple[Any, ...]) -> Any:
         """The kernel that plays, compiled for these arguments' types."""
@@ -150,3 +152,8 @@ class ModeKernels:
 
 def _network(group: ModeGroup) -> tuple[np.ndarray, ...]:
     return group.tables.agents, group.tables.layers, group.tables.slopes, group.memory
+
+
+def _nothing(agents: int) -> np.ndarray:
+    """In the place of noise, which a mode does not read."""
+    return np.zeros((agents, 0, 0), np.float32)

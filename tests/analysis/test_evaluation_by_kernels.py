@@ -94,11 +94,10 @@ def test_kernels_act_as_the_modules(env: str, algorithm: str, own: dict[str, Any
     assert len(expected.unique()) > 1 + (env == "pendulum") * 50  # they tell observations apart
 
 
-@pytest.mark.parametrize(("env", "algorithm"), [("pendulum", "ppo"), ("pendulum", "sac"), ("acrobot", "ppo")])
+@pytest.mark.parametrize(("env", "algorithm"), [("pendulum", "ppo"), ("pendulum", "sac"), ("pixelcopter", "ppo")])
 def test_an_agent_that_has_failed_acts_as_by_modules_and_changes_no_other(env: str, algorithm: str) -> None:
-    whole = Agents(env, algorithm)
+    whole, failed = (Agents(env, algorithm, spread=1.0) for _ in range(2))
     expected = whole.returns(whole.compiled)
-    failed = Agents(env, algorithm)
     with torch.no_grad():
         for parameter in failed.models[1].parameters():
             parameter.fill_(math.nan)
@@ -175,8 +174,8 @@ def test_an_episode_that_is_too_long_is_an_error_and_games_go_on() -> None:
 
 
 def test_agents_of_several_sizes_are_those_of_each_size() -> None:
-    agents = Agents("acrobot", "sac")
-    other = CONTROL_ALGORITHMS["sac"](env="acrobot", actor=[4], critic=[5], show_progress=False, run_dir="/nowhere")
+    agents = Agents("pixelcopter", "sac", games=20)
+    other = CONTROL_ALGORITHMS["sac"](env="pixelcopter", actor=[4], critic=[5], show_progress=False, run_dir="/nowhere")
     models = [*agents.models[:1], seeded_model(other, agents.like, 7), *agents.models[1:2]]
     settings = agents.compiled.learner.settings
     learner, by_torch = (make_learner(copy.deepcopy(models), settings, how) for how in ("compiled", "batched"))
@@ -189,7 +188,7 @@ def test_agents_of_several_sizes_are_those_of_each_size() -> None:
 
 
 def test_returns_are_of_the_present_parameters_and_the_same_on_two_threads() -> None:
-    agents = Agents("acrobot", "ppo")
+    agents = Agents("pixelcopter", "ppo", games=20)
     first = agents.returns(agents.compiled)
     threads = torch.get_num_threads()
     try:
@@ -206,14 +205,14 @@ def test_returns_are_of_the_present_parameters_and_the_same_on_two_threads() -> 
 
 
 def test_modules_act_where_there_is_no_kernel() -> None:
-    agents = Agents("acrobot", "ppo")
+    agents = Agents("pixelcopter", "ppo", games=20)
     env, policy = agents.env(), agents.compiled
     assert isinstance(_mode_kernels(policy, env), ModeKernels)
     wrapped = TensorDictModule(policy, in_keys=policy.in_keys, out_keys=policy.out_keys)
     assert _mode_kernels(wrapped, env) is None and _mode_kernels(policy, TransformedEnv(env)) is None
-    assert _mode_kernels(policy, Agents("pong", "ppo").like) is None  # another observation
-    assert _mode_kernels(policy, Agents("acrobot", "ppo", seeds=2).like) is None  # fewer agents
-    assert _mode_kernels(Agents("acrobot", "ppo", update="batched").modules, env) is None
+    assert _mode_kernels(policy, Agents("acrobot", "ppo").like) is None  # another observation
+    assert _mode_kernels(policy, Agents("pixelcopter", "ppo", seeds=2).like) is None  # fewer agents
+    assert _mode_kernels(Agents("pixelcopter", "ppo", update="batched").modules, env) is None
     for own in ({"separation": "learned", "critic": [8, 6]}, {"recurrent": "gru"}):
         config = type(agents.config)(**{**vars(agents.config), **own})
         models = [seeded_model(config, agents.like, seed) for seed in config.all_seeds]
