@@ -926,7 +926,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     # environments
     "control_env": lambda: {"name": "pendulum", "seeds": [0], "backend": "batched"},
     "BatchedGames": lambda: {"task": pendulum_task(), "number": 1},
-    "control.backends.EnvpoolGames": lambda: {"task": pendulum_task(), "number": 1},
+    "control.envpool_games.EnvpoolGames": lambda: {"task": pendulum_task(), "number": 1},
     "GymnasiumGames": lambda: {"task": pendulum_task(), "number": 1},
     "make_games": lambda: {"task": pendulum_task(), "agents": 1, "each": 1},
     "gymnasium_games": lambda: {"task": pendulum_task(), "number": 1},

@@ -1,8 +1,9 @@
-"""The rules of Pendulum and Acrobot as kernels, a step of all games at once, with NumPy's numbers to the bit.
+"""The rules of Pendulum, Acrobot and Forage as kernels, a step of all games at once, with NumPy's numbers to the bit.
 
-They repeat ``decouple.envs.control.pendulum`` and ``acrobot``, whose files say why a rule is as it is, in their order
-of operations; the caller gives the rules' numbers, so that each has one place. Squares are C's pow, as there: the
-exponent is an argument, since a constant one would become a product. Those of torques are NumPy's, which differ.
+They repeat ``decouple.envs.control.pendulum``, ``acrobot`` and ``forage``, whose files say why a rule is as it is, in
+their order of operations; the caller gives the rules' numbers, so that each has one place. Squares are C's pow, as
+there: the exponent is an argument, since a constant one would become a product. Those of torques are NumPy's, which
+differ.
 """
 
 from __future__ import annotations
@@ -44,6 +45,38 @@ def acrobot_play(places, first, last, action, observation, reward, terminated):
     facts = carray(pointer(places[2]), 4, np.float64)
     numbers = (facts[0], facts[1], facts[2])
     acrobot_step(state, action[:, 0], numbers, facts[3], state, observation, reward, terminated)
+
+
+@exact_kernel
+def forage_play(places, first, last, action, observation, reward, terminated):
+    """As ``pendulum_play``, with a state float64 (5, G) and what ``Forage.facts`` returns."""
+    state = carray(pointer(places[1]), (5, places[0]), np.float64)[:, first:last]
+    facts = carray(pointer(places[2]), 5, np.float64)
+    cells, most = int(facts[0]) ** 2, int(facts[2])
+    pillars_at, bar_at = 3 * cells, observation.shape[1] - most
+    tables = carray(pointer(places[2]), 5 + 5 * cells, np.float64)[5:]
+    for game in range(last - first):
+        cell, life, pillars = int(state[0, game]), state[1, game], int(state[2, game])
+        food, poison = int(state[3, game]), int(state[4, game])
+        target = int(tables[action[game, 0] * cells + cell])
+        place = int(tables[4 * cells + target])
+        if place < 0 or pillars >> place & 1 == 0:
+            cell = target
+        ate, poisoned = food >> cell & 1, poison >> cell & 1
+        food, poison = food - (ate << cell), poison - (poisoned << cell)
+        if facts[3]:
+            life = min(life - 1 + facts[1] * ate, facts[2])
+        state[0, game], state[1, game], state[3, game], state[4, game] = cell, life, food, poison
+        reward[game], terminated[game] = ate - poisoned, food == 0 or life == 0
+        seen = observation[game]
+        for at in range(cells):
+            seen[at] = at == cell
+            seen[cells + at] = food >> at & 1
+            seen[2 * cells + at] = poison >> at & 1
+        for at in range(bar_at - pillars_at):
+            seen[pillars_at + at] = pillars >> at & 1
+        for at in range(most):
+            seen[bar_at + at] = at < life and facts[4] != 0
 
 
 @exact_kernel

@@ -20,12 +20,10 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.collectors import Collector
-from torchrl.data import Bounded, Categorical, OneHot, Unbounded
 from torchrl.envs import EnvBase
 
-from decouple.checks import SEED, all_of, check_setting, checked
+from decouple.checks import SEED, all_of, checked
 from decouple.networks.actor_value import ActorValue
-from decouple.networks.heads import action_space
 from decouple.networks.recurrence import with_memory
 from decouple.on_policy.agents import Agents, check_agents, draw_agents
 from decouple.on_policy.collector import RolloutCollector
@@ -43,7 +41,7 @@ from decouple.on_policy.kept import KeptRollouts, check_room, runs_on
 from decouple.on_policy.phases import Phase, RolloutPhase
 from decouple.on_policy.rollouts import rollout_metrics
 from decouple.on_policy.settings import OnPolicySettings
-from decouple.on_policy.watching import ClipWatch, WatchedRollouts, check_weights
+from decouple.on_policy.watching import ClipWatch, WatchedRollouts, check_rollouts, check_weights
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint, save_checkpoint
 from decouple.runs.finite import FailedSeeds
 from decouple.runs.learning_rates import rate_metrics
@@ -63,6 +61,7 @@ def train_on_policy(
     log: Callable[[dict[str, float], int], object],
     seeds: Sequence[int] | None = None,
     evaluate: Callable[[int], Mapping[str, float]] | None = None,
+    measure: Callable[[TensorDictBase], Mapping[str, float]] | None = None,
     checkpoint: str | Path | None = None,
     identity: Mapping | None = None,
     on_checkpoint: Callable[[], object] | None = None,
@@ -94,6 +93,8 @@ def train_on_policy(
             random numbers come from torch's generators.
         evaluate: called with the iteration every `evaluate_every` iterations, counted from the first, and after the
             last; it must leave the global random state as it was. Its metrics are logged with the iteration's.
+        measure: called in these iterations too, once their phases have run, with the rollout's frames, (B,) or (S, B),
+            which it must leave as they are, and the random state too. Its metrics are logged with the iteration's.
         checkpoint: file written at the start, every `checkpoint_every` iterations and at the end, atomically.
         identity: settings stored in a checkpoint; only a run with the same ones may resume from it.
         on_checkpoint: called after each checkpoint.
@@ -126,7 +127,7 @@ def train_on_policy(
         CheckpointError: a checkpoint that is damaged or has other settings.
     """
     check_agents(env, model, seeds)
-    _check_rollouts(env, model, phases, settings)
+    check_rollouts(env, model, phases, settings)
     how = performance or Performance(precision=settings.precision, micro_batch=settings.micro_batch)
     folder = Path(checkpoint).parent if checkpoint else None
     check_room(phases, env, settings.rollout_steps, folder, on_disk=settings.rollouts_in == "disk")
@@ -146,10 +147,11 @@ def train_on_policy(
         check_weights(model, run.failed, f"in {checkpoint}" if state else "at the start")
         watch = run.say_costs(expect, peak_share, faster, progress)
         while run.iteration < run.iterations:
-            metrics = run.iterate(watch or progress)
-            clip_watch.see(metrics)
             last = run.iteration + 1 == run.iterations
-            if evaluate and (run.iteration % settings.evaluate_every == 0 or last):
+            due = run.iteration % settings.evaluate_every == 0 or last
+            metrics = run.iterate(watch or progress, measure if due else None)
+            clip_watch.see(metrics)
+            if evaluate and due:
                 metrics |= evaluate(run.iteration)
             run.iteration += 1
             log(metrics, run.iteration * run.frames)
@@ -258,11 +260,15 @@ class _Run:
             if isinstance(phase, Phase):
                 phase.capture(False)
 
-    def iterate(self, progress: Callable[[str, int, int], object] | None) -> dict[str, float]:
-        """Collect one rollout and run the phases that are due on it.
+    def iterate(
+        self,
+        progress: Callable[[str, int, int], object] | None,
+        measure: Callable[[TensorDictBase], Mapping[str, float]] | None = None,
+    ) -> dict[str, float]:
+        """Collect one rollout, run the phases that are due on it, and measure what is to be measured on its frames.
 
         Returns:
-            The metrics of both, without agents that have failed.
+            The metrics of all, without agents that have failed.
 
         Raises:
             NotFiniteError: all agents have failed.
@@ -291,6 +297,7 @@ class _Run:
             # Where two phases share a loss's name, the second phase's metric gets the phase's name appended.
             metrics |= {f"{key}_{name}" if key in metrics else key: value for key, value in row.items()}
         learned = time.perf_counter()
+        metrics |= measure(batch) if measure else {}
         return metrics | {
             "time/collect_seconds": collected - start,
             "time/learn_seconds": learned - collected,
@@ -384,24 +391,3 @@ def _memory_after(rollout: TensorDictBase, model: ActorValue) -> TensorDictBase:
     last: TensorDictBase = rollout["next"][..., -1]
     states = {key[1]: last[key[1]].clone() for key in model.out_keys if key[0] == "next"}
     return TensorDict({"is_init": last["done"].clone(), **states}, last.batch_size)
-
-
-def _check_rollouts(
-    env: EnvBase, model: ActorValue, phases: Sequence[RolloutPhase], settings: OnPolicySettings
-) -> None:
-    """Check that the model can choose the games' actions and that rollouts have enough frames; ValueError otherwise."""
-    if isinstance(env.action_spec, Bounded | Categorical | OneHot | Unbounded):  # others: the caller's own model
-        action_space(env.action_spec, env.batch_size)
-    games = env.batch_size[-1]
-    settings.check_rollout(games)
-    frames = games * settings.rollout_steps
-    rows, allowed = frames, f"at most the {frames} frames of a rollout"
-    if model.recurrent:
-        length, steps = settings.sequence_length, settings.rollout_steps
-        check_setting("sequence_length", length, lambda v: steps % v == 0, f"a divisor of rollout_steps, {steps}")
-        rows = frames // length
-        allowed = f"at most the {rows} sequences of {length} steps in a rollout, since the model is recurrent"
-    for phase in phases:
-        past = getattr(phase, "past", 1)
-        more = f", of which {phase.name} learns from {past} together" if past > 1 else ""
-        check_setting("minibatches", phase.minibatches, lambda v, most=rows * past: v <= most, allowed + more)

@@ -1,4 +1,6 @@
-"""Checks while training runs: for numbers that are not finite, and for a `clip_value` that clips most values."""
+"""Checks of rollouts before training, and while it runs: for numbers that are not finite, and for a `clip_value` that
+clips most values.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,21 @@ from collections.abc import Mapping, Sequence
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
 from torchrl.collectors import Collector
+from torchrl.data import Bounded, Categorical, OneHot, Unbounded
+from torchrl.envs import EnvBase
 
+from decouple.checks import check_setting
 from decouple.networks.actor_value import ActorValue
+from decouple.networks.heads import action_space
 from decouple.on_policy.collector import RolloutCollector
 from decouple.on_policy.compiled_collector import CompiledCollector
+from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import add_next_values
+from decouple.on_policy.settings import OnPolicySettings
 from decouple.runs.finite import FailedSeeds
 from decouple.runs.performance import Performance, autocast
 
-__all__ = ["ClipWatch", "WatchedRollouts", "check_weights"]
+__all__ = ["ClipWatch", "WatchedRollouts", "check_rollouts", "check_weights"]
 
 
 class WatchedRollouts:
@@ -124,3 +132,22 @@ class ClipWatch:
                 "for scaled rewards (normalize_reward=true on control tasks, RewardScaling)",
                 stacklevel=3,
             )
+
+
+def check_rollouts(env: EnvBase, model: ActorValue, phases: Sequence[RolloutPhase], settings: OnPolicySettings) -> None:
+    """Check that the model can choose the games' actions and that rollouts have enough frames; ValueError otherwise."""
+    if isinstance(env.action_spec, Bounded | Categorical | OneHot | Unbounded):  # others: the caller's own model
+        action_space(env.action_spec, env.batch_size)
+    games = env.batch_size[-1]
+    settings.check_rollout(games)
+    frames = games * settings.rollout_steps
+    rows, allowed = frames, f"at most the {frames} frames of a rollout"
+    if model.recurrent:
+        length, steps = settings.sequence_length, settings.rollout_steps
+        check_setting("sequence_length", length, lambda v: steps % v == 0, f"a divisor of rollout_steps, {steps}")
+        rows = frames // length
+        allowed = f"at most the {rows} sequences of {length} steps in a rollout, since the model is recurrent"
+    for phase in phases:
+        past = getattr(phase, "past", 1)
+        more = f", of which {phase.name} learns from {past} together" if past > 1 else ""
+        check_setting("minibatches", phase.minibatches, lambda v, most=rows * past: v <= most, allowed + more)

@@ -46,6 +46,8 @@ _PANELS = (
     _Panel("Gradient norms", "L2 norm", ("grad_norm/*",), wide=True),
     _Panel("Gradients at the cut: direction", "cosine", ("cut/*cos*",)),
     _Panel("Gradients at the cut", "L2 norm", ("cut/*",), wide=True),
+    _Panel("Last features of policy and value: similarity", "linear CKA", ("branches/cka*",)),
+    _Panel("Last features: effective rank", "directions", ("branches/*_rank", "branches/*_rank/seed*")),
     _Panel("Speed", "environment frames / s", ("time/frames_per_second",)),
 )
 _LABELS = {
@@ -60,8 +62,8 @@ def plot_curves(run_dir: str | os.PathLike[str]) -> Path:
     """Draw `curves.png` from `metrics.csv`: one panel for each kind of metric in the table.
 
     Panels: returns (`train/*return`, `eval/*return`), losses (`loss/*`), `*entropy`, `*clip_fraction`,
-    `*explained_variance`, `grad_norm/*`, gradients at the cut (`cut/*`) and `time/frames_per_second`. Values that are
-    not finite are not drawn; the legend counts them.
+    `*explained_variance`, `grad_norm/*`, gradients at the cut (`cut/*`), the branches' last features (`branches/*`) and
+    `time/frames_per_second`. Values that are not finite are not drawn; the legend counts them.
 
     Returns:
         Path of the picture; the file is replaced as a whole.

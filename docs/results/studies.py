@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from studies_cells import BUDGETS, HERE, PAPER, read_table, state, table_lines
+from studies_forage import branches_table, returns_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
@@ -79,6 +80,8 @@ def blocks() -> dict[str, str]:
         "units": units_table(),
         "shorter": shorter_runs(),
         "commits": commits(cells),
+        "forage_returns": returns_table(),
+        "forage_branches": branches_table(),
     }
 
 
@@ -154,7 +157,7 @@ def main() -> None:
         print("\n".join(missing()))
         return
     found, stale = blocks(), []
-    for name in ("honey.md", "sharing.md"):
+    for name in ("honey.md", "sharing.md", "forage.md"):
         page = PAGES / name
         text = written(page.read_text(), found)
         if text != page.read_text():

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from studies_forage import s6
 from studies_sizes import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
 from torchrl.data import Categorical
 
@@ -83,6 +84,6 @@ def without(runs: str) -> Callable[[], Verdict]:
 
 CLAIMS: dict[str, Callable[[], Verdict]] = {
     **{"S1": of_sixteen, "S2": of_sixteen, "S3": of_sixteen, "S4": s4},
-    **{"S5": without("Procgen, reduced, with and without the head"), "S6": without("the cheap generator")},
+    **{"S5": without("Procgen, reduced, with and without the head"), "S6": s6},
     **{"S7": without("Procgen, reduced, k = 0 and 4"), "S8": s8},
 }

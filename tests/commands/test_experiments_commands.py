@@ -22,8 +22,8 @@ QUICK = {
     ("control.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
     ("control.py", "+nonsense=1"): "ValueError: nonsense must not be added: ",
     ("control.py", "total_frames"): "ValueError: total_frames cannot be read ",
-    ("control.py", "env=cartpole"): "acrobot ant foodcollector halfcheetah pendulum pixelcopter pong reacher toy unity"
-    " (did you mean CartPole-v1?)",
+    ("control.py", "env=cartpole"): "acrobot ant foodcollector forage halfcheetah pendulum pixelcopter pong reacher"
+    " toy unity (did you mean CartPole-v1?)",
     (
         "control.py",
         "env=Cartpol-v1",

@@ -1,4 +1,4 @@
-"""Gymnasium's control tasks, with several games for each agent; Pendulum and Acrobot also all at once."""
+"""Gymnasium's control tasks and Forage, with several games for each agent; some tasks all at once."""
 
 from decouple.envs.control.catalogue import TASKS
 from decouple.envs.control.environment import ControlEnv

@@ -19,8 +19,10 @@ import numpy as np
 
 from decouple.envs.control.pendulum import squared
 
-__all__ = ["STATE_SIZE", "TERMINATES", "begin", "step"]
+__all__ = ["NAME", "OBSERVED", "STATE_SIZE", "TERMINATES", "begin", "examples", "facts", "step"]
 
+NAME = "acrobot"
+OBSERVED = 6
 STATE_SIZE = 4  # both angles, both speeds
 TERMINATES = True
 TIME_STEP = 0.2
@@ -64,6 +66,16 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         observation[:, column] = values
     terminated = -cosine - np.cos(second + first) > 1.0
     return following, observation, np.where(terminated, 0.0, -1.0), terminated
+
+
+def facts() -> np.ndarray:
+    """The rules' numbers as the kernel reads them, and the exponent of squares, float64 (4,)."""
+    return np.array([TIME_STEP, *MAX_SPEEDS, 2.0])
+
+
+def examples(generator: np.random.Generator, games: int) -> tuple[np.ndarray, np.ndarray]:
+    """States and actions, as ``step`` takes them."""
+    return generator.uniform(-8.0, 8.0, (STATE_SIZE, games)), generator.integers(0, 3, games)
 
 
 def _slope(state: np.ndarray, torque: np.ndarray) -> np.ndarray:

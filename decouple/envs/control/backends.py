@@ -5,36 +5,38 @@
     observation = games.reset(np.arange(6))                             # (6, 3)
     observation, reward, terminated, truncated = games.step(action)     # (6, 3) and three (6,)
 
-Three classes have this interface: Gymnasium's games one after another, all games at once by rules in NumPy, and
-envpool's MuJoCo tasks in threads. The caller counts step limits, for all games at once.
-``decouple.envs.control.choice`` has two more, Gymnasium's games in processes and TorchRL's, and chooses among them.
+Two classes here have this interface: Gymnasium's games one after another, and all games at once by rules in NumPy. The
+caller counts step limits, for all games at once. ``decouple.envs.control.choice`` has three more, envpool's MuJoCo
+tasks in threads, Gymnasium's games in processes and TorchRL's, and chooses among them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import math
-import os
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from decouple.checks import INT32_MAX, at_least, checked
+from decouple.checks import at_least, checked
 from decouple.compiled.playing import Playing
 from decouple.envs.control import acrobot, pendulum
 from decouple.envs.control.compiled_rules import compiled_play, compiled_step, placed
+from decouple.envs.control.forage import Forage
 from decouple.envs.control.making import Task, gymnasium_games, layers_of
 from decouple.envs.control.spaces import as_vector, observed_numbers, read_entries, split_space
-from decouple.envs.processes import Owned
 
-__all__ = ["BATCHED", "BatchedGames", "EnvpoolGames", "GymnasiumGames", "Outcome"]
+__all__ = ["BATCHED", "BatchedGames", "GymnasiumGames", "Outcome", "batched_rules"]
 
-BATCHED: dict[str, ModuleType] = {"Pendulum-v1": pendulum, "Acrobot-v1": acrobot}
-ENVPOOL_OPTIONS = {"use_contact_forces": "use_contact_force"}  # Gymnasium's name of an option: envpool's name
+BATCHED: dict[str, Any] = {  # a task's id: its rules for all games at once, or what makes them of its options
+    "Pendulum-v1": pendulum,
+    "Acrobot-v1": acrobot,
+    "decouple/Forage-v0": Forage,
+}
 # Body positions from one substep before the present state, which Gymnasium's MuJoCo tasks read before they step.
 # MuJoCo's own state leaves them out, and recomputing them would give the positions of the present state.
 POSITIONS_BEFORE = ("xpos", "xipos")
@@ -93,7 +95,7 @@ class GymnasiumGames:
     def seed(self, seeds: Sequence[int]) -> None:
         """Set the seed of each game's next reset, which must come before its first step; or that of its levels."""
         self.first_seeds = list(seeds)
-        self.generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds] if self.levels else []
+        self.generators = _generators(seeds) if self.levels else []
 
     def reset(self, which: np.ndarray) -> np.ndarray:
         """Begin episodes of the games ``which``, ascending indices (K,); return their observations (K, O)."""
@@ -108,7 +110,7 @@ class GymnasiumGames:
         """The seed of a game's next reset: a level, each as likely as any other; or its own first seed, then none."""
         if self.levels is None:
             return self.first_seeds[index]
-        return self.levels[int(self.generators[index].integers(len(self.levels)))]
+        return _level(self.levels, self.generators[index])
 
     def step(self, action: np.ndarray) -> Outcome:
         """Step every game. ``action``: (G, A), or (G,) if discrete, in the dtype of ``action_space``."""
@@ -153,14 +155,12 @@ class GymnasiumGames:
             {"first_seed": seed} if seed is not None else self._game_state(game.unwrapped)
             for seed, game in zip(self.first_seeds, self.games, strict=True)
         ]
-        levels = [{"levels": _saved_generator(generator)} for generator in self.generators] or [{}] * len(states)
-        return [state | of_levels for state, of_levels in zip(states, levels, strict=True)]
+        return _with_levels(states, self.generators)
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
         """Restore the games; only their generators if not ``resumable``."""
         self.first_seeds = [saved["first_seed"] for saved in states]
-        for generator, saved in zip(self.generators, states, strict=bool(self.generators)):
-            _load_generator(generator, saved | {"generator": saved["levels"]})
+        _load_levels(self.generators, states)
         for game, saved in zip(self.games, states, strict=True):
             if saved["first_seed"] is None:
                 game.reset(seed=0)  # Gymnasium refuses to step a game that was never reset
@@ -222,6 +222,19 @@ def _joined(public: Any, hidden: Any, observation: Any) -> np.ndarray:
     return np.concatenate([public(observation), hidden(observation)])
 
 
+def batched_rules(task: Task) -> Any:
+    """A task's rules for all games at once, with its options; None where there are none.
+
+    Raises:
+        ValueError: an option outside its range.
+    """
+    rules = BATCHED.get(task.id) if task.simulator == "classic_control" else None
+    if isinstance(rules, type):
+        known = {field.name for field in dataclasses.fields(rules)}
+        return rules(**task.options) if task.options.keys() <= known else None
+    return None if task.options else rules
+
+
 class BatchedGames:
     """All games of a task as one NumPy array, by rules that give Gymnasium's numbers to the last bit.
 
@@ -231,8 +244,8 @@ class BatchedGames:
     resumable = True
 
     @checked(number=at_least(1))
-    def __init__(self, task: Task, number: int) -> None:
-        self.id = task.id
+    def __init__(self, task: Task, number: int, levels: range | None = None) -> None:
+        self.task, self.rules, self.levels = task, batched_rules(task), levels
         (example,) = gymnasium_games(task, 1)
         self.observation_space: Any = example.observation_space
         self.action_space: Any = example.action_space
@@ -241,19 +254,18 @@ class BatchedGames:
         self.neither = np.zeros(number, dtype=np.bool_)
         self.first_seeds: list[int | None] = []
         self.generators: list[np.random.Generator] = []
-
-    @property
-    def rules(self) -> Any:
-        """The module with the task's rules."""
-        return BATCHED[self.id]
+        self.of_levels: list[np.random.Generator] = []
 
     def seed(self, seeds: Sequence[int]) -> None:
         self.first_seeds = list(seeds)
-        self.generators = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]  # as in Gymnasium
+        self.generators = _generators(seeds)  # as in Gymnasium
+        self.of_levels = _generators(seeds) if self.levels else []
 
     def reset(self, which: np.ndarray) -> np.ndarray:
         observation = np.empty((len(which), *self.observation_space.shape))
         for row, index in enumerate(which):
+            if self.levels is not None:
+                (self.generators[index],) = _generators([_level(self.levels, self.of_levels[index])])
             self.games[:, index], observation[row] = self.rules.begin(self.generators[index])
             self.first_seeds[index] = None
         return observation
@@ -283,14 +295,16 @@ class BatchedGames:
 
     def state(self) -> list[dict[str, Any]]:
         each = zip(self.first_seeds, self.generators, self.games.T, strict=True)
-        return [
+        states = [
             {"first_seed": seed} if seed is not None else _saved_game(generator, {"state": game})
             for seed, generator, game in each
         ]
+        return _with_levels(states, self.of_levels)
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
         self.seed([saved["first_seed"] or 0 for saved in states])
         self.first_seeds = [saved["first_seed"] for saved in states]
+        _load_levels(self.of_levels, states)
         for index, saved in enumerate(states):
             if saved["first_seed"] is None:
                 _load_generator(self.generators[index], saved)
@@ -299,64 +313,12 @@ class BatchedGames:
     def close(self) -> None:
         pass
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"rules": None}  # a module cannot be copied
 
-class EnvpoolGames:
-    """envpool's MuJoCo tasks (https://github.com/sail-sg/envpool), stepped by threads outside of Python.
-
-    envpool is another implementation of the tasks, with its own MuJoCo. From the same state its step equals
-    Gymnasium's up to rounding. But the same seed starts elsewhere, rewards have 32 bits, and rounding grows, so that
-    trajectories differ. envpool cannot save its games: ``load_state`` begins new episodes, with seeds drawn from the
-    saved ones, so that a resumed run does not repeat its first episodes.
-    """
-
-    resumable = False
-
-    @checked(number=at_least(1))
-    def __init__(self, task: Task, number: int) -> None:
-        envpool = _import_envpool()
-        if task.id not in envpool.list_all_envs():
-            raise ValueError(f"backend must be auto or gymnasium for {task.name}, which envpool lacks; got 'envpool'")
-        self.id = task.id
-        self.options = {ENVPOOL_OPTIONS.get(key, key): value for key, value in task.options.items()}
-        # Without post_constraint envpool's v4 observes contact forces of zero, unlike Gymnasium's.
-        self.options |= {"post_constraint": True, "max_episode_steps": INT32_MAX}
-        spec = envpool.make_spec(self.id, **self.options)
-        self.observation_space, self.action_space = spec.gymnasium_observation_space, spec.gymnasium_action_space
-        self.number, self.seeds = number, [0] * number
-        self.owned: Owned | None = None
-
-    @property
-    def games(self) -> Any:
-        """envpool's games, made by ``seed``; RuntimeError if they are closed or belong to another process."""
-        assert self.owned is not None
-        return self.owned.use
-
-    def seed(self, seeds: Sequence[int]) -> None:
-        """Rebuild the games: envpool takes seeds at no other time, and only seeds of 31 bits."""
-        self.close()
-        self.seeds = [seed & INT32_MAX for seed in seeds]
-        threads = min(self.number, os.cpu_count() or 1)
-        games = _import_envpool().make_gymnasium(
-            self.id, num_envs=self.number, num_threads=threads, seed=self.seeds, **self.options
-        )
-        self.owned = Owned(games, type(games).close, "envpool's games")
-
-    def reset(self, which: np.ndarray) -> np.ndarray:
-        return self.games.reset(which.astype(np.int32))[0]
-
-    def step(self, action: np.ndarray) -> Outcome:
-        observation, reward, terminated, truncated, _ = self.games.step(action)
-        return observation, reward.astype(np.float64), terminated, truncated
-
-    def state(self) -> list[dict[str, Any]]:
-        return [{"first_seed": seed} for seed in self.seeds]
-
-    def load_state(self, states: list[dict[str, Any]]) -> None:
-        self.seed(seeds_after(states))
-
-    def close(self) -> None:
-        if self.owned is not None:
-            self.owned.close()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.rules = batched_rules(self.task)
 
 
 def seeds_after(states: list[dict[str, Any]]) -> list[int]:
@@ -365,13 +327,24 @@ def seeds_after(states: list[dict[str, Any]]) -> list[int]:
     return [int(seed) for (seed,) in drawn]
 
 
-def _import_envpool() -> Any:
-    try:
-        return importlib.import_module("envpool")
-    except ModuleNotFoundError as error:
-        if error.name != "envpool":
-            raise
-        raise ImportError("backend envpool needs envpool: pip install 'torchrl-decouple[envpool]'") from error
+def _generators(seeds: Sequence[int]) -> list[np.random.Generator]:
+    return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+
+
+def _level(levels: range, generator: np.random.Generator) -> int:
+    """The seed of a reset, each as likely as any other."""
+    return levels[int(generator.integers(len(levels)))]
+
+
+def _with_levels(states: list[dict[str, Any]], generators: list[np.random.Generator]) -> list[dict[str, Any]]:
+    """States of games, with those of the generators of their levels, where there are some."""
+    levels = [{"levels": _saved_generator(generator)} for generator in generators] or [{}] * len(states)
+    return [state | of_levels for state, of_levels in zip(states, levels, strict=True)]
+
+
+def _load_levels(generators: list[np.random.Generator], states: list[dict[str, Any]]) -> None:
+    for generator, saved in zip(generators, states, strict=bool(generators)):
+        _load_generator(generator, saved | {"generator": saved["levels"]})
 
 
 def _saved_game(generator: np.random.Generator, simulator: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Control tasks: five by name, from "Honey, I Shrunk The Actor" (Mysore et al. 2021), all of Gymnasium's by id, and
-environments that a function of yours makes."""
+"""Control tasks: five by name, from "Honey, I Shrunk The Actor" (Mysore et al. 2021), and Forage, ours; all of
+Gymnasium's by id; and environments that a function of yours makes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ TASKS: dict[str, tuple[str, dict[str, Any], str]] = {  # Gymnasium's id, its opt
     "halfcheetah": ("HalfCheetah-v4", {}, "mujoco"),
     # With contact forces the observation has the paper's 111 numbers; v4 leaves them out by default (27 numbers).
     "ant": ("Ant-v4", {"use_contact_forces": True}, "mujoco"),
+    "forage": ("decouple.envs.control.forage_game:decouple/Forage-v0", {}, "games"),
 }
 # Packages that register their tasks when they are imported, by how their ids begin; the extra has the same name here.
 REGISTERED_BY = {

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from torchrl.envs import EnvBase
 
 from decouple.checks import at_least, check_setting, checked
-from decouple.envs.control.backends import BATCHED, BatchedGames, EnvpoolGames, GymnasiumGames
+from decouple.envs.control.backends import BATCHED, BatchedGames, GymnasiumGames, batched_rules
+from decouple.envs.control.envpool_games import EnvpoolGames
 from decouple.envs.control.game_workers import GameWorkers, WorkerGames
 from decouple.envs.control.making import Task
 from decouple.envs.control.torchrl_games import TorchRLGames, make_first
@@ -51,8 +52,8 @@ def make_games(
         agents: agents with games of their own, at least 1.
         each: games of an agent, at least 1. Environments of TorchRL with a fixed batch are taken whole.
         backend: one of ``BACKENDS``. auto: batched if there are NumPy rules for the task, else gymnasium.
-        levels: seeds of which each reset takes one; None: only a game's first reset has a seed. Gymnasium's own games
-            alone have levels.
+        levels: seeds of which each reset takes one; None: only a game's first reset has a seed. Games of envpool and
+            TorchRL have no levels.
         privileged: keys of the observation that the value network alone reads.
         workers: processes that step Gymnasium's games; None: this one does.
         device: device for a function that takes one.
@@ -64,10 +65,12 @@ def make_games(
     check_setting("backend", backend, BACKENDS.__contains__, f"one of {', '.join(BACKENDS)}")
     needs = {"levels": levels is not None, "env_workers": workers is not None, "privileged": bool(privileged)}
     for name in (name for name, given in needs.items() if given):
-        check_setting("backend", backend, ("auto", "gymnasium").__contains__, f"auto or gymnasium with {name}")
-    has_rules = task.simulator == "classic_control" and task.id in BATCHED and not task.options and levels is None
+        allowed = ("auto", "gymnasium", *(("batched",) if name == "levels" else ()))
+        check_setting("backend", backend, allowed.__contains__, f"{' or '.join(allowed)} with {name}")
+    has_rules = batched_rules(task) is not None
     if backend == "batched" and not has_rules:
-        tasks = f"only {' and '.join(BATCHED)} are batched, without options of their own (env_kwargs)"
+        *others, last = BATCHED
+        tasks = f"only {', '.join(others)} and {last} are batched, Gymnasium's without options of their own"
         raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
     if backend == "envpool":
         if task.simulator != "mujoco":
@@ -85,7 +88,7 @@ def make_games(
             _close(first)
         return Chosen(WorkerGames(workers, task, agents * each, levels, privileged), "gymnasium", each)
     if has_rules and backend != "gymnasium" and not privileged:
-        return Chosen(BatchedGames(task, agents * each), "batched", each)
+        return Chosen(BatchedGames(task, agents * each, levels), "batched", each)
     return Chosen(GymnasiumGames(task, agents * each, levels, privileged, first), "gymnasium", each)
 
 

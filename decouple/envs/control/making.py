@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "gymnasium_games", "layers_of", "made"]
 
+OWN_GAMES = "decouple.envs.control."  # how the entry points of this library's control tasks begin
+
 
 class Task(NamedTuple):
     """A task: one that Gymnasium has registered, or a function that makes its games."""
@@ -45,10 +47,15 @@ class Task(NamedTuple):
 
     @property
     def simulator(self) -> str:
-        """The task's simulator: classic_control, mujoco, or other, whose games we cannot save."""
+        """The task's simulator: classic_control, mujoco, or other, whose games we cannot save.
+
+        Forage counts as classic_control: the whole game is its `state`, and its generator.
+        """
         if self.spec is None or self.wrappers or self.frame_stack > 1:
             return "other"
         module = self.spec.entry_point if isinstance(self.spec.entry_point, str) else ""
+        if module.startswith(OWN_GAMES):
+            return "classic_control"
         known = () if self.spec.additional_wrappers else ("classic_control", "mujoco")  # a wrapper may have state
         return next((kind for kind in known if f"gymnasium.envs.{kind}." in module), "other")
 

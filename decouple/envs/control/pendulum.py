@@ -20,9 +20,11 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["STATE_SIZE", "TERMINATES", "begin", "step"]
+__all__ = ["NAME", "OBSERVED", "STATE_SIZE", "TERMINATES", "begin", "examples", "facts", "step"]
 
+NAME = "pendulum"
 STATE_SIZE = 2  # th and w
+OBSERVED = 3
 TERMINATES = False  # episodes end by their step limit alone
 MAX_TORQUE, MAX_SPEED, TIME_STEP = 2.0, 8.0, 0.05
 LEAST_TORQUE, LARGEST_TORQUE = np.array([[-MAX_TORQUE], [MAX_TORQUE]], dtype=np.float32)  # NumPy reads arrays faster
@@ -59,6 +61,17 @@ def step(state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     following[0] = angle + following[1] * TIME_STEP
     observation[:, 0], observation[:, 1], observation[:, 2] = np.cos(following[0]), np.sin(following[0]), following[1]
     return following, observation, -cost, np.zeros(len(action), dtype=np.bool_)
+
+
+def facts() -> np.ndarray:
+    """The rules' numbers as the kernel reads them, and the exponent of squares, float64 (4,)."""
+    return np.array([MAX_TORQUE, MAX_SPEED, TIME_STEP, 2.0])
+
+
+def examples(generator: np.random.Generator, games: int) -> tuple[np.ndarray, np.ndarray]:
+    """States and actions, some of them out of range, as ``step`` takes them."""
+    states = generator.uniform(-8.0, 8.0, (STATE_SIZE, games))
+    return states, generator.uniform(-2.5, 2.5, (games, 1)).astype(np.float32)
 
 
 def clipped(action: np.ndarray) -> np.ndarray:

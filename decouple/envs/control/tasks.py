@@ -1,8 +1,9 @@
 """Gymnasium's control tasks (https://gymnasium.farama.org) as an environment that trains several seeds at once.
 
 ``control_env("halfcheetah", seeds=[0, 1, 2])`` has the batch size (S, N): S seeds with N games each, stepped in this
-process. The five names of ``TASKS`` (``decouple.envs.control.catalogue``) are tasks of "Honey, I Shrunk The Actor"
-(Mysore et al. 2021), with the dimensions given there. Any other task of Gymnasium is named by its id, as "Hopper-v5".
+process. Five names of ``TASKS`` (``decouple.envs.control.catalogue``) are tasks of "Honey, I Shrunk The Actor" (Mysore
+et al. 2021), with the dimensions given there; ``forage`` is a grid with levels (``decouple.envs.control.forage``). Any
+other task of Gymnasium is named by its id, as "Hopper-v5".
 """
 
 from __future__ import annotations
@@ -47,18 +48,19 @@ def control_env(
 
     They are shared, not copied: ``test`` reads the newest and never updates them. Seed s of ``test`` reads row s.
 
-    Backends. ``batched`` has Pendulum and Acrobot for all games at once, in NumPy or by kernels where Numba is
-    installed, with Gymnasium's numbers to the last bit. ``envpool`` has the MuJoCo tasks, stepped by threads, which
-    pays with several games. ``auto`` never chooses it: envpool cannot save its games, so that an interrupted run does
-    not resume to the same bits. Its steps equal Gymnasium's up to rounding, but its episodes start elsewhere.
+    Backends. ``batched`` has Pendulum, Acrobot and Forage for all games at once, in NumPy or by kernels where Numba is
+    installed, with the single games' numbers to the last bit. ``envpool`` has the MuJoCo tasks, stepped by threads,
+    which pays with several games. ``auto`` never chooses it: envpool cannot save its games, so that an interrupted run
+    does not resume to the same bits. Its steps equal Gymnasium's up to rounding, but its episodes start elsewhere.
 
     Args:
         name: pendulum (3 observed numbers, 1 action), acrobot (6, one of 3 actions), reacher (11, 2), halfcheetah
-            (17, 6), ant (111, 8); or the id of a task of Gymnasium, as CartPole-v1. A module before a colon, as in
-            my_package:Env-v0, is imported first, so that it can register the id; my_package.module:make names a
-            function or class that makes an environment of Gymnasium's or TorchRL's. Newer versions of three tasks, by
-            id, are Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8). Observations become vectors, by
-            `gymnasium.spaces.flatten`; actions must be Discrete, MultiDiscrete, MultiBinary, or a Box of floats.
+            (17, 6), ant (111, 8), forage (91, one of 4); or the id of a task of Gymnasium, as CartPole-v1. A module
+            before a colon, as in my_package:Env-v0, is imported first, so that it can register the id;
+            my_package.module:make names a function or class that makes an environment of Gymnasium's or TorchRL's.
+            Newer versions of three tasks, by id, are Reacher-v5 (10, 2), HalfCheetah-v5 (17, 6) and Ant-v5 (105, 8).
+            Observations become vectors, by `gymnasium.spaces.flatten`; actions must be Discrete, MultiDiscrete,
+            MultiBinary, or a Box of floats.
         seeds: S integers in [0, 2^31 - 1], one per agent.
         num_envs: N >= 1, games per seed.
         normalize_observation: standardise observations by the running mean and variance of their seed.

@@ -34,6 +34,7 @@ from decouple.runs.checkpoint import load_checkpoint
 from decouple.runs.finite import FailedSeeds
 from decouple.runs.progress import StepProgress
 from decouple.seeding import SeedNoise, seed_metrics
+from decouple.studies.actor_size.branches import BranchMeasure
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.settings import FINAL_SEED, ControlSettings
 
@@ -175,8 +176,11 @@ class OnPolicyAgents:
         """Nothing to check: on policy, only the checkpoint is needed."""
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
-        steps = StepProgress() if self.config.show_progress else None
-        train_on_policy(env, self.model, self.phases, self.config.learning, failed=failed, progress=steps, **loop)
+        config = self.config
+        steps = StepProgress() if config.show_progress else None
+        measure = BranchMeasure(self.model, config.all_seeds, failed) if config.measure_branches else None
+        loop |= {"failed": failed, "progress": steps, "measure": measure}
+        train_on_policy(env, self.model, self.phases, config.learning, **loop)
         if steps:
             steps.close()
 

@@ -53,7 +53,7 @@ DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
 NOT_IDENTITY = {
     *("total_frames", "evaluate_every", "evaluate_episodes", "final_episodes", "micro_batch"),
     *("run_dir", "restart", "show_progress", "keep_replay", "video", "num_threads", *OF_THE_RECORD),
-    *("rollouts_in", "keep_rollouts", "device", "env_workers"),
+    *("rollouts_in", "keep_rollouts", "device", "env_workers", "measure_branches"),
 }
 
 
@@ -120,6 +120,9 @@ class ControlSettings:
     update: str = "auto"  # code of the update: compiled, batched, torchrl (one agent), or auto: compiled, else batched
     evaluate_episodes: int = 10  # episodes of each agent in an evaluation during training
     final_episodes: int = 100  # episodes of each agent in the final evaluation
+    # at each evaluation, measure how alike the two branches' last hidden features are (CKA), and their effective ranks,
+    # on 512 of each on-policy agent's own states (docs/separation.md)
+    measure_branches: bool = False
     video: bool = False  # draw the first agent at play after training (docs/watch.md)
     keep_replay: bool = False  # keep the replay file after the run, so that a longer total_frames can go on
     run_dir: str = "runs/control"  # the run's folder
@@ -149,6 +152,7 @@ class ControlSettings:
             check_setting("num_threads", self.num_threads, positive_whole, "a whole number, at least 1, or None")
         self._check_networks()
         self._check_memory()
+        self._check_branches()
         check_setting(
             "video", self.video, lambda v: not (v and self.env in ("toy", "unity")), f"false for env={self.env}"
         )
@@ -190,6 +194,17 @@ class ControlSettings:
         same = self.actor[:depth] == self.critic[:depth] and (depth or self.may_have_pictures)
         check_setting("critic", self.critic, lambda _: same, f"like actor {self.actor}, {sizes}")
         check_setting("policy_gradient", self.policy_gradient, lambda v: v == 1, "1 with separation=learned")
+
+    def _check_branches(self) -> None:
+        on_policy = isinstance(self.learning, OnPolicySettings)
+        wrong = (
+            (not on_policy, f"for {self.algorithm}, whose critic reads the action too"),
+            (self.separation == LEARNED, "with separation=learned, whose gates mix the branches"),
+            (self.recurrent is not None, "with recurrent layers, whose features depend on the states before"),
+            (not (self.actor and self.critic), "where actor or critic has no hidden layer"),
+        )
+        for holds, why in wrong:
+            check_setting("measure_branches", self.measure_branches, lambda v, no=holds: not (v and no), f"false {why}")
 
     def _check_networks(self) -> None:
         for name in ("actor", "critic"):

@@ -22,6 +22,7 @@ from decouple.checks import SOME, at_least, checked
 from decouple.runs.settings import flat
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
 from decouple.studies.actor_size.stage import agent_film
+from decouple.studies.any_task.branches import branch_section
 from decouple.studies.any_task.results import read_points
 from decouple.studies.any_task.study import TaskStudy, report_folder, store_of
 from decouple.studies.separation.figures import aggregate_figure, comparison_figure, curve_figure
@@ -35,6 +36,8 @@ from decouple.studies.separation.tables import Spread, Table, comparison_table, 
 __all__ = ["Answer", "answer_of", "task_report"]
 
 SURE = 0.95  # probability of the highest mean from which on a point is called best
+# What is measured where there are training and test levels, and how tables call it.
+SIDES = {"test_return": "test return", "train_return": "training return", "generalisation_gap": "gap (train - test)"}
 SETTINGS = ("actor", "critic", "seeds", "total_frames", "num_envs", "policy_gradient", "value_gradient")
 
 
@@ -93,9 +96,10 @@ def task_report(configs: Sequence[ControlSettings], options: TaskStudy) -> tuple
     out = Output(str(report_folder(configs[0], options)))
     sections = [
         Section("Answer", lead=answer.sentence, paragraphs=[_how_sure(study)]),
-        _returns(study, answer, out),
+        _returns(study, answer, options.repetitions, out),
         _curves(study, out, options.window),
         _improvement(study, options.repetitions, out),
+        *branch_section(study, configs[0], out, options.window),
         *_at_play(study, out, options.strip_frames),
         _costs(study, configs[0], out),
         _trained(study, configs[0], out),
@@ -153,7 +157,7 @@ def _how_sure(study: Study) -> str:
     )
 
 
-def _returns(study: Study, answer: Answer, out: Output) -> Section:
+def _returns(study: Study, answer: Answer, repetitions: int, out: Output) -> Section:
     """The section on final returns, and on the gap where there are test levels."""
     scores = study.scores()
     gaps = study.scores("generalisation_gap")
@@ -172,7 +176,24 @@ def _returns(study: Study, answer: Answer, out: Output) -> Section:
     )
     figure = aggregate_figure(answer.metrics, "return after training", metrics=("mean", "iqm"))
     picture = out.picture("returns", figure, "Mean and interquartile mean of the seeds' returns, bars 95 % intervals.")
-    return Section("Returns", [], [out.table(Table("returns", caption, rows))], [picture])
+    tables = [Table("returns", caption, rows), *([_sides(study, repetitions)] if gaps else [])]
+    return Section("Returns", [], [out.table(table) for table in tables], [picture])
+
+
+def _sides(study: Study, repetitions: int) -> Table:
+    """Return on test levels, on training levels, and the gap, each with its intervals."""
+    rows = []
+    for metric, name in SIDES.items():
+        for point, runs in study.scores(metric).items():
+            found = aggregate_metrics(runs, repetitions=repetitions)
+            (values,) = runs.values()
+            rows.append({"point": point, "measure": name, "final": _spread(values)})
+            rows[-1] |= {"mean": found["mean"], "IQM": found["iqm"]}
+    caption = (
+        "Final returns on training and on test levels, and the gap: mean ± standard deviation over seeds (number of "
+        "seeds), mean and interquartile mean with 95 % intervals."
+    )
+    return Table("levels", caption, rows)
 
 
 def _curves(study: Study, out: Output, window: int) -> Section:
@@ -214,9 +235,23 @@ def _improvement(study: Study, repetitions: int, out: Output) -> Section:
     )
     caption = "Probability of improvement, with 95 % intervals."
     picture = out.picture("improvement", comparison_figure(pairs), "Probability of improvement, by pair.")
-    return Section(
-        "Probability of improvement", [text], [out.table(comparison_table(pairs, "improvement", caption))], [picture]
-    )
+    tables = [comparison_table(pairs, "improvement", caption), *_side_comparisons(study, repetitions)]
+    return Section("Probability of improvement", [text], [out.table(table) for table in tables], [picture])
+
+
+def _side_comparisons(study: Study, repetitions: int) -> list[Table]:
+    """The pairs by return on training levels and by the gap, of which less is better; none without test levels."""
+    tables = []
+    for metric, better in (("train_return", "more"), ("generalisation_gap", "less")):
+        sign = 1 if better == "more" else -1
+        scores = {
+            point: {task: [sign * value for value in values] for task, values in of_task.items()}
+            for point, of_task in study.scores(metric).items()
+        }
+        pairs = [compare(scores, x, y, repetitions=repetitions) for x, y in itertools.combinations(scores, 2)]
+        caption = f"The same by {SIDES[metric]}, of which {better} is better."
+        tables += [comparison_table(pairs, f"improvement_{metric}", caption)] if pairs else []
+    return tables
 
 
 def _at_play(study: Study, out: Output, frames: int) -> list[Section]:

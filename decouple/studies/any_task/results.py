@@ -6,6 +6,7 @@ study.scores()["k=1"]["CartPole-v1"]        # the final return of each finished 
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from decouple.studies.separation.run_folders import Run, last_session
 __all__ = ["read_points"]
 
 RETURNS = ("return", "train_return", "test_return", "generalisation_gap")  # what evaluations measure, of each seed
+OF_BRANCHES = ("branches/*", "cut/*_cosine")  # what is measured of the two branches, of each seed
 
 
 @checked(configs=SOME)
@@ -60,9 +62,12 @@ def _runs(config: ControlSettings, batch: Batch, depth: int) -> list[Run]:
     if "multiply_adds" in facts:  # Procgen's runs count them for a frame
         session["facts"] = facts | {"multiply_adds_per_frame": facts["multiply_adds"]}
     own = {"frames", "time/frames_per_second"}
+    means = [name.partition("/seed")[0] for name in table]
+    of_branches = [name for name in means if any(fnmatch.fnmatchcase(name, pattern) for pattern in OF_BRANCHES)]
+    names = [*(f"eval/{name}" for name in RETURNS), *dict.fromkeys(of_branches)]
     runs = []
     for seed in seeds:
-        columns = {f"eval/{name}": seed_column(f"eval/{name}", seed, seeds) for name in RETURNS}
+        columns = {name: seed_column(name, seed, seeds) for name in names}
         curves = {name: table[column] for name, column in columns.items() if column in table}
         final = {f"final/{name}": seed_column(f"final/{name}", seed, seeds) for name in RETURNS}
         ended = {name: result[column] for name, column in final.items() if column in result}

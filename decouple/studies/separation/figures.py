@@ -111,20 +111,22 @@ def profile_figure(profiles: Mapping[str, Profile], unit: str) -> Figure:
 
 
 @checked(window=at_least(1))
-def curve_figure(study: Study, metric: str, *, window: int = 3) -> Figure:
+def curve_figure(study: Study, metric: str, *, window: int = 3, label: str | None = None) -> Figure:
     """A metric against frames, a panel for each game: mean over the finished runs, the standard deviation as a band.
 
     Unfinished runs are drawn as dashed lines and enter no mean.
 
     Args:
         study: the runs.
-        metric: metric of evaluations in training: `test_return`, `train_return`, `generalisation_gap`, `unseen_return`.
-        window: number of evaluations averaged in a point: its own and those before it in the run.
+        metric: metric of evaluations in training: `test_return`, `train_return`, `generalisation_gap`, `unseen_return`;
+            or a whole column of metrics.csv, as `cut/joint_cosine`.
+        window: number of values averaged in a point: its own and those before it in the run.
+        label: text of the axis; None: the metric's own.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    games = study.games
+    games, column = study.games, metric if "/" in metric else f"eval/{metric}"
     columns = len(games) if len(games) < 4 else min(4, math.ceil(len(games) / 2))
     rows = math.ceil(len(games) / columns)
     width, height = (3.1 if columns > 2 else 4.6), 2.7
@@ -133,8 +135,8 @@ def curve_figure(study: Study, metric: str, *, window: int = 3) -> Figure:
     drawn: dict[str, object] = {}
     for axes, game in zip(panels, games, strict=False):
         for variant in study.variants:
-            drawn |= _draw_runs(axes, study, variant, game, f"eval/{metric}", window)
-        if metric == "generalisation_gap":
+            drawn |= _draw_runs(axes, study, variant, game, column, window)
+        if metric == "generalisation_gap" or metric.endswith("_cosine"):
             axes.axhline(0, color="black", linewidth=0.8)
         axes.set_title(game)
         axes.set_xlim(left=0)
@@ -144,7 +146,7 @@ def curve_figure(study: Study, metric: str, *, window: int = 3) -> Figure:
     for axes in panels[len(games) :]:
         axes.set_visible(False)
     figure.supxlabel("environment frames", fontsize="medium")
-    figure.supylabel(_AXIS.get(metric, metric), fontsize="medium")
+    figure.supylabel(label or _AXIS.get(metric, metric), fontsize="medium")
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=len(drawn), frameon=False)
     return figure

@@ -1,8 +1,8 @@
-"""Pendulum and Acrobot by kernels: bit for bit the NumPy rules, which other tests compare with Gymnasium."""
+"""Pendulum, Acrobot and Forage by kernels: bit for bit the NumPy rules, which other tests compare with single games."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 
 from decouple.compiled.kernel import unavailable
 from decouple.envs.control import acrobot, compiled_rules, control_env, pendulum
+from decouple.envs.control.forage import Forage
 
 pytestmark = [
     pytest.mark.skipif(unavailable() is not None, reason="kernels need the extra fast"),
@@ -31,29 +32,25 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_rules, "unavailable", lambda: "numba is missing")
 
 
-def actions_of(rules: ModuleType, generator: np.random.Generator, games: int) -> np.ndarray:
-    if rules is acrobot:
-        return generator.integers(0, 3, games)
-    return generator.uniform(-2.5, 2.5, (games, 1)).astype(np.float32)
+FORAGE = [Forage(life, size) for life in ("none", "shown", "hidden") for size in (5, 7)]
 
 
-@pytest.mark.parametrize("rules", [pendulum, acrobot])
-@pytest.mark.parametrize("games", [1, 7, 20_000])
-def test_every_bit_is_the_rules(rules: ModuleType, games: int) -> None:
+@pytest.mark.parametrize("rules", [pendulum, acrobot, *FORAGE], ids=str)
+@pytest.mark.parametrize("games", [1, 7, 5_000])
+def test_every_bit_is_the_rules(rules: Any, games: int) -> None:
     step = compiled_rules.compiled_step(rules)
     assert step is not rules.step
     generator = np.random.default_rng(games)
-    state = generator.uniform(-30.0, 30.0, (rules.STATE_SIZE, games))
-    for _ in range(5):
-        action = actions_of(rules, generator, games)
+    state, action = rules.examples(generator, games)
+    for _ in range(12):
         ours, theirs = step(state, action), rules.step(state, action)
         for one, other in zip(ours, theirs, strict=True):
             assert one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-        state = ours[0]
+        state, action = ours[0], rules.examples(generator, games)[1]
 
 
 @pytest.mark.parametrize("rules", [pendulum, acrobot])
-def test_a_kernel_with_other_sines_is_not_used(rules: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_with_other_sines_is_not_used(rules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     forget()
     true = np.sin
     monkeypatch.setattr(rules.np, "sin", lambda x: np.nextafter(true(x), 2.0))
@@ -66,7 +63,7 @@ def play(name: str, steps: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     found = [env.plain_reset()]
     for t in range(steps):
-        action = torch.randint(3, (2, 2), generator=generator)
+        action = torch.randint(3, (2, 2), generator=generator)  # Forage has a fourth
         if name == "pendulum":
             action = 2.5 * (2 * torch.rand(2, 2, 1, generator=generator) - 1)
         stepped, observation = env.plain_step(action)
@@ -77,7 +74,7 @@ def play(name: str, steps: int) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize(("name", "steps"), [("pendulum", 450), ("acrobot", 1100)])
+@pytest.mark.parametrize(("name", "steps"), [("pendulum", 450), ("acrobot", 1100), ("forage", 120)])
 def test_episodes_are_counted_as_without_kernels(name: str, steps: int, request: pytest.FixtureRequest) -> None:
     by_kernels = play(name, steps)
     request.getfixturevalue("without_kernels")

@@ -51,8 +51,16 @@ def same(left: TensorDictBase, right: TensorDictBase, keys: tuple[str, ...] = KE
     return all(torch.equal(left[key], right[key]) for key in keys)
 
 
-@pytest.mark.parametrize("options", [{}, NORMALIZED])
-@pytest.mark.parametrize(("name", "steps"), [("pendulum", 650), ("acrobot", 520)])
+LEVELS = {"levels": range(3, 30), "env_kwargs": {"life": "shown"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "options"),
+    [
+        *(("pendulum", 650, {}), ("pendulum", 650, NORMALIZED), ("pendulum", 450, {"levels": range(5)})),
+        *(("acrobot", 520, {}), ("acrobot", 520, NORMALIZED), ("forage", 200, {}), ("forage", 200, LEVELS)),
+    ],
+)
 def test_batched_games_are_gymnasiums_bit_for_bit(name: str, steps: int, options: dict[str, Any]) -> None:
     """Over several episodes, with resets in the middle of some."""
     batched = control_env(name, [3, 11], 3, backend="batched", **options)
@@ -76,10 +84,10 @@ def test_batched_games_are_gymnasiums_bit_for_bit(name: str, steps: int, options
 
 
 @pytest.mark.parametrize("saved_by", ["batched", "gymnasium"])
-@pytest.mark.parametrize("name", ["pendulum", "acrobot"])
-def test_each_continues_what_the_other_saved(name: str, saved_by: str) -> None:
-    env = control_env(name, [0, 7], 2, backend=saved_by)
-    fresh = control_env(name, [0, 7], 2, backend=OTHER[saved_by])
+@pytest.mark.parametrize(("name", "options"), [("pendulum", {}), ("acrobot", {}), ("forage", LEVELS)])
+def test_each_continues_what_the_other_saved(name: str, options: dict[str, Any], saved_by: str) -> None:
+    env = control_env(name, [0, 7], 2, backend=saved_by, **options)
+    fresh = control_env(name, [0, 7], 2, backend=OTHER[saved_by], **options)
     fresh.load_state_dict(env.state_dict())  # before its start: the first episodes are still due
     assert same(fresh.reset(), env.reset(), AT_RESET)
     action = actions(env, 300)
@@ -118,7 +126,11 @@ def test_auto_is_batched_where_there_are_rules_and_never_envpool(name: str, back
     [
         ("pendulum", "numpy", r"backend must be one of auto, gymnasium, batched, envpool; got 'numpy'"),
         ("pendulum", None, r"backend must be .*; got None"),
-        ("CartPole-v1", "batched", r"for CartPole-v1: only Pendulum-v1 and Acrobot-v1 are batched.*; got 'batched'"),
+        (
+            "CartPole-v1",
+            "batched",
+            r"for CartPole-v1: only Pendulum-v1, Acrobot-v1 and .* are batched.*; got 'batched'",
+        ),
         ("pendulum", "envpool", r"backend must be auto or gymnasium for pendulum, .*; got 'envpool'"),
     ],
 )
@@ -258,6 +270,7 @@ def pickled(env: EnvBase) -> EnvBase:
     ("name", "backend"),
     [
         *(("pendulum", "batched"), ("acrobot", "batched"), ("pendulum", "gymnasium"), ("CartPole-v1", "gymnasium")),
+        *(("forage", "batched"), ("forage", "gymnasium")),
         ("halfcheetah", "gymnasium"),
     ],
 )

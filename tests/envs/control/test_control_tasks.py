@@ -32,6 +32,7 @@ from gymnasium.spaces import flatten  # noqa: E402
 KEYS = ("observation", "reward", "episode_reward", "step_count", "done", "terminated", "truncated")
 AT_RESET = tuple(key for key in KEYS if key != "reward")
 DIMENSIONS = {"pendulum": (3, 1), "acrobot": (6, 3), "reacher": (11, 2), "halfcheetah": (17, 6), "ant": (111, 8)}
+DIMENSIONS |= {"forage": (91, 4)}
 NEWEST = {"Reacher-v5": (10, 2), "HalfCheetah-v5": (17, 6), "Ant-v5": (105, 8)}
 NORMALIZED = {"normalize_observation": True, "normalize_reward": True}
 
@@ -85,8 +86,8 @@ def test_specs_and_the_papers_dimensions(name: str) -> None:
     env = control_env(name, [0, 1], 2)
     observed, acting = DIMENSIONS[name]
     assert env.batch_size == (2, 2) and env.observation_spec["observation"].shape == (2, 2, observed)
-    if name == "acrobot":
-        assert env.action_spec.n == 3 and env.action_spec.shape == (2, 2) and env.action_spec.dtype == torch.int64
+    if name in ("acrobot", "forage"):
+        assert env.action_spec.n == acting and env.action_spec.shape == (2, 2) and env.action_spec.dtype == torch.int64
     else:
         bound = 2.0 if name == "pendulum" else 1.0
         assert env.action_spec.shape == (2, 2, acting)
@@ -422,7 +423,10 @@ def test_a_state_of_other_settings_is_refused_by_name() -> None:
 
 
 BAD_ARGUMENTS = [
-    ({"name": "pong"}, r"name must be one of pendulum, acrobot, reacher, halfcheetah, ant, an id .*; got 'pong'"),
+    (
+        {"name": "pong"},
+        r"name must be one of pendulum, acrobot, .*, ant, forage, an id .*; got 'pong'",
+    ),
     ({"name": "pendulm"}, r"name must be .*; got 'pendulm' \(did you mean pendulum\?\)"),
     ({"name": "Cartpol-v1"}, r"name must be .*; got 'Cartpol-v1': .*Did you mean: `CartPole`"),
     ({"name": "pendulum", "env_kwargs": {"h": 1}}, r"env_kwargs must be arguments of pendulum; got \{'h': 1\}.*'h'"),
@@ -580,9 +584,9 @@ def test_each_reset_takes_one_of_the_levels_and_goes_on_after_a_checkpoint() -> 
     assert begun(control_env("CartPole-v1", [0], 3, levels=levels), 20) == first
     with pytest.raises(ValueError, match="levels"):
         control_env("CartPole-v1", [0], 3, levels=range(5, 9)).load_state_dict(saved)
-    assert control_env("pendulum", [0], levels=range(3)).backend == "gymnasium"
-    with pytest.raises(ValueError, match="backend must be auto or gymnasium with levels"):
-        control_env("pendulum", [0], backend="batched", levels=range(3))
+    assert control_env("pendulum", [0], levels=range(3)).backend == "batched"
+    with pytest.raises(ValueError, match="backend must be auto or gymnasium or batched with levels"):
+        control_env("reacher", [0], backend="envpool", levels=range(3))
     for wrong in (range(0), range(-1, 2), (1, 2)):
         with pytest.raises(ValueError, match="levels must be None, or a range of seeds"):
             control_env("pendulum", [0], levels=wrong)
