@@ -80,7 +80,7 @@ def _mode_kernels(policy: nn.Module, env: EnvBase) -> ModeKernels | None:
     # Methods of the types: a wrapped policy or environment, which passes on the inner one's, is not that one.
     if not hasattr(type(policy), "mode_kernels") or not hasattr(type(env), "plain_step"):
         return None
-    kernels: ModeKernels | None = policy.mode_kernels()  # type: ignore[operator]
+    kernels: ModeKernels | None = policy.mode_kernels()
     if kernels is None or (env.device is not None and env.device.type != "cpu") or len(env.batch_size) != 2:
         return None
     (observed, acts), agents = kernels.widths, env.batch_size[0]
