@@ -83,11 +83,11 @@ def _mode_kernels(policy: nn.Module, env: EnvBase) -> ModeKernels | None:
     kernels: ModeKernels | None = policy.mode_kernels()
     if kernels is None or (env.device is not None and env.device.type != "cpu") or len(env.batch_size) != 2:
         return None
-    (observed, acts), agents = kernels.widths, env.batch_size[0]
-    seen, chosen = env.observation_spec["observation"], env.action_spec
-    shapes = (*env.batch_size, observed), (tuple(env.batch_size) if kernels.discrete else (*env.batch_size, acts))
-    fits = agents == kernels.seeds and (tuple(seen.shape), tuple(chosen.shape)) == shapes
+    seen, chosen, (observed, acts) = env.observation_spec.get("observation", None), env.action_spec, kernels.widths
+    batch = tuple(env.batch_size)
+    fits = batch[0] == kernels.seeds and seen is not None and tuple(seen.shape) == (*batch, observed)
     floats = getattr(chosen.dtype, "is_floating_point", None)  # a composite has no type
+    fits = fits and tuple(chosen.shape) == (batch if kernels.discrete else (*batch, acts))
     return kernels if fits and floats is (not kernels.discrete) else None
 
 
