@@ -6,10 +6,15 @@ from typing import Any
 import pytest
 import torch
 
+from decouple.runs.performance import fast_bf16
+
 needs_games = pytest.mark.skipif(
     not any(importlib.util.find_spec(name) for name in ("procgen", "envpool")),
     reason="neither procgen nor envpool is installed",
 )
+
+# bfloat16 is emulated by other processors, which takes ten times as long.
+slow_bf16 = [] if fast_bf16("cpu") else [pytest.mark.slow]
 
 SKIPPED_WITHOUT_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, SKIPPED_WITHOUT_GPU])  # the GPU, among devices that a test is for

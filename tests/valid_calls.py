@@ -82,7 +82,16 @@ NAMES_LEFT_OUT = {
         "WHOLE",
     ),
     **dict.fromkeys(
-        ["strip_figure", "strip_section", "procgen_film", "agent_film", "pictured_env", "study_strips"], "WHOLE"
+        [
+            "branch_section",
+            "strip_figure",
+            "strip_section",
+            "procgen_film",
+            "agent_film",
+            "pictured_env",
+            "study_strips",
+        ],
+        "WHOLE",
     ),
     **dict.fromkeys(["ControlEnv.pictures", "GymnasiumGames.pictures"], "PLAIN"),
     **dict.fromkeys(["Stopped", "Stopping", "Unfinished"], "RECORD"),
@@ -126,7 +135,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["SeparatedNetwork", "ActorValue", "ActorQValue"], "RECORD"),
     **dict.fromkeys(["ControlEnv", "GamesEnv", "GoalTrackingEnv"], "RECORD"),
     **dict.fromkeys(
-        ["control.acrobot.begin", "control.acrobot.step", "control.pendulum.begin", "control.pendulum.step"], "PER_STEP"
+        [f"control.{rules}.{name}" for rules in ("acrobot", "pendulum") for name in ("begin", "examples", "step")],
+        "PER_STEP",
     ),
     **dict.fromkeys(["draw_categories", "log_tanh_slope", "acted"], "PER_STEP"),
     **dict.fromkeys(["squashed_normal", "kl_divergence"], "PER_STEP"),
@@ -163,13 +173,13 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["GameWorkers", "GameWorkers.ask", "WorkerGames"], "MACHINE"),
     **dict.fromkeys(["ActionReader", "SCHEME", "register_task_names"], "PLAIN"),
     **dict.fromkeys(["begin", "end_at_once", "show"], "COMMAND"),
-    **dict.fromkeys(["paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
+    **dict.fromkeys(["Forage.examples", "Forage.observe", "paint_rectangle", "reset_mask", "to_begin"], "PER_STEP"),
     **dict.fromkeys(["episode_specs", "set_specs"], "RECORD"),
     **dict.fromkeys(["Owned", "check_threads"], "RECORD"),
     **dict.fromkeys(["FolderInUseError", "FileLock.release"], "PLAIN"),
     **dict.fromkeys(["append_whole", "ActionUnit.to_task", "PlainActor.states"], "PER_STEP"),
     **dict.fromkeys(["FailedSeeds", "NotFiniteError", "ModePolicy", "WatchedPolicy"], "RECORD"),
-    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_weights"], "RECORD"),
+    **dict.fromkeys(["ClipWatch", "WatchedRollouts", "check_rollouts", "check_weights", "BranchMeasure"], "RECORD"),
     **dict.fromkeys(
         ["TimeLeft", "TimeLeft.iterated", "faster_settings", "seconds_per_iteration", "share_of_peak"], "RECORD"
     ),
@@ -215,7 +225,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["Frames", "ProcgenGames", "Games", "games_of", "LockstepEnv"], "RECORD"),
     **dict.fromkeys(["AgentShape", "AgentThreads", "Layer", "Tables", "compiling", "kernel", "exact_kernel"], "RECORD"),
     **dict.fromkeys(["one_blas_thread", "CompiledGames", "CompiledGames.may_step", "compiled_games"], "RECORD"),
-    **dict.fromkeys(["compiled_step", "count_of_steps"], "RECORD"),
+    **dict.fromkeys(["batched_rules", "compiled_step", "count_of_steps"], "RECORD"),
     **dict.fromkeys(["unavailable", "compiling_seconds"], "PLAIN"),
     **dict.fromkeys(["procgen.backends.EnvpoolGames", "start_games"], "RECORD"),
     **dict.fromkeys(["import_backend", "Rule"], "RECORD"),
@@ -928,6 +938,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     # environments
     "control_env": lambda: {"name": "pendulum", "seeds": [0], "backend": "batched"},
     "BatchedGames": lambda: {"task": pendulum_task(), "number": 1},
+    "Forage": lambda: {"life": "shown", "size": 5},
+    "ForageGame": lambda: {"life": "shown", "size": 5},
     "control.envpool_games.EnvpoolGames": lambda: {"task": pendulum_task(), "number": 1},
     "GymnasiumGames": lambda: {"task": pendulum_task(), "number": 1},
     "make_games": lambda: {"task": pendulum_task(), "agents": 1, "each": 1},

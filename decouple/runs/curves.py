@@ -54,6 +54,8 @@ _LABELS = {
     "train/episode_return": "train, while collecting",
     "eval/train_return": "train, evaluated",
     "eval/test_return": "test, evaluated",
+    "branches/policy_rank": "policy",
+    "branches/value_rank": "value",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from marks import needs_games, needs_gpu
+from marks import needs_games, needs_gpu, slow_bf16
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
 from test_on_policy_training import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
@@ -350,9 +350,15 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
         assert not questions.asked
 
 
+# Of one phase, of a value phase apart, and with rows of other frames: the others' waits are of these kinds.
+EACH_KIND = {"ppo", "daac", "ddcpg"}
+
+
 @needs_games
 @pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param(a, marks=[] if a in EACH_KIND else [pytest.mark.slow]) for a in sorted(ALGORITHMS)]
+)
 def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_host(algorithm: str, overlap: bool):
     steps, iterations = 3, 2
     env = procgen_env("starpilot", 8, num_levels=3, groups=2 if overlap else 1)
@@ -535,7 +541,7 @@ def learned_by_reference() -> list[dict[str, Any]]:
     return learned(Performance())
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), pytest.param("bf16", 0.06, marks=slow_bf16)])
 def test_fast_and_captured_the_same_is_learned_from_the_same_frames(learned_by_reference, precision, tolerance):
     fast = choose_performance("auto", device="cpu", precision=precision, cuda_graphs=True)
     assert_learned_alike(learned(fast), learned_by_reference, tolerance)

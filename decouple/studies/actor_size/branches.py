@@ -64,35 +64,36 @@ def _measured(policy: Tensor, value: Tensor) -> dict[str, float]:
     """One agent's metrics, from features (n, F) of each branch; none where features are not finite."""
     if not (policy.isfinite().all() and value.isfinite().all()):
         return {}
-    moved = [features - features[0] for features in (policy, value)]  # what is constant becomes 0, without rounding
-    centred = [features - features.mean(0) for features in moved]
-    ranks = [_rank(features) for features in centred]
-    shares = [rank / features.shape[1] for rank, features in zip(ranks, centred, strict=True)]
-    names = [CKA, *RANKS, *SHARES]
-    return dict(zip(names, [_cka(*centred), *ranks, *shares], strict=True))
+    centred = [_centred(features) for features in (policy, value)]
+    # Of the two products with the same eigenvalues, of features or of frames, the smaller.
+    products = [x.T @ x if x.shape[1] < len(x) else x @ x.T for x in centred]
+    ranks = [0.0 if math.isnan(rank := effective_rank(product)) else rank for product in products]
+    shares = [rank / x.shape[1] for rank, x in zip(ranks, centred, strict=True)]
+    return dict(zip([CKA, *RANKS, *SHARES], [_cka(centred, products), *ranks, *shares], strict=True))
 
 
-def _rank(features: Tensor) -> float:
-    """`effective_rank` of centred features (n, F), from the smaller of the two products with the same eigenvalues."""
-    count, width = features.shape
-    rank = effective_rank(features.T @ features if width < count else features @ features.T)
-    return 0.0 if math.isnan(rank) else rank
+def _centred(features: Tensor) -> Tensor:
+    moved = features - features[0]  # what is constant becomes 0, without rounding
+    return moved - moved.mean(0)
 
 
-def _cka(a: Tensor, b: Tensor) -> float:
-    """`linear_cka` of centred features (n, F), without the products of frames, (n, n), that it takes."""
-    if len(a) < 4:
-        return math.nan
-    similarity, of_a, of_b = _hsic(a, b), _hsic(a, a), _hsic(b, b)
-    return similarity / math.sqrt(of_a * of_b) if of_a > 0 and of_b > 0 else math.nan
+def _cka(centred: Sequence[Tensor], products: Sequence[Tensor]) -> float:
+    """`linear_cka` of two centred features (n, F), without the products of frames, (n, n), that it takes.
 
-
-def _hsic(a: Tensor, b: Tensor) -> float:
-    """Song et al. 2012, equation 5, times n (n - 3), of the products a a' and b b' without their diagonals.
-
-    Since a and b are centred, each row of a product sums to 0, and without the diagonal to minus its diagonal entry.
+    Its HSIC (Song et al. 2012, equation 5) is of these products without their diagonals. Since features are centred, a
+    row of a product sums to 0, and without the diagonal to minus its entry there; and the sum of the squares of a
+    product of frames is that of the features' product.
     """
+    a, b = centred
     n = len(a)
-    of_a, of_b = (features.square().sum(1) for features in (a, b))  # the diagonals, (n,)
-    mean = of_a.sum() * of_b.sum() / ((n - 1) * (n - 2))
-    return float((a.T @ b).square().sum() - of_a @ of_b + mean - 2 / (n - 2) * (of_a @ of_b))
+    if n < 4:
+        return math.nan
+    of_a, of_b = (x.square().sum(1) for x in centred)  # the diagonals, (n,)
+
+    def hsic(product: Tensor, x: Tensor, y: Tensor) -> float:
+        mean = x.sum() * y.sum() / ((n - 1) * (n - 2))
+        return float(product.square().sum() + mean - n / (n - 2) * (x @ y))
+
+    similarity = hsic(a.T @ b, of_a, of_b)
+    size_a, size_b = hsic(products[0], of_a, of_a), hsic(products[1], of_b, of_b)
+    return similarity / math.sqrt(size_a * size_b) if size_a > 0 and size_b > 0 else math.nan

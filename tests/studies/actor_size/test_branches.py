@@ -68,8 +68,11 @@ def test_of_a_rollout_of_more_frames_some_are_measured_always_the_same(monkeypat
 
 def test_features_that_are_constant_have_no_similarity_and_no_rank():
     config = PPOControl(**SMALL | {"seeds": 1})
-    measure = BranchMeasure(stack(initial_agents(config)), [0], FailedSeeds([0]))
-    found = measure(TensorDict({"observation": torch.ones(1, 40, 7)}, [1, 40]))
+    model = stack(initial_agents(config))
+    for weights in model.parameters():
+        weights.data.fill_(0 if weights.ndim == 3 and weights.shape[1] > 1 else 0.3)  # biases are (S, 1, units)
+    observation = torch.randn(1, 40, 7, generator=torch.Generator().manual_seed(5))
+    found = BranchMeasure(model, [0], FailedSeeds([0]))(TensorDict({"observation": observation}, [1, 40]))
     assert np.isnan(found[CKA]) and [found[name] for name in (*RANKS, *SHARES)] == [0, 0, 0, 0]
 
 

@@ -149,8 +149,8 @@ def test_a_study_broken_off_goes_on_and_its_page_has_every_point(tmp_path, monke
     folder = report_folder(settings, options)
     assert page == folder / "report.html" and answer.sentence in page.read_text().replace("&#x27;", "'")
     assert {file.stem for file in folder.glob("*.png")} == {"returns", "return", "improvement"}
-    with open(folder / "returns.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    assert "What the branches learn" not in page.read_text()
+    rows = table(folder / "returns.csv")
     assert [row["point"] for row in rows] == ["k=2", "k=1", "k=0"]
     runs = sorted(str(path.parent.relative_to(folder.parent)) for path in folder.parent.rglob("result.json"))
     assert runs == ["k0/seeds0_2", "k1/seeds0_2", "k2/seeds0_2"]
@@ -173,12 +173,18 @@ def test_other_settings_have_another_folder():
     assert studying._folder(PPOControl(env="pkg/Task-v0", actor=[8], critic=[4], gamma=0.5)) != folder
 
 
-def test_with_test_levels_their_returns_are_compared_and_the_page_has_the_gap(tmp_path, monkeypatch):
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_with_test_levels_and_measured_branches_the_page_has_the_gap_and_what_they_learn(tmp_path, monkeypatch):
     pytest.importorskip("gymnasium")
     settings = PPOControl(
         **{"env": "odd_spaces:Odd/Discrete-v0", "num_levels": 2, "actor": [4], "critic": [4], "seeds": 2},
         **{"total_frames": 32, "rollout_steps": 16, "minibatches": 1, "epochs": 1, "evaluate_every": 1},
         **{"evaluate_episodes": 1, "final_episodes": 3, "show_progress": False, "run_dir": str(tmp_path)},
+        measure_branches=True,
     )
     options = TaskStudy(repetitions=20)
     in_this_process(monkeypatch, train_agents)
@@ -191,9 +197,36 @@ def test_with_test_levels_their_returns_are_compared_and_the_page_has_the_gap(tm
         )
         assert gaps == pytest.approx([a - b for a, b in zip(train, test, strict=True)])
     page, _ = task_report(configs, options)
-    pictures = {"returns", "test_return", "train_return", "generalisation_gap", "improvement"}
+    pictures = {"returns", "test_return", "train_return", "generalisation_gap", "improvement", "cut_joint_cosine"}
+    pictures |= {f"branches_{name}" for name in ("cka", "policy_rank", "value_rank")}
     assert {file.stem for file in page.parent.glob("*.png")} == pictures
     assert "gap (train - test)" in (page.parent / "returns.md").read_text()
 
+    for row in table(page.parent / "levels.csv"):
+        (metric,) = (name for name, told in SIDES_TOLD.items() if told == row["measure"])
+        (values,) = study.scores(metric)[row["point"]].values()
+        assert float(row["mean"]) == pytest.approx(sum(values) / 2) and row["IQM low"]
+    assert len(table(page.parent / "levels.csv")) == 6
+    gaps = {point: next(iter(of.values())) for point, of in study.scores("generalisation_gap").items()}
+    wins = [(x < y) + 0.5 * (x == y) for x in gaps["k=1"] for y in gaps["k=0"]]  # the smaller gap is the better
+    (pair,) = table(page.parent / "improvement_generalisation_gap.csv")
+    assert (pair["variant"], pair["against"]) == ("k=1", "k=0")
+    assert float(pair["probability of improvement"]) == pytest.approx(sum(wins) / 4)
+    assert len(table(page.parent / "improvement_train_return.csv")) == 1
+
+    assert "What the branches learn" in page.read_text()
+    shared, full = table(page.parent / "branches.csv")
+    assert shared["point"] == "k=1" and float(shared["CKA"]) == pytest.approx(1)
+    assert shared["policy rank"] == shared["value rank"] and float(full["policy rank"]) > 1
+    assert full["cosine at the cut"] == "" and -1 <= float(shared["cosine at the cut"]) <= 1
+    ends = [run.curve("branches/cka")[32] for run in study.finished("k=0", study.games[0])]
+    assert float(full["CKA"]) == pytest.approx(sum(ends) / 2)
+    assert len(table(page.parent / "branch_curves.csv")) == 8  # two seeds of two points at two evaluations
+
 
 SIDES = ("train", "test")
+SIDES_TOLD = {
+    "test_return": "test return",
+    "train_return": "training return",
+    "generalisation_gap": "gap (train - test)",
+}
