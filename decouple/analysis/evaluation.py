@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchrl.data import Bounded
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import SEED, at_least, checked
@@ -83,12 +84,15 @@ def _mode_kernels(policy: nn.Module, env: EnvBase) -> ModeKernels | None:
     kernels: ModeKernels | None = policy.mode_kernels()
     if kernels is None or (env.device is not None and env.device.type != "cpu") or len(env.batch_size) != 2:
         return None
-    seen, chosen, (observed, acts) = env.observation_spec.get("observation", None), env.action_spec, kernels.widths
+    seen, spec, (observed, acts) = env.observation_spec.get("observation", None), env.action_spec, kernels.widths
     batch = tuple(env.batch_size)
-    fits = batch[0] == kernels.seeds and seen is not None and tuple(seen.shape) == (*batch, observed)
-    floats = getattr(chosen.dtype, "is_floating_point", None)  # a composite has no type
-    fits = fits and tuple(chosen.shape) == (batch if kernels.discrete else (*batch, acts))
-    return kernels if fits and floats is (not kernels.discrete) else None
+    if batch[0] != kernels.seeds or seen is None or tuple(seen.shape) != (*batch, observed):
+        return None
+    if kernels.choices:  # a kernel that plays takes an index as it is
+        fits = tuple(spec.shape) == batch and getattr(spec, "n", None) == kernels.choices
+    else:
+        fits = tuple(spec.shape) == (*batch, acts) and isinstance(spec, Bounded)
+    return kernels if fits else None
 
 
 def _by_modules(env: EnvBase, policy: nn.Module, returns: Tensor, running: Tensor, max_steps: int) -> Iterator[None]:

@@ -39,7 +39,7 @@ class ModeGroup(NamedTuple):
         threads: the threads that the agents are spread over.
         kind, bounds: as for `acting.act`.
         widths: numbers of an observation, and of an action: A, or 1 for an index.
-        discrete: whether actions are indices.
+        choices: number of actions to choose from; 0 where they are no indices.
     """
 
     tables: Tables
@@ -48,7 +48,7 @@ class ModeGroup(NamedTuple):
     kind: int
     bounds: np.ndarray
     widths: tuple[int, int]
-    discrete: bool
+    choices: int
 
 
 class ModeKernels:
@@ -59,7 +59,7 @@ class ModeKernels:
 
     Attributes:
         seeds: number of agents, S.
-        widths, discrete: as of each group.
+        widths, choices: as of each group.
     """
 
     @checked(groups=SOME)
@@ -68,7 +68,7 @@ class ModeKernels:
         sizes = [len(each.tables.shapes) for each in groups]
         ends = list(accumulate(sizes))
         self.rows = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-        self.seeds, self.widths, self.discrete = ends[-1], groups[0].widths, groups[0].discrete
+        self.seeds, self.widths, self.choices = ends[-1], groups[0].widths, groups[0].choices
         self._parameters = sum(int(each.tables.agents[:, SIZE].sum()) for each in groups)
         self._acted = False
         self._kernels: dict[int, Any] = {}  # that play, for each group, compiled for their arguments' types
@@ -81,7 +81,7 @@ class ModeKernels:
             self._acted = True
         seen = np.ascontiguousarray(observation.numpy(force=True), dtype=np.float32)
         action = torch.from_numpy(self._act(seen))
-        return action.squeeze(-1) if self.discrete else action
+        return action.squeeze(-1) if self.choices else action
 
     def _act(self, seen: np.ndarray) -> np.ndarray:
         from decouple.compiled.acting import act
@@ -144,7 +144,7 @@ class ModeKernels:
             return entry_point(play_out, *own, 0, 0)
 
     def _actions(self, agents: int, games: int) -> np.ndarray:
-        return np.zeros((agents, games, self.widths[1]), dtype=np.int64 if self.discrete else np.float32)
+        return np.zeros((agents, games, self.widths[1]), dtype=np.int64 if self.choices else np.float32)
 
     def _name(self, what: str) -> str:
         return f"{what}-{self.groups[0].memory.dtype}-{self._actions(0, 0).dtype}"

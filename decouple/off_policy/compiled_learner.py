@@ -155,8 +155,8 @@ class CompiledLearner(Learner):
     @cached_property
     def mode_group(self) -> ModeGroup:
         """The agents as kernels have them act without exploration, always by the learner's present parameters."""
-        discrete = self.space.discrete
-        return ModeGroup(self.tables, self.memory, self.threads, self.kind, self.bounds, self.widths, discrete)
+        choices = self.space.size if self.space.discrete else 0
+        return ModeGroup(self.tables, self.memory, self.threads, self.kind, self.bounds, self.widths, choices)
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
         columns = self._update(np.concatenate([part.numpy() for part in batch], -1), noise)

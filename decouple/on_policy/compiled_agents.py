@@ -212,10 +212,8 @@ class CompiledAgents:
         low = self.model.action_space.low
         lowest = middle - half if low is None else low.float().numpy()  # of an agent that has failed, as `ModePolicy`
         bounds = np.stack([middle, half, middle - most, middle + most, lowest])
-        kind = CATEGORICAL if self.discrete else DETERMINISTIC
-        return ModeKernels(
-            [ModeGroup(self.tables, self.memory, self.threads, kind, bounds, self.widths, self.discrete)]
-        )
+        kind, choices = (CATEGORICAL, self.model.action_size) if self.discrete else (DETERMINISTIC, 0)
+        return ModeKernels([ModeGroup(self.tables, self.memory, self.threads, kind, bounds, self.widths, choices)])
 
     @property
     def may_collect(self) -> bool:

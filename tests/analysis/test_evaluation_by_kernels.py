@@ -212,6 +212,7 @@ def test_modules_act_where_there_is_no_kernel() -> None:
     assert _mode_kernels(wrapped, env) is None and _mode_kernels(policy, TransformedEnv(env)) is None
     assert _mode_kernels(policy, Agents("acrobot", "ppo").like) is None  # another observation
     assert _mode_kernels(policy, Agents("pixelcopter", "ppo", seeds=2).like) is None  # fewer agents
+    assert _mode_kernels(policy, Agents("pong", "ppo").like) is None  # three actions in place of two
     assert _mode_kernels(Agents("pixelcopter", "ppo", update="batched").modules, env) is None
     for own in ({"separation": "learned", "critic": [8, 6]}, {"recurrent": "gru"}):
         config = type(agents.config)(**{**vars(agents.config), **own})
