@@ -115,6 +115,7 @@ def test_an_agent_that_has_failed_acts_as_by_modules_and_changes_no_other(env: s
 PLAYED = [
     ("pong", "ppo", {"frame_skip": 2, "actor": [], "games": 2}),
     ("pixelcopter", "ppo", {"games": 20}),
+    ("forage", "ppo", {"games": 6}),
     ("acrobot", "ppo", {}),
     ("acrobot", "sac", {}),
     ("pendulum", "ppo", {"spread": 1.0}),
