@@ -209,6 +209,8 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["MetricSums.so_far", "MetricSums.count", "CompiledLearner.arguments"], "PER_STEP"),
     **dict.fromkeys(["SeedNoise.part", "SeedNoise.ready", "SeedNoise.give_back", "SeedNoise.doubles"], "PER_STEP"),
     **dict.fromkeys(["CompiledAgents.collect", "CompiledLearner.samples"], "PER_STEP"),
+    **dict.fromkeys(["ModeGroup", "ModeKernels", "mode_kernels"], "RECORD"),  # of compiled agents
+    **dict.fromkeys(["ModeKernels.act", "ModeKernels.most", "ModeKernels.play"], "PER_STEP"),
     **dict.fromkeys(["Playing", "PlayedByKernels", "addresses", "first_class", "compiled_play"], "RECORD"),
     **dict.fromkeys(["Playing.of", "StepsAhead", "StepsAhead.of", "StepsAhead.made", "may_be_played"], "PER_STEP"),
     **dict.fromkeys(

@@ -9,13 +9,17 @@ https://arxiv.org/abs/1912.01588.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchrl.data import Bounded
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from decouple.checks import SEED, at_least, checked
+from decouple.compiled.modes import ModeKernels
+from decouple.compiled.playing import Playing, may_be_played
 from decouple.networks.fitting import acted, evaluating
 from decouple.networks.recurrence import with_memory
 from decouple.seeding import rng_state, set_rng_state
@@ -36,12 +40,17 @@ def episode_returns(
 
     It takes one episode of each of N environments, not the first N to end, which would favour short episodes.
 
+    Where the mode is asked for, kernels act for compiled agents, and on a `PlayedByKernels` they play too, many steps
+    in one call. Actions differ from those of the policy's modules by rounding.
+
     Args:
-        env: batched environment (N,), or (S, N) of several agents, without reward scaling.
-        policy: module that reads the observation, and if it is recurrent its memory, and writes `action`.
+        env: batched environment (N,), or (S, N) of several agents, without reward scaling. Which episodes it has begun
+            afterwards depends on how it was played.
+        policy: module that reads the observation, and if it is recurrent its memory, and writes `action`. It may have
+            a method `mode_kernels`, which gives `ModeKernels` that act as it does, or None.
         stochastic: sample actions, as in training; False takes the distribution's mode.
         max_steps: most steps of an episode; a longer one is an error and is never cut off.
-        progress: called with the episodes finished and N.
+        progress: called with the episodes finished and N, after each step, or where kernels play after many.
 
     Returns:
         Returns (N,), or (S * N,) agent by agent, float64.
@@ -52,20 +61,80 @@ def episode_returns(
     returns = torch.zeros(env.batch_size.numel(), dtype=torch.float64)  # (N,)
     running = torch.ones_like(returns, dtype=torch.bool)  # (N,)
     mode = ExplorationType.RANDOM if stochastic else ExplorationType.DETERMINISTIC
-    env = with_memory(env, policy)
+    kernels = None if stochastic else _mode_kernels(policy, env)
     with torch.no_grad(), set_exploration_type(mode), evaluating(policy):
-        step = env.reset()
-        for _ in range(max_steps):
-            step, following = env.step_and_maybe_reset(acted(policy, step))
-            reward, done = (step["next", key].reshape(-1).cpu() for key in ("reward", "done"))
-            returns += torch.where(running, reward.double(), 0.0)
-            running &= ~done
+        if kernels is None:
+            moves = _by_modules(with_memory(env, policy), policy, returns, running, max_steps)
+        else:
+            moves = _by_kernels(env, kernels, returns, running, max_steps)
+        for _ in moves:
             if progress:
                 progress(int((~running).sum()), len(returns))
+    if running.any():
+        raise RuntimeError(f"{int(running.sum())} of {len(returns)} episodes did not end within max_steps={max_steps}")
+    return returns
+
+
+def _mode_kernels(policy: nn.Module, env: EnvBase) -> ModeKernels | None:
+    """Kernels that act as the policy does in its mode; None where it has none, or where the environment is no plain
+    (S, N) on a processor with observations and actions as theirs."""
+    # Methods of the types: a wrapped policy or environment, which passes on the inner one's, is not that one.
+    if not hasattr(type(policy), "mode_kernels") or not hasattr(type(env), "plain_step"):
+        return None
+    kernels: ModeKernels | None = policy.mode_kernels()
+    if kernels is None or (env.device is not None and env.device.type != "cpu") or len(env.batch_size) != 2:
+        return None
+    seen, spec, (observed, acts) = env.observation_spec.get("observation", None), env.action_spec, kernels.widths
+    batch = tuple(env.batch_size)
+    if batch[0] != kernels.seeds or seen is None or tuple(seen.shape) != (*batch, observed):
+        return None
+    if kernels.choices:  # a kernel that plays takes an index as it is
+        fits = tuple(spec.shape) == batch and getattr(spec, "n", None) == kernels.choices
+    else:
+        fits = tuple(spec.shape) == (*batch, acts) and isinstance(spec, Bounded)
+    return kernels if fits else None
+
+
+def _by_modules(env: EnvBase, policy: nn.Module, returns: Tensor, running: Tensor, max_steps: int) -> Iterator[None]:
+    """Play at most `max_steps` steps, one after another, until no first episode is running."""
+    step = env.reset()
+    for _ in range(max_steps):
+        step, following = env.step_and_maybe_reset(acted(policy, step))
+        _count(step["next"], returns, running)
+        yield
+        if not running.any():
+            return
+        step = following
+
+
+def _by_kernels(env: Any, kernels: ModeKernels, returns: Tensor, running: Tensor, max_steps: int) -> Iterator[None]:
+    """As `_by_modules`, with kernels that act, and that play where they can: then some steps at a time."""
+    observation = env.plain_reset()
+    playing: Playing | None = env.begin_steps() if may_be_played(env) else None
+    if playing is None:
+        for _ in range(max_steps):
+            stepped, observation = env.plain_step(kernels.act(observation))
+            _count(stepped, returns, running)
+            yield
             if not running.any():
-                return returns
-            step = following
-    raise RuntimeError(f"{int(running.sum())} of {len(returns)} episodes did not end within max_steps={max_steps}")
+                return
+        return
+    left, size = max_steps, tuple(env.batch_size)
+    each, arrays = kernels.most(size[1]), (running.view(size).numpy(), returns.view(size).numpy())  # share memory
+    try:
+        while left and running.any():
+            kernels.play(playing, min(left, each), *arrays)
+            left -= min(left, each)
+            yield
+    finally:
+        env.end_steps(playing)
+
+
+def _count(stepped: Any, returns: Tensor, running: Tensor) -> None:
+    """Count a step, `stepped` as under `next`, into the first episodes' returns, and note which are running."""
+    reward, done = (stepped[key].reshape(-1).cpu() for key in ("reward", "done"))
+    returns += torch.where(running, reward.double(), 0.0)
+    running &= ~done
 
 
 @checked(episodes=at_least(1), seed=SEED)

@@ -27,7 +27,7 @@ def act(agents, layers, slopes, memory, kind, exploration, observation, noise, d
         observation: (S, N, O), float32.
         noise: standard normal (S, N, A), or uniform (S, N, 1) for a categorical; read where `draws`.
         draws: False for the mode.
-        bounds: rows middle, half_range, low and high, (4, A).
+        bounds: rows middle, half_range, low, high, and what stands for an action that is not a number, (5, A).
     """
     real, memory, scratch = memory.dtype.type, borrowed(memory), borrowed(scratch)
     for s in range(observation.shape[0]):
@@ -58,7 +58,8 @@ def act(agents, layers, slopes, memory, kind, exploration, observation, noise, d
                         chosen += real(exploration) * real(noise[s, i, j])
                         chosen = min(max(chosen, real(-1)), real(1))
                 if chosen != chosen:
-                    chosen = real(0)  # an agent that has failed plays on in the middle of the bounds
+                    action[s, i, j] = bounds[4, j]  # an agent that has failed plays on
+                    continue
                 in_task = bounds[0, j] + bounds[1, j] * chosen
                 action[s, i, j] = min(max(in_task, bounds[2, j]), bounds[3, j])
 

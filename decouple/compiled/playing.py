@@ -60,7 +60,9 @@ class PlayedByKernels(Protocol):
         ...
 
     def end_steps(self, playing: Playing) -> tuple[dict[str, Tensor], Tensor]:
-        """Take over the games after one or more steps, of which only the last has ended episodes; begin those anew.
+        """Take over the games after one or more steps, and begin those anew whose episodes have ended.
+
+        A game has not been played beyond the end of its episode.
 
         Returns:
             What `plain_step` returns for the last step, without the reward; where no episode has ended, the observation

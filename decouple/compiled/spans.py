@@ -66,6 +66,59 @@ def collect(acting, noise, discrete, bounds, scratch, game, at, most, acted, ste
 
 
 @exact_kernel
+def play_out(acting, bounds, agent, game, most, running, returns, scratch, first, last):
+    """Play the running games of the agents from `first` to `last` at most `most` steps, each up to its episode's end.
+
+    Agents act without exploration, one after another. A game whose episode has ended is not played any more, and costs
+    nothing: those that run on are acted for as one batch.
+
+    Args:
+        acting: agents, layers, slopes, memory, kind, noise that is not read, an array of the actions' type, and
+            `acting.act`, which takes them.
+        bounds, scratch: as there. agent: the number of the first agent among all.
+        game: as for `learn`.
+        running: bool (S, N), set to False where an episode has ended.
+        returns: float64 (S, N), to which rewards are added, rounded to the float32 that agents see.
+    """
+    agents, layers, slopes, memory, kind, noise, like, act = acting
+    places, play, limit, scale, observation, total, steps, terminated = game
+    games, observed, acts = observation.shape[1], observation.shape[2], like.shape[2]
+    seen, action = np.empty((games, observed), dtype=observation.dtype), np.empty((games, acts), dtype=like.dtype)
+    reward = np.empty(games)
+    for s in range(first, last):
+        g, of_all = s * games, (agent + s) * games
+        for _ in range(most):
+            number = 0
+            for i in range(games):
+                if running[s, i]:
+                    for j in range(observed):
+                        seen[number, j] = observation[s, i, j]
+                    number += 1
+            if number == 0:
+                break
+            act(
+                agents[s : s + 1], layers, slopes, memory, kind, 0.0, seen[:number].reshape(1, number, observed), noise,
+                False, bounds, scratch, action[:number].reshape(1, number, acts),
+            )  # fmt: skip
+            acted, begin = 0, 0
+            while begin < games:  # neighbours that run on are played in one call
+                end = begin
+                while end < games and running[s, end]:
+                    end += 1
+                if end > begin:
+                    play(
+                        places, of_all + begin, of_all + end, action[acted : acted + end - begin],
+                        observation[s][begin:end], reward[begin:end], terminated[g + begin : g + end],
+                    )  # fmt: skip
+                acted += end - begin
+                begin = end + 1
+            for i in range(games):
+                if running[s, i]:
+                    returns[s, i] += np.float32(reward[i] * scale)
+                    running[s, i] = not counted(g + i, reward[i], limit, total, steps, terminated)
+
+
+@exact_kernel
 def counted(game, reward, limit, total, steps, terminated):
     """Count a step into a game's running episode; whether the episode has ended."""
     total[game] += reward

@@ -24,11 +24,13 @@ from decouple.checks import SOME, checked
 from decouple.compiled import memory as copies
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import AgentShape, Layer, Tables
+from decouple.compiled.modes import ModeGroup, ModeKernels
 from decouple.compiled.threads import SCRATCH, AgentThreads
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.heads import ActionSpace
 from decouple.networks.perceptrons import perceptron_layers
 from decouple.networks.separation import Cut
+from decouple.off_policy.interfaces import TrainedAgents
 from decouple.off_policy.learner import Learner
 from decouple.off_policy.metric_sums import MetricSums
 from decouple.off_policy.replay import Replay, Transition
@@ -36,7 +38,7 @@ from decouple.off_policy.settings import DDPGSettings, OffPolicySettings, SACSet
 from decouple.runs.learning_rates import rate_of
 from decouple.seeding import SeedNoise
 
-__all__ = ["CompiledLearner", "not_compiled"]
+__all__ = ["CompiledLearner", "mode_kernels", "not_compiled"]
 
 
 @checked(models=SOME)
@@ -83,10 +85,10 @@ class CompiledLearner(Learner):
         self.steps = np.zeros((self.seeds, 3), dtype=np.int64)
         self.batch = np.zeros((self.seeds, 0, 0), dtype=np.float32)
         self.nothing = np.zeros((self.seeds, 0, 0), dtype=np.float32)  # in the place of noise that is not drawn
-        self.bounds = np.zeros((4, 1), dtype=np.float32)
+        self.bounds = np.zeros((5, 1), dtype=np.float32)
         if self.acting.unit is not None:
             unit = self.acting.unit
-            self.bounds = torch.stack([unit.middle, unit.half_range, unit.low, unit.high]).float().numpy()
+            self.bounds = torch.stack([unit.middle, unit.half_range, unit.low, unit.high, unit.middle]).float().numpy()
         self.explores = float(self.acting.exploration_noise or 0.0)
         self._import_kernels()
         self._read()
@@ -149,6 +151,12 @@ class CompiledLearner(Learner):
         chosen = np.empty((self.seeds, count, acts), dtype=np.int64 if self.space.discrete else np.float32)
         self._run_act(observation.contiguous().numpy(), drawn, noise is not None, chosen)
         return torch.from_numpy(chosen)
+
+    @cached_property
+    def mode_group(self) -> ModeGroup:
+        """The agents as kernels have them act without exploration, always by the learner's present parameters."""
+        choices = self.space.size if self.space.discrete else 0
+        return ModeGroup(self.tables, self.memory, self.threads, self.kind, self.bounds, self.widths, choices)
 
     def update(self, batch: Transition, noise: SeedNoise) -> dict[str, Tensor]:
         columns = self._update(np.concatenate([part.numpy() for part in batch], -1), noise)
@@ -290,6 +298,14 @@ class CompiledLearner(Learner):
         twin = CompiledLearner(self.models(), self.settings)
         twin.load_state_dict(self.state_dict())
         return twin
+
+
+@checked()
+def mode_kernels(learner: TrainedAgents) -> ModeKernels | None:
+    """Kernels by which agents act without exploration; None where not all are compiled."""
+    groups = getattr(learner, "groups", [learner])
+    compiled = [each for each in groups if isinstance(each, CompiledLearner)]
+    return ModeKernels([each.mode_group for each in compiled]) if len(compiled) == len(groups) else None
 
 
 def _in_pairs(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -23,7 +23,9 @@ from torchrl.envs import EnvBase
 
 from decouple.checks import SEED, checked, distinct
 from decouple.compiled.kernel import compiling_seconds
+from decouple.compiled.modes import ModeKernels
 from decouple.networks.heads import action_space
+from decouple.off_policy.compiled_learner import mode_kernels
 from decouple.off_policy.compiled_steps import compiled_steps
 from decouple.off_policy.interfaces import TrainedAgents
 from decouple.off_policy.metric_sums import MetricSums
@@ -207,6 +209,12 @@ class GreedyPolicy(TensorDictModuleBase):
         super().__init__()
         self.in_keys, self.out_keys = ["observation"], ["action"]
         self.learner = learner
+        self._modes: ModeKernels | None = None
+
+    def mode_kernels(self) -> ModeKernels | None:
+        """Kernels that act as this policy does; None where not all agents are compiled."""
+        self._modes = self._modes or mode_kernels(self.learner)
+        return self._modes
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         action = self.learner.act(tensordict["observation"])

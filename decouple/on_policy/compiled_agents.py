@@ -25,6 +25,7 @@ from torchrl.modules import TanhNormal
 from decouple.checks import checked
 from decouple.compiled.kernel import compiling, one_blas_thread, unavailable
 from decouple.compiled.memory import ONLINE, AgentShape, Layer, Tables
+from decouple.compiled.modes import ModeGroup, ModeKernels
 from decouple.compiled.playing import Playing, StepsAhead, entry_point, first_class
 from decouple.compiled.threads import SCRATCH, AgentThreads
 from decouple.networks.actor_value import ActorValue
@@ -192,9 +193,31 @@ class CompiledAgents:
             action = nn.functional.one_hot(action, self.model.action_size)
         return action, torch.from_numpy(log_probs), torch.from_numpy(values.reshape(self.seeds, games, 1))
 
+    def mode_kernels(self) -> ModeKernels | None:
+        """The agents as kernels have them act without exploration, by the model's present parameters, which are read;
+        None where `may_collect` is False."""
+        if not self.may_collect:
+            return None
+        self.read()
+        return self._modes
+
+    @cached_property
+    def _modes(self) -> ModeKernels:
+        """The squashed normal's mode is an action that its network computes: the tanh of loc, in the task's units."""
+        from decouple.compiled.acting import CATEGORICAL, DETERMINISTIC
+        from decouple.compiled.rollouts import HALF, MIDDLE
+
+        middle, half = self.bounds[[MIDDLE, HALF]].astype(np.float32)
+        most = half * np.float32(1 - torch.finfo(torch.float32).resolution)  # TorchRL holds the tanh off -1 and 1
+        low = self.model.action_space.low
+        lowest = middle - half if low is None else low.float().numpy()  # of an agent that has failed, as `ModePolicy`
+        bounds = np.stack([middle, half, middle - most, middle + most, lowest])
+        kind, choices = (CATEGORICAL, self.model.action_size) if self.discrete else (DETERMINISTIC, 0)
+        return ModeKernels([ModeGroup(self.tables, self.memory, self.threads, kind, bounds, self.widths, choices)])
+
     @property
     def may_collect(self) -> bool:
-        """Whether `collect` knows the agents: float32, and actions that are numbers or an index."""
+        """Whether `collect` and `mode_kernels` know the agents: float32, and actions that are numbers or an index."""
         return self.dtype == np.float32 and not self.one_hot and self.key == "observation"
 
     def collect(

@@ -10,6 +10,7 @@ A rollout has the shape (N, T), N environments of T steps, or (S, N, T) with S i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from decouple.checks import checked
+from decouple.compiled.modes import ModeKernels
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.distributions import SeedSampler
 from decouple.seeding import SeedNoise
@@ -108,16 +110,23 @@ class ModePolicy(TensorDictModuleBase):
 
     Args:
         model: a `stack` of models from `actor_value`.
+        kernels: function that gives kernels which act as the model does by its present parameters, as
+            `CompiledAgents.mode_kernels`; None: there are none.
     """
 
-    def __init__(self, model: ActorValue):
+    def __init__(self, model: ActorValue, kernels: Callable[[], ModeKernels | None] | None = None):
         super().__init__()
         self.policy: Any = model.get_policy_operator()
+        self.kernels = kernels
         self.device = next(model.parameters()).device
         self.in_keys = list(self.policy.in_keys)
         self.out_keys = ["action", *(key for key in self.policy.out_keys if key[0] == "next")]
         low = model.action_space.low  # None where actions are discrete
         self.instead = None if low is None else torch.where(low.isfinite(), low, 0)
+
+    def mode_kernels(self) -> ModeKernels | None:
+        """Kernels that act as this policy does without exploration; None where there are none."""
+        return self.kernels() if self.kernels else None
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         read = tensordict.select(*self.in_keys)

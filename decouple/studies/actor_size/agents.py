@@ -167,8 +167,10 @@ class OnPolicyAgents:
             check_setting("update", config.update, lambda _: why is None, f"auto or batched here: {why}")
         phases = make(self.model, config.learning, *([config.all_seeds] if own_modules else []))
         self.phases = learn_gates(self.model, phases, config.learning) if self.model.gated else phases
-        self.policy = ModePolicy(self.model)
-        self.update = _told(isinstance(self.phases[0], CompiledPhase), why)
+        first = self.phases[0]
+        compiled_agents = first.agents if isinstance(first, CompiledPhase) else None
+        self.policy = ModePolicy(self.model, compiled_agents and compiled_agents.mode_kernels)
+        self.update = _told(compiled_agents is not None, why)
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
