@@ -65,7 +65,8 @@ def asks_for(*modules: str, path: Path = ROOT) -> dict[str, list[str]]:
 def decouple_modules() -> list[str]:
     files = [file.relative_to(ROOT).with_suffix("") for file in sorted((ROOT / "decouple").rglob("*.py"))]
     modules = [".".join(file.parts).removesuffix(".__init__") for file in files]
-    modules.remove("decouple.envs.games.gymnasium_env")  # imported for Gymnasium alone, where it registers the games
+    for registers in ("games.gymnasium_env", "control.forage_game"):  # imported for Gymnasium alone
+        modules.remove(f"decouple.envs.{registers}")
     return modules
 
 
