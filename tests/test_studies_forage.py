@@ -17,6 +17,11 @@ import studies_forage as forage  # noqa: E402
 from studies_sizes import rows_of  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forage, "REPETITIONS", 200)
+
+
 def found(**tests: float) -> forage.Returns:
     """Returns of ten seeds each about a mean, by names as `shown0`; all with the same return on training levels."""
     spread = np.linspace(-0.2, 0.2, forage.SEEDS)
