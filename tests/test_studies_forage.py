@@ -63,7 +63,7 @@ def test_agents_and_curves_are_read_from_runs_and_short_ones_count_for_nothing(t
         run.mkdir()
         settings = {"seed": 0, "seeds": 10, "separation": k, "env_kwargs": {"life": "shown"}}
         (run / "config.yaml").write_text(yaml.safe_dump(settings))
-        (run / "record.json").write_text(json.dumps({"commit": "abc"}))
+        (run / "record.json").write_text(json.dumps({"sessions": [{"git": {"commit": "abc"}}]}))
         final = {f"final/{name}_return/seed{seed}": seed + k for name in ("train", "test") for seed in range(10)}
         (run / "result.json").write_text(json.dumps({"frames": frames, **final}))
         with (run / "metrics.csv").open("w", newline="") as file:

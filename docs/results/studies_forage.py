@@ -54,11 +54,11 @@ def collect(folder: Path) -> None:
     for path in sorted(folder.rglob("result.json")):
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
         result, metrics = json.loads(path.read_text()), read_metrics(path.parent)
-        commit = json.loads((path.parent / "record.json").read_text()).get("commit")
+        session = json.loads((path.parent / "record.json").read_text())["sessions"][0]
         for seed in range(config["seed"], config["seed"] + config["seeds"]):
             own = {"life": config["env_kwargs"].get("life", "none"), "k": config["separation"], "seed": seed}
             final = {name: result[f"final/{name}_return/seed{seed}"] for name in ("train", "test")}
-            agents.append(own | {"frames": result["frames"]} | final | {"commit": commit})
+            agents.append(own | {"frames": result["frames"]} | final | {"commit": session["git"]["commit"][:9]})
             of_seed = {column: metrics.get(f"{name}/seed{seed}") for column, name in MEASURES.items()}
             for row, frames in enumerate(metrics["frames"]):
                 if not math.isnan(metrics[f"eval/test_return/seed{seed}"][row]):
