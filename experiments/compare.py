@@ -7,10 +7,9 @@ Runs that differ in their seed alone are one curve: a thick line for the mean, a
 named by the settings in which the runs differ.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.compare import main
+    from decouple.commands.compare import main
 
-if __name__ == "__main__":
     main()

@@ -9,10 +9,9 @@ says which. All students are one batch. Started again, after a kill, it goes on;
 See docs/distill.md.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.distill import main
+    from decouple.commands.distill import main
 
-if __name__ == "__main__":
     main()

@@ -7,10 +7,9 @@ The run is one of experiments/control.py or procgen.py: its folder, or its check
 observations, the actor and the bounds of actions, but no critic: see docs/export.md.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.export import main
+    from decouple.commands.export import main
 
-if __name__ == "__main__":
     main()

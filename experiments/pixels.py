@@ -10,10 +10,9 @@ as many seeds of the environment and are tested on others: the generalisation ga
 experiments/control.py, with defaults for pictures. The same command started again goes on from its last checkpoint.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.pixels import main
+    from decouple.commands.pixels import main
 
-if __name__ == "__main__":
     main()

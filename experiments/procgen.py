@@ -11,10 +11,9 @@ command started again goes on from its last checkpoint. After Nafi, Ali and Hsu,
 Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-# First: else `import procgen` finds this script.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: else `import procgen` finds this script)
 
-from decouple.commands.procgen import main
+    from decouple.commands.procgen import main
 
-if __name__ == "__main__":
     main()

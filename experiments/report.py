@@ -8,10 +8,9 @@ beside it each table as CSV and Markdown and each picture as PNG. See docs/repor
 *Analyzing the Sensitivity to Policy-Value Decoupling in Deep Reinforcement Learning Generalization* (AAMAS 2023).
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.report import main
+    from decouple.commands.report import main
 
-if __name__ == "__main__":
     main()

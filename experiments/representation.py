@@ -8,10 +8,9 @@ The run is one of experiments/procgen.py: its folder, or its checkpoint. Writes 
 on the same frames. What each measure means: docs/representation.md.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.representation import main
+    from decouple.commands.representation import main
 
-if __name__ == "__main__":
     main()

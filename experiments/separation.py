@@ -11,10 +11,9 @@ k = 0 is two separate networks, k = depth (the hidden layers of the smaller one)
 missing. The page has learning curves, returns with intervals, costs, and which k with what confidence.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.separation import main
+    from decouple.commands.separation import main
 
-if __name__ == "__main__":
     main()

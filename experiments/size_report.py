@@ -9,10 +9,9 @@ the diagnoses. Latencies are measured once. A study in progress is reported as f
 *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/abs/2102.11893), section IV; see docs/smallest_actor.md.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.size_report import main
+    from decouple.commands.size_report import main
 
-if __name__ == "__main__":
     main()

@@ -13,10 +13,9 @@ trains what is missing. After Mysore et al., *Honey, I Shrunk The Actor* (CoG 20
 section IV and Table I.
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.smallest_actor import main
+    from decouple.commands.smallest_actor import main
 
-if __name__ == "__main__":
     main()

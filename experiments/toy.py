@@ -12,10 +12,9 @@ Section III and figures 1 and 2 of Mysore et al., *Honey, I Shrunk The Actor* (C
 https://arxiv.org/abs/2102.11893).
 """
 
-# First: signals, and this folder off the path.
-import _script  # noqa: F401
+if __name__ == "__main__":  # not in processes that are started by spawn, which import this file again
+    import _script  # noqa: F401  (first: signals, and this folder off the path)
 
-from decouple.commands.toy import main
+    from decouple.commands.toy import main
 
-if __name__ == "__main__":
     main()

@@ -54,11 +54,12 @@ def collect(folder: Path) -> None:
     for path in sorted(folder.rglob("result.json")):
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
         result, metrics = json.loads(path.read_text()), read_metrics(path.parent)
-        session = json.loads((path.parent / "record.json").read_text())["sessions"][0]
+        sessions = json.loads((path.parent / "record.json").read_text())["sessions"]
+        commits = dict.fromkeys((each["git"] or {"commit": "unknown"})["commit"][:9] for each in sessions)
         for seed in range(config["seed"], config["seed"] + config["seeds"]):
             own = {"life": config["env_kwargs"].get("life", "none"), "k": config["separation"], "seed": seed}
             final = {name: result[f"final/{name}_return/seed{seed}"] for name in ("train", "test")}
-            agents.append(own | {"frames": result["frames"]} | final | {"commit": session["git"]["commit"][:9]})
+            agents.append(own | {"frames": result["frames"]} | final | {"commit": " ".join(commits)})
             of_seed = {column: metrics.get(f"{name}/seed{seed}") for column, name in MEASURES.items()}
             for row, frames in enumerate(metrics["frames"]):
                 if not math.isnan(metrics[f"eval/test_return/seed{seed}"][row]):
@@ -156,7 +157,8 @@ def branches_table() -> str:
     lines = ["| life | k | " + " | ".join(AXES.values()) + " |", "|---|---|" + "---|" * len(AXES)]
     for life, k in found["cka"]:
         values = [found[column].get((life, k), []) for column in AXES]
-        cells = [f"{statistics.fmean(v):.2f} ± {statistics.stdev(v):.2f}" if len(v) > 1 else "" for v in values]
+        # + 0.0: what is rounded to -0 is 0.
+        cells = [f"{round(statistics.fmean(v), 2) + 0.0:.2f} ± {statistics.stdev(v):.2f}" if v else "" for v in values]
         lines.append(f"| {life} | {k}, {NAMES[k]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -63,14 +63,17 @@ def make_games(
         ImportError: the task's simulator, or envpool, is not installed.
     """
     check_setting("backend", backend, BACKENDS.__contains__, f"one of {', '.join(BACKENDS)}")
-    needs = {"levels": levels is not None, "env_workers": workers is not None, "privileged": bool(privileged)}
-    for name in (name for name, given in needs.items() if given):
-        allowed = ("auto", "gymnasium", *(("batched",) if name == "levels" else ()))
-        check_setting("backend", backend, allowed.__contains__, f"{' or '.join(allowed)} with {name}")
+    for name in (name for name, given in {"env_workers": workers, "privileged": privileged}.items() if given):
+        check_setting("backend", backend, ("auto", "gymnasium").__contains__, f"auto or gymnasium with {name}")
+    if levels is not None:
+        check_setting("backend", backend, lambda name: name != "envpool", "auto, gymnasium or batched with num_levels")
     has_rules = batched_rules(task) is not None
     if backend == "batched" and not has_rules:
         *others, last = BATCHED
-        tasks = f"only {', '.join(others)} and {last} are batched, Gymnasium's without options of their own"
+        tasks = (
+            f"only {', '.join(others)} and {last} are batched, without wrappers; Gymnasium's also without options of "
+        )
+        tasks += "their own (env_kwargs), Forage with none but life and size"
         raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
     if backend == "envpool":
         if task.simulator != "mujoco":

@@ -585,7 +585,7 @@ def test_each_reset_takes_one_of_the_levels_and_goes_on_after_a_checkpoint() -> 
     with pytest.raises(ValueError, match="levels"):
         control_env("CartPole-v1", [0], 3, levels=range(5, 9)).load_state_dict(saved)
     assert control_env("pendulum", [0], levels=range(3)).backend == "batched"
-    with pytest.raises(ValueError, match="backend must be auto or gymnasium or batched with levels"):
+    with pytest.raises(ValueError, match="backend must be auto, gymnasium or batched with num_levels; got 'envpool'"):
         control_env("reacher", [0], backend="envpool", levels=range(3))
     for wrong in (range(0), range(-1, 2), (1, 2)):
         with pytest.raises(ValueError, match="levels must be None, or a range of seeds"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 
 import pytest
 import torch
+from commands import Script
 
 from decouple.envs.control.game_workers import GameWorkers
 from decouple.envs.control.tasks import control_env
@@ -93,6 +95,15 @@ def test_a_process_that_is_gone_is_said():
     others = [process.pid for process in made.processes]
     made.close()
     assert not any(map(alive, others))
+
+
+def test_processes_are_started_from_a_script(tmp_path):
+    """They import the script again, from whose folder Python no longer imports."""
+    small = ("env=CartPole-v1", "algorithm=ppo", "num_envs=2", "rollout_steps=8", "minibatches=2", "total_frames=32")
+    small += ("evaluate_episodes=1", "final_episodes=1", "show_progress=false", "env_workers=2", "num_threads=1")
+    done = Script("control.py").alone(tmp_path, *small, f"run_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["frames"] == 32
 
 
 def test_bad_numbers_and_backends_are_refused():
