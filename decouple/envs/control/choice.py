@@ -70,10 +70,8 @@ def make_games(
     has_rules = batched_rules(task) is not None
     if backend == "batched" and not has_rules:
         *others, last = BATCHED
-        tasks = (
-            f"only {', '.join(others)} and {last} are batched, without wrappers; Gymnasium's also without options of "
-        )
-        tasks += "their own (env_kwargs), Forage with none but life and size"
+        tasks = f"only {', '.join(others)} and {last} are batched, without wrappers; Gymnasium's also without options"
+        tasks += " of their own (env_kwargs), Forage with none but life and size"
         raise ValueError(f"backend must be auto or gymnasium for {task.name}: {tasks}; got 'batched'")
     if backend == "envpool":
         if task.simulator != "mujoco":
