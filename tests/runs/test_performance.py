@@ -350,8 +350,8 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
         assert not questions.asked
 
 
-# Of one phase, of a value phase apart, and with rows of other frames: the others' waits are of these kinds.
-EACH_KIND = {"ppo", "daac", "ddcpg"}
+# Of one phase, of a value phase apart, with pairs of a level, and with rows of other frames: all kinds of waits.
+EACH_KIND = {"ppo", "daac", "idaac", "ddcpg"}
 
 
 @needs_games

@@ -21,7 +21,7 @@ from decouple.compiled.playing import addresses, first_class
 
 __all__ = ["compiled_play", "compiled_step", "count_of_steps", "placed"]
 
-TRIED = 2000  # states from which kernel and rules are compared
+TRIED = 4000  # states from which kernel and rules are compared
 
 Step = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 

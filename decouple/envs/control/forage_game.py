@@ -29,9 +29,8 @@ except ImportError as failure:  # Gymnasium is optional; no other file imports t
 __all__ = ["ForageGame"]
 
 PIXELS = 32  # of a cell
-FLOOR, PILLAR, FOOD, POISON, AGENT, BAR = (
-    *((24, 28, 36), (120, 124, 132), (96, 192, 96), (200, 72, 72), (255, 255, 255), (240, 200, 72)),
-)
+FLOOR, PILLAR, FOOD = (24, 28, 36), (120, 124, 132), (96, 192, 96)
+POISON, AGENT, BAR = (200, 72, 72), (255, 255, 255), (240, 200, 72)
 
 
 class ForageGame(gymnasium.Env):
