@@ -144,16 +144,20 @@ def test_the_pairs_whose_training_is_timed_are_the_papers(benchmark, monkeypatch
     timing = benchmark("size_training_time")
     asked = []
 
+    def frames_in(words: list[str]) -> int:
+        return next(int(word.split("=")[1]) for word in words if word.startswith("total_frames="))
+
     def seconds(words: list[str]) -> tuple[float, float]:
         asked.append(words)
-        frames = next(int(word.split("=")[1]) for word in words if word.startswith("total_frames="))
         width = next(word for word in words if word.startswith("actor="))
-        return frames * {"actor=[400,300]": 4.0, "actor=[16,16]": 2.0, "actor=[4,4]": 1.0}[width] + 7.0, 0.0
+        return frames_in(words) * {"actor=[400,300]": 4.0, "actor=[16,16]": 2.0, "actor=[4,4]": 0.01}[width] + 7.0, 0.0
 
     monkeypatch.setattr(timing, "seconds", seconds)
     found = timing.measure("pendulum", "td3", "compiled", frames=100, rounds=3)
-    assert [found[f"{pair}_seconds"] for pair in timing.PAIRS] == [360.0, 180.0, 90.0]  # without the start's 7 seconds
-    assert len(asked) == 3 + 3 * 3 * 2 and "critic=[16,16]" in asked[-1] and "actor=[4,4]" in asked[-1]
+    assert [found[f"{pair}_seconds"] for pair in timing.PAIRS] == [360.0, 180.0, 0.9]  # without the start's 7 seconds
+    assert len(asked) == 5 + 3 * 3 * 2 and "critic=[16,16]" in asked[-1] and "actor=[4,4]" in asked[-1]
+    # The last pair is done in .9 seconds, so it is trained three times as long, and the time divided.
+    assert [frames_in(words) for words in asked[-6:]] == [10, 100, 10, 100, 10, 280]
     assert all("update=compiled" in words and "seeds=1" in words for words in asked)
 
 

@@ -249,3 +249,32 @@ def test_half_ways_are_as_the_protocol_defines_them(tmp_path):
     (run / "metrics.csv").write_text("\n".join([",".join(["frames", *names]), *lines]) + "\n")
     row = {"algorithm": "ddpg", "pair": "a |1|, c |16,16,1|", "seed": 0, "value_loss": 110.0, "return": 130.0}
     assert toy_halfway.half_ways(tmp_path) == [row]
+
+
+def test_the_mean_of_two_critics_needs_both_algorithms(tmp_path, monkeypatch):
+    """H16: failing sizes of TD3 and of SAC, trained with the mean; one of them alone decides nothing."""
+    folder, pair = tmp_path / "honey" / "cells", ((1, 1), (16, 16))
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(sizes, "ROOT", tmp_path)
+    made = {("pendulum", name): cell({pair: False}, ("pendulum", name)) for name in ("sac", "td3")}
+    assert sizes.h16(made)[0] == "not run"
+    for name, verdict in (("sac", "not run"), ("td3", "confirmed")):
+        settings = {"target_aggregation": "mean", "total_frames": table.BUDGETS["pendulum", name]}
+        found = {str(seed): value for seed, value in enumerate(returns(("pendulum", name), True))}
+        row = {"actor": pair[0], "critic": pair[1], "measures": {"return": found}, "parameters": 6}
+        row |= {"multiply_adds": 5, "seconds": 1.0, "version": None, "commit": None}
+        record = {"task": "pendulum", "algorithm": name, "settings": settings, "cells": [row]}
+        (folder / f"pendulum_{name}_a.json").write_text(json.dumps(record))
+        assert sizes.h16(made)[0] == verdict
+
+
+def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(sizes, "ROOT", tmp_path)
+    (tmp_path / "honey").mkdir()
+    assert sizes.h14({})[0] == "not run"
+    keys = list(table.PAPER)
+    for count, smallest, verdict in ((1, 0.5, "not run"), (23, 0.5, "confirmed"), (23, 0.9, "refuted")):
+        lines = [f"{task},{algorithm},compiled,1.0,{smallest}" for task, algorithm in keys[:count]]
+        text = "task,algorithm,update,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)
+        (tmp_path / "honey" / "training_time.csv").write_text(text)
+        assert sizes.h14({})[0] == verdict

@@ -12,12 +12,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from studies_cells import BUDGETS, HERE, PAPER, read_table, state, table_lines
+from studies_cells import BUDGETS, HERE, PAPER, SEEDS, read_table, state, table_lines
+from studies_figures import pictures
 from studies_forage import branches_table, returns_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
 from studies_sizes import NOT_RUN, finished, further, rows_of
+
+from decouple.studies.actor_size.search import return_text
 
 PAGES = Path(__file__).parents[1] / "studies"
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -78,6 +81,7 @@ def blocks() -> dict[str, str]:
         "sharing_verdicts": verdict_table(sharing),
         "table_one": f"{table}\n\nOf 23 cells: {counted}.",
         "units": units_table(),
+        "bias": bias_table(cells),
         "shorter": shorter_runs(),
         "commits": commits(cells),
         "forage_returns": returns_table(),
@@ -120,6 +124,23 @@ def units_table() -> str:
         cells = (f"{task}, {algorithm.upper()}", rf"\|{actor}\|", rf"\|{critic}\|", f"{network} {layer}")
         cells += (f"{100 * dormant:.0f} %", f"{rank:.1f} of {rows[0]['units']}")
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def bias_table(cells: dict) -> str:
+    """What the critics predict of the agents' own play, against the returns that follow; off policy, means of six."""
+    lines = [
+        "| cell | actor | critic | return | predicted | Monte-Carlo | bias |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for cell in cells.values():
+        for (actor, critic), kept in cell.kept.items():
+            if not set(SEEDS) <= set(kept.measures.get("value_bias", {})):
+                continue
+            names = ("return", "value_predicted", "value_monte_carlo", "value_bias")
+            sizes = ("\\|" + ",".join(map(str, size)) + "\\|" for size in (actor, critic))
+            means = (return_text(cell.mean((actor, critic), name)) for name in names)
+            lines.append(f"| {cell.name} | {' | '.join(sizes)} | {' | '.join(means)} |")
     return "\n".join(lines)
 
 
@@ -166,6 +187,7 @@ def main() -> None:
                 page.write_text(text)
     if "--check" not in sys.argv:
         figure_1()
+        pictures(read_table())
     print(
         "\n".join(f"{name} {'differs' if '--check' in sys.argv else 'written'}" for name in stale)
         or "the pages are as they should be"

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from decouple.studies.actor_size.cell_files import KeptCell, read_cell_file
 from decouple.studies.actor_size.search import (
@@ -121,8 +122,12 @@ def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell
 def as_published(path: Path, budget: int) -> bool:
     """Whether a file's cells have the protocol's budget, and no setting that another claim varies."""
     settings = json.loads(path.read_text())["settings"]
-    varied = settings.get("target_aggregation", "min") != "min" or settings.get("held_out_every")
-    return settings["total_frames"] == budget and not varied
+    return settings["total_frames"] == budget and not varied(settings)
+
+
+def varied(settings: Mapping[str, Any]) -> bool:
+    """Whether a cell's settings have one that a claim other than Table I's varies."""
+    return settings.get("target_aggregation", "min") != "min" or bool(settings.get("held_out_every"))
 
 
 def _cell(task: str, algorithm: str, kept: Mapping[Pair, KeptCell]) -> TableCell:

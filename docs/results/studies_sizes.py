@@ -329,6 +329,9 @@ def h14(cells: Cells) -> Verdict:
     rows = rows_of(ROOT / "honey" / "training_time.csv")
     if not rows:
         return NOT_RUN, "`benchmarks/size_training_time.py` has not run on a machine with nothing beside it"
+    measured = {(row["task"], row["algorithm"]) for row in rows}
+    if not measured >= set(PAPER):
+        return few("cells of the table are timed", len(measured), len(PAPER))
     saved = {}
     for row in rows:
         if float(row["symmetric_seconds"]) > 0:
@@ -368,7 +371,7 @@ def further(cell: TableCell) -> list[tuple[Pair, Sequence[int]]]:
 
 
 def h16(cells: Cells) -> Verdict:
-    better = {}
+    better, algorithms = {}, set()
     for path in sorted((ROOT / "honey" / "cells").glob("pendulum_*.json")):
         record = json.loads(path.read_text())
         cell = cells.get(("pendulum", record["algorithm"]))
@@ -378,6 +381,7 @@ def h16(cells: Cells) -> Verdict:
             pair: Pair = (kept.cell.actor, kept.cell.critic)
             mean = [kept.measures["return"].get(seed) for seed in SEEDS]
             if pair in cell.kept and None not in mean and not cell.accepts(pair)[0]:
+                algorithms.add(cell.algorithm)
                 x, y = {"pendulum": mean}, {"pendulum": cell.returns(pair)}
                 better[f"{cell.name}, {size_name(pair[0])}"] = probability_of_improvement(x, y), mean, y["pendulum"]
     if not better:
@@ -387,6 +391,8 @@ def h16(cells: Cells) -> Verdict:
         f"probability of improvement {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
         for name, (e, a, b) in better.items()
     )
+    if algorithms < {"sac", "td3"}:
+        return NOT_RUN, f"{text}; TD3 and SAC are needed"
     lows, highs = [e.low for e, _, _ in better.values()], [e.high for e, _, _ in better.values()]
     return first_of([(max(highs) < 0.5, REFUTED), (min(lows) > 0.5, CONFIRMED)], text)
 

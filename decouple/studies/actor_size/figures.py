@@ -66,7 +66,8 @@ def training_figure(study: SizeStudy) -> Figure:
             axes[0, column].text(0.5, 0.5, "no such cells", ha="center", transform=axes[0, column].transAxes)
         axes[1, column].xaxis.set_major_formatter(EngFormatter(sep=""))
         axes[1, column].set_xlabel("steps of each agent")
-    axes[0, 0].set(yscale="log", ylabel="value loss (loss/critic)")
+    _log_scale(axes[0])
+    axes[0, 0].set_ylabel("value loss (loss/critic)")
     axes[1, 0].set_ylabel("return of training episodes")
     named = {label: line for ax in axes[0] for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     order = [name for name in map(size_name, study.sizes) if name in named]
@@ -87,8 +88,7 @@ def sizes_figure(study: SizeStudy) -> Figure:
         for row, measure in enumerate(("value_loss", "return")):
             _against_size(axes[row, column], study, cells, size_of, measure, style)
         axes[1, column].set_xlabel(("size of the critic, and of the actor", "size of the actor")[column])
-    if any(cell.values("value_loss") for cell in study.cells):
-        axes[0, 0].set_yscale("log")
+    _log_scale(axes[0])
     axes[0, 0].set_ylabel("value loss, last tenth of training")
     axes[1, 0].set_ylabel("return after training")
     _returns_axes(axes[1], study)
@@ -169,6 +169,13 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _log_scale(panels: Sequence[Axes]) -> None:
+    """A logarithmic y axis of panels that share it, where something positive is drawn: matplotlib refuses it else."""
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for axes in panels for line in axes.lines]
+    if any((values > 0).any() for values in drawn):
+        panels[0].set_yscale("log")
 
 
 def _two_ways(study: SizeStudy) -> list[tuple[str, list[SizeCell], Callable[[SizeCell], Size]]]:

@@ -151,3 +151,14 @@ def test_one_cell_of_a_study_that_has_just_begun_can_be_drawn(tmp_path):
         save_figure(draw(begun), tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert np.array(training_figure(begun).axes)[1].texts[0].get_text() == "no such cells"
+
+
+def test_cells_of_which_neither_column_shows_one_can_be_drawn(tmp_path):
+    """A store that has only pairs which claims asked for: none of one size, and no critic that was kept."""
+    pairs = [((4, 4), (16, 16)), ((16, 16), (4, 4))]
+    begun = study(*(cell(*pair, 41, [-150.0, -160.0], value_loss=[1.0, 3.0]) for pair in pairs), search=None)
+    for draw in (training_figure, sizes_figure):
+        figure = draw(begun)
+        save_figure(figure, tmp_path / "drawn.png", 40)
+        assert not any(len(line.get_ydata()) for line in figure.axes[0].lines)
+        assert figure.axes[0].get_yscale() == "linear"
