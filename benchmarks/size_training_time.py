@@ -4,9 +4,9 @@
     python benchmarks/size_training_time.py --only pendulum --algorithms sac --frames 2000 --rounds 1
 
 For each cell of Table I the paper's three pairs are trained: the baseline, the smallest pair, the smallest actor beside
-its critic; with PyTorch's updates and with compiled ones. Each measurement is a process of its own; the three pairs
-alternate, and the median of the rounds counts. From each time that of a tenth of the steps is taken, so that the start
-of Python and the loading of kernels do not count. "Up to 50 % reduction in training time" is claim H14 of
+its critic; with PyTorch's updates and with compiled ones. All run in one process, where kernels are loaded once; the
+three pairs alternate, and the median of the rounds counts. From each time that of a tenth of the steps is taken, so
+that making games, networks and files does not count. "Up to 50 % reduction in training time" is claim H14 of
 docs/studies/protocol.md.
 """
 
@@ -15,69 +15,97 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
+import math
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+
+from decouple.commands.control import register
+from decouple.commands.folders import CONFIGS
+from decouple.commands.settings import control_settings
+from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.study import read_paper
 
-ROOT = Path(__file__).resolve().parents[1]
 PAIRS = {
     "baseline": ("baseline_size",) * 2,
     "symmetric": ("symmetric_size",) * 2,
     "smallest": ("actor_size", "critic_size"),
 }
-FRAMES = {"ppo": 40_000}  # of others: 4,000, which are as many updates
+LEAST, MOST = 2.0, 50  # seconds that a measured training takes at least, and the longest multiple of its steps
+ONE_GAME = (
+    "pendulum",
+    "reacher",
+    "halfcheetah",
+    "ant",
+    "acrobot",
+)  # off policy an update each step; in the others eight games share one
 COLUMNS = ("date", "machine", "task", "algorithm", "update", "frames", "rounds")
 TIMES = tuple(f"{pair}_{kind}" for pair in PAIRS for kind in ("seconds", "wall_seconds"))
 
 
-def command(task: str, algorithm: str, pair: tuple[Any, Any], update: str, frames: int, folder: str) -> list[str]:
-    """The command that trains a pair, once for `frames` steps."""
+def frames_of(task: str, algorithm: str) -> int:
+    """Steps of a measured training: seconds of it; off policy some hundred updates."""
+    if algorithm == "ppo":
+        return 10_000
+    return 600 if task in ONE_GAME else 6_000
+
+
+def overrides(task: str, algorithm: str, pair: tuple[Any, Any], update: str, frames: int, folder: str) -> list[str]:
+    """The settings under which experiments/control.py trains a pair, once for `frames` steps."""
     actor, critic = (f"[{','.join(map(str, size))}]" for size in pair)
-    words = [sys.executable, str(ROOT / "experiments" / "control.py"), f"env={task}", f"algorithm={algorithm}"]
-    words += [f"actor={actor}", f"critic={critic}", "seeds=1", "num_threads=1", f"update={update}"]
-    words += [f"total_frames={frames}", f"run_dir={folder}", "final_episodes=1", "show_progress=false"]
-    if algorithm != "ppo":
-        words += ["learning_starts=100", "log_every=1000", "evaluate_every=1000000", "checkpoint_every=1000000"]
-    return words
+    words = [f"env={task}", f"algorithm={algorithm}", f"actor={actor}", f"critic={critic}", "seeds=1", "num_threads=1"]
+    words += [f"update={update}", f"total_frames={frames}", f"run_dir={folder}", "final_episodes=1"]
+    words += ["show_progress=false", "evaluate_every=1000000", "checkpoint_every=1000000"]
+    return words if algorithm == "ppo" else [*words, "learning_starts=50", "log_every=1000"]
 
 
 def seconds(words: list[str]) -> tuple[float, float]:
-    """Processor and wall seconds of a command."""
-    before, since = os.times(), time.monotonic()
-    done = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
-    after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return spent, time.monotonic() - since
+    """Processor and wall seconds of a training."""
+    with initialize_config_dir(str(CONFIGS / "control"), version_base="1.3"):
+        settings = control_settings(compose("control", words))
+    spent, since = time.process_time(), time.monotonic()
+    train_agents(settings)
+    return time.process_time() - spent, time.monotonic() - since
+
+
+def training(task: str, algorithm: str, pair: tuple[Any, Any], update: str, frames: int) -> tuple[float, float]:
+    """Processor and wall seconds of a pair's training, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        return seconds(overrides(task, algorithm, pair, update, frames, f"{folder}/run"))
 
 
 def measure(task: str, algorithm: str, update: str, frames: int, rounds: int) -> dict[str, Any]:
-    """The medians of the three pairs' times: of `frames` steps, less those of a tenth of them, which hold the start."""
+    """The medians of the three pairs' times of nine tenths of `frames` steps: those of a tenth, which hold the start,
+    are taken off. A pair that is done in less than `LEAST` seconds is trained as often longer, and its time divided.
+    """
     row = read_paper()[task, algorithm]
+    pairs = {name: tuple(row[size] for size in sizes) for name, sizes in PAIRS.items()}
     taken: dict[str, list[float]] = {name: [] for name in TIMES}
-    for sizes in PAIRS.values():  # compiles what is not compiled yet
-        with tempfile.TemporaryDirectory() as folder:
-            pair = tuple(row[size] for size in sizes)
-            seconds(command(task, algorithm, pair, update, frames // 10, f"{folder}/run"))
+    times = {}
+    for name, pair in pairs.items():  # compiles what is not compiled yet, then tries how long it takes
+        tenth = training(task, algorithm, pair, update, frames // 10)[0]
+        whole = tenth + LEAST if name == "baseline" else training(task, algorithm, pair, update, frames)[0]
+        times[name] = min(MOST, max(1, math.ceil(LEAST / max(whole - tenth, LEAST / MOST))))
     for _ in range(rounds):
-        for name, sizes in PAIRS.items():
-            pair = tuple(row[size] for size in sizes)
-            found = []
-            for part in (frames // 10, frames):
-                with tempfile.TemporaryDirectory() as folder:
-                    found.append(seconds(command(task, algorithm, pair, update, part, f"{folder}/run")))
+        for name, pair in pairs.items():
+            parts = [frames // 10, frames // 10 + times[name] * (frames - frames // 10)]
+            found = [training(task, algorithm, pair, update, part) for part in parts]
             for kind, at in (("seconds", 0), ("wall_seconds", 1)):
-                taken[f"{name}_{kind}"].append(found[1][at] - found[0][at])
-    return {name: round(statistics.median(values), 3) for name, values in taken.items()}
+                taken[f"{name}_{kind}"].append((found[1][at] - found[0][at]) / times[name])
+    return {name: round(statistics.median(values), 4) for name, values in taken.items()}
+
+
+def read_rows(record: Path | None) -> list[dict[str, str]]:
+    """The rows that a file has already; none without a file."""
+    if record is None or not record.exists():
+        return []
+    with record.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def main() -> None:
@@ -85,23 +113,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="tasks; default: all of Table I")
     parser.add_argument("--algorithms", nargs="+", help="algorithms; default: all of Table I")
     parser.add_argument("--updates", nargs="+", default=["batched", "compiled"], help="learners: batched is PyTorch")
-    parser.add_argument("--frames", type=int, help="steps of each training; default: 40,000 of PPO, else 4,000")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--record", type=Path, help="write the rows to this CSV")
+    parser.add_argument("--frames", type=int, help="steps of each training; default: those of frames_of")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--record", type=Path, help="add the rows to this CSV; those it has are not measured again")
     options = parser.parse_args()
-    rows = []
+    register()
+    rows = read_rows(options.record)
     for (task, algorithm), paper in read_paper().items():
         wanted = task in (options.only or [task]) and algorithm in (options.algorithms or [algorithm])
         for update in options.updates if wanted and paper["threshold"] is not None else ():
-            frames = options.frames or FRAMES.get(algorithm, 4_000)
-            head = {
-                "date": time.strftime("%Y-%m-%d"),
-                "machine": platform.machine(),
-                "task": task,
-                "rounds": options.rounds,
-            }
-            row = head | {"algorithm": algorithm, "update": update, "frames": frames}
-            rows.append(row | measure(task, algorithm, update, frames, options.rounds))
+            frames = options.frames or frames_of(task, algorithm)
+            row = {"task": task, "algorithm": algorithm, "update": update, "frames": frames, "rounds": options.rounds}
+            if any(all(old[name] == str(value) for name, value in row.items()) for old in rows):
+                continue  # an interrupted benchmark goes on
+            row |= {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine()}
+            rows.append(
+                {name: str(v) for name, v in (row | measure(task, algorithm, update, frames, options.rounds)).items()}
+            )
             print(json.dumps(rows[-1]), flush=True)
             if options.record:
                 with options.record.open("w", newline="") as file:
