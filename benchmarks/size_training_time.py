@@ -13,7 +13,6 @@ docs/studies/protocol.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import platform
@@ -28,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from decouple.commands.control import register
 from decouple.commands.folders import CONFIGS
 from decouple.commands.settings import control_settings
+from decouple.runs.files import csv_lines, csv_rows, replace_file
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.study import read_paper
 
@@ -37,13 +37,8 @@ PAIRS = {
     "smallest": ("actor_size", "critic_size"),
 }
 LEAST, MOST = 2.0, 50  # seconds that a measured training takes at least, and the longest multiple of its steps
-ONE_GAME = (
-    "pendulum",
-    "reacher",
-    "halfcheetah",
-    "ant",
-    "acrobot",
-)  # off policy an update each step; in the others eight games share one
+# Tasks with an update each step, off policy; in the others eight games share one.
+ONE_GAME = ("pendulum", "reacher", "halfcheetah", "ant", "acrobot")
 COLUMNS = ("date", "machine", "task", "algorithm", "update", "frames", "rounds")
 TIMES = tuple(f"{pair}_{kind}" for pair in PAIRS for kind in ("seconds", "wall_seconds"))
 
@@ -100,14 +95,6 @@ def measure(task: str, algorithm: str, update: str, frames: int, rounds: int) ->
     return {name: round(statistics.median(values), 4) for name, values in taken.items()}
 
 
-def read_rows(record: Path | None) -> list[dict[str, str]]:
-    """The rows that a file has already; none without a file."""
-    if record is None or not record.exists():
-        return []
-    with record.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="tasks; default: all of Table I")
@@ -118,7 +105,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="add the rows to this CSV; those it has are not measured again")
     options = parser.parse_args()
     register()
-    rows = read_rows(options.record)
+    rows = csv_rows(options.record, *COLUMNS) if options.record and options.record.exists() else []
     for (task, algorithm), paper in read_paper().items():
         wanted = task in (options.only or [task]) and algorithm in (options.algorithms or [algorithm])
         for update in options.updates if wanted and paper["threshold"] is not None else ():
@@ -132,10 +119,8 @@ def main() -> None:
             )
             print(json.dumps(rows[-1]), flush=True)
             if options.record:
-                with options.record.open("w", newline="") as file:
-                    table = csv.DictWriter(file, [*COLUMNS, *TIMES], lineterminator="\n")
-                    table.writeheader()
-                    table.writerows(rows)
+                columns = [*COLUMNS, *TIMES]
+                replace_file(options.record, csv_lines([columns, *([row[name] for name in columns] for row in rows)]))
 
 
 if __name__ == "__main__":

@@ -273,8 +273,10 @@ def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
     (tmp_path / "honey").mkdir()
     assert sizes.h14({})[0] == "not run"
     keys = list(table.PAPER)
-    for count, smallest, verdict in ((1, 0.5, "not run"), (23, 0.5, "confirmed"), (23, 0.9, "refuted")):
-        lines = [f"{task},{algorithm},compiled,1.0,{smallest}" for task, algorithm in keys[:count]]
+    both = ("batched", "compiled")
+    whole = ((keys, both, 0.5, "confirmed"), (keys, both, 0.9, "refuted"))
+    for of, updates, smallest, verdict in ((keys[:1], both, 0.5, "not run"), (keys, both[1:], 0.5, "not run"), *whole):
+        lines = [f"{task},{algorithm},{update},1.0,{smallest}" for task, algorithm in of for update in updates]
         text = "task,algorithm,update,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)
         (tmp_path / "honey" / "training_time.csv").write_text(text)
         assert sizes.h14({})[0] == verdict

@@ -20,7 +20,8 @@ from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
 from studies_sizes import NOT_RUN, finished, further, rows_of
 
-from decouple.studies.actor_size.search import return_text
+from decouple.runs.files import markdown_lines
+from decouple.studies.actor_size.search import return_text, size_name
 
 PAGES = Path(__file__).parents[1] / "studies"
 MARK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -66,9 +67,8 @@ def shorter_runs() -> str:
     return "\n".join(lines)
 
 
-def blocks() -> dict[str, str]:
-    """Name of a mark -> what stands under it."""
-    cells = read_table()
+def blocks(cells: dict) -> dict[str, str]:
+    """Name of a mark -> what stands under it, from the table's cells and the other stored results."""
     sizes = {name: claim(cells) for name, claim in OF_SIZES.items()}
     sharing = {name: claim() for name, claim in OF_SHARING.items()}
     states = Counter(state(cells[key]) if key in cells else "not run" for key in PAPER)
@@ -129,19 +129,15 @@ def units_table() -> str:
 
 def bias_table(cells: dict) -> str:
     """What the critics predict of the agents' own play, against the returns that follow; off policy, means of six."""
-    lines = [
-        "| cell | actor | critic | return | predicted | Monte-Carlo | bias |",
-        "|---|---|---|---|---|---|---|",
+    names = ("return", "value_predicted", "value_monte_carlo", "value_bias")
+    heads = ("cell", "actor", "critic", "return", "predicted", "Monte-Carlo", "bias")
+    rows = [
+        (cell.name, *map(size_name, pair), *(return_text(cell.mean(pair, name)) for name in names))
+        for cell in cells.values()
+        for pair, kept in cell.kept.items()
+        if set(SEEDS) <= set(kept.measures.get("value_bias", {}))
     ]
-    for cell in cells.values():
-        for (actor, critic), kept in cell.kept.items():
-            if not set(SEEDS) <= set(kept.measures.get("value_bias", {})):
-                continue
-            names = ("return", "value_predicted", "value_monte_carlo", "value_bias")
-            sizes = ("\\|" + ",".join(map(str, size)) + "\\|" for size in (actor, critic))
-            means = (return_text(cell.mean((actor, critic), name)) for name in names)
-            lines.append(f"| {cell.name} | {' | '.join(sizes)} | {' | '.join(means)} |")
-    return "\n".join(lines)
+    return markdown_lines([heads, *rows])
 
 
 def missing() -> list[str]:
@@ -177,7 +173,8 @@ def main() -> None:
     if "--missing" in sys.argv:
         print("\n".join(missing()))
         return
-    found, stale = blocks(), []
+    cells, stale = read_table(), []
+    found = blocks(cells)
     for name in ("honey.md", "sharing.md", "forage.md"):
         page = PAGES / name
         text = written(page.read_text(), found)
@@ -187,7 +184,7 @@ def main() -> None:
                 page.write_text(text)
     if "--check" not in sys.argv:
         figure_1()
-        pictures(read_table())
+        pictures(cells)
     print(
         "\n".join(f"{name} {'differs' if '--check' in sys.argv else 'written'}" for name in stale)
         or "the pages are as they should be"
