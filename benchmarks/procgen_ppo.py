@@ -25,7 +25,6 @@ import csv
 import datetime
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -388,10 +387,9 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
     """Date, machine and settings of the measurement."""
     import torch
 
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (names or [platform.processor()])[0]
+    from decouple.runs.performance import processor_kind
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_kind()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
     )

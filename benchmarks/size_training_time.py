@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import statistics
 import tempfile
 import time
@@ -28,6 +27,7 @@ from decouple.commands.control import register
 from decouple.commands.folders import CONFIGS
 from decouple.commands.settings import control_settings
 from decouple.runs.files import csv_lines, csv_rows, replace_file
+from decouple.runs.performance import processor_kind
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.study import read_paper
 
@@ -113,7 +113,7 @@ def main() -> None:
             row = {"task": task, "algorithm": algorithm, "update": update, "frames": frames, "rounds": options.rounds}
             if any(all(old[name] == str(value) for name, value in row.items()) for old in rows):
                 continue  # an interrupted benchmark goes on
-            row |= {"date": time.strftime("%Y-%m-%d"), "machine": platform.machine()}
+            row |= {"date": time.strftime("%Y-%m-%d"), "machine": processor_kind()}
             rows.append(
                 {name: str(v) for name, v in (row | measure(task, algorithm, update, frames, options.rounds)).items()}
             )

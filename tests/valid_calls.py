@@ -790,6 +790,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "Performance.prepare_optimizer": lambda: {"self": _performance(), "optimizer": phase().optimizer},
     "choose_performance": dict,
     "fast_bf16": lambda: {"device": "cpu"},
+    "processor_kind": lambda: {},
     "Phase": lambda: {"loss": phase().loss, "optimizer": phase().optimizer, "features": model().get_features()},
     "Phase.capture": lambda: {"self": phase(), "on": False},
     "PlainActor": lambda: {"model": model()},

@@ -18,6 +18,7 @@ measures the gain of a micro-batch size on a machine.
 from __future__ import annotations
 
 import ctypes
+import platform
 import re
 import sys
 from dataclasses import dataclass, fields, replace
@@ -36,11 +37,14 @@ __all__ = [
     "choose_performance",
     "fast_bf16",
     "keep_memory",
+    "processor_kind",
 ]
 
 WHOLE = 1_000_000  # a micro-batch size larger than any minibatch
 MICRO_BATCH = {"fp32": 64, "bf16": 128}  # frames, on a CPU: the largest memory block is one that glibc keeps
 PERFORMANCES = ("auto", "fastest", "reference")
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}  # by the flag of /proc/cpuinfo, the widest first
+BF16 = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX", "bf16": "BF16"}
 
 
 @dataclass(frozen=True)
@@ -169,12 +173,27 @@ def fast_bf16(device: str, cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     """Whether the device has bfloat16 instructions: AVX512-BF16, AMX or ARM's; on a GPU, Ampere or later."""
     if device != "cpu":
         return torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+    _, flags = _cpuinfo(cpuinfo)
+    return bool(flags & BF16.keys())
+
+
+def processor_kind(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
+    """The processor's name, and the widest vectors and bfloat16 instructions that it has: "AMD EPYC, AVX2"."""
+    name, flags = _cpuinfo(cpuinfo)
+    widest = next((called for flag, called in VECTORS.items() if flag in flags), None)
+    bf16 = [called for flag, called in BF16.items() if flag in flags]
+    return ", ".join([name or platform.processor() or platform.machine(), *([widest] if widest else []), *bf16])
+
+
+def _cpuinfo(path: str | Path) -> tuple[str, set[str]]:
+    """The model's name ("": none told) and the flags that Linux tells of the processor; nothing elsewhere."""
     try:
-        text = Path(cpuinfo).read_text()
+        lines = [line.partition(":") for line in Path(path).read_text().splitlines()]
     except OSError:  # not Linux
-        return False
-    flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+        return "", set()
+    told = [(key.strip(), value.strip()) for key, _, value in lines]
+    names = [value for key, value in told if key == "model name"]
+    return (names or [""])[0], {flag for key, value in told if key in ("flags", "Features") for flag in value.split()}
 
 
 def keep_memory() -> None:

@@ -10,7 +10,6 @@ it says what it is: see docs/export.md.
 from __future__ import annotations
 
 import contextlib
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from decouple.deploy.export import A_WHILE, FLOAT_TOLERANCE, PRECISIONS, ExportR
 from decouple.deploy.page import check_page
 from decouple.deploy.plain_actor import PlainActor
 from decouple.runs.files import replace_file
+from decouple.runs.performance import processor_kind
 from decouple.studies.actor_size.trials import t_interval
 from decouple.studies.distillation.sources import Source, agent_source, read_source  # noqa: F401  (were here)
 from decouple.studies.file_playing import FILE_SEED, VALIDATION_SEED, play_file
@@ -128,7 +128,7 @@ def write_actor(
         facts: dict[str, Any] = {}
         if times := content.times(seconds):
             median, p99 = np.percentile(times, [50, 99]).tolist()
-            facts["latency_us"] = {"median": median, "p99": p99, "processor": _processor()}
+            facts["latency_us"] = {"median": median, "p99": p99, "processor": processor_kind()}
         if not episodes:
             return facts
         actor = PlainActor(source.model, **options)
@@ -191,14 +191,6 @@ def _bounds(source: Source) -> dict[str, list[float]] | None:
     low, high = (getattr(space, side).reshape(-1, shape[0])[0] for side in ("low", "high"))
     known = (low > -UNBOUNDED).all() and (high < UNBOUNDED).all()
     return {"low": low.tolist(), "high": high.tolist()} if known else None
-
-
-def _processor() -> str:
-    """The processor's name, as far as this machine tells it."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
 
 
 def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ import copy
 import ctypes
 import importlib.util
 import math
+import platform
 import subprocess
 import sys
 import traceback
@@ -35,7 +36,7 @@ from decouple.on_policy.cuda_graph import Captured, copy_in_place
 from decouple.on_policy.phases import Phase, _step_with_adversary, run_phase
 from decouple.on_policy.settings import OnPolicySettings
 from decouple.on_policy.training import train_on_policy
-from decouple.runs.performance import Performance, choose_performance, fast_bf16
+from decouple.runs.performance import Performance, choose_performance, fast_bf16, processor_kind
 
 needs_procgen = pytest.mark.skipif(not importlib.util.find_spec("procgen"), reason="only procgen can save its games")
 
@@ -129,6 +130,27 @@ def test_fast_bf16_is_read_off_the_processors_flags(tmp_path: Path, line: str, f
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n\n")
     assert fast_bf16("cpu", tmp_path / "cpuinfo") == fast
     assert not fast_bf16("cpu", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", "AMD EPYC, AVX-512, AVX512-BF16"),
+        ("model name\t: Xeon\nflags\t: avx512f amx_bf16 avx512_bf16 avx2", "Xeon, AVX-512, AVX512-BF16, AMX"),
+        ("model name : AMD EPYC\nflags : avx2\n\nmodel name : another\nflags : avx2\n", "AMD EPYC, AVX2"),
+        ("model name\t: old\nflags\t: sse2\n", "old"),
+    ],
+)
+def test_the_processors_kind_is_its_name_and_what_it_is_fast_with(tmp_path: Path, text: str, kind: str):
+    (tmp_path / "cpuinfo").write_text(text)
+    assert processor_kind(tmp_path / "cpuinfo") == kind
+
+
+def test_where_no_model_is_told_the_kind_begins_with_pythons_name_of_it(tmp_path: Path):
+    name = platform.processor() or platform.machine()
+    assert processor_kind(tmp_path / "nothing") == name
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    assert processor_kind(tmp_path / "cpuinfo") == f"{name}, NEON, BF16"
 
 
 def test_the_choice_in_one_line():
