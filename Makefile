@@ -43,8 +43,9 @@ clean:
 	find decouple experiments tests docs -name __pycache__ -prune -exec rm -rf {} +
 
 # installed-procgen, installed-dev: the extra of that name with the tested versions, again only when one of the pins changed.
+# Modules are byte-compiled as they are imported: most never are, and compiling all would take a minute.
 $(VENV)/installed-%: $(PINS)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes --no-deps -r procgen-hashes.txt
-	$(PIP) install -c constraints.txt -e ".[$*]"
+	$(PIP) install --no-compile --require-hashes --no-deps -r procgen-hashes.txt
+	$(PIP) install --no-compile -c constraints.txt -e ".[$*]"
 	@touch $@
