@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs" / "results"))
 import studies_forage as forage  # noqa: E402
-from studies_sizes import rows_of  # noqa: E402
+from studies_verdicts import rows_of  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

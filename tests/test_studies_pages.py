@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs" / "results"))
 import studies  # noqa: E402
 import studies_cells as table  # noqa: E402
+import studies_costs as costs  # noqa: E402
 import studies_sharing as sharing  # noqa: E402
 import studies_sizes as sizes  # noqa: E402
+import studies_toy as toy  # noqa: E402
 import toy_halfway  # noqa: E402
 
 VERDICTS = {"confirmed", "refuted", "not decided", "not run"}
@@ -222,8 +224,8 @@ def test_the_mean_reduction_needs_fifteen_cells():
 
 
 def test_the_sign_test_is_binomial():
-    assert sizes.sign_test(6, 0) == pytest.approx(2 / 64) and sizes.sign_test(3, 3) == 1.0
-    assert sizes.sign_test(8, 1) == pytest.approx(2 * (9 + 1) / 512)
+    assert toy.sign_test(6, 0) == pytest.approx(2 / 64) and toy.sign_test(3, 3) == 1.0
+    assert toy.sign_test(8, 1) == pytest.approx(2 * (9 + 1) / 512)
     low, high = sizes.bootstrap([70.0, 80.0, 90.0])
     assert 70 <= low < 80 < high <= 90 and math.isclose(low, sizes.bootstrap([70.0, 80.0, 90.0])[0])
 
@@ -269,9 +271,9 @@ def test_the_mean_of_two_critics_needs_both_algorithms(tmp_path, monkeypatch):
 
 
 def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
-    monkeypatch.setattr(sizes, "ROOT", tmp_path)
+    monkeypatch.setattr(costs, "ROOT", tmp_path)
     (tmp_path / "honey").mkdir()
-    assert sizes.h14({})[0] == "not run"
+    assert costs.h14({})[0] == "not run"
     keys = list(table.PAPER)
     both = ("batched", "compiled")
     whole = ((keys, both, 0.5, "confirmed"), (keys, both, 0.9, "refuted"))
@@ -279,4 +281,4 @@ def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
         lines = [f"{task},{algorithm},{update},1.0,{smallest}" for task, algorithm in of for update in updates]
         text = "task,algorithm,update,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)
         (tmp_path / "honey" / "training_time.csv").write_text(text)
-        assert sizes.h14({})[0] == verdict
+        assert costs.h14({})[0] == verdict

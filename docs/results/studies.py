@@ -18,7 +18,8 @@ from studies_forage import branches_table, returns_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
-from studies_sizes import NOT_RUN, finished, further, rows_of
+from studies_sizes import finished, further
+from studies_verdicts import NOT_RUN, rows_of
 
 from decouple.runs.files import markdown_lines
 from decouple.studies.actor_size.search import return_text, size_name

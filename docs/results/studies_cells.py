@@ -108,6 +108,9 @@ class TableCell:
         return next((cell.parameters for pair, cell in self.kept.items() if pair[0] == actor), None)
 
 
+Cells = Mapping[tuple[str, str], TableCell]
+
+
 def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell]:
     """The table's cells that have a stored pair, in the order of the paper's rows."""
     found: dict[tuple[str, str], dict[Pair, KeptCell]] = {}
@@ -189,7 +192,7 @@ def sizes_text(cell: TableCell, outcome: Outcome) -> str:
     return f"{actor} beside {pair}{saved}{mark}"
 
 
-def table_lines(cells: Mapping[tuple[str, str], TableCell]) -> list[str]:
+def table_lines(cells: Cells) -> list[str]:
     """Table I as Markdown: a row for each of the 23 cells."""
     heads = ("cell", "steps", "our baseline", "at our mean", "at the paper's threshold", "the paper's", "state")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from studies_cells import BUDGETS, HERE, SEEDS, Pair, TableCell, read_table, varied
-from studies_sizes import Cells, rows_of
+from studies_cells import BUDGETS, HERE, SEEDS, Cells, Pair, TableCell, read_table, varied
+from studies_verdicts import rows_of
 
 from decouple.runs.curves import save_figure
 from decouple.runs.files import csv_lines, replace_file

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
-from studies_sizes import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
+from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
 
 from decouple.analysis.statistics import Estimate, exchange_p_value, probability_of_improvement
 from decouple.runs.curves import save_figure

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from studies_forage import larger_gap, returns, s6
-from studies_sizes import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
+from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
 from torchrl.data import Categorical
 
 from decouple.analysis.drawing import network_figure

@@ -2,100 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from studies_cells import PAPER, SEEDS, SIZES, MissingPairError, Pair, TableCell, larger, reduction, smaller
+from studies_cells import PAPER, SEEDS, SIZES, Cells, MissingPairError, Pair, TableCell, larger, reduction, smaller
+from studies_costs import h13, h14
+from studies_toy import h1, h2, h3, h4
+from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, ROOT, Verdict, few, first_of
 
 from decouple.analysis.statistics import probability_of_improvement
 from decouple.studies.actor_size.cell_files import read_cell_file
 from decouple.studies.actor_size.search import return_text, size_name
 
-CONFIRMED, REFUTED, OPEN, NOT_RUN = "confirmed", "refuted", "not decided", "not run"
-Verdict = tuple[str, str]  # one of the four, and its number in words
-Cells = Mapping[tuple[str, str], TableCell]
-ROOT = Path(__file__).parent
-TOY_PAIRS = {"h1": "a |1|, c |1|", "h2": "a |4,4,1|, c |4,4,1|", "h3": "a |1|, c |16,16,1|"}
 FRESH = range(6, 12)  # seeds that the search has not seen
 OFF_POLICY = ("ddpg", "td3", "sac")
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def first_of(outcomes: list[tuple[bool, str]], text: str) -> Verdict:
-    """The first verdict whose condition holds; not decided where none does."""
-    return next((verdict for holds, verdict in outcomes if holds), OPEN), text
-
-
-def few(what: str, has: int, needs: int) -> Verdict:
-    return NOT_RUN, f"{has} of at least {needs} {what}"
-
-
-# ----------------------------------------------------------------------------------------------------- the toy problem
-def toy_counts(pair: str) -> dict[str, tuple[int, int]]:
-    """Algorithm -> agents that learned, and agents that were not viable at their start."""
-    counts: dict[str, tuple[int, int]] = {}
-    for row in rows_of(ROOT / "toy" / "agents.csv"):
-        if row["pair"] == pair:
-            learned, could = counts.get(row["algorithm"], (0, 0))
-            counts[row["algorithm"]] = (learned + (row["learned"] == "true"), could + (float(row["start"]) < -10))
-    return counts
-
-
-def toy_text(counts: Mapping[str, tuple[int, int]]) -> str:
-    return "learned: " + ", ".join(f"{name.upper()} {a} of {b}" for name, (a, b) in counts.items())
-
-
-def h1(cells: Cells) -> Verdict:
-    counts = toy_counts(TOY_PAIRS["h1"])
-    learned = [a for a, _ in counts.values()]
-    return first_of([(any(a >= 2 for a in learned), REFUTED), (not any(learned), CONFIRMED)], toy_text(counts))
-
-
-def h2(cells: Cells) -> Verdict:
-    counts = toy_counts(TOY_PAIRS["h2"])
-    fails = [a < b for a, b in counts.values()]
-    return first_of([(not any(fails), REFUTED), (all(fails), CONFIRMED)], toy_text(counts))
-
-
-def h3(cells: Cells) -> Verdict:
-    counts = toy_counts(TOY_PAIRS["h3"])
-    lost = [b - a for a, b in counts.values()]
-    return first_of([(any(n >= 2 for n in lost), REFUTED), (not any(lost), CONFIRMED)], toy_text(counts))
-
-
-def h4(cells: Cells) -> Verdict:
-    rows = rows_of(ROOT / "toy" / "halfway.csv")
-    algorithms = {row["algorithm"] for row in rows}
-    if len(algorithms) < 5:
-        return few("algorithms have curves", len(algorithms), 5)
-    loss = sum(float(row["value_loss"]) < float(row["return"]) for row in rows)
-    later = sum(float(row["value_loss"]) > float(row["return"]) for row in rows)
-    p = sign_test(loss, later)
-    text = (
-        f"of {len(rows)} agents that learned, the loss is half-way first in {loss}, the return in {later}; p = {p:.2g}"
-    )
-    return first_of([(p < 0.05 and later > loss, REFUTED), (p < 0.05 and loss > later, CONFIRMED)], text)
-
-
-def sign_test(a: int, b: int) -> float:
-    """Two-sided probability of counts as uneven as these, where either is as likely."""
-    n, most = a + b, max(a, b)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n) if n else 1.0
-
-
-# -------------------------------------------------------------------------------------------------------------- table I
 def finished(cells: Cells) -> dict[tuple[str, str], TableCell]:
     """The cells that have an actor at the paper's threshold, with a baseline that reaches it."""
     return {key: c for key, c in cells.items() if c.reached and c.papers.found and c.papers.found.asymmetric}
@@ -280,66 +204,6 @@ def h12(cells: Cells) -> Verdict:
     if len(ratios) < 4:
         return NOT_RUN, f"{text} ({len(ratios)} of at least 4 cells)"
     return first_of([(critics < len(ratios) / 2, REFUTED), (critics > len(ratios) / 2, CONFIRMED)], text)
-
-
-# -------------------------------------------------------------------------------------------------------------- costs
-def many_actors(found: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
-    """What small actors save where a process runs many different ones in turn, of the searches' rows."""
-    rows = rows_of(ROOT / "honey" / "study" / "many_actors.csv")
-    if not rows:
-        return "many actors in one process not measured"
-    most, parts = max(int(row["actors"]) for row in rows), []
-    for form in dict.fromkeys(row["form"] for row in rows):
-        ns = {row["actor"]: float(row["ns"]) for row in rows if row["form"] == form and int(row["actors"]) == most}
-        saved = [
-            f"{task} {algorithm.upper()} {100 * (1 - ns[small] / ns[large]):.0f} %"
-            for (task, algorithm), row in found.items()
-            if {small := row["actor_size"].replace(",", "x"), large := row["baseline_size"].replace(",", "x")}
-            <= set(ns)
-        ]
-        parts.append(f"{form} {', '.join(saved)}")
-    return f"of {most} different actors in one process: {'; '.join(parts)}"
-
-
-def h13(cells: Cells) -> Verdict:
-    rows = [row for row in rows_of(ROOT / "honey" / "study" / "latency.csv") if row["batch"] == "1"]
-    by: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in rows:
-        if row["runtime"] == "onnx":
-            by[row["task"], row["algorithm"]][row["actor"]] = float(row["median_us"])
-    found = {
-        (r["task"], r["algorithm"]): r
-        for r in rows_of(ROOT / "honey" / "study" / "table_1.csv")
-        if r["source"] == "here"
-    }
-    saved = {
-        key: 1 - by[key][row["actor_size"]] / by[key][row["baseline_size"]]
-        for key, row in found.items()
-        if key[0] != "toy" and {row["actor_size"], row["baseline_size"]} <= set(by[key])
-    }
-    text = "saved by ONNX Runtime, one observation: " + ", ".join(
-        f"{task} {algorithm.upper()} {100 * value:.0f} %" for (task, algorithm), value in saved.items()
-    )
-    text += f" (actors of shorter searches: a latency depends on the size alone); {many_actors(found)}"
-    half = sum(value >= 0.5 for value in saved.values())
-    return first_of([(half < len(saved) / 2, REFUTED), (half > len(saved) / 2, CONFIRMED)], text)
-
-
-def h14(cells: Cells) -> Verdict:
-    rows = rows_of(ROOT / "honey" / "training_time.csv")
-    if not rows:
-        return NOT_RUN, "`benchmarks/size_training_time.py` has not run on a machine with nothing beside it"
-    wanted = {(*key, update) for key in PAPER for update in ("batched", "compiled")}
-    measured = wanted & {(row["task"], row["algorithm"], row["update"]) for row in rows}
-    if measured < wanted:
-        return few("cells with a learner, PyTorch's or compiled, are timed", len(measured), len(wanted))
-    saved = {}
-    for row in rows:
-        if float(row["symmetric_seconds"]) > 0:
-            name = f"{row['task']} {row['algorithm'].upper()} ({row['update']})"
-            saved[name] = 100 * (1 - float(row["smallest_seconds"]) / float(row["symmetric_seconds"]))
-    name, most = max(saved.items(), key=lambda item: item[1])
-    return first_of([(most < 25, REFUTED), (most >= 40, CONFIRMED)], f"largest saving {most:.0f} %, {name}")
 
 
 def h15(cells: Cells) -> Verdict:
