@@ -27,6 +27,7 @@ from decouple.commands.control import register
 from decouple.commands.folders import CONFIGS
 from decouple.commands.settings import control_settings
 from decouple.runs.files import csv_lines, csv_rows, replace_file
+from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.performance import processor_kind
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.study import read_paper
@@ -43,7 +44,7 @@ COLUMNS = ("date", "machine", "task", "algorithm", "update", "frames", "rounds")
 TIMES = tuple(f"{pair}_{kind}" for pair in PAIRS for kind in ("seconds", "wall_seconds"))
 
 
-def frames_of(task: str, algorithm: str) -> int:
+def steps_of(task: str, algorithm: str) -> int:
     """Steps of a measured training: seconds of it; off policy some hundred updates."""
     if algorithm == "ppo":
         return 10_000
@@ -59,24 +60,26 @@ def overrides(task: str, algorithm: str, pair: tuple[Any, Any], update: str, fra
     return words if algorithm == "ppo" else [*words, "learning_starts=50", "log_every=1000"]
 
 
-def seconds(words: list[str]) -> tuple[float, float]:
-    """Processor and wall seconds of a training."""
+def seconds(words: list[str]) -> tuple[float, float, int]:
+    """Processor and wall seconds of a training, and its steps: PPO's are whole rollouts."""
     with initialize_config_dir(str(CONFIGS / "control"), version_base="1.3"):
         settings = control_settings(compose("control", words))
     spent, since = time.process_time(), time.monotonic()
     train_agents(settings)
-    return time.process_time() - spent, time.monotonic() - since
+    took = time.process_time() - spent, time.monotonic() - since
+    return *took, frames_of(run_checkpoint(settings.run_dir)[1])
 
 
-def training(task: str, algorithm: str, pair: tuple[Any, Any], update: str, frames: int) -> tuple[float, float]:
-    """Processor and wall seconds of a pair's training, in a folder that is thrown away."""
+def training(task: str, algorithm: str, pair: tuple[Any, Any], update: str, frames: int) -> tuple[float, float, int]:
+    """Processor and wall seconds of a pair's training, and its steps, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         return seconds(overrides(task, algorithm, pair, update, frames, f"{folder}/run"))
 
 
 def measure(task: str, algorithm: str, update: str, frames: int, rounds: int) -> dict[str, Any]:
     """The medians of the three pairs' times of nine tenths of `frames` steps: those of a tenth, which hold the start,
-    are taken off. A pair that is done in less than `LEAST` seconds is trained as often longer, and its time divided.
+    are taken off. A pair that is done in less than `LEAST` seconds is trained as often longer; times are those of a
+    step that was trained, so many times.
     """
     row = read_paper()[task, algorithm]
     pairs = {name: tuple(row[size] for size in sizes) for name, sizes in PAIRS.items()}
@@ -91,7 +94,8 @@ def measure(task: str, algorithm: str, update: str, frames: int, rounds: int) ->
             parts = [frames // 10, frames // 10 + times[name] * (frames - frames // 10)]
             found = [training(task, algorithm, pair, update, part) for part in parts]
             for kind, at in (("seconds", 0), ("wall_seconds", 1)):
-                taken[f"{name}_{kind}"].append((found[1][at] - found[0][at]) / times[name])
+                each = (found[1][at] - found[0][at]) / (found[1][2] - found[0][2])  # of a step
+                taken[f"{name}_{kind}"].append(each * (frames - frames // 10))
     return {name: round(statistics.median(values), 4) for name, values in taken.items()}
 
 
@@ -100,7 +104,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="tasks; default: all of Table I")
     parser.add_argument("--algorithms", nargs="+", help="algorithms; default: all of Table I")
     parser.add_argument("--updates", nargs="+", default=["batched", "compiled"], help="learners: batched is PyTorch")
-    parser.add_argument("--frames", type=int, help="steps of each training; default: those of frames_of")
+    parser.add_argument("--frames", type=int, help="steps of each training; default: those of steps_of")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--record", type=Path, help="add the rows to this CSV; those it has are not measured again")
     options = parser.parse_args()
@@ -109,7 +113,7 @@ def main() -> None:
     for (task, algorithm), paper in read_paper().items():
         wanted = task in (options.only or [task]) and algorithm in (options.algorithms or [algorithm])
         for update in options.updates if wanted and paper["threshold"] is not None else ():
-            frames = options.frames or frames_of(task, algorithm)
+            frames = options.frames or steps_of(task, algorithm)
             row = {"task": task, "algorithm": algorithm, "update": update, "frames": frames, "rounds": options.rounds}
             if any(all(old[name] == str(value) for name, value in row.items()) for old in rows):
                 continue  # an interrupted benchmark goes on

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from commands import composing
 
-from decouple.studies.actor_size.cell_files import KeptCell
+from decouple.commands.settings import settings_beside
+from decouple.studies.actor_size.cell_files import KeptCell, read_cell_file
 from decouple.studies.actor_size.search import SIZES
+from decouple.studies.actor_size.smallest_actor import SearchSettings
 from decouple.studies.actor_size.store import Cell
+from decouple.studies.actor_size.workers import cell_of
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs" / "results"))
@@ -23,6 +26,7 @@ import studies_costs as costs  # noqa: E402
 import studies_sharing as sharing  # noqa: E402
 import studies_sizes as sizes  # noqa: E402
 import studies_toy as toy  # noqa: E402
+import studies_verdicts as verdicts  # noqa: E402
 import toy_halfway  # noqa: E402
 
 VERDICTS = {"confirmed", "refuted", "not decided", "not run"}
@@ -35,15 +39,23 @@ def kept(pair: table.Pair, returns: list[float], first: int = 0, **measures: flo
     return KeptCell(Cell("a", "b", "{}", actor, critic), found, parameters=10 * (1 + SIZES.index(actor)))
 
 
-def returns(key: tuple[str, str], accepted: bool) -> list[float]:
-    """Returns of six seeds at the paper's threshold, or far below it; either way the interval supports it."""
+def returns(key: tuple[str, str], accepted: bool, decided: bool = True) -> list[float]:
+    """Returns of six seeds at the paper's threshold, or far below it, so that the interval supports the verdict; not
+    decided: just above or below the bound, so that it does not.
+    """
     threshold = table.PAPER[key]["threshold"]
+    if not decided:
+        bound = table.lower_bound(threshold)
+        return [bound + abs(threshold) * (s + (0.01 if accepted else -0.01)) for s in (-0.5, -0.3, -0.1, 0.1, 0.3, 0.5)]
     return [threshold + abs(threshold) * (s - (0 if accepted else 5)) for s in (-0.02, -0.01, 0.0, 0.0, 0.01, 0.02)]
 
 
-def cell(accepted: dict[table.Pair, bool], key: tuple[str, str] = ("pendulum", "td3")) -> table.TableCell:
-    """A cell of the table with these pairs."""
-    return table._cell(*key, {pair: kept(pair, returns(key, yes)) for pair, yes in accepted.items()})
+def cell(
+    accepted: dict[table.Pair, bool], key: tuple[str, str] = ("pendulum", "td3"), undecided: tuple[table.Pair, ...] = ()
+) -> table.TableCell:
+    """A cell of the table with these pairs; of some the seeds do not support the verdict."""
+    made = {pair: kept(pair, returns(key, yes, pair not in undecided)) for pair, yes in accepted.items()}
+    return table._cell(*key, made)
 
 
 KEYS = [key for key in table.PAPER if key != ("foodcollector", "sac")]  # which is compared by another measure
@@ -144,6 +156,56 @@ def test_a_file_of_another_length_is_not_in_the_table(tmp_path):
         assert table.as_published(tmp_path / "file.json", 100_000) == (frames == 100_000 and aggregation == "min")
 
 
+def test_two_files_of_one_cell_differ_in_a_setting_and_are_refused(tmp_path):
+    for name, rate in (("a", 0.001), ("b", 0.5)):
+        settings = {"total_frames": table.BUDGETS["pendulum", "sac"], "learning_rate": rate}
+        row = {"actor": [1, 1], "critic": [1, 1], "measures": {"return": {"0": 1.0}}, "parameters": 6}
+        row |= {"multiply_adds": 5, "seconds": 1.0, "version": None, "commit": None}
+        record = {"task": "pendulum", "algorithm": "sac", "settings": settings, "cells": [row]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"b\.json must not hold .* with the protocol's budget: .*a\.json does"):
+        table.read_table(tmp_path)
+    (tmp_path / "b.json").write_text(json.dumps(record | {"settings": {}}))
+    with pytest.raises(ValueError, match=r"b\.json must have total_frames among its settings"):
+        table.read_table(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((table.HERE / "cells").glob("*.json")), ids=lambda path: path.stem)
+def test_stored_cells_have_the_settings_of_the_commands_that_the_page_prints(path):
+    settings, cell = json.loads(path.read_text())["settings"], read_cell_file(path)[0].cell
+    with composing("smallest_actor") as configuration:
+        words = f"env={cell.task}", f"algorithm={cell.algorithm}", f"total_frames={settings['total_frames']}"
+        _, composed = settings_beside("search", SearchSettings, configuration(*words), None)
+    varied = {name: settings[name] for name in ("target_aggregation", "held_out_every") if name in settings}
+    assert settings == json.loads(cell_of(composed).settings) | varied
+
+
+def test_a_damaged_table_is_named_with_its_line(tmp_path):
+    (tmp_path / "a.csv").write_text("seed,dormant\n0,0.5\n1,x\n")
+    with pytest.raises(ValueError, match=r"a\.csv, line 3: dormant must be a number; got 'x'"):
+        verdicts.rows_of(tmp_path / "a.csv", "dormant")
+    (tmp_path / "a.csv").write_text("seed,dormant\n0,0.5\n1")
+    with pytest.raises(ValueError, match=r"a\.csv, line 3: must have a cell for each of the columns"):
+        verdicts.rows_of(tmp_path / "a.csv", "dormant")
+    assert verdicts.rows_of(tmp_path / "none.csv", "dormant") == []
+
+
+def test_failed_seeds_of_a_baseline_are_told_with_the_cells_name():
+    made = {pair: kept(pair, returns(("pendulum", "td3"), yes)) for pair, yes in searched(3, 1).items()}
+    baseline = (table.PAPER["pendulum", "td3"]["baseline_size"],) * 2
+    made[baseline] = kept(baseline, [-math.inf] * 6)
+    with pytest.raises(ValueError, match="pendulum, TD3: the baseline's returns must be finite"):
+        table._cell("pendulum", "td3", made)
+
+
+def test_an_unknown_option_writes_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["studies.py", "--chek"])
+    monkeypatch.setattr(Path, "write_text", lambda *_: pytest.fail("a page was written"))
+    with pytest.raises(SystemExit) as ended:
+        studies.main()
+    assert ended.value.code == 2
+
+
 def test_what_is_missing_is_a_command_that_composes():
     commands = studies.missing()
     assert commands and all(line.startswith("python experiments/smallest_actor.py env=") for line in commands)
@@ -166,13 +228,26 @@ def test_a_larger_critic_that_lets_a_smaller_actor_pass(accepted, verdict):
     extra = {(SIZES[0], critic): accepted for critic in SIZES[4:]}
     assert sizes.h10(cells(searched(3, 1) | extra, 4))[0] == verdict
     assert sizes.h10(cells(searched(3, 1), 4))[0] == "not run"
+    open_cells = {key: cell(searched(3, 1) | extra, key, tuple(extra)) for key in KEYS[:4]}
+    assert sizes.h10(open_cells)[0] == "not decided"
 
 
 def test_the_recipe_is_held_to_the_papers_procedure():
     """The critic stays, since the next larger one gains nothing; its actors are the search's."""
     assert sizes.h11(cells(searched(3, 1), 4))[0] == "not run"
     found = sizes.h11(cells(searched(3, 1) | {(SIZES[3], SIZES[4]): True}, 4))
-    assert found == ("not decided", "the recipe's actor is smaller in 0, larger in 0 of 4 cells")
+    assert found == ("not decided", "the recipe's actor is smaller in 0, larger in 0 of 4 cells; p = 1")
+
+
+def test_a_recipe_that_ends_with_smaller_actors_needs_a_test_over_cells():
+    """The next larger critic gains a tenth of the threshold, and beside it a smaller actor passes."""
+    made = cells(searched(3, 1) | {(SIZES[actor], SIZES[4]): True for actor in (0, 1)}, 6)
+    for key, one in made.items():
+        grown = [value + 0.1 * abs(one.threshold) for value in returns(key, True)]
+        more = {(SIZES[3], SIZES[critic]): kept((SIZES[3], SIZES[critic]), grown) for critic in (4, 5)}
+        made[key] = table._cell(*key, {**one.kept, **more})
+    assert sizes.h11(made)[0] == "confirmed"
+    assert sizes.h11(dict(list(made.items())[:5]))[0] == "not decided"  # p = 0.06
 
 
 @pytest.mark.parametrize(("of_critics", "of_actors", "verdict"), [(9.0, 1.0, "confirmed"), (1.0, 9.0, "refuted")])
@@ -207,6 +282,8 @@ def test_ppo_is_further_off_where_it_is():
     assert sizes.h8(far)[0] == "confirmed"
     assert sizes.h8({key: cell(searched(3, 1), key) for key in of_tasks})[0] == "refuted"
     assert sizes.h8({key: one for key, one in far.items() if key[0] != "ant"})[0] == "not run"
+    near = {key: cell(searched(3, 1), key) for key in of_tasks if key[0] in ("pendulum", "reacher")}
+    assert sizes.h8(far | near)[0] == "not decided"  # further off on two of four
 
 
 def test_a_task_of_which_no_actor_can_be_smaller_refutes_that_every_task_has_one():
@@ -215,6 +292,21 @@ def test_a_task_of_which_no_actor_can_be_smaller_refutes_that_every_task_has_one
     half = dict(list(of_task.items())[:1])
     assert sizes.h5(half)[0] == "not run"
     assert sizes.h5(of_task | {KEYS[0]: cell(searched(3, 1), KEYS[0])})[0] == "refuted"
+    for key, one in of_task.items():  # every decision that makes the actor the smallest must be supported
+        for pair in ((SIZES[3], SIZES[3]), (SIZES[2], SIZES[2]), (SIZES[2], SIZES[3])):
+            assert sizes.h5(of_task | {key: cell(searched(3, 3), key, (pair,))})[0] == "not run", (one.name, pair)
+
+
+def test_every_task_with_one_smaller_actor_that_seeds_support_confirms_it():
+    every = {key: cell(searched(3, 1), key) for key in table.PAPER if key != ("foodcollector", "sac")}
+    values = {pair: returns(("foodcollector", "sac"), yes) for pair, yes in searched(3, 1).items()}
+    measures = {pair: {"return": dict(enumerate(of)), "maximum": dict(enumerate(of))} for pair, of in values.items()}
+    at_best = {pair: KeptCell(kept(pair, values[pair]).cell, measures[pair], 10) for pair in values}
+    every["foodcollector", "sac"] = table._cell("foodcollector", "sac", at_best)
+    assert sizes.h5(every)[0] == "confirmed"
+    doubtful = {key: cell(searched(3, 1), key, ((SIZES[1], SIZES[3]),)) for key in every if key[0] == "ant"}
+    assert sizes.h5(every | doubtful)[0] == "not decided"
+    assert sizes.h5(every | dict(list(doubtful.items())[:2]))[0] == "confirmed"  # one of the task's three is enough
 
 
 def test_the_mean_reduction_needs_fifteen_cells():
@@ -224,8 +316,8 @@ def test_the_mean_reduction_needs_fifteen_cells():
 
 
 def test_the_sign_test_is_binomial():
-    assert toy.sign_test(6, 0) == pytest.approx(2 / 64) and toy.sign_test(3, 3) == 1.0
-    assert toy.sign_test(8, 1) == pytest.approx(2 * (9 + 1) / 512)
+    assert verdicts.sign_test(6, 0) == pytest.approx(2 / 64) and verdicts.sign_test(3, 3) == 1.0
+    assert verdicts.sign_test(8, 1) == pytest.approx(2 * (9 + 1) / 512)
     low, high = sizes.bootstrap([70.0, 80.0, 90.0])
     assert 70 <= low < 80 < high <= 90 and math.isclose(low, sizes.bootstrap([70.0, 80.0, 90.0])[0])
 
@@ -270,6 +362,48 @@ def test_the_mean_of_two_critics_needs_both_algorithms(tmp_path, monkeypatch):
         assert sizes.h16(made)[0] == verdict
 
 
+def test_the_toy_needs_six_agents_of_each_algorithm(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "ROOT", tmp_path)
+    (tmp_path / "toy").mkdir()
+    claims = {"h1": "not run", "h2": "not run", "h3": "not run"}
+    assert {name: getattr(toy, name)({})[0] for name in claims} == claims
+    rows = [
+        f'{algorithm},"{pair}",{seed},-100,-5,{"false" if name == "h1" else "true"}'
+        for algorithm in toy.ALGORITHMS
+        for name, pair in toy.TOY_PAIRS.items()
+        for seed in range(6)
+    ]
+    head = "algorithm,pair,seed,start,return,learned"
+    path = tmp_path / "toy" / "agents.csv"
+    path.write_text("\n".join([head, *rows]))
+    assert [getattr(toy, name)({})[0] for name in claims] == ["confirmed", "refuted", "confirmed"]
+    path.write_text("\n".join([head, *(row for row in rows if not row.startswith("trpo"))]))
+    assert {name: getattr(toy, name)({})[0] for name in claims} == claims
+    path.write_text("\n".join([head, *rows[:-1]]))  # an agent less
+    assert toy.h3({})[0] == "not run"
+    path.write_text("\n".join([head, *rows]).replace("true", "True"))
+    with pytest.raises(ValueError, match=r"learned must be true or false; got \{'True'\}"):
+        toy.h2({})
+
+
+def test_latencies_of_every_finished_cell_decide_what_small_actors_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "ROOT", tmp_path)
+    (tmp_path / "honey").mkdir()
+    made = cells(searched(3, 1), 3)
+    assert costs.h13(made) == ("not run", "0 of at least 3 finished cells have their latencies")
+    for factor, verdict in ((0.4, "confirmed"), (0.6, "refuted")):
+        lines = ["task,algorithm,settings,actor,runtime,batch,median_us,p99_us,calls,measured_utc,platform"]
+        for task, algorithm in made:
+            large = table.PAPER[task, algorithm]["baseline_size"]
+            for size, us in ((SIZES[1], 10 * factor), (large, 10.0)):
+                name = ",".join(map(str, size))
+                lines.append(f'{task},{algorithm},a,"{name}",onnx,1,{us},{us},9,2026-11-30T00:00:00+00:00,Linux')
+        (tmp_path / "honey" / "latency.csv").write_text("\n".join(lines) + "\n")
+        assert costs.h13(made)[0] == verdict
+    (tmp_path / "honey" / "latency.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert costs.h13(made)[0] == "not run"
+
+
 def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(costs, "ROOT", tmp_path)
     (tmp_path / "honey").mkdir()
@@ -278,7 +412,9 @@ def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
     both = ("batched", "compiled")
     whole = ((keys, both, 0.5, "confirmed"), (keys, both, 0.9, "refuted"))
     for of, updates, smallest, verdict in ((keys[:1], both, 0.5, "not run"), (keys, both[1:], 0.5, "not run"), *whole):
-        lines = [f"{task},{algorithm},{update},1.0,{smallest}" for task, algorithm in of for update in updates]
-        text = "task,algorithm,update,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)
-        (tmp_path / "honey" / "training_time.csv").write_text(text)
-        assert costs.h14({})[0] == verdict
+        for frames, rounds, found in ((600, 3, verdict), (599, 3, "not run"), (600, 2, "not run")):
+            rest = f"{frames},{rounds},1.0,{smallest}"
+            lines = [f"{task},{algorithm},{update},{rest}" for task, algorithm in of for update in updates]
+            text = "task,algorithm,update,frames,rounds,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)
+            (tmp_path / "honey" / "training_time.csv").write_text(text)
+            assert costs.h14({})[0] == found

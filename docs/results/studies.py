@@ -7,18 +7,19 @@ its cells lack; what they find may ask for more.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections import Counter
 from pathlib import Path
 
-from studies_cells import BUDGETS, HERE, PAPER, SEEDS, read_table, state, table_lines
+from studies_cells import BUDGETS, HERE, PAPER, SEEDS, finished, read_table, state, table_lines
 from studies_figures import pictures
 from studies_forage import branches_table, returns_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
-from studies_sizes import finished, further
+from studies_sizes import further
 from studies_verdicts import NOT_RUN, rows_of
 
 from decouple.runs.files import markdown_lines
@@ -108,8 +109,8 @@ def commits(cells: dict) -> str:
 def units_table() -> str:
     """Dormant units and effective rank of the policies in docs/results/honey/units.csv, means over seeds."""
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in rows_of(HERE / "units.csv"):
-        if row["network"] in ("trunk", "policy", "value"):
+    for row in rows_of(HERE / "units.csv", "dormant", "effective_rank"):
+        if row["network"] in ("trunk", "policy", "value") and int(row["seed"]) in SEEDS:  # fresh ones are H15's
             groups.setdefault(
                 tuple(row[n] for n in ("task", "algorithm", "actor", "critic", "network", "layer")), []
             ).append(row)
@@ -120,6 +121,8 @@ def units_table() -> str:
         "|---|---|---|---|---|---|",
     ]
     for (task, algorithm, actor, critic, network, layer), rows in groups.items():
+        if sorted(row["seed"] for row in rows) != sorted(map(str, SEEDS)):
+            raise ValueError(f"{HERE / 'units.csv'} must have each of the six seeds once: {task}, {algorithm}, {actor}")
         dormant = sum(float(row["dormant"]) for row in rows) / len(rows)
         rank = sum(float(row["effective_rank"]) for row in rows) / len(rows)
         cells = (f"{task}, {algorithm.upper()}", rf"\|{actor}\|", rf"\|{critic}\|", f"{network} {layer}")
@@ -171,7 +174,12 @@ def written(text: str, found: dict[str, str]) -> str:
 
 
 def main() -> None:
-    if "--missing" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page would change")
+    what.add_argument("--missing", action="store_true", help="print the commands that train what is missing")
+    asked = parser.parse_args()
+    if asked.missing:
         print("\n".join(missing()))
         return
     cells, stale = read_table(), []
@@ -181,16 +189,16 @@ def main() -> None:
         text = written(page.read_text(), found)
         if text != page.read_text():
             stale.append(name)
-            if "--check" not in sys.argv:
+            if not asked.check:
                 page.write_text(text)
-    if "--check" not in sys.argv:
+    if not asked.check:
         figure_1()
         pictures(cells)
     print(
-        "\n".join(f"{name} {'differs' if '--check' in sys.argv else 'written'}" for name in stale)
+        "\n".join(f"{name} {'differs' if asked.check else 'written'}" for name in stale)
         or "the pages are as they should be"
     )
-    sys.exit(bool(stale) if "--check" in sys.argv else 0)
+    sys.exit(bool(stale) and asked.check)
 
 
 if __name__ == "__main__":

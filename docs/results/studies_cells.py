@@ -7,6 +7,7 @@ returns, which trains nothing: where it asks for a pair that is not stored, the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,19 +113,33 @@ Cells = Mapping[tuple[str, str], TableCell]
 
 
 def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell]:
-    """The table's cells that have a stored pair, in the order of the paper's rows."""
+    """The table's cells that have a stored pair, in the order of the paper's rows.
+
+    Raises:
+        ValueError: a damaged file; or two files of one cell, which differ in a setting; it names the file.
+    """
     found: dict[tuple[str, str], dict[Pair, KeptCell]] = {}
+    files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.glob("*.json")):
         for kept in read_cell_file(path):
             key = kept.cell.task, kept.cell.algorithm
             if key in BUDGETS and as_published(path, BUDGETS[key]):
+                if files.setdefault(key, path) != path:
+                    raise ValueError(f"{path} must not hold {key} with the protocol's budget: {files[key]} does")
                 found.setdefault(key, {})[kept.cell.actor, kept.cell.critic] = kept
     return {key: _cell(*key, found[key]) for key in PAPER if key in found}
+
+
+def finished(cells: Cells) -> dict[tuple[str, str], TableCell]:
+    """The cells that have an actor at the paper's threshold, with a baseline that reaches it."""
+    return {key: c for key, c in cells.items() if c.reached and c.papers.found and c.papers.found.asymmetric}
 
 
 def as_published(path: Path, budget: int) -> bool:
     """Whether a file's cells have the protocol's budget, and no setting that another claim varies."""
     settings = json.loads(path.read_text())["settings"]
+    if "total_frames" not in settings:
+        raise ValueError(f"{path} must have total_frames among its settings; got {sorted(settings)}")
     return settings["total_frames"] == budget and not varied(settings)
 
 
@@ -141,11 +156,15 @@ def _cell(task: str, algorithm: str, kept: Mapping[Pair, KeptCell]) -> TableCell
 
 
 def _search(cell: TableCell, threshold: float | None) -> Outcome:
-    steps = search_steps(baseline=PAPER[cell.task, cell.algorithm]["baseline_size"], threshold=threshold)
+    baseline = PAPER[cell.task, cell.algorithm]["baseline_size"]
+    steps = search_steps(baseline=baseline, threshold=threshold)
     step = next(steps)
     while True:
         try:
-            step = steps.send({pair: cell.returns(pair) for pair in step.pairs})
+            returns = {pair: cell.returns(pair) for pair in step.pairs}
+            if threshold is None and not all(map(math.isfinite, returns.get((baseline, baseline), ()))):
+                raise ValueError(f"{cell.name}: the baseline's returns must be finite, for they are the threshold")
+            step = steps.send(returns)
         except StopIteration as end:
             return Outcome(end.value, None)
         except MissingPairError as missing:

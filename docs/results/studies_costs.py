@@ -2,60 +2,62 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 
-from studies_cells import PAPER, Cells
+from studies_cells import PAPER, Cells, Size, finished
 from studies_verdicts import CONFIRMED, NOT_RUN, REFUTED, ROOT, Verdict, few, first_of, rows_of
 
+from decouple.studies.actor_size.latency import read_latency
 
-def many_actors(found: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
-    """What small actors save where a process runs many different ones in turn, of the searches' rows."""
-    rows = rows_of(ROOT / "honey" / "study" / "many_actors.csv")
+FRAMES, ROUNDS = 600, 3  # of a training time, at least
+NUMBERS = ("rounds", "symmetric_seconds", "smallest_seconds")
+
+
+def many_actors(sizes: Mapping[str, tuple[Size, Size]]) -> str:
+    """What small actors save where a process runs many different ones in turn; of each cell the smallest and the
+    baseline's.
+    """
+    rows = rows_of(ROOT / "honey" / "study" / "many_actors.csv", "actors", "ns")
     if not rows:
         return "many actors in one process not measured"
     most, parts = max(int(row["actors"]) for row in rows), []
     for form in dict.fromkeys(row["form"] for row in rows):
         ns = {row["actor"]: float(row["ns"]) for row in rows if row["form"] == form and int(row["actors"]) == most}
-        saved = [
-            f"{task} {algorithm.upper()} {100 * (1 - ns[small] / ns[large]):.0f} %"
-            for (task, algorithm), row in found.items()
-            if {small := row["actor_size"].replace(",", "x"), large := row["baseline_size"].replace(",", "x")}
-            <= set(ns)
-        ]
-        parts.append(f"{form} {', '.join(saved)}")
-    return f"of {most} different actors in one process: {'; '.join(parts)}"
+        saved = []
+        for name, pair in sizes.items():
+            small, large = ("x".join(map(str, size)) for size in pair)
+            saved += [f"{name} {100 * (1 - ns[small] / ns[large]):.1f} %"] if {small, large} <= set(ns) else []
+        parts.append(f"{form}: {'; '.join(saved)}")
+    return f"Of {most} different actors in one process, with Pendulum's inputs, {'. '.join(parts)}"
 
 
 def h13(cells: Cells) -> Verdict:
-    rows = [row for row in rows_of(ROOT / "honey" / "study" / "latency.csv") if row["batch"] == "1"]
-    by: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for row in rows:
-        if row["runtime"] == "onnx":
-            by[row["task"], row["algorithm"]][row["actor"]] = float(row["median_us"])
-    found = {
-        (r["task"], r["algorithm"]): r
-        for r in rows_of(ROOT / "honey" / "study" / "table_1.csv")
-        if r["source"] == "here"
+    us = {
+        (row["task"], row["algorithm"], row["actor"]): row["median_us"]
+        for row in read_latency(ROOT / "honey" / "latency.csv")
+        if (row["runtime"], row["batch"]) == ("onnx", 1)
     }
-    saved = {
-        key: 1 - by[key][row["actor_size"]] / by[key][row["baseline_size"]]
-        for key, row in found.items()
-        if key[0] != "toy" and {row["actor_size"], row["baseline_size"]} <= set(by[key])
-    }
-    text = "saved by ONNX Runtime, one observation: " + ", ".join(
-        f"{task} {algorithm.upper()} {100 * value:.0f} %" for (task, algorithm), value in saved.items()
-    )
-    text += f" (actors of shorter searches: a latency depends on the size alone); {many_actors(found)}"
+    done, saved, sizes = finished(cells), {}, {}
+    for key, cell in done.items():
+        small, large = sizes[cell.name] = cell.papers.found.asymmetric.actor, PAPER[key]["baseline_size"]
+        if {(*key, small), (*key, large)} <= us.keys():
+            saved[cell.name] = 1 - us[(*key, small)] / us[(*key, large)]
+    if not saved or len(saved) < len(done):
+        return few("finished cells have their latencies", len(saved), max(1, len(done)))
+    text = "saved by ONNX Runtime, one observation: "
+    text += "; ".join(f"{name} {100 * value:.0f} %" for name, value in saved.items())
     half = sum(value >= 0.5 for value in saved.values())
-    return first_of([(half < len(saved) / 2, REFUTED), (half > len(saved) / 2, CONFIRMED)], text)
+    return first_of(
+        [(half < len(saved) / 2, REFUTED), (half > len(saved) / 2, CONFIRMED)], f"{text}. {many_actors(sizes)}"
+    )
 
 
 def h14(cells: Cells) -> Verdict:
-    rows = rows_of(ROOT / "honey" / "training_time.csv")
+    rows = rows_of(ROOT / "honey" / "training_time.csv", *NUMBERS)
     if not rows:
         return NOT_RUN, "`benchmarks/size_training_time.py` has not run on a machine with nothing beside it"
     wanted = {(*key, update) for key in PAPER for update in ("batched", "compiled")}
+    rows = [row for row in rows if int(row["frames"]) >= FRAMES and int(row["rounds"]) >= ROUNDS]
     measured = wanted & {(row["task"], row["algorithm"], row["update"]) for row in rows}
     if measured < wanted:
         return few("cells with a learner, PyTorch's or compiled, are timed", len(measured), len(wanted))

@@ -39,7 +39,7 @@ def figure_1() -> None:
 def speeds() -> dict[str, float]:
     """Variant -> training frames per second, bfloat16, of the newest measurement that has all four."""
     by: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
-    for row in rows_of(ROOT / "performance" / "procgen.csv"):
+    for row in rows_of(ROOT / "performance" / "procgen.csv", "env_steps_per_s"):
         if row["precision"] == "bf16" and row["contender"] in VARIANTS and row["width"] == "1":
             by[row["date"], row["commit"], row["load"]][row["contender"]] = float(row["env_steps_per_s"])
     whole = [of for _, of in sorted(by.items()) if set(of) == set(VARIANTS)]

@@ -7,10 +7,22 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from studies_cells import PAPER, SEEDS, SIZES, Cells, MissingPairError, Pair, TableCell, larger, reduction, smaller
+from studies_cells import (
+    PAPER,
+    SEEDS,
+    SIZES,
+    Cells,
+    MissingPairError,
+    Pair,
+    TableCell,
+    finished,
+    larger,
+    reduction,
+    smaller,
+)
 from studies_costs import h13, h14
 from studies_toy import h1, h2, h3, h4
-from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, ROOT, Verdict, few, first_of
+from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, ROOT, Verdict, few, first_of, sign_test
 
 from decouple.analysis.statistics import probability_of_improvement
 from decouple.studies.actor_size.cell_files import read_cell_file
@@ -20,9 +32,18 @@ FRESH = range(6, 12)  # seeds that the search has not seen
 OFF_POLICY = ("ddpg", "td3", "sac")
 
 
-def finished(cells: Cells) -> dict[tuple[str, str], TableCell]:
-    """The cells that have an actor at the paper's threshold, with a baseline that reaches it."""
-    return {key: c for key, c in cells.items() if c.reached and c.papers.found and c.papers.found.asymmetric}
+def decisions(cell: TableCell) -> tuple[list[Pair], list[Pair]]:
+    """The pairs whose verdicts make a pair the smallest, and those that make an actor the smallest beside its critic:
+    what was accepted, and the next smaller one, rejected, where there is one.
+    """
+    pair, actor = cell.papers.found.symmetric.actor, cell.papers.found.asymmetric.actor
+    both = [(size, size) for size in (pair, smaller(pair)) if size]
+    return both, [(size, pair) for size in (actor, smaller(actor)) if size]
+
+
+def supported(cell: TableCell, pairs: Sequence[Pair]) -> bool:
+    """Whether the six seeds support the verdict on each pair."""
+    return all(cell.accepts(pair)[1] for pair in pairs)
 
 
 def h5(cells: Cells) -> Verdict:
@@ -30,19 +51,21 @@ def h5(cells: Cells) -> Verdict:
     for key in PAPER:
         tasks[key[0]].append(done.get(key))
     whole = {task: of for task, of in tasks.items() if all(of)}
-    shrunk, supported = [], True
+    shrunk: dict[str, bool] = {}  # task with a smaller actor -> whether seeds support one of them
+    none: dict[str, bool] = {}  # task without -> whether they support that of all its cells
     for task, of in whole.items():
-        found = [cell.papers.found for cell in of]
-        if any(f.asymmetric.actor != f.symmetric.actor for f in found):
-            shrunk.append(task)
-        supported &= all(f.asymmetric.decided for f in found)
-    none = sorted(set(whole) - set(shrunk))
+        small = [cell for cell in of if cell.papers.found.asymmetric.actor != cell.papers.found.symmetric.actor]
+        if small:
+            shrunk[task] = any(supported(cell, [*decisions(cell)[0][1:], decisions(cell)[1][0]]) for cell in small)
+        else:
+            none[task] = all(supported(cell, [pair for of in decisions(cell) for pair in of]) for cell in of)
     text = f"tasks with all their cells: {len(whole)} of 8; with a smaller actor: {', '.join(shrunk) or 'none'}"
-    if none and supported:
-        return REFUTED, f"{text}; with none: {', '.join(none)}"
+    refuting = [task for task, holds in none.items() if holds]
+    if refuting:
+        return REFUTED, f"{text}; with none: {', '.join(refuting)}"
     if len(whole) < len(tasks):
         return NOT_RUN, text
-    return (CONFIRMED if not none and supported else OPEN), text
+    return (CONFIRMED if not none and all(shrunk.values()) else OPEN), text
 
 
 def h6(cells: Cells) -> Verdict:
@@ -114,7 +137,7 @@ def h8(cells: Cells) -> Verdict:
     text = f"PPO is further off on {', '.join(t for t, far in apart.items() if far) or 'none'} of {len(apart)} tasks"
     if len(apart) < 4:
         return NOT_RUN, f"{text}; 4 are needed"
-    return first_of([(sum(apart.values()) <= 2, REFUTED), (sum(apart.values()) >= 3, CONFIRMED)], text)
+    return first_of([(sum(apart.values()) <= 1, REFUTED), (sum(apart.values()) >= 3, CONFIRMED)], text)
 
 
 def h9(cells: Cells) -> Verdict:
@@ -124,7 +147,7 @@ def h9(cells: Cells) -> Verdict:
         if not all((task, a) in done for a in ("ppo", *others)):
             return NOT_RUN, f"lacks cells of {task}"
         index = {a: SIZES.index(done[task, a].papers.found.symmetric.actor) for a in ("ppo", *others)}
-        undecided |= any(not done[task, a].papers.found.symmetric.decided for a in index)
+        undecided |= not all(supported(done[task, a], decisions(done[task, a])[0]) for a in index)
         parts.append((all(sign * (index["ppo"] - index[a]) > 0 for a in others), task, index))
     text = "; ".join(
         f"{t}: " + ", ".join(f"{a.upper()} {size_name(SIZES[i])}" for a, i in x.items()) for _, t, x in parts
@@ -141,16 +164,19 @@ def larger_critics(cell: TableCell) -> list[Pair]:
 
 
 def h10(cells: Cells) -> Verdict:
-    helped: dict[str, bool] = {}
+    helped: dict[str, bool | None] = {}  # None: the seeds do not tell
     for cell in finished(cells).values():
         wanted = larger_critics(cell)
         known = verdicts_of(cell, wanted)
-        if (True, True) in known or (wanted and len(known) == len(wanted)):
-            helped[cell.name] = (True, True) in known
-    text = f"a larger critic lets a smaller actor pass in {sum(helped.values())} of {len(helped)} cells"
+        if (True, True) in known:
+            helped[cell.name] = True
+        elif wanted and len(known) == len(wanted):
+            helped[cell.name] = False if set(known) == {(False, True)} else None
+    yes, no = (sum(value is of for value in helped.values()) for of in (True, False))
+    text = f"a larger critic lets a smaller actor pass in {yes} of {len(helped)} cells, none does in {no}, supported"
     if len(helped) < 4:
         return NOT_RUN, f"{text}; at least 4 cells are needed"
-    return first_of([(not any(helped.values()), REFUTED), (sum(helped.values()) >= len(helped) / 2, CONFIRMED)], text)
+    return first_of([(not yes and no >= 4, REFUTED), (yes >= len(helped) / 2, CONFIRMED)], text)
 
 
 def recipe(cell: TableCell) -> int:
@@ -181,7 +207,10 @@ def h11(cells: Cells) -> Verdict:
     text = f"the recipe's actor is smaller in {less}, larger in {more} of {len(by)} cells"
     if len(by) < 4:
         return NOT_RUN, f"{text}; at least 4 are needed"
-    return first_of([(more > less, REFUTED), (less > more, CONFIRMED)], text)
+    p = sign_test(less, more)
+    return first_of(
+        [(p < 0.05 and more > less, REFUTED), (p < 0.05 and less > more, CONFIRMED)], f"{text}; p = {p:.2g}"
+    )
 
 
 def h12(cells: Cells) -> Verdict:

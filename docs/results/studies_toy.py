@@ -2,52 +2,72 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from studies_cells import Cells
-from studies_verdicts import CONFIRMED, REFUTED, ROOT, Verdict, few, first_of, rows_of
+from studies_cells import SEEDS, Cells
+from studies_verdicts import CONFIRMED, REFUTED, ROOT, Verdict, few, first_of, rows_of, sign_test
 
 TOY_PAIRS = {"h1": "a |1|, c |1|", "h2": "a |4,4,1|, c |4,4,1|", "h3": "a |1|, c |16,16,1|"}
+ALGORITHMS = ("trpo", "ppo", "ddpg", "sac", "td3")
+LEARNED = {"true": True, "false": False}
+Counts = Mapping[str, tuple[int, int]]
 
 
-def toy_counts(pair: str) -> dict[str, tuple[int, int]]:
-    """Algorithm -> agents that learned, and agents that were not viable at their start."""
-    counts: dict[str, tuple[int, int]] = {}
-    for row in rows_of(ROOT / "toy" / "agents.csv"):
-        if row["pair"] == pair:
-            learned, could = counts.get(row["algorithm"], (0, 0))
-            counts[row["algorithm"]] = (learned + (row["learned"] == "true"), could + (float(row["start"]) < -10))
+def toy_counts(pair: str) -> Counts:
+    """Algorithm -> agents that learned, and those not viable at their start, where all six seeds are there."""
+    path, counts = ROOT / "toy" / "agents.csv", {}
+    rows = [row for row in rows_of(path, "start") if row["pair"] == pair]
+    if strange := {row["learned"] for row in rows} - LEARNED.keys():
+        raise ValueError(f"{path}: learned must be true or false; got {strange}")
+    for algorithm in ALGORITHMS:
+        own = [row for row in rows if row["algorithm"] == algorithm]
+        if {int(row["seed"]) for row in own} == set(SEEDS):
+            learned = sum(LEARNED[row["learned"]] for row in own)
+            counts[algorithm] = learned, sum(float(row["start"]) < -10 for row in own)
     return counts
 
 
-def toy_text(counts: Mapping[str, tuple[int, int]]) -> str:
+def of_toy(pair: str, outcomes: Callable[[Counts], list[tuple[bool, str]]]) -> Verdict:
+    """A verdict on a pair's agents, where all five algorithms have six."""
+    counts = toy_counts(pair)
+    if len(counts) < len(ALGORITHMS):
+        return few("algorithms have six agents", len(counts), len(ALGORITHMS))
+    return first_of(outcomes(counts), toy_text(counts))
+
+
+def toy_text(counts: Counts) -> str:
     return "learned: " + ", ".join(f"{name.upper()} {a} of {b}" for name, (a, b) in counts.items())
 
 
 def h1(cells: Cells) -> Verdict:
-    counts = toy_counts(TOY_PAIRS["h1"])
-    learned = [a for a, _ in counts.values()]
-    return first_of([(any(a >= 2 for a in learned), REFUTED), (not any(learned), CONFIRMED)], toy_text(counts))
+    def outcomes(counts: Counts) -> list[tuple[bool, str]]:
+        learned = [a for a, _ in counts.values()]
+        return [(any(a >= 2 for a in learned), REFUTED), (not any(learned), CONFIRMED)]
+
+    return of_toy(TOY_PAIRS["h1"], outcomes)
 
 
 def h2(cells: Cells) -> Verdict:
-    counts = toy_counts(TOY_PAIRS["h2"])
-    fails = [a < b for a, b in counts.values()]
-    return first_of([(not any(fails), REFUTED), (all(fails), CONFIRMED)], toy_text(counts))
+    def outcomes(counts: Counts) -> list[tuple[bool, str]]:
+        fails = [a < b for a, b in counts.values()]
+        return [(not any(fails), REFUTED), (all(fails), CONFIRMED)]
+
+    return of_toy(TOY_PAIRS["h2"], outcomes)
 
 
 def h3(cells: Cells) -> Verdict:
-    counts = toy_counts(TOY_PAIRS["h3"])
-    lost = [b - a for a, b in counts.values()]
-    return first_of([(any(n >= 2 for n in lost), REFUTED), (not any(lost), CONFIRMED)], toy_text(counts))
+    def outcomes(counts: Counts) -> list[tuple[bool, str]]:
+        lost = [b - a for a, b in counts.values()]
+        return [(any(n >= 2 for n in lost), REFUTED), (not any(lost), CONFIRMED)]
+
+    return of_toy(TOY_PAIRS["h3"], outcomes)
 
 
 def h4(cells: Cells) -> Verdict:
-    rows = rows_of(ROOT / "toy" / "halfway.csv")
-    algorithms = {row["algorithm"] for row in rows}
-    if len(algorithms) < 5:
-        return few("algorithms have curves", len(algorithms), 5)
+    rows = rows_of(ROOT / "toy" / "halfway.csv", "value_loss", "return")
+    algorithms = {row["algorithm"] for row in rows} & set(ALGORITHMS)
+    if len(algorithms) < len(ALGORITHMS):
+        return few("algorithms have curves", len(algorithms), len(ALGORITHMS))
     loss = sum(float(row["value_loss"]) < float(row["return"]) for row in rows)
     later = sum(float(row["value_loss"]) > float(row["return"]) for row in rows)
     p = sign_test(loss, later)
@@ -55,9 +75,3 @@ def h4(cells: Cells) -> Verdict:
         f"of {len(rows)} agents that learned, the loss is half-way first in {loss}, the return in {later}; p = {p:.2g}"
     )
     return first_of([(p < 0.05 and later > loss, REFUTED), (p < 0.05 and loss > later, CONFIRMED)], text)
-
-
-def sign_test(a: int, b: int) -> float:
-    """Two-sided probability of counts as uneven as these, where either is as likely."""
-    n, most = a + b, max(a, b)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n) if n else 1.0

@@ -191,9 +191,11 @@ def _beside(study: SizeStudy) -> str:
 
 
 def _colors(study: SizeStudy) -> dict[Size, Any]:
+    """A colour for each size that figure 5 draws, as far apart as can be."""
     from matplotlib import colormaps
 
-    sizes = study.sizes
+    drawn = {size_of(cell) for _, cells, size_of in _two_ways(study) for cell in cells}
+    sizes = [size for size in study.sizes if size in drawn]
     return {size: colormaps["viridis"](0.92 * place / max(1, len(sizes) - 1)) for place, size in enumerate(sizes)}
 
 

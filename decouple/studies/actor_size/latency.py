@@ -21,6 +21,7 @@ from decouple.deploy.export import A_WHILE, RUNTIMES, actor_latency
 from decouple.deploy.plain_actor import ObservationScaling
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
 from decouple.runs.files import csv_lines, replace_file
+from decouple.runs.performance import processor_kind
 from decouple.studies.actor_size.load import trained_actor
 from decouple.studies.actor_size.results import SizeStudy
 from decouple.studies.actor_size.study import csv_cell, csv_size
@@ -80,7 +81,8 @@ def study_latency(
                 model, runtimes=missing, batch_sizes=batch_sizes, observation_scaling=scaling, seconds=seconds
             )
             now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            new = [head | row | {"measured_utc": now, "platform": platform.platform()} for row in measured]
+            machine = {"measured_utc": now, "platform": f"{platform.system()}, {processor_kind()}"}
+            new = [head | row | machine for row in measured]
             replaced = {(row["runtime"], row["batch"]) for row in new}
             rows = [row for row in rows if row not in known or (row["runtime"], row["batch"]) not in replaced] + new
             lines = [[csv_cell(row[name]) for name in COLUMNS] for row in rows]
