@@ -94,7 +94,9 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
         near = did_you_mean(task[1], known, ids=f"{SCHEME}://" in text) if task else ""
         if setting := re.search(r"Could not override '([^']*)'", text):  # nothing can be appended: refuse_added
             what = re.sub(r"\. To append to your config use \S+", "", what)
-            near = did_you_mean(setting[1], settings_known(command), ids=False)
+            settings = settings_known(command)
+            of_task = f" (an argument of the task is set by 'env_kwargs={{{setting[1]}: ...}}')"
+            near = did_you_mean(setting[1], settings, ids=False) or ("env_kwargs" in settings) * of_task
         return f"{name}: {what}{near}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
         what = " ".join(text.splitlines()[:1])

@@ -31,6 +31,11 @@ QUICK = {
     ("procgen.py", "env=starpilo --cfg job"): " plunder starpilot (did you mean starpilot?)",
     ("control.py", "algoritm=td3"): "Could not override 'algoritm' (did you mean algorithm?): Key 'algoritm' not in ",
     ("procgen.py", "total_frame=8"): "Could not override 'total_frame' (did you mean total_frames?): ",
+    (
+        "control.py",
+        "env=forage life=shown",
+    ): "(an argument of the task is set by 'env_kwargs={life: ...}'): Key 'life' ",
+    ("procgen.py", "life=shown"): "Could not override 'life': Key 'life' not in 'ProcgenExperiment'",
     ("control.py", "gamma=x"): "ConfigCompositionException: Error merging override gamma=x: Value 'x' ",
     ("toy.py", "train=false run_dir=NONE"): "ValueError: train must be true where NONE has no cells ",
     ("smallest_actor.py", "+search.nonsense=1"): "ValueError: search.nonsense must not be added: ",
