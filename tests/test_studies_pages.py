@@ -412,7 +412,7 @@ def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
     both = ("batched", "compiled")
     whole = ((keys, both, 0.5, "confirmed"), (keys, both, 0.9, "refuted"))
     for of, updates, smallest, verdict in ((keys[:1], both, 0.5, "not run"), (keys, both[1:], 0.5, "not run"), *whole):
-        for frames, rounds, found in ((600, 3, verdict), (599, 3, "not run"), (600, 2, "not run")):
+        for frames, rounds, found in ((600, 5, verdict), (599, 5, "not run"), (600, 4, "not run")):
             rest = f"{frames},{rounds},1.0,{smallest}"
             lines = [f"{task},{algorithm},{update},{rest}" for task, algorithm in of for update in updates]
             text = "task,algorithm,update,frames,rounds,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)

@@ -9,7 +9,7 @@ from studies_verdicts import CONFIRMED, NOT_RUN, REFUTED, ROOT, Verdict, few, fi
 
 from decouple.studies.actor_size.latency import read_latency
 
-FRAMES, ROUNDS = 600, 3  # of a training time, at least
+FRAMES, ROUNDS = 600, 5  # of a training time, at least
 NUMBERS = ("rounds", "symmetric_seconds", "smallest_seconds")
 
 
