@@ -58,6 +58,13 @@ def cell(
     return table._cell(*key, made)
 
 
+def write_cell(path: Path, algorithm: str, settings: dict, pair: table.Pair, values: list[float]) -> None:
+    """A file of `save_cells` with one pair on Pendulum."""
+    row = {"actor": pair[0], "critic": pair[1], "measures": {"return": dict(enumerate(values))}, "parameters": 6}
+    row |= {"multiply_adds": 5, "seconds": 1.0, "version": None, "commit": None}
+    path.write_text(json.dumps({"task": "pendulum", "algorithm": algorithm, "settings": settings, "cells": [row]}))
+
+
 KEYS = [key for key in table.PAPER if key != ("foodcollector", "sac")]  # which is compared by another measure
 
 
@@ -159,13 +166,10 @@ def test_a_file_of_another_length_is_not_in_the_table(tmp_path):
 def test_two_files_of_one_cell_differ_in_a_setting_and_are_refused(tmp_path):
     for name, rate in (("a", 0.001), ("b", 0.5)):
         settings = {"total_frames": table.BUDGETS["pendulum", "sac"], "learning_rate": rate}
-        row = {"actor": [1, 1], "critic": [1, 1], "measures": {"return": {"0": 1.0}}, "parameters": 6}
-        row |= {"multiply_adds": 5, "seconds": 1.0, "version": None, "commit": None}
-        record = {"task": "pendulum", "algorithm": "sac", "settings": settings, "cells": [row]}
-        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+        write_cell(tmp_path / f"{name}.json", "sac", settings, ((1, 1), (1, 1)), [1.0])
     with pytest.raises(ValueError, match=r"b\.json must not hold .* with the protocol's budget: .*a\.json does"):
         table.read_table(tmp_path)
-    (tmp_path / "b.json").write_text(json.dumps(record | {"settings": {}}))
+    write_cell(tmp_path / "b.json", "sac", {}, ((1, 1), (1, 1)), [1.0])
     with pytest.raises(ValueError, match=r"b\.json must have total_frames among its settings"):
         table.read_table(tmp_path)
 
@@ -354,11 +358,7 @@ def test_the_mean_of_two_critics_needs_both_algorithms(tmp_path, monkeypatch):
     assert sizes.h16(made)[0] == "not run"
     for name, verdict in (("sac", "not run"), ("td3", "confirmed")):
         settings = {"target_aggregation": "mean", "total_frames": table.BUDGETS["pendulum", name]}
-        found = {str(seed): value for seed, value in enumerate(returns(("pendulum", name), True))}
-        row = {"actor": pair[0], "critic": pair[1], "measures": {"return": found}, "parameters": 6}
-        row |= {"multiply_adds": 5, "seconds": 1.0, "version": None, "commit": None}
-        record = {"task": "pendulum", "algorithm": name, "settings": settings, "cells": [row]}
-        (folder / f"pendulum_{name}_a.json").write_text(json.dumps(record))
+        write_cell(folder / f"pendulum_{name}_a.json", name, settings, pair, returns(("pendulum", name), True))
         assert sizes.h16(made)[0] == verdict
 
 

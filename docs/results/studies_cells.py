@@ -121,12 +121,13 @@ def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell
     found: dict[tuple[str, str], dict[Pair, KeptCell]] = {}
     files: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.glob("*.json")):
-        for kept in read_cell_file(path):
-            key = kept.cell.task, kept.cell.algorithm
-            if key in BUDGETS and as_published(path, BUDGETS[key]):
-                if files.setdefault(key, path) != path:
-                    raise ValueError(f"{path} must not hold {key} with the protocol's budget: {files[key]} does")
-                found.setdefault(key, {})[kept.cell.actor, kept.cell.critic] = kept
+        stored = read_cell_file(path)
+        key = (stored[0].cell.task, stored[0].cell.algorithm) if stored else None
+        if key not in BUDGETS or not as_published(path, BUDGETS[key]):
+            continue
+        if key in files:
+            raise ValueError(f"{path} must not hold {key} with the protocol's budget: {files[key]} does")
+        files[key], found[key] = path, {(kept.cell.actor, kept.cell.critic): kept for kept in stored}
     return {key: _cell(*key, found[key]) for key in PAPER if key in found}
 
 

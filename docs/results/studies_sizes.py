@@ -6,6 +6,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from studies_cells import (
     PAPER,
@@ -58,7 +59,7 @@ def h5(cells: Cells) -> Verdict:
         if small:
             shrunk[task] = any(supported(cell, [*decisions(cell)[0][1:], decisions(cell)[1][0]]) for cell in small)
         else:
-            none[task] = all(supported(cell, [pair for of in decisions(cell) for pair in of]) for cell in of)
+            none[task] = all(supported(cell, [*chain(*decisions(cell))]) for cell in of)
     text = f"tasks with all their cells: {len(whole)} of 8; with a smaller actor: {', '.join(shrunk) or 'none'}"
     refuting = [task for task, holds in none.items() if holds]
     if refuting:

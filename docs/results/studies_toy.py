@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from studies_cells import SEEDS, Cells
 from studies_verdicts import CONFIRMED, REFUTED, ROOT, Verdict, few, first_of, rows_of, sign_test
@@ -27,12 +27,11 @@ def toy_counts(pair: str) -> Counts:
     return counts
 
 
-def of_toy(pair: str, outcomes: Callable[[Counts], list[tuple[bool, str]]]) -> Verdict:
-    """A verdict on a pair's agents, where all five algorithms have six."""
-    counts = toy_counts(pair)
+def of_toy(counts: Counts, refuted: bool, confirmed: bool) -> Verdict:
+    """The verdict on a pair's agents, where all five algorithms have six."""
     if len(counts) < len(ALGORITHMS):
         return few("algorithms have six agents", len(counts), len(ALGORITHMS))
-    return first_of(outcomes(counts), toy_text(counts))
+    return first_of([(refuted, REFUTED), (confirmed, CONFIRMED)], toy_text(counts))
 
 
 def toy_text(counts: Counts) -> str:
@@ -40,27 +39,21 @@ def toy_text(counts: Counts) -> str:
 
 
 def h1(cells: Cells) -> Verdict:
-    def outcomes(counts: Counts) -> list[tuple[bool, str]]:
-        learned = [a for a, _ in counts.values()]
-        return [(any(a >= 2 for a in learned), REFUTED), (not any(learned), CONFIRMED)]
-
-    return of_toy(TOY_PAIRS["h1"], outcomes)
+    counts = toy_counts(TOY_PAIRS["h1"])
+    learned = [a for a, _ in counts.values()]
+    return of_toy(counts, refuted=any(a >= 2 for a in learned), confirmed=not any(learned))
 
 
 def h2(cells: Cells) -> Verdict:
-    def outcomes(counts: Counts) -> list[tuple[bool, str]]:
-        fails = [a < b for a, b in counts.values()]
-        return [(not any(fails), REFUTED), (all(fails), CONFIRMED)]
-
-    return of_toy(TOY_PAIRS["h2"], outcomes)
+    counts = toy_counts(TOY_PAIRS["h2"])
+    fails = [a < b for a, b in counts.values()]
+    return of_toy(counts, refuted=not any(fails), confirmed=all(fails))
 
 
 def h3(cells: Cells) -> Verdict:
-    def outcomes(counts: Counts) -> list[tuple[bool, str]]:
-        lost = [b - a for a, b in counts.values()]
-        return [(any(n >= 2 for n in lost), REFUTED), (not any(lost), CONFIRMED)]
-
-    return of_toy(TOY_PAIRS["h3"], outcomes)
+    counts = toy_counts(TOY_PAIRS["h3"])
+    lost = [b - a for a, b in counts.values()]
+    return of_toy(counts, refuted=any(n >= 2 for n in lost), confirmed=not any(lost))
 
 
 def h4(cells: Cells) -> Verdict:
