@@ -43,6 +43,7 @@ def departures(settings: Any) -> dict[str, Any]:
 
 
 @needs_games
+@pytest.mark.slow  # as on control tasks and on pictures, where it is quicker: test_control_command, test_pixels_command
 def test_a_learned_separation_trains_gates_at_each_price_and_goes_on_where_it_was(tmp_path, monkeypatch):
     small = ("num_envs=2", "rollout_steps=8", "total_frames=96", "minibatches=2", "width=0.125", "gate_prices=[0,9]")
     phasic = ("algorithm=ppg", "auxiliary_every=2", "auxiliary_epochs=1", "auxiliary_minibatches=2", "gate_rate=1")
@@ -207,15 +208,17 @@ def test_a_value_out_of_range_is_refused_by_name(override, message):
 GAME = {"shared": "starpilot", "late": "bossfight", "early": "dodgeball", "full": "fruitbot"}  # with short episodes
 
 
-# controlled has the settings of as_written, but for that of full: WHAT_THE_PROTOCOLS_CHANGE
-SAME = {("controlled", separation) for separation in ("shared", "late", "early")}
+# controlled has the settings of as_written, but for that of full: WHAT_THE_PROTOCOLS_CHANGE. So each separation is
+# there, each protocol, and IDAAC with attention and without.
+EACH = {("as_released", "late"), ("as_released", "full"), ("as_written", "shared"), ("as_written", "early")}
+EACH |= {("controlled", "full")}
 
 
 @needs_games
 @pytest.mark.parametrize(
     ("protocol", "separation"),
     [
-        pytest.param(*names, marks=[pytest.mark.slow] if names in SAME else [])
+        pytest.param(*names, marks=[] if names in EACH else [pytest.mark.slow])
         for names in itertools.product(PROTOCOLS, NAMES)
     ],
 )

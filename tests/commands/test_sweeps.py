@@ -151,6 +151,7 @@ def folder_in_grid(actor: str, gamma: float) -> str:
     return f"runs/control/toy/td3/actor{actor}_critic8x8_kfull/seeds0_2/{name}"
 
 
+@pytest.mark.slow  # three processes that import TorchRL
 def test_a_grid_by_joblib_and_a_job_that_cannot_run(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     grid = ("-m", *SHORT, "gamma=9,0.9,0.99", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

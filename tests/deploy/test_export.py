@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pairwise import each
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
@@ -209,7 +210,9 @@ def test_actions_stay_between_their_bounds_and_reach_them(tmp_path):
     assert by_torch(path, 1e6 * torch.randn(4, 3)).tolist() == [[3.0, 0.0]] * 4
 
 
-@pytest.mark.parametrize("k", range(5))
+@pytest.mark.parametrize(
+    "k", [0, pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow), 4]
+)
 def test_an_impala_actor_of_every_separation(k, tmp_path):
     model = of_frames(impala_blocks, (3, 16, 16), k, channels=(4, 8, 8), hidden_size=16)
     frames = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
@@ -474,9 +477,9 @@ def recurrent(k: int, spec: TensorSpec = BOX) -> ActorValue:
     return with_biases(actor_value(separate(blocks(), blocks(), at=k, example=torch.zeros(3)), spec, policy_gain=1.0))
 
 
-@pytest.mark.parametrize("ending", ["onnx", "pt2"])
-@pytest.mark.parametrize(("k", "spec", "sample"), [(0, BOX, False), (1, Categorical(5), True), (3, BOX, True)])
-def test_a_recurrent_actors_file_takes_a_state_and_gives_the_next(tmp_path: Path, ending: str, k: int, spec, sample):
+@each(actor=[(0, BOX, False), (1, Categorical(5), True), (3, BOX, True)], ending=["onnx", "pt2"])
+def test_a_recurrent_actors_file_takes_a_state_and_gives_the_next(tmp_path: Path, actor, ending: str):
+    k, spec, sample = actor
     model = recurrent(k, spec)
     report = export_actor(model, tmp_path / f"actor.{ending}", sample=sample)
     assert report.metadata["state"] == {"shape": ["batch", 4 + 2 * 6], "dtype": "float32", "first": "zeros"}

@@ -446,9 +446,7 @@ def compare_with_plain(
         torch.testing.assert_close(parameter, reference.detach(), rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
-@pytest.mark.parametrize("k", [0, 1, 2])
-@pytest.mark.parametrize("policy_gradient", [0.0, 0.5, 1.0])
+@grid(algorithm=["sac", "td3"], k=[0, 1, 2], policy_gradient=[0.0, 0.5, 1.0])
 def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradient: float) -> None:
     model, settings = make_model(algorithm, k, policy_gradient=policy_gradient), make_settings(algorithm)
     compare_with_plain(Learner([model], settings), Plain(model, settings, k, policy_gradient), algorithm)
@@ -457,13 +455,16 @@ def test_updates_are_those_of_plain_torch(algorithm: str, k: int, policy_gradien
 OWN_RATES = {"trunk": 3e-3, "policy": 2e-2, "value": 5e-3}
 
 
-@pytest.mark.parametrize("kind", [Learner, TorchRLLearner])
-@pytest.mark.parametrize("algorithm", ["sac", "td3"])
-@pytest.mark.parametrize(("k", "policy_gradient"), [(0, 1.0), (1, 0.0), (2, 1.0)])
-@pytest.mark.parametrize("falls", [(), ("policy",), ("trunk", "policy", "value", "temperature")], ids=str)
+@grid(
+    kind=[Learner, TorchRLLearner],
+    algorithm=["sac", "td3"],
+    cut=[(0, 1.0), (1, 0.0), (2, 1.0)],
+    falls=[(), ("policy",), ("trunk", "policy", "value", "temperature")],
+)
 def test_each_part_learns_at_its_own_rate_as_in_plain_torch(
-    kind: type, algorithm: str, k: int, policy_gradient: float, falls: Sequence[str]
+    kind: type, algorithm: str, cut: tuple[int, float], falls: Sequence[str]
 ) -> None:
+    k, policy_gradient = cut
     rates = {**OWN_RATES, "temperature": 0.1} if algorithm == "sac" else OWN_RATES
     schedules = dict.fromkeys(set(falls) & set(rates), "linear")
     settings = make_settings(algorithm, learning_rates=rates, schedules=schedules)
@@ -557,9 +558,7 @@ def test_the_critics_loss_without_learning_is_that_of_an_update(algorithm: str, 
 # --------------------------------------------------------------------------------------------------- seeds as an axis
 
 
-@each_algorithm
-@pytest.mark.parametrize("k", [0, 1])
-@pytest.mark.parametrize("policy_gradient", [0.0, 1.0])
+@grid(algorithm=list(SETTINGS), k=[0, 1], policy_gradient=[0.0, 1.0])
 def test_each_seed_learns_as_it_would_alone(algorithm: str, k: int, policy_gradient: float) -> None:
     seeds = [5, 6, 7, 8]
     settings = make_settings(algorithm, max_grad_norm=0.1, policy_delay=2)

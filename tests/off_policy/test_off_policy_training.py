@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from commands import assert_same
-from pairwise import grid
+from pairwise import each
 from torch import nn
 from torchrl.envs import RewardScaling, TransformedEnv
 
@@ -67,7 +67,7 @@ def train(seeds: list[int], settings: OffPolicySettings, *, num_envs: int = 1, a
     return learner, table
 
 
-@grid(kind=[SACSettings, TD3Settings, DDPGSettings], at=[0, 1], num_envs=[1, 2])
+@each(kind=[SACSettings, TD3Settings, DDPGSettings], at=[0, 1], num_envs=[1, 2])
 def test_agents_trained_together_are_those_trained_alone(kind, at, num_envs):
     settings = kind(**TINY, max_grad_norm=0.5)
     together, table = train([3, 7, 8], settings, at=at, num_envs=num_envs)
@@ -119,8 +119,7 @@ def track_env(half: float, seeds: list[int]):
     return control_env(name, seeds, 1)
 
 
-@pytest.mark.parametrize("at", [0, 1])
-@pytest.mark.parametrize("kind", [SACSettings, TD3Settings, DDPGSettings])
+@each(kind=[SACSettings, TD3Settings, DDPGSettings], at=[0, 1])
 def test_what_is_learned_does_not_depend_on_the_actions_unit(kind, at):
     settings = kind(**TINY, held_out_every=5)
     parameters, tables = {}, {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairwise import grid
 from test_compiled_phase import FRAMES, RATES, Plain, assert_equal_to, make_model, rollout, tensors_of
 from test_on_policy_seeds import SEEDS, SIZE, SPECS, assert_close, make_settings, train
 from test_on_policy_seeds import make_model as seeded_model
@@ -59,20 +60,18 @@ def all_tensors(model: ActorValue, phases: Sequence[Any]) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("kind", SPECS)
-@pytest.mark.parametrize("k", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("changes", "cut"),
-    [
-        ({"clip_value": None, "entropy_coeff": 0.0, "max_grad_norm": 1e6}, {}),
-        ({"clip_value": 0.1, "entropy_coeff": 0.05}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
-        ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.3}),
-        ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.0}),
-        (RATES, {}),
-    ],
-    ids=["plain", "policy", "value", "cut-off", "rates"],
-)
-def test_all_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cut: dict):
+LEARNED: dict[str, tuple[dict, dict]] = {  # settings, and scales of the gradients at the cut
+    "plain": ({"clip_value": None, "entropy_coeff": 0.0, "max_grad_norm": 1e6}, {}),
+    "policy": ({"clip_value": 0.1, "entropy_coeff": 0.05}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
+    "value": ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.3}),
+    "cut-off": ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.0}),
+    "rates": (RATES, {}),
+}
+
+
+@grid(how=list(LEARNED), k=[0, 1, 2], kind=list(SPECS))
+def test_all_phases_learn_the_same_numbers(how: str, k: int, kind: str):
+    changes, cut = LEARNED[how]
     settings = make_settings(**DAAC, clip_epsilon=0.05, **changes)
     model = stack([make_model(seed, kind, k, **cut) for seed in SEEDS[:2]])
     twin = copy.deepcopy(model)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pairwise import grid
 from tensordict import TensorDictBase
 from test_compiled_daac import DAAC, all_tensors
 from test_compiled_phase import RATES, Plain, assert_equal_to, make_model, rollout
@@ -63,19 +64,17 @@ def numbers_of(model: ActorValue, phases: Any) -> dict[str, Tensor]:
     return found | {f"order {name}": each for name, each in adversary["losses"][0].items() if each is not None}
 
 
-@pytest.mark.parametrize("kind", SPECS)
-@pytest.mark.parametrize("k", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("changes", "cut"),
-    [
-        ({"clip_value": None, "max_grad_norm": 1e6}, {}),
-        ({"order_width": 7, "max_grad_norm": 0.02}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
-        ({"order_width": 3}, {"policy_gradient": 0.0, "value_gradient": 0.3}),
-        (RATES, {}),
-    ],
-    ids=["linear", "hidden layer", "cut-off", "rates"],
-)
-def test_all_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cut: dict):
+LEARNED: dict[str, tuple[dict, dict]] = {  # settings, and scales of the gradients at the cut
+    "linear": ({"clip_value": None, "max_grad_norm": 1e6}, {}),
+    "hidden layer": ({"order_width": 7, "max_grad_norm": 0.02}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
+    "cut-off": ({"order_width": 3}, {"policy_gradient": 0.0, "value_gradient": 0.3}),
+    "rates": (RATES, {}),
+}
+
+
+@grid(how=list(LEARNED), k=[0, 1, 2], kind=list(SPECS))
+def test_all_phases_learn_the_same_numbers(how: str, k: int, kind: str):
+    changes, cut = LEARNED[how]
     settings = make_settings(**IDAAC, clip_epsilon=0.05, **changes)
     model = stack([make_model(seed, kind, k, **cut) for seed in SEEDS[:2]])
     twin = copy.deepcopy(model)

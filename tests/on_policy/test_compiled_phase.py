@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairwise import grid
 from tensordict import TensorDict, TensorDictBase
 from test_on_policy_seeds import SEEDS, SIZE, SPECS, Drift, assert_close, make_settings, train
 from test_on_policy_seeds import make_model as seeded_model
@@ -83,20 +84,18 @@ def assert_equal_to(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float
         torch.testing.assert_close(value, b[name], rtol=tolerance, atol=tolerance, msg=partial(_named, name))
 
 
-@pytest.mark.parametrize("kind", SPECS)
-@pytest.mark.parametrize("k", [0, 1, 2])
-@pytest.mark.parametrize(
-    ("changes", "cut"),
-    [
-        ({"clip_value": None, "entropy_coeff": 0.0, "max_grad_norm": 1e6}, {}),
-        ({"clip_value": 0.1, "entropy_coeff": 0.05}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
-        ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.0}),
-        (RATES, {}),
-        (RATES, {"policy_gradient": 0.0, "value_gradient": 0.0}),
-    ],
-    ids=["plain", "clipped", "cut-off", "rates", "rates cut-off"],
-)
-def test_both_phases_learn_the_same_numbers(kind: str, k: int, changes: dict, cut: dict):
+LEARNED: dict[str, tuple[dict, dict]] = {  # settings, and scales of the gradients at the cut
+    "plain": ({"clip_value": None, "entropy_coeff": 0.0, "max_grad_norm": 1e6}, {}),
+    "clipped": ({"clip_value": 0.1, "entropy_coeff": 0.05}, {"policy_gradient": 0.5, "value_gradient": 0.0}),
+    "cut-off": ({"clip_value": 0.1}, {"policy_gradient": 0.0, "value_gradient": 0.0}),
+    "rates": (RATES, {}),
+    "rates cut-off": (RATES, {"policy_gradient": 0.0, "value_gradient": 0.0}),
+}
+
+
+@grid(how=list(LEARNED), k=[0, 1, 2], kind=list(SPECS))
+def test_both_phases_learn_the_same_numbers(how: str, k: int, kind: str):
+    changes, cut = LEARNED[how]
     settings = make_settings(minibatches=5, epochs=3, clip_epsilon=0.05, **changes)
     model = stack([make_model(seed, kind, k, **cut) for seed in SEEDS[:2]])
     twin = copy.deepcopy(model)

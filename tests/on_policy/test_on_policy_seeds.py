@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairwise import each
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torchrl.data import Binary, Bounded, Categorical, Composite, OneHot, TensorSpec, Unbounded
@@ -176,10 +177,10 @@ def test_each_of_three_agents_trained_at_once_becomes_what_it_becomes_alone(kind
     assert (k > 0) == any(name.startswith("cut/joint_cosine/seed") for name in rows[0])
 
 
-@pytest.mark.parametrize("make_phases", [daac_phases, idaac_phases])
-@pytest.mark.parametrize(("kind", "k"), [("continuous", 0), ("one-hot", 1)])
-def test_daac_and_idaac_agents_trained_at_once_become_what_they_become_alone(make_phases: Any, kind: str, k: int):
+@each(make_phases=[daac_phases, idaac_phases], model=[("continuous", 0), ("one-hot", 1)])
+def test_daac_and_idaac_agents_trained_at_once_become_what_they_become_alone(make_phases: Any, model: tuple[str, int]):
     """Also their advantage heads and classifiers, which the phases make, and the partners, which the seeds draw."""
+    kind, k = model
     models, found = [make_model(seed, kind, k) for seed in SEEDS], []
     settings = make_settings(order_coeff=0.5)
     for seeds in (SEEDS, *([seed] for seed in SEEDS)):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pairwise import each
 from tensordict import TensorDict, TensorDictBase
 from test_on_policy_seeds import SEEDS, SIZE, SPECS, Drift
 from test_on_policy_seeds import assert_close as assert_models_close
@@ -121,10 +122,6 @@ class Plain:
         return [*found, *self.policy_head.parameters(), *self.value_head.parameters()]
 
 
-def each(states: dict[str, Any], change: Any) -> dict[str, Any]:
-    return {k: tuple(map(change, s)) if isinstance(s, tuple) else change(s) for k, s in states.items()}
-
-
 @torch.no_grad()
 def replayed(plain: Plain, game: int, at: tuple[int, int], states: dict[str, Any], actions: Tensor) -> dict[str, Any]:
     """The T steps of one game by hand, from a step and an episode: targets by GAE (gamma 0.9, lambda 0.8), and each
@@ -167,13 +164,12 @@ def replayed(plain: Plain, game: int, at: tuple[int, int], states: dict[str, Any
 
 
 ASYMMETRIC = [("gru", None, 0), (None, "lstm", 0), ("lstm", "gru", 1)]
+NETWORKS = [*((kind, kind, k) for kind in MAKE for k in range(DEPTH + 1)), *ASYMMETRIC]  # policy, value, k
 
 
-@pytest.mark.parametrize(
-    ("policy", "value", "k"), [*((kind, kind, k) for kind in MAKE for k in range(DEPTH + 1)), *ASYMMETRIC]
-)
-@pytest.mark.parametrize("micro_batch", [1000, 7])
-def test_two_ppo_updates_equal_plain_torch_with_truncated_back_propagation(policy, value, k, micro_batch):
+@each(network=NETWORKS, micro_batch=[1000, 7])
+def test_two_ppo_updates_equal_plain_torch_with_truncated_back_propagation(network, micro_batch):
+    policy, value, k = network
     torch.manual_seed(1)
     model = make_model(policy, value, k)
     plain = Plain(model)
@@ -287,9 +283,9 @@ def seeds_model(seed: int, kind: str, policy: str | None = "gru", value: str | N
     return actor_value(network, SPECS[kind], policy_gain=1.0).double()
 
 
-@pytest.mark.parametrize("kind", ["continuous", "discrete"])
-@pytest.mark.parametrize(("policy", "value", "k"), [("gru", "gru", 2), ("lstm", "lstm", 0), (None, "gru", 1)])
-def test_agents_trained_together_are_those_trained_alone(kind, policy, value, k):
+@each(network=[("gru", "gru", 2), ("lstm", "lstm", 0), (None, "gru", 1)], kind=["continuous", "discrete"])
+def test_agents_trained_together_are_those_trained_alone(network, kind):
+    policy, value, k = network
     models = [seeds_model(seed, kind, policy, value, k) for seed in SEEDS]
     settings = seeds_settings(sequence_length=2)
     together, rows = train_seeds(models, SEEDS, settings, kind)

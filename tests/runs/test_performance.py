@@ -249,6 +249,13 @@ def test_contiguous_and_channels_last_are_what_the_convolutions_are_handed(name:
 # ------------------------------------------------------------------------------------------ whole runs, to the bit
 
 
+# Of one phase, of a value phase apart, with pairs of a level, and with rows of other frames: all kinds of waits.
+EACH_KIND = {"ppo", "daac", "idaac", "ddcpg"}
+each_kind = pytest.mark.parametrize(
+    "algorithm", [pytest.param(a, marks=[] if a in EACH_KIND else [pytest.mark.slow]) for a in sorted(ALGORITHMS)]
+)
+
+
 def run(algorithm: str, performance: Performance | None) -> tuple[list[dict[str, float]], list[Tensor]]:
     torch.manual_seed(0)
     model = make_model(2)
@@ -261,7 +268,7 @@ def run(algorithm: str, performance: Performance | None) -> tuple[list[dict[str,
     return without_clock(rows), parameters_of(model)
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@each_kind
 def test_the_collector_and_capturing_change_no_bit_on_a_cpu(algorithm: str):
     """Capturing too: the rollout is then learned from at the addresses of the first one."""
     expected = run(algorithm, None)
@@ -350,7 +357,7 @@ class Questions(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@each_kind
 def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
     torch.manual_seed(0)
     model = impala()
@@ -372,15 +379,9 @@ def test_a_minibatchs_update_asks_the_device_nothing(algorithm: str):
         assert not questions.asked
 
 
-# Of one phase, of a value phase apart, with pairs of a level, and with rows of other frames: all kinds of waits.
-EACH_KIND = {"ppo", "daac", "idaac", "ddcpg"}
-
-
 @needs_games
+@each_kind
 @pytest.mark.parametrize("overlap", [False, True])
-@pytest.mark.parametrize(
-    "algorithm", [pytest.param(a, marks=[] if a in EACH_KIND else [pytest.mark.slow]) for a in sorted(ALGORITHMS)]
-)
 def test_on_a_gpu_an_iteration_waits_for_actions_and_what_is_estimated_on_the_host(algorithm: str, overlap: bool):
     steps, iterations = 3, 2
     env = procgen_env("starpilot", 8, num_levels=3, groups=2 if overlap else 1)

@@ -551,6 +551,7 @@ log_film(folder, Tracking(tracker="wandb"), [folder / "watch.gif"], 20)
 """
 
 
+@pytest.mark.slow  # two runs of W&B
 @pytest.mark.filterwarnings("default")
 def test_a_film_of_the_agent_goes_on_in_its_offline_run_of_wandb(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}

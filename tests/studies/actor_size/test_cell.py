@@ -263,7 +263,17 @@ def odd_cell(algorithm: str, name: str, folder: Path) -> ControlSettings:
     return cell(algorithm, folder, **settings, **({"learning_starts": 40} if algorithm in OFF else {}))
 
 
-@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+# The others' actors are one of these four's.
+each_actor = pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(a, marks=[] if a in ("ppo", "trpo", "sac", "td3") else [pytest.mark.slow])
+        for a in CONTROL_ALGORITHMS
+    ],
+)
+
+
+@each_actor
 @pytest.mark.parametrize("name", odd_spaces.PLAYED_SPACES)
 def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algorithm):
     space, played = odd_spaces.PLAYED_SPACES[name], odd_spaces.PLAYED[name]
@@ -289,7 +299,7 @@ def test_every_component_of_an_action_arrives_in_its_place(tmp_path, name, algor
             assert (uniform.min(0) < space.low + margin).all() and (uniform.max(0) > space.high - margin).all()
 
 
-@pytest.mark.parametrize("algorithm", CONTROL_ALGORITHMS)
+@each_actor
 @pytest.mark.parametrize("name", odd_spaces.ON_POLICY_SPACES)
 def test_several_indices_and_actions_without_bounds_are_for_on_policy_algorithms(tmp_path, name, algorithm):
     space, played = odd_spaces.ON_POLICY_SPACES[name], odd_spaces.PLAYED[name]

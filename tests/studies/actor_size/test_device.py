@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pairwise import each
 from pretended_gpu import PretendedGPU
 from test_any_env import ON_POLICY, cell
 
@@ -21,8 +22,7 @@ def plain_adam(values, gradients, *_, fused, **__):
         value.add_(gradient, alpha=0.0)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "daac", "dcpg", "trpo", "sac", "td3"])
-@pytest.mark.parametrize("env", ["test_any_env:Peek", "torchrl_tasks:GymSteer"])
+@each(algorithm=["ppo", "daac", "dcpg", "trpo", "sac", "td3"], env=["test_any_env:Peek", "torchrl_tasks:GymSteer"])
 def test_a_run_on_a_gpu_moves_what_has_to_move(algorithm, env, tmp_path, monkeypatch):
     if (algorithm, env) == ("td3", "test_any_env:Peek"):
         pytest.skip("TD3 has continuous actions alone")

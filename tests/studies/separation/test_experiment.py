@@ -54,7 +54,10 @@ MEMORY = ("recurrent=gru", "width=0.25", "sequence_length=8", "minibatches=4", "
     "options",
     [
         ("algorithm=ppo", "separation='5'", "precision=fp32"),
-        ("algorithm=daac", "separation=full", "recurrent=lstm", "recurrent_in=actor", "value_epochs=1"),
+        pytest.param(
+            ("algorithm=daac", "separation=full", "recurrent=lstm", "recurrent_in=actor", "value_epochs=1"),
+            marks=pytest.mark.slow,  # as on control tasks, where it is quicker: test_recurrent_cell
+        ),
     ],
 )
 def test_a_recurrent_agent_goes_on_with_its_memory_and_its_checkpoint_is_evaluated(options, tmp_path):
