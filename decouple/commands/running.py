@@ -34,6 +34,16 @@ from decouple.studies.actor_size.engines import CellError
 
 __all__ = ["run_command"]
 
+# What OmegaConf says of a value of another kind than its setting's -> what the setting must be.
+OF_ANOTHER_KIND = {
+    "is not a ListConfig": "a list, as {setting}=[{value}]",
+    "converted to Integer": "a whole number",
+    "converted to Float": "a number",
+    "is not a valid bool": "true or false",
+    "Cannot assign": "names with values, as {setting}={{name: value}}",
+    "to string": "text",
+    "is not Optional": "a value, not null",
+}
 WORDS_OF_OPTIONS = ("job", "hydra", "all", "defaults", "defaults-tree", "config", "plugins", "searchpath")  # --cfg job
 
 
@@ -97,6 +107,11 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
             settings = settings_known(command)
             of_task = f" (an argument of the task is set by 'env_kwargs={{{setting[1]}: ...}}')"
             near = did_you_mean(setting[1], settings, ids=False) or ("env_kwargs" in settings) * of_task
+        if given := re.search(r"Error merging override ([^=\s]+)=(.*)", what):
+            must_be = (says for about, says in OF_ANOTHER_KIND.items() if about in because)
+            if says := next(must_be, None):
+                setting, value = given[1].lstrip("+~"), given[2]
+                return f"ValueError: {setting} must be {says.format(setting=setting, value=value)}; got {value}"
         return f"{name}: {what}{near}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
         what = " ".join(text.splitlines()[:1])

@@ -20,8 +20,12 @@ __all__ = ["frames_of", "run_checkpoint"]
 
 
 @checked()
-def run_checkpoint(given: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+def run_checkpoint(given: str | os.PathLike[str], setting: str = "checkpoint") -> tuple[Path, dict[str, Any]]:
     """Path and state of a run's checkpoint, given the run's folder or the checkpoint's own path.
+
+    Args:
+        given: the folder, or the path.
+        setting: name of the setting that it was given as, for the error.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -29,6 +33,9 @@ def run_checkpoint(given: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]
     """
     path = Path(given)
     path = path / "checkpoint.pt" if path.is_dir() else path
+    if not path.exists():
+        there = f"a folder without {path.name}" if path.parent == Path(given) else "which is not there"
+        raise FileNotFoundError(f"{setting} must be a run's folder, or its checkpoint; got {str(given)!r}, {there}")
     return path, load_checkpoint(path)
 
 

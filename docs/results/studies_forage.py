@@ -78,7 +78,7 @@ def collect(folder: Path) -> None:
 def returns() -> Returns:
     """The returns of each life and k that has all seeds at the protocol's frames."""
     found: Returns = defaultdict(lambda: {"train": [], "test": []})
-    for row in rows_of(HERE / "agents.csv"):
+    for row in rows_of(HERE / "agents.csv", "k", "train", "test"):
         if int(row["frames"]) >= FRAMES:
             for name in ("train", "test"):
                 found[row["life"], int(row["k"])][name].append(float(row[name]))
@@ -140,7 +140,7 @@ def told(probability: Estimate, p: float) -> str:
 def last(column: str) -> Mapping[tuple[str, int], list[float]]:
     """A measure of each life and k at each seed's last evaluation."""
     latest: dict[tuple[str, int, str], str] = {}
-    for row in rows_of(HERE / "curves.csv"):
+    for row in rows_of(HERE / "curves.csv", "k"):
         latest[row["life"], int(row["k"]), row["seed"]] = row[column]
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     for (life, k, _), value in latest.items():
@@ -187,7 +187,7 @@ def s6() -> Verdict:
 def figure(columns: Mapping[str, str]) -> Figure:
     """Curves over training by k, a row for each measure and a column for each life; bands are standard deviations."""
     by: dict[tuple[str, int, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows_of(HERE / "curves.csv"):
+    for row in rows_of(HERE / "curves.csv", "k"):
         for column in columns:
             if row[column] and not math.isnan(float(row[column])):
                 by[row["life"], int(row["k"]), int(row["frames"])][column].append(float(row[column]))

@@ -70,7 +70,10 @@ def test_a_search_ends_with_the_smallest_student_as_a_file(teacher, tmp_path):
     [
         ((), "checkpoint must be a run's folder"),
         (("checkpoint=NONE", "actor=[4]"), "NONE"),
-        (("checkpoint=TEACHER",), "actor must be one of the two"),
+        (
+            ("checkpoint=TEACHER",),
+            "actor must be given on control tasks and games, width in its place on Procgen; got actor=None and",
+        ),
         (("checkpoint=TEACHER", "actor=[0]"), "actor must be a list of positive sizes"),
         (("checkpoint=TEACHER", "width=0.5"), "width must be left out on pendulum"),
         (("checkpoint=TEACHER", "sizes=search", "search.sizes=[[4],[2]]"), "search.sizes must go from the smallest"),

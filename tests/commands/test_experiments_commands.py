@@ -36,7 +36,16 @@ QUICK = {
         "env=forage life=shown",
     ): "(an argument of the task is set by 'env_kwargs={life: ...}'): Key 'life' ",
     ("procgen.py", "life=shown"): "Could not override 'life': Key 'life' not in 'ProcgenExperiment'",
-    ("control.py", "gamma=x"): "ConfigCompositionException: Error merging override gamma=x: Value 'x' ",
+    ("control.py", "gamma=x"): "ValueError: gamma must be a number; got x",
+    ("control.py", "seeds=1.5"): "ValueError: seeds must be a whole number; got 1.5",
+    ("control.py", "actor=4"): "ValueError: actor must be a list, as actor=[4]; got 4",
+    ("control.py", "learning_rates=3"): "must be names with values, as learning_rates={name: value}; got 3",
+    ("control.py", "show_progress=perhaps"): "ValueError: show_progress must be true or false; got perhaps",
+    ("control.py", "run_dir=[RUN]"): "ValueError: run_dir must be text; got [RUN]",
+    ("control.py", "num_envs=null"): "ValueError: num_envs must be a value, not null; got null",
+    ("export.py", "checkpoint=NONE"): "checkpoint must be a run's folder, or its checkpoint; got 'NONE', which is not",
+    ("watch.py", "checkpoint=EMPTY"): "or its checkpoint; got 'EMPTY', a folder without checkpoint.pt",
+    ("procgen.py", "evaluate=NONE"): "evaluate must be a run's folder, or its checkpoint; got 'NONE', which is not",
     ("toy.py", "train=false run_dir=NONE"): "ValueError: train must be true where NONE has no cells ",
     ("smallest_actor.py", "+search.nonsense=1"): "ValueError: search.nonsense must not be added: ",
     ("smallest_actor.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
@@ -55,6 +64,7 @@ def folder(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, _, errors = warm.run(folder, "control.py", *TINY, "run_dir=RUN")
     assert code == 0, errors
     (folder / "FILE").write_text("x")
+    (folder / "EMPTY").mkdir()
     return folder
 
 
@@ -87,11 +97,10 @@ def test_a_wrong_command_ends_in_a_line_that_names_what_is_wrong(warm, folder, s
 def test_a_path_with_an_equals_sign_needs_no_quotes(warm, folder):
     for path in ("seeds0_6/gamma=0.9", "gamma=0.9,tau=1", "it's=here", "a=b\\"):
         code, _, errors = warm.run(folder, "export.py", f"checkpoint={path}")
-        assert code == 1 and f"FileNotFoundError: [Errno 2] No such file or directory: '{path}'" in errors.replace(
-            "\\\\", "\\"
-        ).replace('"', "'"), errors
+        plain = errors.replace("\\\\", "\\").replace('"', "'")
+        assert code == 1 and f"checkpoint must be a run's folder, or its checkpoint; got '{path}', which" in plain
     code, _, errors = warm.run(folder, "export.py", "checkpoint='a=b'")  # quoted for Hydra, as ever
-    assert "No such file or directory: 'a=b'" in errors
+    assert "got 'a=b', which is not there" in errors
 
 
 def test_where_a_sweep_could_mean_either_the_error_says_how_to_quote(warm, folder):

@@ -18,7 +18,8 @@ from decouple.checks import checked
 from decouple.deploy.plain_actor import ObservationScaling
 from decouple.envs.control.running_normalization import CLIP, EPSILON
 from decouple.envs.games.batched import GAMES
-from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
+from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
+from decouple.runs.finished import run_checkpoint
 from decouple.runs.rules import rule_text, rules_of
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, algorithm_of, make_model
 from decouple.studies.actor_size.build import make_small_env, unit_actions
@@ -37,8 +38,7 @@ def load_agents(run_dir: str | Path) -> list[Any]:
             0.1 with bounds other than +-1), whose actors `trained_actor` loads.
         ValueError: a run with `normalize_observation`, whose agents need their environment's statistics.
     """
-    path = Path(run_dir) / "checkpoint.pt"
-    state = load_checkpoint(path)
+    path, state = run_checkpoint(run_dir, "run_dir")
     with reading_checkpoint(path, "agents of train_agents"):
         settings = state["settings"]
         scaled, agents = settings["normalize_observation"], agents_in(state)

@@ -62,7 +62,7 @@ def agent_film(run_dir: str | os.PathLike[str], seed: int, steps: int) -> Film:
         ValueError: a task without pictures, or a seed that the run has not.
         ImportError: a package that pictures need is missing.
     """
-    _, state = run_checkpoint(run_dir)
+    _, state = run_checkpoint(run_dir, "run_dir")
     settings = state["settings"]
     seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
     check_setting("seed", seed, seeds.__contains__, f"one of the run's, {list(seeds)}")

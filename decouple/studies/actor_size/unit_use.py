@@ -24,8 +24,9 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from decouple.analysis.representation import centred_gram, dormant_share, effective_rank
 from decouple.checks import at_least, between, check_setting, checked
 from decouple.networks.fitting import evaluating
-from decouple.runs.checkpoint import CheckpointError, load_checkpoint, reading_checkpoint
+from decouple.runs.checkpoint import CheckpointError, reading_checkpoint
 from decouple.runs.files import csv_lines, csv_rows, replace_file
+from decouple.runs.finished import run_checkpoint
 from decouple.studies.actor_size.algorithms import algorithm_of, make_model
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.load import stored_settings
@@ -72,8 +73,7 @@ def unit_use(
         lambda n: n <= ENVIRONMENTS * steps,
         f"at most {ENVIRONMENTS} times steps, {ENVIRONMENTS * steps}",
     )
-    path = Path(run_dir) / "checkpoint.pt"
-    state = load_checkpoint(path)
+    path, state = run_checkpoint(run_dir, "run_dir")
     with reading_checkpoint(path, "agents of train_agents"):
         config = stored_settings(state["settings"])
     check_setting("run_dir", config.recurrent, lambda kind: kind is None, "of a run without recurrent layers")

@@ -88,9 +88,9 @@ class DistillationSettings:
             for name in ("actor", "width"):
                 says = "left out with sizes=search, which tries search.sizes"
                 check_setting(name, getattr(self, name), lambda v: v is None, says)
-        else:
-            both = f"one of the two: actor on control tasks and games, width on Procgen; got width={self.width!r} and"
-            check_setting("actor", self.actor, lambda _: (self.actor is None) != (self.width is None), both)
+        elif (self.actor is None) == (self.width is None):
+            says = "actor must be given on control tasks and games, width in its place on Procgen"
+            raise ValueError(f"{says}; got actor={self.actor} and width={self.width}")
 
     if not TYPE_CHECKING:  # a type checker knows better what there is
         __getattr__, __setattr__ = points_to_part, sets_own_fields

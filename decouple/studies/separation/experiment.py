@@ -313,7 +313,7 @@ def evaluate_checkpoint(config: ProcgenExperiment, overrides: set[str]) -> tuple
     if overrides - OF_EVALUATION:
         allowed, got = ", ".join(sorted(OF_EVALUATION)), ", ".join(sorted(overrides - OF_EVALUATION))
         raise ValueError(f"with evaluate, only these can be set: {allowed}; got {got}")
-    _, state = run_checkpoint(str(config.evaluate))
+    _, state = run_checkpoint(str(config.evaluate), "evaluate")
     says = "a run of experiments/procgen.py: its folder, or its checkpoint"
     check_setting("evaluate", config.evaluate, lambda _: "protocol" in state.get("settings", {}), says)
     saved = {key: value for key, value in state["settings"].items() if key in PROCGEN_KEYS.defaults}

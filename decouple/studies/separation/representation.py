@@ -96,7 +96,7 @@ MEASURES = {  # column of the table -> its title in the picture
 
 def load(name: str, given: str) -> Agent:
     """The agent of a run's folder or checkpoint."""
-    path, state = run_checkpoint(given)
+    path, state = run_checkpoint(given, name)
     settings = state.get("settings", {})
     check_setting(name, given, lambda _: "protocol" in settings, "a run of experiments/procgen.py")
     single = "of a run without a memory: features are measured of single frames"

@@ -39,7 +39,7 @@ def procgen_film(run_dir: str | os.PathLike[str], steps: int) -> Film:
     Raises:
         ValueError: a run of another experiment.
     """
-    _, state = run_checkpoint(run_dir)
+    _, state = run_checkpoint(run_dir, "run_dir")
     check_setting("run_dir", run_dir, lambda _: "protocol" in state.get("settings", {}), "of experiments/procgen.py")
     run, model, _ = load_agent(state)
     act, mode = agent_at_play(model), ExplorationType.RANDOM  # as its evaluations act

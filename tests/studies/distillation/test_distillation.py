@@ -158,8 +158,8 @@ def test_a_folder_with_students_of_other_settings_is_refused(teachers, tmp_path)
     ("settings", "named"),
     [
         ({"checkpoint": None}, "checkpoint.*a run's folder"),
-        ({"actor": None}, "actor.*one of the two"),
-        ({"width": 0.5}, "actor.*one of the two"),
+        ({"actor": None}, "actor must be given on .*, width in its place .*; got actor=None and width=None"),
+        ({"width": 0.5}, "actor must be given on .*; got actor=.* and width=0.5"),
         ({"actor": [0]}, "actor.*positive sizes"),
         ({"actor_activation": "sine"}, "actor_activation.*relu"),
         ({"sizes": "all"}, "sizes.*fixed, search"),
