@@ -215,8 +215,10 @@ def reference_gradients() -> Tensor:
         # torch's compiler warns of what it does itself.
         pytest.param({"compile": True}, 1e-3, 1 - 1e-6, marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")]),
         # Eight bits of mantissa: each product is off by up to 0.4 %, and so is every activation that is kept.
-        ({"precision": "bf16"}, 0.1, 0.995),
-        ({"precision": "bf16", "memory_format": "channels_last", "micro_batch": 20}, 0.1, 0.995),
+        pytest.param({"precision": "bf16"}, 0.1, 0.995, marks=slow_bf16),
+        pytest.param(
+            {"precision": "bf16", "memory_format": "channels_last", "micro_batch": 20}, 0.1, 0.995, marks=slow_bf16
+        ),
     ],
     ids=str,
 )

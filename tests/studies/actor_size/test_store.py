@@ -268,6 +268,7 @@ def test_workers_side_by_side_do_nothing_twice_and_lose_nothing(store, tmp_path)
         assert store.returns(cell) == {seed: 100.0 * n + seed for seed in range(6)}
 
 
+@pytest.mark.slow  # eleven processes; test_workers and test_smallest_actor_command kill theirs
 def test_workers_killed_at_any_moment_lose_nothing_that_they_had_recorded(store, tmp_path):
     output, chance = tmp_path / "out.txt", random.Random(7)
     output.touch()

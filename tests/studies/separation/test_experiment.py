@@ -122,6 +122,7 @@ def test_a_finished_run_started_again_evaluates_again_and_trains_no_further(fini
 
 
 @needs_procgen
+@pytest.mark.slow  # as on control tasks, where it is quicker: test_cell
 def test_more_total_frames_go_on_and_equal_a_run_of_that_length(finished, tmp_path):
     config, _ = finished
     longer = changed(config, total_frames=192, run_dir=str(tmp_path / "longer"))
