@@ -36,13 +36,15 @@ __all__ = ["run_command"]
 
 # What OmegaConf says of a value of another kind than its setting's -> what the setting must be.
 OF_ANOTHER_KIND = {
-    "is not a ListConfig": "a list, as {setting}=[{value}]",
-    "converted to Integer": "a whole number",
-    "converted to Float": "a number",
-    "is not a valid bool": "true or false",
-    "Cannot assign": "names with values, as {setting}={{name: value}}",
-    "to string": "text",
-    "is not Optional": "a value, not null",
+    r"is not a ListConfig": "a list, as {setting}=[{value}]",
+    r"to Integer": "a whole number",
+    r"to Float": "a number",
+    r"type hint 'int'": "of whole numbers",
+    r"is not a valid bool": "true or false",
+    r"Cannot assign|Cannot merge \w+ with ListConfig\b.*=\[": "names with values, as {setting}={{name: value}}",
+    r"Cannot merge": "a list",
+    r"to string": "text",
+    r"is not Optional": "a value, not null",
 }
 WORDS_OF_OPTIONS = ("job", "hydra", "all", "defaults", "defaults-tree", "config", "plugins", "searchpath")  # --cfg job
 
@@ -107,11 +109,12 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
             settings = settings_known(command)
             of_task = f" (an argument of the task is set by 'env_kwargs={{{setting[1]}: ...}}')"
             near = did_you_mean(setting[1], settings, ids=False) or ("env_kwargs" in settings) * of_task
-        if given := re.search(r"Error merging override ([^=\s]+)=(.*)", what):
-            must_be = (says for about, says in OF_ANOTHER_KIND.items() if about in because)
+        if given := re.search(r"Error merging override \+*([^=\s]+)=(.*)", what):
+            must_be = (says for about, says in OF_ANOTHER_KIND.items() if re.search(about, f"{because} {given[0]}"))
             if says := next(must_be, None):
-                setting, value = given[1].lstrip("+~"), given[2]
-                return f"ValueError: {setting} must be {says.format(setting=setting, value=value)}; got {value}"
+                part = str(getattr(error.__cause__, "full_key", "") or given[1])  # actor[1] of actor=[64,a]
+                got = given[2] if part == given[1] else f"{given[1]}={given[2]}"
+                return f"ValueError: {part} must be {says.format(setting=given[1], value=given[2])}; got {got}"
         return f"{name}: {what}{near}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
         what = " ".join(text.splitlines()[:1])

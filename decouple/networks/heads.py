@@ -180,20 +180,25 @@ def action_space(spec: TensorSpec, batch: Sequence[int] | None = None) -> Action
         if tuple(spec.shape) != shape:
             raise ValueError(
                 f"action_spec must have the shape {shape}, an index or a vector for each game of a batch "
-                f"{tuple(batch)}; got {tuple(spec.shape)}: {spec}"
+                f"{tuple(batch)}; got {tuple(spec.shape)}: {_line(spec)}"
             )
     return space
 
 
+def _line(spec: TensorSpec) -> str:
+    """A spec on one line: its own text has a line for each of its parts."""
+    return " ".join(str(spec).split())
+
+
 def _action_space(spec: TensorSpec) -> ActionSpace:
     if getattr(spec, "mask", None) is not None:
-        raise ValueError(f"action_spec must have no mask, since policies do not read masks; got {spec}")
+        raise ValueError(f"action_spec must have no mask, since policies do not read masks; got {_line(spec)}")
     if type(spec) in (Categorical, OneHot):  # not their other subclasses
         return ActionSpace(int(spec.n), None, None, isinstance(spec, OneHot))
     if isinstance(spec, MultiCategoricalSpec):
         rows = spec.nvec.reshape(-1, spec.nvec.shape[-1])  # (B, K)
         if not (rows == rows[0]).all():
-            raise ValueError(f"action_spec must have the same choices along all axes but the last; got {spec}")
+            raise ValueError(f"action_spec must have the same choices along all axes but the last; got {_line(spec)}")
         choices = tuple(rows[0].tolist())
         return ActionSpace(sum(choices), None, None, choices=choices)
     if isinstance(spec, Binary):
@@ -202,7 +207,7 @@ def _action_space(spec: TensorSpec) -> ActionSpace:
     if isinstance(spec, Bounded) and floats:
         low, high = (getattr(spec.space, side).reshape(-1, spec.shape[-1]) for side in ("low", "high"))  # (B, A)
         if not ((low == low[0]).all() and (high == high[0]).all()):
-            raise ValueError(f"action_spec must have the same bounds along all axes but the last; got {spec}")
+            raise ValueError(f"action_spec must have the same bounds along all axes but the last; got {_line(spec)}")
         low, high = low[0], high[0]
         if not (low < high).all():
             got = f"{low.tolist()} to {high.tolist()}"
@@ -210,7 +215,7 @@ def _action_space(spec: TensorSpec) -> ActionSpace:
         return ActionSpace(spec.shape[-1], low, high)
     if isinstance(spec, Unbounded) and floats:
         return unbounded(spec.shape[-1])
-    raise ValueError(f"action_spec must be {SUPPORTED}; got {spec}")
+    raise ValueError(f"action_spec must be {SUPPORTED}; got {_line(spec)}")
 
 
 @checked(size=at_least(1))
@@ -290,8 +295,8 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     """
     space = bounded_space(spec, "a deterministic policy")
     if space.discrete:
-        others = "SAC, PPO, DAAC, IDAAC and TRPO take discrete actions"
-        raise ValueError(f"action_spec must be continuous for a deterministic policy, as TD3's; {others}; got {spec}")
+        others = "as TD3's and DDPG's; all other algorithms take discrete actions"
+        raise ValueError(f"action_spec must be continuous for a deterministic policy, {others}; got {_line(spec)}")
     head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["action_logit"])
     return tanh_actor(head, space)
 
