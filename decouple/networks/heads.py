@@ -235,7 +235,7 @@ def bounded_space(spec: TensorSpec, kind: str) -> ActionSpace:
     if space.choices or not (space.discrete or space.bounded):
         raise ValueError(
             f"action_spec must be Categorical, OneHot or a Bounded vector of floats with finite bounds for {kind}; "
-            f"PPO, DAAC, IDAAC and TRPO take others; got {' '.join(str(spec).split())}"
+            f"PPO, DAAC, IDAAC and TRPO take others; got {_line(spec)}"
         )
     return space
 
