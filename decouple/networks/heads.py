@@ -295,7 +295,7 @@ def deterministic_head(size: int, spec: TensorSpec, gain: float | None) -> Tenso
     """
     space = bounded_space(spec, "a deterministic policy")
     if space.discrete:
-        others = "as TD3's and DDPG's; all other algorithms take discrete actions"
+        others = "as TD3's; SAC, PPO, DAAC, IDAAC and TRPO take discrete actions"
         raise ValueError(f"action_spec must be continuous for a deterministic policy, {others}; got {_line(spec)}")
     head = TensorDictModule(Head(size, space.size, gain), ["policy_hidden"], ["action_logit"])
     return tanh_actor(head, space)

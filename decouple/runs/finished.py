@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decouple.checks import checked
-from decouple.runs.checkpoint import load_checkpoint
+from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint
 
 __all__ = ["frames_of", "run_checkpoint"]
 
@@ -33,7 +33,7 @@ def run_checkpoint(given: str | os.PathLike[str], setting: str = "checkpoint") -
     """
     path = Path(given)
     path = path / "checkpoint.pt" if path.is_dir() else path
-    if not path.exists():
+    if not checkpoint_exists(path):
         there = f"a folder without {path.name}" if path.parent == Path(given) else "which is not there"
         raise FileNotFoundError(f"{setting} must be a run's folder, or its checkpoint; got {str(given)!r}, {there}")
     return path, load_checkpoint(path)

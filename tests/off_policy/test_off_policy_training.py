@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from commands import assert_same
-from pairwise import each
+from pairwise import each, grid
 from torch import nn
 from torchrl.envs import RewardScaling, TransformedEnv
 
@@ -67,7 +67,7 @@ def train(seeds: list[int], settings: OffPolicySettings, *, num_envs: int = 1, a
     return learner, table
 
 
-@each(kind=[SACSettings, TD3Settings, DDPGSettings], at=[0, 1], num_envs=[1, 2])
+@grid(kind=[SACSettings, TD3Settings, DDPGSettings], at=[0, 1], num_envs=[1, 2])
 def test_agents_trained_together_are_those_trained_alone(kind, at, num_envs):
     settings = kind(**TINY, max_grad_norm=0.5)
     together, table = train([3, 7, 8], settings, at=at, num_envs=num_envs)

@@ -563,8 +563,8 @@ def chooses(make_phases: Callable, model: tuple[str, int]) -> bool:
     model=[("continuous", 0), ("one-hot", 1), ("one-hot", 0), ("discrete", 1)],
 )
 def test_agents_trained_at_once_become_what_they_become_alone(make_phases: Callable, model: tuple[str, int]):
-    kind, k = model
     """Also their auxiliary heads, which the phases make."""
+    kind, k = model
     models, found = [of_seeds.make_model(seed, kind, k) for seed in of_seeds.SEEDS], []
     settings = of_seeds.make_settings(**SHORT | DNA)
     for seeds in (of_seeds.SEEDS, *([seed] for seed in of_seeds.SEEDS)):

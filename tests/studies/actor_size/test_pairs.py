@@ -61,7 +61,7 @@ def test_a_pair_of_spaces_trains_or_is_refused_with_what_is_supported(seen, done
     if seen == "Words":
         says = r"name must be a task whose observations are numbers .*: a Box, Discrete, .*; got Text\("
     elif done in REFUSED[algorithm]:
-        says = r"action_spec must be .*(IDAAC and TRPO|all other algorithms) take.*; got (Categorical|Unbounded|Multi)"
+        says = r"action_spec must be .*(PPO, DAAC, IDAAC and TRPO take).*; got (Categorical|Unbounded|Multi)"
     if says is None:
         train_agents(config)
         assert len(odd_spaces.PLAYED[f"{done} {seen}"]) >= 16
