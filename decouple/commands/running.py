@@ -34,17 +34,18 @@ from decouple.studies.actor_size.engines import CellError
 
 __all__ = ["run_command"]
 
-# What OmegaConf says of a value of another kind than its setting's -> what the setting must be.
+# What OmegaConf says of a value of another kind than its setting's, and under it the value -> what the setting must be.
+# The value is part of most of its sentences: hence where each begins or ends.
 OF_ANOTHER_KIND = {
-    r"is not a ListConfig": "a list, as {setting}=[{value}]",
-    r"to Integer": "a whole number",
-    r"to Float": "a number",
-    r"type hint 'int'": "of whole numbers",
-    r"is not a valid bool": "true or false",
-    r"Cannot assign|Cannot merge \w+ with ListConfig\b.*=\[": "names with values, as {setting}={{name: value}}",
-    r"Cannot merge": "a list",
-    r"to string": "text",
-    r"is not Optional": "a value, not null",
+    r"\AInvalid \w+ assigned: \S+ is not a ListConfig": "a list, as {setting}=[{value}]",
+    r" could not be converted to Integer\n": "a whole number",
+    r" could not be converted to Float\n": "a number",
+    r" is incompatible with type hint 'int'\n": "of whole numbers",
+    r" is not a valid bool \(type \w+\)\n": "true or false",
+    r"\ACannot assign |\ACannot merge \w+ with ListConfig\n\[": "names with values, as {setting}={{name: value}}",
+    r"\ACannot merge ": "a list",
+    r"\ACannot convert '\w+' to string: ": "text",
+    r" is not Optional\n": "a value, not null",
 }
 WORDS_OF_OPTIONS = ("job", "hydra", "all", "defaults", "defaults-tree", "config", "plugins", "searchpath")  # --cfg job
 
@@ -110,7 +111,8 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
             of_task = f" (an argument of the task is set by 'env_kwargs={{{setting[1]}: ...}}')"
             near = did_you_mean(setting[1], settings, ids=False) or ("env_kwargs" in settings) * of_task
         if given := re.search(r"Error merging override \+*([^=\s]+)=(.*)", what):
-            must_be = (says for about, says in OF_ANOTHER_KIND.items() if re.search(about, f"{because} {given[0]}"))
+            said = f"{because}\n{given[2]}"
+            must_be = (says for about, says in OF_ANOTHER_KIND.items() if re.search(about, said))
             if says := next(must_be, None):
                 part = str(getattr(error.__cause__, "full_key", "") or given[1])  # actor[1] of actor=[64,a]
                 got = given[2] if part == given[1] else f"{given[1]}={given[2]}"

@@ -110,6 +110,15 @@ def test_a_path_with_an_equals_sign_needs_no_quotes(warm, folder):
     assert "got 'a=b', which is not there" in errors
 
 
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [("gamma=to Integer", "gamma must be a number"), ("show_progress=to Float", "show_progress must be true or false")],
+)
+def test_a_value_that_says_what_a_refusal_would_say_is_a_value(warm, folder, argument, says):
+    code, _, errors = warm.run(folder, "control.py", argument)
+    assert code == 1 and f"ValueError: {says}; got {argument.partition('=')[2]}" in errors
+
+
 def test_where_a_sweep_could_mean_either_the_error_says_how_to_quote(warm, folder):
     code, _, errors = warm.run(folder, "control.py", "run_dir=a=b,c", "-m")
     assert code == 1 and "run_dir=a=b,c cannot be read" in errors and """run_dir="'a=b'\"""" in errors
