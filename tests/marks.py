@@ -1,6 +1,7 @@
 """Marks of more than one file of tests."""
 
 import importlib.util
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -18,6 +19,12 @@ slow_bf16 = [] if fast_bf16("cpu") else [pytest.mark.slow]
 
 SKIPPED_WITHOUT_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, SKIPPED_WITHOUT_GPU])  # the GPU, among devices that a test is for
+
+
+def slow_but(quick: Collection[Any], values: Iterable[Any]) -> list[Any]:
+    """The values as parameters of a test, slow but for the quick ones; a tuple is a value of several names."""
+    marks = {True: [], False: [pytest.mark.slow]}
+    return [pytest.param(*v if isinstance(v, tuple) else (v,), marks=marks[v in quick]) for v in values]
 
 
 def needs_gpu(test: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 import yaml
 from commands import ROOT, Script, assert_same, checkpoint_of, composing, rows, without_clock
 from hydra.errors import ConfigCompositionException
-from marks import needs_games, slow_bf16
+from marks import needs_games, slow_bf16, slow_but
 from procgen_runs import TINY, compose, needs_procgen, train
 
 import decouple.commands.procgen as procgen_command
@@ -215,13 +215,7 @@ EACH |= {("controlled", "full")}
 
 
 @needs_games
-@pytest.mark.parametrize(
-    ("protocol", "separation"),
-    [
-        pytest.param(*names, marks=[] if names in EACH else [pytest.mark.slow])
-        for names in itertools.product(PROTOCOLS, NAMES)
-    ],
-)
+@pytest.mark.parametrize(("protocol", "separation"), slow_but(EACH, itertools.product(PROTOCOLS, NAMES)))
 def test_every_separation_trains_under_every_protocol(tmp_path, separation, protocol):
     small = (*TINY, "width=1", "num_envs=2", "total_frames=64", "value_epochs=1")
     config = compose(f"separation={separation}", f"protocol={protocol}", f"env={GAME[separation]}", *small)

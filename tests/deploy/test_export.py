@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from marks import slow_but
 from pairwise import each
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
@@ -210,9 +211,7 @@ def test_actions_stay_between_their_bounds_and_reach_them(tmp_path):
     assert by_torch(path, 1e6 * torch.randn(4, 3)).tolist() == [[3.0, 0.0]] * 4
 
 
-@pytest.mark.parametrize(
-    "k", [0, pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow), 4]
-)
+@pytest.mark.parametrize("k", slow_but((0, 2, 4), range(5)))
 def test_an_impala_actor_of_every_separation(k, tmp_path):
     model = of_frames(impala_blocks, (3, 16, 16), k, channels=(4, 8, 8), hidden_size=16)
     frames = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from marks import needs_games, needs_gpu, slow_bf16
+from marks import needs_games, needs_gpu, slow_bf16, slow_but
 from pretended_gpu import PretendedGPU
 from tensordict import TensorDict
 from test_on_policy_training import N, T, keep_rollouts, make_model, make_settings, parameters_of, train, without_clock
@@ -253,9 +253,7 @@ def test_contiguous_and_channels_last_are_what_the_convolutions_are_handed(name:
 
 # Of one phase, of a value phase apart, with pairs of a level, and with rows of other frames: all kinds of waits.
 EACH_KIND = {"ppo", "daac", "idaac", "ddcpg"}
-each_kind = pytest.mark.parametrize(
-    "algorithm", [pytest.param(a, marks=[] if a in EACH_KIND else [pytest.mark.slow]) for a in sorted(ALGORITHMS)]
-)
+each_kind = pytest.mark.parametrize("algorithm", slow_but(EACH_KIND, sorted(ALGORITHMS)))
 
 
 def run(algorithm: str, performance: Performance | None) -> tuple[list[dict[str, float]], list[Tensor]]:

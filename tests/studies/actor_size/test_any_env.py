@@ -8,6 +8,7 @@ import odd_spaces
 import pytest
 import torch
 from gymnasium import spaces
+from marks import slow_but
 
 from decouple.off_policy import training
 from decouple.off_policy.replay import Widths
@@ -95,9 +96,7 @@ def test_the_critic_alone_reads_what_is_privileged_at_every_k(k, recurrent):
     assert model.trunk is not None and model.value.keys == ("privileged",)
 
 
-@pytest.mark.parametrize(
-    "algorithm", [a if a in ("ppo", "daac") else pytest.param(a, marks=pytest.mark.slow) for a in ON_POLICY]
-)
+@pytest.mark.parametrize("algorithm", slow_but(("ppo", "daac"), ON_POLICY))
 def test_every_on_policy_algorithm_trains_a_privileged_critic(algorithm, tmp_path):
     k = {} if algorithm == "trpo" else {"separation": 1}
     config = peek(algorithm, privileged=["secret"], run_dir=tmp_path, **k)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from damage import DAMAGES, damage
+from marks import slow_but
 
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
@@ -264,13 +265,7 @@ def odd_cell(algorithm: str, name: str, folder: Path) -> ControlSettings:
 
 
 # The others' actors are one of these four's.
-each_actor = pytest.mark.parametrize(
-    "algorithm",
-    [
-        pytest.param(a, marks=[] if a in ("ppo", "trpo", "sac", "td3") else [pytest.mark.slow])
-        for a in CONTROL_ALGORITHMS
-    ],
-)
+each_actor = pytest.mark.parametrize("algorithm", slow_but(("ppo", "trpo", "sac", "td3"), CONTROL_ALGORITHMS))
 
 
 @each_actor
