@@ -13,6 +13,7 @@ training time" is claim H14 of docs/studies/protocol.md.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import tempfile
@@ -39,14 +40,18 @@ PAIRS = {
 LEAST, MOST = 2.0, 50  # seconds that a measured training takes at least, and the longest multiple of its steps
 # Tasks with an update each step, off policy; in the others eight games share one.
 ONE_GAME = ("pendulum", "reacher", "halfcheetah", "ant", "acrobot")
+# A quarter of the published rollout and of its minibatches, so that a step has the same share of the updates. In the
+# other tasks a rollout is of many games at once, and short.
+QUARTERS = dict.fromkeys(("reacher", "halfcheetah", "ant"), ("rollout_steps=512", "minibatches=8"))
+QUARTERS |= {"pendulum": ("rollout_steps=256", "minibatches=16"), "acrobot": ("rollout_steps=64", "minibatches=16")}
 COLUMNS = ("date", "machine", "task", "algorithm", "update", "frames", "rounds")
 TIMES = tuple(f"{pair}_{kind}" for pair in PAIRS for kind in ("seconds", "wall_seconds"))
 
 
 def steps_of(task: str, algorithm: str) -> int:
-    """Steps of a measured training: seconds of it; off policy some hundred updates."""
+    """Steps of a measured training: seconds of it; off policy some hundred updates, with PPO two or three rollouts."""
     if algorithm == "ppo":
-        return 10_000
+        return 2_000 if task in ONE_GAME else 10_000
     return 600 if task in ONE_GAME else 6_000
 
 
@@ -55,14 +60,20 @@ def overrides(task: str, algorithm: str, pair: tuple[Any, Any], update: str, fra
     actor, critic = (f"[{','.join(map(str, size))}]" for size in pair)
     words = [f"env={task}", f"algorithm={algorithm}", f"actor={actor}", f"critic={critic}", "seeds=1", "num_threads=1"]
     words += [f"update={update}", f"total_frames={frames}", f"run_dir={folder}", "final_episodes=1"]
-    words += ["show_progress=false", "evaluate_every=1000000", "checkpoint_every=1000000"]
-    return words if algorithm == "ppo" else [*words, "learning_starts=50", "log_every=1000"]
+    words += ["show_progress=false", "evaluate_every=1000000", "evaluate_episodes=1", "checkpoint_every=1000000"]
+    # Episodes of a thousand steps would make the evaluation longer than the training.
+    words += ["env_kwargs={max_episode_steps: 100}"] if task in ("halfcheetah", "ant") else []
+    if algorithm == "ppo":
+        return [*words, *QUARTERS.get(task, ())]
+    return [*words, "learning_starts=50", "log_every=1000"]
 
 
 def seconds(words: list[str]) -> tuple[float, float, int]:
     """Processor and wall seconds of a training, and its steps: PPO's are whole rollouts."""
     with initialize_config_dir(str(CONFIGS / "control"), version_base="1.3"):
         settings = control_settings(compose("control", words))
+    gc.collect()
+    gc.freeze()  # as in a command, where nothing is left of trainings before
     spent, since = time.process_time(), time.monotonic()
     train_agents(settings)
     took = time.process_time() - spent, time.monotonic() - since
@@ -83,9 +94,9 @@ def measure(task: str, algorithm: str, update: str, frames: int, rounds: int) ->
     row = read_paper()[task, algorithm]
     pairs = {name: tuple(row[size] for size in sizes) for name, sizes in PAIRS.items()}
     parts = {}  # name of a pair -> steps of its short and of its long training
-    for name, pair in pairs.items():  # compiles what is not compiled yet, then tries how long it takes
-        tenth = training(task, algorithm, pair, update, frames // 10)[0]
-        whole = tenth + LEAST if name == "baseline" else training(task, algorithm, pair, update, frames)[0]
+    for name, pair in pairs.items():
+        training(task, algorithm, pair, update, frames // 10)  # compiles or loads what the next ones use
+        tenth, whole = (training(task, algorithm, pair, update, part)[0] for part in (frames // 10, frames))
         times = min(MOST, max(1, math.ceil(LEAST / max(whole - tenth, LEAST / MOST))))
         parts[name] = frames // 10, frames // 10 + times * (frames - frames // 10)
     taken: dict[str, list[list[tuple[float, float, int]]]] = {name: [] for name in pairs}

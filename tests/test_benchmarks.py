@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import composed
 
 from decouple.studies.actor_size.build import make_env
 from decouple.studies.actor_size.settings import FINAL_SEED
@@ -158,10 +159,21 @@ def test_the_pairs_whose_training_is_timed_are_the_papers(benchmark, monkeypatch
     monkeypatch.setattr(timing, "seconds", seconds)
     found = timing.measure("pendulum", "td3", "compiled", frames=100, rounds=3)
     assert [found[f"{pair}_seconds"] for pair in timing.PAIRS] == [360.0, 180.0, 0.9]  # without the start's 7 seconds
-    assert len(asked) == 5 + 3 * 3 * 2 and "critic=[16,16]" in asked[-1] and "actor=[4,4]" in asked[-1]
+    assert len(asked) == 9 + 3 * 3 * 2 and "critic=[16,16]" in asked[-1] and "actor=[4,4]" in asked[-1]
     # The last pair is done in .9 seconds, so it is trained three times as long, and the time divided.
     assert [frames_in(words) for words in asked[-6:]] == [10, 100, 10, 100, 10, 280]
     assert all("update=compiled" in words and "seeds=1" in words for words in asked)
+
+
+@pytest.mark.parametrize("task", ["pendulum", "reacher", "halfcheetah", "ant", "acrobot"])
+def test_timed_rollouts_are_shorter_and_a_step_has_the_same_updates(task, benchmark):
+    timing = benchmark("size_training_time")
+    words = timing.overrides(task, "ppo", ((4, 4), (4, 4)), "compiled", 100, "folder")
+    quarters = timing.QUARTERS[task]
+    given = words, [word for word in words if word not in quarters]
+    shorter, published = (composed("control", *own).learning for own in given)
+    assert 4 * shorter.rollout_steps == published.rollout_steps
+    assert 4 * shorter.minibatches == published.minibatches and shorter.epochs == published.epochs
 
 
 def trained_table(folder: Path) -> Path:

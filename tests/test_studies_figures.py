@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from size_studies import cell, train
 
+from decouple.studies.actor_size.cell_files import KeptCell
 from decouple.studies.actor_size.store import CellStore
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def test_a_series_is_kept_as_the_means_of_its_parts():
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> CellStore:
     """Pairs with curves, of the length that the table asks for; one is not wanted, and one of another length."""
-    monkeypatch.setitem(figures.BUDGETS, ("pendulum", "td3"), 1000)
+    monkeypatch.setitem(figures.LENGTHS, ("pendulum", "td3"), 1000)
     found = CellStore(tmp_path / "cells.sqlite")
     for pair in sorted(PAIRS | {((8, 8), (16, 16))}):
         train(found, cell(*pair), [-150.0 - seed for seed in range(6)], loss=[1.0 + seed for seed in range(6)])
@@ -84,6 +85,15 @@ def test_every_pair_of_a_figure_5_is_a_line_of_its_own():
     assert len(beside.lines) == sum(critic == locked for _, critic in found.kept)
 
 
+@pytest.mark.parametrize(("pairs", "seeds", "left"), [(0, 6, 0), (3, 6, 3), (11, 5, 0), (11, 6, 11)])
+def test_the_papers_case_of_figure_5_is_asked_for_until_it_is_whole(pairs, seeds, left, monkeypatch):
+    of_seeds = {"return": dict.fromkeys(range(seeds), -4.0)}
+    kept = {pair: KeptCell(cell(*pair), of_seeds) for pair in figures.PAIRS[:pairs]}
+    stored = {("reacher", "sac"): table._cell("reacher", "sac", kept)} if kept else {}
+    monkeypatch.setattr(figures, "read_table", lambda budgets: stored)
+    assert figures.lacking() == figures.PAIRS[left:]
+
+
 def test_figure_4_has_the_paper_and_our_searches_at_its_thresholds():
     cells = table.read_table()
     rows = figures.table_rows([figures.search_of(cell) for cell in figures.searched(cells)], figures.read_paper())
@@ -95,13 +105,13 @@ def test_figure_4_has_the_paper_and_our_searches_at_its_thresholds():
 
 
 def test_the_stored_trainings_are_those_of_the_stored_cells():
-    cells = table.read_table()
+    cells = table.read_table() | table.read_table(budgets=figures.SHORTER)
     for key, runs in figures.read_trainings().items():
         for pair, agents in runs.items():
             stored = cells[key].kept[pair].measures
             assert set(agents) <= set(stored["return"])
             for seed, metrics in agents.items():
-                assert math.isclose(metrics["frames"][-1], table.BUDGETS[key], rel_tol=0.05), (key, pair, seed)
+                assert math.isclose(metrics["frames"][-1], figures.LENGTHS[key], rel_tol=0.05), (key, pair, seed)
 
 
 def test_settings_that_other_claims_vary_are_told_apart():

@@ -210,6 +210,12 @@ def test_an_unknown_option_writes_nothing(monkeypatch):
     assert ended.value.code == 2
 
 
+def test_pairs_are_an_argument_that_gives_them_back():
+    with composing("smallest_actor") as configuration:
+        composed = configuration(studies.pairs_text([((4, 4), (128, 128)), ((), (400, 300))]))
+    assert composed.search.pairs == [[[4, 4], [128, 128]], [[], [400, 300]]]
+
+
 def test_what_is_missing_is_a_command_that_composes():
     commands = studies.missing()
     assert commands and all(line.startswith("python experiments/smallest_actor.py env=") for line in commands)
@@ -413,8 +419,13 @@ def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
     whole = ((keys, both, 0.5, "confirmed"), (keys, both, 0.9, "refuted"))
     for of, updates, smallest, verdict in ((keys[:1], both, 0.5, "not run"), (keys, both[1:], 0.5, "not run"), *whole):
         for frames, rounds, found in ((600, 5, verdict), (599, 5, "not run"), (600, 4, "not run")):
-            rest = f"{frames},{rounds},1.0,{smallest}"
+            rest = f"{frames},{rounds},2.0,2.0,1.0,1.0,{smallest},{smallest}"
             lines = [f"{task},{algorithm},{update},{rest}" for task, algorithm in of for update in updates]
-            text = "task,algorithm,update,frames,rounds,symmetric_seconds,smallest_seconds\n" + "\n".join(lines)
-            (tmp_path / "honey" / "training_time.csv").write_text(text)
+            heads = ["task", "algorithm", "update", "frames", *costs.NUMBERS]
+            (tmp_path / "honey" / "training_time.csv").write_text("\n".join([",".join(heads), *lines]))
             assert costs.h14({})[0] == found
+            assert costs.training_times().count("\n") == 1 + len(lines) * (frames >= 600 and rounds >= 5)
+    row = "| pendulum, DDPG | PyTorch | 3,704 (3,704) | 1,852 (1,852) | 1,667 (1,667) | 10 % | 55 % |"
+    text = "\n".join([",".join(heads), lines[0].replace(",600,4,", ",600,5,")])
+    (tmp_path / "honey" / "training_time.csv").write_text(text)
+    assert costs.training_times().splitlines()[2:] == [row]

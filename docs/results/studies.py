@@ -11,10 +11,12 @@ import argparse
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from studies_cells import BUDGETS, HERE, PAPER, SEEDS, finished, read_table, state, table_lines
-from studies_figures import pictures
+from studies_cells import BUDGETS, HERE, PAPER, SEEDS, Pair, finished, read_table, state, table_lines
+from studies_costs import training_times
+from studies_figures import SHORTER, lacking, pictures
 from studies_forage import branches_table, returns_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
@@ -85,6 +87,7 @@ def blocks(cells: dict) -> dict[str, str]:
         "units": units_table(),
         "bias": bias_table(cells),
         "shorter": shorter_runs(),
+        "training_time": training_times(),
         "commits": commits(cells),
         "forage_returns": returns_table(),
         "forage_branches": branches_table(),
@@ -145,13 +148,15 @@ def bias_table(cells: dict) -> str:
 
 
 def missing() -> list[str]:
-    """The commands that finish Table I, then those of the pairs that claims ask for; each goes on from stored cells."""
+    """The commands that finish Table I, then those of the pairs that claims and figure 5 ask for; each goes on from
+    stored cells.
+    """
     cells, commands = read_table(), []
 
-    def train(task: str, algorithm: str, what: str) -> None:
+    def train(task: str, algorithm: str, what: str, budgets: Mapping[tuple[str, str], int] = BUDGETS) -> None:
         commands.append(
             f"python experiments/smallest_actor.py env={task} algorithm={algorithm} "
-            f"total_frames={BUDGETS[task, algorithm]} {what} search.export=none "
+            f"total_frames={budgets[task, algorithm]} {what} search.export=none "
             "search.results=docs/results/honey/cells run_dir=runs/table_one num_threads=1"
         )
 
@@ -163,9 +168,15 @@ def missing() -> list[str]:
                 train(task, algorithm, f"search.threshold={threshold}")
     for (task, algorithm), cell in finished(cells).items():
         for (actor, critic), seeds in further(cell):
-            pair = f"[[{','.join(map(str, actor))}],[{','.join(map(str, critic))}]]"
-            train(task, algorithm, f"search.pairs=[{pair}] seed={seeds[0]}")
+            train(task, algorithm, f"{pairs_text([(actor, critic)])} seed={seeds[0]}")
+    for task, algorithm in SHORTER if lacking() else ():
+        train(task, algorithm, pairs_text(lacking()), SHORTER)
     return commands
+
+
+def pairs_text(pairs: Sequence[Pair]) -> str:
+    """Pairs of sizes as the argument of a command."""
+    return f"search.pairs={[[list(actor), list(critic)] for actor, critic in pairs]}".replace(" ", "")
 
 
 def written(text: str, found: dict[str, str]) -> str:

@@ -112,8 +112,14 @@ class TableCell:
 Cells = Mapping[tuple[str, str], TableCell]
 
 
-def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell]:
+def read_table(
+    folder: Path = HERE / "cells", budgets: Mapping[tuple[str, str], int] = BUDGETS
+) -> dict[tuple[str, str], TableCell]:
     """The table's cells that have a stored pair, in the order of the paper's rows.
+
+    Args:
+        folder: where the files of cells lie.
+        budgets: task and algorithm -> steps of each agent; files of other lengths are passed over.
 
     Raises:
         ValueError: a damaged file; or two files of one cell, which differ in a setting; it names the file.
@@ -123,7 +129,7 @@ def read_table(folder: Path = HERE / "cells") -> dict[tuple[str, str], TableCell
     for path in sorted(folder.glob("*.json")):
         stored = read_cell_file(path)
         key = (stored[0].cell.task, stored[0].cell.algorithm) if stored else None
-        if key not in BUDGETS or not as_published(path, BUDGETS[key]):
+        if key not in budgets or not as_published(path, budgets[key]):
             continue
         if key in files:
             raise ValueError(f"{path} must not hold {key} with the protocol's budget: {files[key]} does")

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from studies_cells import PAPER, Cells, Size, finished
 from studies_verdicts import CONFIRMED, NOT_RUN, REFUTED, ROOT, Verdict, few, first_of, rows_of
 
+from decouple.runs.files import markdown_lines
 from decouple.studies.actor_size.latency import read_latency
 
 FRAMES, ROUNDS = 600, 5  # of a training time, at least
-NUMBERS = ("rounds", "symmetric_seconds", "smallest_seconds")
+PAIRS = {"baseline": "baseline", "symmetric": "smallest pair", "smallest": "smallest actor, its critic"}
+KINDS = ("seconds", "wall_seconds")  # by the processor, by the clock
+NUMBERS = ("rounds", *(f"{pair}_{kind}" for pair in PAIRS for kind in KINDS))
+LEARNERS = {"batched": "PyTorch", "compiled": "compiled"}
 
 
 def many_actors(sizes: Mapping[str, tuple[Size, Size]]) -> str:
@@ -52,12 +56,33 @@ def h13(cells: Cells) -> Verdict:
     )
 
 
-def h14(cells: Cells) -> Verdict:
+def timed() -> list[dict[str, str]]:
+    """The training times of enough steps and rounds, in the order of the paper's rows, PyTorch's learner first."""
     rows = rows_of(ROOT / "honey" / "training_time.csv", *NUMBERS)
+    rows = [row for row in rows if int(row["frames"]) >= FRAMES and int(row["rounds"]) >= ROUNDS]
+    order = {key: place for place, key in enumerate(PAPER)}
+    return sorted(rows, key=lambda row: (order[row["task"], row["algorithm"]], row["update"]))
+
+
+def training_times() -> str:
+    """The times of the paper's three pairs as a table, in µs of a step that was trained."""
+    lines = [["cell", "learner", *PAIRS.values(), "saved beside the pair", "beside the baseline"]]
+    for row in timed():
+        steps = 0.9 * int(row["frames"])
+        us = {pair: [1e6 * float(row[f"{pair}_{kind}"]) / steps for kind in KINDS] for pair in PAIRS}
+        saved = (f"{100 * (1 - us['smallest'][0] / us[pair][0]):.0f} %" for pair in ("symmetric", "baseline"))
+        name = f"{row['task']}, {row['algorithm'].upper()}"
+        lines.append(
+            [name, LEARNERS[row["update"]], *(f"{own:,.0f} ({wall:,.0f})" for own, wall in us.values()), *saved]
+        )
+    return markdown_lines(lines)
+
+
+def h14(cells: Cells) -> Verdict:
+    rows = timed()
     if not rows:
         return NOT_RUN, "`benchmarks/size_training_time.py` has not run on a machine with nothing beside it"
     wanted = {(*key, update) for key in PAPER for update in ("batched", "compiled")}
-    rows = [row for row in rows if int(row["frames"]) >= FRAMES and int(row["rounds"]) >= ROUNDS]
     measured = wanted & {(row["task"], row["algorithm"], row["update"]) for row in rows}
     if measured < wanted:
         return few("cells with a learner, PyTorch's or compiled, are timed", len(measured), len(wanted))

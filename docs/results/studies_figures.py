@@ -1,7 +1,8 @@
 """Honey's figures 4 and 5 from our own runs: `python docs/results/studies.py` draws them.
 
-Figure 4 shows the searched cells of Table I at the paper's thresholds. Figure 5, which the paper has of SAC on Reacher,
-is drawn of every searched cell whose trainings are all in `honey/training.csv`. That file is written by
+Figure 4 shows the searched cells of Table I at the paper's thresholds. Figure 5 is drawn of every searched cell whose
+trainings are all in `honey/training.csv`, and of the case that the paper has, SAC on Reacher, from shorter trainings of
+some pairs. That file is written by
 
     python docs/results/studies_figures.py FOLDER      # where experiments/smallest_actor.py has its cells.sqlite
 """
@@ -38,6 +39,11 @@ from decouple.version import VERSION
 
 TRAINING = HERE / "training.csv"
 PICTURES = HERE / "figures"
+# The paper's case of figure 5, whose search would take days: pairs on a tenth of the cell's steps.
+SHORTER = {("reacher", "sac"): 100_000}
+CRITIC = (128, 128)  # beside which the paper's figure has its actors
+PAIRS = [(CRITIC, CRITIC), *((size, critic) for size in SIZES[1 : SIZES.index(CRITIC)] for critic in (size, CRITIC))]
+LENGTHS = BUDGETS | SHORTER
 POINTS = 40  # of each curve: means of as many parts of the training
 CURVES = {"value_loss": "loss/critic", "return": "train/episode_return"}  # column -> metric of a run
 KEYS = ("task", "algorithm", "total_frames", "actor", "critic", "seed")
@@ -53,8 +59,11 @@ def thinned(values: Sequence[float]) -> str:
 
 
 def shown(cell: TableCell) -> set[Pair]:
-    """The pairs of a searched cell that figure 5 has: those of one size, and actors beside the critic that was kept."""
-    assert cell.papers.found is not None and cell.papers.found.symmetric is not None
+    """The pairs of a cell that figure 5 has: those of one size, and actors beside the critic that the search kept. Of
+    a cell without a search all.
+    """
+    if cell.papers.found is None or cell.papers.found.symmetric is None:
+        return set(cell.kept)
     locked = cell.papers.found.symmetric.critic
     return {(actor, critic) for actor, critic in cell.kept if critic in (actor, locked)}
 
@@ -65,7 +74,7 @@ def trainings(store: CellStore, wanted: Wanted) -> list[dict[str, str]]:
     for study in read_studies(store):
         settings = json.loads(study.settings)
         key = study.task, study.algorithm
-        if settings["total_frames"] != BUDGETS.get(key) or varied(settings):
+        if settings["total_frames"] != LENGTHS.get(key) or varied(settings):
             continue
         for cell in study.cells:
             for seeds, metrics in cell.runs if (cell.actor, cell.critic) in wanted.get(key, ()) else ():
@@ -101,9 +110,8 @@ def read_trainings(path: Path = TRAINING) -> dict[tuple[str, str], Runs]:
 
 
 def study_of(cell: TableCell, runs: Runs) -> SizeStudy:
-    """A searched cell of the table as a study that figures are drawn of, with the trainings that are stored."""
-    found = cell.papers.found
-    assert found is not None and found.symmetric is not None
+    """A cell of the table as a study that figures are drawn of, with the trainings that are stored."""
+    found, search = cell.papers.found, None
     none: dict[str, dict[int, float]] = {name: {} for name in MEASURES}
     cells = [
         SizeCell(
@@ -117,9 +125,23 @@ def study_of(cell: TableCell, runs: Runs) -> SizeStudy:
         for pair, kept in cell.kept.items()
     ]
     cells.sort(key=lambda one: (size_order(one.actor), size_order(one.critic)))
-    search = {"sizes": SIZES, "symmetric": {"critic": found.symmetric.critic}}
-    search |= {"threshold": found.threshold, "bound": found.bound}
+    if found is not None and found.symmetric is not None:
+        search = {"sizes": SIZES, "symmetric": {"critic": found.symmetric.critic}}
+        search |= {"threshold": found.threshold, "bound": found.bound}
     return SizeStudy(cell.task, cell.algorithm, "", tuple(cells), (), search)
+
+
+def of_figure_5(cells: Cells) -> list[TableCell]:
+    """The cells that figure 5 is drawn of: those that have been searched, and the paper's case."""
+    return [*searched(cells), *read_table(budgets=SHORTER).values()]
+
+
+def lacking() -> list[Pair]:
+    """The pairs of the paper's case that are not stored with all seeds."""
+    [(key, _)] = SHORTER.items()
+    cell = read_table(budgets=SHORTER).get(key)
+    stored = {} if cell is None else cell.kept
+    return [pair for pair in PAIRS if pair not in stored or not set(SEEDS) <= set(stored[pair].measures["return"])]
 
 
 def searched(cells: Cells) -> list[TableCell]:
@@ -144,7 +166,7 @@ def search_of(cell: TableCell) -> dict[str, Any]:
 
 
 def pictures(cells: Cells, folder: Path = PICTURES) -> list[Path]:
-    """Draw figure 4, and figure 5 of each searched cell whose trainings are stored; returns the files."""
+    """Draw figure 4, and figure 5 of each of its cells whose trainings are stored; returns the files."""
     found, runs = searched(cells), read_trainings()
     if not found:
         return []
@@ -152,7 +174,7 @@ def pictures(cells: Cells, folder: Path = PICTURES) -> list[Path]:
     rows = table_rows([search_of(cell) for cell in found], read_paper())
     save_figure(relative_figure(rows, read_paper_parameters()), folder / "figure_4.png", 110)
     drawn = [folder / "figure_4.png"]
-    for cell in found:
+    for cell in of_figure_5(cells):
         own = runs.get((cell.task, cell.algorithm), {})
         if shown(cell) <= set(own):
             drawn.append(folder / f"figure_5_{cell.task}_{cell.algorithm}.png")
@@ -161,4 +183,5 @@ def pictures(cells: Cells, folder: Path = PICTURES) -> list[Path]:
 
 
 if __name__ == "__main__":
-    write_trainings(Path(sys.argv[1]), {(cell.task, cell.algorithm): shown(cell) for cell in searched(read_table())})
+    drawn = of_figure_5(read_table())
+    write_trainings(Path(sys.argv[1]), {(cell.task, cell.algorithm): shown(cell) for cell in drawn})
