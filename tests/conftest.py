@@ -1,6 +1,7 @@
 """Every test starts from the same seeds, one thread and with gradients, so that no result depends on the order."""
 
 import contextlib
+import gc
 import random
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ collect_ignore = ["data"]  # its scripts run with the versions that they record
 with contextlib.suppress(ImportError):
     import opensimplex  # noqa: F401  (imports Numba, which sets PyTorch's threads: once, and before the next line)
 torch.set_num_threads(1)  # most networks here are tiny, and lose much by a second thread
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests and all that they import stay: no collection looks through them
 
 
 @pytest.fixture(autouse=True)

@@ -150,6 +150,17 @@ def test_what_claims_still_ask_of_a_cell_is_named_until_it_is_stored():
     assert not {pair for pair, _ in sizes.further(cell(pairs))} & set(beside)
 
 
+def test_a_mark_says_that_seeds_do_not_support_one_of_the_verdicts_that_make_the_outcome():
+    pairs = searched(3, 1)
+    whole = cell(pairs)
+    assert table.sizes_text(whole, whole.papers).endswith("% fewer")
+    for pair in ((SIZES[3], SIZES[3]), (SIZES[2], SIZES[2]), (SIZES[1], SIZES[3]), (SIZES[0], SIZES[3])):
+        open_cell = cell(pairs, undecided=(pair,))
+        assert table.sizes_text(open_cell, open_cell.papers).endswith("% fewer ?")
+    far = cell(pairs, undecided=((SIZES[1], SIZES[1]),))
+    assert not table.sizes_text(far, far.papers).endswith("?")
+
+
 def test_a_baseline_that_misses_the_threshold_by_more_than_a_tenth_is_counted_apart():
     lost = cell({(size, size): False for size in SIZES})
     assert table.state(lost) == "baseline not reached" and not lost.reached
@@ -231,6 +242,22 @@ def test_a_smaller_critic_that_will_do_refutes_that_no_actor_is_larger():
     assert sizes.h7(cells(searched(3, 1) | {beside_smaller: True}, 1))[0] == "refuted"
     assert sizes.h7(cells(searched(3, 1) | {beside_smaller: False}, 1))[0] == "not run"  # of one cell
     assert sizes.h7(cells(searched(3, 1) | {beside_smaller: False}, 8))[0] == "confirmed"
+
+
+def test_each_part_of_h9_is_judged_by_itself():
+    def found(pendulum, acrobot, unknown=()):
+        """Indices of the smallest pair of PPO, where SAC, TD3 and DDPG have 3; of tasks whose seeds do not tell."""
+        made = {}
+        for (task, algorithm), index in {("pendulum", "ppo"): pendulum, ("acrobot", "ppo"): acrobot}.items():
+            for other in (algorithm, *(("sac", "td3", "ddpg") if task == "pendulum" else ("sac",))):
+                pairs = searched(index if other == algorithm else 3, 1)
+                open_pairs = tuple(pairs) if task in unknown else ()
+                made[task, other] = cell(pairs, (task, other), open_pairs)
+        return sizes.h9(made)[0]
+
+    assert found(4, 2) == "confirmed" and found(3, 2) == found(4, 3) == found(2, 5) == "refuted"
+    assert found(4, 2, ["acrobot"]) == found(4, 2, ["pendulum"]) == "not decided"
+    assert found(3, 2, ["acrobot"]) == "refuted" and found(3, 2, ["pendulum"]) == "not decided"
 
 
 @pytest.mark.parametrize(("accepted", "verdict"), [(True, "confirmed"), (False, "refuted")])
@@ -424,8 +451,25 @@ def test_the_training_time_needs_every_cell(tmp_path, monkeypatch):
             heads = ["task", "algorithm", "update", "frames", *costs.NUMBERS]
             (tmp_path / "honey" / "training_time.csv").write_text("\n".join([",".join(heads), *lines]))
             assert costs.h14({})[0] == found
-            assert costs.training_times().count("\n") == 1 + len(lines) * (frames >= 600 and rounds >= 5)
+            shown = costs.training_times().split("\n\n")[0].splitlines()
+            assert len(shown) == 2 + len(lines) * (frames >= 600 and rounds >= 5)
     row = "| pendulum, DDPG | PyTorch | 3,704 (3,704) | 1,852 (1,852) | 1,667 (1,667) | 10 % | 55 % |"
     text = "\n".join([",".join(heads), lines[0].replace(",600,4,", ",600,5,")])
     (tmp_path / "honey" / "training_time.csv").write_text(text)
     assert costs.training_times().splitlines()[2:] == [row]
+
+
+def test_times_of_equal_pairs_are_noise_and_save_nothing(tmp_path, monkeypatch):
+    """The paper has |128,128| beside |128,128| on Pendulum with PPO, as the smallest pair and as the smallest actor."""
+    monkeypatch.setattr(costs, "ROOT", tmp_path)
+    (tmp_path / "honey").mkdir()
+    lines = ["task,algorithm,update,frames," + ",".join(costs.NUMBERS)]
+    for task, algorithm in table.PAPER:
+        smallest = 0.1 if (task, algorithm) == ("pendulum", "ppo") else 0.9
+        lines += [f"{task},{algorithm},{u},2000,5,2,2,1,1,{smallest},{smallest}" for u in ("batched", "compiled")]
+    (tmp_path / "honey" / "training_time.csv").write_text("\n".join(lines))
+    verdict, number = costs.h14({})
+    assert verdict == "refuted" and number.startswith("largest saving 10 %")
+    text = costs.training_times()
+    assert "| pendulum, PPO | PyTorch | 1,111 (1,111) | 556 (556) | 56 (56) | equal | 95 % |" in text
+    assert text.endswith("Times of equal pairs differ by up to 900 %, which is noise.")

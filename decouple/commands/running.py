@@ -37,7 +37,7 @@ __all__ = ["run_command"]
 # What OmegaConf says of a value of another kind than its setting's, and under it the value -> what the setting must be.
 # The value is part of most of its sentences: hence where each begins or ends.
 OF_ANOTHER_KIND = {
-    r"\AInvalid \w+ assigned: \S+ is not a ListConfig": "a list, as {setting}=[{value}]",
+    r"\AInvalid \w+ assigned: \S+ is not a ListConfig": "a list{example}",
     r" could not be converted to Integer\n": "a whole number",
     r" could not be converted to Float\n": "a number",
     r" is incompatible with type hint 'int'\n": "of whole numbers",
@@ -46,6 +46,12 @@ OF_ANOTHER_KIND = {
     r"\ACannot merge ": "a list",
     r"\ACannot convert '\w+' to string: ": "text",
     r" is not Optional\n": "a value, not null",
+}
+EXAMPLES = {
+    "actor": "[64,64]",
+    "critic": "[64,64]",
+    "search.sizes": "[[4,4],[16,16]]",
+    "search.pairs": "[[[4,4],[16,16]]]",
 }
 WORDS_OF_OPTIONS = ("job", "hydra", "all", "defaults", "defaults-tree", "config", "plugins", "searchpath")  # --cfg job
 
@@ -116,7 +122,8 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
             if says := next(must_be, None):
                 part = str(getattr(error.__cause__, "full_key", "") or given[1])  # actor[1] of actor=[64,a]
                 got = given[2] if part == given[1] else f"{given[1]}={given[2]}"
-                return f"ValueError: {part} must be {says.format(setting=given[1], value=given[2])}; got {got}"
+                example = f", as {given[1]}={EXAMPLES[given[1]]}" if given[1] in EXAMPLES else ""
+                return f"ValueError: {part} must be {says.format(setting=given[1], example=example)}; got {got}"
         return f"{name}: {what}{near}" + f": {because}" * bool(because)
     if isinstance(error, OmegaConfBaseException):
         what = " ".join(text.splitlines()[:1])

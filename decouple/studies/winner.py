@@ -176,10 +176,11 @@ def _agents(store: CellStore, cell: Cell, seeds: Sequence[int]) -> Iterator[Sour
         left = set(seeds) & set(batch.seeds) - seen
         wanted = sorted(seed for seed in left if math.isfinite(returns.get(seed, -math.inf)))
         if batch.state == "done" and wanted:
+            pair = f"{sizes_name(cell.actor)} beside {sizes_name(cell.critic)}"
             if not Path(batch.run_dir).exists():
-                lost = f"the runs of {sizes_name(cell.actor)} beside {sizes_name(cell.critic)} are not here"
+                lost = f"the runs of {pair} are not here"
                 raise FileNotFoundError(f"{lost}, so no file of it can be written; search.export=none writes none")
-            path, state = run_checkpoint(batch.run_dir)
+            path, state = run_checkpoint(batch.run_dir, f"the folder of {pair}")
             for seed in wanted:
                 seen.add(seed)
                 yield agent_source(path, state, seed)

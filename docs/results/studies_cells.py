@@ -204,6 +204,22 @@ def trial_text(trial: Trial) -> str:
     return f"{return_text(trial.mean)} {interval}{'' if trial.decided else ' ?'}"
 
 
+def decisions(found: SmallestActor) -> tuple[list[Pair], list[Pair]]:
+    """The pairs whose verdicts make a pair the smallest, and those that make an actor the smallest beside its critic:
+    what was accepted, and the next smaller one, rejected, where there is one.
+    """
+    assert found.symmetric is not None and found.asymmetric is not None
+    pair, actor = found.symmetric.actor, found.asymmetric.actor
+    both = [(size, size) for size in (pair, smaller(pair)) if size]
+    return both, [(size, pair) for size in (actor, smaller(actor)) if size]
+
+
+def decided(cell: TableCell, found: SmallestActor) -> bool:
+    """Whether the seeds support all verdicts that make a search's outcome what it is."""
+    intervals = [t_interval(cell.returns(pair)) for pairs in decisions(found) for pair in pairs]
+    return all(found.bound <= low or found.bound > high for low, high in intervals)
+
+
 def sizes_text(cell: TableCell, outcome: Outcome) -> str:
     """What a search found, in a few words."""
     found = outcome.found
@@ -214,7 +230,7 @@ def sizes_text(cell: TableCell, outcome: Outcome) -> str:
     pair, actor = size_name(found.symmetric.actor), size_name(found.asymmetric.actor)
     less = reduction(cell, outcome)
     saved = "" if less is None else f", {less:.0f} % fewer"
-    mark = "" if found.asymmetric.decided else " ?"
+    mark = "" if decided(cell, found) else " ?"
     return f"{actor} beside {pair}{saved}{mark}"
 
 

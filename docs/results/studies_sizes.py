@@ -16,6 +16,7 @@ from studies_cells import (
     MissingPairError,
     Pair,
     TableCell,
+    decisions,
     finished,
     larger,
     reduction,
@@ -33,15 +34,6 @@ FRESH = range(6, 12)  # seeds that the search has not seen
 OFF_POLICY = ("ddpg", "td3", "sac")
 
 
-def decisions(cell: TableCell) -> tuple[list[Pair], list[Pair]]:
-    """The pairs whose verdicts make a pair the smallest, and those that make an actor the smallest beside its critic:
-    what was accepted, and the next smaller one, rejected, where there is one.
-    """
-    pair, actor = cell.papers.found.symmetric.actor, cell.papers.found.asymmetric.actor
-    both = [(size, size) for size in (pair, smaller(pair)) if size]
-    return both, [(size, pair) for size in (actor, smaller(actor)) if size]
-
-
 def supported(cell: TableCell, pairs: Sequence[Pair]) -> bool:
     """Whether the six seeds support the verdict on each pair."""
     return all(cell.accepts(pair)[1] for pair in pairs)
@@ -57,9 +49,10 @@ def h5(cells: Cells) -> Verdict:
     for task, of in whole.items():
         small = [cell for cell in of if cell.papers.found.asymmetric.actor != cell.papers.found.symmetric.actor]
         if small:
-            shrunk[task] = any(supported(cell, [*decisions(cell)[0][1:], decisions(cell)[1][0]]) for cell in small)
+            verdicts = [(cell, *decisions(cell.papers.found)) for cell in small]
+            shrunk[task] = any(supported(cell, [*pairs[1:], actors[0]]) for cell, pairs, actors in verdicts)
         else:
-            none[task] = all(supported(cell, [*chain(*decisions(cell))]) for cell in of)
+            none[task] = all(supported(cell, [*chain(*decisions(cell.papers.found))]) for cell in of)
     text = f"tasks with all their cells: {len(whole)} of 8; with a smaller actor: {', '.join(shrunk) or 'none'}"
     refuting = [task for task, holds in none.items() if holds]
     if refuting:
@@ -143,18 +136,16 @@ def h8(cells: Cells) -> Verdict:
 
 def h9(cells: Cells) -> Verdict:
     done = finished(cells)
-    parts, undecided = [], False
+    parts, told = [], []  # whether each part holds, and whether seeds support it
     for task, others, sign in (("pendulum", OFF_POLICY, 1), ("acrobot", ("sac",), -1)):
         if not all((task, a) in done for a in ("ppo", *others)):
             return NOT_RUN, f"lacks cells of {task}"
         index = {a: SIZES.index(done[task, a].papers.found.symmetric.actor) for a in ("ppo", *others)}
-        undecided |= not all(supported(done[task, a], decisions(done[task, a])[0]) for a in index)
-        parts.append((all(sign * (index["ppo"] - index[a]) > 0 for a in others), task, index))
-    text = "; ".join(
-        f"{t}: " + ", ".join(f"{a.upper()} {size_name(SIZES[i])}" for a, i in x.items()) for _, t, x in parts
-    )
-    holds = all(part[0] for part in parts)
-    return (OPEN if undecided else CONFIRMED if holds else REFUTED), text
+        known = all(supported(done[task, a], decisions(done[task, a].papers.found)[0]) for a in index)
+        parts.append((all(sign * (index["ppo"] - index[a]) > 0 for a in others), known))
+        told.append(f"{task}: " + ", ".join(f"{a.upper()} {size_name(SIZES[i])}" for a, i in index.items()))
+    refuted, confirmed = (False, True) in parts, set(parts) == {(True, True)}
+    return first_of([(refuted, REFUTED), (confirmed, CONFIRMED)], "; ".join(told))
 
 
 def larger_critics(cell: TableCell) -> list[Pair]:

@@ -116,6 +116,8 @@ class SearchSettings(WorkerSettings):
         stops = self.stop_after is None or 0.5 <= self.stop_after < 1
         check_setting("search.stop_after", self.stop_after, lambda _: stops, "None, or in [0.5, 1)")
         check_setting("search.pairs", self.pairs, _are_pairs, "pairs [actor, critic] of hidden layers, each at least 1")
+        folder = self.results is None or not Path(self.results).exists() or Path(self.results).is_dir()
+        check_setting("search.results", self.results, lambda _: folder, "None or a folder, which may be made")
         self.check_workers("search.")
         check_setting("search.export", self.export, EXPORTS.__contains__, "auto, onnx, c, page or none")
 
