@@ -19,6 +19,10 @@ QUICK = {
     ("control.py", "env=1"): "ValueError: env=1: ",
     ("control.py", "env=[[1]]"): "TypeError: env=[[1]]: ",
     ("control.py", "separation=inf"): "; got inf",
+    (
+        "control.py",
+        "separation=erly",
+    ): "separation must be one of shared, late, early, full, learned or a whole ",
     ("control.py", "checkpoint_every=???"): "MissingMandatoryValue: checkpoint_every: ",
     ("control.py", "+nonsense=1"): "ValueError: nonsense must not be added: ",
     ("control.py", "total_frames"): "ValueError: total_frames cannot be read ",

@@ -46,6 +46,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU,
 # Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
+SEPARATIONS = ("shared", "late", "early", "full")
 LEARNED = "learned"  # the separation that gates choose
 DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
 
@@ -210,10 +211,13 @@ class ControlSettings:
         for name in ("actor", "critic"):
             check_setting(name, getattr(self, name), lambda v: all(map(positive_whole, v)), "a list of positive sizes")
         depth = min(len(self.actor), len(self.critic))
-        whole = isinstance(self.separation, int | np.integer) and not isinstance(self.separation, bool)
+        digits = isinstance(self.separation, str) and self.separation.isdecimal()
+        at: Any = int(self.separation) if digits else self.separation
         most = math.inf if self.may_have_pictures else depth  # how many blocks read pictures, only the task tells
-        known = isinstance(self.separation, str) or (whole and 0 <= self.separation <= most)
-        allowed = f"a name or a whole number in [0, {depth}], the hidden layers of the smaller network"
+        whole = isinstance(at, int | np.integer) and not isinstance(at, bool)
+        known = 0 <= at <= most if whole else at in (*SEPARATIONS, LEARNED)
+        names = ", ".join((*SEPARATIONS, LEARNED))
+        allowed = f"one of {names} or a whole number in [0, {depth}], the hidden layers of the smaller network"
         check_setting("separation", self.separation, lambda _: known, allowed)
         if self.separation == LEARNED:
             self._check_gates()
