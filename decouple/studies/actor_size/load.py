@@ -33,7 +33,7 @@ def load_agents(run_dir: str | Path) -> list[Any]:
     """The agents of a run, as they were at its last checkpoint: one model each, from `actor_qvalue` or `actor_value`.
 
     Raises:
-        FileNotFoundError: no checkpoint in `run_dir`.
+        FileNotFoundError: no checkpoint in `run_dir`, which may be the checkpoint's own path.
         CheckpointError: it is damaged, or of another experiment; or its critics read actions in another unit (a run of
             0.1 with bounds other than +-1), whose actors `trained_actor` loads.
         ValueError: a run with `normalize_observation`, whose agents need their environment's statistics.

@@ -63,7 +63,7 @@ def unit_use(
         rank, in directions, 0 where the layer is constant.
 
     Raises:
-        FileNotFoundError: no checkpoint in `run_dir`.
+        FileNotFoundError: no checkpoint in `run_dir`, which may be the checkpoint's own path.
         CheckpointError: it is damaged, or of another experiment.
         ValueError: more states than there are, or recurrent networks.
     """
