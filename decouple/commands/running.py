@@ -108,14 +108,16 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
             return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
         what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
-        task = re.search(r"Could not find 'env/([^']*)'", text)
+        option = re.search(r"Could not find '(?:env|algorithm)/([^']*)'", text)
         known = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        near = did_you_mean(task[1], known, ids=f"{SCHEME}://" in text) if task else ""
+        near = did_you_mean(option[1], known, ids=f"{SCHEME}://" in text) if option else ""
         if setting := re.search(r"Could not override '([^']*)'", text):  # nothing can be appended: refuse_added
             what = re.sub(r"\. To append to your config use \S+", "", what)
             settings = settings_known(command)
             of_task = f" (an argument of the task is set by 'env_kwargs={{{setting[1]}: ...}}')"
-            near = did_you_mean(setting[1], settings, ids=False) or ("env_kwargs" in settings) * of_task
+            of_part = [known for known in settings if known.endswith(f".{setting[1]}")]  # sizes: search.sizes
+            near = f" (did you mean {of_part[0]}?)" if of_part else did_you_mean(setting[1], settings, ids=False)
+            near = near or ("env_kwargs" in settings) * of_task
         if given := re.search(r"Error merging override \+*([^=\s]+)=(.*)", what):
             said = f"{because}\n{given[2]}"
             must_be = (says for about, says in OF_ANOTHER_KIND.items() if re.search(about, said))

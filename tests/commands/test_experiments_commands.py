@@ -39,6 +39,8 @@ QUICK = {
         "control.py",
         "env=forage life=shown",
     ): "(an argument of the task is set by 'env_kwargs={life: ...}'): Key 'life' ",
+    ("smallest_actor.py", "sizes=[[4]]"): "Could not override 'sizes' (did you mean search.sizes?): ",
+    ("control.py", "algorithm=pppo"): "(did you mean ppo?)",
     ("procgen.py", "life=shown"): "Could not override 'life': Key 'life' not in 'ProcgenExperiment'",
     ("control.py", "gamma=x"): "ValueError: gamma must be a number; got x",
     ("control.py", "seeds=1.5"): "ValueError: seeds must be a whole number; got 1.5",
