@@ -49,7 +49,7 @@ TIMES = tuple(f"{pair}_{kind}" for pair in PAIRS for kind in ("seconds", "wall_s
 
 
 def steps_of(task: str, algorithm: str) -> int:
-    """Steps of a measured training: seconds of it; off policy some hundred updates, with PPO two or three rollouts."""
+    """Steps of a measured training: seconds of it; off policy some hundred updates, with PPO a few rollouts."""
     if algorithm == "ppo":
         return 2_000 if task in ONE_GAME else 10_000
     return 600 if task in ONE_GAME else 6_000

@@ -23,8 +23,8 @@ ON_GPU = pytest.param("cuda", marks=[pytest.mark.gpu, SKIPPED_WITHOUT_GPU])  # t
 
 def slow_but(quick: Collection[Any], values: Iterable[Any]) -> list[Any]:
     """The values as parameters of a test, slow but for the quick ones; a tuple is a value of several names."""
-    marks = {True: [], False: [pytest.mark.slow]}
-    return [pytest.param(*v if isinstance(v, tuple) else (v,), marks=marks[v in quick]) for v in values]
+    rows = ((value, value if isinstance(value, tuple) else (value,)) for value in values)
+    return [pytest.param(*row, marks=[] if value in quick else [pytest.mark.slow]) for value, row in rows]
 
 
 def needs_gpu(test: Any) -> Any:

@@ -115,7 +115,7 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
             what = re.sub(r"\. To append to your config use \S+", "", what)
             settings = settings_known(command)
             of_task = f" (an argument of the task is set by 'env_kwargs={{{setting[1]}: ...}}')"
-            of_part = [known for known in settings if known.endswith(f".{setting[1]}")]  # sizes: search.sizes
+            of_part = [whole for whole in settings if whole.endswith(f".{setting[1]}")]  # sizes: search.sizes
             near = f" (did you mean {of_part[0]}?)" if of_part else did_you_mean(setting[1], settings, ids=False)
             near = near or ("env_kwargs" in settings) * of_task
         if given := re.search(r"Error merging override \+*([^=\s]+)=(.*)", what):

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 PARTS = ("trunk", "policy", "value")
+NAMES = ("shared", "late", "early", "full")  # of separations: separation_index
 if TYPE_CHECKING:  # a type checker knows the names; a wrong one has an error of its own, with the depth
     At = int | Literal["shared", "late", "early", "full"]
 else:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from studies_cells import BUDGETS, HERE, PAPER, SEEDS, Pair, finished, read_table, state, table_lines
 from studies_costs import training_times
-from studies_figures import SHORTER, lacking, pictures
+from studies_figures import PAPERS_CASE, SHORTER, lacking, pictures
 from studies_forage import branches_table, returns_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
@@ -169,8 +169,8 @@ def missing() -> list[str]:
     for (task, algorithm), cell in finished(cells).items():
         for (actor, critic), seeds in further(cell):
             train(task, algorithm, f"{pairs_text([(actor, critic)])} seed={seeds[0]}")
-    for task, algorithm in SHORTER if lacking() else ():
-        train(task, algorithm, pairs_text(lacking()), SHORTER)
+    if pairs := lacking():
+        train(*PAPERS_CASE, pairs_text(pairs), SHORTER)
     return commands
 
 

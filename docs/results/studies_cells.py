@@ -214,10 +214,10 @@ def decisions(found: SmallestActor) -> tuple[list[Pair], list[Pair]]:
     return both, [(size, pair) for size in (actor, smaller(actor)) if size]
 
 
-def decided(cell: TableCell, found: SmallestActor) -> bool:
+def decided(found: SmallestActor) -> bool:
     """Whether the seeds support all verdicts that make a search's outcome what it is."""
-    intervals = [t_interval(cell.returns(pair)) for pairs in decisions(found) for pair in pairs]
-    return all(found.bound <= low or found.bound > high for low, high in intervals)
+    of_pair = {(trial.actor, trial.critic): trial.decided for trial in (*found.symmetric_trials, *found.actor_trials)}
+    return all(of_pair[pair] for pairs in decisions(found) for pair in pairs)
 
 
 def sizes_text(cell: TableCell, outcome: Outcome) -> str:
@@ -230,7 +230,7 @@ def sizes_text(cell: TableCell, outcome: Outcome) -> str:
     pair, actor = size_name(found.symmetric.actor), size_name(found.asymmetric.actor)
     less = reduction(cell, outcome)
     saved = "" if less is None else f", {less:.0f} % fewer"
-    mark = "" if decided(cell, found) else " ?"
+    mark = "" if decided(found) else " ?"
     return f"{actor} beside {pair}{saved}{mark}"
 
 

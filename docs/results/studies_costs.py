@@ -89,7 +89,8 @@ def training_times() -> str:
             "equal" if {pair, "smallest"} <= equal else f"{100 * (1 - us['smallest'][0] / us[pair][0]):.0f} %"
             for pair in ("symmetric", "baseline")
         )
-        noise += [max(us[pair][0] for pair in equal) / min(us[pair][0] for pair in equal) - 1] if equal else []
+        if same := [us[pair][0] for pair in equal]:
+            noise.append(max(same) / min(same) - 1)
         name = f"{row['task']}, {row['algorithm'].upper()}"
         lines.append(
             [name, LEARNERS[row["update"]], *(f"{own:,.0f} ({wall:,.0f})" for own, wall in us.values()), *saved]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from studies_cells import BUDGETS, HERE, SEEDS, Cells, Pair, TableCell, read_table, varied
+from studies_cells import BUDGETS, HERE, SEEDS, Cells, Pair, Size, TableCell, read_table, varied
 from studies_verdicts import rows_of
 
 from decouple.runs.curves import save_figure
@@ -40,7 +40,8 @@ from decouple.version import VERSION
 TRAINING = HERE / "training.csv"
 PICTURES = HERE / "figures"
 # The paper's case of figure 5, whose search would take days: pairs on a tenth of the cell's steps.
-SHORTER = {("reacher", "sac"): 100_000}
+PAPERS_CASE = "reacher", "sac"
+SHORTER = {PAPERS_CASE: 100_000}
 CRITIC = (128, 128)  # beside which the paper's figure has its actors
 PAIRS = [(CRITIC, CRITIC), *((size, critic) for size in SIZES[1 : SIZES.index(CRITIC)] for critic in (size, CRITIC))]
 LENGTHS = BUDGETS | SHORTER
@@ -62,10 +63,14 @@ def shown(cell: TableCell) -> set[Pair]:
     """The pairs of a cell that figure 5 has: those of one size, and actors beside the critic that the search kept. Of
     a cell without a search all.
     """
-    if cell.papers.found is None or cell.papers.found.symmetric is None:
-        return set(cell.kept)
-    locked = cell.papers.found.symmetric.critic
-    return {(actor, critic) for actor, critic in cell.kept if critic in (actor, locked)}
+    locked = locked_critic(cell)
+    return {(actor, critic) for actor, critic in cell.kept if locked is None or critic in (actor, locked)}
+
+
+def locked_critic(cell: TableCell) -> Size | None:
+    """The critic that the search at the paper's threshold kept; None where it is not done or found no pair."""
+    found = cell.papers.found
+    return None if found is None or found.symmetric is None else found.symmetric.critic
 
 
 def trainings(store: CellStore, wanted: Wanted) -> list[dict[str, str]]:
@@ -111,7 +116,7 @@ def read_trainings(path: Path = TRAINING) -> dict[tuple[str, str], Runs]:
 
 def study_of(cell: TableCell, runs: Runs) -> SizeStudy:
     """A cell of the table as a study that figures are drawn of, with the trainings that are stored."""
-    found, search = cell.papers.found, None
+    found, locked, search = cell.papers.found, locked_critic(cell), None
     none: dict[str, dict[int, float]] = {name: {} for name in MEASURES}
     cells = [
         SizeCell(
@@ -125,8 +130,8 @@ def study_of(cell: TableCell, runs: Runs) -> SizeStudy:
         for pair, kept in cell.kept.items()
     ]
     cells.sort(key=lambda one: (size_order(one.actor), size_order(one.critic)))
-    if found is not None and found.symmetric is not None:
-        search = {"sizes": SIZES, "symmetric": {"critic": found.symmetric.critic}}
+    if found is not None and locked is not None:
+        search = {"sizes": SIZES, "symmetric": {"critic": locked}}
         search |= {"threshold": found.threshold, "bound": found.bound}
     return SizeStudy(cell.task, cell.algorithm, "", tuple(cells), (), search)
 
@@ -138,17 +143,14 @@ def of_figure_5(cells: Cells) -> list[TableCell]:
 
 def lacking() -> list[Pair]:
     """The pairs of the paper's case that are not stored with all seeds."""
-    [(key, _)] = SHORTER.items()
-    cell = read_table(budgets=SHORTER).get(key)
+    cell = read_table(budgets=SHORTER).get(PAPERS_CASE)
     stored = {} if cell is None else cell.kept
     return [pair for pair in PAIRS if pair not in stored or not set(SEEDS) <= set(stored[pair].measures["return"])]
 
 
 def searched(cells: Cells) -> list[TableCell]:
     """The cells whose search at the paper's threshold is done and found a pair."""
-    return [
-        cell for cell in cells.values() if cell.papers.found is not None and cell.papers.found.symmetric is not None
-    ]
+    return [cell for cell in cells.values() if locked_critic(cell) is not None]
 
 
 def search_of(cell: TableCell) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from decouple.checks import (
 from decouple.envs.control.catalogue import TASKS
 from decouple.envs.games.batched import GAMES
 from decouple.networks.heads import DISTRIBUTIONS
+from decouple.networks.separation import NAMES
 from decouple.off_policy.settings import OffPolicySettings, SACSettings
 from decouple.on_policy.settings import OnPolicySettings, check_memory
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
@@ -46,7 +47,6 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU,
 # Offsets of an agent's seed in evaluations, after training and during it: it does not train on these episodes.
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
-SEPARATIONS = ("shared", "late", "early", "full")
 LEARNED = "learned"  # the separation that gates choose
 DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
 
@@ -215,8 +215,8 @@ class ControlSettings:
         at: Any = int(self.separation) if digits else self.separation
         most = math.inf if self.may_have_pictures else depth  # how many blocks read pictures, only the task tells
         whole = isinstance(at, int | np.integer) and not isinstance(at, bool)
-        known = 0 <= at <= most if whole else at in (*SEPARATIONS, LEARNED)
-        names = ", ".join((*SEPARATIONS, LEARNED))
+        known = 0 <= at <= most if whole else at in (*NAMES, LEARNED)
+        names = ", ".join((*NAMES, LEARNED))
         allowed = f"one of {names} or a whole number in [0, {depth}], the hidden layers of the smaller network"
         check_setting("separation", self.separation, lambda _: known, allowed)
         if self.separation == LEARNED:

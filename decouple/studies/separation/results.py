@@ -19,14 +19,13 @@ from functools import cached_property
 from pathlib import Path
 
 from decouple.checks import Must, checked
+from decouple.networks.separation import NAMES
 from decouple.runs.files import read_yaml
 from decouple.runs.loggers import OF_THE_RECORD
 from decouple.runs.performance import Performance
 from decouple.studies.separation.run_folders import FILES, Run, read_run
 
 __all__ = ["Cost", "Study", "read_study"]
-
-NAMES = ("shared", "late", "early", "full")
 
 # Settings in which two seeds of one variant on one game may differ: where and how they were computed, not what.
 _NOT_COMPARED = {
