@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from decouple.commands.running import what_is_wrong
+from decouple.commands.refusals import what_is_wrong
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.compiled_c import c_compiler
 from decouple.studies import export, winner
