@@ -15,10 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from decouple.commands.folders import CONFIGS
 from decouple.commands.help import PARTS, help_text
 from decouple.commands.task_names import SCHEME
 from decouple.deploy.checking import RefusedFileError
@@ -69,6 +71,14 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
         if unread:
             says = """an argument must be setting=value; quotes within quotes keep a value as text: run_dir="'a=b'\""""
             return f"ValueError: {' '.join(unread)} cannot be read ({text.splitlines()[0]}); {says}"
+        if ambiguous := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\. ", " ".join(text.split())):
+            setting, given = ambiguous.groups()
+            if setting in EXAMPLES:
+                return f"ValueError: {setting} must be a list, as {setting}={EXAMPLES[setting]}; got {given}"
+            says = "--multirun runs one after another; a list stands in brackets"
+            return f"ValueError: {setting} must be one value; got {given} ({says})"
+        if "Error resolving interpolation" in text and (says := no_name_of_a_page(sys.argv[1:], command)):
+            return says
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
         what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
         option = re.search(r"Could not find '(?:env|algorithm)/([^']*)'", text)
@@ -94,12 +104,39 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
         what = " ".join(text.splitlines()[:1])
         return f"{name}: {error.full_key}: {what}" if error.full_key else f"{name}: {what}"
     if any(frame.name == "load_configuration" for frame in traceback.extract_tb(error.__traceback__)):
-        return f"{name}: {' '.join(culprits(command))}: {text}"  # Hydra could not compose them
+        wrong = culprits(command)  # Hydra could not compose them
+        return no_name_of_a_page(wrong, command) or f"{name}: {' '.join(wrong)}: {text}"
     known = isinstance(
         error,
         (ValueError, ImportError, OSError, sqlite3.Error, CheckpointError, CellError, NotFiniteError, RefusedFileError),
     )
     return f"{name}: {text}" if known else None
+
+
+def no_name_of_a_page(arguments: list[str], command: Callable[[], object]) -> str | None:
+    """The message for the first argument that gives a group of pages, as `env`, another value than a page's name."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if not (pages := pages_of(key, command)) or not readable(argument):
+            continue
+        given = OverridesParser.create().parse_override(argument).value()
+        if isinstance(given, str) or str(given) in pages:
+            continue
+        says = f"ValueError: {key} must be one name, as {key}={min(pages)}; got {value}"
+        if isinstance(given, list) and len(given) > 1 and all(isinstance(name, str) for name in given):
+            return f"{says} (--multirun {key}={','.join(given)} runs one after another)"
+        own = [setting for setting in settings_known(command) if setting.startswith(f"{key}.")]
+        return f"{says} (its settings are set one by one: {own[0]}, {own[1]}, ...)" if len(own) > 1 else says
+    return None
+
+
+def pages_of(group: str, command: Callable[[], object]) -> set[str]:
+    """Names of the pages of a group of the command's settings, as `ppo` of `algorithm`; none for other settings."""
+    name = command.__module__.rpartition(".")[2]
+    folder = min(CONFIGS.rglob(f"{name}.yaml"), key=lambda page: len(page.parts), default=CONFIGS / name).parent
+    files = {page.stem for page in (folder / group).glob("*.yaml")} if re.fullmatch(r"\w+", group) else set()
+    stored = ConfigStore.instance().repo.get(group)
+    return files | ({page.removesuffix(".yaml") for page in stored} if isinstance(stored, dict) else set())
 
 
 def settings_known(command: Callable[[], object]) -> list[str]:

@@ -5,13 +5,13 @@ begin("control")        # first in a script, before `from decouple.commands.cont
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import signal
 import sys
 
 from decouple.commands.help import PARTS, help_text, show
+from decouple.runs.notices import drop_gym_notice
 
 __all__ = ["begin", "end_at_once"]
 
@@ -27,8 +27,6 @@ def begin(command: str) -> None:
     Ctrl-C, and SIGTERM as Slurm sends it, end a command with one line instead of a stack while it still imports;
     `decouple/commands/interrupts.py` takes over from there.
 
-    Gym, which procgen and TorchRL import, prints four lines about its age to stderr; its table of notices is emptied.
-
     Args:
         command: the command's module in this room.
     """
@@ -39,10 +37,7 @@ def begin(command: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup's SIG_IGN stays
             signal.signal(number, end_at_once)
-    with contextlib.suppress(ImportError):
-        from gym_notices import notices
-
-        notices.notices.clear()
+    drop_gym_notice()
 
 
 def end_at_once(number: int, _: object) -> None:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from decouple.checks import at_least, checked
 from decouple.networks.heads import ActionSpace, ActionUnit
+from decouple.runs.locks import BEGIN_ANEW
 
 __all__ = ["Replay", "Transition", "Widths"]
 
@@ -205,9 +206,7 @@ class Replay:
         """Check that the file holds a state's rows; ValueError otherwise. A file that was cut keeps its length."""
         if self.path is None or self.file is None or self.found is None:
             raise ValueError(f"path must be the file that the state's {added:,} rows lie in; got a new one, or memory")
-        way_out = (
-            "put a whole copy of it back, or begin the run anew with restart=true, which keeps the old folder aside"
-        )
+        way_out = f"put a whole copy of it back, or {BEGIN_ANEW}"
         size = ring * self.rows[0].nbytes
         if self.found < size:
             with contextlib.suppress(OSError):  # Windows truncates no file that is mapped

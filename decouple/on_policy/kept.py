@@ -24,6 +24,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.runs.checkpoint import CheckpointError, checkpoint_digest, load_checkpoint, save_checkpoint
+from decouple.runs.locks import BEGIN_ANEW
 
 __all__ = ["KeptRollouts", "check_room", "kept_bytes", "kept_text", "runs_on"]
 
@@ -203,18 +204,17 @@ class KeptRollouts:
             CheckpointError: a file that is gone, damaged, or not the checkpoint's; or a run that ended and dropped its
                 rollouts.
         """
-        way_out = "begin the run anew with restart=true, which keeps the old folder aside"
         kept = state["kept"] if self.past else {}
         if kept.get("dropped"):
             raise CheckpointError(
                 f"{checkpoint} is of a run that had ended, and dropped the rollouts that a later phase learns from "
-                f"(see keep_rollouts); {way_out}"
+                f"(see keep_rollouts); {BEGIN_ANEW}"
             )
         for number, digest in sorted((int(name), digest) for name, digest in kept.get("files", {}).items()):
             file = self._file(number)
             if not file.exists() or checkpoint_digest(file) != digest:
                 what = "is not the one that the checkpoint was written with" if file.exists() else "is gone"
-                message = f"{file}, a rollout that a later phase learns from, {what}; put it back, or {way_out}"
+                message = f"{file}, a rollout that a later phase learns from, {what}; put it back, or {BEGIN_ANEW}"
                 raise CheckpointError(message)
             saved = load_checkpoint(file)
             self.add(TensorDict(saved["frames"], saved["batch_size"]), number)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from decouple.checks import A_FILE, TEXTS_BY_NAME, at_least, check_setting, checked
 from decouple.runs.files import naming_file
+from decouple.runs.locks import BEGIN_ANEW
 from decouple.runs.metrics import check_run_files, read_table, rows_up_to, table_sum
 from decouple.runs.rules import rule_text
 from decouple.version import VERSION, written_by
@@ -196,13 +197,12 @@ def frames_to_resume(
     if table.exists() and table.stat().st_size:
         check_run_files(folder)
         rows = read_table(table)[1]
-    way_out = f"or begin the run anew with restart=true, which keeps what is in {folder} beside it"
     if not checkpoint_exists(folder / "checkpoint.pt"):
         # The first checkpoint is written before anything is trained: a table without one has no rows.
         if rows:
             raise CheckpointError(
                 f"{folder / 'checkpoint.pt'} is gone, and {table} has rows up to {int(rows[-1][0]):,} frames; put the "
-                f"checkpoint back, {way_out}"
+                f"checkpoint back, or {BEGIN_ANEW}"
             )
         return 0 if table.exists() else None
     state, record = _load(folder / "checkpoint.pt", expect)
@@ -213,22 +213,22 @@ def frames_to_resume(
             f"run_dir); got {total_frames:,}"
         )
     if table.exists():
-        _check_table(table, rows, done, record, way_out)
+        _check_table(table, rows, done, record)
     return done
 
 
-def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, str], way_out: str) -> None:
+def _check_table(table: Path, rows: list[list[str]], done: int, record: Mapping[str, str]) -> None:
     """Refuse a table whose rows up to the checkpoint are missing or have changed since."""
     if done and str(done) not in (row[0] for row in rows):
         last = f"rows up to {int(rows[-1][0]):,} frames" if rows else "no rows"
         raise CheckpointError(
             f"{table} was cut: it has {last}, and none of the checkpoint's {done:,}; put a whole copy of it back, "
-            f"{way_out}"
+            f"or {BEGIN_ANEW}"
         )
     if done and "table" in record and table_sum(*rows_up_to(table, done)) != record["table"]:
         raise CheckpointError(
             f"{table} is not what it was at the checkpoint's {done:,} frames (SHA-256 differs); put a whole copy of it "
-            f"back, {way_out}"
+            f"back, or {BEGIN_ANEW}"
         )
 
 
@@ -250,8 +250,7 @@ def checkpoint_exists(path: str | os.PathLike[str]) -> bool:
     path = Path(path)
     if path.is_symlink() and not path.exists():
         raise CheckpointError(
-            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or begin the run "
-            "anew with restart=true, which keeps the old folder aside"
+            f"{path} is a link to {os.readlink(path)}, which is gone; put that file back, or {BEGIN_ANEW}"
         )
     return path.exists()
 
@@ -286,7 +285,7 @@ class _HashingWriter:
 
 def _check_content(path: Path, file: BinaryIO) -> None:
     """Refuse a file whose header, length or SHA-256 is wrong."""
-    advice = "go back to an older copy of it, or begin the run anew with restart=true, which keeps the old folder aside"
+    advice = f"go back to an older copy of it, or {BEGIN_ANEW}"
     header = _HEADER.fullmatch(file.read(_HEADER_BYTES))
     size = os.fstat(file.fileno()).st_size
     if header is None and size < _HEADER_BYTES:
@@ -326,6 +325,10 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
             settings.append(f"{key}: checkpoint has no such setting, this run has {here!r}")
         else:
             settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
+    if any(line.startswith("algorithm: ") for line in settings):  # each algorithm has settings of its own
+        alone = [line for line in settings if "has no such setting" in line]
+        settings = [line for line in settings if line not in alone]
+        settings += [f"and {len(alone)} settings that only one of the two has"] * bool(alone)
     if rules:
         advice = f"start a new run in another folder or with restart=true, or go on with {written_by(version)}"
         raise CheckpointError(

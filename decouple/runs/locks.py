@@ -31,7 +31,10 @@ except ImportError:  # Windows
 
     fcntl = None
 
-__all__ = ["FileLock", "FolderInUseError", "lock_folder"]
+__all__ = ["BEGIN_ANEW", "FileLock", "FolderInUseError", "lock_folder"]
+
+# The way out where a file of a run is damaged, which may be read by another command than the run's.
+BEGIN_ANEW = "begin the run anew with restart=true of the command that trains it, which keeps the old folder aside"
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # errors of a file system without locks
 _HELD: weakref.WeakSet[FileLock] = weakref.WeakSet()
@@ -108,11 +111,12 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
 
     Raises:
         FolderInUseError: another process works in the folder.
+        OSError: the folder, or a file in it, cannot be made.
         ValueError: a restart of `.` or `..`, which after the renaming would mean the old folder.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
     except BlockingIOError:
         try:
@@ -123,6 +127,9 @@ def lock_folder(folder: str | os.PathLike[str], *, restart: bool = False) -> Fil
             f"run_dir must be a folder that no other process works in; {folder} is held by "
             f"{holder or 'another process'}: wait for it, end it, or choose another run_dir"
         ) from None
+    except OSError as error:
+        says = f"run_dir must be a folder that can be made and written in ({error.strerror})"
+        raise OSError(error.errno, says, str(folder)) from error
     if not restart or not any(entry.name != ".lock" for entry in folder.iterdir()):
         return lock
     if folder.name in ("", ".."):

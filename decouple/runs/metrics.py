@@ -19,6 +19,7 @@ from typing import Any
 
 from decouple.checks import SOME, at_least, check_setting, checked
 from decouple.runs.files import append_whole, csv_lines, file_text, naming_file, read_json, read_yaml, replace_file
+from decouple.runs.locks import BEGIN_ANEW
 
 __all__ = [
     "MetricsTable",
@@ -215,7 +216,7 @@ def check_run_files(run_dir: str | os.PathLike[str]) -> None:
         if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
             raise ValueError(f"{run_dir / 'record.json'} must hold a list of sessions; got {str(sessions)[:40]}")
     except (ValueError, OSError) as error:
-        advice = "put back a whole copy of that file, or begin anew with restart=true, which keeps the old folder aside"
+        advice = f"put back a whole copy of that file, or {BEGIN_ANEW}"
         raise ValueError(f"{error}; the run in {run_dir} cannot go on: {advice}") from error
 
 

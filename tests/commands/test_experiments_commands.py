@@ -16,8 +16,19 @@ CONTROL = Script("control.py")
 TINY = ("env=toy", "total_frames=300", "learning_starts=100", "actor=[4,4]", "critic=[4,4]", "final_episodes=1")
 # One of each kind that ended in a trace, and one of each that Hydra refuses.
 QUICK = {
-    ("control.py", "env=1"): "ValueError: env=1: ",
-    ("control.py", "env=[[1]]"): "TypeError: env=[[1]]: ",
+    ("control.py", "env=1"): "ValueError: env must be one name, as env=acrobot; got 1",
+    ("control.py", "env=[[1]]"): "ValueError: env must be one name, as env=acrobot; got [[1]]",
+    (
+        "control.py",
+        "algorithm=[ppo,sac]",
+    ): "algorithm must be one name, as algorithm=daac; got [ppo,sac] (--multirun algorithm=ppo,sac runs one after ",
+    (
+        "smallest_actor.py",
+        "search=[[4]]",
+    ): "search must be one name, as search=toy; got [[4]] (its settings are set one ",
+    ("procgen.py", "separation=[0]"): "ValueError: separation must be one name, as separation=0; got [0]",
+    ("control.py", "actor=64,64"): "ValueError: actor must be a list, as actor=[64,64]; got 64,64",
+    ("control.py", "seed=1,2"): "ValueError: seed must be one value; got 1,2 (--multirun runs one after another",
     ("control.py", "separation=inf"): "; got inf",
     (
         "control.py",
@@ -154,7 +165,10 @@ def test_a_bug_keeps_its_trace_and_the_variable_shows_that_of_any_error(warm, fo
 def test_a_command_in_a_process_of_its_own_is_answered_as_a_forked_one_is(tmp_path):
     refused = CONTROL.alone(tmp_path, "env=1")
     assert refused.returncode == 1 and refused.stdout == ""
-    assert refused.stderr.splitlines()[0].startswith("ValueError: env=1: ") and len(refused.stderr.splitlines()) == 2
+    assert (
+        refused.stderr.splitlines()[0].startswith("ValueError: env must be one name")
+        and len(refused.stderr.splitlines()) == 2
+    )
 
 
 def test_the_pages_are_the_clones_or_those_of_the_wheel(tmp_path):

@@ -148,3 +148,10 @@ def test_a_restart_of_a_folder_without_a_name_is_refused_before_anything_is_move
             lock_folder(named, restart=True)
         assert (run / "metrics.csv").exists() and [entry.name for entry in tmp_path.iterdir()] == ["run"]
     lock_folder(run).release()  # nobody holds it
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_the_settings_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, kind in ((tmp_path / "file", FileExistsError), (tmp_path / "file" / "run", NotADirectoryError)):
+        with pytest.raises(kind, match=rf"run_dir must be a folder that can be made .*: '{re.escape(str(folder))}'$"):
+            lock_folder(folder)

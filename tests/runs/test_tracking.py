@@ -815,7 +815,7 @@ def test_a_damaged_run_is_refused_by_file_before_anything_is_written(tmp_path, w
     file = damage(tmp_path, what)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
-        ValueError, match="cannot go on: put back a whole copy of that file, or begin anew with restart=true"
+        ValueError, match="cannot go on: put back a whole copy of that file, or begin the run anew with restart=true"
     ) as error:
         quiet(tmp_path, resume_frames=20)
     assert str(error.value).startswith(str(file))

@@ -32,6 +32,7 @@ from decouple.on_policy.rollouts import ModePolicy
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint
 from decouple.runs.finite import FailedSeeds
+from decouple.runs.locks import BEGIN_ANEW
 from decouple.runs.progress import StepProgress
 from decouple.seeding import SeedNoise, seed_metrics
 from decouple.studies.actor_size.branches import BranchMeasure
@@ -94,7 +95,7 @@ class OffPolicyAgents:
         if resume and resume < self.config.learning.total_frames and not self.replay_file.exists():
             raise FileNotFoundError(
                 f"{self.replay_file} is gone, and the run cannot go on without it (see keep_replay); put it back, or "
-                "begin anew with restart=true, which keeps the old folder aside"
+                f"{BEGIN_ANEW}"
             )
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:

@@ -133,7 +133,8 @@ class _Process:
         self._connection, theirs = multiprocessing.Pipe()
         # Not multiprocessing's own: that would run the caller's script in the new process. The current folder, which
         # Python puts first on the path, is taken off it: its files may shadow modules.
-        imports = f"import gc, sys; gc.disable(); sys.path.pop(0); from {__name__} import serve"
+        quiet = "from decouple.runs.notices import drop_gym_notice; drop_gym_notice()"
+        imports = f"import gc, sys; gc.disable(); sys.path.pop(0); {quiet}; from {__name__} import serve"
         # As run_command in decouple/commands/running.py: no garbage collection looks through what was imported.
         code = f"{imports}; gc.freeze(); gc.enable(); serve(int(sys.argv[1]))"
         command = [sys.executable, "-c", code, str(theirs.fileno())]
@@ -165,10 +166,6 @@ class _Process:
 
 def serve(descriptor: int) -> None:
     """Train each config from the connection; exit at once when the other end is gone, whatever is under way."""
-    with contextlib.suppress(ImportError):  # Gym's four lines about its age, as in decouple/commands/start.py
-        from gym_notices import notices
-
-        notices.notices.clear()
     connection, requests = Connection(descriptor), queue.SimpleQueue()
 
     def read() -> None:

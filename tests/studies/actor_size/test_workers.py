@@ -267,7 +267,7 @@ def processes() -> list[tuple[int, int, str]]:
     return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
 
 
-def test_a_killed_process_is_started_again_and_comes_to_what_an_unbroken_one_does(store, tmp_path, monkeypatch):
+def test_a_killed_process_is_started_again_and_comes_to_what_an_unbroken_one_does(store, tmp_path, monkeypatch, capfd):
     for room in ("workers", "engines"):
         monkeypatch.setattr(f"decouple.studies.actor_size.{room}.BEAT_S", 0.02)
     unbroken = train_agents(quick(seeds=2, total_frames=1200, run_dir=str(tmp_path / "unbroken")))
@@ -288,6 +288,7 @@ def test_a_killed_process_is_started_again_and_comes_to_what_an_unbroken_one_doe
     assert store.returns(cell_of(configs[0])) == {seed: unbroken[f"final/return/seed{seed}"] for seed in (0, 1)}
     assert len(store.returns(cell_of(configs[2]))) == 1
     assert store.batches(cell_of(configs[0]))[0].starts == 1  # the claim stood
+    assert "Gym has been unmaintained" not in capfd.readouterr().err
 
 
 def test_a_process_that_dies_every_time_fails_its_cell_and_ends_with_its_caller(store, monkeypatch):
