@@ -26,9 +26,8 @@ from decouple.compiled.threads import SCRATCH, AgentThreads
 
 __all__ = ["ModeGroup", "ModeKernels"]
 
-WORK = (
-    2**28
-)  # of a call that plays: steps times the games of an agent times all agents' parameters; a tenth of a second
+# Of a call that plays: steps times the games of an agent times all agents' parameters; a tenth of a second.
+WORK = 2**28
 
 
 class ModeGroup(NamedTuple):

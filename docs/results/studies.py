@@ -101,7 +101,7 @@ def escaped(lines: list[str]) -> list[str]:
 
 def commits(cells: dict) -> str:
     """The commit that trained each cell of the table, and the time that it took."""
-    lines = ["| cell | pairs | hours of six agents, beside other jobs | commit |", "|---|---|---|---|"]
+    lines = ["| cell | pairs | hours of all its agents, beside other jobs | commit |", "|---|---|---|---|"]
     for cell in cells.values():
         hours = sum(kept.seconds for kept in cell.kept.values()) / 3600
         found = sorted({(kept.commit or "unknown")[:9] for kept in cell.kept.values()})
