@@ -3,18 +3,19 @@
 Steer        a point between -1 and 1 is pushed; the reward is minus its distance to 0; ten steps. Starts depend on the
              number of episodes alone, so that both forms have the same numbers.
 Noisy        the same, with starts drawn from torch's own generator
+Lamps        four lamps, of which some are lit, and indices: observations of every discrete kind
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
 from tensordict import TensorDict
-from torchrl.data import Bounded, Composite, Unbounded
+from torchrl.data import Binary, Bounded, Categorical, Composite, MultiCategorical, TensorSpec, Unbounded
 from torchrl.envs import EnvBase, GymEnv, PendulumEnv, StepCounter, TransformedEnv
 
 GOLDEN = 0.618034
@@ -146,3 +147,36 @@ CALLS: list = []
 def with_defaults(batch_size=(), device="cpu"):
     CALLS.append((batch_size, device))
     return Steer(batch_size, device)
+
+
+class Lamps(EnvBase):
+    """Nothing happens: the observation is always the same one, of a given kind."""
+
+    KINDS: ClassVar[dict[str, tuple[TensorSpec, torch.Tensor]]] = {
+        "binary": (Binary(4, dtype=torch.bool), torch.tensor([True, False, True, False])),
+        "one_lamp": (Binary(1, dtype=torch.int8), torch.tensor([1], dtype=torch.int8)),
+        "several": (MultiCategorical([3, 2], dtype=torch.int64), torch.tensor([2, 1])),
+        "several_of_one": (MultiCategorical([3], dtype=torch.int64), torch.tensor([2])),
+        "index": (Categorical(3, dtype=torch.int32), torch.tensor(1, dtype=torch.int32)),
+    }
+
+    def __init__(self, kind="binary", batch_size=(), device="cpu"):
+        super().__init__(batch_size=torch.Size(batch_size), device=device)
+        spec, self.lit = self.KINDS[kind]
+        games = self.batch_size
+        self.observation_spec = Composite(observation=spec.expand(*games, *spec.shape), shape=games)
+        self.action_spec, self.reward_spec = Categorical(2, shape=games), Unbounded((*games, 1))
+
+    def _set_seed(self, seed):
+        pass
+
+    def _shown(self, **more):
+        shown = self.lit.expand(*self.batch_size, *self.lit.shape).clone()
+        ends = {name: torch.zeros(*self.batch_size, 1, dtype=torch.bool) for name in ("done", "terminated")}
+        return TensorDict({"observation": shown, **ends, **more}, self.batch_size)
+
+    def _reset(self, tensordict=None, **_):
+        return self._shown()
+
+    def _step(self, tensordict):
+        return self._shown(reward=torch.ones(*self.batch_size, 1))

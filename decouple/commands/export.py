@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from decouple.commands.folders import CONFIGS
 from decouple.commands.running import run_command
 from decouple.commands.settings import settings_of
+from decouple.deploy.card import card_path
 from decouple.deploy.export import ExportReport
 from decouple.studies.actor_size.settings import sizes_name
 from decouple.studies.distillation.sources import Source
@@ -60,7 +61,7 @@ def played_lines(facts: Mapping[str, Any]) -> list[str]:
 def command(config: Any) -> None:
     source, report, rows = export(settings_of(config))
     print(table(source, report, rows))
-    print(f"what it reads and gives, and how to run it: {report.path.with_suffix('.md')}")
+    print(f"what it reads and gives, and how to run it: {card_path(report.path)}")
 
 
 def main() -> None:

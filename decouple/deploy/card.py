@@ -1,6 +1,7 @@
-"""The card of an exported actor, `actor.md` beside the file: what it reads and gives, what it costs, how good it is.
+"""The card of an exported actor, `actor.onnx.md` beside the file: what it reads and gives, its cost, how good it is.
 
-    actor_card(Path("actor.onnx"), report.metadata)    # Markdown; each fact that is not known is left out
+    card = card_path(Path("actor.onnx"))
+    card.write_text(actor_card(Path("actor.onnx"), report.metadata))    # each fact that is not known is left out
 
 The same facts are in the file's metadata. A task of Gymnasium comes with a script that plays it from the file alone.
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from decouple.deploy.plain_c import c_name
 
-__all__ = ["actor_card"]
+__all__ = ["actor_card", "card_path"]
 
 MEMORY = {"flash_bytes": "code and constants", "stack_bytes": "stack"}
 
@@ -51,6 +52,7 @@ for episode in range({episodes}):
     total, over = 0.0, False
     while not over:
         numbers = numpy.asarray(observation, numpy.float32).ravel()
+        assert numbers.size == {inputs}, "the actor reads {inputs} numbers"
         library.{prefix}_act(ctypes.c_void_p(numbers.ctypes.data), ctypes.c_void_p(output.ctypes.data))
         observation, reward, terminated, truncated, _ = env.step({action})
         total, over = total + float(reward), terminated or truncated
@@ -71,6 +73,11 @@ actor = torch.export.load({name!r}).module()
 action = actor(torch.zeros({shape}, dtype=torch.{dtype}){state})
 """,
 }
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of an exported file is: each format of an actor has its own."""
+    return path.with_name(f"{path.name}.md")
 
 
 def actor_card(path: Path, facts: Mapping[str, Any]) -> str:
@@ -105,6 +112,7 @@ def _title(facts: Mapping[str, Any]) -> list[str]:
 def _rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     played, own, latency = facts.get("return"), facts.get("return_of_model"), facts.get("latency_us")
     memory = [f"{facts[key]:,} bytes of {what}" for key, what in MEMORY.items() if key in facts]
+    on = f", on {facts['played_on']}" if "played_on" in facts else ""
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     trained = [str(facts["algorithm"])] if "algorithm" in facts else []
     trained += [f"{facts['frames']:,} frames"] if "frames" in facts else []
@@ -114,7 +122,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     size = [f"|{'x'.join(map(str, facts['actor'])) or 'linear'}|"] if "actor" in facts else []
     return [
         ("task", facts.get("task")),
-        ("return through this file", _return(played) if played else None),
+        (f"return through this file{on}", _return(played) if played else None),
         ("return of the PyTorch actor, same episodes", f"{own['mean']:.6g}" if own else None),
         ("bound of the search", f"{facts['bound']:.6g}" if "bound" in facts else None),
         ("size", ", ".join([*size, f"{facts['parameters']:,} parameters"])),
@@ -195,7 +203,8 @@ def _noise(facts: Mapping[str, Any]) -> list[str]:
 def _script(path: Path, facts: Mapping[str, Any]) -> list[str]:
     """A script that plays the task from the file alone, or else a call."""
     known = facts.get("layout", {}).get("gymnasium")
-    if known and "noise" not in facts and path.suffix in (".onnx", ".c"):
+    vector = len(facts["observation"].get("shape", ["batch", 0])) == 2
+    if known and vector and "noise" not in facts and path.suffix in (".onnx", ".c"):
         return ["```python", _play(path, facts, known).rstrip(), "```"]
     if path.suffix == ".html":
         return ["Open the file in a browser: it plays, and loads nothing. `#seed=3` behind its address sets the seed."]
@@ -237,6 +246,7 @@ def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
         options="".join(f", {name}={value!r}" for name, value in {**options, **facts.get("env_kwargs", {})}.items()),
         episodes=played.get("episodes", 100),
         seed=played.get("seed", 0),
+        inputs=facts["observation"].get("shape", ["batch", 0])[-1],
         outputs=outputs,
         kind="float32" if continuous else "int32",
         action=given,

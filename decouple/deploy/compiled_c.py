@@ -5,7 +5,7 @@
         compiled.microseconds(1.0, observation)        # of a call, without Python around it
         compiled.memory()                              # {"flash_bytes": ..., "stack_bytes": ...}
 
-The compiler is `$CC`, else cc, gcc or clang.
+The compiler is `$CC`, where that is a program without arguments, else cc, gcc or clang.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ double nanoseconds(int calls, int count, const float *observation, const float *
 
 def c_compiler() -> str | None:
     """The C compiler's path; None where there is none."""
-    wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
-    return next((found for name in wanted if (found := shutil.which(name))), None)
+    return next(
+        (found for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (found := shutil.which(name))), None
+    )
 
 
 class CompiledActor:

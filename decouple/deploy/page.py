@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -141,12 +140,11 @@ def actor_as_json(constants: ActorConstants) -> dict[str, Any]:
     scaling = {
         name: None if of is None else _base64(of) for name, of in (("mean", constants.mean), ("std", constants.std))
     }
-    clip = None if constants.clip is None or math.isinf(constants.clip) else constants.clip
     kind = {"kind": constants.kind, "size": constants.size, "choices": list(constants.choices)}
     return {
         "layers": layers,
         **scaling,
-        "clip": clip,
+        "clip": constants.clip,
         **kind,
         "bounds": {k: _base64(v) for k, v in constants.bounds.items()},
     }

@@ -21,7 +21,9 @@ from torch.nn import functional
 from decouple.checks import SEED, at_least, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
+from decouple.networks.gating import GatedPolicy
 from decouple.networks.recurrence import recurrent_blocks
+from decouple.networks.separation import Branch
 from decouple.networks.stacking import StackedLinear
 
 __all__ = ["ObservationScaling", "PlainActor"]
@@ -187,9 +189,10 @@ class PlainActor(nn.Module):
 
 
 def _modules(model: ActorValue | ActorQValue) -> list[nn.Module]:
-    """Trunk, policy branch and the policy head's layers."""
+    """Trunk, policy branch and the policy head's layers; a branch with gates without what it hands on to the value."""
     parts = model.parts()
-    return [*parts["trunk"], *parts["policy"]]
+    modules = [*parts["trunk"], *parts["policy"]]
+    return [Branch(list(module)) if isinstance(module, GatedPolicy) else module for module in modules]
 
 
 def _check_model(model: ActorValue | ActorQValue, sample: bool) -> None:

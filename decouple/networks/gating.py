@@ -24,7 +24,7 @@ from decouple.networks.counting import block_multiply_adds
 from decouple.networks.recurrence import recurrent_blocks
 from decouple.networks.separation import Branch, Cut, SeparatedNetwork, separate
 
-__all__ = ["GatedNetwork", "Gates", "chosen_separation", "gated", "gates_of"]
+__all__ = ["GatedNetwork", "GatedPolicy", "Gates", "chosen_separation", "gated", "gates_of"]
 
 
 class Gates(nn.Module):

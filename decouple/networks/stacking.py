@@ -149,6 +149,10 @@ class StackedBlock(nn.Module):
         self._parameters, self._modules = template._parameters, template._modules
         object.__setattr__(self, "template", template)
 
+    def train(self, mode: bool = True) -> StackedBlock:
+        self.template.training = mode  # no child of this module: what the block itself reads
+        return super().train(mode)
+
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
         own = dict(self.named_parameters())
         rows = [

@@ -10,6 +10,7 @@ it says what it is: see docs/export.md.
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from torchrl.data import Unbounded
 from torchrl.envs import TensorDictPrimer, TransformedEnv
 
 from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting, checked, one_of
-from decouple.deploy.card import actor_card
+from decouple.deploy.card import actor_card, card_path
 from decouple.deploy.checking import RefusedFileError, difference_from, inputs_to_check
 from decouple.deploy.compiled_c import c_compiler
 from decouple.deploy.contents import Content
@@ -103,10 +104,10 @@ def write_actor(
 
     Args:
         source: the agent.
-        path: the file, .onnx, .pt2, .c or .html; the card is beside it, with the ending .md.
+        path: the file, .onnx, .pt2, .c or .html; the card is beside it, `card_path`.
         precision, sample, tolerance: as for `export_actor`.
         observations: number of observations to record in the task for the check; in int8 those of ten episodes.
-        episodes: number of episodes that the file plays; 0: it is not played.
+        episodes: number of episodes that the file plays, of what agents are tested on; 0: it is not played.
         int8_loss: share of the float32 actor's mean return that an int8 one may lose, see `Export`.
         seconds: time to measure the latency.
 
@@ -132,8 +133,9 @@ def write_actor(
         if not episodes:
             return facts
         actor = PlainActor(source.model, **options)
-        played = play_file(source.make_env, actor, content.run, episodes, seed)
-        own = play_file(source.make_env, actor, actor, episodes, seed)
+        tests = functools.partial(source.make_env, test=True)
+        played = play_file(tests, actor, content.run, episodes, seed)
+        own = play_file(tests, actor, actor, episodes, seed)
         if precision == "float32":
             inputs = inputs_to_check(actor, played.observations, 0)
             apart = difference_from(actor, content.run, source.model, *inputs)
@@ -155,7 +157,7 @@ def write_actor(
         accept=accept,
         **options,
     )
-    replace_file(path.with_suffix(".md"), actor_card(path, report.metadata).encode())
+    replace_file(card_path(path), actor_card(path, report.metadata).encode())
     return report
 
 

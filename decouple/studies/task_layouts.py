@@ -53,7 +53,8 @@ def layout(task: str) -> dict[str, Any]:
     known = dict(LAYOUTS.get(task, {}))
     if task in TASKS:
         name, options, _ = TASKS[task]
-        known["gymnasium"] = [name, options]
+        if ":" not in name:  # as forage, which this package makes
+            known["gymnasium"] = [name, options]
     elif _is_plain_box(task):
         known["gymnasium"] = [task, {}]
     if "assets" not in known and known.get("gymnasium", [""])[0].split("-")[0] in ("Reacher", "HalfCheetah", "Ant"):

@@ -44,7 +44,7 @@ class Watch:
     steps: int = 500  # most steps of an episode; a longer one is cut off
     first_seed: int = 0  # seed of the episodes: the same seed, the same episodes
     sample: bool | None = None  # sample actions; None: on Procgen, as its evaluations do; else the distribution's mode
-    levels: str = "test"  # Procgen's levels: test for all, train for those of the run
+    levels: str = "test"  # where there are levels: test for those of the tests, train for those of the run
     formats: list[str] | None = None  # gif, mp4, or both; None: gif, and mp4 where the package av is installed
     width: int = 160  # pixels of each episode's picture
     fps: int | None = None  # steps a second; None: the task's own
@@ -117,12 +117,13 @@ class _Stage:
     def __init__(self, config: Watch, state: dict[str, Any], source: Source):
         settings = task_settings(state)
         self.procgen, self.samples, self.fps = "protocol" in settings, "protocol" in settings, PROCGEN_FPS
+        test = config.levels == "test"
         if self.procgen:
-            run, test = ProcgenTask(settings).config, config.levels == "test"
+            run = ProcgenTask(settings).config
             self.env: Any = make_procgen_env(run, config.episodes, config.first_seed, test=test, training=False)
             return
         check_setting("checkpoint", config.checkpoint, lambda _: settings["env"] not in ("toy", "unity"), UNDRAWN)
-        self.env = pictured_env(settings, config.episodes, config.first_seed)
+        self.env = pictured_env(settings, config.episodes, config.first_seed, test=test)
         self.fps = min(60, self.env.render_fps)
 
     def pictures(self, step: TensorDictBase) -> Sequence[np.ndarray]:

@@ -10,6 +10,7 @@ Which seed is best, episodes tell that no comparison of the search has used; how
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import math
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from decouple.checks import check_setting
+from decouple.deploy.card import card_path
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.export import ExportReport
 from decouple.deploy.page import GAMES_ON_PAGE
@@ -122,8 +124,8 @@ def write_smallest_student(lesson: Lesson, found: SmallestStudent, suffix: str) 
 def _path(run_dir: str, name: str, suffix: str) -> Path:
     """The winner's file; what an earlier search left at its place is removed."""
     path = Path(run_dir) / "actors" / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.{suffix}"
-    for ending in (f".{suffix}", f".{suffix}.json", ".h", ".md"):
-        path.with_suffix(ending).unlink(missing_ok=True)
+    for old in (path, path.with_suffix(f".{suffix}.json"), path.with_suffix(".h"), card_path(path)):
+        old.unlink(missing_ok=True)
     return path
 
 
@@ -135,7 +137,8 @@ def _best_of(
     for source in agents:
         actor = PlainActor(source.model, observation_scaling=source.scaling)
         seed = source.facts["seed"]
-        played = play_file(source.make_env, actor, actor, episodes, VALIDATION_SEED + first)
+        tests = functools.partial(source.make_env, test=True)  # as the search's returns, and so its bound
+        played = play_file(tests, actor, actor, episodes, VALIDATION_SEED + first)
         if math.isfinite(played.mean) and played.mean > max(validation.values(), default=-math.inf):
             chosen = source
         validation[seed] = played.mean
@@ -164,7 +167,7 @@ def winner_text(winner: Winner | None) -> str:
         [
             f"the file: {report.path}, {report.bytes:,} bytes; {seeds}",
             f"return {return_text(played['mean'])}{interval} {through}; {beside}",
-            f"what it reads and gives, and how to run it without this package: {report.path.with_suffix('.md')}",
+            f"what it reads and gives, and how to run it without this package: {card_path(report.path)}",
         ]
     )
 

@@ -15,6 +15,7 @@ from commands import Script
 from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from decouple.deploy.card import card_path
 from decouple.deploy.compiled_c import c_compiler
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
@@ -24,6 +25,7 @@ from decouple.runs.files import read_json
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
+from decouple.studies.distillation.sources import read_source
 from decouple.studies.export import Export, export
 from decouple.studies.separation.experiment import prepare
 from decouple.studies.separation.settings import procgen_experiment
@@ -59,6 +61,36 @@ def exported(folder: Path, *arguments: str) -> str:
     return ran.stdout
 
 
+def test_a_file_is_proven_on_what_agents_are_tested_on_and_its_card_says_so(tmp_path):
+    run_dir = trained(tmp_path, "ppo", env="forage", num_levels=3, start_level=5)
+    source = read_source(str(run_dir), 4)[2]
+    for test, levels in ((False, range(5, 8)), (True, range(8, 2**31 - 1))):
+        with contextlib.closing(source.make_env(2, 0, test=test)) as env:
+            assert env.levels == levels
+    _, report, _ = export(Export(str(run_dir), "pt2", seconds=0, episodes=2, observations=20))
+    card = card_path(report.path).read_text()
+    assert "| return through this file, on the levels of its tests | " in card and "gymnasium" not in card
+
+
+def test_a_task_that_its_id_does_not_tell_has_no_script_that_plays_it(tmp_path):
+    for number, changes in enumerate(({"frame_stack": 2}, {"num_levels": 3}, {"test_kwargs": {"g": 9.0}}, {})):
+        run_dir = trained(tmp_path / str(number), "ppo", env="pendulum", **changes)
+        _, report, _ = export(Export(str(run_dir), "onnx", seconds=0, episodes=2, observations=20))
+        assert ("gymnasium.make" in card_path(report.path).read_text()) == (not changes)
+
+
+def test_no_path_of_the_machine_is_stored(tmp_path, monkeypatch):
+    run_dir = trained(tmp_path, "ppo", env="pendulum")
+    for here, run in ((tmp_path, "ppo"), (run_dir, "."), (Path("/"), str(run_dir.relative_to("/")))):
+        monkeypatch.chdir(here)
+        assert read_source(str(run_dir), 4)[2].facts["run"] == run
+    monkeypatch.chdir(tmp_path.parent.parent)
+    assert not read_source(str(run_dir), 4)[2].facts["run"].startswith("/")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert read_source(str(run_dir), 4)[2].facts["run"] == "ppo"
+
+
 def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path):
     run_dir = trained(tmp_path, "ppo", env="pendulum", normalize_observation=True, normalize_reward=True)
     printed = exported(tmp_path, "checkpoint=ppo", "seed=4").splitlines()
@@ -69,7 +101,7 @@ def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path)
     assert printed[1] == f"{file}: {size:,} bytes; 41 parameters, 32 multiply-adds an action"
     assert "over 276 observations, random and recorded (allowed: 1e-04)" in printed[2]
     assert re.fullmatch(r"return -\d.* \[-.*\] through it, -\d.* by the model: 2 episodes", printed[3])
-    assert printed[-1] == "what it reads and gives, and how to run it: ppo/actor_seed4.md"
+    assert printed[-1] == "what it reads and gives, and how to run it: ppo/actor_seed4.onnx.md"
     assert [line.split()[:3] for line in printed[5:-1]] == [
         [runtime, "batch", size] for runtime in ("eager", "exported", "onnx") for size in ("1", "3")
     ]

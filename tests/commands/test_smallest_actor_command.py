@@ -331,7 +331,7 @@ def test_a_search_ends_with_a_file(tmp_path):
     finished = SEARCH.run(tmp_path, *one_size, "search.sizes=[[4,4]]", "search.export=c", "run_dir=study")
     assert finished.returncode == 0, finished.stderr
     file, _, what = finished.stdout.splitlines()[-3:]
-    assert file.startswith("the file: study/actors/toy_ddpg_actor4x4.c, ") and what.endswith("toy_ddpg_actor4x4.md")
+    assert file.startswith("the file: study/actors/toy_ddpg_actor4x4.c, ") and what.endswith("toy_ddpg_actor4x4.c.md")
     assert (tmp_path / "study/actors/toy_ddpg_actor4x4.h").exists()
 
 

@@ -27,6 +27,7 @@ from decouple.envs.control.tasks import control_env
 from decouple.networks.actor_qvalue import ActorQValue, actor_qvalue
 from decouple.networks.actor_value import ActorValue, actor_value
 from decouple.networks.blocks import impala_blocks, mlp_blocks, nature_blocks
+from decouple.networks.gating import gated
 from decouple.networks.recurrence import gru_block, lstm_block
 from decouple.networks.separation import separate
 from decouple.networks.stacking import stack
@@ -536,3 +537,12 @@ def test_a_recurrent_file_whose_state_is_another_is_refused_and_latency_is_measu
     assert difference_from(actor, actor, model, *actor.random_inputs(8)) < 1e-6
     broken = lambda *inputs: (actor(*inputs)[0] * torch.nan, actor(*inputs)[1])  # noqa: E731
     assert np.isnan(difference_from(actor, broken, model, *actor.random_inputs(8)))
+
+
+def test_an_actor_with_gates_is_its_policy_alone(tmp_path):
+    model = with_biases(actor_value(gated(mlp_blocks(3, [8, 4]), mlp_blocks(3, [8, 4])), BOX, policy_gain=1.0))
+    observation = torch.randn(20, 3)
+    with set_exploration_type(ExplorationType.DETERMINISTIC), torch.no_grad():
+        wanted = model.get_policy_operator()(TensorDict({"observation": observation}, [20]))["action"]
+    torch.testing.assert_close(PlainActor(model)(observation), wanted)
+    assert export_actor(model, tmp_path / "actor.pt2").difference < 1e-5

@@ -234,6 +234,23 @@ def test_what_c_cannot_hold_is_refused_by_name(tmp_path):
 
 
 @compiling
+def test_a_bound_that_is_infinite_is_none(tmp_path):
+    report = export_actor(on_policy(), tmp_path / "actor.c", observation_scaling=SCALING._replace(clip=np.inf))
+    assert report.difference < 1e-4 and "inf" not in (tmp_path / "actor.c").read_text()
+
+
+@compiling
+def test_a_compiler_with_arguments_in_front_gives_way_to_another(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    usual = c_compiler()
+    for given in ("ccache gcc", "/nowhere/cc"):
+        monkeypatch.setenv("CC", given)
+        assert c_compiler() == usual
+    monkeypatch.setenv("CC", COMPILERS[-1])
+    assert c_compiler() == COMPILERS[-1]
+
+
+@compiling
 def test_a_file_with_a_wrong_number_is_not_written(tmp_path, monkeypatch):
     right = contents.c_files
 

@@ -193,3 +193,24 @@ def test_blocks_that_are_not_linear_run_as_each_alone_and_give_its_gradients() -
     unstack(together, others)
     for model, other in zip(models, others, strict=True):
         torch.testing.assert_close(dict(other.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
+
+
+class Dropping(nn.Module):
+    """A block that itself reads whether it is trained, as nn.MultiheadAttention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(1, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.convolution(x[:, None]).mean(-1)
+        return nn.functional.dropout(hidden, 0.5, self.training)
+
+
+def test_a_block_that_reads_whether_it_is_trained_is_told() -> None:
+    together = stack([nn.Sequential(Dropping()) for _ in range(2)])
+    x = torch.rand(2, 64, 3)
+    assert (together(x) == 0).any()
+    for changed in (copy.deepcopy(together).eval(), together.eval(), copy.deepcopy(together)):
+        assert torch.equal(changed(x), changed(x)) and not (changed(x) == 0).any()
+    assert (together.train()(x) == 0).any()

@@ -49,7 +49,7 @@ def test_the_best_seed_on_its_own_episodes_is_written_and_proven(searched):
     assert written is not None and written.validation.keys() == {0, 1, 2}
     assert written.validation[written.seed] == max(written.validation.values())
     folder = Path(config.run_dir) / "actors"
-    names = {f"pendulum_ddpg_actor4.{ending}" for ending in ("c", "c.json", "h", "md")}
+    names = {f"pendulum_ddpg_actor4.{ending}" for ending in ("c", "c.json", "h", "c.md")}
     assert {file.name for file in folder.iterdir()} == names
     facts = json.loads((folder / "pendulum_ddpg_actor4.c.json").read_text())
     assert facts["bound"] == found.bound and facts["seed"] == written.seed and facts["return"]["episodes"] == 3
@@ -58,7 +58,7 @@ def test_the_best_seed_on_its_own_episodes_is_written_and_proven(searched):
     lines = winner.winner_text(written).splitlines()
     assert lines[0].startswith(f"the file: {folder}/pendulum_ddpg_actor4.c, ") and "the best of 3" in lines[0]
     assert "over 3 fresh episodes through the file" in lines[1] and "the search's bound is -3300" in lines[1]
-    assert lines[2].endswith("pendulum_ddpg_actor4.md")
+    assert lines[2].endswith("pendulum_ddpg_actor4.c.md")
     assert "which these episodes do not reach" in winner.winner_text(written._replace(bound=0.0))
 
 

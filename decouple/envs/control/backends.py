@@ -163,7 +163,9 @@ class GymnasiumGames:
         _load_levels(self.generators, states)
         for game, saved in zip(self.games, states, strict=True):
             if saved["first_seed"] is None:
-                game.reset(seed=0)  # Gymnasium refuses to step a game that was never reset
+                # Gymnasium refuses to step a game that was never reset. One that is not restored begins anew, and may
+                # have a generator of its own, which the reset alone seeds.
+                game.reset(seed=0 if self.resumable else _seed_after(saved))
                 self._load_game_state(game.unwrapped, saved)
 
     def close(self) -> None:
@@ -325,6 +327,13 @@ def seeds_after(states: list[dict[str, Any]]) -> list[int]:
     """Seeds drawn from saved ones, for games that cannot be saved: a resumed run does not repeat its first episodes."""
     drawn = (np.random.SeedSequence(saved["first_seed"]).generate_state(1) for saved in states)
     return [int(seed) for (seed,) in drawn]
+
+
+def _seed_after(saved: dict[str, Any]) -> int:
+    """A seed drawn from a game's saved generator, as `seeds_after`."""
+    generator = np.random.Generator(np.random.PCG64())
+    _load_generator(generator, saved)
+    return int(generator.integers(2**31))
 
 
 def _generators(seeds: Sequence[int]) -> list[np.random.Generator]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchrl.data import Binary, Bounded, Categorical, MultiCategorical, OneHot, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
@@ -197,7 +198,7 @@ class TorchRLGames:
         for index, env in enumerate(self.envs):
             chosen = torch.from_numpy(action[index * self.size : (index + 1) * self.size])
             if self.one_hot:
-                chosen = torch.nn.functional.one_hot(chosen, int(self.action_space.n))
+                chosen = one_hot(chosen, int(self.action_space.n))
             spec = env.action_spec
             chosen = chosen.to(device=env.device or "cpu", dtype=spec.dtype).reshape(spec.shape)
             with self._own_numbers(index):
@@ -215,8 +216,11 @@ class TorchRLGames:
         for name in self.order:
             key, spec = self.keys[name]
             part = shown.get(key)
-            if isinstance(spec, Categorical):
-                part = torch.nn.functional.one_hot(part, int(spec.n))
+            if isinstance(spec, MultiCategorical):
+                choices = _choices(spec, part.shape[-1])
+                part = torch.cat([one_hot(part[..., i].long(), n) for i, n in enumerate(choices)], -1)
+            elif isinstance(spec, Categorical) and not isinstance(spec, Binary):  # Binary is a Categorical of TorchRL's
+                part = one_hot(part.long(), int(spec.n))
             parts.append(part.reshape(self.size, -1).numpy(force=True).astype(self.dtype))
         return np.concatenate(parts, axis=1)
 
@@ -287,12 +291,12 @@ def _space(spec: TensorSpec, lead: int, task: Task, key: Any) -> Any:
     one = (0,) * lead
     if isinstance(spec, OneHot) and len(shape) == 1:
         return spaces.Discrete(shape[0])
+    if isinstance(spec, Binary):  # before Categorical, of which both are kinds in TorchRL
+        return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
+    if isinstance(spec, MultiCategorical) and len(shape) == 1:
+        return spaces.MultiDiscrete(_choices(spec, shape[0]))
     if isinstance(spec, Categorical) and math.prod(shape) == 1:
         return spaces.Discrete(int(spec.n))
-    if isinstance(spec, MultiCategorical) and len(shape) == 1:
-        return spaces.MultiDiscrete(spec.nvec.reshape(-1, shape[0])[0].tolist())
-    if isinstance(spec, Binary):
-        return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
     if isinstance(spec, Bounded | Unbounded) and spec.dtype == torch.uint8:
         return spaces.Box(0, 255, shape, np.uint8)
     if isinstance(spec, Bounded) and spec.dtype.is_floating_point:
@@ -304,6 +308,11 @@ def _space(spec: TensorSpec, lead: int, task: Task, key: Any) -> Any:
     if isinstance(spec, Bounded | Unbounded):  # other whole numbers
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
     raise ValueError(f"name must be a task whose observations and actions are numbers; {task.name} has {key}: {spec}")
+
+
+def _choices(spec: MultiCategorical, count: int) -> list[int]:
+    """How many values each of a game's `count` components has."""
+    return spec.nvec.reshape(-1, count)[0].tolist()
 
 
 def _name(key: Any) -> str:

@@ -30,13 +30,14 @@ UNDRAWN = "of a task that has pictures: toy and unity have none"
 
 
 @checked(games=at_least(1), seed=SEED)
-def pictured_env(settings: Mapping[str, Any], games: int, seed: int) -> Any:
+def pictured_env(settings: Mapping[str, Any], games: int, seed: int, *, test: bool = True) -> Any:
     """The task of a run's settings with raw observations, whose `pictures` draws its games.
 
     Args:
         settings: those of the run's checkpoint.
         games: number of games.
         seed: seed of their episodes.
+        test: what agents are tested on, where that is another task than they are trained on.
 
     Raises:
         ValueError: a task without pictures.
@@ -46,12 +47,12 @@ def pictured_env(settings: Mapping[str, Any], games: int, seed: int) -> Any:
         id_of_game = f"decouple.envs.games.gymnasium_env:decouple/{IDS[name]}-v0"
         task: dict[str, Any] = {"env": id_of_game, "env_kwargs": {"frame_skip": settings["frame_skip"]}}
     else:
-        task = {key: settings[key] for key in OF_TASK if key in settings}
+        task = {key: settings[key] for key in (*OF_TASK, *["test_kwargs"] * test) if key in settings}
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo would ask for a window
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # and pygame, with a line of an error
     task |= {"env_kwargs": (task.get("env_kwargs") or {}) | {"render_mode": "rgb_array"}, "backend": "gymnasium"}
-    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), games, [seed])
+    return make_env(CONTROL_ALGORITHMS[settings["algorithm"]](**task), games, [seed], test=test)
 
 
 @checked(seed=SEED, steps=at_least(1))

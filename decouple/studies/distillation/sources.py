@@ -29,6 +29,9 @@ from decouple.studies.separation.experiment import load_agent
 from decouple.studies.separation.experiment import make_env as make_procgen_env
 from decouple.studies.task_layouts import layout
 
+# Settings under which an id of Gymnasium does not tell the whole task.
+CHANGES_THE_TASK = ("wrappers", "num_levels", "train_kwargs", "test_kwargs", "privileged")
+
 __all__ = ["Source", "agent_source", "read_source", "scaling_state", "task_in", "task_settings"]
 
 
@@ -37,7 +40,8 @@ class Source(NamedTuple):
 
     model: Any  # model from actor_qvalue or actor_value
     scaling: ObservationScaling | None  # scaling of observations in training; None: there was none
-    make_env: Callable[[int, int], EnvBase]  # function of a number of games and a seed: the task, raw observations
+    # function of a number of games, a seed, and `test=True` for what agents are tested on: the task, raw observations
+    make_env: Callable[..., EnvBase]
     facts: dict[str, Any]  # facts for the file's metadata
 
 
@@ -54,7 +58,14 @@ def agent_source(path: Path, state: Mapping[str, Any], seed: int | None) -> Sour
     sessions = read_json(record).get("sessions") if record.exists() else None
     git = sessions[-1].get("git") if sessions else None
     commit = {"commit": git["commit"]} if git else {}
-    return source._replace(facts=source.facts | {"run": str(path.parent)} | commit)
+    return source._replace(facts=source.facts | {"run": _without_machine(path.parent)} | commit)
+
+
+def _without_machine(folder: Path) -> str:
+    """A run's folder as it was given; of one given from the root on, what is below the current folder, or its name."""
+    if not folder.is_absolute():
+        return str(folder)
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else folder.name
 
 
 def read_source(checkpoint: str, seed: int | None) -> tuple[Path, dict[str, Any], Source]:
@@ -100,7 +111,11 @@ def from_control(state: Mapping[str, Any], seed: int | None) -> Source:
     check_setting("seed", seed, seeds.__contains__, f"one of the run's, {list(seeds)}")
     facts = _control_facts(settings) | {"seed": seed, "frames": frames_of(state)}
     model, scaling = trained_actor(state, seeds.index(seed))
-    return Source(model, scaling, lambda count, first: raw_control_env(settings, [first], count), facts)
+
+    def games(count: int, first: int, *, test: bool = False) -> EnvBase:
+        return raw_control_env(settings, [first], count, test=test)
+
+    return Source(model, scaling, games, facts)
 
 
 def from_procgen(state: Mapping[str, Any], seed: int | None) -> Source:
@@ -109,8 +124,8 @@ def from_procgen(state: Mapping[str, Any], seed: int | None) -> Source:
     check_setting("seed", seed, (None, settings["seed"]).__contains__, f"the run's, {settings['seed']}")
     config, model, frames = load_agent(state)
 
-    def games(count: int, first: int) -> EnvBase:
-        return make_procgen_env(config, max(count, 4), first, test=False, training=False)
+    def games(count: int, first: int, *, test: bool = False) -> EnvBase:
+        return make_procgen_env(config, max(count, 4), first, test=test, training=False)
 
     return Source(model, None, games, _procgen_facts(config) | {"seed": config.seed, "frames": frames})
 
@@ -132,12 +147,21 @@ def from_distillation(state: Mapping[str, Any], seed: int | None) -> Source:
         del facts["critic"], facts["separation"]  # a student's is not used
     facts |= {"seed": seed, "frames": frames_of(state), "teacher": own["teacher"]}
     model = students.models()[seeds.index(seed)]
-    return Source(model, scaling, lambda count, first: task.make_env([first], count), facts)
+
+    def games(count: int, first: int, *, test: bool = False) -> EnvBase:
+        return task.make_env([first], count, test=test)
+
+    return Source(model, scaling, games, facts)
 
 
 def _control_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     names = ("algorithm", "actor", "critic", "separation")
-    facts = {"task": settings["env"], **{name: settings[name] for name in names}, "layout": layout(settings["env"])}
+    known = layout(settings["env"])
+    if any(settings.get(name) for name in CHANGES_THE_TASK) or settings.get("frame_stack", 1) > 1:
+        known.pop("gymnasium", None)  # what the id alone makes is another task
+    facts = {"task": settings["env"], **{name: settings[name] for name in names}, "layout": known}
+    if settings.get("num_levels") or settings.get("test_kwargs"):
+        facts["played_on"] = "the levels of its tests" if settings.get("num_levels") else "the task of its tests"
     facts |= {"env_kwargs": settings["env_kwargs"]} if settings.get("env_kwargs") else {}
     return facts | ({"frame_skip": settings["frame_skip"]} if settings["env"] in GAMES else {})
 
@@ -148,6 +172,7 @@ def _procgen_facts(config: Any) -> dict[str, Any]:
         "algorithm": config.learning.algorithm,
         "protocol": config.protocol,
         "separation": config.separation,
+        "played_on": "all levels",
     }
     return facts | ({"width": config.width} if config.width != 1 else {})
 

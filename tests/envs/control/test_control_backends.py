@@ -296,6 +296,37 @@ class BeginsAnew(gymnasium.Env, gymnasium.utils.EzPickle):
         gymnasium.utils.EzPickle.__init__(self)
 
 
+class OwnNumbers(gymnasium.Env):
+    """Draws from a generator of its own, which a reset seeds, as the emulator of Atari's games does."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), dtype=np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.own = np.random.default_rng(seed)
+        return self.own.random(1).astype(np.float32), {}
+
+    def step(self, action):
+        return self.own.random(1).astype(np.float32), 0.0, False, False, {}
+
+
+def test_games_that_cannot_be_restored_go_on_with_numbers_of_their_own():
+    gymnasium.register("decouple_test/OwnNumbers-v0", entry_point=OwnNumbers)
+    try:
+        env = control_env("decouple_test/OwnNumbers-v0", [0, 1], 2)
+        first = env.reset()["observation"].flatten().tolist()
+        resumed = []
+        for _ in range(2):
+            other = control_env("decouple_test/OwnNumbers-v0", [0, 1], 2)
+            other.load_state_dict(env.state_dict())
+            resumed.append(other.reset()["observation"].flatten().tolist())
+        assert resumed[0] == resumed[1] and len({*first, *resumed[0]}) == 8
+    finally:
+        del gymnasium.registry["decouple_test/OwnNumbers-v0"]
+
+
 @needs_envpool
 def test_envpools_games_have_no_copy() -> None:
     env = control_env("halfcheetah", [0], 2, backend="envpool")

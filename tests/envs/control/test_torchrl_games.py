@@ -91,6 +91,23 @@ def test_actions_and_observations_of_torchrls_own_environments():
     assert torch.equal(pendulum.action_spec.space.high[0, 0], torch.tensor([2.0]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        ("binary", [1, 0, 1, 0]),
+        ("one_lamp", [1]),
+        ("several", [0, 0, 1, 0, 1]),
+        ("several_of_one", [0, 0, 1]),
+        ("index", [0, 1, 0]),
+    ],
+)
+def test_discrete_observations_of_every_kind_are_numbers(kind, numbers):
+    env = control_env("torchrl_tasks:Lamps", [0, 1], 2, env_kwargs={"kind": kind})
+    assert env.observation_spec["observation"].shape == (2, 2, len(numbers))
+    shown = env.rollout(3)["observation"]
+    assert torch.equal(shown, torch.tensor(numbers, dtype=torch.float32).expand_as(shown))
+
+
 def test_privileged_keys_of_a_torchrl_environment_stand_apart():
     env = control_env("torchrl_tasks:Tail", [0], 2, privileged=["position"])
     shown = env.rollout(3)

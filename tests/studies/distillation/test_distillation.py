@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from decouple.deploy.card import card_path
 from decouple.deploy.compiled_c import c_compiler
 from decouple.runs.checkpoint import CheckpointError, load_checkpoint
 from decouple.runs.finite import NotFiniteError
@@ -100,7 +101,7 @@ def test_students_of_each_kind_of_policy_learn_it_and_are_agents_like_any_other(
     assert source.facts["teacher"]["algorithm"] == algorithm and source.facts["teacher"]["actor"] == [8]
     _, report, _ = export(Export(str(tmp_path), "c" if c_compiler() else "pt2", seconds=0, episodes=2, observations=20))
     assert report.difference <= report.tolerance and report.metadata["teacher"]["algorithm"] == algorithm
-    assert "by a teacher" in report.path.with_suffix(".md").read_text()
+    assert "by a teacher" in card_path(report.path).read_text()
     assert state["student"]["scaling"] is None or len(state["student"]["scaling"]) == 3
 
 
