@@ -69,9 +69,9 @@ class DynamicsDiscriminator(nn.Module):
 class DynamicsLoss(LossModule):
     """DDCPG's loss, which trains discriminator and features alike.
 
-    `loss_dynamics = coeff * mean (BCE(f(z, a, z'), 1) + BCE(f(z, a'', z'), 0) / 2 + BCE(f(z, a, z''), 0) / 2)`, over
-    all frames. A frame that no next state follows has the loss 0, and so has the second term where a'' is a, which
-    `Transitions` writes where all actions are the same.
+    `loss_dynamics = coeff * mean (BCE(f(z, a, z'), 1) + BCE(f(z, a'', z'), 0) / 2 + BCE(f(z, a, z''), 0))`, over all
+    frames, as in the released code. A frame that no next state follows has the loss 0, and so has the second term where
+    a'' is a, which `Transitions` writes where all actions are the same.
 
     Args:
         discriminator_network: module that reads features, action and next features and writes `dynamics_logit`.
@@ -111,7 +111,8 @@ class DynamicsLoss(LossModule):
     @dispatch(auto_batch_size=False)
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The scalars `loss_dynamics` and `dynamics_accuracy`, the share of the frames that follow and of their two
-        false transitions that the discriminator tells; per sample, (*B, 1), with `reduction = "none"`."""
+        false transitions that the discriminator tells; with `reduction = "none"` per sample, (*B, 1), whose mean is the
+        scalar: the accuracy has there the weight of all frames over those that follow."""
         keys = keys_of(self)
         follows: Tensor = tensordict.get(keys.follows)
         action, other = tensordict.get(keys.action), tensordict.get(keys.other_action)
@@ -121,9 +122,10 @@ class DynamicsLoss(LossModule):
             for of in ((action, keys.next_hidden), (other, keys.next_hidden), (action, keys.other_next_hidden))
         )
         of_action = functional.softplus(false_action) * differs
-        loss = functional.softplus(-real) + (of_action + functional.softplus(false_next)) / 2  # (*B, 1)
+        loss = functional.softplus(-real) + of_action / 2 + functional.softplus(false_next)  # (*B, 1)
         told = ((real > 0).float() + (false_action < 0).float() + (false_next < 0).float()) / 3
-        output = {"loss_dynamics": self.coeff * loss * follows, "dynamics_accuracy": told * follows}
+        share = follows.float().mean(-2, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)  # (1, 1) or (S, 1, 1)
+        output = {"loss_dynamics": self.coeff * loss * follows, "dynamics_accuracy": told * follows / share}
         return TensorDict({name: self._reduce_loss(value, tensordict) for name, value in output.items()})
 
     def _logit(self, tensordict: TensorDictBase, action: Tensor, next_hidden: NestedKey) -> Tensor:

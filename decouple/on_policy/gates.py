@@ -46,12 +46,13 @@ class PriceLoss(nn.Module):
         object.__setattr__(self, "gates", gates)  # the model's, which holds their parameters
         self.price = price
         costs = torch.tensor(gates.block_costs, dtype=torch.float64)
-        self.shares = (costs / costs.sum()).tolist() if costs.sum() else [1 / len(costs)] * len(costs)
+        self.shares = costs / costs.sum() if costs.sum() else torch.full_like(costs, 1 / len(costs))  # (d,)
 
     def forward(self, minibatch: TensorDictBase) -> TensorDict:
         """`loss_price`, and each gate; for a stack (S, 1) and per sample (S, B, 1)."""
         gates = self.gates.values()
-        cost = ((1 - gates) * gates.new_tensor(self.shares)).sum(-1)  # () or (S,)
+        self.shares = self.shares.to(gates)  # once: a copy to a GPU at each step would wait for it
+        cost = ((1 - gates) * self.shares).sum(-1)  # () or (S,)
         output: dict[str, Tensor] = {"loss_price": self.price * (cost.unsqueeze(-1) if cost.ndim else cost)}
         for number, gate in enumerate(gates.detach().unbind(-1), start=1):
             shape = (*minibatch.batch_size, 1)

@@ -166,6 +166,8 @@ def auxiliary_phase(
 ) -> Phase:
     """PPG's and DCPG's auxiliary phase: `losses`, the values' squared error and `clone_loss`, over past rollouts.
 
+    The first comes after `auxiliary_past` rollouts, the others every `auxiliary_every` rollouts.
+
     Args:
         model, settings: the algorithm's.
         losses: losses of the algorithm's own on the policy's features. Without any, and without a trunk that the

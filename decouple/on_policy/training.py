@@ -293,9 +293,11 @@ class _Run:
         found = self._learn(batch, progress)
         metrics = self.agents.row(of_rollout, self.failed)
         metrics |= rate_metrics(self.settings, 1 - self.iteration / self.iterations, self.model.at)
-        for name, row in found:
-            # Where two phases share a loss's name, the second phase's metric gets the phase's name appended.
-            metrics |= {f"{key}_{name}" if key in metrics else key: value for key, value in row.items()}
+        for name, of_phase in found:
+            # Where two phases share a loss's name, the second one's metric gets the phase's name appended, and each
+            # seed's the seed's behind it.
+            own = {f"{key}_{name}" if key in metrics else key: value for key, value in of_phase.items()}
+            metrics |= self.agents.row_of_phase(own, self.failed)
         learned = time.perf_counter()
         metrics |= measure(batch) if measure else {}
         return metrics | {
@@ -318,8 +320,8 @@ class _Run:
 
     def _learn(
         self, batch: TensorDictBase, progress: Callable[[str, int, int], object] | None
-    ) -> list[tuple[str, dict[str, float]]]:
-        """Run the phases that are due on a flat rollout; return each phase's name and metrics."""
+    ) -> list[tuple[str, Mapping[str, Any]]]:
+        """Run the phases that are due on a flat rollout; return each phase's name and metrics, numbers or (S,)."""
         learning = {"micro_batch": self.how.micro_batch, "precision": self.how.precision, "progress": progress}
         due = [phase for phase in self.phases if runs_on(phase, self.iteration)]
         left = 1 - self.iteration / self.iterations
@@ -335,7 +337,7 @@ class _Run:
             losses = {name: value for name, value in of_phase.items() if name.startswith("loss/")}
             self.failed.check({name: torch.as_tensor(value) for name, value in losses.items()}, by)
         check_weights(self.model, self.failed, by)
-        return [(name, self.agents.row_of_phase(of_phase, self.failed)) for name, of_phase in found]
+        return found
 
     def _frames_of(self, phase: RolloutPhase, batch: TensorDictBase) -> TensorDictBase:
         """What a phase learns from: the flat rollout, the phase's own advantages in it, or several rollouts."""

@@ -62,6 +62,11 @@ RULES: dict[str, Rule] = {
         "SAC, TD3 and DDPG learn on actions in [-1, 1]; in 0.1 on those in the task's units",
         lambda s, unit_actions: s.get("algorithm") in OFF_POLICY and not unit_actions(),
     ),
+    "dynamics_loss": Rule(
+        2,
+        "DDCPG's loss weighs the false next state by one, as the released code; before by half",
+        lambda s, _: s.get("algorithm") == "ddcpg",
+    ),
     "shared_features": Rule(
         2,
         "off policy, a policy that does not train the shared trunk reads it after the critic's step; in 0.1 before",

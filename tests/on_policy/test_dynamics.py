@@ -132,15 +132,36 @@ def test_the_loss_equals_one_by_hand_and_no_gradient_is_stopped():
         z, after, other = (leaf[row] for leaf in leaves)
         action, false = batch["action"][row], batch["other_action"][row]
         total = total + bce(network(z, action, after), torch.ones(1))
-        total = total + 0.5 * bce(network(z, action, other), torch.zeros(1))
+        total = total + bce(network(z, action, other), torch.zeros(1))
         if false != action:
             total = total + 0.5 * bce(network(z, false, after), torch.zeros(1))
+    # As snu-mllab/DCPG has it: dyna_loss_in + 0.5 * dyna_loss_a_out + dyna_loss_s_out.
     found = loss(batch)["loss_dynamics"]
     torch.testing.assert_close(found, 0.5 * total / 5)
     expected = torch.autograd.grad(0.5 * total / 5, leaves)
     gradients = torch.autograd.grad(found, leaves)
     assert all(g[0].abs().sum() > 0 for g in gradients)
     torch.testing.assert_close(gradients, expected)
+
+
+class Telling(nn.Module):
+    """Tells every transition: the states that follow are positive, the actions that were taken are 1."""
+
+    def forward(self, hidden: torch.Tensor, action: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        return torch.where((action[..., None] == 1) & (following[..., :1] > 0), 1.0, -1.0) + 0 * hidden[..., :1]
+
+
+def test_the_accuracy_is_of_the_frames_that_follow():
+    batch = minibatch()
+    batch["following", "policy_hidden"].abs_()
+    batch["other_following", "policy_hidden"].abs_().neg_()
+    batch["action"], batch["other_action"] = torch.ones(5, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
+    reads = ["policy_hidden", "action", ("following", "policy_hidden")]
+    loss = DynamicsLoss(TensorDictModule(Telling(), reads, ["dynamics_logit"]))
+    assert loss(batch)["dynamics_accuracy"].item() == pytest.approx(1)
+    loss.reduction = "none"
+    stacked = loss(torch.stack([batch, batch.clone().set("follows", torch.ones(5, 1, dtype=torch.bool))]))
+    torch.testing.assert_close(stacked["dynamics_accuracy"].mean(1), torch.ones(2, 1))
 
 
 def test_its_keys_can_be_named():

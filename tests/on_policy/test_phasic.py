@@ -392,6 +392,19 @@ def test_a_run_stopped_in_any_rollout_goes_on_to_the_bit(tmp_path: Path, name: s
         assert without_clock(found) == without_clock(whole[stop:])
 
 
+def test_a_loss_of_two_phases_has_the_later_ones_name_before_each_seeds(tmp_path: Path):
+    rows: list[dict[str, float]] = []
+    drift("ppg", rows, tmp_path)
+    shared = {name for row in rows for name in row if name.startswith("loss/critic")}
+    assert shared == {
+        f"loss/critic{of}{seed}" for of in ("", "_auxiliary") for seed in ("", *(f"/seed{n}" for n in of_seeds.SEEDS))
+    }
+    row = next(row for row in rows if "loss/critic_auxiliary" in row)
+    assert row["loss/critic_auxiliary"] == pytest.approx(
+        sum(row[f"loss/critic_auxiliary/seed{seed}"] for seed in of_seeds.SEEDS) / len(of_seeds.SEEDS)
+    )
+
+
 def test_files_of_rollouts_are_those_that_a_later_phase_needs_and_none_after_the_run(tmp_path: Path):
     model, phases, settings = phasic(auxiliary_every=3)
     seen = []

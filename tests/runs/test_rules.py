@@ -94,6 +94,11 @@ def test_a_shared_trunks_features_have_changed_off_policy_where_the_critic_alone
     assert "rules" not in identity(PPOControl(env="acrobot", separation=1, policy_gradient=0.0))
 
 
+def test_ddcpgs_loss_has_changed():
+    assert identity(CONTROL_ALGORITHMS["ddcpg"](env="acrobot"))["rules"] == {"dynamics_loss": 2}
+    assert "rules" not in identity(CONTROL_ALGORITHMS["dcpg"](env="acrobot"))
+
+
 def test_a_rule_can_ask_the_task_for_the_bounds_of_its_actions(monkeypatch):
     rule = Rule(3, "now so", lambda s, unit: s["algorithm"] == "ppo" and not unit())
     monkeypatch.setitem(RULES, "unit", rule)

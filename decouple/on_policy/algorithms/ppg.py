@@ -7,8 +7,9 @@ the trunk; "detach" is k = depth with `value_gradient=0`. Any k between is allow
 
 As published (openai/phasic-policy-gradient), Adam's epsilon is 1e-8 and no gradient is clipped; here `adam_epsilon` is
 a setting, and neither gradients nor values are clipped, as there. Minibatches are random frames; there they are
-segments of environments. PPG reloaded is `delayed_value=True, auxiliary_every=1, auxiliary_past=32, auxiliary_epochs=1,
-auxiliary_updates=96, clone_coeff=16`.
+segments of environments. PPG reloaded, one network for both, is `delayed_value=True, auxiliary_every=1,
+auxiliary_past=32, auxiliary_epochs=1, auxiliary_updates=96, clone_coeff=16`, but for its gradient norm of 0.5: here
+`max_grad_norm` is ignored.
 
 Sources: Cobbe et al. 2021, Phasic Policy Gradient (https://arxiv.org/abs/2009.04416); Wang et al. 2023, PPG Reloaded
 (ICML 2023).

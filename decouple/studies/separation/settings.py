@@ -87,6 +87,11 @@ class ProcgenExperiment:
         return shared_depth(self.recurrent, self.recurrent_in)
 
     def _check_memory(self) -> None:
+        if (
+            self.separation == "learned"
+        ):  # a graph holds what is trained from the first step on, and gates are held first
+            says = "false with separation=learned"
+            check_setting("cuda_graphs", self.computed.cuda_graphs, lambda on: not on, says)
         known = self.learning.algorithms()
         if not check_memory(self.recurrent, self.recurrent_in, self.learning.algorithm, known):
             return

@@ -85,6 +85,10 @@ def test_a_memory_that_an_algorithm_or_a_setting_does_not_take_is_refused_by_nam
         (("separation='5'", "recurrent_in=critic"), r"separation must be a name or a whole number in \[0, 4\]; got 5"),
         (("separation='5'", "recurrent=null"), r"separation must be a name or a whole number in \[0, 4\]; got 5"),
         (("overlap=true",), "overlap must be false with gru"),
+        (
+            ("separation=learned", "recurrent=null", "device=cuda", "cuda_graphs=true"),
+            "cuda_graphs must be false with separation=learned",
+        ),
     ):
         with pytest.raises(ValueError, match=says):
             compose("recurrent=gru", *options)
