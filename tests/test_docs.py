@@ -103,11 +103,24 @@ def test_what_an_example_prints_takes_the_place_of_dots():
     assert run(page.format("0 0...\n1 0.3..."), "page") == (ran, "")
 
 
+def quoted_paths(text: str) -> list[str]:
+    """The paths that a page quotes as code, also patterns; not those with a placeholder, nor Forage's id."""
+    quoted = re.findall(r"`((?:docs|configs|tests|benchmarks|decouple)/[^`\s<{]*)`", text)
+    return [path.rstrip("/") for path in quoted if not re.search(r"-v\d+$", path)]
+
+
+def test_quoted_paths_are_found():
+    text = "in `docs/results/gone/`, `tests/*.py` and `tests/<room>/`; `decouple/Forage-v0` is a task, `docs` no path"
+    assert quoted_paths(text) == ["docs/results/gone", "tests/*.py"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_and_names_that_a_page_points_to_exist(page):
     text = page.read_text()
     for file in re.findall(r"\b(?:\w+/)+\w+\.py\b", text):
         assert any((ROOT / place / file).exists() for place in ("", "decouple")), file
+    for path in quoted_paths(text):
+        assert any(ROOT.glob(path)), f"{path} is not there"
     for name in re.findall(r"\{py:\w+\}`~?(decouple[\w.]+)`", text):
         assert pydoc.locate(name) is not None, name
 

@@ -104,7 +104,7 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["c_prototype", "quantized_actions", "quantized_layers", "file_content", "extra"], "RECORD"),
     **dict.fromkeys(["difference_from", "inputs_to_check", "actor_facts", "call_times", "runner"], "RECORD"),
     **dict.fromkeys(
-        ["actor_card", "RefusedFileError", "Winner", "FilePolicy", "agent_source", "layout", "play_file"],
+        ["actor_card", "card_path", "RefusedFileError", "Winner", "FilePolicy", "agent_source", "layout", "play_file"],
         "RECORD",
     ),
     **dict.fromkeys(["write_actor", "export_plan", "winner_text", "write_winner", "write_smallest_student"], "WHOLE"),
@@ -192,12 +192,15 @@ NAMES_LEFT_OUT = {
     **dict.fromkeys(["auxiliary_phase", "auxiliary_value_loss", "clone_loss", "delayed_policy_phase"], "RECORD"),
     **dict.fromkeys(["logged_name", "on_cpu", "action_vector", "constant", "run_network"], "PER_STEP"),
     **dict.fromkeys(["as_integers", "as_network", "nonnegative"], "CHECK"),
-    **dict.fromkeys(["in_keys", "keys_of", "OtherFeatures", "block_multiply_adds", "GatedNetwork"], "RECORD"),
-    **dict.fromkeys(["learn_separation", "gate_curves"], "WHOLE"),
-    **dict.fromkeys(["LearnedSeparation", "gates_of"], "RECORD"),
     **dict.fromkeys(
-        ["KeptRollouts", "check_no_memory", "check_room", "kept_bytes", "kept_text", "runs_on"], "RECORD"
+        ["in_keys", "keys_of", "OtherFeatures", "block_multiply_adds", "GatedNetwork", "GatedPolicy"], "RECORD"
+    ),
+    **dict.fromkeys(["learn_separation", "gate_curves", "learned_run"], "WHOLE"),
+    **dict.fromkeys(["LearnedSeparation", "gates_of", "idle_settings"], "RECORD"),
+    **dict.fromkeys(
+        ["KeptRollouts", "check_no_memory", "check_room", "idle_text", "kept_bytes", "kept_text", "runs_on"], "RECORD"
     ),  # of the loop
+    "reserve_file": "RECORD",  # of the replay and of kept rollouts, with the size of their tensors
     "scaled_cuts": "PER_STEP",
     **dict.fromkeys(
         ["RecurrentPart", "RecurrentSequential", "recurrent_blocks", "run_blocks", "with_memory"], "RECORD"
@@ -252,6 +255,8 @@ NAMES_LEFT_OUT = {
             "schema",
             "settings_beside",
             "run_command",
+            "readable",
+            "what_is_wrong",
             "run_folder",
         ],
         "COMMAND",
@@ -842,6 +847,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "checkpoint_exists": lambda: {"path": checkpoint()},
     "load_checkpoint": lambda: {"path": checkpoint()},
     "run_checkpoint": lambda: {"given": checkpoint()},
+    "evaluated_over": lambda: {"run_dir": finished_run(), "episodes": 1},
+    "price_folder": lambda: {"run_dir": folder(), "price": 0.1},
     "ProcgenExperiment": dict,
     "Report": lambda: {"runs": "x"},
     "Representation": lambda: {"checkpoint": "x"},
@@ -909,6 +916,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "done_result": lambda: {"config": control(run_dir=str(folder()))},
     "FileLock": lambda: {"path": folder() / ".lock"},
     "lock_folder": lambda: {"folder": folder()},
+    "turn": lambda: {"path": folder() / ".lock"},
     "defaults_of": lambda: {"settings": control()},
     "flat": lambda: {"settings": control()},
     "changed": lambda: {"settings": control()},

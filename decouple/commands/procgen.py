@@ -18,8 +18,7 @@ from decouple.commands.settings import refuse_added, schema
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
-from decouple.runs.settings import changed
-from decouple.studies.learned import learn_separation
+from decouple.studies.learned import learn_separation, learned_run, price_folder
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
 from decouple.studies.watch import watch_run
@@ -58,12 +57,16 @@ def table(config: ProcgenExperiment, report: dict[str, float]) -> str:
 def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """The settings of a run in `run_dir`; where the command names no precision, the one that the run was begun in.
 
-    Another machine or version may choose another precision, which would be another run. A restart chooses anew.
+    Another machine or version may choose another precision, which would be another run. A restart chooses anew. A
+    learned separation was begun in the folder of a price.
     """
-    begun = Path(run_dir) / "config.yaml"
-    if config.precision is None and not config.restart and begun.exists():
-        check_run_files(run_dir)
-        config.precision = read_yaml(begun).get("precision")
+    folders = [Path(run_dir)]
+    if config.separation == "learned":
+        folders = [price_folder(run_dir, price) for price in experiment_of(config).learning.gate_prices]
+    begun = next((folder for folder in folders if (folder / "config.yaml").exists()), None)
+    if config.precision is None and not config.restart and begun:
+        check_run_files(begun)
+        config.precision = read_yaml(begun / "config.yaml").get("precision")
     experiment = experiment_of(config)
     experiment.run_dir = run_dir
     return experiment
@@ -72,14 +75,16 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
 def learned(experiment: ProcgenExperiment) -> float:
     """Train with gates at each price and the network of each k that they choose; returns the best of the latter."""
 
+    under_way = experiment.run_dir
+
     def run(folder: str, price: float | None, k: int | None) -> float:
-        own = {"separation": k} if price is None else {"gate_prices": [price]}
-        config = changed(experiment, run_dir=folder, **own)
+        nonlocal under_way
+        under_way, config = folder, learned_run(experiment, folder, price, k)
         report = train(prepare(config))
         print(table(config, report))
         return report["final/test_return"]
 
-    with says_what_goes_on(lambda: run_goes_on(experiment.run_dir)):
+    with says_what_goes_on(lambda: run_goes_on(under_way)):
         found = learn_separation(experiment.run_dir, experiment.learning.gate_prices, run)
     print(f"{found.table}\nthe report is in {experiment.run_dir}: learned.csv, learned.png")
     return max(found.results.values())

@@ -104,9 +104,11 @@ def _content_cache() -> Any:
 
 @functools.cache
 def folder() -> Path:
-    """The folder of compiled code: one for each state of this room's files and each version of Python and the packages.
+    """The folder of compiled code: one for each processor, each state of this room's files and each version of Python
+    and the packages.
 
-    Numba compares a kernel's own file with its compiled code, and not the files of the kernels that it calls.
+    Numba compares a kernel's own file with its compiled code, and not the files of the kernels that it calls. It tells
+    processors apart itself, but what lies beside its files, as what is compiled already, has no processor's name.
     """
     import numba
 
@@ -114,7 +116,7 @@ def folder() -> Path:
     for file in sorted(Path(__file__).parent.glob("*.py")):
         content.update(file.read_bytes())
     versions = [numba.__version__, *map(importlib.metadata.version, ("numpy", "scipy")), sys.version]
-    content.update(" ".join(versions).encode())
+    content.update(" ".join([*versions, *_processor()]).encode())
     root = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = Path(root) / "decouple" / content.hexdigest()[:16]
     try:
@@ -126,6 +128,13 @@ def folder() -> Path:
         place = Path(tempfile.gettempdir()) / f"decouple-{os.getuid() if hasattr(os, 'getuid') else ''}" / place.name
         place.mkdir(parents=True, exist_ok=True)
     return place
+
+
+def _processor() -> tuple[str, ...]:
+    """Kind, name and features of the processor that Numba compiles for: this one's, or what NUMBA_CPU_NAME says."""
+    from numba.core.registry import cpu_target
+
+    return cpu_target.target_context.codegen().magic_tuple()
 
 
 @contextlib.contextmanager

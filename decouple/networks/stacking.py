@@ -149,11 +149,8 @@ class StackedBlock(nn.Module):
         self._parameters, self._modules = template._parameters, template._modules
         object.__setattr__(self, "template", template)
 
-    def train(self, mode: bool = True) -> StackedBlock:
-        self.template.training = mode  # no child of this module: what the block itself reads
-        return super().train(mode)
-
     def forward(self, x: Tensor, *extra: Tensor) -> Tensor:
+        self.template.training = self.training  # it is no child of this module, and may read it itself
         own = dict(self.named_parameters())
         rows = [
             functional_call(self.template, {name: each[seed] for name, each in own.items()}, (x[seed], *more))

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from decouple.checks import at_least, checked
 from decouple.networks.heads import ActionSpace, ActionUnit
+from decouple.runs.files import reserve_file
 from decouple.runs.locks import BEGIN_ANEW
 
 __all__ = ["Replay", "Transition", "Widths"]
@@ -264,14 +265,10 @@ def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap:
     size = int(np.prod(shape)) * 4
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.stat().st_size if path.exists() else None
-    with open(path, "ab") as file:
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            elif (before or 0) < size:
-                file.truncate(size)
-        except OSError as error:
-            if before is None:
-                path.unlink()
-            raise OSError(f"no room for the replay file {path}: {size:,} bytes; {error}") from error
+    try:
+        reserve_file(path, size)
+    except OSError as error:
+        if before is None:
+            path.unlink(missing_ok=True)
+        raise OSError(f"no room for the replay file {path}: {size:,} bytes; {error}") from error
     return np.memmap(path, np.float32, "r+", shape=shape)

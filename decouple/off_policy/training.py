@@ -182,13 +182,15 @@ class _Watch:
         def update() -> None:
             learner.learn(replay, noise.integers(len(replay), learner.settings.batch_size), noise, sums)
 
-        for _ in range(learner.settings.policy_delay):
-            update()  # not timed, as above
-        start, times = time.perf_counter(), 0
-        while times < 20 and time.perf_counter() - start < 0.3:
-            update()
-            times += 1
-        each = (time.perf_counter() - start) / times
+        device = torch.device(learner.device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # TorchRL's losses draw from torch's
+            for _ in range(learner.settings.policy_delay):
+                update()  # not timed, as above
+            start, times = time.perf_counter(), 0
+            while times < 20 and time.perf_counter() - start < 0.3:
+                update()
+                times += 1
+            each = (time.perf_counter() - start) / times
         learner.load_state_dict(state)
         return each
 

@@ -6,7 +6,7 @@
                       one agent                         S agents
     rollout           (N, T)                            (S, N, T)
     batch             (B,)                              (S, B)
-    minibatch         indices (b,) into the batch       its frames (S, b)
+    minibatch         indices (b,) into the batch       its frames (S, b), or indices
     recurrent models  sequences (B, L) and (b, L)       (S, B, L) and (S, b, L)
     random numbers    torch's generators                each seed's own, `SeedNoise`
     metric            a number                          (S,)
@@ -103,7 +103,7 @@ class OneAgent:
         """One row to log, from the metrics that a phase returned."""
         return {name: float(value) for name, value in found.items()}
 
-    def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[Tensor]:
+    def minibatches(self, batch: TensorDictBase, count: int, *, gathered: bool = True) -> Iterator[Tensor]:
         """An epoch's minibatches, `count` of them, each as indices (B / count,) into the batch (B,)."""
         device = batch.device or torch.device("cpu")
         order = torch.randperm(len(batch), generator=self.shuffle, pin_memory=device.type == "cuda")
@@ -185,15 +185,26 @@ class StackedAgents:
                 row[name] = float(value)
         return row
 
-    def minibatches(self, batch: TensorDictBase, count: int) -> Iterator[TensorDictBase]:
-        """An epoch's minibatches, `count` of them, each as frames (S, B / count) of the batch (S, B)."""
+    def minibatches(
+        self, batch: TensorDictBase, count: int, *, gathered: bool = True
+    ) -> Iterator[TensorDictBase | Tensor]:
+        """An epoch's minibatches, `count` of them, each as frames (S, B / count) of the batch (S, B).
+
+        Not `gathered`, as indices (S, B / count): no copy of the whole batch is made, which may lie on a disk.
+        """
         order = self.shuffle.permutations(batch.shape[1]).to(batch.device or "cpu")  # (S, B)
+        if not gathered:
+            yield from order.tensor_split(count, 1)
+            return
         rows = torch.arange(len(order), device=order.device).unsqueeze(1)
         shuffled: Any = batch[rows, order]  # indexed once: the minibatches are views
         yield from shuffled.split([part.shape[1] for part in order.tensor_split(count, 1)], 1)
 
-    def frames(self, batch: TensorDictBase, part: TensorDictBase, rows: slice) -> TensorDictBase:
+    def frames(self, batch: TensorDictBase, part: TensorDictBase | Tensor, rows: slice) -> TensorDictBase:
         """The frames (S, b) in these rows of a minibatch."""
+        if isinstance(part, Tensor):
+            agents = torch.arange(len(part), device=part.device).unsqueeze(1)
+            return batch[agents, part[:, rows]]
         return part[:, rows]
 
     def means(self, outputs: dict[str, Tensor], batch_size: torch.Size) -> dict[str, Tensor]:

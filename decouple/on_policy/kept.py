@@ -4,6 +4,7 @@
     kept.add(batch, iteration)                         # a flat rollout (B,)
     kept.frames()                                      # the last rollouts, (past B,)
     state = kept.save(iterations)                      # writes the files that are not there yet; their checksums
+    kept.tidy(state)                                   # deletes what a killed run has left beside the checkpoint
 
 A checkpoint holds no rollouts. Each lies in a file of its own beside it, which is written once and deleted when no
 phase needs it any more, and whose checksum is in the checkpoint.
@@ -11,7 +12,9 @@ phase needs it any more, and whose checksum is in the checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,11 +27,14 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from decouple.runs.checkpoint import CheckpointError, checkpoint_digest, load_checkpoint, save_checkpoint
+from decouple.runs.files import reserve_file
 from decouple.runs.locks import BEGIN_ANEW
 
-__all__ = ["KeptRollouts", "check_room", "kept_bytes", "kept_text", "runs_on"]
+__all__ = ["KeptRollouts", "check_room", "idle_text", "kept_bytes", "kept_text", "runs_on"]
 
 FOLDER = "rollouts"  # folder of the kept rollouts beside a checkpoint
+MAPPED = ".memory-"  # beginning of the name of the folder of memory-mapped files in it
+_OF_A_ROLLOUT = re.compile(r"\d{7,}\.pt|\.\d{7,}\.pt\.\d+-[0-9a-f]{8}\.tmp")  # its file, and a killed save's
 
 
 def runs_on(phase: Any, iteration: int) -> bool:
@@ -45,29 +51,67 @@ def kept_bytes(phases: Sequence[Any], env: EnvBase, rollout_steps: int) -> int:
         env: environment whose specs give the size of a frame; what is not the environment's has four bytes a frame.
         rollout_steps: steps of a rollout.
     """
-    past = max((getattr(phase, "past", 1) for phase in phases), default=1)
     games, total = env.batch_size.numel(), 0
     for key in _keys(phases):
         spec = env.action_spec if key == env.action_key else env.observation_spec.get(key, None)
         total += 4 * games if spec is None else spec.shape.numel() * spec.dtype.itemsize
-    return past * rollout_steps * total
+    return _past(phases) * rollout_steps * total
 
 
 def kept_text(phases: Sequence[Any], env: EnvBase, rollout_steps: int) -> str:
     """What `kept_bytes` finds, as the end of a line on a run; empty where it is nothing."""
     needed = kept_bytes(phases, env, rollout_steps)
-    return f"; keeps {max(phase.past for phase in phases)} rollouts, {_size(needed)}" if needed else ""
+    return f"; keeps {_past(phases)} rollouts, {_size(needed)}" if needed else ""
 
 
-def check_room(phases: Sequence[Any], env: EnvBase, rollout_steps: int, folder: Path | None, *, on_disk: bool) -> None:
-    """Raise ValueError where the rollouts that phases learn from do not fit in memory, or on the disk."""
+def idle_text(phases: Sequence[Any], total_frames: int, frames: int) -> str:
+    """Which phases a run is too short for, as the end of a line on it; empty where all of them run.
+
+    Args:
+        phases: the algorithm's phases.
+        total_frames: length of the run.
+        frames: frames of one agent in a rollout.
+    """
+    rollouts = -(-total_frames // frames)
+    idle = [phase for phase in phases if getattr(phase, "start", 0) >= rollouts]
+    return "".join(
+        f"; its {phase.name} phase never runs: it comes after {phase.start + 1} rollouts, and the run has {rollouts}"
+        for phase in idle
+    )
+
+
+def check_room(
+    phases: Sequence[Any],
+    env: EnvBase,
+    rollout_steps: int,
+    folder: Path | None,
+    *,
+    on_disk: bool,
+    checkpoints: Sequence[int] = (),
+) -> None:
+    """Raise ValueError where the rollouts that phases learn from do not fit in memory, or on the disk.
+
+    On the disk lie the memory-mapped file, with `on_disk`, and the files beside a checkpoint; what is in their folder
+    already counts as free.
+
+    Args:
+        phases, env, rollout_steps: as for `kept_bytes`.
+        folder: the checkpoint's folder; None where the run writes no checkpoint.
+        on_disk: whether they are kept in a memory-mapped file.
+        checkpoints: numbers of rollouts after which a checkpoint is written.
+    """
     needed = kept_bytes(phases, env, rollout_steps)
-    room = _free_disk(folder) if on_disk else _free_memory()
-    if needed > room:
-        where = "are free on the disk" if on_disk else "of memory are free"
-        allowed = "of fewer rollouts (auxiliary_past)" if on_disk else "disk, or fewer rollouts kept (auxiliary_past)"
-        what = f"they need {_size(needed)}, and {_size(room)} {where}"
-        raise ValueError(f"rollouts_in must be {allowed}: {what}; got {'disk' if on_disk else 'memory'}")
+    if not needed:
+        return
+    if not on_disk and needed > (room := _free_memory()):
+        what = f"they need {_size(needed)}, and {_size(room)} of memory are free"
+        raise ValueError(f"rollouts_in must be disk, or fewer rollouts kept (auxiliary_past): {what}; got memory")
+    files = 0 if folder is None else _most_files(phases, checkpoints) * (needed // _past(phases))
+    stored, room = files + needed * on_disk, _free_disk(folder) + _held(folder)
+    if stored > room:
+        what = f"they need {_size(stored)}{', with those beside the checkpoint' * bool(files)}"
+        what += f", and {_size(room)} are free on the disk; got {'disk' if on_disk else 'memory'}"
+        raise ValueError(f"rollouts_in must be of fewer rollouts (auxiliary_past): {what}")
 
 
 def _size(number: float) -> str:
@@ -91,6 +135,34 @@ def _free_disk(folder: Path | None) -> float:
     return float(shutil.disk_usage(place).free)
 
 
+def _held(folder: Path | None) -> int:
+    """Bytes that an earlier session has written to the folder of kept rollouts."""
+    files = [] if folder is None else (folder / FOLDER).rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _past(phases: Sequence[Any]) -> int:
+    return max((getattr(phase, "past", 1) for phase in phases), default=1)
+
+
+def _needed(phases: Sequence[Any], iterations: int) -> list[int]:
+    """Numbers of the rollouts done that the next runs of phases that learn from several learn from."""
+    needed: set[int] = set()
+    for phase in phases:
+        if (past := getattr(phase, "past", 1)) > 1:
+            due = iterations
+            while not runs_on(phase, due):
+                due += 1
+            needed |= set(range(max(0, due - past + 1), iterations))
+    return sorted(needed)
+
+
+def _most_files(phases: Sequence[Any], checkpoints: Sequence[int]) -> int:
+    """Most rollouts that have a file at once: while a checkpoint is written, those of the last one are there too."""
+    needed = [set(_needed(phases, iterations)) for iterations in checkpoints[:1000]]  # by then they come again
+    return max((len(last | new) for last, new in zip([set(), *needed], needed, strict=False)), default=0)
+
+
 def _keys(phases: Sequence[Any]) -> list[NestedKey]:
     """The keys that phases read in rollouts of the past."""
     keys = [key for phase in phases if getattr(phase, "past", 1) > 1 for key in phase.keeps]
@@ -109,7 +181,7 @@ class KeptRollouts:
         phases: the algorithm's phases; those with `past` above 1 say what they read, and how many rollouts.
         folder: the checkpoint's folder; None where the run writes no checkpoint.
         on_disk: keep them in a memory-mapped file in that folder, or where there is none in the system's folder for
-            temporary files.
+            temporary files. Its place on the disk is reserved at the first rollout; OSError where there is none.
 
     Raises:
         ValueError: phases that learn from different numbers of past rollouts.
@@ -153,17 +225,21 @@ class KeptRollouts:
         if self.on_disk:
             if self.folder is not None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            self.scratch = tempfile.TemporaryDirectory(prefix=".memory-", dir=self.folder)
+            self.scratch = tempfile.TemporaryDirectory(prefix=MAPPED, dir=self.folder)
         memory = TensorDict({}, batch)
         for number, key in enumerate(like.keys(True, True)):
-            value = like[key]
+            value: Any = like[key]
             shape = (*batch, *value.shape[like.ndim :])
-            file = None if self.scratch is None else Path(self.scratch.name) / str(number)
-            memory[key] = (
-                torch.empty(shape, dtype=value.dtype)
-                if file is None
-                else MemoryMappedTensor.empty(shape, dtype=value.dtype, filename=str(file))
-            )
+            if self.scratch is None:
+                memory[key] = torch.empty(shape, dtype=value.dtype)
+                continue
+            file, size = Path(self.scratch.name) / str(number), math.prod(shape) * value.dtype.itemsize
+            try:
+                reserve_file(file, size)  # else a disk that fills up later ends the process
+            except OSError as error:
+                self.close()
+                raise OSError(f"no room for the rollouts in {file.parent}: {size:,} bytes; {error}") from error
+            memory[key] = MemoryMappedTensor.empty(shape, dtype=value.dtype, filename=str(file), existsok=True)
         return memory
 
     # ------------------------------------------------------------------------------------------------ for a checkpoint
@@ -179,7 +255,7 @@ class KeptRollouts:
         """
         if not self.past:
             return {}
-        needed = self._needed(iterations)
+        needed = _needed(self.phases, iterations)
         if self.folder is None or end:
             return {"kept": {"dropped": bool(needed), "files": {}}}
         for number in needed:
@@ -193,7 +269,7 @@ class KeptRollouts:
 
     def forget(self, iterations: int, *, end: bool = False) -> None:
         """Delete the files that no later phase needs; called once a checkpoint that does not name them is written."""
-        for number in self.digests.keys() - (set() if end else set(self._needed(iterations))):
+        for number in self.digests.keys() - (set() if end else set(_needed(self.phases, iterations))):
             del self.digests[number]
             self._file(number).unlink(missing_ok=True)
 
@@ -220,6 +296,22 @@ class KeptRollouts:
             self.add(TensorDict(saved["frames"], saved["batch_size"]), number)
             self.digests[number] = digest
 
+    def tidy(self, state: Mapping[str, Any] | None) -> None:
+        """Delete what a killed run has left beside its checkpoint: mapped files, and rollouts that it does not name.
+
+        Args:
+            state: what the checkpoint holds; None where there is none.
+        """
+        if not self.past or self.folder is None or not self.folder.is_dir():
+            return
+        named = {self._file(int(number)) for number in (state or {}).get("kept", {}).get("files", {})}
+        for entry in self.folder.iterdir():
+            if entry.name.startswith(MAPPED):
+                shutil.rmtree(entry, ignore_errors=True)
+            elif _OF_A_ROLLOUT.fullmatch(entry.name) and entry not in named:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
+
     def close(self) -> None:
         """Release the memory, and delete its file where it is on a disk."""
         self.memory = None
@@ -229,16 +321,6 @@ class KeptRollouts:
     def _learns(self, phase: Any, number: int) -> bool:
         """Whether a run of a phase learns from this rollout: one of it and the `past` - 1 that come after it."""
         return any(runs_on(phase, iteration) for iteration in range(number, number + self.past))
-
-    def _needed(self, iterations: int) -> list[int]:
-        """Numbers of the rollouts done that the phases' next runs learn from."""
-        needed: set[int] = set()
-        for phase in self.phases:
-            due = iterations
-            while not runs_on(phase, due):
-                due += 1
-            needed |= set(range(max(0, due - self.past + 1), iterations))
-        return sorted(needed)
 
     def _file(self, number: int) -> Path:
         assert self.folder is not None

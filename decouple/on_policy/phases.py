@@ -275,7 +275,7 @@ def _run_epochs(
     sums: dict[str, Tensor] = {}
     done, steps = 0, min(phase.epochs * phase.minibatches, phase.updates or math.inf)
     while done < steps:
-        for part in agents.minibatches(batch, phase.minibatches):
+        for part in agents.minibatches(batch, phase.minibatches, gathered=phase.past == 1):
             first = done == 0
             found = step(part, first or phase.captured, micro_batch, precision)  # one graph for all minibatches
             for name, value in found.items():

@@ -130,9 +130,11 @@ def train_on_policy(
     check_rollouts(env, model, phases, settings)
     how = performance or Performance(precision=settings.precision, micro_batch=settings.micro_batch)
     folder = Path(checkpoint).parent if checkpoint else None
-    check_room(phases, env, settings.rollout_steps, folder, on_disk=settings.rollouts_in == "disk")
-    kept = KeptRollouts(phases, folder, on_disk=settings.rollouts_in == "disk")
+    on_disk = settings.rollouts_in == "disk"
+    kept = KeptRollouts(phases, folder, on_disk=on_disk)
     run = _Run(env, model, phases, settings, draw_agents(model, seeds), how, failed or FailedSeeds(seeds), kept)
+    checkpoints = [*range(0, run.iterations, settings.checkpoint_every), *[run.iterations] * settings.keep_rollouts]
+    check_room(phases, env, settings.rollout_steps, folder, on_disk=on_disk, checkpoints=checkpoints)
 
     def save(*, end: bool = False) -> None:
         if checkpoint:
@@ -212,6 +214,7 @@ class _Run:
             self._load_state_dict(state)
         if state and checkpoint and self.iteration < self.iterations:
             self.kept.load(state, Path(checkpoint))
+        self.kept.tidy(state)
 
     def _collector(self) -> Collector | RolloutCollector | CompiledCollector:
         """The collector of rollouts: compiled where a phase is and the environment steps without TensorDicts."""
@@ -320,7 +323,7 @@ class _Run:
 
     def _learn(
         self, batch: TensorDictBase, progress: Callable[[str, int, int], object] | None
-    ) -> list[tuple[str, Mapping[str, Any]]]:
+    ) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """Run the phases that are due on a flat rollout; return each phase's name and metrics, numbers or (S,)."""
         learning = {"micro_batch": self.how.micro_batch, "precision": self.how.precision, "progress": progress}
         due = [phase for phase in self.phases if runs_on(phase, self.iteration)]

@@ -31,7 +31,7 @@ from decouple.checks import A_FILE, TEXTS_BY_NAME, at_least, check_setting, chec
 from decouple.runs.files import naming_file
 from decouple.runs.locks import BEGIN_ANEW
 from decouple.runs.metrics import check_run_files, read_table, rows_up_to, table_sum
-from decouple.runs.rules import rule_text
+from decouple.runs.rules import idle_settings, rule_text
 from decouple.version import VERSION, written_by
 
 __all__ = [
@@ -117,7 +117,8 @@ def load_checkpoint(path: str | os.PathLike[str], *, expect: Mapping[str, Any] |
     Args:
         path: the file.
         expect: settings that must equal `state["settings"]`: the same keys, the same values. Nested dicts and dotted
-            keys (`{"env": {"game": ...}}`, `{"env.game": ...}`) count as equal, and so do a list and a tuple.
+            keys (`{"env": {"game": ...}}`, `{"env.game": ...}`) count as equal, and so do a list and a tuple. Those
+            that are idle on both sides (`decouple.runs.rules.idle_settings`) may differ.
 
     Returns:
         The state as it was saved.
@@ -312,7 +313,7 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
         raise CheckpointError(f"{path} holds no settings to compare with; save them under state['settings']")
     saved, wanted = dict(_flatten(state["settings"])), dict(_flatten(expect))
     rules, settings = [], []
-    for key in sorted(saved.keys() | wanted.keys()):
+    for key in sorted((saved.keys() | wanted.keys()) - (idle_settings(saved) & idle_settings(wanted))):
         there, here = saved.get(key, _MISSING), wanted.get(key, _MISSING)
         if there == here or (there != there and here != here):
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,18 +67,21 @@ def compare_runs(config: Compare) -> tuple[Path, list[tuple[str, str, int, float
         deviation over them of the last value.
 
     Raises:
-        ValueError: no run is found, a run's files are damaged, or no run has such a metric.
+        ValueError: no run is found, a run's files are damaged, one seed would count twice in a curve, or no run has
+            such a metric.
     """
     folders = _folders(config.runs)
     check_setting("runs", config.runs, lambda _: bool(folders), "folders with a metrics.csv, or folders above such")
     settings = [read_yaml(folder / "config.yaml") for folder in folders]
     labels = _labels(folders, settings)
+    _check_distinct(folders, settings, labels)
     found: dict[str, dict[str, list[Curve]]] = {}  # metric -> label -> a curve for each seed
     for folder, label in zip(folders, labels, strict=True):
         table = read_metrics(folder)
         names = [name for name in table if any(fnmatch.fnmatchcase(name, each) for each in config.metrics)]
         for name in names:
-            seeds = [column for column in table if column.startswith(f"{name}/seed")] or [name]
+            # Of an old run `loss/critic/seed0_auxiliary` is of another phase, not of this metric.
+            seeds = [column for column in table if re.fullmatch(rf"{re.escape(name)}/seed\d+", column)] or [name]
             curves = [_curve(table, column, config.smooth) for column in seeds]
             found.setdefault(name, {}).setdefault(label, []).extend(c for c in curves if len(c[0]))
     check_setting("metrics", config.metrics, lambda _: bool(found), f"metrics of the runs in {folders[0]} and others")
@@ -110,6 +114,20 @@ def _labels(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]]) -> l
     if not differ:
         return [folders[0].name if len(folders) == 1 else "all runs"] * len(folders)
     return [", ".join(f"{key}={one[key]}" for key in differ if key in one) for one in settings]
+
+
+def _check_distinct(folders: Sequence[Path], settings: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
+    """Raise ValueError for a seed that is in a curve twice, as of a run that `restart=true` put aside."""
+    seen: dict[tuple[str, int], Path] = {}
+    for folder, own, label in zip(folders, settings, labels, strict=True):
+        first, count = own.get("seed"), own.get("seeds", 1)
+        for seed in range(first, first + count) if isinstance(first, int) and isinstance(count, int) else ():
+            if (label, seed) in seen:
+                raise ValueError(
+                    f"runs must each be there once: {label}, seed {seed}, is in {seen[label, seed]} and in {folder}; "
+                    "leave one of them out of runs"
+                )
+            seen[label, seed] = folder
 
 
 def _curve(table: Mapping[str, Sequence[float]], column: str, smooth: int) -> Curve:

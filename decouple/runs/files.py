@@ -15,6 +15,8 @@ import errno
 import io
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,18 @@ __all__ = [
     "read_json",
     "read_yaml",
     "replace_file",
+    "reserve_file",
 ]
+
+LEFT_OVER_S = 3600.0  # seconds after which a temporary file can only be one that a kill has left
 
 
 @checked()
 def replace_file(path: Path, content: bytes) -> None:
     """Replace the content of `path`; a kill leaves the whole old content or the whole new one.
+
+    Several processes may do so at once: the last one's content stays. A temporary file that a kill has left beside it
+    is removed by a replacement an hour later.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -47,17 +55,43 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "path must lie in a folder that is there; got", os.fspath(path))
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with naming_file(path):
-            with open(temporary, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                written = os.fstat(file.fileno()).st_mtime
             os.replace(temporary, path)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+    _remove_left_over(path, written - LEFT_OVER_S)
+
+
+def _remove_left_over(path: Path, before: float) -> None:
+    """Delete temporary files of `path` that were last written before a time, by the clock of the file system."""
+    of_path = re.compile(rf"\.{re.escape(path.name)}(\.\d+-[0-9a-f]{{8}})?\.tmp")  # without a number: of 0.2
+    with contextlib.suppress(OSError):
+        for entry in path.parent.iterdir():
+            if of_path.fullmatch(entry.name) and entry.stat().st_mtime < before:
+                entry.unlink()
+
+
+def reserve_file(path: Path, size: int) -> None:
+    """Give a file at least `size` bytes, whose place on the disk is reserved where the system can.
+
+    Writing to its memory map is then safe, which would end the process where the disk is full. The file is made where
+    it is missing; what it holds stays. `size`: at least 1.
+
+    Raises:
+        OSError: the disk has no room, or the folder cannot be written.
+    """
+    with open(path, "ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif os.fstat(file.fileno()).st_size < size:
+            file.truncate(size)
 
 
 def append_whole(file: io.FileIO, content: bytes) -> None:

@@ -1,7 +1,8 @@
-"""The checkpoint of a stored run, and the frames that it was trained for.
+"""The checkpoint of a stored run, the frames that it was trained for, and whether its result is the one asked for.
 
     path, state = run_checkpoint("runs/procgen/as_written/starpilot/late/seed0")
     frames_of(state)
+    evaluated_over("runs/procgen/as_written/starpilot/late/seed0", 100)
 
 A run is given by its folder, or by the path of its checkpoint.
 """
@@ -13,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decouple.checks import checked
+from decouple.checks import at_least, checked
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint
+from decouple.runs.files import read_yaml
 
-__all__ = ["frames_of", "run_checkpoint"]
+__all__ = ["evaluated_over", "frames_of", "run_checkpoint"]
 
 
 @checked()
@@ -44,3 +46,18 @@ def frames_of(state: Mapping[str, Any]) -> int:
     if "frames" in state:
         return state["frames"]
     return state["iteration"] * state["settings"]["rollout_steps"] * state["settings"]["num_envs"]
+
+
+@checked(episodes=at_least(1))
+def evaluated_over(run_dir: str | os.PathLike[str], episodes: int) -> bool:
+    """Whether a run's result.json is of its last session, and that was told so many `final_episodes`.
+
+    A session writes its config.yaml first and its result last: a result that is older is of a session before it.
+
+    Raises:
+        ValueError: a config.yaml that is damaged; the message names it.
+    """
+    config, result = (Path(run_dir) / name for name in ("config.yaml", "result.json"))
+    if not (config.exists() and result.exists()) or result.stat().st_mtime_ns < config.stat().st_mtime_ns:
+        return False
+    return read_yaml(config).get("final_episodes") == episodes

@@ -2,6 +2,8 @@
 
     with lock_folder("runs/one"):
         ...     # another process that locks the same folder gets FolderInUseError, with this process and machine
+    with turn("results/.lock"):
+        ...     # another process waits here
 
 The lock is the operating system's: `flock` on the file `.lock` in the folder (`msvcrt.locking` on Windows). It depends
 on no clock, and a file left behind by a kill does not count as a lock. Reading needs no lock. Between machines it holds
@@ -17,12 +19,14 @@ import errno
 import itertools
 import os
 import platform
+import time
 import warnings
 import weakref
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from decouple.checks import checked
+from decouple.checks import A_FILE, at_least, checked
 
 try:
     import fcntl
@@ -31,7 +35,7 @@ except ImportError:  # Windows
 
     fcntl = None
 
-__all__ = ["BEGIN_ANEW", "FileLock", "FolderInUseError", "lock_folder"]
+__all__ = ["BEGIN_ANEW", "FileLock", "FolderInUseError", "lock_folder", "turn"]
 
 # The way out where a file of a run is damaged, which may be read by another command than the run's.
 BEGIN_ANEW = "begin the run anew with restart=true of the command that trains it, which keeps the old folder aside"
@@ -98,6 +102,37 @@ class FileLock:
 
     def __del__(self) -> None:
         self.release()
+
+
+@checked(path=A_FILE, seconds=at_least(0))
+@contextlib.contextmanager
+def turn(path: str | os.PathLike[str], *, seconds: float = 300.0) -> Iterator[None]:
+    """A context in which one process is at a time; others wait for it. Its lock's file is deleted at the end.
+
+    Args:
+        path: the lock's file.
+        seconds: how long it is waited for; after that, the process that holds the lock may be stopped for good.
+
+    Raises:
+        OSError: the file cannot be made.
+
+    Warns:
+        UserWarning: it was waited for in vain, and what is done in the context is done at the same time.
+    """
+    until, lock = time.monotonic() + seconds, None
+    while lock is None:
+        try:
+            lock = FileLock(path)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                warnings.warn(f"{path}: another process has held this lock for {seconds:,.0f} s", stacklevel=3)
+                break
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release(delete=True)
 
 
 @checked()

@@ -27,6 +27,7 @@ __all__ = [
     "SETTINGS_OF_PROCGEN",
     "Rule",
     "identity_of",
+    "idle_settings",
     "outdated",
     "rule_text",
     "rules_of",
@@ -127,6 +128,15 @@ def identity_of(
     }
     rules = rules_of(values, unit_actions)
     return kept | ({"rules": rules} if rules else {})
+
+
+def idle_settings(settings: Mapping[str, Any]) -> set[str]:
+    """The names of settings that change nothing in a run of these settings, so that a checkpoint may hold others.
+
+    They stay in an identity where they are not at their default: cells have their keys from it.
+    """
+    gated = settings.get("separation", "learned") == "learned"  # without a separation they may be anybody's
+    return set() if gated else {"gate_prices", "gate_rate"}
 
 
 @checked(settings=has("env"))

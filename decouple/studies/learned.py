@@ -4,7 +4,8 @@
     found.rows                                                          # for each price the gates and the k
 
 `run_dir` then holds a folder for each price and each chosen k, `learned.csv`, and `learned.png` with the gates over
-training. All numbers are read from the runs' own files, so that a command that was stopped goes on where it was.
+training. All numbers are read from the runs' own files, so that a command that was stopped, or is given more prices,
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from decouple.checks import all_of, at_least, checked
 from decouple.networks.gating import chosen_separation
 from decouple.runs.curves import save_figure
 from decouple.runs.files import read_json
 from decouple.runs.metrics import column_numbers, read_table
+from decouple.runs.settings import changed, defaults_of
 
 GATE = re.compile(r"gate/\d+(/seed\d+)?")  # the column of a gate; a second phase's has another name
 
-__all__ = ["LearnedSeparation", "gate_curves", "learn_separation"]
+__all__ = ["LearnedSeparation", "gate_curves", "learn_separation", "learned_run", "price_folder"]
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def learn_separation(
     folder, rows, results = Path(run_dir), [], {}
     curves: dict[float, dict[str, list[tuple[int, float]]]] = {}
     for price in prices:
-        own = folder / f"price{price:g}"
+        own = price_folder(folder, price)
         train(str(own), price, None)
         curves[price] = gate_curves(own)
         rows.append({"price": price, **_ended(own, curves[price])})
@@ -87,6 +91,29 @@ def learn_separation(
             writer.writerow(row | {"price": f"{row['price']:g}", "gates": gates})
     _draw(curves, rows, folder / "learned.png")
     return LearnedSeparation(rows, results)
+
+
+@checked(price=at_least(0))
+def price_folder(run_dir: str | Path, price: float) -> Path:
+    """The folder of the run with gates at this price."""
+    return Path(run_dir) / f"price{price:g}"
+
+
+@checked(price=at_least(0), k=at_least(0))
+def learned_run(settings: Settings, folder: str, price: float | None, k: int | None) -> Settings:
+    """The settings of one run of a learned separation, as the `train` of `learn_separation` needs them.
+
+    Args:
+        settings: settings of the whole, with all prices.
+        folder: the run's folder.
+        price: the gates' price; None for a run at k, whose settings of gates are idle, and so at their defaults.
+        k: the chosen k; None for a run with gates.
+    """
+    if price is not None:
+        return changed(settings, run_dir=folder, gate_prices=[price])
+    defaults = defaults_of(settings)
+    idle = {name: defaults[name] for name in ("gate_prices", "gate_rate")}
+    return changed(settings, run_dir=folder, separation=k, **idle)
 
 
 def gate_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

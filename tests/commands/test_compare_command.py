@@ -48,6 +48,16 @@ def test_runs_that_differ_in_their_seed_are_one_curve_named_by_what_differs(runs
     assert len(axes.lines) == 2 + 4
 
 
+def test_a_loss_of_another_phase_is_no_seed_of_this_one(tmp_path):
+    names = ["loss/critic", *(f"loss/critic/seed{n}{phase}" for n in (0, 1) for phase in ("", "_auxiliary"))]
+    names += ["loss/critic_auxiliary", "loss/critic_auxiliary/seed0", "loss/critic_auxiliary/seed1"]
+    run(tmp_path / "ppg", {"algorithm": "ppg", "seed": 0}, [["frames", *names], [10, 2, 1, 90, 3, 90, 6, 5, 7]])
+    _, rows = compare_runs(
+        Compare(runs=[str(tmp_path)], metrics=["loss/critic*y", "loss/critic"], output=str(tmp_path / "a.png"))
+    )
+    assert [row[:4] for row in rows] == [("loss/critic", "ppg", 2, 2.0), ("loss/critic_auxiliary", "ppg", 2, 6.0)]
+
+
 def test_metrics_by_patterns_and_smoothing(runs):
     given = {"runs": [str(runs / "td3" / "*")], "output": str(runs / "a.png")}
     _, rows = compare_runs(Compare(**given, metrics=["loss/*", "eval/return"], smooth=2))
@@ -75,6 +85,17 @@ def test_what_is_not_there_is_refused_by_name(runs):
     ):
         with pytest.raises(ValueError, match=f"{list(bad)[-1]} must be "):
             Compare(**bad)
+
+
+def test_a_seed_that_is_in_a_curve_twice_is_refused_with_both_folders(tmp_path):
+    table = [("frames", "eval/return"), (10, 1)]
+    for name, first, count in (("seeds0_2", 0, 2), ("seeds2_1", 2, 1), ("seeds0_2.1", 0, 2)):
+        run(tmp_path / name, {"seed": first, "seeds": count, "run_dir": name}, table)
+    output = str(tmp_path / "a.png")
+    twice = r"runs must each be there once: all runs, seed 0, is in .*seeds0_2 and in .*seeds0_2\.1; leave one"
+    with pytest.raises(ValueError, match=twice):
+        compare_runs(Compare(runs=[str(tmp_path)], output=output))
+    compare_runs(Compare(runs=[str(tmp_path / "seeds0_2"), str(tmp_path / "seeds2_1")], output=output))
 
 
 def test_the_command(runs):

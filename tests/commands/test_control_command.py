@@ -19,17 +19,21 @@ from typing import Any
 import commands
 import numpy as np
 import pytest
+import yaml
 from commands import ROOT, Script, assert_same, checkpoint_of, composing, rows, without_clock
 from damage import damage
 from hydra.errors import ConfigCompositionException
 
-from decouple.commands.control import table
+from decouple.commands import control as control_command
+from decouple.commands.control import learned, table
 from decouple.commands.settings import control_settings
 from decouple.commands.toy import run_cells
 from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.settings import changed
+from decouple.studies import learned as learned_study
 from decouple.studies.actor_size import toy
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
 
 CONTROL, TOY = Script("control.py"), Script("toy.py")
@@ -112,6 +116,43 @@ def test_a_learned_separation_trains_gates_at_each_price_and_the_chosen_k_anew(t
     assert folders == {"price0", "price9", f"k{free['k']}", "k2"} and (tmp_path / "run" / "learned.png").exists()
     assert json.loads((tmp_path / "run" / "k2" / "result.json").read_text())["frames"] == 192
     assert "the report is in" in done.stdout and "price" in done.stdout
+
+
+def small_learned(tmp_path: Path, *overrides: str) -> Any:
+    small = ("env=pixelcopter", "algorithm=ppo", "separation=learned", "actor=[4]", "critic=[4]", "num_envs=2")
+    small += ("rollout_steps=16", "total_frames=32", "minibatches=2", "evaluate_every=9", "evaluate_episodes=1")
+    small += ("final_episodes=1", "update=batched", "show_progress=false", f"run_dir={tmp_path}")
+    return composed(*small, *overrides)
+
+
+def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again_over_other_episodes(tmp_path, monkeypatch):
+    trained: list[str] = []
+
+    def train(run: Any) -> Any:
+        trained.append(Path(run.run_dir).name)
+        return train_agents(run)
+
+    monkeypatch.setattr(control_command, "train_agents", train)
+    monkeypatch.setattr(learned_study, "_draw", lambda *_: None)
+    settings = small_learned(tmp_path, "gate_prices=[90]")
+    learned(settings)
+    assert trained == ["price90", "k0"]  # one rollout does not open a gate
+    assert yaml.safe_load((tmp_path / "k0" / "config.yaml").read_text())["gate_prices"] == [0.1]  # idle there
+    trained.clear()
+    learned(changed(settings, gate_prices=[90.0, 80.0]))
+    assert trained == ["price80"]
+    trained.clear()
+    learned(changed(settings, final_episodes=2))
+    assert trained == ["price90", "k0"]
+
+
+def test_a_learned_separation_that_is_interrupted_names_the_run_that_goes_on(tmp_path, monkeypatch):
+    def interrupted(run: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(control_command, "train_agents", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=re.escape(f"no checkpoint in {tmp_path / 'price9'} yet")):
+        learned(small_learned(tmp_path, "gate_prices=[9]"))
 
 
 @pytest.mark.parametrize(

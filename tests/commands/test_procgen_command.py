@@ -72,6 +72,28 @@ def test_a_learned_separation_trains_gates_at_each_price_and_goes_on_where_it_wa
     assert (tmp_path / "learned.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_learned_separation_keeps_the_precision_that_it_was_begun_in(tmp_path, precision):
+    """Whichever this machine would choose, one of the two is another."""
+    (tmp_path / "price0.1").mkdir()
+    (tmp_path / "price0.1" / "config.yaml").write_text(f"precision: {precision}\n")
+    with composing("procgen") as configuration:
+        again = configuration("separation=learned", "gate_prices=[0.03,0.1]")
+        assert as_begun(again, str(tmp_path)).computed.precision == precision
+        chosen = experiment.procgen_experiment(separation="learned").computed.precision
+        anew = configuration("separation=learned", "gate_prices=[0.03,0.1]", "restart=true")
+        assert as_begun(anew, str(tmp_path)).computed.precision == chosen
+
+
+def test_a_learned_separation_that_is_interrupted_names_the_run_that_goes_on(tmp_path, monkeypatch):
+    def interrupted(config: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(procgen_command, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=re.escape(f"no checkpoint in {tmp_path / 'price9'} yet")):
+        learned(compose("separation=learned", "gate_prices=[9]", f"run_dir={tmp_path}"))
+
+
 # --------------------------------------------------------------------------------------------------- configurations
 
 RELEASED = {"in_place_skip": True, "minibatches": 16}

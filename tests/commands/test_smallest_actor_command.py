@@ -245,6 +245,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path,
     refused("a number, baseline or rounded for toy, td3, which Table I has no", "search.threshold=paper")
     refused("actor and critic must be of one size", "actor=[4,4]")
     refused(r"smallest to the largest; got \[4, 4\] before \[2, 2\]", "search.sizes=[[4,4],[2,2]]")
+    refused(r"search.power must be in \[0.5, 1\); got 0.3", "search.power=0.3")
     refused("search.export must be auto, onnx, c, page or none; got 'pt2'", "search.export=pt2")
     refused("search.engine must be local or ray", "search.engine=slurm")
     refused("search.parallel must be a whole number", "search.parallel=0")
@@ -255,11 +256,19 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(tmp_path,
         *("search.stop_after=0.6", "search.measure=maximum"),
     )
     refused("normalize_observation .* must be false on env=toy", "normalize_observation=true")
+    gates = composed("env=toy", "algorithm=ppo", "separation=learned", "search.pairs=[[[4],[4]]]")
+    for search in (searching.train_pairs, lambda settings, options: options.steps(settings), actor_counts):
+        with pytest.raises(ValueError, match=r"separation must be a number or full in a search, .*; got 'learned'"):
+            search(*gates)
     with pytest.raises(ConfigCompositionException):
         composed("search.treshold=-160")
     with pytest.raises(FileNotFoundError, match="no search has run in nowhere"):
         searching.write_table("nowhere")
     assert not list(tmp_path.iterdir())
+
+
+def actor_counts(settings: Any, options: Any) -> Any:
+    return searching.actor_parameters(settings, options.sizes)
 
 
 def test_reductions_are_of_the_parameters_of_the_model_that_is_trained():

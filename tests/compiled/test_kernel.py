@@ -68,6 +68,21 @@ def test_a_process_that_keeps_the_lock_is_waited_for_and_not_for_ever(tmp_path, 
     assert (tmp_path / "sum-float32.done").exists()
 
 
+def test_each_kind_of_processor_has_a_folder(tmp_path, monkeypatch):
+    """With one home, what one node has compiled is not taken for done on another."""
+    numba = pytest.importorskip("numba")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    here = kernel.folder.__wrapped__()
+    assert here == kernel.folder.__wrapped__()
+    monkeypatch.setattr(numba.config, "CPU_NAME", "another")
+    named = kernel.folder.__wrapped__()
+    monkeypatch.undo()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    kind, name, features = kernel._processor()
+    monkeypatch.setattr(kernel, "_processor", lambda: (kind, name, f"{features},+more"))
+    assert len({here, named, kernel.folder.__wrapped__()}) == 3
+
+
 def test_code_is_read_from_the_disk_wherever_the_package_lies_and_however_young_it_is(tmp_path, monkeypatch):
     """As another clone, or the same version installed again."""
     pytest.importorskip("numba")

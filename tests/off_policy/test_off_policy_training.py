@@ -343,6 +343,21 @@ def test_an_estimate_of_the_time_changes_nothing(make, kind, begins, monkeypatch
     assert len(told) == 1 and 0 < told[0] < 60
 
 
+@pytest.mark.parametrize("kind", [SACSettings, TD3Settings])
+def test_an_estimate_changes_no_random_numbers_of_torchrls_losses(kind, monkeypatch):
+    """They draw from torch's global generator."""
+    monkeypatch.setattr(training._Watch, "UNTIL_S", 0.0)
+    settings, found, told = kind(**TINY | {"learning_starts": 100}), [], []
+    for expect in (None, told.append):
+        env = goal_tracking_env([3], 1, episode_steps=30)
+        learner = TorchRLLearner(model(3, env, settings), settings)
+        torch.manual_seed(5)
+        train_off_policy(env, learner, seeds=[3], expect=expect, log=lambda *_: None)
+        found.append({"learner": learner.state_dict(), "next": torch.rand(3)})
+    assert_same(*found)
+    assert len(told) == 1
+
+
 def test_an_estimate_leaves_out_the_first_step_whose_kernels_are_compiled(monkeypatch):
     settings = TD3Settings(**TINY | {"learning_starts": 100, "total_frames": 120})
     run = SimpleNamespace(frames=0, per_step=1, learner=SimpleNamespace(settings=settings))

@@ -116,7 +116,7 @@ def keep_drawn(phase: Phase) -> list[TensorDictBase]:
 
 
 def plain_dynamics(plain: Plain, observations: Tensor, part: TensorDictBase) -> Tensor:
-    """The mean over frames of -log p(real) - log (1 - p(other action)) / 2 - log (1 - p(other next state)) / 2."""
+    """The mean over frames of -log p(real) - log (1 - p(other action)) / 2 - log (1 - p(other next state))."""
 
     def p(action: Tensor, row: Tensor) -> Tensor:
         z, following = (plain.policy_hidden(o) for o in (part["observation"], observations[row]))
@@ -130,7 +130,7 @@ def plain_dynamics(plain: Plain, observations: Tensor, part: TensorDictBase) -> 
     row, other_row = part["rows"].unbind(-1)
     loss = -p(part["action"], row).log()
     loss = loss - (1 - p(part["other_action"], row)).log() / 2 * (part["action"] != part["other_action"])
-    loss = loss - (1 - p(part["action"], other_row)).log() / 2
+    loss = loss - (1 - p(part["action"], other_row)).log()
     return (loss * part["follows"].squeeze(-1)).mean()
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from decouple.runs.files import (
     read_json,
     read_yaml,
     replace_file,
+    reserve_file,
 )
 
 
@@ -39,6 +41,44 @@ def test_a_kill_before_the_replacement_leaves_the_old_file(tmp_path, monkeypatch
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_replace_one_file_and_the_last_ones_stays(tmp_path, monkeypatch):
+    path, replace = tmp_path / "result.json", os.replace
+
+    def meanwhile(old, new):
+        monkeypatch.setattr(os, "replace", replace)
+        replace_file(path, b"the other's, and longer")
+        assert path.read_bytes() == b"the other's, and longer"
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    replace_file(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_kill_has_left_is_removed_by_a_later_replacement(tmp_path):
+    path = tmp_path / "result.json"
+    killed, of_old_version = tmp_path / ".result.json.12-abcdef01.tmp", tmp_path / ".result.json.tmp"
+    at_work, other = tmp_path / ".result.json.13-abcdef01.tmp", tmp_path / ".other.json.12-abcdef01.tmp"
+    for file in (killed, of_old_version, at_work, other):
+        file.write_bytes(b"half")
+    for file in (killed, of_old_version, other):
+        os.utime(file, (before := time.time() - 4000, before))
+    replace_file(path, b"new")
+    assert set(tmp_path.iterdir()) == {path, at_work, other}
+
+
+def test_a_file_that_is_reserved_has_its_size_and_what_it_held(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    reserve_file(path, 10)
+    path.write_bytes(b"ten bytes.")
+    reserve_file(path, 20)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    reserve_file(path, 30)
+    reserve_file(path, 5)
+    assert path.read_bytes() == b"ten bytes." + bytes(20)
 
 
 def test_a_missing_folder_is_told_with_the_path(tmp_path):

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT
 
-from decouple.runs.locks import FileLock, FolderInUseError, lock_folder
+from decouple.runs import locks
+from decouple.runs.locks import FileLock, FolderInUseError, lock_folder, turn
 
 # Holds the lock of a folder until its standard input ends.
 HOLDER = """
@@ -127,6 +128,34 @@ def test_a_restart_moves_no_folder_that_is_in_use(tmp_path, holder):
     with pytest.raises(FolderInUseError, match=str(holder.pid)):
         lock_folder(tmp_path / "run", restart=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_turn_is_waited_for_and_leaves_no_file(tmp_path, monkeypatch):
+    held, waited = FileLock(tmp_path / ".lock"), []
+
+    def other_ends(seconds: float) -> None:
+        waited.append(seconds)
+        held.release(delete=True)
+
+    monkeypatch.setattr(locks.time, "sleep", other_ends)
+    with turn(tmp_path / ".lock"), pytest.raises(BlockingIOError):
+        FileLock(tmp_path / ".lock")
+    assert len(waited) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_turn_that_does_not_come_is_taken_with_a_warning(tmp_path):
+    with FileLock(tmp_path / ".lock"):
+        with pytest.warns(UserWarning, match=r"\.lock: another process has held this lock for 0 s"):  # noqa: SIM117
+            with turn(tmp_path / ".lock", seconds=0):
+                pass
+        assert (tmp_path / ".lock").exists()  # it is the other's
+
+
+def test_a_turn_without_locks_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_lock", lambda descriptor, path: False)
+    with turn(tmp_path / ".lock"), turn(tmp_path / ".lock"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_current_folder_can_be_restarted(tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ import torch
 
 from decouple.commands import sweeps
 from decouple.off_policy.settings import SACSettings
-from decouple.runs.checkpoint import CheckpointError, load_checkpoint
+from decouple.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from decouple.runs.metrics import read_metrics
-from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, outdated
+from decouple.runs.rules import RULES, SETTINGS_OF_CONTROL, Rule, identity_of, idle_settings, outdated
 from decouple.runs.settings import FlatKeys, changed
 from decouple.studies.actor_size.algorithms import (
     CONTROL_ALGORITHMS,
@@ -155,6 +155,20 @@ def test_what_was_in_an_identity_of_0_1_is_in_it_still(algorithm, run):
     saved = load_checkpoint(OF_0_1 / run / "checkpoint.pt")["settings"]
     keys = CONTROL_ALGORITHMS[algorithm].keys.defaults.keys()
     assert set(saved) == keys & SETTINGS_OF_CONTROL - NOT_IDENTITY
+
+
+def test_settings_of_gates_are_compared_only_where_gates_learn(tmp_path):
+    """A run at k had the prices of the whole in its checkpoint, and goes on without them."""
+    gates, file = {"gate_prices": [0.03, 0.3], "gate_rate": 0.5}, tmp_path / "checkpoint.pt"
+    for separation in (1, "full", "learned"):
+        own: dict[str, Any] = {"env": "acrobot", "separation": separation, "actor": [4], "critic": [4]}
+        save_checkpoint(file, {"settings": identity(PPOControl(**own, **gates))})
+        if separation != "learned":
+            assert load_checkpoint(file, expect=identity(PPOControl(**own)))["settings"]["gate_rate"] == 0.5
+            continue
+        with pytest.raises(CheckpointError, match=r"gate_prices: checkpoint has \[0\.03, 0\.3\].*\n  gate_rate"):
+            load_checkpoint(file, expect=identity(PPOControl(**own)))
+    assert idle_settings({"gate_rate": 1.0}) == set()  # somebody's own settings, without a separation
 
 
 # --------------------------------------------------------------------------------------------- what decouple 0.1 wrote

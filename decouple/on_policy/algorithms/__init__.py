@@ -1,4 +1,4 @@
-"""Algorithms as lists of phases, one file each: PPO, DAAC, IDAAC, PPG, DCPG, DNA and TRPO."""
+"""Algorithms as lists of phases, one file each: PPO, DAAC, IDAAC, PPG, DCPG, DDCPG, DNA and TRPO."""
 
 from collections.abc import Callable
 

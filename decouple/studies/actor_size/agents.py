@@ -27,6 +27,7 @@ from decouple.off_policy.value_bias import value_bias
 from decouple.on_policy.compiled_phase import CompiledPhase
 from decouple.on_policy.compiled_phase import not_compiled as phase_not_compiled
 from decouple.on_policy.gates import learn_gates
+from decouple.on_policy.kept import idle_text, kept_text
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.rollouts import ModePolicy
 from decouple.on_policy.training import train_on_policy
@@ -55,6 +56,10 @@ class Agents(Protocol):
 
     def check_files(self, resume: int | None) -> None:
         """Raise FileNotFoundError where a file is gone that training on from `resume` frames needs."""
+        ...
+
+    def keeps(self, env: EnvBase) -> str:
+        """What training keeps of its rollouts, and which phases it is too short for, as the end of a line on a run."""
         ...
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
@@ -97,6 +102,10 @@ class OffPolicyAgents:
                 f"{self.replay_file} is gone, and the run cannot go on without it (see keep_replay); put it back, or "
                 f"{BEGIN_ANEW}"
             )
+
+    def keeps(self, env: EnvBase) -> str:
+        """Empty: transitions go to the replay, whose size is a setting."""
+        return ""
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
         if resume is None or resume < self.config.learning.total_frames:
@@ -175,6 +184,11 @@ class OnPolicyAgents:
 
     def check_files(self, resume: int | None) -> None:
         """Nothing to check: on policy, only the checkpoint is needed."""
+
+    def keeps(self, env: EnvBase) -> str:
+        learning, games = self.config.learning, env.batch_size[-1]
+        idle = idle_text(self.phases, learning.total_frames, games * learning.rollout_steps)
+        return kept_text(self.phases, env, learning.rollout_steps) + idle
 
     def train(self, env: EnvBase, failed: FailedSeeds, resume: int | None, **loop: Any) -> None:
         config = self.config

@@ -181,7 +181,8 @@ def _train(
     with _locked(config) as lock:
         resume = _frames_to_resume(config)
         agents.check_files(resume)
-        with _tracker(config, models[0], resume, lock, agents.update) as tracker, _no_return(tracker, failed):
+        told = agents.update, agents.keeps(env)
+        with _tracker(config, models[0], resume, lock, *told) as tracker, _no_return(tracker, failed):
             agents.train(
                 env,
                 failed,
@@ -303,7 +304,9 @@ def finished_seeds(seeds: Sequence[int], failed: FailedSeeds) -> dict[str, float
     return {"final/seeds": float(sum(seed not in failed.reasons for seed in seeds))} if failed.reasons else {}
 
 
-def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock, update: str) -> Tracker:
+def _tracker(
+    config: ControlSettings, model: nn.Module, resume: int | None, lock: FileLock, update: str, keeps: str
+) -> Tracker:
     names = sizes_name(config.actor), sizes_name(config.critic)
     counts = parameter_count(model)
     of_actor = counts["trunk"] + counts["policy"]
@@ -311,7 +314,8 @@ def _tracker(config: ControlSettings, model: nn.Module, resume: int | None, lock
         print(
             f"{config.env}, {config.algorithm}, actor |{names[0]}| ({of_actor:,} parameters), "
             f"critic |{names[1]}|, {config.seeds} agents, {update}; the record goes to {config.run_dir}"
-            + (f"; going on from {resume:,} frames" if resume else ""),
+            + (f"; going on from {resume:,} frames" if resume else "")
+            + keeps,
             file=sys.stderr,
         )
         if config.env_workers > (games := config.num_envs * config.seeds):

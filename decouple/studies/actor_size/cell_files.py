@@ -12,19 +12,22 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from decouple.checks import A_FILE, ANY_NUMBER, at_least, check_fields, check_setting, checked
 from decouple.runs.files import read_json, replace_file
+from decouple.runs.locks import turn
 from decouple.studies.actor_size.results import MEASURES, SizeCell, read_studies, seed_column, size_order
 from decouple.studies.actor_size.store import Cell, CellStore
 
 __all__ = ["KeptCell", "load_cells", "read_cell_file", "save_cells"]
 
-MAXIMUM = "maximum"  # largest `train/episode_return` of a seed's training, as `training_maxima` has it
+# Largest `train/episode_return` of a seed's training, as `training_maxima` has it. A file of an earlier version may
+# hold one of a seed that failed, which counts for nothing.
+MAXIMUM = "maximum"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ def save_cells(store: CellStore, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every cell of the store that has results to its file in `folder`; returns the files.
 
     What a file has already, of other cells, other seeds, or runs whose folders are gone, stays in it. Cells that were
-    trained under an old rule are left out.
+    trained under an old rule are left out. Searches with stores of their own may save to one folder: each file is
+    read and written by one process at a time.
 
     Raises:
         ValueError: a file that is damaged; it names the file.
@@ -58,18 +62,27 @@ def save_cells(store: CellStore, folder: str | os.PathLike[str]) -> list[Path]:
     files = []
     for study in read_studies(store):
         path = Path(folder) / f"{study.task.replace('/', '_')}_{study.algorithm}_{study.key}.json"
-        cells = {(kept.cell.actor, kept.cell.critic): kept for kept in (read_cell_file(path) if path.exists() else [])}
-        for found in study.cells:
-            kept = _kept(store, Cell(study.task, study.algorithm, study.settings, found.actor, found.critic), found)
-            pair = found.actor, found.critic
-            cells[pair] = _merged(cells[pair], kept) if pair in cells else kept
-        lines = [json.dumps(_as_json(cells[pair])) for pair in sorted(cells, key=_pair_order)]
+        of_study = [
+            Cell(study.task, study.algorithm, study.settings, found.actor, found.critic) for found in study.cells
+        ]
+        new = [_kept(store, cell, found) for cell, found in zip(of_study, study.cells, strict=True)]
         head = {"task": study.task, "algorithm": study.algorithm, "settings": json.loads(study.settings)}
-        text = json.dumps(head, sort_keys=True)[:-1] + ', "cells": [\n' + ",\n".join(lines) + "\n]}\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text.encode())
+        with turn(path.with_name(".lock")):
+            _add(new, path, head)
         files.append(path)
     return files
+
+
+def _add(new: Sequence[KeptCell], path: Path, head: Mapping[str, Any]) -> None:
+    """Write cells to a file, beside those that it has; `head` is its beginning."""
+    cells = {(kept.cell.actor, kept.cell.critic): kept for kept in (read_cell_file(path) if path.exists() else [])}
+    for kept in new:
+        pair = kept.cell.actor, kept.cell.critic
+        cells[pair] = _merged(cells[pair], kept) if pair in cells else kept
+    lines = [json.dumps(_as_json(cells[pair])) for pair in sorted(cells, key=_pair_order)]
+    text = json.dumps(head, sort_keys=True)[:-1] + ', "cells": [\n' + ",\n".join(lines) + "\n]}\n"
+    replace_file(path, text.encode())
 
 
 @checked(path=A_FILE)
@@ -109,7 +122,7 @@ def _kept(store: CellStore, cell: Cell, found: SizeCell) -> KeptCell:
     measures = {name: dict(found.measures[name]) for name in MEASURES if found.measures[name]}
     maxima = {}
     for seeds, metrics in found.runs:
-        for seed in seeds:
+        for seed in [seed for seed in seeds if seed not in found.failed]:
             values = [v for v in metrics.get(seed_column("train/episode_return", seed, seeds), []) if math.isfinite(v)]
             maxima |= {seed: max(values)} if values else {}
     measures |= {MAXIMUM: maxima} if maxima else {}

@@ -247,13 +247,15 @@ def training_maxima(
         known: seed -> its maximum, for seeds whose runs are not here (`decouple.studies.actor_size.cell_files`).
 
     Returns:
-        Seed -> return; -inf for a seed that failed, whatever it reached before.
+        Seed -> return; -inf for a seed that failed, whatever it reached before, and whatever is `known`.
 
     Raises:
         ValueError: a seed without a result, or a run whose table is damaged or has no such column.
         FileNotFoundError: a run's table is gone.
     """
-    final, found = store.returns(cell), {seed: value for seed, value in (known or {}).items() if seed in seeds}
+    final, known = store.returns(cell), known or {}
+    found = {seed: -math.inf for seed in seeds if not math.isfinite(final.get(seed, 0))}
+    found |= {seed: value for seed, value in known.items() if seed in seeds and seed not in found}
     for batch in store.batches(cell):
         own = [seed for seed in batch.seeds if seed in seeds and seed in final and seed not in found]
         metrics = read_metrics(batch.run_dir) if batch.state == "done" and own else {}
@@ -262,7 +264,7 @@ def training_maxima(
             values = [value for value in metrics.get(column, []) if math.isfinite(value)]
             if not values:
                 raise ValueError(f"{Path(batch.run_dir) / 'metrics.csv'} must have returns in {column}; got none")
-            found[seed] = max(values) if math.isfinite(final[seed]) else -math.inf
+            found[seed] = max(values)
     missing = [seed for seed in seeds if seed not in found]
     check_setting("seeds", missing, lambda none: not none, "seeds of finished runs in the store")
     return {seed: found[seed] for seed in seeds}

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from decouple.checks import ANY_NUMBER, at_least, check_setting, checked, inside, positive_whole
@@ -93,8 +94,8 @@ def rounded_threshold(baseline: float) -> float:
     """
     if baseline == 0 or not math.isfinite(baseline):
         return baseline
-    exponent = math.floor(math.log10(abs(baseline)))
-    return float(f"{math.floor(baseline / 10.0**exponent)}e{exponent}")
+    digits = Decimal(repr(float(baseline)))  # as it is written: 0.3 / 0.1 is less than 3
+    return float(digits.quantize(Decimal(1).scaleb(digits.adjusted()), ROUND_FLOOR))
 
 
 @checked()

@@ -33,7 +33,7 @@ from decouple.studies.actor_size.cell_files import MAXIMUM, load_cells, save_cel
 from decouple.studies.actor_size.engines import CellError, WorkerSettings
 from decouple.studies.actor_size.results import training_maxima
 from decouple.studies.actor_size.search import SIZES, SmallestActor, rounded_threshold, search_steps
-from decouple.studies.actor_size.settings import ControlSettings
+from decouple.studies.actor_size.settings import LEARNED, ControlSettings
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.study import (
     AT_ITS_BEST,
@@ -65,6 +65,7 @@ Size = tuple[int, ...]
 
 EXPORTS = ("auto", "onnx", "c", "page", "none")
 POSITIVE = all_of(at_least(1))
+POWER = Must(lambda power: 0.5 <= power < 1, "in [0.5, 1)")
 SEVERAL_SIZES = Must(
     lambda sizes: len(sizes) and all(map(POSITIVE.allowed, sizes)), "lists of sizes, each at least 1, and not empty"
 )
@@ -102,7 +103,7 @@ class SearchSettings(WorkerSettings):
     train: bool = True  # false: only write the table, of searches that are done
 
     def __post_init__(self) -> None:
-        shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": inside(0, 1)}
+        shares = {"tolerance": at_least(0), "confidence": inside(0, 1), "power": POWER}
         check_fields(self, "search.", sizes=SEVERAL_SIZES, **shares)
 
         def known(value: Any) -> bool:  # our baseline's mean, that rounded down to one digit, or Table I's
@@ -153,6 +154,7 @@ class SearchSettings(WorkerSettings):
 
     def steps(self, settings: ControlSettings) -> Any:
         """The search as a generator, from `search_steps`."""
+        _check_separation(settings)
         threshold = self.threshold_of(settings.env, settings.algorithm)
         sizes = settings.actor, settings.critic
         check_setting("actor and critic", sizes, lambda v: v[0] == v[1], "of one size, the baseline's")
@@ -243,6 +245,7 @@ def run_search(settings: ControlSettings, options: SearchSettings, parameters: d
 
 def train_pairs(settings: ControlSettings, options: SearchSettings) -> str:
     """Train the seeds of `search.pairs` that the store lacks; returns a line for each pair, with its mean return."""
+    _check_separation(settings)
     store = CellStore(Path(settings.run_dir) / "cells.sqlite", lease=options.lease)
     if options.results:
         load_cells(store, options.results)
@@ -269,6 +272,7 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
     Raises:
         ValueError: the sizes do not go from the smallest to the largest, or a model cannot be made.
     """
+    _check_separation(settings)
     counts = {}
     with contextlib.closing(make_small_env(settings)) as env:
         for size in (*sizes, settings.actor):
@@ -322,6 +326,12 @@ def search_goes_on(run_dir: str) -> str:
     store = CellStore(path) if path.exists() else None
     done = sum(bool(store.returns(cell)) for cell in store.cells()) if store else 0
     return f"{done} cells have results in {path}: the same command goes on from the last checkpoints of the others"
+
+
+def _check_separation(settings: ControlSettings) -> None:
+    """ValueError for a separation that gates choose: they mix layers of equal sizes, and the search varies these."""
+    says = "a number or full in a search, whose actors are smaller than their critics"
+    check_setting("separation", settings.separation, lambda at: at != LEARNED, says)
 
 
 def _are_pairs(pairs: Any) -> bool:

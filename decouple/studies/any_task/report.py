@@ -80,7 +80,10 @@ def answer_of(study: Study, *, repetitions: int = 10_000) -> Answer:
     cheaper = cheapest if works[cheapest] < works[best] < math.inf else None
     equal = [point for point in ranked[1:] if metrics[point]["mean"].value == metrics[best]["mean"].value]
     told = _sentence(best, probability[best], metrics[best]["mean"], comparisons, equal)
-    told += f" Of these, {cheaper} is the cheapest: {_ratio(works[cheaper], works[best])}." if cheaper else ""
+    if cheaper:
+        unnamed = bool(equal) or math.isnan(probability[best])  # the sentence does not say which cannot be told from it
+        of = "Of those that the seeds cannot tell from it" if unnamed else "Of these"
+        told += f" {of}, {cheaper} is the cheapest: {_ratio(works[cheaper], works[best])}."
     return Answer(best, probability, metrics, comparisons, cheaper, told)
 
 

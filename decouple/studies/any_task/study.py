@@ -71,7 +71,8 @@ def points_of(settings: ControlSettings, options: TaskStudy) -> list[ControlSett
     """The settings of each point of separation, by rising k.
 
     Raises:
-        ValueError: a separation of its own, which the study varies; or a point beyond the smaller network.
+        ValueError: a separation of its own, which the study varies; or a point beyond the smaller network, or one
+            that the algorithm does not have.
     """
     depth = depth_of(settings)
     chooses = "left out: every k is trained, and study.points=[0,2] chooses some"
@@ -79,6 +80,8 @@ def points_of(settings: ControlSettings, options: TaskStudy) -> list[ControlSett
     says = f"whole numbers in [0, {depth}], the blocks of the smaller network"
     check_setting("study.points", options.points, lambda ks: all(k <= depth for k in ks or ()), says)
     points = range(depth + 1) if options.points is None else sorted(options.points)
+    at_0 = settings.algorithm != "trpo" or [*points] == [0]
+    check_setting("study.points", options.points, lambda _: at_0, "[0] for trpo, whose networks share nothing")
     return [dataclasses.replace(settings, separation=k) for k in points]
 
 

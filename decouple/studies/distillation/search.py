@@ -64,6 +64,9 @@ __all__ = [
     "student_store",
 ]
 
+# Settings of the search for a trained actor that do nothing in one for a student -> what they must be.
+NOT_OF_STUDENTS = {"train": "true", "pairs": "left out", "results": "None"}
+
 
 @dataclass(frozen=True)
 class SmallestStudent:
@@ -193,8 +196,15 @@ def run_student_search(lesson: Lesson, options: SearchSettings, parameters: Mapp
     """Run the search, distilling the students that the store lacks; started again, it goes on.
 
     The result is written to `search.json` in `run_dir` too.
+
+    Raises:
+        ValueError: a setting of the search that students have no use for, before anything is trained.
+        CellError: a size could not be trained.
     """
     check_setting("search.measure", options.measure, lambda measure: measure != "maximum", "auto or final for students")
+    for name, says in NOT_OF_STUDENTS.items():
+        default = getattr(SearchSettings(), name)
+        check_setting(f"search.{name}", getattr(options, name), lambda v, d=default: v == d, f"{says} for students")
     facts = lesson.teacher.facts
     rules = {name: getattr(options, name) for name in ("tolerance", "sizes", "confidence", "exhaustive", "power")}
     threshold = options.threshold_of(facts["task"], facts["algorithm"])

@@ -32,6 +32,7 @@ from decouple.runs.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from decouple.runs.finished import evaluated_over
 from decouple.runs.finite import FailedSeeds, NotFiniteError
 from decouple.runs.locks import lock_folder
 from decouple.runs.metrics import read_result
@@ -131,7 +132,9 @@ def _folder(settings: DistillationSettings, facts: Mapping[str, Any], digest: st
 
 @checked()
 def done_students(lesson: Lesson) -> dict[str, Any] | None:
-    """The result of the run in `run_dir` if it has all its frames, else None.
+    """The result of the run in `run_dir` if it has all its frames and `final_episodes`, else None.
+
+    None also where all students have failed: `distill` then meets the failure again, and says which.
 
     Raises:
         CheckpointError: the folder holds a run of other settings.
@@ -141,7 +144,9 @@ def done_students(lesson: Lesson) -> dict[str, Any] | None:
     if not checkpoint.exists() or not result.exists():
         return None
     load_checkpoint(checkpoint, expect=lesson.identity)
-    return read_result(result)
+    report, settings = read_result(result), lesson.settings
+    whole = report["frames"] >= settings.learning.total_frames and report.get("final/return") is not None
+    return report if whole and evaluated_over(settings.run_dir, settings.final_episodes) else None
 
 
 @checked()

@@ -33,7 +33,7 @@ from decouple.networks.recurrence import RecurrentBlock
 from decouple.networks.separation import separate, separation_index
 from decouple.on_policy.algorithms import ALGORITHMS
 from decouple.on_policy.gates import learn_gates
-from decouple.on_policy.kept import kept_text
+from decouple.on_policy.kept import idle_text, kept_text
 from decouple.on_policy.phases import RolloutPhase
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import frames_to_resume
@@ -260,6 +260,7 @@ def prepare_in(env: EnvBase, config: ProcgenExperiment) -> PreparedRun:
             f"the record goes to {config.run_dir}"
             + (f"; going on from {resume_frames:,} frames" if resume_frames else "")
             + kept_text(phases, env, config.learning.rollout_steps)
+            + idle_text(phases, config.learning.total_frames, config.num_envs * config.learning.rollout_steps)
             + f"\nperformance={config.performance}: {config.computed.describe()}",
             file=sys.stderr,
         )

@@ -20,6 +20,7 @@ from decouple.runs.checkpoint import CheckpointError
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.metrics import read_metrics
 from decouple.runs.settings import changed
+from decouple.studies.actor_size.agents import OnPolicyAgents
 from decouple.studies.actor_size.algorithms import (
     CONTROL_ALGORITHMS,
     initial_agents,
@@ -70,6 +71,20 @@ def test_every_algorithm_trains_records_and_gives_its_agents_back(tmp_path, algo
     assert not torch.equal(next(agents[0].parameters()), next(agents[1].parameters()))
     assert train_agents(config) == report  # done already: evaluated again, and the same
     assert ("final/value_bias/seed1" in report) == (algorithm in OFF)  # by the critics of actions
+
+
+def test_what_a_run_keeps_of_its_rollouts_is_told_at_its_start(tmp_path, capsys, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OnPolicyAgents, "train", stop)
+    for algorithm, told in (("ppg", "; keeps 2 rollouts, 0.0 MB"), ("trpo", "")):
+        own = {"auxiliary_past": 2} if told else {}
+        config = cell(algorithm, tmp_path / algorithm, update="batched", show_progress=True, **own)
+        with pytest.raises(KeyboardInterrupt):
+            train_agents(config)
+        first, *_ = capsys.readouterr().err.splitlines()
+        assert first.endswith(f"the record goes to {tmp_path / algorithm}{told}")
 
 
 def test_what_critics_foretell_is_told_beside_what_comes(tmp_path):

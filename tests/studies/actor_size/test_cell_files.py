@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from size_studies import cell, train
 
+from decouple.runs import locks
+from decouple.runs.locks import FileLock
 from decouple.studies.actor_size import smallest_actor as searching
 from decouple.studies.actor_size.algorithms import DDPGControl
 from decouple.studies.actor_size.cell import train_agents
@@ -50,6 +52,34 @@ def test_a_file_has_every_measure_and_another_store_its_returns(trained, tmp_pat
     before = {kept.cell: there.batches(kept.cell) for kept in (small, large)}
     load_cells(there, tmp_path / "kept")
     assert before == {kept.cell: there.batches(kept.cell) for kept in (small, large)}  # a second time adds nothing
+
+
+def test_a_seed_that_failed_has_no_maximum(tmp_path):
+    here = store(tmp_path / "here")
+    folder = Path(train(here, cell((4, 4), (4, 4)), [-150.0, None]))
+    head = "frames,train/episode_return/seed0,train/episode_return/seed1"
+    (folder / "metrics.csv").write_text(f"{head}\n100,-160,-120\n200,-150,\n")
+    (path,) = save_cells(here, tmp_path / "kept")
+    assert read_cell_file(path)[0].measures["maximum"] == {0: -150.0}
+
+
+def test_two_searches_save_to_one_folder_and_lose_none_of_each_others_cells(trained, tmp_path, monkeypatch):
+    """The other one writes its cell while this one waits for its turn."""
+    other = store(tmp_path / "other")
+    train(other, cell((64, 64), (16, 16)), [-139.0])
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    lock = FileLock(kept / ".lock")
+
+    def other_saves(seconds: float) -> None:
+        lock.release(delete=True)
+        monkeypatch.setattr(locks.time, "sleep", lambda seconds: pytest.fail("nobody has the lock"))
+        save_cells(other, kept)
+
+    monkeypatch.setattr(locks.time, "sleep", other_saves)
+    (path,) = save_cells(trained, kept)
+    assert [of.cell.actor for of in read_cell_file(path)] == [(4, 4), (16, 16), (64, 64)]
+    assert list(kept.iterdir()) == [path]
 
 
 def test_what_a_file_has_stays_where_the_runs_are_gone(trained, tmp_path):

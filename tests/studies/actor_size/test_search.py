@@ -87,6 +87,11 @@ def test_14_of_the_papers_23_thresholds_are_their_baselines_rounded_down_and_the
 def test_rounding_down_to_one_digit():
     for value, rounded in ((8861.92, 8000), (-4.26, -5), (0.93, 0.9), (-0.012, -0.02), (0, 0), (20, 20), (-20, -20)):
         assert rounded_threshold(value) == rounded
+    for digit in range(1, 10):  # what has one digit stays, though 0.3 / 0.1 is less than 3
+        for exponent in range(-7, 8):
+            value = float(f"{digit}e{exponent}")
+            assert (rounded_threshold(value), rounded_threshold(-value)) == (value, -value)
+    assert rounded_threshold(-9.5) == -10
     assert rounded_threshold(-math.inf) == -math.inf
 
 

@@ -178,11 +178,16 @@ def test_the_largest_return_in_training_of_each_seed_from_its_own_run(tmp_path):
     of_cell = cell((4, 4), (4, 4))
     assert training_maxima(store, of_cell, range(3)) == {0: 7.0, 1: -math.inf, 2: 5.0}
     assert training_maxima(store, of_cell, [2]) == {2: 5.0}
+    file = {0: 8.0, 1: 9.0}  # of a file, whose seed 1 failed here
+    assert training_maxima(store, of_cell, range(2), file) == {0: 8.0, 1: -math.inf}
     with pytest.raises(ValueError, match=r"seeds must be seeds of finished runs in the store; got \[3\]"):
         training_maxima(store, of_cell, range(4))
     (Path(alone) / "metrics.csv").write_text("frames,loss/critic\n100,5.0\n")
     with pytest.raises(ValueError, match=r"metrics.csv must have returns in train/episode_return; got none"):
         training_maxima(store, of_cell, [2])
+    failed = train(store, cell((4, 4), (4, 4)), [None])  # seed 3, before its first episode ended
+    (Path(failed) / "metrics.csv").write_text("frames,loss/critic\n100,5.0\n")
+    assert training_maxima(store, of_cell, [3]) == {3: -math.inf}
     (Path(alone) / "metrics.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"metrics.csv"):
         training_maxima(store, of_cell, [2])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from decouple.studies.actor_size.algorithms import DDPGControl, PPOControl
+from decouple.studies.actor_size.algorithms import DDPGControl, PPOControl, TRPOControl
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.engines import CellError
 from decouple.studies.any_task import study as studying
@@ -80,6 +80,15 @@ def test_of_points_with_one_mean_the_cheapest_is_taken():
     assert "and so has k=0. Take k=1, which costs least of them." in answer.sentence
 
 
+def test_the_cheapest_of_those_that_no_sentence_has_named_is_told_apart():
+    """Two have one mean and a third costs less; single seeds tell nothing."""
+    costs, told = {0: 20, 1: 15, 2: 10}, "Of those that the seeds cannot tell from it, k=2 is the cheapest: 10 "
+    equal = answer_of(written({0: [5, 5], 1: [4, 6], 2: [4, 5]}, costs), repetitions=20)
+    assert f"Take k=1, which costs least of them. {told}" in equal.sentence
+    single = answer_of(written({0: [5], 1: [4], 2: [1]}, costs), repetitions=20)
+    assert f"train more seeds. {told}" in single.sentence and "Of these" not in single.sentence
+
+
 def test_single_seeds_say_nothing_of_chance():
     answer = answer_of(written({0: [1], 1: [5]}), repetitions=20)
     assert answer.best == "k=1" and all(map(math.isnan, answer.probability.values()))
@@ -102,6 +111,10 @@ def test_the_points_of_a_study():
     assert [config.separation for config in points_of(settings, TaskStudy(points=[2, 0]))] == [0, 2]
     with pytest.raises(ValueError, match=r"study\.points must be .* \[0, 2\].*got \[3\]"):
         points_of(settings, TaskStudy(points=[3]))
+    for points in (None, [0, 1]):
+        with pytest.raises(ValueError, match=r"study\.points must be \[0\] for trpo, .*; got (None|\[0, 1\])"):
+            points_of(TRPOControl(env="toy"), TaskStudy(points=points))
+    assert [config.separation for config in points_of(TRPOControl(env="toy"), TaskStudy(points=[0]))] == [0]
     with pytest.raises(ValueError, match=r"separation must be left out: .*got 1"):
         points_of(PPOControl(env="toy", separation=1), TaskStudy())
 

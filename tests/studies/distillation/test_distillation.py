@@ -200,6 +200,31 @@ def test_a_student_that_diverges_has_failed_and_the_run_says_so(teachers, tmp_pa
     assert json.loads((tmp_path / "result.json").read_text())["final/return"] is None
 
 
+def test_what_counts_as_done(teachers, tmp_path):
+    own: Any = {"total_frames": 64}
+    taught = lesson(teachers("td3", env="pendulum"), tmp_path, **own)
+    assert done_students(taught) is None
+    distill(taught)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert done_students(taught) == result
+    assert done_students(lesson(teachers("td3", env="pendulum"), tmp_path, final_episodes=3, **own)) is None
+    (tmp_path / "result.json").write_text(json.dumps(result | {"frames": 32}))
+    assert done_students(taught) is None
+
+
+def test_students_that_have_all_failed_fail_again_with_the_reason(teachers, tmp_path):
+    run = teachers("td3", env="pendulum")
+    taught = lesson(run, tmp_path, total_frames=64, learning_rate=1e30, seeds=1)
+    with pytest.raises(NotFiniteError) as first:
+        distill(taught)
+    result = json.loads((tmp_path / "result.json").read_text())
+    (tmp_path / "result.json").write_text(json.dumps(result | {"frames": 64}))  # as of a failure at the end
+    assert done_students(taught) is None
+    with pytest.raises(NotFiniteError, match="pendulum, seed 0: ") as again:
+        distill(taught)
+    assert str(again.value) == str(first.value)
+
+
 def test_a_buffer_keeps_the_latest_and_comes_back_whole():
     buffer = LabelledBuffer(seeds=2, frames=5)
     for step in range(4):
@@ -274,6 +299,14 @@ def test_a_search_refuses_what_students_have_not(teachers, tmp_path):
     taught = lesson(teachers("ppo", env="pixelcopter"), tmp_path, sizes="search")
     with pytest.raises(ValueError, match="measure must be auto or final for students"):
         run_student_search(taught, SearchSettings(measure="maximum"), {})
+    for idle, named in (
+        ({"train": False}, "train must be true for students; got False"),
+        ({"pairs": [[[4], [4]]]}, r"pairs must be left out for students; got \[\[\[4\], \[4\]\]\]"),
+        ({"results": "kept"}, "results must be None for students; got 'kept'"),
+    ):
+        with pytest.raises(ValueError, match=rf"search\.{named}"):
+            run_student_search(taught, SearchSettings(**idle), {})
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"sizes must go from the smallest to the largest; got \[4\] before \[2\]"):
         student_parameters(taught, [[4], [2]])
 
