@@ -1,6 +1,7 @@
 """Tables and pictures of each schedule's returns: python docs/results/schedules/plot.py acrobot|starpilot RUNS.
 
-RUNS has a folder per algorithm: of Acrobot one run with all its seeds, of starpilot a folder per seed.
+RUNS has a folder per algorithm: of Acrobot one run with all its seeds, of starpilot a folder per seed. An algorithm that
+has no finished run there keeps its numbers in the table.
 """
 
 from __future__ import annotations
@@ -55,9 +56,19 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def stored(task: str) -> dict[str, list[Point]]:
+    """The points in the table, by algorithm."""
+    found: dict[str, list[Point]] = {}
+    with open(HERE / f"{task}.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["algorithm"], []).append((row["seed"], int(row["frames"]), float(row["return"])))
+    return found
+
+
 def main(task: str, runs: Path) -> None:
     read, label = TASKS[task]
-    found = {name: points for name in ORDER if (points := read(runs / name))}
+    before = stored(task)
+    found = {name: points for name in ORDER if (points := read(runs / name) or before.get(name))}
     figure = Figure(figsize=(2.4 * len(found), 2.6), layout="constrained")
     with open(HERE / f"{task}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
