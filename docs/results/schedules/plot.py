@@ -1,7 +1,7 @@
 """Tables and pictures of each schedule's returns: python docs/results/schedules/plot.py acrobot|starpilot RUNS.
 
-RUNS has a folder per algorithm: of Acrobot one run with all its seeds, of starpilot a folder per seed. An algorithm that
-has no finished run there keeps its numbers in the table.
+RUNS has a folder per algorithm: of Acrobot one run with all its seeds, of starpilot a folder per seed. An algorithm
+that has no finished run there keeps its numbers in the table.
 """
 
 from __future__ import annotations
