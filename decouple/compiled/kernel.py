@@ -64,7 +64,18 @@ def _compiled(function: Callable[..., Any], fast_math: set[str] | bool) -> Any:
         made = numba.njit(nogil=True, cache=not of_room, fastmath=fast_math, error_model="numpy")(function)
     if of_room:  # else its file, as a test's, is not among those that give the folder its name
         made._cache = _content_cache()(function)
+    made.get_call_template = _of_types(made.get_call_template)
     return made
+
+
+def _of_types(template: Callable[..., Any]) -> Callable[..., Any]:
+    """How a kernel called by another is found, by the types of its arguments alone, as it is when Python calls it.
+
+    Numba takes each constant for a type of its own, and would compile a kernel anew for each that it is given.
+    """
+    from numba.core.types import unliteral
+
+    return lambda args, kws: template(list(map(unliteral, args)), {name: unliteral(kind) for name, kind in kws.items()})
 
 
 @functools.cache

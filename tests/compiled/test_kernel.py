@@ -103,3 +103,18 @@ def test_code_is_read_from_the_disk_wherever_the_package_lies_and_however_young_
         assert double(2.0) == 4.0
         found.append(sum(double.stats.cache_hits.values()))
     assert found == [0, 1] and {path.suffix for path in kept.iterdir()} == {".nbi", ".nbc"}
+
+
+def test_a_kernel_that_others_call_with_constants_is_compiled_once_for_all_of_them():
+    pytest.importorskip("numba")
+
+    @kernel.kernel
+    def part(x, by, turned):
+        return (1.0 - x if turned else x) * by
+
+    @kernel.kernel
+    def whole(x, by):
+        return part(x, 2, True) + part(x, 3, False) + part(x, by, x > 0.0)
+
+    assert whole(0.25, 4) == 1.5 + 0.75 + 3.0
+    assert len(part.signatures) == 1
