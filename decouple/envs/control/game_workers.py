@@ -6,8 +6,9 @@
     workers.close()
 
 Each process steps its share of the games one after another. A game's numbers are its own, so that they are the same on
-any number of processes, to the bit; so are saved states. A process is started by spawn, ignores Ctrl-C, which is the
-first process's to answer, and ends when that one closes it or is gone, however it ended. Gymnasium's AsyncVectorEnv and
+any number of processes, to the bit; so are saved states. A process ignores Ctrl-C, which is the first process's to
+answer, and ends when that one closes it or is gone, however it ended. It is forked off one that has imported what games
+need and nothing else (forkserver): to import it takes seconds, and some hundred megabytes that they share so. Gymnasium's AsyncVectorEnv and
 TorchRL's ParallelEnv have a process for each game, and neither saves games.
 """
 
@@ -48,7 +49,7 @@ class GameWorkers:
 
     @checked(number=at_least(1))
     def __init__(self, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self.number, self.made, self.busy = number, 0, False
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
@@ -144,6 +145,15 @@ class _Raised:
 
     def __init__(self, error: Exception, trace: str) -> None:
         self.error, self.trace = error, trace
+
+
+def _context() -> Any:
+    """How processes are started: off one that has imported this module; where the system has no fork, each anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _serve(pipe: Connection) -> None:
