@@ -9,13 +9,13 @@ import hydra
 
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
+from decouple.commands.learned import train_learned
 from decouple.commands.running import run_command
 from decouple.commands.settings import control_settings, register_algorithms
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.runs.finished import evaluated_over
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.settings import ControlSettings
-from decouple.studies.learned import learn_separation, learned_run
 from decouple.studies.watch import watch_run
 
 __all__ = ["main", "register", "trained"]
@@ -47,20 +47,12 @@ def table(config: ControlSettings, report: dict[str, Any]) -> str:
 def learned(settings: ControlSettings) -> float:
     """Train with gates at each price and the network of each k that they choose; returns the best of the latter."""
 
-    under_way = settings.run_dir
-
-    def train(folder: str, price: float | None, k: int | None) -> float:
-        nonlocal under_way
-        under_way, run = folder, learned_run(settings, folder, price, k)
-        done = None if run.restart or not evaluated_over(folder, run.final_episodes) else done_result(run)
-        report = done or train_agents(run)
+    def train(run: ControlSettings) -> float:
+        report = (done_result(run) if evaluated_over(run.run_dir, run.final_episodes) else None) or train_agents(run)
         print(table(run, report))
         return -math.inf if report.get("failed") else report["final/return"]
 
-    with says_what_goes_on(lambda: run_goes_on(under_way)):
-        found = learn_separation(settings.run_dir, settings.learning.gate_prices, train)
-    print(f"{found.table}\nthe report is in {settings.run_dir}: learned.csv, learned.png")
-    return max(found.results.values())
+    return train_learned(settings, train)
 
 
 def trained(config: Any) -> float:

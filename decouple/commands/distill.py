@@ -50,6 +50,14 @@ def result_text(lesson: Lesson, result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"as a file: python experiments/export.py checkpoint={settings.run_dir}"])
 
 
+def _refuse_search(options: SearchSettings) -> None:
+    """Raise ValueError for settings of a search that is not made."""
+    unset = vars(SearchSettings())
+    for name, value in vars(options).items():
+        says = "left out with sizes=fixed, which trains one size"
+        check_setting(f"search.{name}", value, unset[name].__eq__, says)
+
+
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="distill")
 def command(config: Any) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -57,6 +65,8 @@ def command(config: Any) -> None:
     check_setting("search", search, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
     refuse_added(SearchSettings, search, "search.")
     options, settings = SearchSettings(**search), distillation(**plain)
+    if settings.sizes == "fixed":
+        _refuse_search(options)
     lesson = read_lesson(settings)
     run_dir = lesson.settings.run_dir
     if settings.sizes == "fixed":

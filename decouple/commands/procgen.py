@@ -13,12 +13,13 @@ from omegaconf import OmegaConf
 
 from decouple.commands.folders import CONFIGS
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
+from decouple.commands.learned import train_learned
 from decouple.commands.running import run_command
 from decouple.commands.settings import refuse_added, schema
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
-from decouple.studies.learned import learn_separation, learned_run, price_folder
+from decouple.studies.learned import price_folder
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
 from decouple.studies.watch import watch_run
@@ -67,7 +68,7 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     if config.precision is None and not config.restart and begun:
         check_run_files(begun)
         config.precision = read_yaml(begun / "config.yaml").get("precision")
-    experiment = experiment_of(config)
+    experiment = experiment_of(config)  # at last, since the size of a micro-batch follows from the precision
     experiment.run_dir = run_dir
     return experiment
 
@@ -75,19 +76,12 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
 def learned(experiment: ProcgenExperiment) -> float:
     """Train with gates at each price and the network of each k that they choose; returns the best of the latter."""
 
-    under_way = experiment.run_dir
-
-    def run(folder: str, price: float | None, k: int | None) -> float:
-        nonlocal under_way
-        under_way, config = folder, learned_run(experiment, folder, price, k)
+    def run(config: ProcgenExperiment) -> float:
         report = train(prepare(config))
         print(table(config, report))
         return report["final/test_return"]
 
-    with says_what_goes_on(lambda: run_goes_on(under_way)):
-        found = learn_separation(experiment.run_dir, experiment.learning.gate_prices, run)
-    print(f"{found.table}\nthe report is in {experiment.run_dir}: learned.csv, learned.png")
-    return max(found.results.values())
+    return train_learned(experiment, run)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="procgen")

@@ -134,16 +134,24 @@ def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again_over_
 
     monkeypatch.setattr(control_command, "train_agents", train)
     monkeypatch.setattr(learned_study, "_draw", lambda *_: None)
-    settings = small_learned(tmp_path, "gate_prices=[90]")
+    folder = tmp_path / "run"
+    settings = small_learned(folder, "gate_prices=[90]")
     learned(settings)
     assert trained == ["price90", "k0"]  # one rollout does not open a gate
-    assert yaml.safe_load((tmp_path / "k0" / "config.yaml").read_text())["gate_prices"] == [0.1]  # idle there
+    assert yaml.safe_load((folder / "k0" / "config.yaml").read_text())["gate_prices"] == [0.1]  # idle there
     trained.clear()
     learned(changed(settings, gate_prices=[90.0, 80.0]))
     assert trained == ["price80"]
     trained.clear()
     learned(changed(settings, final_episodes=2))
     assert trained == ["price90", "k0"]
+    trained.clear()
+    learned(changed(settings, restart=True))
+    assert trained == ["price90", "k0"]
+    # The whole is put aside, since price0.1 would be another price's folder.
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "run.1"}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"price90", "k0"}
+    assert (tmp_path / "run.1" / "price80" / "result.json").exists()
 
 
 def test_a_learned_separation_that_is_interrupted_names_the_run_that_goes_on(tmp_path, monkeypatch):

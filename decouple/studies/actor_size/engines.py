@@ -102,7 +102,7 @@ class Processes:
     def __call__(self, config: Any, go_on: Callable[[], bool]) -> dict[str, float]:
         codes = []
         for _ in range(self.starts):
-            process = self._idle.pop() if self._idle else _Process()
+            process = self._at_hand()
             try:
                 kind, answer = process.train(self.trains, config, go_on)
             except BaseException:
@@ -117,6 +117,12 @@ class Processes:
             return answer
         died = ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
         raise CellError(f"its process died {self.starts} times ({died}; the record is in {config.run_dir})")
+
+    def _at_hand(self) -> _Process:
+        """An idle process, or a new one where there is none."""
+        with contextlib.suppress(IndexError):  # not asked first: another thread may take the last one in between
+            return self._idle.pop()
+        return _Process()
 
     def __enter__(self) -> Processes:
         return self

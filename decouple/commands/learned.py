@@ -1,0 +1,36 @@
+"""What `separation=learned` does in a command: gates at several prices, and the network of each k that they choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from decouple.commands.interrupts import run_goes_on, says_what_goes_on
+from decouple.runs.locks import lock_folder
+from decouple.runs.settings import changed
+from decouple.studies.learned import learn_separation, learned_run
+
+__all__ = ["train_learned"]
+
+
+def train_learned(settings: Any, train: Callable[[Any], float]) -> float:
+    """Train at each price and at each k that is chosen; prints the report and returns the best result at a k.
+
+    Args:
+        settings: settings of the whole, with all prices. A restart puts the whole folder aside, once.
+        train: function that trains one run, from its settings, and returns its result.
+    """
+    if settings.restart:
+        lock_folder(settings.run_dir, restart=True).release()
+        settings = changed(settings, restart=False)
+    under_way = settings.run_dir
+
+    def one(folder: str, price: float | None, k: int | None) -> float:
+        nonlocal under_way
+        under_way = folder
+        return train(learned_run(settings, folder, price, k))
+
+    with says_what_goes_on(lambda: run_goes_on(under_way)):
+        found = learn_separation(settings.run_dir, settings.learning.gate_prices, one)
+    print(f"{found.table}\nthe report is in {settings.run_dir}: learned.csv, learned.png")
+    return max(found.results.values())
