@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import random
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,16 @@ from warm import the_warm
 
 collect_ignore = ["data"]  # its scripts run with the versions that they record
 
+ROOT = Path(__file__).parent.parent
+
 with contextlib.suppress(ImportError):
     import opensimplex  # noqa: F401  (imports Numba, which sets PyTorch's threads: once, and before the next line)
 torch.set_num_threads(1)  # most networks here are tiny, and lose much by a second thread
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of kernels first, and so in one of two processes: another would wait while this one compiles."""
+    items.sort(key=lambda item: not {"compiled", "kernels"} & set(re.split(r"\W|_", str(item.path.relative_to(ROOT)))))
 
 
 def pytest_collection_finish() -> None:

@@ -181,6 +181,11 @@ if __name__ == "__main__":
     ):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    with contextlib.suppress(ImportError):  # what Numba collects at the first kernel of a process
+        from numba.core.registry import cpu_target
+
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
     import torch
 
     torch.set_num_threads(1)
