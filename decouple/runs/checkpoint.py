@@ -312,7 +312,8 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
     if not isinstance(state.get("settings"), Mapping):
         raise CheckpointError(f"{path} holds no settings to compare with; save them under state['settings']")
     saved, wanted = dict(_flatten(state["settings"])), dict(_flatten(expect))
-    rules, settings = [], []
+    other_algorithm = saved.get("algorithm") != wanted.get("algorithm")
+    rules, settings, alone = [], [], 0  # alone: how many settings only one of the two has
     for key in sorted((saved.keys() | wanted.keys()) - (idle_settings(saved) & idle_settings(wanted))):
         there, here = saved.get(key, _MISSING), wanted.get(key, _MISSING)
         if there == here or (there != there and here != here):
@@ -320,16 +321,12 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
         if key.startswith("rules."):
             numbers = [None if value is _MISSING else value for value in (there, here)]
             rules.append(rule_text(key.removeprefix("rules."), *numbers))
-        elif here is _MISSING:
-            settings.append(f"{key}: checkpoint has {there!r}, this run has no such setting")
-        elif there is _MISSING:
-            settings.append(f"{key}: checkpoint has no such setting, this run has {here!r}")
+        elif other_algorithm and _MISSING in (here, there):  # each algorithm has settings of its own
+            alone += 1
         else:
-            settings.append(f"{key}: checkpoint has {there!r}, this run has {here!r}")
-    if any(line.startswith("algorithm: ") for line in settings):  # each algorithm has settings of its own
-        alone = [line for line in settings if "has no such setting" in line]
-        settings = [line for line in settings if line not in alone]
-        settings += [f"and {len(alone)} settings that only one of the two has"] * bool(alone)
+            sides = ["no such setting" if value is _MISSING else repr(value) for value in (there, here)]
+            settings.append(f"{key}: checkpoint has {sides[0]}, this run has {sides[1]}")
+    settings += [f"and {alone} settings that only one of the two has"] * bool(alone)
     if rules:
         advice = f"start a new run in another folder or with restart=true, or go on with {written_by(version)}"
         raise CheckpointError(
