@@ -165,6 +165,11 @@ def test_a_baseline_that_misses_the_threshold_by_more_than_a_tenth_is_counted_ap
     lost = cell({(size, size): False for size in SIZES})
     assert table.state(lost) == "baseline not reached" and not lost.reached
     assert sizes.finished({("pendulum", "td3"): lost}) == {}
+    alone = cell({lost.baseline: False})  # no search is asked for, nor is one needed
+    assert table.state(alone) == "baseline not reached" and table.sizes_text(alone, alone.ours) == "not searched"
+    assert table.state(cell({lost.baseline: True})) == "unfinished"
+    assert re.fullmatch(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", table.baseline_text(alone))
+    assert table.baseline_text(cell({((1, 1), (1, 1)): True})) == ""
 
 
 def test_a_file_of_another_length_is_not_in_the_table(tmp_path):

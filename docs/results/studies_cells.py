@@ -85,6 +85,19 @@ class TableCell:
         """Whether our baseline reaches the paper's threshold within 10 %."""
         return self.papers.found is not None and self.papers.found.baseline.accepted
 
+    @property
+    def missed(self) -> bool:
+        """Whether our baseline misses the paper's threshold by more than 10 %, whatever else is searched."""
+        try:
+            return not self.accepts(self.baseline)[0]
+        except MissingPairError:
+            return False
+
+    @property
+    def baseline(self) -> Pair:
+        size = PAPER[self.task, self.algorithm]["baseline_size"]
+        return size, size
+
     def returns(self, pair: Pair, seeds: Sequence[int] = SEEDS) -> list[float]:
         """Returns of a pair's seeds; of Table I's footnote d, the largest in training."""
         measure = "maximum" if (self.task, self.algorithm) in AT_ITS_BEST else "return"
@@ -200,8 +213,24 @@ def reduction(cell: TableCell, outcome: Outcome) -> float | None:
 
 def trial_text(trial: Trial) -> str:
     """Mean and interval of a trial, with a ? where the seeds do not support its verdict."""
-    interval = f"[{return_text(trial.low)}, {return_text(trial.high)}]"
-    return f"{return_text(trial.mean)} {interval}{'' if trial.decided else ' ?'}"
+    return f"{mean_text(trial.mean, trial.low, trial.high)}{'' if trial.decided else ' ?'}"
+
+
+def mean_text(mean: float, low: float, high: float) -> str:
+    """A mean and its interval."""
+    return f"{return_text(mean)} [{return_text(low)}, {return_text(high)}]"
+
+
+def baseline_text(cell: TableCell) -> str:
+    """Our baseline's mean and interval; where nothing is searched, from its returns alone, if it is stored."""
+    searched = cell.ours.found or cell.papers.found
+    if searched:
+        return trial_text(searched.baseline)
+    try:
+        values = cell.returns(cell.baseline)
+    except MissingPairError:
+        return ""
+    return mean_text(sum(values) / len(values), *t_interval(values))
 
 
 def decisions(found: SmallestActor) -> tuple[list[Pair], list[Pair]]:
@@ -224,7 +253,7 @@ def sizes_text(cell: TableCell, outcome: Outcome) -> str:
     """What a search found, in a few words."""
     found = outcome.found
     if found is None:
-        return f"unfinished: lacks {outcome.missing}"
+        return "not searched" if cell.missed else f"unfinished: lacks {outcome.missing}"
     if found.symmetric is None or found.asymmetric is None:
         return "no size reaches it"
     pair, actor = size_name(found.symmetric.actor), size_name(found.asymmetric.actor)
@@ -246,18 +275,16 @@ def table_lines(cells: Cells) -> list[str]:
         if cell is None:
             lines.append(f"| {name} | {BUDGETS[key]:,} |  |  | {return_text(row['threshold'])} | {paper} | not run |")
             continue
-        baseline = (cell.ours.found or cell.papers.found).baseline if cell.ours.found or cell.papers.found else None
-        first = trial_text(baseline) if baseline else ""
         threshold = f"{return_text(row['threshold'])}: {sizes_text(cell, cell.papers)}"
         lines.append(
-            f"| {name} | {BUDGETS[key]:,} | {first} | {sizes_text(cell, cell.ours)} | {threshold} | {paper} "
-            f"| {state(cell)} |"
+            f"| {name} | {BUDGETS[key]:,} | {baseline_text(cell)} | {sizes_text(cell, cell.ours)} | {threshold} "
+            f"| {paper} | {state(cell)} |"
         )
     return lines
 
 
 def state(cell: TableCell) -> str:
-    """filled, unfinished, or baseline not reached."""
-    if cell.ours.found is None or cell.papers.found is None:
-        return "unfinished"
-    return "filled" if cell.reached else "baseline not reached"
+    """filled, unfinished, or baseline not reached: such a cell needs no search, for it enters no mean."""
+    if cell.missed:
+        return "baseline not reached"
+    return "unfinished" if cell.ours.found is None or cell.papers.found is None else "filled"
