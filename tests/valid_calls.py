@@ -261,7 +261,7 @@ NAMES_LEFT_OUT = {
         ],
         "COMMAND",
     ),
-    **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result"], "COMMAND"),
+    **dict.fromkeys(["run_goes_on", "says_what_goes_on", "settings_of", "sweep_result", "train_learned"], "COMMAND"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from decouple.commands.interrupts import run_goes_on, says_what_goes_on
@@ -19,8 +20,13 @@ def train_learned(settings: Any, train: Callable[[Any], float]) -> float:
     Args:
         settings: settings of the whole, with all prices. A restart puts the whole folder aside, once.
         train: function that trains one run, from its settings, and returns its result.
+
+    Raises:
+        FolderInUseError: a restart while another process trains one of the runs.
     """
     if settings.restart:
+        for lock in Path(settings.run_dir).glob("*/.lock"):
+            lock_folder(lock.parent).release()  # refused where a run is under way
         lock_folder(settings.run_dir, restart=True).release()
         settings = changed(settings, restart=False)
     under_way = settings.run_dir

@@ -29,6 +29,7 @@ from decouple.commands.control import learned, table
 from decouple.commands.settings import control_settings
 from decouple.commands.toy import run_cells
 from decouple.runs.checkpoint import CheckpointError
+from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.runs.settings import changed
 from decouple.studies import learned as learned_study
 from decouple.studies.actor_size import toy
@@ -146,6 +147,9 @@ def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again_over_
     learned(changed(settings, final_episodes=2))
     assert trained == ["price90", "k0"]
     trained.clear()
+    with lock_folder(folder / "price90"), pytest.raises(FolderInUseError, match="price90 is held by"):
+        learned(changed(settings, restart=True))
+    assert not trained and {path.name for path in tmp_path.iterdir()} == {"run"}
     learned(changed(settings, restart=True))
     assert trained == ["price90", "k0"]
     # The whole is put aside, since price0.1 would be another price's folder.
