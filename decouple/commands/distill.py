@@ -65,11 +65,10 @@ def command(config: Any) -> None:
     check_setting("search", search, lambda v: isinstance(v, dict), "settings of the search, search.<name>=...")
     refuse_added(SearchSettings, search, "search.")
     options, settings = SearchSettings(**search), distillation(**plain)
-    if settings.sizes == "fixed":
-        _refuse_search(options)
     lesson = read_lesson(settings)
     run_dir = lesson.settings.run_dir
     if settings.sizes == "fixed":
+        _refuse_search(options)
         with says_what_goes_on(lambda: run_goes_on(run_dir)):
             result = (None if settings.restart else done_students(lesson)) or distill(lesson)
         print(result_text(lesson, result))

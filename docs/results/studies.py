@@ -162,7 +162,7 @@ def missing() -> list[str]:
 
     for task, algorithm in PAPER:
         cell = cells.get((task, algorithm))
-        if cell is not None and cell.missed:
+        if cell is not None and cell.reached is False:
             continue
         for threshold in ("baseline", "paper"):
             outcome = None if cell is None else cell.ours if threshold == "baseline" else cell.papers

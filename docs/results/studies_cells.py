@@ -81,17 +81,12 @@ class TableCell:
         return lower_bound(self.threshold)
 
     @property
-    def reached(self) -> bool:
-        """Whether our baseline reaches the paper's threshold within 10 %."""
-        return self.papers.found is not None and self.papers.found.baseline.accepted
-
-    @property
-    def missed(self) -> bool:
-        """Whether our baseline misses the paper's threshold by more than 10 %, whatever else is searched."""
+    def reached(self) -> bool | None:
+        """Whether our baseline reaches the paper's threshold within 10 %; None where it is not stored."""
         try:
-            return not self.accepts(self.baseline)[0]
+            return self.accepts(self.baseline)[0]
         except MissingPairError:
-            return False
+            return None
 
     @property
     def baseline(self) -> Pair:
@@ -176,13 +171,12 @@ def _cell(task: str, algorithm: str, kept: Mapping[Pair, KeptCell]) -> TableCell
 
 
 def _search(cell: TableCell, threshold: float | None) -> Outcome:
-    baseline = PAPER[cell.task, cell.algorithm]["baseline_size"]
-    steps = search_steps(baseline=baseline, threshold=threshold)
+    steps = search_steps(baseline=cell.baseline[0], threshold=threshold)
     step = next(steps)
     while True:
         try:
             returns = {pair: cell.returns(pair) for pair in step.pairs}
-            if threshold is None and not all(map(math.isfinite, returns.get((baseline, baseline), ()))):
+            if threshold is None and not all(map(math.isfinite, returns.get(cell.baseline, ()))):
                 raise ValueError(f"{cell.name}: the baseline's returns must be finite, for they are the threshold")
             step = steps.send(returns)
         except StopIteration as end:
@@ -253,7 +247,7 @@ def sizes_text(cell: TableCell, outcome: Outcome) -> str:
     """What a search found, in a few words."""
     found = outcome.found
     if found is None:
-        return "not searched" if cell.missed else f"unfinished: lacks {outcome.missing}"
+        return "not searched" if cell.reached is False else f"unfinished: lacks {outcome.missing}"
     if found.symmetric is None or found.asymmetric is None:
         return "no size reaches it"
     pair, actor = size_name(found.symmetric.actor), size_name(found.asymmetric.actor)
@@ -285,6 +279,6 @@ def table_lines(cells: Cells) -> list[str]:
 
 def state(cell: TableCell) -> str:
     """filled, unfinished, or baseline not reached: such a cell needs no search, for it enters no mean."""
-    if cell.missed:
+    if cell.reached is False:
         return "baseline not reached"
     return "unfinished" if cell.ours.found is None or cell.papers.found is None else "filled"

@@ -7,8 +7,8 @@
 
 Each process steps its share of the games one after another. A game's numbers are its own, so that they are the same on
 any number of processes, to the bit; so are saved states. A process ignores Ctrl-C, which is the first process's to
-answer, and ends when that one closes it or is gone, however it ended. It is forked off one that has imported what
-games need and nothing else (forkserver): to import it takes seconds, and some hundred megabytes that they share so.
+answer, and ends when that one closes it or is gone, however it ended. It is forked off one that has imported
+this module, and so PyTorch, once for all (forkserver): that takes seconds, and memory of which they share a part.
 Gymnasium's AsyncVectorEnv and TorchRL's ParallelEnv have a process for each game, and neither saves games.
 """
 
