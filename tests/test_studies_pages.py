@@ -55,13 +55,14 @@ def cell(
     accepted: dict[table.Pair, bool], key: tuple[str, str] = ("pendulum", "td3"), undecided: tuple[table.Pair, ...] = ()
 ) -> table.TableCell:
     """A cell of the table with these pairs; of some the seeds do not support the verdict."""
-    made = {pair: kept(pair, returns(key, yes, pair not in undecided)) for pair, yes in accepted.items()}
-    return table._cell(*key, made)
+    of_pairs = {pair: returns(key, yes, pair not in undecided) for pair, yes in accepted.items()}
+    return table._cell(*key, {pair: kept(pair, values, value_bias=-20.0) for pair, values in of_pairs.items()})
 
 
 def write_cell(path: Path, algorithm: str, settings: dict, pair: table.Pair, values: list[float]) -> None:
     """A file of `save_cells` with one pair on Pendulum."""
-    row = {"actor": pair[0], "critic": pair[1], "measures": {"return": dict(enumerate(values))}, "parameters": 6}
+    measures = {"return": dict(enumerate(values)), "value_bias": dict.fromkeys(range(len(values)), 5.0)}
+    row = {"actor": pair[0], "critic": pair[1], "measures": measures, "parameters": 6}
     row |= {"multiply_adds": 5, "seconds": 1.0, "version": None, "commit": None}
     path.write_text(json.dumps({"task": "pendulum", "algorithm": algorithm, "settings": settings, "cells": [row]}))
 
@@ -186,7 +187,7 @@ def test_what_the_page_says_of_other_settings_on_acrobot_is_in_their_file():
     assert [row["seed"] for row in rows] == list("012345") * 3
     assert learned == {("alpha", "0.2"): [], ("alpha", "0.05"): ["-86"], ("target_entropy", "0.1"): ["-83"]}
     page = " ".join((ROOT / "docs" / "studies" / "honey.md").read_text().split())
-    assert "fixed temperature of .2 all stay at -500; with a fixed one of .05 one agent reaches -86" in page
+    assert "fixed temperature of .2 all end at -500; with a fixed one of .05 one agent reaches -86" in page
     assert "with a target entropy of .1 one reaches -83, beside five at -500" in page
 
 
@@ -283,6 +284,23 @@ def test_each_part_of_h9_is_judged_by_itself():
     assert found(3, 2, ["acrobot"]) == "refuted" and found(3, 2, ["pendulum"]) == "not decided"
 
 
+def test_one_algorithm_that_needs_no_smaller_pair_than_ppo_refutes_h9_without_the_others():
+    """PPO's pair is enough at one size, and the other's is not there, whatever the next larger ones do."""
+    ppo, sac = (cell(searched(index, 1), ("pendulum", name)) for index, name in ((1, "ppo"), (3, "sac")))
+    found = sizes.h9({("pendulum", "ppo"): ppo, ("pendulum", "sac"): sac})
+    assert found == (
+        "refuted",
+        "pendulum: PPO learns with |4,4|, SAC not with |8,8|, supported "
+        "(pendulum lacks DDPG, TD3; acrobot lacks PPO, SAC)",
+    )
+    for unknown in ((SIZES[2], SIZES[2]), (SIZES[3], SIZES[3])):  # |8,8| or |16,16|: another size tells
+        known = cell(searched(3, 1), ("pendulum", "sac"), (unknown,))
+        assert sizes.h9({("pendulum", "ppo"): ppo, ("pendulum", "sac"): known})[0] == "refuted"
+    smaller = cell(searched(0, 0), ("pendulum", "sac"))
+    assert sizes.h9({("pendulum", "ppo"): ppo, ("pendulum", "sac"): smaller})[0] == "not run"
+    assert sizes.h9({("pendulum", "sac"): sac})[0] == "not run"
+
+
 @pytest.mark.parametrize(("accepted", "verdict"), [(True, "confirmed"), (False, "refuted")])
 def test_a_larger_critic_that_lets_a_smaller_actor_pass(accepted, verdict):
     extra = {(SIZES[0], critic): accepted for critic in SIZES[4:]}
@@ -351,7 +369,10 @@ def test_a_task_of_which_no_actor_can_be_smaller_refutes_that_every_task_has_one
     assert sizes.h5(of_task)[0] == "refuted"
     half = dict(list(of_task.items())[:1])
     assert sizes.h5(half)[0] == "not run"
-    assert sizes.h5(of_task | {KEYS[0]: cell(searched(3, 1), KEYS[0])})[0] == "refuted"
+    assert sizes.h5(of_task | {KEYS[0]: cell(searched(3, 1), KEYS[0])}) == (
+        "refuted",
+        "of 8 tasks with a smaller actor: pendulum; all cells run, and none: pixelcopter; supported: pixelcopter",
+    )
     for key, one in of_task.items():  # every decision that makes the actor the smallest must be supported
         for pair in ((SIZES[3], SIZES[3]), (SIZES[2], SIZES[2]), (SIZES[2], SIZES[3])):
             assert sizes.h5(of_task | {key: cell(searched(3, 3), key, (pair,))})[0] == "not run", (one.name, pair)
@@ -416,6 +437,8 @@ def test_the_mean_of_two_critics_needs_both_algorithms(tmp_path, monkeypatch):
         settings = {"target_aggregation": "mean", "total_frames": table.BUDGETS["pendulum", name]}
         write_cell(folder / f"pendulum_{name}_a.json", name, settings, pair, returns(("pendulum", name), True))
         assert sizes.h16(made)[0] == verdict
+    told = "|1,1|: -160 with a bias of +5 by the mean, -960 with a bias of -20 by the minimum, probability of "
+    assert sizes.h16(made)[1].count(f"{told}improvement 1.00") == 2
 
 
 def test_the_toy_needs_six_agents_of_each_algorithm(tmp_path, monkeypatch):

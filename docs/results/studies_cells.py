@@ -95,11 +95,7 @@ class TableCell:
 
     def returns(self, pair: Pair, seeds: Sequence[int] = SEEDS) -> list[float]:
         """Returns of a pair's seeds; of Table I's footnote d, the largest in training."""
-        measure = "maximum" if (self.task, self.algorithm) in AT_ITS_BEST else "return"
-        values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
-        if not set(seeds) <= set(values):
-            raise MissingPairError(pair)
-        return [values[seed] for seed in seeds]
+        return self.measured(pair, "maximum" if (self.task, self.algorithm) in AT_ITS_BEST else "return", seeds)
 
     def accepts(self, pair: Pair, seeds: Sequence[int] = SEEDS) -> tuple[bool, bool]:
         """Whether a pair's mean reaches the paper's bound, and whether its interval supports that."""
@@ -107,11 +103,15 @@ class TableCell:
         low, high = t_interval(values)
         return sum(values) / len(values) >= self.bound, self.bound <= low or self.bound > high
 
-    def mean(self, pair: Pair, measure: str) -> float:
+    def measured(self, pair: Pair, measure: str, seeds: Sequence[int] = SEEDS) -> list[float]:
+        """A measure of a pair's seeds."""
         values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
-        if not set(SEEDS) <= set(values):
+        if not set(seeds) <= set(values):
             raise MissingPairError(pair)
-        return sum(values[seed] for seed in SEEDS) / len(SEEDS)
+        return [values[seed] for seed in seeds]
+
+    def mean(self, pair: Pair, measure: str) -> float:
+        return sum(self.measured(pair, measure)) / len(SEEDS)
 
     def parameters(self, actor: Size) -> int | None:
         return next((cell.parameters for pair, cell in self.kept.items() if pair[0] == actor), None)

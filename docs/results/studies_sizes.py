@@ -43,22 +43,22 @@ def h5(cells: Cells) -> Verdict:
     done, tasks = finished(cells), defaultdict(list)
     for key in PAPER:
         tasks[key[0]].append(done.get(key))
-    whole = {task: of for task, of in tasks.items() if all(of)}
     shrunk: dict[str, bool] = {}  # task with a smaller actor -> whether seeds support one of them
-    none: dict[str, bool] = {}  # task without -> whether they support that of all its cells
-    for task, of in whole.items():
-        small = [cell for cell in of if cell.papers.found.asymmetric.actor != cell.papers.found.symmetric.actor]
-        if small:
+    none: dict[str, bool] = {}  # task with all its cells and none -> whether they support that of all
+    for task, of in tasks.items():
+        there = [cell for cell in of if cell is not None]
+        small = [cell for cell in there if cell.papers.found.asymmetric.actor != cell.papers.found.symmetric.actor]
+        if small:  # one is enough, whatever the task's other cells would say
             verdicts = [(cell, *decisions(cell.papers.found)) for cell in small]
             shrunk[task] = any(supported(cell, [*pairs[1:], actors[0]]) for cell, pairs, actors in verdicts)
-        else:
-            none[task] = all(supported(cell, [*chain(*decisions(cell.papers.found))]) for cell in of)
-    text = f"tasks with all their cells: {len(whole)} of 8; with a smaller actor: {', '.join(shrunk) or 'none'}"
-    refuting = [task for task, holds in none.items() if holds]
-    if refuting:
-        return REFUTED, f"{text}; with none: {', '.join(refuting)}"
-    if len(whole) < len(tasks):
-        return NOT_RUN, text
+        elif len(there) == len(of):
+            none[task] = all(supported(cell, [*chain(*decisions(cell.papers.found))]) for cell in there)
+    text = f"of {len(tasks)} tasks with a smaller actor: {', '.join(shrunk) or 'none'}; "
+    text += f"all cells run, and none: {', '.join(none) or 'none'}"
+    if any(none.values()):
+        return REFUTED, f"{text}; supported: {', '.join(task for task, holds in none.items() if holds)}"
+    if len(shrunk) + len(none) < len(tasks):
+        return NOT_RUN, f"{text}; the others lack cells"
     return (CONFIRMED if not none and all(shrunk.values()) else OPEN), text
 
 
@@ -136,16 +136,35 @@ def h8(cells: Cells) -> Verdict:
 
 def h9(cells: Cells) -> Verdict:
     done = finished(cells)
-    parts, told = [], []  # whether each part holds, and whether seeds support it
+    holds, told, against = [], [], []  # of each part with all its cells; what was found; what speaks against a part
     for task, others, sign in (("pendulum", OFF_POLICY, 1), ("acrobot", ("sac",), -1)):
-        if not all((task, a) in done for a in ("ppo", *others)):
-            return NOT_RUN, f"lacks cells of {task}"
-        index = {a: SIZES.index(done[task, a].papers.found.symmetric.actor) for a in ("ppo", *others)}
-        known = all(supported(done[task, a], decisions(done[task, a].papers.found)[0]) for a in index)
-        parts.append((all(sign * (index["ppo"] - index[a]) > 0 for a in others), known))
+        of = {a: done[task, a] for a in ("ppo", *others) if (task, a) in done}
+        for other in of.keys() - {"ppo"} if "ppo" in of else ():
+            less, more = ("ppo", other) if sign > 0 else (other, "ppo")
+            if sizes := no_larger(of[less], of[more]):
+                against.append(f"{task}: {less.upper()} learns with {sizes[0]}, {more.upper()} not with {sizes[1]}")
+        index = {a: SIZES.index(cell.papers.found.symmetric.actor) for a, cell in of.items()}
+        if lacking := [a.upper() for a in ("ppo", *others) if a not in of]:
+            told.append(f"{task} lacks {', '.join(lacking)}")
+            continue
+        decided = all(supported(cell, decisions(cell.papers.found)[0]) for cell in of.values())
+        holds.append(decided and all(sign * (index["ppo"] - index[a]) > 0 for a in others))
         told.append(f"{task}: " + ", ".join(f"{a.upper()} {size_name(SIZES[i])}" for a, i in index.items()))
-    refuted, confirmed = (False, True) in parts, set(parts) == {(True, True)}
-    return first_of([(refuted, REFUTED), (confirmed, CONFIRMED)], "; ".join(told))
+    if against:
+        return REFUTED, f"{'; '.join(sorted(against))}, supported ({'; '.join(told)})"
+    return (NOT_RUN if len(holds) < 2 else CONFIRMED if all(holds) else OPEN), "; ".join(told)
+
+
+def no_larger(one: TableCell, other: TableCell) -> tuple[str, str] | None:
+    """Two sizes that show, supported, that the first cell needs no larger pair of one size than the second: the
+    smallest that is enough in the first, and the largest that is not in the second, at most a step smaller.
+    """
+    symmetric = [(size, size) for size in SIZES]
+    enough = [i for i, pair in enumerate(symmetric) if not lacks(one, pair) and one.accepts(pair) == (True, True)]
+    failing = [i for i, pair in enumerate(symmetric) if not lacks(other, pair) and other.accepts(pair) == (False, True)]
+    if not enough or not failing or enough[0] > failing[-1] + 1:
+        return None
+    return size_name(SIZES[enough[0]]), size_name(SIZES[failing[-1]])
 
 
 def larger_critics(cell: TableCell) -> list[Pair]:
@@ -165,7 +184,8 @@ def h10(cells: Cells) -> Verdict:
         elif wanted and len(known) == len(wanted):
             helped[cell.name] = False if set(known) == {(False, True)} else None
     yes, no = (sum(value is of for value in helped.values()) for of in (True, False))
-    text = f"a larger critic lets a smaller actor pass in {yes} of {len(helped)} cells, none does in {no}, supported"
+    text = f"of {len(helped)} cells a larger critic lets a smaller actor pass in {yes}, and none does in {no}; "
+    text += f"seeds do not tell in {len(helped) - yes - no}"
     if len(helped) < 4:
         return NOT_RUN, f"{text}; at least 4 cells are needed"
     return first_of([(not yes and no >= 4, REFUTED), (yes >= len(helped) / 2, CONFIRMED)], text)
@@ -220,8 +240,11 @@ def h12(cells: Cells) -> Verdict:
         if min(map(len, losses)) >= 2:
             ratios[cell.name] = (max(losses[0]) / min(losses[0]), max(losses[1]) / min(losses[1]))
     critics = sum(a > b for a, b in ratios.values())
-    each = "; ".join(f"{name}: critics {a:.1f}, actors {b:.1f}" for name, (a, b) in ratios.items())
-    text = f"largest over smallest value loss, by the size of {each}" if each else "no cell has two sizes of each"
+    each = "; ".join(f"{name}: {a:.1f} and {b:.1f}" for name, (a, b) in ratios.items())
+    text = (
+        "largest over smallest value loss, over pairs of one size, from the smallest that passes up, and over actors "
+    )
+    text += f"beside that pair's critic: {each}" if each else "no cell has two sizes of each"
     if len(ratios) < 4:
         return NOT_RUN, f"{text} ({len(ratios)} of at least 4 cells)"
     return first_of([(critics < len(ratios) / 2, REFUTED), (critics > len(ratios) / 2, CONFIRMED)], text)
@@ -257,7 +280,7 @@ def further(cell: TableCell) -> list[tuple[Pair, Sequence[int]]]:
 
 
 def h16(cells: Cells) -> Verdict:
-    better, algorithms = {}, set()
+    better, told, algorithms = [], [], set()
     for path in sorted((ROOT / "honey" / "cells").glob("pendulum_*.json")):
         record = json.loads(path.read_text())
         cell = cells.get(("pendulum", record["algorithm"]))
@@ -265,21 +288,24 @@ def h16(cells: Cells) -> Verdict:
             continue
         for kept in read_cell_file(path):
             pair: Pair = (kept.cell.actor, kept.cell.critic)
-            mean = [kept.measures["return"].get(seed) for seed in SEEDS]
+            mean, bias = ([kept.measures[name].get(seed) for seed in SEEDS] for name in ("return", "value_bias"))
             if pair in cell.kept and None not in mean and not cell.accepts(pair)[0]:
                 algorithms.add(cell.algorithm)
-                x, y = {"pendulum": mean}, {"pendulum": cell.returns(pair)}
-                better[f"{cell.name}, {size_name(pair[0])}"] = probability_of_improvement(x, y), mean, y["pendulum"]
+                better.append(probability_of_improvement({"pendulum": mean}, {"pendulum": cell.returns(pair)}))
+                of_mean, of_minimum = (
+                    f"{return_text(sum(returns) / len(SEEDS))} with a bias of {sum(biases) / len(SEEDS):+.0f}"
+                    for returns, biases in ((mean, bias), (cell.returns(pair), cell.measured(pair, "value_bias")))
+                )
+                told.append(
+                    f"{cell.name}, {size_name(pair[0])}: {of_mean} by the mean, {of_minimum} by the minimum, "
+                    f"probability of improvement {better[-1].value:.2f} [{better[-1].low:.2f}, {better[-1].high:.2f}]"
+                )
     if not better:
         return NOT_RUN, "no failing size with `target_aggregation=mean`"
-    text = "; ".join(
-        f"{name}: {return_text(sum(a) / 6)} with the mean, {return_text(sum(b) / 6)} with the minimum, "
-        f"probability of improvement {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
-        for name, (e, a, b) in better.items()
-    )
+    text = "; ".join(told)
     if algorithms < {"sac", "td3"}:
         return NOT_RUN, f"{text}; TD3 and SAC are needed"
-    lows, highs = [e.low for e, _, _ in better.values()], [e.high for e, _, _ in better.values()]
+    lows, highs = [e.low for e in better], [e.high for e in better]
     return first_of([(max(highs) < 0.5, REFUTED), (min(lows) > 0.5, CONFIRMED)], text)
 
 
