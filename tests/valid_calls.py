@@ -848,6 +848,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "load_checkpoint": lambda: {"path": checkpoint()},
     "run_checkpoint": lambda: {"given": checkpoint()},
     "evaluated_over": lambda: {"run_dir": finished_run(), "episodes": 1},
+    "last_session_ended": lambda: {"run_dir": finished_run()},
     "price_folder": lambda: {"run_dir": folder(), "price": 0.1},
     "ProcgenExperiment": dict,
     "Report": lambda: {"runs": "x"},

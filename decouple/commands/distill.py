@@ -55,7 +55,7 @@ def _refuse_search(options: SearchSettings) -> None:
     unset = vars(SearchSettings())
     for name, value in vars(options).items():
         says = "left out with sizes=fixed, which trains one size"
-        check_setting(f"search.{name}", value, unset[name].__eq__, says)
+        check_setting(f"search.{name}", value, lambda v, left=unset[name]: v == left, says)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="distill")

@@ -10,6 +10,7 @@ from decouple.commands.interrupts import run_goes_on, says_what_goes_on
 from decouple.runs.locks import lock_folder
 from decouple.runs.settings import changed
 from decouple.studies.learned import learn_separation, learned_run
+from decouple.studies.watch import watch_run
 
 __all__ = ["train_learned"]
 
@@ -18,7 +19,8 @@ def train_learned(settings: Any, train: Callable[[Any], float]) -> float:
     """Train at each price and at each k that is chosen; prints the report and returns the best result at a k.
 
     Args:
-        settings: settings of the whole, with all prices. A restart puts the whole folder aside, once.
+        settings: settings of the whole, with all prices. A restart puts the whole folder aside, once; `video` is of
+            the agents at each k that is chosen.
         train: function that trains one run, from its settings, and returns its result.
 
     Raises:
@@ -39,4 +41,6 @@ def train_learned(settings: Any, train: Callable[[Any], float]) -> float:
     with says_what_goes_on(lambda: run_goes_on(under_way)):
         found = learn_separation(settings.run_dir, settings.learning.gate_prices, one)
     print(f"{found.table}\nthe report is in {settings.run_dir}: learned.csv, learned.png")
+    for k in found.results if settings.video else ():
+        print("\n".join(map(str, watch_run(f"{settings.run_dir}/k{k}", settings.tracked))))
     return max(found.results.values())

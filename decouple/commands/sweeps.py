@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from decouple.runs.files import read_yaml
+from decouple.runs.finished import last_session_ended
 from decouple.runs.loggers import OF_THE_RECORD
 from decouple.runs.metrics import read_result
 from decouple.runs.settings import defaults_of, flat
@@ -61,10 +62,9 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
 
     Raises CheckpointError where it was done under other rules.
     """
-    files = [Path(settings.run_dir) / name for name in ("config.yaml", "result.json")]
-    if not in_sweep() or settings.restart or not all(file.exists() for file in files):
+    if not in_sweep() or settings.restart or not last_session_ended(settings.run_dir):
         return None
-    config, result = files
+    config, result = (Path(settings.run_dir) / name for name in ("config.yaml", "result.json"))
     control = isinstance(settings, ControlSettings)
     defaults = algorithm_of(settings).keys.defaults if control else defaults_of(settings)
     before = defaults | read_yaml(config) | {"restart": False}  # an older version did not store it
@@ -72,8 +72,7 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
         run_result(settings)
         if "torchrl" not in (before["update"], settings.update):
             before["update"] = settings.update  # how an update is computed changes no result
-    same = before == flat(settings)
-    if not same or result.stat().st_mtime_ns < config.stat().st_mtime_ns:  # result of an earlier session
+    if before != flat(settings):
         return None
     report = read_result(result)
     return report if report["frames"] >= flat(settings)["total_frames"] else None

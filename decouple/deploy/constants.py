@@ -9,7 +9,6 @@ a file is compared.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +102,7 @@ def actor_constants(actor: PlainActor) -> ActorConstants:
         layers,
         None if scaling is None else np.broadcast_to(_array(actor.mean), shape),
         None if scaling is None else np.broadcast_to(_array(actor.std), shape),
-        None if scaling is None or scaling.clip is None or math.isinf(scaling.clip) else float(scaling.clip),
+        None if scaling is None or scaling.clip is None else float(scaling.clip),
         kind,
         space.size,
         space.choices or ((space.size,) if space.discrete else ()),

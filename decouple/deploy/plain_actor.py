@@ -112,6 +112,8 @@ class PlainActor(nn.Module):
         self.scaling = observation_scaling
         if observation_scaling is not None:
             mean, std = _checked(observation_scaling, self.observation_shape)
+            if observation_scaling.clip == math.inf:  # which is none, and no number of JSON
+                self.scaling = observation_scaling._replace(clip=None)
             self.register_buffer("mean", mean)
             self.register_buffer("std", std)
         memory = {name: recurrent_blocks(getattr(self, name), name) for name in ("trunk", "policy")}

@@ -133,14 +133,16 @@ def train_on_policy(
     on_disk = settings.rollouts_in == "disk"
     kept = KeptRollouts(phases, folder, on_disk=on_disk)
     run = _Run(env, model, phases, settings, draw_agents(model, seeds), how, failed or FailedSeeds(seeds), kept)
-    checkpoints = [*range(0, run.iterations, settings.checkpoint_every), *[run.iterations] * settings.keep_rollouts]
-    check_room(phases, env, settings.rollout_steps, folder, on_disk=on_disk, checkpoints=checkpoints)
 
     def save(*, end: bool = False) -> None:
         if checkpoint:
             run.save(checkpoint, identity, record, drop_rollouts=end and not settings.keep_rollouts)
 
     state = load_checkpoint(checkpoint, expect=identity) if checkpoint and checkpoint_exists(checkpoint) else None
+    kept.tidy(state)  # before room is asked for, and before there is a file of this run
+    if not state or state["iteration"] < run.iterations:
+        checkpoints = [*range(0, run.iterations, settings.checkpoint_every), *[run.iterations] * settings.keep_rollouts]
+        check_room(phases, env, settings.rollout_steps, folder, on_disk=on_disk, checkpoints=checkpoints)
     run.begin(state, checkpoint)
     if not state:
         save()  # from here on the folder tells which run it belongs to
@@ -214,7 +216,6 @@ class _Run:
             self._load_state_dict(state)
         if state and checkpoint and self.iteration < self.iterations:
             self.kept.load(state, Path(checkpoint))
-        self.kept.tidy(state)
 
     def _collector(self) -> Collector | RolloutCollector | CompiledCollector:
         """The collector of rollouts: compiled where a phase is and the environment steps without TensorDicts."""

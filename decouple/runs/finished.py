@@ -2,6 +2,7 @@
 
     path, state = run_checkpoint("runs/procgen/as_written/starpilot/late/seed0")
     frames_of(state)
+    last_session_ended("runs/procgen/as_written/starpilot/late/seed0")
     evaluated_over("runs/procgen/as_written/starpilot/late/seed0", 100)
 
 A run is given by its folder, or by the path of its checkpoint.
@@ -18,7 +19,7 @@ from decouple.checks import at_least, checked
 from decouple.runs.checkpoint import checkpoint_exists, load_checkpoint
 from decouple.runs.files import read_yaml
 
-__all__ = ["evaluated_over", "frames_of", "run_checkpoint"]
+__all__ = ["evaluated_over", "frames_of", "last_session_ended", "run_checkpoint"]
 
 
 @checked()
@@ -48,16 +49,21 @@ def frames_of(state: Mapping[str, Any]) -> int:
     return state["iteration"] * state["settings"]["rollout_steps"] * state["settings"]["num_envs"]
 
 
+@checked()
+def last_session_ended(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a run's result.json is of its last session.
+
+    A session writes its config.yaml first and its result last: a result that is older is of a session before it.
+    """
+    config, result = (Path(run_dir) / name for name in ("config.yaml", "result.json"))
+    return config.exists() and result.exists() and result.stat().st_mtime_ns >= config.stat().st_mtime_ns
+
+
 @checked(episodes=at_least(1))
 def evaluated_over(run_dir: str | os.PathLike[str], episodes: int) -> bool:
     """Whether a run's result.json is of its last session, and that was told so many `final_episodes`.
 
-    A session writes its config.yaml first and its result last: a result that is older is of a session before it.
-
     Raises:
         ValueError: a config.yaml that is damaged; the message names it.
     """
-    config, result = (Path(run_dir) / name for name in ("config.yaml", "result.json"))
-    if not (config.exists() and result.exists()) or result.stat().st_mtime_ns < config.stat().st_mtime_ns:
-        return False
-    return read_yaml(config).get("final_episodes") == episodes
+    return last_session_ended(run_dir) and read_yaml(Path(run_dir) / "config.yaml").get("final_episodes") == episodes

@@ -25,6 +25,7 @@ from damage import damage
 from hydra.errors import ConfigCompositionException
 
 from decouple.commands import control as control_command
+from decouple.commands import learned as learned_command
 from decouple.commands.control import learned, table
 from decouple.commands.settings import control_settings
 from decouple.commands.toy import run_cells
@@ -156,6 +157,13 @@ def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again_over_
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.1"}
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {"price90", "k0"}
     assert (tmp_path / "run.1" / "price80" / "result.json").exists()
+
+
+def test_the_film_of_a_learned_separation_is_of_the_agents_at_the_chosen_k(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(learned_study, "_draw", lambda *_: None)
+    monkeypatch.setattr(learned_command, "watch_run", lambda folder, tracked: [Path(folder, "film.gif")])
+    learned(small_learned(tmp_path, "gate_prices=[90]", "video=true"))
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "k0" / "film.gif")
 
 
 def test_a_learned_separation_that_is_interrupted_names_the_run_that_goes_on(tmp_path, monkeypatch):

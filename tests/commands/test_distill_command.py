@@ -79,6 +79,8 @@ def test_a_search_ends_with_the_smallest_student_as_a_file(teacher, tmp_path):
         (("checkpoint=TEACHER", "sizes=search", "search.sizes=[[4],[2]]"), "search.sizes must go from the smallest"),
         (("checkpoint=TEACHER", "sizes=search", "search.export=page"), "search.export=page"),
         (("checkpoint=TEACHER", "actor=[4]", "search.export=c"), "search.export must be left out with sizes=fixed"),
+        (("checkpoint=TEACHER", "actor=[4]", "search.threshold=-160"), "search.threshold must be left out with sizes"),
+        (("checkpoint=TEACHER", "actor=[4]", "search.stop_after=0.6"), "search.stop_after must be left out with sizes"),
         (("checkpoint=TEACHER", "actor=[4]", "+search.nonsense=1"), "search.nonsense must not be added"),
         (("checkpoint=TEACHER", "actor=[4]", "+nonsense=1"), "nonsense must not be added"),
         (("checkpoint=TEACHER", "actor=[4]", "updates=0"), "updates must be"),

@@ -73,10 +73,15 @@ def test_a_file_is_proven_on_what_agents_are_tested_on_and_its_card_says_so(tmp_
 
 
 def test_a_task_that_its_id_does_not_tell_has_no_script_that_plays_it(tmp_path):
-    for number, changes in enumerate(({"frame_stack": 2}, {"num_levels": 3}, {"test_kwargs": {"g": 9.0}}, {})):
+    of_gravity = [{name: {"g": 9.0}} for name in ("train_kwargs", "test_kwargs")]
+    for number, changes in enumerate(({"frame_stack": 2}, {"num_levels": 3}, *of_gravity, {})):
         run_dir = trained(tmp_path / str(number), "ppo", env="pendulum", **changes)
-        _, report, _ = export(Export(str(run_dir), "onnx", seconds=0, episodes=2, observations=20))
-        assert ("gymnasium.make" in card_path(report.path).read_text()) == (not changes)
+        facts = read_source(str(run_dir), 4)[2].facts
+        assert ("gymnasium" in facts["layout"]) == (not changes)
+        assert ("played_on" in facts) == bool(changes.keys() & {"num_levels", "train_kwargs", "test_kwargs"})
+        if changes in ({"frame_stack": 2}, {}):
+            _, report, _ = export(Export(str(run_dir), "onnx", seconds=0, episodes=2, observations=20))
+            assert ("gymnasium.make" in card_path(report.path).read_text()) == (not changes)
 
 
 def test_no_path_of_the_machine_is_stored(tmp_path, monkeypatch):

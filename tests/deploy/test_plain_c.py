@@ -237,6 +237,7 @@ def test_what_c_cannot_hold_is_refused_by_name(tmp_path):
 def test_a_bound_that_is_infinite_is_none(tmp_path):
     report = export_actor(on_policy(), tmp_path / "actor.c", observation_scaling=SCALING._replace(clip=np.inf))
     assert report.difference < 1e-4 and "inf" not in (tmp_path / "actor.c").read_text()
+    assert report.metadata["observation_scaling"]["clip"] is None  # JSON has no infinity
 
 
 @compiling

@@ -58,6 +58,37 @@ def test_a_run_deletes_what_is_left_over_when_it_begins_goes_on_and_is_over(tmp_
     assert files(tmp_path) == []
 
 
+def test_a_run_that_goes_on_reserves_its_files_once_those_of_the_killed_one_are_gone(tmp_path, monkeypatch):
+    """Both together may not fit, and its own are left alone."""
+    with pytest.raises(StoppedError):
+        drift("ppg", [], tmp_path, stop=1, auxiliary_every=3, rollouts_in="disk")
+    leave(tmp_path, *LEFT_OVER)
+    reserve, reserved = keeping.reserve_file, set[Path]()
+
+    def alone(file: Path, size: int) -> None:
+        assert not (tmp_path / "rollouts" / ".memory-abc").exists()
+        reserved.add(file)
+        reserve(file, size)
+
+    class Rows(list[Any]):
+        def append(self, row: Any) -> None:
+            super().append(all(file.exists() for file in reserved))
+
+    rows = Rows()
+    monkeypatch.setattr(keeping, "reserve_file", alone)
+    drift("ppg", rows, tmp_path, auxiliary_every=3, rollouts_in="disk")
+    assert reserved and len(rows) >= 3 and all(rows)
+
+
+def test_a_run_that_is_done_asks_for_no_room(tmp_path, monkeypatch):
+    drift("ppg", [], tmp_path, auxiliary_every=3)
+    for free in ("_free_memory", "_free_disk"):
+        monkeypatch.setattr(keeping, free, lambda *_: 0)
+    drift("ppg", [], tmp_path, auxiliary_every=3)
+    with pytest.raises(ValueError, match="rollouts_in must be disk"):
+        drift("ppg", [], tmp_path / "new", auxiliary_every=3)
+
+
 # -------------------------------------------------------------------------------------------------- room, in bytes
 
 

@@ -83,7 +83,7 @@ class Algorithm:
     def __call__(self, **settings: Any) -> ControlSettings:
         name = self.keys.departures["algorithm"]
         given = settings.get("algorithm", name)
-        check_setting("algorithm", given, name.__eq__, f"{[name]} for {self.keys.name}")
+        check_setting("algorithm", given, lambda v: v == name, f"{[name]} for {self.keys.name}")
         return self.keys.compose(self._short_start(settings) | settings)
 
     def _short_start(self, settings: Mapping[str, Any]) -> dict[str, Any]:

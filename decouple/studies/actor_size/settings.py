@@ -39,7 +39,15 @@ from decouple.on_policy.settings import OnPolicySettings, check_memory
 from decouple.runs.loggers import OF_THE_RECORD, Tracking
 from decouple.runs.settings import part, points_to_part, sets_own_fields
 
-__all__ = ["ACTIVATIONS", "EVALUATION_SEED", "FINAL_SEED", "NOT_IDENTITY", "ControlSettings", "sizes_name"]
+__all__ = [
+    "ACTIVATIONS",
+    "EVALUATION_SEED",
+    "FINAL_SEED",
+    "NOT_IDENTITY",
+    "OF_TEST_LEVELS",
+    "ControlSettings",
+    "sizes_name",
+]
 
 BACKBONES = ("auto", "none", "impala", "nature")
 VECTORS = ("toy", "unity", *TASKS, *GAMES)  # tasks without a picture
@@ -48,6 +56,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "silu": nn.SiLU,
 FINAL_SEED, EVALUATION_SEED = 1_000_000, 2_000_000
 
 LEARNED = "learned"  # the separation that gates choose
+OF_TEST_LEVELS = ("num_levels", "train_kwargs", "test_kwargs")  # by which agents are tested on another task
 DEVICES = re.compile(r"cpu|cuda(:\d+)?|auto")
 
 # Settings in which a checkpoint and the run that continues it may differ.
@@ -239,7 +248,7 @@ class ControlSettings:
     @property
     def has_test_levels(self) -> bool:
         """Whether agents are tested on other levels, or another environment, than they are trained on."""
-        return bool(self.num_levels or self.train_kwargs or self.test_kwargs)
+        return any(getattr(self, name) for name in OF_TEST_LEVELS)
 
     @property
     def frames_per_iteration(self) -> int:

@@ -23,6 +23,7 @@ from decouple.runs.files import read_json
 from decouple.runs.finished import frames_of, run_checkpoint
 from decouple.runs.metrics import read_result
 from decouple.studies.actor_size.load import trained_actor
+from decouple.studies.actor_size.settings import OF_TEST_LEVELS
 from decouple.studies.distillation.students import Students
 from decouple.studies.distillation.tasks import ControlTask, ProcgenTask, StudentTask, raw_control_env
 from decouple.studies.separation.experiment import load_agent
@@ -30,7 +31,7 @@ from decouple.studies.separation.experiment import make_env as make_procgen_env
 from decouple.studies.task_layouts import layout
 
 # Settings under which an id of Gymnasium does not tell the whole task.
-CHANGES_THE_TASK = ("wrappers", "num_levels", "train_kwargs", "test_kwargs", "privileged")
+CHANGES_THE_TASK = ("wrappers", "privileged", *OF_TEST_LEVELS)
 
 __all__ = ["Source", "agent_source", "read_source", "scaling_state", "task_in", "task_settings"]
 
@@ -160,7 +161,7 @@ def _control_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     if any(settings.get(name) for name in CHANGES_THE_TASK) or settings.get("frame_stack", 1) > 1:
         known.pop("gymnasium", None)  # what the id alone makes is another task
     facts = {"task": settings["env"], **{name: settings[name] for name in names}, "layout": known}
-    if settings.get("num_levels") or settings.get("test_kwargs"):
+    if any(settings.get(name) for name in OF_TEST_LEVELS):
         facts["played_on"] = "the levels of its tests" if settings.get("num_levels") else "the task of its tests"
     facts |= {"env_kwargs": settings["env_kwargs"]} if settings.get("env_kwargs") else {}
     return facts | ({"frame_skip": settings["frame_skip"]} if settings["env"] in GAMES else {})

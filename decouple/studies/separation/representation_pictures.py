@@ -156,7 +156,7 @@ def draw_saliency(path: Path, frames: Tensor, maps: Mapping[str, Tensor], titles
     check_setting("titles", titles, lambda names: len(names) == len(frames), f"a text for each of {len(frames)} frames")
     shape = tuple(frames.shape[:1] + frames.shape[2:])
     for name, of_name in maps.items():
-        check_setting("maps", tuple(of_name.shape), shape.__eq__, f"of the shape {shape} of frames, for {name}")
+        check_setting("maps", tuple(of_name.shape), lambda v: v == shape, f"of the shape {shape} of frames, for {name}")
     across, down = len(frames) + 1, 1 + len(maps)
     figure = Figure(figsize=(1.55 * across + 0.7, 1.75 * down + 0.3), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)

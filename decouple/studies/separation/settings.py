@@ -72,6 +72,9 @@ class ProcgenExperiment:
         levels = {"start_level": at_least(0), "num_levels": at_least(0)}
         others = {"seed": SEED, "num_threads": at_least(1), "width": WIDTH}
         check_fields(self, **gradients, **positive, **levels, **others)
+        if self.separation == "learned":
+            says = "false with separation=learned"
+            check_setting("cuda_graphs", self.computed.cuda_graphs, lambda on: not on, says)
         self._check_memory()
         number = type(self.separation) is int and 0 <= self.separation <= self.depth
         known = isinstance(self.separation, str) or number
@@ -87,11 +90,6 @@ class ProcgenExperiment:
         return shared_depth(self.recurrent, self.recurrent_in)
 
     def _check_memory(self) -> None:
-        if (
-            self.separation == "learned"
-        ):  # a graph holds what is trained from the first step on, and gates are held first
-            says = "false with separation=learned"
-            check_setting("cuda_graphs", self.computed.cuda_graphs, lambda on: not on, says)
         known = self.learning.algorithms()
         if not check_memory(self.recurrent, self.recurrent_in, self.learning.algorithm, known):
             return
@@ -117,8 +115,11 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
     given = {name: values[name] for name in PERFORMANCE}
     if given["overlap"] is None and type(values["num_envs"]) is int and values["num_envs"] % 2:
         given["overlap"] = False  # an odd number has no two halves
-    if values["recurrent"] is not None:  # each step reads the state that the one before has written
+    # With a memory each step reads the state that the one before has written. What is evaluated may have one.
+    if values["recurrent"] is not None or values["evaluate"] is not None:
         given |= {name: False for name in ("overlap", "compile", "cuda_graphs") if given[name] is None}
+    if values["separation"] == "learned" and given["cuda_graphs"] is None:
+        given["cuda_graphs"] = False  # a graph holds what is trained from the first step on, and gates are held first
     return values | dataclasses.asdict(choose_performance(values["performance"], **given))
 
 

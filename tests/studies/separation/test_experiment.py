@@ -95,6 +95,19 @@ def test_a_memory_that_an_algorithm_or_a_setting_does_not_take_is_refused_by_nam
     assert procgen_experiment(recurrent="gru", num_envs=4, separation=5, precision="fp32").depth == 5
 
 
+def test_performance_chooses_nothing_that_the_other_settings_refuse():
+    fastest = {"performance": "fastest", "device": "cuda", "precision": "fp32"}
+    chosen = procgen_experiment(**fastest).computed
+    assert chosen.overlap and chosen.compile and chosen.cuda_graphs
+    learned = procgen_experiment(**fastest, separation="learned").computed
+    assert learned.overlap and learned.compile and not learned.cuda_graphs
+    for memory in ({"recurrent": "gru"}, {"evaluate": "runs/x"}):  # which may be of a run with either
+        held = procgen_experiment(**fastest, **memory)
+        assert not (held.computed.overlap or held.computed.compile or held.computed.cuda_graphs)
+    changed(held, separation="learned")
+    changed(held, recurrent="gru")
+
+
 @needs_games
 def test_training_levels_test_levels_and_reward_scaling_are_where_they_belong():
     config = compose("num_levels=3", "start_level=50", "num_threads=1", "env=fruitbot")
