@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt procgen-hashes.txt
 
+# Images and shells that set it would have every process compile PyTorch's and TorchRL's modules anew: some seven seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test lint format types imports docs check clean
 
 train: $(VENV)/installed-procgen
