@@ -3,12 +3,14 @@
 Odd/{Nan,Inf,Huge}-{reward,observation}-{discrete,box}-v0          one NaN, infinity or 1e300 at the 37th step of a game
 Odd/{Nan,Inf,Huge}-{reward,observation}-{discrete,box}-seed1-v0    of the first game of an environment's seed 1 alone
 Odd/Plain-{discrete,box}-v0                                   never, and the same numbers otherwise
+Odd/Global-v0                                                 draws from NumPy's global generator, and shows $ODD
 
 The task refuses an action that its space does not have, as Gymnasium's own tasks may: a nan among them.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium
@@ -56,8 +58,18 @@ class Odd(gymnasium.Env):
         return observation, reward, False, self.t >= 10, {}
 
 
+class Global(Odd):
+    """Its observation is a draw from NumPy's global generator, as in old tasks of Gym, and the variable ODD or -1."""
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return np.array([np.random.uniform(), os.environ.get("ODD", -1)], np.float32), {}
+
+
 def register() -> None:
     """Make the tasks known to Gymnasium; twice is once."""
+    if "Odd/Global-v0" not in gymnasium.registry:
+        gymnasium.register("Odd/Global-v0", lambda: Global(SPACES["box"]()))
     of_seed_1 = int(np.random.SeedSequence([1, 0]).generate_state(1)[0])  # as ControlEnv seeds it
     for kind, space in SPACES.items():
         names: dict[str, dict[str, Any]] = {f"Odd/Plain-{kind}-v0": {}}
@@ -68,3 +80,6 @@ def register() -> None:
         for name, odd in names.items():
             if name not in gymnasium.registry:
                 gymnasium.register(name, lambda space=space, odd=odd: Odd(space(), **odd))
+
+
+register()  # as modules of tasks do: `odd_tasks:Odd/Global-v0` finds it in another process

@@ -390,6 +390,13 @@ def test_every_task_with_one_smaller_actor_that_seeds_support_confirms_it():
     assert sizes.h5(every | dict(list(doubtful.items())[:2]))[0] == "confirmed"  # one of the task's three is enough
 
 
+def test_a_failed_seed_counts_as_failed_where_the_best_in_training_counts():
+    pair = SIZES[1], SIZES[3]
+    measures = {"return": dict(enumerate([-math.inf, *[1.0] * 5])), "maximum": dict.fromkeys(range(1, 6), 70.0)}
+    made = table._cell("foodcollector", "sac", {pair: KeptCell(kept(pair, [1.0] * 6).cell, measures, 10)})
+    assert made.returns(pair) == [-math.inf, *[70.0] * 5]
+
+
 def test_the_mean_reduction_needs_fifteen_cells():
     assert sizes.h6(cells(searched(3, 1), 14))[0] == "not run"
     verdict, text = sizes.h6(cells(searched(3, 1), 15))  # from 40 to 20 parameters

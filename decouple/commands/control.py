@@ -48,7 +48,9 @@ def learned(settings: ControlSettings) -> float:
     """Train with gates at each price and the network of each k that they choose; returns the best of the latter."""
 
     def train(run: ControlSettings) -> float:
-        report = (done_result(run) if evaluated_over(run.run_dir, run.final_episodes) else None) or train_agents(run)
+        report = done_result(run) if evaluated_over(run.run_dir, run.final_episodes) else None
+        if report is None or report["final/return"] is None:  # all agents have failed: it says so again
+            report = train_agents(run)
         print(table(run, report))
         return -math.inf if report.get("failed") else report["final/return"]
 

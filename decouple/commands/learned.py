@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def train_learned(settings: Any, train: Callable[[Any], float]) -> float:
     if settings.restart:
         for lock in Path(settings.run_dir).glob("*/.lock"):
             lock_folder(lock.parent).release()  # refused where a run is under way
-        lock_folder(settings.run_dir, restart=True).release()
+        with lock_folder(settings.run_dir, restart=True) as lock:
+            if lock.aside:
+                print(f"the runs that were in {settings.run_dir} are kept in {lock.aside}", file=sys.stderr)
         settings = changed(settings, restart=False)
     under_way = settings.run_dir
 

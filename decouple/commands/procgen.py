@@ -19,7 +19,6 @@ from decouple.commands.settings import refuse_added, schema
 from decouple.commands.sweeps import given_settings, run_folder, sweep_result
 from decouple.runs.files import read_yaml
 from decouple.runs.metrics import check_run_files
-from decouple.studies.learned import price_folder
 from decouple.studies.separation.experiment import evaluate_checkpoint, prepare, train
 from decouple.studies.separation.settings import PROCGEN_KEYS, ProcgenExperiment, procgen_experiment
 from decouple.studies.watch import watch_run
@@ -59,11 +58,11 @@ def as_begun(config: Any, run_dir: str) -> ProcgenExperiment:
     """The settings of a run in `run_dir`; where the command names no precision, the one that the run was begun in.
 
     Another machine or version may choose another precision, which would be another run. A restart chooses anew. A
-    learned separation was begun in the folder of a price.
+    learned separation was begun in the folder of a price, which may not be among those that are asked for now.
     """
     folders = [Path(run_dir)]
     if config.separation == "learned":
-        folders = [price_folder(run_dir, price) for price in experiment_of(config).learning.gate_prices]
+        folders = sorted(Path(run_dir).glob("price*"))
     begun = next((folder for folder in folders if (folder / "config.yaml").exists()), None)
     if config.precision is None and not config.restart and begun:
         check_run_files(begun)

@@ -77,7 +77,10 @@ def what_is_wrong(error: Exception, command: Callable[[], object]) -> str | None
                 return f"ValueError: {setting} must be a list, as {setting}={EXAMPLES[setting]}; got {given}"
             says = "--multirun runs one after another; a list stands in brackets"
             return f"ValueError: {setting} must be one value; got {given} ({says})"
-        if "Error resolving interpolation" in text and (says := no_name_of_a_page(sys.argv[1:], command)):
+        if swept := re.search(r"Sweep parameters '([^'=]+)=(.*)' requires --multirun", text):
+            return f"ValueError: {swept[1]} must be one value; got {swept[2]} (--multirun runs one after another)"
+        no_page = "Error resolving interpolation" in text or re.search(r"Could not find '\w+/'", text)
+        if no_page and (says := no_name_of_a_page(sys.argv[1:], command)):
             return says
         because = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, OmegaConfBaseException) else ""
         what = " ".join(text.partition("Config search path:")[0].split())  # on one line, without where Hydra looked
@@ -120,7 +123,7 @@ def no_name_of_a_page(arguments: list[str], command: Callable[[], object]) -> st
         if not (pages := pages_of(key, command)) or not readable(argument):
             continue
         given = OverridesParser.create().parse_override(argument).value()
-        if isinstance(given, str) or str(given) in pages:
+        if (isinstance(given, str) and given) or str(given) in pages:
             continue
         says = f"ValueError: {key} must be one name, as {key}={min(pages)}; got {value}"
         if isinstance(given, list) and len(given) > 1 and all(isinstance(name, str) for name in given):

@@ -75,4 +75,5 @@ def sweep_result(settings: Any) -> dict[str, float] | None:
     if before != flat(settings):
         return None
     report = read_result(result)
-    return report if report["frames"] >= flat(settings)["total_frames"] else None
+    failed = report.get("final/return", 0.0) is None  # all agents have: the job says so again
+    return None if failed or report["frames"] < flat(settings)["total_frames"] else report

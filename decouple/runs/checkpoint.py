@@ -318,11 +318,11 @@ def _check_settings(path: Path, state: Mapping[str, Any], expect: Mapping[str, A
         there, here = saved.get(key, _MISSING), wanted.get(key, _MISSING)
         if there == here or (there != there and here != here):
             continue
-        if key.startswith("rules."):
+        if other_algorithm and _MISSING in (here, there):  # each algorithm has settings, and rules, of its own
+            alone += 1
+        elif key.startswith("rules."):
             numbers = [None if value is _MISSING else value for value in (there, here)]
             rules.append(rule_text(key.removeprefix("rules."), *numbers))
-        elif other_algorithm and _MISSING in (here, there):  # each algorithm has settings of its own
-            alone += 1
         else:
             sides = ["no such setting" if value is _MISSING else repr(value) for value in (there, here)]
             settings.append(f"{key}: checkpoint has {sides[0]}, this run has {sides[1]}")

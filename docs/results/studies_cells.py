@@ -105,7 +105,10 @@ class TableCell:
 
     def measured(self, pair: Pair, measure: str, seeds: Sequence[int] = SEEDS) -> list[float]:
         """A measure of a pair's seeds."""
-        values = self.kept[pair].measures.get(measure, {}) if pair in self.kept else {}
+        measures = self.kept[pair].measures if pair in self.kept else {}
+        values = measures.get(measure, {})
+        if measure == "maximum":  # a failed seed has none
+            values = {s: -math.inf for s, of in measures.get("return", {}).items() if not math.isfinite(of)} | values
         if not set(seeds) <= set(values):
             raise MissingPairError(pair)
         return [values[seed] for seed in seeds]

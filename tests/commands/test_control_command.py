@@ -127,7 +127,7 @@ def small_learned(tmp_path: Path, *overrides: str) -> Any:
     return composed(*small, *overrides)
 
 
-def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again_over_other_episodes(tmp_path, monkeypatch):
+def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again(tmp_path, monkeypatch, capsys):
     trained: list[str] = []
 
     def train(run: Any) -> Any:
@@ -148,10 +148,18 @@ def test_a_learned_separation_goes_on_with_more_prices_and_evaluates_again_over_
     learned(changed(settings, final_episodes=2))
     assert trained == ["price90", "k0"]
     trained.clear()
+    result = folder / "price90" / "result.json"
+    failed = json.loads(result.read_text()) | {"final/return": None}  # all agents have: training says so again
+    result.write_text(json.dumps(failed))
+    os.utime(result, ns=(time.time_ns(), time.time_ns()))
+    learned(changed(settings, final_episodes=2))
+    assert trained == ["price90"]
+    trained.clear()
     with lock_folder(folder / "price90"), pytest.raises(FolderInUseError, match="price90 is held by"):
         learned(changed(settings, restart=True))
     assert not trained and {path.name for path in tmp_path.iterdir()} == {"run"}
     learned(changed(settings, restart=True))
+    assert f"the runs that were in {folder} are kept in {tmp_path / 'run.1'}" in capsys.readouterr().err
     assert trained == ["price90", "k0"]
     # The whole is put aside, since price0.1 would be another price's folder.
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.1"}

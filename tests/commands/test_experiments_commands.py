@@ -29,6 +29,9 @@ QUICK = {
     ("procgen.py", "separation=[0]"): "ValueError: separation must be one name, as separation=0; got [0]",
     ("control.py", "actor=64,64"): "ValueError: actor must be a list, as actor=[64,64]; got 64,64",
     ("control.py", "seed=1,2"): "ValueError: seed must be one value; got 1,2 (--multirun runs one after another",
+    ("control.py", "seeds=choice(1,2)"): "ValueError: seeds must be one value; got choice(1,2) (--multirun runs one ",
+    ("control.py", "env=range(1,3)"): "ValueError: env must be one value; got range(1,3) (--multirun runs one after",
+    ("control.py", "env="): "ValueError: env must be one name, as env=acrobot; got",
     ("control.py", "separation=inf"): "; got inf",
     (
         "control.py",

@@ -80,6 +80,8 @@ def test_a_learned_separation_keeps_the_precision_that_it_was_begun_in(tmp_path,
     with composing("procgen") as configuration:
         again = configuration("separation=learned", "gate_prices=[0.03,0.1]")
         assert as_begun(again, str(tmp_path)).computed.precision == precision
+        more = configuration("separation=learned", "gate_prices=[0.03]")
+        assert as_begun(more, str(tmp_path)).computed.precision == precision
         chosen = experiment.procgen_experiment(separation="learned").computed.precision
         anew = configuration("separation=learned", "gate_prices=[0.03,0.1]", "restart=true")
         assert as_begun(anew, str(tmp_path)).computed.precision == chosen

@@ -218,6 +218,8 @@ def test_what_counts_as_done(tmp_path):
         assert done() == result
         assert done("RUN") is None  # a run by itself evaluates again
         assert done(final_episodes=7) is None and done(gamma=0.9) is None
+        (tmp_path / "result.json").write_text(json.dumps({**result, "final/return": None}))  # all agents have failed
+        assert done() is None
         (tmp_path / "result.json").write_text(json.dumps({**result, "frames": 20_000}))
         assert done() is None
         (tmp_path / "result.json").write_text(json.dumps(result))

@@ -273,14 +273,14 @@ def test_every_setting_that_differs_is_listed_with_both_values(saved):
 
 
 def test_of_another_algorithm_the_settings_that_it_has_alone_are_counted(tmp_path):
-    ppo = {"algorithm": "ppo", "clip_epsilon": 0.2, "gamma": 0.9, "seed": 0}
+    ppo = {"algorithm": "ppo", "clip_epsilon": 0.2, "gamma": 0.9, "seed": 0, "rules": {"dynamics_loss": 2}}
     save_checkpoint(tmp_path / "checkpoint.pt", {"settings": ppo})
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(tmp_path / "checkpoint.pt", expect={"algorithm": "sac", "tau": 0.01, "gamma": 0.99, "seed": 0})
     assert str(caught.value).splitlines()[1:] == [
         "  algorithm: checkpoint has 'ppo', this run has 'sac'",
         "  gamma: checkpoint has 0.9, this run has 0.99",
-        "  and 2 settings that only one of the two has",
+        "  and 3 settings that only one of the two has",
     ]
 
 

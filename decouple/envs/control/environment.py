@@ -49,7 +49,7 @@ class ControlEnv(lockstep.LockstepEnv):
     For Gymnasium's classic control and MuJoCo tasks ``state_dict`` carries everything: an environment that loads it
     continues bit for bit. The first full ``reset`` after loading returns the restored observations, and begins only
     the episodes that were due. For tasks of another simulator (``resumable`` is False) it carries the generators and
-    the statistics, and that reset begins all episodes; with envpool too, from new seeds. The backends gymnasium and
+    the statistics, and that reset begins all episodes, from seeds drawn by them. The backends gymnasium and
     batched save the same state, and each continues that of the other.
 
     Raises:

@@ -8,7 +8,9 @@
 Each process steps its share of the games one after another. A game's numbers are its own, so that they are the same on
 any number of processes, to the bit; so are saved states. A process ignores Ctrl-C, which is the first process's to
 answer, and ends when that one closes it or is gone, however it ended. It is forked off one that has imported
-this module, and so PyTorch, once for all (forkserver): that takes seconds, and memory of which they share a part.
+this module, and so PyTorch, once for all (forkserver): that takes seconds, and memory of which they share a part. That
+one imports what this one would, stays until this one ends, and each process has this one's environment variables and
+its own state of NumPy's global generator.
 Gymnasium's AsyncVectorEnv and TorchRL's ParallelEnv have a process for each game, and neither saves games.
 """
 
@@ -16,8 +18,10 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
 import traceback
 import weakref
 from collections.abc import Sequence
@@ -30,6 +34,7 @@ from decouple.checks import at_least, checked
 from decouple.envs.control.backends import GymnasiumGames, Outcome
 from decouple.envs.control.catalogue import find_task
 from decouple.envs.control.making import Task
+from decouple.runs.starting import elsewhere
 
 __all__ = ["GameWorkers", "WorkerGames"]
 
@@ -45,21 +50,29 @@ class GameWorkers:
     Attributes:
         number: the same. processes: the processes.
         busy: True while answers are waited for, and for ever after a wait was cut off.
+
+    Raises:
+        RuntimeError: a process cannot be started.
     """
 
     @checked(number=at_least(1))
     def __init__(self, number: int) -> None:
-        context = _context()
         self.number, self.made, self.busy = number, 0, False
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
-        for _ in range(number):
-            here, there = context.Pipe()
-            self.processes.append(context.Process(target=_serve, args=(there,), daemon=True))
-            self.processes[-1].start()
-            there.close()  # else the process would not see that this one is gone
-            self.pipes.append(here)
         self.close = weakref.finalize(self, _end, self.pipes, self.processes)
+        try:
+            context = _context()
+            for _ in range(number):
+                here, there = context.Pipe()
+                self.pipes.append(here)
+                process = context.Process(target=_serve, args=(there, dict(os.environ)), daemon=True)
+                process.start()
+                self.processes.append(process)
+                there.close()  # else the process would not see that this one is gone
+        except (EOFError, OSError) as error:
+            says = "sockets lie in TMPDIR, whose path must be short"
+            raise RuntimeError(f"env_workers: a process cannot be started: {error} ({says})") from error
 
     def ask(self, messages: Sequence[Any]) -> list[Any]:
         """Send each process a message, and wait for all answers; None: nothing is sent, and the answer is None.
@@ -151,14 +164,22 @@ def _context() -> Any:
     """How processes are started: off one that has imported this module; where the system has no fork, each anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["decouple.runs.quiet", __name__])
+    # It would begin with the current folder, and not know what this process has put on its own path.
+    with elsewhere(PYTHONPATH=os.pathsep.join(os.path.abspath(entry) for entry in sys.path)):
+        forkserver.ensure_running()
     return context
 
 
-def _serve(pipe: Connection) -> None:
-    """Answer messages until the pipe is closed."""
+def _serve(pipe: Connection, variables: dict[str, str]) -> None:
+    """Answer messages until the pipe is closed; `variables` are the environment's of the first process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.clear()
+    os.environ.update(variables)
+    np.random.seed()  # the process that it was forked off has one state for all
     games: dict[int, GymnasiumGames] = {}
     try:
         while True:

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from decouple.checks import POSITIVE_WHOLE, above, at_least, check_setting, checked
 from decouple.runs.finite import NotFiniteError
 from decouple.runs.locks import FolderInUseError
+from decouple.runs.starting import elsewhere
 from decouple.studies.actor_size.cell import done_result, train_agents
 from decouple.studies.actor_size.settings import ControlSettings
 
@@ -217,7 +218,7 @@ class RayTasks:
             raise ImportError("engine=ray needs Ray: pip install 'torchrl-decouple[cluster]'") from error
         self._ray = ray
         if not ray.is_initialized():
-            with _elsewhere():
+            with elsewhere():
                 ray.init(address=address or "local", log_to_driver=False, logging_level="warning")
         self._task = ray.remote(num_cpus=cpus, max_retries=starts - 1)(trains or _trained)
 
@@ -244,17 +245,6 @@ class RayTasks:
 
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
-
-
-@contextlib.contextmanager
-def _elsewhere() -> Iterator[None]:
-    """Change to another folder: Ray puts the current one first on its workers' path, and files may shadow modules."""
-    before = os.getcwd()
-    os.chdir(sys.prefix)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _trained(config: ControlSettings) -> dict[str, Any]:

@@ -65,6 +65,24 @@ def test_any_number_of_processes_gives_the_numbers_of_one_to_the_bit(workers):
     assert equal(steps(apart), steps(resumed))
 
 
+def test_each_process_has_numbers_of_its_own_and_the_environment_of_its_start(workers, monkeypatch):
+    shown = control_env("odd_tasks:Odd/Global-v0", [0], 2, env_workers=workers).plain_reset()[0]
+    assert shown[0, 0] != shown[1, 0] and shown[:, 1].tolist() == [-1, -1]
+    monkeypatch.setenv("ODD", "7")
+    later = GameWorkers(1)
+    assert control_env("odd_tasks:Odd/Global-v0", [0], 1, env_workers=later).plain_reset()[0][0, 1] == 7
+    later.close()
+
+
+def test_processes_that_cannot_be_started_name_the_setting(monkeypatch):
+    def refused() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", refused)
+    with pytest.raises(RuntimeError, match=r"env_workers: a process cannot be started: AF_UNIX path too long .*TMPDIR"):
+        GameWorkers(2)
+
+
 def test_fewer_games_than_processes_and_levels(workers):
     levels = {"levels": range(5)}
     assert equal(steps(control_env("CartPole-v1", [3], 1, **levels)),
@@ -98,11 +116,13 @@ def test_a_process_that_is_gone_is_said():
 
 
 def test_processes_are_started_from_a_script(tmp_path):
-    """They import the script again, from whose folder Python no longer imports."""
+    """They import the script again, from whose folder Python no longer imports, and nothing of the current folder."""
+    for name in ("random", "secrets", "decouple"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__file__} was imported')")
     small = ("env=CartPole-v1", "algorithm=ppo", "num_envs=2", "rollout_steps=8", "minibatches=2", "total_frames=32")
     small += ("evaluate_episodes=1", "final_episodes=1", "show_progress=false", "env_workers=2", "num_threads=1")
     done = Script("control.py").alone(tmp_path, *small, f"run_dir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "Gym has been" not in done.stderr, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["frames"] == 32
 
 
