@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml constraints.txt procgen-hashes.txt
 
-# Images and shells that set it would have every process compile PyTorch's and TorchRL's modules anew: some seven seconds.
+# Where an image or a shell sets it, every process compiles PyTorch's and TorchRL's modules anew, for some four seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test lint format types imports docs check clean
