@@ -26,7 +26,7 @@ from decouple.studies.distillation.search import (
 )
 from decouple.studies.distillation.settings import DISTILLATION_KEYS, distillation
 from decouple.studies.distillation.training import Lesson, distill, done_students, read_lesson
-from decouple.studies.winner import export_plan, winner_text, write_smallest_student
+from decouple.studies.winner import check_kind, export_plan, winner_text, write_smallest_student
 
 __all__ = ["main"]
 
@@ -76,6 +76,7 @@ def command(config: Any) -> None:
     suffix, says = export_plan(options, lesson.teacher.facts["task"])
     if says:
         print(says, file=sys.stderr)
+    check_kind(suffix, lesson.task.students([settings.seed], lesson.student_settings)[0])
     counts = student_parameters(lesson, options.sizes)  # before anything is written: it refuses impossible sizes
     with says_what_goes_on(lambda: student_search_goes_on(run_dir)):
         found = run_student_search(lesson, options, counts)

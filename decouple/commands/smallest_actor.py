@@ -19,9 +19,10 @@ from decouple.studies.actor_size.smallest_actor import (
     search_goes_on,
     search_text,
     train_pairs,
+    untrained_model,
     write_table,
 )
-from decouple.studies.winner import export_plan, winner_text, write_winner
+from decouple.studies.winner import check_kind, export_plan, winner_text, write_winner
 
 __all__ = ["main"]
 
@@ -44,6 +45,7 @@ def command(config: Any) -> None:
     suffix, says = export_plan(options, settings.env)
     if says:
         print(says, file=sys.stderr)
+    check_kind(suffix, untrained_model(settings))
     counts = actor_parameters(settings, options.sizes)  # before anything is written: it refuses impossible sizes
     with says_what_goes_on(lambda: search_goes_on(settings.run_dir)):
         found = run_search(settings, options, counts)

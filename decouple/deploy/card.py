@@ -8,6 +8,7 @@ The same facts are in the file's metadata. A task of Gymnasium comes with a scri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from decouple.deploy.plain_c import c_name
 __all__ = ["actor_card", "card_path"]
 
 MEMORY = {"flash_bytes": "code and constants", "stack_bytes": "stack"}
+ENCODED = {"Discrete": "an index, one-hot", "MultiDiscrete": "indices, each one-hot"}  # kinds of spaces in a vector
 
 ONNX_SCRIPT = '''\
 """pip install onnxruntime gymnasium; python play.py"""
@@ -30,7 +32,7 @@ for episode in range({episodes}):
     observation, _ = env.reset(seed=seed)
     {begins}total, over = 0.0, False
     while not over:
-        batch = numpy.asarray(observation, numpy.float32).reshape(1, -1)
+        batch = numpy.asarray(observation, numpy.{dtype}).reshape(1, -1)
         {acts}
         observation, reward, terminated, truncated, _ = env.step({action})
         total, over = total + float(reward), terminated or truncated
@@ -64,13 +66,13 @@ CALLS = {
     ".onnx": """\
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession({name!r})
-inputs = {{"observation": numpy.zeros({shape}, numpy.{dtype}){state}}}
-action, *next_state = session.run(None, inputs)
+inputs = {{"observation": numpy.zeros({shape}, numpy.{dtype}){others}}}
+{outputs} = session.run([{named}], inputs)
 """,
     ".pt2": """\
 import torch
 actor = torch.export.load({name!r}).module()
-action = actor(torch.zeros({shape}, dtype=torch.{dtype}){state})
+{outputs} = actor(torch.zeros({shape}, dtype=torch.{dtype}){others})
 """,
 }
 
@@ -90,8 +92,8 @@ def actor_card(path: Path, facts: Mapping[str, Any]) -> str:
     lines = [f"# {', '.join(_title(facts)) or 'An actor'}", ""]
     lines += [f"`{path.name}`, an actor without its critic.", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(value)} |" for name, value in _rows(facts) if value is not None]
-    lines += ["", "## Observation", "", *_components(facts, "observation"), "", *_scaling(facts)]
-    lines += ["", "## Action", "", *_components(facts, "action"), "", *_noise(facts)]
+    lines += ["", "## Observation", "", *_components(facts, "observation"), "", *_prepared(facts), *_scaling(facts)]
+    lines += ["", "## Action", "", *_components(facts, "action"), "", *_noise(facts), *_in_the_task(facts)]
     if "state" in facts:
         shape = facts["state"]["shape"][1:]
         lines += [
@@ -134,9 +136,14 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("critic beside it in training", critic),
         ("checked", facts.get("checked")),
         ("versions", versions),
-        ("commit of the training", facts.get("commit")),
+        ("commit of the training", _commit(facts)),
         ("licence of the task and its assets", facts.get("layout", {}).get("assets")),
     ]
+
+
+def _commit(facts: Mapping[str, Any]) -> str | None:
+    changed = " and changes that were not committed" if facts.get("uncommitted_changes") else ""
+    return f"{facts['commit']}{changed}" if "commit" in facts else None
 
 
 def _teacher(facts: Mapping[str, Any]) -> str:
@@ -163,6 +170,8 @@ def _components(facts: Mapping[str, Any], name: str) -> list[str]:
     shape = told.get("shape", ["batch"])[1:]
     what = f"{told['dtype']} {shape}" if name == "observation" else _action_text(told)
     bounds = facts.get("observation_bounds") if name == "observation" else told
+    if name == "action" and "low" not in told:
+        bounds = facts.get("task_action")  # what the task clips to
     low, high = ((bounds or {}).get(side, []) for side in ("low", "high"))
     count = len(low) or len(names or [])
     if not 0 < count <= 64 or (names and len(names) != count):
@@ -170,10 +179,49 @@ def _components(facts: Mapping[str, Any], name: str) -> list[str]:
     if names and not low:
         return [f"{what}:", "", *(f"{index}. {name}" for index, name in enumerate(names))]
     rows = [
-        f"| {index} | {names[index] if names else ''} | {low[index]:.6g} | {high[index]:.6g} |"
+        f"| {index} | {names[index] if names else ''} | {_bound(low[index])} | {_bound(high[index])} |"
         for index in range(count)
     ]
     return [f"{what}:", "", "| index | what | lowest | highest |", "|---|---|---|---|", *rows]
+
+
+def _bound(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"
+
+
+def _prepared(facts: Mapping[str, Any]) -> list[str]:
+    """What lies between the task and the actor's observation, but for the scaling that is inside."""
+    lines = []
+    if wrappers := facts.get("wrappers"):
+        lines += ["The task is seen through Gymnasium's wrappers, from the inside out:", ""]
+        lines += [*(f"- `{wrapper}`" for wrapper in wrappers), ""]
+    if count := facts.get("frame_stack"):
+        told = f"It is the observations of the last {count} steps, the oldest first; where an episode begins the first"
+        lines += [f"{told} one stands for those before it.", ""]
+    if keys := facts.get("privileged"):
+        lines += [f"The keys that only the critic read are left out: {', '.join(f'`{key}`' for key in keys)}.", ""]
+    if parts := facts.get("observation_parts"):
+        lines += ["Its parts, each row by row:", "", "| numbers | part | shape |", "|---|---|---|"]
+        for part in parts:
+            size, kind = math.prod(part["shape"]), ENCODED.get(part["kind"], "")
+            where = f"{part['first']} to {part['first'] + size - 1}"
+            lines.append(f"| {where} | {', '.join(filter(None, (part['name'], kind)))} | {part['shape']} |")
+        lines.append("")
+    return lines
+
+
+def _in_the_task(facts: Mapping[str, Any]) -> list[str]:
+    """What the task does with the actor's action, which whoever else runs it has to do too."""
+    told, lines = facts.get("task_action", {}), []
+    if "low" in told and "low" not in facts["action"]:
+        lines.append("It may lie beyond the bounds: the task clips it to them, and what else runs the actor must too.")
+    if "start" in told:
+        lines.append(f"The task counts from another number: add {told['start']} to what the actor gives.")
+    if "shape" in told:
+        lines.append(f"The task's own action has the shape {told['shape']}, filled row by row.")
+    if facts.get("frame_skip", 1) > 1:
+        lines.append(f"Each action holds for {facts['frame_skip']} frames of the game.")
+    return ["", *lines] if lines else []
 
 
 def _action_text(told: Mapping[str, Any]) -> str:
@@ -187,9 +235,9 @@ def _action_text(told: Mapping[str, Any]) -> str:
 def _scaling(facts: Mapping[str, Any]) -> list[str]:
     scaling = facts.get("observation_scaling")
     if scaling is None:
-        return ["Observations are read as they are; give the task's own."]
+        return ["Observations are read as they are; do not normalise them."]
     clip = "" if scaling["clip"] is None else f", clipped at {scaling['clip']:g}"
-    return [f"Normalisation is inside: `(observation - mean) / std`{clip}. Give the task's own observations."]
+    return [f"Normalisation is inside: `(observation - mean) / std`{clip}. Give observations that are not normalised."]
 
 
 def _noise(facts: Mapping[str, Any]) -> list[str]:
@@ -217,11 +265,17 @@ def _script(path: Path, facts: Mapping[str, Any]) -> list[str]:
         return ["```c", f'#include "{path.stem}.h"', sizes, f"{kind} action[{prefix.upper()}_ACTIONS];", call, "```"]
     told = facts["observation"]
     shape = [1, *told["shape"][1:]]
-    zeros = [1, *facts["state"]["shape"][1:]] if "state" in facts else []
-    library, key = ("numpy", '"state": ') if path.suffix == ".onnx" else ("torch", "")
-    state = f", {key}{library}.zeros({zeros}, dtype={library}.float32)" if zeros else ""
-    call = CALLS[path.suffix].format(name=path.name, shape=shape, dtype=told["dtype"], state=state)
-    return ["```python", call.rstrip(), "```"]
+    onnx = path.suffix == ".onnx"
+    library, others = "numpy" if onnx else "torch", ""
+    for name in ("state", "noise"):
+        if name in facts:
+            zeros = f"{library}.zeros({[1, *facts[name]['shape'][1:]]}, dtype={library}.float32)"
+            others += f", {f'{name!r}: ' if onnx else ''}{zeros}"
+    names = ["action", *["next_state"] * ("state" in facts)]
+    outputs = ", ".join(names) + "," * (onnx and len(names) == 1)
+    named = ", ".join(map(repr, names))
+    options = {"shape": shape, "dtype": told["dtype"], "others": others, "outputs": outputs, "named": named}
+    return ["```python", CALLS[path.suffix].format(name=path.name, **options).rstrip(), "```"]
 
 
 def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
@@ -249,6 +303,7 @@ def _play(path: Path, facts: Mapping[str, Any], known: Sequence[Any]) -> str:
         inputs=facts["observation"].get("shape", ["batch", 0])[-1],
         outputs=outputs,
         kind="float32" if continuous else "int32",
+        dtype=facts["observation"]["dtype"],
         action=given,
         begins=f"state = numpy.zeros((1, {size}), numpy.float32)\n    " if memory else "",
         acts=acts,

@@ -24,6 +24,7 @@ from decouple.networks.fitting import evaluating
 __all__ = ["RANDOM_OBSERVATIONS", "RefusedFileError", "difference_from", "inputs_to_check"]
 
 RANDOM_OBSERVATIONS = 256  # random observations in the check
+AT_ONCE = 512  # observations that are compared in one call: thousands of frames would need gigabytes
 
 
 class RefusedFileError(RuntimeError):
@@ -47,6 +48,14 @@ def difference_from(
     actor: PlainActor, run: Callable[..., Any], model: ActorValue | ActorQValue, observation: Tensor, *inputs: Tensor
 ) -> float:
     """The difference of `ExportReport`; the model's own actions are its TorchRL policy's on scaled observations."""
+    pieces = zip(*(each.split(AT_ONCE) for each in (observation, *inputs)), strict=True)
+    # np.max, since Python's max would lose a NaN.
+    return float(np.max([_difference(actor, run, model, *piece) for piece in pieces]))
+
+
+def _difference(
+    actor: PlainActor, run: Callable[..., Any], model: ActorValue | ActorQValue, observation: Tensor, *inputs: Tensor
+) -> float:
     policy = model.get_policy_operator()
     device = next(model.parameters()).device
     scaled = observation if actor.scaling is None else actor.scaling.apply(observation)

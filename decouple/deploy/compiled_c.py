@@ -5,11 +5,13 @@
         compiled.microseconds(1.0, observation)        # of a call, without Python around it
         compiled.memory()                              # {"flash_bytes": ..., "stack_bytes": ...}
 
-The compiler is `$CC`, where that is a program without arguments, else cc, gcc or clang.
+The compiler is `$CC`, where that is a program without arguments, else cc, gcc or clang; one that makes programs for
+another machine cannot check an actor here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -25,7 +27,7 @@ import numpy as np
 from decouple.deploy.constants import ActorConstants
 from decouple.deploy.plain_c import c_name, c_prototype
 
-__all__ = ["SMALL", "STRICT", "CompiledActor", "c_compiler"]
+__all__ = ["SMALL", "STRICT", "CannotRunHereError", "CompiledActor", "c_compiler", "compiled_here"]
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 OPTIMISED = ("-O2",)
@@ -62,11 +64,33 @@ double nanoseconds(int calls, int count, const float *observation, const float *
 """
 
 
+class CannotRunHereError(RuntimeError):
+    """A compiler makes nothing that this machine can load, as a cross compiler for another one."""
+
+
 def c_compiler() -> str | None:
     """The C compiler's path; None where there is none."""
-    return next(
-        (found for name in (os.environ.get("CC", ""), "cc", "gcc", "clang") if (found := shutil.which(name))), None
-    )
+    return next(iter(_compilers()), None)
+
+
+def _compilers() -> list[str]:
+    names = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return list(dict.fromkeys(found for name in names if (found := shutil.which(name))))
+
+
+def compiled_here(constants: ActorConstants, files: Mapping[str, str], stem: str) -> CompiledActor:
+    """An actor's C files compiled by the first compiler whose programs run on this machine.
+
+    Raises:
+        FileNotFoundError: there is no C compiler.
+        CannotRunHereError: there are some, all of them for other machines.
+        RuntimeError: a compiler refuses the files.
+    """
+    *others, last = _compilers() or [None]
+    for compiler in others:
+        with contextlib.suppress(CannotRunHereError):
+            return CompiledActor(constants, files, stem, compiler=compiler)
+    return CompiledActor(constants, files, stem, compiler=last)
 
 
 class CompiledActor:
@@ -81,6 +105,7 @@ class CompiledActor:
 
     Raises:
         FileNotFoundError: there is no C compiler.
+        CannotRunHereError: the compiler is another machine's, or cannot link.
         RuntimeError: the compiler refuses the files; the message is its own.
     """
 
@@ -140,7 +165,7 @@ class CompiledActor:
         """Bytes of code and constants (`flash_bytes`) and of the stack (`stack_bytes`), without libm's, compiled with
         -Os, where the machine's tools can tell: `size`, and gcc's -fstack-usage."""
         usage = ["-fstack-usage"] if self._is_gcc else []
-        self._call(*STRICT, "-Os", *SMALL, *usage, "-c", f"{self.stem}.c", "-o", "small.o")
+        self._call(*STRICT, "-Os", *SMALL, *usage, "-c", f"./{self.stem}.c", "-o", "small.o")
         found = {}
         if shutil.which("size"):
             told = subprocess.run(["size", "small.o"], cwd=self.folder, capture_output=True, text=True)
@@ -165,12 +190,15 @@ class CompiledActor:
             inputs=constants.inputs,
             outputs=constants.action_size,
         )
-        (self.folder / "around.c").write_text(driver)
+        (self.folder / f"around_{self.stem}.c").write_text(driver)
         options = [*STRICT, *self.flags, "-fPIC"]
-        self._call(*options, "-c", f"{self.stem}.c")
-        self._call(*options, "-c", "around.c")
-        self._call("-shared", "-o", "actor.so", f"{self.stem}.o", "around.o", "-lm")
-        self._library = ctypes.CDLL(str(self.folder / "actor.so"))
+        self._call(*options, "-c", f"./{self.stem}.c")
+        try:
+            self._call(*options, "-c", f"around_{self.stem}.c")
+            self._call("-shared", "-o", "actor.so", f"./{self.stem}.o", f"around_{self.stem}.o", "-lm")
+            self._library = ctypes.CDLL(str(self.folder / "actor.so"))
+        except (RuntimeError, OSError) as error:
+            raise CannotRunHereError(f"what {self.compiler} makes does not run here: {error}") from error
         self._library.nanoseconds.restype = ctypes.c_double
 
     def _call(self, *arguments: str) -> None:

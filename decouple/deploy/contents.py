@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from decouple.deploy.checking import RefusedFileError
-from decouple.deploy.compiled_c import CompiledActor, c_compiler
+from decouple.deploy.compiled_c import CannotRunHereError, CompiledActor, compiled_here
 from decouple.deploy.constants import actor_constants, constant_actions
 from decouple.deploy.formats import (
     call_times,
@@ -133,11 +133,14 @@ def _c_content(actor: PlainActor, path: Path, precision: str, observations: Tens
     def run(*inputs: Tensor) -> Tensor:
         return torch.from_numpy(computed(*(x.numpy() for x in inputs)))
 
-    if c_compiler() is None:
-        computed, facts = reading, {"checked": "NumPy's reading of its numbers; no C compiler was found"}
+    try:
+        made = compiled_here(constants, texts, path.stem)
+    except (FileNotFoundError, CannotRunHereError) as error:
+        why = "no C compiler was found" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        computed, facts = reading, {"checked": f"NumPy's reading of its numbers; {why}"}
         yield Content(run, lambda seconds: [], facts, sealed)
         return
-    with CompiledActor(constants, texts, path.stem) as compiled:
+    with made as compiled:
         computed, facts = compiled.run, {"checked": f"compiled by {compiled.version}", **compiled.memory()}
         if layers is not None:
             _check_int8(actor, compiled, reading)

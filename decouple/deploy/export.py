@@ -26,7 +26,7 @@ from torch import Tensor
 
 from decouple.checks import SOME, all_of, at_least, between, check_setting, checked, one_of, positive_whole
 from decouple.deploy.checking import RANDOM_OBSERVATIONS, RefusedFileError, difference_from, inputs_to_check
-from decouple.deploy.compiled_c import CompiledActor
+from decouple.deploy.compiled_c import compiled_here
 from decouple.deploy.constants import actor_constants
 from decouple.deploy.contents import FORMATS, Content, file_content
 from decouple.deploy.formats import actor_facts, call_times, onnx_bytes, onnx_session, pt2_bytes, runner
@@ -160,6 +160,7 @@ def actor_latency(
         ValueError: an unknown runtime, a size that is not positive, or a model that `PlainActor` or C refuses.
         ImportError: onnxscript or onnxruntime is missing, for `onnx`.
         FileNotFoundError: there is no C compiler, for `c`.
+        CannotRunHereError: there is none whose programs run here, for `c`.
     """
     for runtime in runtimes:
         check_setting("runtimes", runtime, (*RUNTIMES, IN_C).__contains__, f"of {[*RUNTIMES, IN_C]}")
@@ -200,7 +201,7 @@ def _c_times(actor: PlainActor, seconds: float) -> Callable[[int], list[float]]:
     files = c_files(constants, "actor", {})
 
     def timed(batch: int) -> list[float]:
-        with CompiledActor(constants, files, "actor") as compiled:
+        with compiled_here(constants, files, "actor") as compiled:
             inputs = [x.numpy() for x in actor.random_inputs(100)]
             return [batch * each for each in compiled.microseconds(seconds, *inputs)]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decouple.checks import SEED, at_least, checked
+from decouple.checks import SEED, at_least, check_setting, checked
 from decouple.networks.actor_qvalue import ActorQValue
 from decouple.networks.actor_value import ActorValue
 from decouple.networks.gating import GatedPolicy
@@ -65,8 +65,8 @@ class PlainActor(nn.Module):
         model: one agent's model, from `actor_value` or `actor_qvalue`.
         sample: sample actions, as in training.
         observation_scaling: scaling that the environment applied to observations in training; None for none.
-        observation_dtype: dtype of an observation; None: uint8 for frames (three axes, or bytes), which the blocks
-            divide by 255, else float32.
+        observation_dtype: float32 or uint8; None: uint8 for frames (three axes, or bytes), which the blocks divide by
+            255, else float32.
 
     Attributes:
         space: the action space.
@@ -75,8 +75,8 @@ class PlainActor(nn.Module):
 
     Raises:
         ValueError: another model, stacked agents, parameters that are not finite, a policy that reads further keys, a
-            network that does not know its observation's shape, a scaling that does not fit; `sample` with a
-            deterministic policy (TD3, DDPG).
+            network that does not know its observation's shape, a scaling that does not fit, another dtype; `sample`
+            with a deterministic policy (TD3, DDPG).
     """
 
     middle: Tensor
@@ -98,6 +98,8 @@ class PlainActor(nn.Module):
         self.space, self.sample = model.action_space, sample
         self.observation_shape = tuple(model.example["observation"].shape)
         frames = len(self.observation_shape) == 3 or model.example["observation"].dtype == torch.uint8
+        allowed = (None, torch.float32, torch.uint8)
+        check_setting("observation_dtype", observation_dtype, allowed.__contains__, "torch.float32 or torch.uint8")
         self.observation_dtype = observation_dtype or (torch.uint8 if frames else torch.float32)
         self.trunk, self.policy, layers = (copy.deepcopy(module).cpu().float() for module in _modules(model))
         linear = next(module for module in layers.modules() if isinstance(module, nn.Linear))
@@ -107,8 +109,9 @@ class PlainActor(nn.Module):
         self.bounded = self.space.bounded
         if self.space.low is not None and self.space.high is not None and self.bounded:
             low, high = self.space.low.cpu().float(), self.space.high.cpu().float()
-            self.register_buffer("middle", (high + low) / 2)
-            self.register_buffer("half_range", (high - low) / 2)
+            middle = (high + low) / 2
+            self.register_buffer("middle", middle)
+            self.register_buffer("half_range", _within(low, high, middle))
         self.scaling = observation_scaling
         if observation_scaling is not None:
             mean, std = _checked(observation_scaling, self.observation_shape)
@@ -210,6 +213,13 @@ def _check_model(model: ActorValue | ActorQValue, sample: bool) -> None:
         raise ValueError("model must have finite parameters; some of the actor's are infinite or NaN")
     if sample and getattr(model, "deterministic", False):
         raise ValueError("sample must be False for a deterministic policy (TD3, DDPG); got True")
+
+
+def _within(low: Tensor, high: Tensor, middle: Tensor) -> Tensor:
+    """Half of each range, so that in float32 `middle + half` and `middle - half` do not lie beyond the bounds."""
+    exact = torch.minimum(high.double() - middle, middle - low.double())
+    half = exact.float()
+    return torch.where(half > exact, torch.nextafter(half, torch.zeros(())), half)
 
 
 def _first_rows(linear: nn.Linear, rows: int) -> nn.Linear:

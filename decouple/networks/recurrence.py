@@ -220,5 +220,5 @@ def with_memory(env: EnvBase, policy: nn.Module) -> EnvBase:
     from torchrl.modules.utils import get_primers_from_module
 
     tracker = [] if "is_init" in env.observation_spec.keys() else [InitTracker()]
-    primers: Any = get_primers_from_module(policy)
+    primers: Any = get_primers_from_module(policy, warn=False)  # a file keeps its states itself, and has none
     return TransformedEnv(env, Compose(*tracker, *([primers] if primers is not None else [])), auto_unwrap=False)

@@ -22,12 +22,11 @@ import torch
 from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.data import Unbounded
-from torchrl.envs import TensorDictPrimer, TransformedEnv
+from torchrl.envs import EnvBase, TensorDictPrimer, TransformedEnv
 
 from decouple.checks import POSITIVE_WHOLE, all_of, at_least, check_fields, check_setting, checked, one_of
 from decouple.deploy.card import actor_card, card_path
-from decouple.deploy.checking import RefusedFileError, difference_from, inputs_to_check
-from decouple.deploy.compiled_c import c_compiler
+from decouple.deploy.checking import RefusedFileError, difference_from
 from decouple.deploy.contents import Content
 from decouple.deploy.export import A_WHILE, FLOAT_TOLERANCE, PRECISIONS, ExportReport, actor_latency, export_actor
 from decouple.deploy.page import check_page
@@ -50,19 +49,20 @@ class Export:
     """Settings of an export, and of the check of its file."""
 
     checkpoint: str | None = None  # a run's folder, or its checkpoint.pt; must be given
-    format: str = (
-        "onnx"  # onnx, pt2 (torch.export), c (plain C) or page (HTML, where the actor plays Pong or Pixelcopter)
-    )
+    # onnx, pt2 (torch.export), c (plain C) or page (HTML, where the actor plays Pong or Pixelcopter); None: what the
+    # ending of `output` says, and onnx without it
+    format: str | None = None
     precision: str = "float32"  # float32, or int8 for onnx and c
     seed: int | None = None  # seed of the agent, in a run with several; None: the one with the best final return
     sample: bool = False  # sample actions, with noise as a second input; else the distribution's mode
-    output: str | None = None  # output file; None: actor_seed<seed>.<format> in the run's folder
+    output: str | None = None  # output file, whose ending is the format's; None: actor_seed<seed>.* in the run's folder
     observations: int = (
         256  # observations recorded in the task for the check, beside 256 random ones; int8: of 10 episodes
     )
     # largest difference allowed, see ExportReport in decouple/deploy/export.py; None: 1e-4, and any in int8
     tolerance: float | None = None
-    episodes: int | None = None  # episodes that the file plays in its task; None: 100, and of Procgen none
+    # episodes that the file plays in its task; None: 100, and of Procgen in float32 none
+    episodes: int | None = None
     # share of the float32 actor's return that int8 may lose: the 95 % interval of the difference over the same episodes
     # must exclude a larger loss
     int8_loss: float = 0.05
@@ -81,10 +81,23 @@ class Export:
             tolerance=at_least(0),
         )
         check_setting("checkpoint", self.checkpoint, bool, "a run's folder, or its checkpoint")
+        endings = {ending: name for name, ending in FORMATS.items()}
+        ending = Path(self.output).suffix.removeprefix(".") if self.output else ""
+        self.format = self.format or endings.get(ending, "onnx")
         check_setting("format", self.format, FORMATS.__contains__, "onnx, pt2, c or page")
+        says = f"a file that ends in .{FORMATS[self.format]}, as format={self.format} has it"
+        check_setting("output", self.output, lambda v: v is None or ending == FORMATS[str(self.format)], says)
         allowed = PRECISIONS if self.format in ("onnx", "c") else PRECISIONS[:1]
         check_setting("precision", self.precision, one_of(*allowed))
         check_setting("observations", self.observations, POSITIVE_WHOLE)
+        check_proof(self.precision, self.episodes)
+
+
+def check_proof(precision: str, episodes: int | None) -> None:
+    """ValueError unless an int8 actor, whose actions are others than the model's, plays for its proof."""
+    if precision == "int8" and episodes is not None and episodes < 2:
+        says = "at least 2 in int8, whose proof is the return in the task"
+        raise ValueError(f"episodes must be {says}; got {episodes}")
 
 
 @checked(episodes=at_least(0), int8_loss=at_least(0), seconds=A_WHILE)
@@ -107,13 +120,16 @@ def write_actor(
         path: the file, .onnx, .pt2, .c or .html; the card is beside it, `card_path`.
         precision, sample, tolerance: as for `export_actor`.
         observations: number of observations to record in the task for the check; in int8 those of ten episodes.
-        episodes: number of episodes that the file plays, of what agents are tested on; 0: it is not played.
+        episodes: number of episodes that the file plays, of what agents are tested on; 0: it is not played. In int8 at
+            least 2.
         int8_loss: share of the float32 actor's mean return that an int8 one may lose, see `Export`.
         seconds: time to measure the latency.
 
     Raises:
         RefusedFileError: the file acts otherwise than the model, or is worse in int8; nothing is written then.
+        ValueError: fewer than two episodes in int8.
     """
+    check_proof(precision, episodes)
     options: dict[str, Any] = {"sample": sample, "observation_scaling": source.scaling}
     mode = PlainActor(source.model, observation_scaling=source.scaling)
     seed = FILE_SEED + source.facts["seed"]
@@ -137,8 +153,7 @@ def write_actor(
         played = play_file(tests, actor, content.run, episodes, seed)
         own = play_file(tests, actor, actor, episodes, seed)
         if precision == "float32":
-            inputs = inputs_to_check(actor, played.observations, 0)
-            apart = difference_from(actor, content.run, source.model, *inputs)
+            apart = difference_from(actor, content.run, source.model, *played.inputs)
             if not apart <= allowed:
                 raise RefusedFileError(
                     f"the file must act as the model in the task, to {allowed}; they differ by {apart}"
@@ -151,7 +166,7 @@ def write_actor(
         source.model,
         path,
         observations=recorded,
-        metadata=source.facts | {"observation_bounds": _bounds(source)},
+        metadata=source.facts | _task_facts(source),
         tolerance=tolerance,
         precision=precision,
         accept=accept,
@@ -183,11 +198,21 @@ def _record(source: Source, actor: PlainActor, count: int) -> Tensor:
     return played["observation"].flatten(0, env.batch_dims)[:count]
 
 
-def _bounds(source: Source) -> dict[str, list[float]] | None:
-    """Bounds of one observation, where the task has finite ones."""
+def _task_facts(source: Source) -> dict[str, Any]:
+    """What the task itself tells: bounds and parts of an observation, and what its own action differs in from ours."""
     with contextlib.closing(source.make_env(1, source.facts["seed"])) as env:
-        space = env.observation_spec["observation"].space
-        shape = env.observation_spec["observation"].shape[env.batch_dims :]
+        facts: dict[str, Any] = {"observation_bounds": _bounds(env)}
+        parts, changes = getattr(env, "observation_parts", []), getattr(env, "action_changes", {})
+    if any(part.name or part.kind != "Box" for part in parts):  # a vector is made of them
+        names = ("name", "first", "shape", "kind")
+        facts["observation_parts"] = [{name: getattr(part, name) for name in names} for part in parts]
+    return facts | ({"task_action": changes} if changes else {})
+
+
+def _bounds(env: EnvBase) -> dict[str, list[float]] | None:
+    """Bounds of one observation, where the task has finite ones."""
+    space = env.observation_spec["observation"].space
+    shape = env.observation_spec["observation"].shape[env.batch_dims :]
     if len(shape) != 1 or not hasattr(space, "low"):
         return None
     low, high = (getattr(space, side).reshape(-1, shape[0])[0] for side in ("low", "high"))
@@ -202,10 +227,10 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
         check_page(source.facts, sample=config.sample, precision=config.precision)  # before anything is played
     episodes = config.episodes
     if episodes is None:
-        episodes = 0 if "protocol" in source.facts else 100
+        episodes = 0 if "protocol" in source.facts and config.precision == "float32" else 100
     report = write_actor(
         source,
-        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{FORMATS[config.format]}")),
+        Path(config.output or path.with_name(f"actor_seed{source.facts['seed']}.{FORMATS[str(config.format)]}")),
         precision=config.precision,
         sample=config.sample,
         observations=config.observations,
@@ -215,7 +240,7 @@ def export(config: Export) -> tuple[Source, ExportReport, list[dict[str, Any]]]:
         seconds=config.seconds,
     )
     runtimes = ["eager", "exported"]
-    if config.format == "onnx" or (config.format == "c" and c_compiler()):
+    if config.format == "onnx" or (config.format == "c" and "latency_us" in report.metadata):  # compiled here
         runtimes.append(config.format)
     timing = {"batch_sizes": config.batch_sizes, "seconds": config.seconds, "observation_scaling": source.scaling}
     rows = actor_latency(source.model, runtimes=runtimes, sample=config.sample, **timing)

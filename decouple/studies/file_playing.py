@@ -28,15 +28,22 @@ __all__ = ["FILE_SEED", "VALIDATION_SEED", "FilePolicy", "Played", "play_file"]
 # Offsets of an agent's seed in episodes that choose among agents, and in those that a file is proven in. Neither is met
 # in training, in evaluations or in a search's comparisons.
 VALIDATION_SEED, FILE_SEED = 1_200_000, 1_400_000
-MOST_KEPT = 20_000  # observations that are kept for the comparison
+# Inputs that are kept for the comparison: so many, and so many bytes of observations.
+MOST_KEPT, MOST_BYTES = 20_000, 2**28
 
 
 class Played(NamedTuple):
     """Returns of whole episodes."""
 
     returns: list[float]
-    observations: Tensor  # observations that were met, the first 20,000, (n, ...)
+    # the inputs that were met, observations (n, ...) first: of all steps, or of every 2nd, 4th, ... of long plays
+    inputs: tuple[Tensor, ...]
     seed: int  # seed of the task
+
+    @property
+    def observations(self) -> Tensor:
+        """Observations that were met, (n, ...)."""
+        return self.inputs[0]
 
     @property
     def mean(self) -> float:
@@ -69,22 +76,31 @@ class FilePolicy(TensorDictModuleBase):
         self.shape, self.space, self.sample = actor.observation_shape, actor.space, actor.sample
         self.run: Callable[..., Tensor] = run
         self.noise = torch.Generator().manual_seed(seed)
-        self.kept: list[Tensor] = []
+        self.kept: list[tuple[Tensor, ...]] = []  # the inputs of each `every`-th step
+        self.steps, self.every = 0, 1
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         observation = tensordict["observation"]
         batch = observation.shape[: observation.ndim - len(self.shape)]
         inputs = [observation.reshape(-1, *self.shape).contiguous()]  # (B, ...)
-        if sum(len(each) for each in self.kept) < MOST_KEPT:
-            self.kept.append(inputs[0].clone())
         if self.state_size:
             inputs.append(self._state(tensordict["is_init"].reshape(-1, 1)))
         if self.sample:
             inputs.append(self._noise(len(inputs[0])))
+        self._keep(inputs)
         action = self.run(*inputs)
         if self.state_size:
             action, self.state = action
         return tensordict.set("action", action.reshape(*batch, *action.shape[1:]))
+
+    def _keep(self, inputs: list[Tensor]) -> None:
+        """Keep a step's inputs, evenly over all steps: where there are too many, every second one is dropped."""
+        if self.steps % self.every == 0:
+            self.kept.append(tuple(each.clone() for each in inputs))
+            most = min(MOST_KEPT, MOST_BYTES // (inputs[0][0].numel() * inputs[0].element_size()))
+            while len(self.kept) > 1 and sum(len(step[0]) for step in self.kept) > most:
+                self.kept, self.every = self.kept[::2], 2 * self.every
+        self.steps += 1
 
     def _state(self, begins: Tensor) -> Tensor:
         """The state (B, m) of games of which some begin, (B, 1)."""
@@ -114,4 +130,4 @@ def play_file(
     policy = FilePolicy(actor, run, seed)
     with contextlib.closing(make_env(episodes, seed)) as env:
         returns = episode_returns(env, policy).tolist()
-    return Played(returns[:episodes], torch.cat(policy.kept)[:MOST_KEPT], seed)
+    return Played(returns[:episodes], tuple(map(torch.cat, zip(*policy.kept, strict=True))), seed)

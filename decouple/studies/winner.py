@@ -21,9 +21,12 @@ from typing import NamedTuple
 from decouple.checks import check_setting
 from decouple.deploy.card import card_path
 from decouple.deploy.checking import RefusedFileError
+from decouple.deploy.constants import actor_constants
 from decouple.deploy.export import ExportReport
 from decouple.deploy.page import GAMES_ON_PAGE
 from decouple.deploy.plain_actor import PlainActor
+from decouple.networks.actor_qvalue import ActorQValue
+from decouple.networks.actor_value import ActorValue
 from decouple.runs.finished import run_checkpoint
 from decouple.studies.actor_size.search import SmallestActor
 from decouple.studies.actor_size.settings import ControlSettings, sizes_name
@@ -37,7 +40,7 @@ from decouple.studies.distillation.training import Lesson
 from decouple.studies.export import write_actor
 from decouple.studies.file_playing import VALIDATION_SEED, play_file
 
-__all__ = ["Winner", "export_plan", "winner_text", "write_smallest_student", "write_winner"]
+__all__ = ["Winner", "check_kind", "export_plan", "winner_text", "write_smallest_student", "write_winner"]
 
 SECONDS = 0.5  # to measure the latency
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -78,6 +81,19 @@ def export_plan(options: SearchSettings, task: str) -> tuple[str | None, str]:
         )
         return "html", ""
     return (None if wanted == "none" else "onnx" if wanted == "auto" else wanted), ""
+
+
+def check_kind(suffix: str | None, model: ActorValue | ActorQValue) -> None:
+    """ValueError where the file at a search's end cannot hold actors of this kind; `model` is an untrained one.
+
+    Plain C and pages hold perceptrons without memory alone.
+    """
+    if suffix in ("c", "html"):
+        try:
+            actor_constants(PlainActor(model))
+        except ValueError as error:
+            wanted, says = "page" if suffix == "html" else suffix, "auto, onnx or none for these actors"
+            raise ValueError(f"search.export must be {says}; got {wanted!r}: {error}") from error
 
 
 def write_winner(settings: ControlSettings, found: SmallestActor, suffix: str) -> Winner | None:

@@ -17,14 +17,17 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from decouple.deploy.card import card_path
 from decouple.deploy.compiled_c import c_compiler
+from decouple.deploy.plain_actor import PlainActor
 from decouple.envs.control.tasks import control_env
 from decouple.envs.games.batched import GAMES, games_env
 from decouple.on_policy.training import train_on_policy
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 from decouple.runs.files import read_json
+from decouple.studies import file_playing
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
 from decouple.studies.actor_size.load import load_agents
+from decouple.studies.distillation import sources
 from decouple.studies.distillation.sources import read_source
 from decouple.studies.export import Export, export
 from decouple.studies.separation.experiment import prepare
@@ -84,6 +87,50 @@ def test_a_task_that_its_id_does_not_tell_has_no_script_that_plays_it(tmp_path):
             assert ("gymnasium.make" in card_path(report.path).read_text()) == (not changes)
 
 
+def test_what_a_task_does_with_an_action_is_on_the_card(tmp_path):
+    """The normal's mean may lie beyond the bounds, to which the task clips it."""
+    run_dir = trained(tmp_path, "ppo", env="pendulum", distribution="normal", frame_stack=2)
+    _, report, _ = export(Export(str(run_dir), output=str(tmp_path / "a.c"), seconds=0, episodes=2, observations=20))
+    assert report.metadata["action"] == {"kind": "continuous", "size": 1}
+    assert report.metadata["task_action"] == {"low": [-2.0], "high": [2.0]} and report.metadata["frame_stack"] == 2
+    card = card_path(report.path).read_text()
+    assert "| 0 | torque, N m, in [-2, 2] | -2 | 2 |" in card and "the task clips it to them" in card
+    assert "the observations of the last 2 steps, the oldest first" in card
+    assert (
+        '"task_action": {"low": [-2.0], "high": [2.0]}'.replace('"task_action"', "task_action")
+        in (tmp_path / "a.h").read_text()
+    )
+
+
+def test_the_format_is_that_of_the_file_and_int8_has_a_proof():
+    for ending, name in (("onnx", "onnx"), ("pt2", "pt2"), ("c", "c"), ("html", "page")):
+        assert Export("runs", output=f"a.{ending}").format == name == Export("runs", name, output=f"a.{ending}").format
+    assert Export("runs").format == "onnx"
+    for wrong, ending in ((("c", "a.onnx"), "c"), (("page", "a.onnx"), "html"), ((None, "actor"), "onnx")):
+        with pytest.raises(ValueError, match=rf"output must be a file that ends in \.{ending}, .*; got '{wrong[1]}'"):
+            Export("runs", wrong[0], output=wrong[1])
+    for episodes in (0, 1):
+        with pytest.raises(ValueError, match=r"episodes must be at least 2 in int8, .*; got"):
+            Export("runs", precision="int8", episodes=episodes)
+
+
+def test_what_is_compared_is_spread_over_all_steps_of_a_play(tmp_path, monkeypatch):
+    source = read_source(str(trained(tmp_path, "ppo", env="pendulum", recurrent="gru", sequence_length=20)), 4)[2]
+    actor, met = PlainActor(source.model, sample=True), list[tuple[torch.Tensor, ...]]()
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        met.append(tuple(each.clone() for each in inputs))
+        return actor(*inputs)
+
+    monkeypatch.setattr(file_playing, "MOST_KEPT", 150)
+    played = file_playing.play_file(source.make_env, actor, run, 2, 0)  # 200 steps of two games
+    assert len(met) == 200 and len(played.inputs) == len(met[0]) == 3
+    for number, kept in enumerate(played.inputs):
+        assert torch.equal(kept, torch.cat([step[number] for step in met[::4]]))
+    monkeypatch.setattr(file_playing, "MOST_BYTES", 150 * 12)  # an observation of three numbers
+    assert len(file_playing.play_file(source.make_env, actor, actor, 2, 0).observations) == 100
+
+
 def test_no_path_of_the_machine_is_stored(tmp_path, monkeypatch):
     run_dir = trained(tmp_path, "ppo", env="pendulum")
     for here, run in ((tmp_path, "ppo"), (run_dir, "."), (Path("/"), str(run_dir.relative_to("/")))):
@@ -94,6 +141,21 @@ def test_no_path_of_the_machine_is_stored(tmp_path, monkeypatch):
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
     assert read_source(str(run_dir), 4)[2].facts["run"] == "ppo"
+    assert read_source("../ppo", 4)[2].facts["run"] == "ppo"
+    (elsewhere / "robot.xml").touch()
+    given = {"xml_file": "/home/me/robot.xml", "own": "./robot.xml", "id": "ALE/Pong", "up": "../ppo", "size": 3}
+    told = {"xml_file": "robot.xml", "own": "robot.xml", "id": "ALE/Pong", "up": "ppo", "size": 3}
+    assert sources._arguments(given) == told
+
+
+def test_a_training_with_changes_that_were_not_committed_is_told(tmp_path):
+    run_dir = trained(tmp_path, "ppo", env="pendulum")
+    record = read_json(run_dir / "record.json")
+    for dirty in (True, False):
+        record["sessions"][-1]["git"] = {"commit": "abc", "dirty": dirty}
+        (run_dir / "record.json").write_text(json.dumps(record))
+        facts = read_source(str(run_dir), 4)[2].facts
+        assert (facts["commit"], facts["uncommitted_changes"]) == ("abc", dirty)
 
 
 def test_an_agent_of_a_normalised_run_acts_on_observations_as_they_are(tmp_path):

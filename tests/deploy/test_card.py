@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from test_export import off_policy, on_policy
-from torchrl.data import Bounded, Categorical, MultiCategorical
+from torchrl.data import Bounded, Categorical, MultiCategorical, Unbounded
 
 from decouple.deploy.card import actor_card
 from decouple.deploy.compiled_c import c_compiler
@@ -106,4 +106,46 @@ def test_the_script_of_an_actor_with_a_memory_carries_its_state(tmp_path, known)
         return
     found: dict[str, Any] = {}
     exec(script(card).replace("'actor.onnx'", repr(str(report.path))), found)
-    assert found["action"].shape == (1,) and found["next_state"][0].shape == (1, 8)
+    assert found["action"].shape == (1,) and found["next_state"].shape == (1, 8)
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_the_call_of_an_actor_that_samples_runs(suffix, memory, tmp_path):
+    first = [gru_block(3, 8)] if memory else mlp_blocks(3, [8])
+    model = actor_value(separate(first, mlp_blocks(3, [8]), at=0, example=torch.zeros(3)), Bounded(-2, 2, (1,)))
+    report = export_actor(model, tmp_path / f"actor.{suffix}", sample=True)
+    found: dict[str, Any] = {}
+    exec(script(actor_card(report.path, report.metadata)).replace("'actor.", f"'{tmp_path}/actor."), found)
+    assert found["action"].shape == (1, 1) and ("next_state" in found) == memory
+
+
+def test_a_card_says_what_lies_between_the_task_and_the_actor(tmp_path):
+    parts = [
+        {"name": "goal.place", "first": 0, "shape": [2, 2], "kind": "Box"},
+        {"name": "", "first": 4, "shape": [3], "kind": "Discrete"},
+    ]
+    around = {"wrappers": ["my.module:Seen(size=4)"], "frame_stack": 4, "privileged": ["wind"], "frame_skip": 4}
+    task = {"task_action": {"low": [-2.0, None], "high": [2.0, 0.5], "shape": [2, 1]}, "observation_parts": parts}
+    changed = {"commit": "abc", "uncommitted_changes": True}
+    report = export_actor(on_policy(Unbounded((2,))), tmp_path / "actor.pt2", metadata=around | task | changed)
+    card = actor_card(report.path, report.metadata)
+    for said in (
+        "from the inside out:\n\n- `my.module:Seen(size=4)`\n",
+        "the last 4 steps, the oldest first; where an episode begins the first one stands for those before it.",
+        "that only the critic read are left out: `wind`.",
+        "| 0 to 3 | goal.place | [2, 2] |\n| 4 to 6 | an index, one-hot | [3] |",
+        "| 0 |  | -2 | 2 |\n| 1 |  | none | 0.5 |",
+        "the task clips it to them, and what else runs the actor must too.",
+        "has the shape [2, 1], filled row by row.",
+        "Each action holds for 4 frames of the game.",
+        "| commit of the training | abc and changes that were not committed |",
+    ):
+        assert said in card, card
+    counted = {"task_action": {"start": -1}}
+    report = export_actor(on_policy(Categorical(3)), tmp_path / "actor.c", metadata=counted)
+    assert "add -1 to what the actor gives" in actor_card(report.path, report.metadata)
+    bounded = export_actor(
+        on_policy(), tmp_path / "b.pt2", metadata={"task_action": {"low": [0.0] * 2, "high": [1.0] * 2}}
+    )
+    assert "clips it" not in actor_card(bounded.path, bounded.metadata)

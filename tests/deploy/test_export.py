@@ -546,3 +546,33 @@ def test_an_actor_with_gates_is_its_policy_alone(tmp_path):
         wanted = model.get_policy_operator()(TensorDict({"observation": observation}, [20]))["action"]
     torch.testing.assert_close(PlainActor(model)(observation), wanted)
     assert export_actor(model, tmp_path / "actor.pt2").difference < 1e-5
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 0.1), (-0.3, 0.7), (1000.0, 1000.001), (-3e38, 1e-3), (-2.0, 2.0)])
+def test_rounding_does_not_leave_the_bounds(low, high):
+    actor = PlainActor(on_policy(Bounded(low, high, (1,))))
+    torch.nn.init.constant_(actor.head.weight, 0.0)
+    bounds = torch.tensor([low, high])
+    for bias, bound in ((-50.0, bounds[0]), (50.0, bounds[1])):
+        torch.nn.init.constant_(actor.head.bias, bias)
+        action = actor(torch.zeros(1, 3))
+        assert bounds[0] <= action <= bounds[1]
+        assert (action - bound).abs() <= 1e-6 * (bounds[1] - bounds[0]) + torch.finfo(torch.float32).eps * bound.abs()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64])
+def test_a_dtype_that_no_actor_reads_is_refused(dtype, tmp_path):
+    with pytest.raises(ValueError, match=r"observation_dtype must be torch.float32 or torch.uint8; got"):
+        export_actor(on_policy(), tmp_path / "actor.pt2", observation_dtype=dtype)
+
+
+def test_many_observations_are_compared_in_pieces_and_none_is_left_out():
+    actor = PlainActor(model := on_policy())
+    observation, sizes = torch.randn(1300, 3), list[int]()
+
+    def wrong(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return actor(x) + (x == observation[1299]).all(-1, keepdim=True)
+
+    assert difference_from(actor, wrong, model, observation[:1299]) < 1e-5
+    assert difference_from(actor, wrong, model, observation) > 0.1 and max(sizes) <= 512

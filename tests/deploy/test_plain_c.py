@@ -14,7 +14,7 @@ from test_export import SAMPLING, SCALING, of_frames, off_policy, on_policy
 from torch import nn
 from torchrl.data import Categorical, MultiCategorical
 
-from decouple.deploy import contents
+from decouple.deploy import compiled_c, contents
 from decouple.deploy.compiled_c import CompiledActor, c_compiler
 from decouple.deploy.constants import ActorConstants, LinearLayer, actor_constants, constant_actions
 from decouple.deploy.export import actor_latency, export_actor
@@ -249,6 +249,24 @@ def test_a_compiler_with_arguments_in_front_gives_way_to_another(monkeypatch):
         assert c_compiler() == usual
     monkeypatch.setenv("CC", COMPILERS[-1])
     assert c_compiler() == COMPILERS[-1]
+
+
+@compiling
+def test_a_compiler_for_another_machine_gives_way_to_one_whose_programs_run_here(tmp_path, monkeypatch):
+    """As arm-none-eabi-gcc: it compiles the actor, but what it links is nothing that this machine loads."""
+    (cross := tmp_path / "cross-gcc").write_text(f"""#!/bin/sh
+case "$*" in *-shared*) echo "cross-gcc: no -shared here" >&2; exit 1;; esac
+exec {c_compiler()} "$@"
+""")
+    cross.chmod(0o755)
+    monkeypatch.setenv("CC", str(cross))
+    report = export_actor(on_policy(), tmp_path / "around.c")  # a name that the check's own file had
+    assert report.metadata["checked"].startswith("compiled by ") and report.difference < 1e-4
+    assert actor_latency(on_policy(), runtimes=["c"], batch_sizes=[1], seconds=0)[0]["calls"] >= 20
+    monkeypatch.setattr(compiled_c, "_compilers", lambda: [str(cross)])
+    report = export_actor(on_policy(), tmp_path / "actor.c")
+    assert report.metadata["checked"].startswith("NumPy's reading of its numbers; what ")
+    assert "cross-gcc makes does not run here" in report.metadata["checked"]
 
 
 @compiling

@@ -14,9 +14,9 @@ from decouple.commands.refusals import what_is_wrong
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.compiled_c import c_compiler
 from decouple.studies import export, winner
-from decouple.studies.actor_size.algorithms import DDPGControl
+from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.search import SmallestActor, smallest_actor
-from decouple.studies.actor_size.smallest_actor import SearchSettings
+from decouple.studies.actor_size.smallest_actor import SearchSettings, untrained_model
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.workers import cell_of, train_cells
 from decouple.studies.file_playing import play_file
@@ -83,7 +83,7 @@ def test_a_file_that_acts_otherwise_is_not_there_and_the_command_fails(searched,
 
     def crooked(make_env: Any, actor: Any, run: Any, episodes: int, seed: int) -> Any:
         played = play_file(make_env, actor, run, episodes, seed)
-        return played._replace(observations=torch.full_like(played.observations, torch.nan))
+        return played._replace(inputs=(torch.full_like(played.observations, torch.nan),))
 
     monkeypatch.setattr(export, "play_file", crooked)
     with pytest.raises(RefusedFileError, match="must act as the model in the task") as refused:
@@ -120,3 +120,17 @@ def test_what_will_be_written_is_said_before_the_search(monkeypatch):
     with pytest.raises(ValueError, match=r"search.export must be c or none here.*; got 'onnx'"):
         plan("onnx")
     assert plan("c") == ("c", "") and cell_of(config).task == "pendulum"
+
+
+@pytest.mark.parametrize(("algorithm", "settings"), [("ppo", {"recurrent": "gru"}), ("ddpg", {})])
+def test_actors_that_c_cannot_hold_are_refused_before_the_search(algorithm, settings):
+    model = untrained_model(CONTROL_ALGORITHMS[algorithm](env="pendulum", actor=[4], critic=[4], **settings))
+    for suffix in ("c", "html", "onnx", None):
+        if settings and suffix in ("c", "html"):
+            wanted = "page" if suffix == "html" else "c"
+            with pytest.raises(
+                ValueError, match=f"search.export must be auto, onnx or none for these .*; got '{wanted}'"
+            ):
+                winner.check_kind(suffix, model)
+        else:
+            winner.check_kind(suffix, model)

@@ -65,6 +65,8 @@ class ControlEnv(lockstep.LockstepEnv):
         levels: seeds of which each reset takes one; None: only a game's first reset has a seed.
         resumable: True if ``state_dict`` can restore the games.
         observation_statistics: statistics that normalise the observations; None without normalisation.
+        action_changes: what a game's own action differs in from `action`, see `ActionReader.changes`.
+        observation_parts: parts of a game's own observation, in the order of the vector.
     """
 
     def __init__(
@@ -101,7 +103,8 @@ class ControlEnv(lockstep.LockstepEnv):
         self._games, self.backend = chosen.games, chosen.backend
         self.workers, self._own_workers = workers, own
         self._privileged = getattr(self._games, "privileged", 0)  # P, at the end of each row
-        self.entries = getattr(self._games, "entries", []) if pictures else []
+        self.observation_parts = getattr(self._games, "entries", [])
+        self.entries = self.observation_parts if pictures else []
         self._bytes = self._keeps_bytes(normalize_observation)
         self.name, self.seeds, self.gamma = name, seeds, gamma
         self.max_episode_steps, self.resumable = task.max_episode_steps, self._games.resumable
@@ -146,6 +149,7 @@ class ControlEnv(lockstep.LockstepEnv):
         seen = observed_numbers(self._games.observation_space)
         self._actions_of_game = read_actions(self._games.action_space)
         self.action_spec = self._actions_of_game.spec(self.batch_size)
+        self.action_changes = self._actions_of_game.changes()
         self._action_shape = self.action_spec.shape  # kept, since TorchRL's look-up of a spec is slow
         self._seen = seen
         # In a row beside numbers that are privileged, the bytes of a picture are floats until they are shown.

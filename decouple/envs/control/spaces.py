@@ -31,6 +31,14 @@ class ActionReader(Protocol):
         """The action spec of games with this batch size."""
         ...
 
+    def changes(self) -> dict[str, Any]:
+        """What `to_games` does to an action, as JSON can hold it; {} where the game takes what a policy gives.
+
+        `start`: number that is added to each index; `low` and `high`: bounds to which numbers are clipped, None for
+        infinite ones; `shape`: shape of the game's own action, where it is no vector.
+        """
+        ...
+
     def to_games(self, chosen: np.ndarray) -> np.ndarray:
         """Actions of G games, each as its game takes it: indices (G,), several of each (G, K), or floats (G, A).
 
@@ -48,6 +56,9 @@ class _Indices:
 
     def spec(self, batch: torch.Size) -> TensorSpec:
         return Categorical(self.number, shape=batch, dtype=torch.int64)
+
+    def changes(self) -> dict[str, Any]:
+        return {"start": self.start} if self.start else {}
 
     def to_games(self, chosen: np.ndarray) -> np.ndarray:
         numbers = chosen.tolist()  # usually few numbers, which Python checks faster than NumPy
@@ -68,6 +79,9 @@ class _SeveralIndices:
 
     def spec(self, batch: torch.Size) -> TensorSpec:
         return MultiCategorical(self.choices.tolist(), torch.Size([*batch, len(self.choices)]), dtype=torch.int64)
+
+    def changes(self) -> dict[str, Any]:
+        return ({"start": self.start.tolist()} if self.start.any() else {}) | _axes(self.shape)
 
     def to_games(self, chosen: np.ndarray) -> np.ndarray:
         if chosen.dtype.kind not in "iu" or (chosen < 0).any() or (chosen >= self.choices).any():
@@ -91,6 +105,11 @@ class _Vectors:
         low, high = (torch.from_numpy(bound.ravel()).expand(shape) for bound in self.bounds)
         return Bounded(low, high, shape, dtype=torch.float32)
 
+    def changes(self) -> dict[str, Any]:
+        bounds = zip(("low", "high"), self.bounds, strict=True)
+        finite = {name: [x if math.isfinite(x) else None for x in bound.ravel().tolist()] for name, bound in bounds}
+        return (finite if any(x is not None for bound in finite.values() for x in bound) else {}) | _axes(self.shape)
+
     def to_games(self, chosen: np.ndarray) -> np.ndarray:
         values = chosen
         if values.dtype != self.dtype:
@@ -100,6 +119,10 @@ class _Vectors:
             raise ValueError(f"action must be finite; got {values.tolist()} (the game takes {self.dtype})")
         values = np.minimum(np.maximum(values, self.low), self.high)  # faster than np.clip
         return values if len(self.shape) == 1 else values.reshape(-1, *self.shape)
+
+
+def _axes(shape: tuple[int, ...]) -> dict[str, Any]:
+    return {} if len(shape) == 1 else {"shape": list(shape)}
 
 
 @checked()
@@ -171,6 +194,7 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]  # its own shape; its numbers stand row by row
     picture: tuple[int, ...] | None  # order of its axes that puts channels before height and width; None: no picture
     scale: float  # largest number of a picture's pixels, 255 for bytes
+    kind: str = "Box"  # kind of its space: Box, Discrete (one-hot), MultiDiscrete (a one-hot each) or MultiBinary
 
     @property
     def size(self) -> int:
@@ -192,7 +216,7 @@ def read_entries(space: Any) -> list[Entry]:
         shape = _shape(part)
         bytes_ = getattr(part, "dtype", None) == np.uint8 and type(part).__name__ == "Box"
         axes = _channels_first(shape) if len(shape) >= (2 if bytes_ else 3) and type(part).__name__ == "Box" else None
-        entries.append(Entry(name, first, shape, axes, 255.0 if bytes_ else 1.0))
+        entries.append(Entry(name, first, shape, axes, 255.0 if bytes_ else 1.0, type(part).__name__))
         first += entries[-1].size
     return entries
 

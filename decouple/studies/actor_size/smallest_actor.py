@@ -58,6 +58,7 @@ __all__ = [
     "search_goes_on",
     "search_text",
     "train_pairs",
+    "untrained_model",
     "write_table",
 ]
 
@@ -280,6 +281,12 @@ def actor_parameters(settings: ControlSettings, sizes: Sequence[Sequence[int]]) 
             counts[tuple(size)] = parts["trunk"] + parts["policy"]
     check_order(sizes, counts)
     return counts
+
+
+def untrained_model(settings: ControlSettings) -> Any:
+    """A model of the settings' own sizes, as training begins with it."""
+    with contextlib.closing(make_small_env(settings)) as env:
+        return make_model(_pair(settings, settings.actor, settings.critic), env)
 
 
 def check_order(sizes: Sequence[Sequence[int]], counts: Mapping[Size, int]) -> None:

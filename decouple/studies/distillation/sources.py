@@ -8,6 +8,7 @@ Runs are those of experiments/control.py, procgen.py and distill.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,8 @@ from decouple.studies.separation.experiment import make_env as make_procgen_env
 from decouple.studies.task_layouts import layout
 
 # Settings under which an id of Gymnasium does not tell the whole task.
-CHANGES_THE_TASK = ("wrappers", "privileged", *OF_TEST_LEVELS)
+AROUND_THE_TASK = ("wrappers", "privileged")
+CHANGES_THE_TASK = (*AROUND_THE_TASK, *OF_TEST_LEVELS)
 
 __all__ = ["Source", "agent_source", "read_source", "scaling_state", "task_in", "task_settings"]
 
@@ -58,15 +60,24 @@ def agent_source(path: Path, state: Mapping[str, Any], seed: int | None) -> Sour
     record = path.with_name("record.json")
     sessions = read_json(record).get("sessions") if record.exists() else None
     git = sessions[-1].get("git") if sessions else None
-    commit = {"commit": git["commit"]} if git else {}
+    commit = {"commit": git["commit"], "uncommitted_changes": bool(git.get("dirty"))} if git else {}
     return source._replace(facts=source.facts | {"run": _without_machine(path.parent)} | commit)
 
 
-def _without_machine(folder: Path) -> str:
-    """A run's folder as it was given; of one given from the root on, what is below the current folder, or its name."""
-    if not folder.is_absolute():
-        return str(folder)
-    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else folder.name
+def _without_machine(path: Path) -> str:
+    """A path from the current folder on, or its name where it is elsewhere."""
+    here = Path(os.path.abspath(path))
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else here.name
+
+
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's arguments; of a file's path nothing that is of this machine."""
+
+    def told(value: Any) -> Any:
+        path = Path(value).expanduser() if isinstance(value, str) and ("/" in value or os.sep in value) else None
+        return _without_machine(path) if path is not None and (path.is_absolute() or path.exists()) else value
+
+    return {name: told(value) for name, value in given.items()}
 
 
 def read_source(checkpoint: str, seed: int | None) -> tuple[Path, dict[str, Any], Source]:
@@ -160,10 +171,14 @@ def _control_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
     known = layout(settings["env"])
     if any(settings.get(name) for name in CHANGES_THE_TASK) or settings.get("frame_stack", 1) > 1:
         known.pop("gymnasium", None)  # what the id alone makes is another task
+    if any(settings.get(name) for name in AROUND_THE_TASK):
+        known = {name: text for name, text in known.items() if name == "assets"}  # numbers may mean something else
     facts = {"task": settings["env"], **{name: settings[name] for name in names}, "layout": known}
     if any(settings.get(name) for name in OF_TEST_LEVELS):
         facts["played_on"] = "the levels of its tests" if settings.get("num_levels") else "the task of its tests"
-    facts |= {"env_kwargs": settings["env_kwargs"]} if settings.get("env_kwargs") else {}
+    facts |= {"env_kwargs": _arguments(settings["env_kwargs"])} if settings.get("env_kwargs") else {}
+    facts |= {name: settings[name] for name in AROUND_THE_TASK if settings.get(name)}
+    facts |= {"frame_stack": settings["frame_stack"]} if settings.get("frame_stack", 1) > 1 else {}
     return facts | ({"frame_skip": settings["frame_skip"]} if settings["env"] in GAMES else {})
 
 

@@ -21,12 +21,13 @@ from torchrl.envs.utils import check_env_specs
 
 from decouple.envs.control.catalogue import TASKS
 from decouple.envs.control.running_normalization import RunningMoments
-from decouple.envs.control.spaces import read_entries
+from decouple.envs.control.spaces import read_actions, read_entries
 from decouple.envs.control.tasks import control_env
 from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 
 gymnasium = pytest.importorskip("gymnasium")
 import odd_spaces  # noqa: E402  (registers tasks with Gymnasium)
+from gymnasium import spaces  # noqa: E402
 from gymnasium.spaces import flatten  # noqa: E402
 
 KEYS = ("observation", "reward", "episode_reward", "step_count", "done", "terminated", "truncated")
@@ -648,3 +649,19 @@ def test_a_matrix_of_floats_and_an_index_are_no_pictures() -> None:
     nested = spaces.Dict({"b": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary((2, 2)))), "a": spaces.Box(0, 1)})
     assert [(e.name, e.first, e.size) for e in read_entries(nested)] == [("a", 0, 1), ("b.0", 1, 3), ("b.1", 4, 4)]
     assert read_entries(spaces.Text(3)) == []
+
+
+@pytest.mark.parametrize(
+    ("space", "changes"),
+    [
+        (spaces.Discrete(3), {}),
+        (spaces.Discrete(3, start=-1), {"start": -1}),
+        (spaces.MultiDiscrete([3, 2]), {}),
+        (spaces.MultiDiscrete([[3, 2]], start=[[1, 0]]), {"start": [1, 0], "shape": [1, 2]}),
+        (spaces.Box(-2, 2, (1,), np.float32), {"low": [-2.0], "high": [2.0]}),
+        (spaces.Box(np.float32([0, -np.inf]), np.float32([np.inf, 1])), {"low": [0.0, None], "high": [None, 1.0]}),
+        (spaces.Box(-np.inf, np.inf, (2, 2), np.float32), {"shape": [2, 2]}),
+    ],
+)
+def test_what_a_task_changes_of_an_action_is_told(space, changes):
+    assert read_actions(space).changes() == changes
