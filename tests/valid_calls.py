@@ -107,6 +107,8 @@ NAMES_LEFT_OUT = {
         ["actor_card", "card_path", "RefusedFileError", "Winner", "FilePolicy", "agent_source", "layout", "play_file"],
         "RECORD",
     ),
+    **dict.fromkeys(["CannotRunHereError", "compiled_here", "check_kind"], "RECORD"),
+    **dict.fromkeys(["untrained_model", "untrained_student"], "WHOLE"),
     **dict.fromkeys(["write_actor", "export_plan", "winner_text", "write_winner", "write_smallest_student"], "WHOLE"),
     # Parts of `export_actor` too, for a page; of a search, whose steps check their arguments; of a distillation, whose
     # settings are checked where they are made.

@@ -23,6 +23,7 @@ from decouple.studies.distillation.search import (
     student_parameters,
     student_search_goes_on,
     student_search_text,
+    untrained_student,
 )
 from decouple.studies.distillation.settings import DISTILLATION_KEYS, distillation
 from decouple.studies.distillation.training import Lesson, distill, done_students, read_lesson
@@ -76,8 +77,8 @@ def command(config: Any) -> None:
     suffix, says = export_plan(options, lesson.teacher.facts["task"])
     if says:
         print(says, file=sys.stderr)
-    check_kind(suffix, lesson.task.students([settings.seed], lesson.student_settings)[0])
     counts = student_parameters(lesson, options.sizes)  # before anything is written: it refuses impossible sizes
+    check_kind(suffix, untrained_student(lesson, options.sizes[0]))
     with says_what_goes_on(lambda: student_search_goes_on(run_dir)):
         found = run_student_search(lesson, options, counts)
     print(student_search_text(lesson, counts, found))

@@ -62,6 +62,7 @@ __all__ = [
     "student_search_text",
     "student_steps",
     "student_store",
+    "untrained_student",
 ]
 
 # Settings of the search for a trained actor that do nothing in one for a student -> what they must be.
@@ -166,11 +167,16 @@ def student_parameters(lesson: Lesson, sizes: Sequence[Sequence[int]]) -> dict[S
     """
     counts = {}
     for size in (*sizes, lesson.teacher.facts["actor"]):
-        (model,) = lesson.task.students([lesson.settings.seed], lesson.sized(list(size)).student_settings)
-        parts = parameter_count(model)
+        parts = parameter_count(untrained_student(lesson, size))
         counts[tuple(size)] = parts["trunk"] + parts["policy"]
     check_order(sizes, counts)
     return counts
+
+
+def untrained_student(lesson: Lesson, size: Sequence[int]) -> Any:
+    """A model of this size, as its distillation begins with it."""
+    (model,) = lesson.task.students([lesson.settings.seed], lesson.sized(list(size)).student_settings)
+    return model
 
 
 @checked()

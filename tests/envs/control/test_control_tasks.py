@@ -645,7 +645,7 @@ def test_a_wrapper_has_the_arguments_that_its_name_says() -> None:
 def test_a_matrix_of_floats_and_an_index_are_no_pictures() -> None:
     spaces = odd_spaces.spaces
     assert read_entries(spaces.Box(-1, 1, (3, 4), np.float32))[0].picture is None
-    assert read_entries(spaces.Box(0, 1, (8, 9, 3), np.float32))[0][3:] == ((2, 0, 1), 1.0)
+    assert read_entries(spaces.Box(0, 1, (8, 9, 3), np.float32))[0][3:] == ((2, 0, 1), 1.0, "Box")
     nested = spaces.Dict({"b": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary((2, 2)))), "a": spaces.Box(0, 1)})
     assert [(e.name, e.first, e.size) for e in read_entries(nested)] == [("a", 0, 1), ("b.0", 1, 3), ("b.1", 4, 4)]
     assert read_entries(spaces.Text(3)) == []
