@@ -17,19 +17,32 @@ collect_ignore = ["data"]  # its scripts run with the versions that they record
 
 ROOT = Path(__file__).parent.parent
 
+gc.disable()  # until all tests are collected
 with contextlib.suppress(ImportError):
     import opensimplex  # noqa: F401  (imports Numba, which sets PyTorch's threads: once, and before the next line)
 torch.set_num_threads(1)  # most networks here are tiny, and lose much by a second thread
 
 
+MAY_COMPILE = {"commands", "off_policy", "on_policy", "runs", "studies"}  # folders of tests that train by kernels
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of kernels first, and so in one of two processes: another would wait while this one compiles."""
-    items.sort(key=lambda item: not {"compiled", "kernels"} & set(re.split(r"\W|_", str(item.path.relative_to(ROOT)))))
+    """Tests of kernels first, then those that use them: the second of two processes begins at the middle, with the
+    others, and does not wait while the first one compiles."""
+
+    def place(item: pytest.Item) -> int:
+        path = str(item.path.relative_to(ROOT))
+        if {"compiled", "kernels"} & set(re.split(r"\W|_", path)):
+            return 0
+        return 1 if path.startswith("tests") and MAY_COMPILE & set(path.split("/")) else 2
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # thousands of tests and all that they import stay: no collection looks through them
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

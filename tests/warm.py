@@ -157,6 +157,7 @@ def become(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    import gc
     import importlib
     import multiprocessing.util
     import pkgutil
@@ -190,6 +191,12 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     sys.path.insert(0, "")  # where Python puts the script's folder
+    with contextlib.suppress(ImportError):  # Hydra looks for its plugins in all that is installed
+        from hydra.core.plugins import Plugins
+
+        Plugins.instance()
+    gc.collect()
+    gc.freeze()  # a child's collections neither look through what it was forked with nor copy its memory
     asked = serve()
     try:
         become(asked)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import Script, assert_same, checkpoint_of, rows, without_clock
+from commands import IN_ONE_PROCESS, Script, assert_same, checkpoint_of, rows, without_clock
 
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
 from decouple.studies.actor_size.cell import train_agents
@@ -58,7 +58,8 @@ def test_a_distillation_killed_at_any_moment_and_started_again_equals_an_unbroke
 def test_a_search_ends_with_the_smallest_student_as_a_file(teacher, tmp_path):
     short = [text for text in SHORT if not text.startswith("actor")]
     search = ("sizes=search", "search.sizes=[[],[2]]", "search.threshold=-3000", "search.export=c", "total_frames=64")
-    ran = DISTILL.run(tmp_path, f"checkpoint={teacher}", *short, *search, "run_dir=run", "show_progress=false")
+    quiet = ("run_dir=run", "show_progress=false")
+    ran = DISTILL.run(tmp_path, f"checkpoint={teacher}", *short, *search, *quiet, before=IN_ONE_PROCESS)
     assert ran.returncode == 0, ran.stderr
     assert "the smallest student: |linear|; 4 parameters" in ran.stdout
     assert (tmp_path / "run" / "actors" / "pendulum_distilled_td3_actorlinear.c").exists()

@@ -109,7 +109,7 @@ def test_an_agent_of_pictures_is_exported_and_its_task_has_its_wrappers(tmp_path
 
 
 def check_exported(folder: Path, run: str) -> None:
-    options = ("format=pt2", "seconds=0", "batch_sizes=[1]", "observations=4")
+    options = ("format=pt2", "seconds=0", "batch_sizes=[1]", "observations=4", "episodes=2")
     ran = Script("export.py").run(folder, f"checkpoint={run}", *options, before=HERE)
     assert ran.returncode == 0, ran.stderr
     assert (folder / run / "actor_seed0.pt2").exists()

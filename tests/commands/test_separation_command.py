@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from commands import Script, composing
+from commands import IN_ONE_PROCESS, Script, composing
 from omegaconf import OmegaConf
 
 from decouple.commands.settings import control_settings, settings_beside
@@ -49,7 +49,7 @@ def test_a_published_learning_starts_gives_way_to_a_short_study_as_to_a_short_ru
 
 
 def test_the_command_trains_every_k_and_a_second_start_only_writes_the_page(tmp_path):
-    first = SEPARATION.run(tmp_path, *TINY)
+    first = SEPARATION.run(tmp_path, *TINY, before=IN_ONE_PROCESS)
     assert first.returncode == 0, first.stderr
     says, page = first.stdout.splitlines()
     assert says.startswith("k=") and "has the highest mean return" in says

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import ROOT, Script, composing
+from commands import IN_ONE_PROCESS, ROOT, Script, composing
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -337,7 +337,8 @@ def test_a_search_that_is_killed_finds_what_one_left_alone_does_and_trains_nothi
 @pytest.mark.skipif(c_compiler() is None, reason="no C compiler is installed")
 def test_a_search_ends_with_a_file(tmp_path):
     one_size = [argument for argument in COMMAND if not argument.startswith(("search.sizes", "search.export"))]
-    finished = SEARCH.run(tmp_path, *one_size, "search.sizes=[[4,4]]", "search.export=c", "run_dir=study")
+    ends = ("search.sizes=[[4,4]]", "search.export=c", "run_dir=study")
+    finished = SEARCH.run(tmp_path, *one_size, *ends, before=IN_ONE_PROCESS)
     assert finished.returncode == 0, finished.stderr
     file, _, what = finished.stdout.splitlines()[-3:]
     assert file.startswith("the file: study/actors/toy_ddpg_actor4x4.c, ") and what.endswith("toy_ddpg_actor4x4.c.md")

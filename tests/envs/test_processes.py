@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from commands import environment
+from warm import the_warm
 
 from decouple.envs import processes
 from decouple.envs.processes import Owned, check_threads, forks
@@ -117,7 +118,7 @@ def test_threads_are_asked_for_in_a_fork_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 TENSORS_IN_FORKS = """
-import os, sys, torch
+import os, torch
 from decouple.envs.games.batched import games_env
 from decouple.envs.toy import goal_tracking_env
 torch.set_num_threads(2)
@@ -134,15 +135,17 @@ for threads in (2, 1):
                 print("played", flush=True)
             except RuntimeError as error:
                 print(error, flush=True)
-        sys.exit(0)
+        os._exit(0)
     os.waitpid(child, 0)
 """
 
 
 @pytest.mark.skipif(not hasattr(processes.os, "fork"), reason="no fork")
-def test_games_that_are_tensors_do_not_hang_in_a_fork() -> None:
+def test_games_that_are_tensors_do_not_hang_in_a_fork(tmp_path) -> None:
     pytest.importorskip("opensimplex")
-    *refused, played, played_too = run(TENSORS_IN_FORKS)
+    code, told, errors = the_warm().run(tmp_path, "", before=TENSORS_IN_FORKS)
+    assert code == 0, errors
+    *refused, played, played_too = told.splitlines()
     assert len(refused) == 2
     assert all("needs torch.set_num_threads(1) in the new process" in message for message in refused)
     assert played == played_too == "played"

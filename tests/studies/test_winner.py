@@ -14,6 +14,7 @@ from decouple.commands.refusals import what_is_wrong
 from decouple.deploy.checking import RefusedFileError
 from decouple.deploy.compiled_c import c_compiler
 from decouple.studies import export, winner
+from decouple.studies.actor_size import engines
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS, DDPGControl
 from decouple.studies.actor_size.search import SmallestActor, smallest_actor
 from decouple.studies.actor_size.smallest_actor import SearchSettings, untrained_model
@@ -31,12 +32,9 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory) -> tuple[DDPGControl, SmallestActor]:
     """A search with one size, accepted, and its store."""
-    from decouple.studies.actor_size.engines import Processes
-
     config = DDPGControl(**SETTINGS, run_dir=str(tmp_path_factory.mktemp("study")))
     store = CellStore(Path(config.run_dir) / "cells.sqlite")
-    with Processes() as train:
-        (returns,) = train_cells([config], store, train)
+    (returns,) = train_cells([config], store, lambda config, go_on: engines._trained(config))
     found = smallest_actor(lambda *_: returns, baseline=[4], sizes=[[4]], threshold=-3000)
     assert found.asymmetric is not None
     return config, found

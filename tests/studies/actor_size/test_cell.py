@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,14 @@ def test_agents_are_evaluated_as_at_the_end_of_their_run(tmp_path, algorithm):
         final_returns(cell(algorithm, env="pendulum", normalize_observation=True), starts)
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory) -> Path:
+    """A run that can go on, of which each test damages a copy."""
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    train_agents(cell("ddpg", folder, total_frames=100, keep_replay=True))
+    return folder
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"frames": null}'])
 def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content):
     config = cell("ddpg", tmp_path / "run")
@@ -240,9 +249,9 @@ def test_a_damaged_result_is_refused_by_file_with_the_way_out(tmp_path, content)
 
 
 @pytest.mark.parametrize("what", [what for what in DAMAGES if "result" not in what])
-def test_a_run_with_a_damaged_file_does_not_go_on_and_says_which(tmp_path, what):
+def test_a_run_with_a_damaged_file_does_not_go_on_and_says_which(begun, tmp_path, what):
+    shutil.copytree(begun, tmp_path / "run")
     config = cell("ddpg", tmp_path / "run", total_frames=100, keep_replay=True)
-    train_agents(config)
     file = damage(tmp_path / "run", what)
     with pytest.raises((ValueError, CheckpointError), match=r"restart=true|older copy") as error:
         train_agents(changed(config, total_frames=150))
