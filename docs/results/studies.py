@@ -18,6 +18,7 @@ from studies_cells import BUDGETS, HERE, PAPER, SEEDS, Pair, finished, read_tabl
 from studies_costs import training_times
 from studies_figures import PAPERS_CASE, SHORTER, lacking, pictures
 from studies_forage import branches_table, returns_table
+from studies_procgen import reduced_table
 from studies_sharing import CLAIMS as OF_SHARING
 from studies_sharing import figure_1
 from studies_sizes import CLAIMS as OF_SIZES
@@ -89,6 +90,7 @@ def blocks(cells: dict) -> dict[str, str]:
         "shorter": shorter_runs(),
         "training_time": training_times(),
         "commits": commits(cells),
+        "reduced_returns": reduced_table(),
         "forage_returns": returns_table(),
         "forage_branches": branches_table(),
     }

@@ -9,7 +9,6 @@ tables of docs/studies/forage.md are written from them by `python docs/results/s
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
+from studies_runs import commits, write_rows
 from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
 
 from decouple.analysis.statistics import Estimate, exchange_p_value, probability_of_improvement
@@ -54,24 +54,18 @@ def collect(folder: Path) -> None:
     for path in sorted(folder.rglob("result.json")):
         config = yaml.safe_load((path.parent / "config.yaml").read_text())
         result, metrics = json.loads(path.read_text()), read_metrics(path.parent)
-        sessions = json.loads((path.parent / "record.json").read_text())["sessions"]
-        commits = dict.fromkeys((each["git"] or {"commit": "unknown"})["commit"][:9] for each in sessions)
         for seed in range(config["seed"], config["seed"] + config["seeds"]):
             own = {"life": config["env_kwargs"].get("life", "none"), "k": config["separation"], "seed": seed}
             final = {name: result[f"final/{name}_return/seed{seed}"] for name in ("train", "test")}
-            agents.append(own | {"frames": result["frames"]} | final | {"commit": " ".join(commits)})
+            agents.append(own | {"frames": result["frames"]} | final | {"commit": commits(path.parent)})
             of_seed = {column: metrics.get(f"{name}/seed{seed}") for column, name in MEASURES.items()}
             for row, frames in enumerate(metrics["frames"]):
                 if not math.isnan(metrics[f"eval/test_return/seed{seed}"][row]):
                     values = {name: round(of[row], 4) if of else "" for name, of in of_seed.items()}
                     curves.append(own | {"frames": int(frames)} | values)
-    HERE.mkdir(exist_ok=True)
     for name, rows in (("agents", agents), ("curves", curves)):
         rows.sort(key=lambda row: (LIVES.index(row["life"]), row["k"], row["seed"], row["frames"]))
-        with (HERE / f"{name}.csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        write_rows(HERE / f"{name}.csv", rows)
     print(f"{len(agents)} agents")
 
 

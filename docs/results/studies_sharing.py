@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from studies_forage import larger_gap, returns, s6
+from studies_procgen import s7
 from studies_verdicts import CONFIRMED, NOT_RUN, OPEN, REFUTED, Verdict, rows_of
 from torchrl.data import Categorical
 
@@ -78,11 +79,6 @@ def s8() -> Verdict:
     return (CONFIRMED if counts == RELEASED else REFUTED), text
 
 
-def s7() -> Verdict:
-    text, found = "needs Procgen, reduced, k = 0 and 4", larger_gap(returns())
-    return NOT_RUN, f"{text}; on Forage, probability that the gap is larger when shared: {found}" if found else text
-
-
 def without(runs: str) -> Callable[[], Verdict]:
     return lambda: (NOT_RUN, f"needs {runs}")
 
@@ -90,5 +86,5 @@ def without(runs: str) -> Callable[[], Verdict]:
 CLAIMS: dict[str, Callable[[], Verdict]] = {
     **{"S1": of_sixteen, "S2": of_sixteen, "S3": of_sixteen, "S4": s4},
     **{"S5": without("Procgen, reduced, with and without the head"), "S6": s6},
-    **{"S7": s7, "S8": s8},
+    **{"S7": lambda: s7(larger_gap(returns())), "S8": s8},
 }
