@@ -539,11 +539,11 @@ def test_a_captured_function_runs_the_host_code_a_few_times_only():
     assert len(calls) == 2 * (Captured.WARM_UP + 1)
 
 
-def learned(performance: Performance) -> list[dict[str, Any]]:
+def learned(performance: Performance, **settings: Any) -> list[dict[str, Any]]:
     """What twelve phases of two minibatches, on the same frames, say of themselves."""
     model = impala()
     performance.prepare(model)
-    phase = ppo_phases(model, OnPolicySettings(epochs=1, minibatches=2))[0]
+    phase = ppo_phases(model, OnPolicySettings(epochs=1, minibatches=2, **settings))[0]
     performance.prepare_optimizer(phase.optimizer)
     phase.capture(performance.cuda_graphs)
     batch, shuffle = batch_of(FRAMES // 3).to(performance.device), torch.Generator().manual_seed(0)
@@ -551,12 +551,26 @@ def learned(performance: Performance) -> list[dict[str, Any]]:
     return [run_phase(phase, batch, shuffle, **how) for _ in range(12)]
 
 
-def assert_learned_alike(found: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float) -> None:
+CURVES = "policy/entropy", "loss/objective", "loss/critic"
+# Largest root mean square of a curve's difference from the reference's. Rounding alone grows over the phases: on a
+# processor, with micro-batches of 5, 10, 20 and both memory layouts, to between .011 and .029 in bf16 and to .009 in
+# fp32, a single point to .078 and .022. A learning rate of a tenth more makes it .12.
+ROUNDING = {"fp32": 0.015, "bf16": 0.04}
+
+
+def differences(found: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float) -> dict[str, float]:
     assert [set(row) for row in found] == [set(row) for row in expected]
-    for name in ("policy/entropy", "loss/objective", "loss/critic"):
-        curve, other = ([row[name] for row in rows] for rows in (found, expected))
-        assert max(curve) - min(curve) > 2 * tolerance  # there was something to learn
-        assert curve == pytest.approx(other, abs=tolerance), name
+    differences = {}
+    for name in CURVES:
+        curve, other = (torch.tensor([row[name] for row in rows]) for rows in (found, expected))
+        assert curve.max() - curve.min() > 2 * tolerance  # there was something to learn
+        differences[name] = (curve - other).square().mean().sqrt().item()
+    return differences
+
+
+def assert_learned_alike(found: list[dict[str, Any]], expected: list[dict[str, Any]], precision: str) -> None:
+    tolerance = ROUNDING[precision]
+    assert differences(found, expected, tolerance) == pytest.approx(dict.fromkeys(CURVES, 0.0), abs=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -564,21 +578,26 @@ def learned_by_reference() -> list[dict[str, Any]]:
     return learned(Performance())
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), pytest.param("bf16", 0.06, marks=slow_bf16)])
-def test_fast_and_captured_the_same_is_learned_from_the_same_frames(learned_by_reference, precision, tolerance):
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=slow_bf16)])
+def test_fast_and_captured_the_same_is_learned_from_the_same_frames(learned_by_reference, precision):
     fast = choose_performance("auto", device="cpu", precision=precision, cuda_graphs=True)
-    assert_learned_alike(learned(fast), learned_by_reference, tolerance)
+    assert_learned_alike(learned(fast), learned_by_reference, precision)
+
+
+def test_a_tenth_of_the_learning_rate_is_told_from_rounding(learned_by_reference):
+    faster = learned(Performance(), learning_rate=1.1 * OnPolicySettings().learning_rate)
+    assert differences(faster, learned_by_reference, 0.0)["loss/critic"] > 2 * ROUNDING["bf16"]
 
 
 @needs_gpu
 @pytest.mark.filterwarnings("ignore:TensorFloat32")  # torch's compiler would like it
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.02), ("bf16", 0.06)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("cuda_graphs", [False, True])
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_gpu_learns_the_same_from_the_same_frames(learned_by_reference, compiled, cuda_graphs, precision, tolerance):
+def test_a_gpu_learns_the_same_from_the_same_frames(learned_by_reference, compiled, cuda_graphs, precision):
     by_name = {"compile": compiled, "cuda_graphs": cuda_graphs}
     performance = choose_performance("auto", device="cuda", precision=precision, **by_name)
-    assert_learned_alike(learned(performance), learned_by_reference, tolerance)
+    assert_learned_alike(learned(performance), learned_by_reference, precision)
     assert precision != "fp32" or not torch.backends.cudnn.allow_tf32
 
 
