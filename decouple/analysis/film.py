@@ -49,10 +49,12 @@ class Film:
     Attributes:
         frames: for each step, the picture of each episode, packed; an ended episode keeps its last.
         curves: `return`, and where they are known `value` and `entropy` of each step, each (T, N); nan after the end.
+        ended: whether each episode came to its end; the others were cut off at the last step.
     """
 
     frames: list[list[tuple[tuple[int, ...], bytes]]] = field(default_factory=list)
     curves: dict[str, np.ndarray] = field(default_factory=dict)
+    ended: list[bool] = field(default_factory=list)
 
     @property
     def returns(self) -> list[float]:
@@ -102,6 +104,7 @@ def play(
         if not running.any():
             break
         step = following
+    film.ended = (~running).tolist()
     film.curves = {name: np.array(values) for name, values in rows.items() if values}
     return film
 
@@ -191,7 +194,8 @@ def _pages(film: Film, title: str, width: int, every: int) -> Iterator[np.ndarra
             )
             page.paste(shown, (left, CAPTION))
             returns = film.curves["return"][: step + 1, episode]
-            ended = "" if np.isfinite(returns[-1]) else ", ended"
+            over = step == len(film.frames) - 1 and film.ended[episode]
+            ended = ", ended" if over or not np.isfinite(returns[-1]) else ""
             last = returns[np.isfinite(returns)][-1]
             draw.text((left, CAPTION + height + 2), f"return {last:.4g}{ended}", INK, font)
             for number, name in enumerate(panels):

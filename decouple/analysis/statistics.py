@@ -107,15 +107,18 @@ def normalise_by_reference(scores: Mapping[str, Runs], reference: str) -> tuple[
 
     Returns:
         The normalised scores, and the games left out: those where the reference has no run, or where its mean is not
-        positive and a ratio would have no meaning.
+        positive by twice its standard error and a ratio would have no meaning.
 
     >>> normalise_by_reference({"late": {"maze": [6.0], "heist": [3.0]}, "shared": {"maze": [4.0, 8.0]}}, "shared")
     ({'late': {'maze': [1.0]}, 'shared': {'maze': [0.666..., 1.333...]}}, ['heist'])
     """
     if reference not in scores:
         raise ValueError(f"reference must be one of the variants in scores, {list(scores)}; got {reference!r}")
-    means = {game: sum(runs) / len(runs) for game, runs in scores[reference].items() if len(runs)}
-    positive = {game: mean for game, mean in means.items() if mean > 0}
+    positive = {
+        game: sum(runs) / len(runs)
+        for game, runs in scores[reference].items()
+        if len(runs) and np.mean(runs) > 2 * np.std(runs) / math.sqrt(max(1, len(runs) - 1))  # standard errors
+    }
     left_out = sorted({game for runs in scores.values() for game in runs} - positive.keys())
     return {
         name: {game: [score / positive[game] for score in runs[game]] for game in runs if game in positive}
@@ -188,7 +191,7 @@ def probability_of_improvement(x: Runs, y: Runs, *, repetitions: int = 10_000, s
     """
     _check_same_games(x, y)
     same_order = {game: y[game] for game in x}
-    point, low, high = _bootstrap(_superiority, [x, same_order], repetitions, seed)
+    point, low, high = _bootstrap(_superiority, [x, same_order], repetitions, seed, of_runs=_superiority_of_runs)
     return Estimate(float(point), float(low), float(high))
 
 
@@ -305,12 +308,17 @@ def _rliable(module: str) -> ModuleType:
 
 
 def _bootstrap(
-    statistic: Callable[..., np.ndarray], tables: Sequence[Runs], repetitions: int, seed: int
+    statistic: Callable[..., np.ndarray],
+    tables: Sequence[Runs],
+    repetitions: int,
+    seed: int,
+    of_runs: Callable[..., np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A statistic of matrices (runs, games), one per table, and the two ends of its interval."""
+    """A statistic of matrices (runs, games), one per table, or of runs by game, and the two ends of its interval."""
     library = _rliable("library")
     matrices = [_matrix(runs) for runs in tables]
-    point = np.asarray(statistic(*matrices))
+    of_runs = of_runs or (lambda *drawn: statistic(*map(_matrix, drawn)))
+    point = np.asarray(of_runs(*tables))
     counts = [[len(scores) for scores in runs.values()] for runs in tables]
     if min(map(min, counts)) < 2:
         return point, np.full_like(point, math.nan), np.full_like(point, math.nan)
@@ -322,7 +330,7 @@ def _bootstrap(
             )
             low, high = interval[""]
         else:
-            drawn = [statistic(*(_matrix(_resampled(runs)) for runs in tables)) for _ in range(repetitions)]
+            drawn = [of_runs(*map(_resampled, tables)) for _ in range(repetitions)]
             low, high = np.percentile(drawn, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
     return point, np.reshape(low, point.shape), np.reshape(high, point.shape)
 
@@ -357,6 +365,11 @@ def _superiority(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """rliable's `probability_of_improvement` of (runs, games), 100 times faster, since it computes no p-values."""
     above, equal = x[:, None] > y[None], x[:, None] == y[None]  # (runs of x, runs of y, games)
     return np.mean(above + 0.5 * equal)
+
+
+def _superiority_of_runs(x: Runs, y: Runs) -> np.ndarray:
+    """The same of runs by game, whose numbers may differ."""
+    return np.mean([_superiority(np.asarray(x[game])[:, None], np.asarray(y[game])[:, None]) for game in x])
 
 
 def _check_same_games(x: Runs, y: Runs) -> None:

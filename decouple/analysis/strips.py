@@ -2,7 +2,7 @@
 
     save_figure(strip_figure({"late": film, "full": other}, frames=8), Path("strips.png"))
 
-Each row is one episode, from its first frame to its last, at equal distances in time.
+Each row is one episode, from its first frame to its last, at equal distances in time. One that was cut off says so.
 """
 
 from __future__ import annotations
@@ -46,10 +46,15 @@ def strip_figure(films: Mapping[str, Film], *, frames: int = 8) -> Figure:
             axes.set_frame_on(False)
         for axes, step in zip(row, steps, strict=False):
             axes.imshow(film.picture(int(step), 0), interpolation="nearest" if _small(film) else "antialiased")
-            last = step == played - 1
-            axes.set_title(f"end: return {returns[step]:.4g}" if last else f"step {step}", fontsize=7)
+            axes.set_title(_end(film, played) if step == played - 1 else f"step {step}", fontsize=7)
         row[0].set_ylabel(name, fontsize=9)
     return figure
+
+
+def _end(film: Film, played: int) -> str:
+    """What its last frame is called: an episode that was cut off has no return yet."""
+    so_far = f"{film.curves['return'][played - 1, 0]:.4g}"
+    return f"end: return {so_far}" if film.ended[0] else f"cut at step {played}: {so_far} so far"
 
 
 def _small(film: Film) -> bool:

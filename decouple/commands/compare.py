@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Any
 
 import hydra
@@ -22,7 +24,11 @@ def register() -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS / "readers"), config_name="compare")
 def command(config: Any) -> None:
-    path, rows = compare_runs(settings_of(config))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        path, rows = compare_runs(settings_of(config))
+    for warning in told:
+        print(warning.message, file=sys.stderr)
     for metric, label, seeds, mean, spread in rows:
         over = f" +- {spread:.4g} over {seeds} seeds" if seeds > 1 else ""
         print(f"{metric}, last: {mean:.4g}{over}   {label}")

@@ -33,6 +33,8 @@ def command(config: Any) -> None:
             train_points(settings, options)
     page, answer = task_report(points_of(settings, options), options)
     print(answer.sentence)
+    for note in answer.notes:
+        print(f"- {note}")
     print(f"the page is {page}")
 
 

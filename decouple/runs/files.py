@@ -12,6 +12,7 @@ import codecs
 import contextlib
 import csv
 import errno
+import glob
 import io
 import json
 import os
@@ -30,8 +31,10 @@ __all__ = [
     "csv_lines",
     "csv_rows",
     "file_text",
+    "folders_below",
     "json_bytes",
     "markdown_lines",
+    "named_places",
     "naming_file",
     "read_json",
     "read_yaml",
@@ -117,6 +120,25 @@ def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
         if error.filename is not None or error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@checked()
+def named_places(text: str) -> list[Path]:
+    """What a path or a pattern names: the path itself where there is one, else all that matches, sorted."""
+    return [Path(text)] if os.path.lexists(text) else sorted(map(Path, glob.glob(text, recursive=True)))
+
+
+@checked()
+def folders_below(folder: Path) -> Iterator[Path]:
+    """A folder and all below it, links followed, each once."""
+    seen: set[Path] = set()
+    for where, below, _ in os.walk(folder, followlinks=True):
+        below.sort()
+        if (real := Path(where).resolve()) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield Path(where)
 
 
 @checked()

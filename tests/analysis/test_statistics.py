@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decouple.analysis import statistics
 from decouple.analysis.pareto import pareto_front
 from decouple.analysis.statistics import (
     aggregate_metrics,
@@ -172,6 +173,25 @@ def test_normalisation_by_a_reference_leaves_out_what_it_cannot_divide_by():
     assert left_out == ["b", "c"]
     with pytest.raises(ValueError, match=r"reference must be .*'late'.*; got 'shared'"):
         normalise_by_reference({"late": {}}, "shared")
+
+
+def test_normalisation_leaves_out_a_reference_that_cannot_be_told_from_nothing():
+    scores = {"shared": {"fruitbot": [-0.9, 0.5, 0.55], "maze": [4.0, 5.0]}, "late": {"fruitbot": [2.0], "maze": [9.0]}}
+    assert normalise_by_reference(scores, "shared")[1] == ["fruitbot"]  # .05, with a standard error of .48
+    assert normalise_by_reference({"shared": {"maze": [4.0]}}, "shared")[1] == []  # of one run there is none
+
+
+def test_improvement_of_unequal_numbers_of_runs_is_that_of_their_repetitions():
+    x = {"a": [1.0, 4.0, 2.0], "b": [3.0, 1.0]}
+    y = {"a": [2.0, 3.0], "b": [2.0, 0.0, 1.0, 1.0]}
+    tiled = [{game: list(scores) * (12 // len(scores)) for game, scores in runs.items()} for runs in (x, y)]
+    assert probability_of_improvement(x, y, repetitions=10).value == probability_of_improvement(*tiled).value
+    calls = []
+    many = {game: [float(n) for n in range(count)] for game, count in zip("abcd", (7, 8, 9, 10), strict=True)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "_superiority", lambda a, b: calls.append(len(a) * len(b)) or np.zeros(1))
+        probability_of_improvement(many, many, repetitions=2)
+    assert max(calls) == 100  # and not 2,520 squared
 
 
 def test_scores_that_are_refused():

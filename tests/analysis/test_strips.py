@@ -30,6 +30,14 @@ def test_a_long_episode_is_shown_at_equal_distances_and_as_far_as_it_was_played(
     np.testing.assert_array_equal(film.picture(6, 0), shown[3].images[0].get_array())
 
 
+def test_an_episode_that_was_cut_off_has_no_end():
+    film = played(5)
+    film.curves["return"] = film.curves["return"][:, 2:]  # the game of seven steps
+    film.frames, film.ended = [row[2:] for row in film.frames], film.ended[2:]
+    assert film.ended == [False] and played(7).ended == [True] * 3
+    assert strip_figure({"a": film}, frames=3).axes[2].get_title() == "cut at step 5: 15 so far"
+
+
 def test_films_without_frames_are_refused():
     for films in ({}, {"a": Film()}):
         with pytest.raises(ValueError, match="films must be with frames"):

@@ -135,6 +135,23 @@ def test_what_is_refused(tmp_path):
         Report(runs="runs", window=0)
 
 
+def test_what_an_earlier_report_alone_had_is_removed(tmp_path):
+    for separation in ("shared", "late"):
+        for seed in range(2):
+            write_run(tmp_path / "runs", 5.0, separation=separation, seed=seed, epochs=1 + (separation == "late"))
+    made(tmp_path, repetitions=10)
+    optional = ("settings.csv", "settings.md", "aggregates_by_ppo.md", "figure_2_by_ppo.png")
+    (tmp_path / "out" / "my_notes.md").write_text("mine")
+    assert all((tmp_path / "out" / name).exists() for name in optional)
+    for run in (tmp_path / "runs").rglob("result.json"):
+        run.write_text(run.read_text().replace('"final/test_return": 5.0', '"final/test_return": -5.0'))
+        settings = run.parent / "config.yaml"
+        settings.write_text(settings.read_text().replace("epochs: 2", "epochs: 1"))
+    made(tmp_path, repetitions=10)
+    assert not any((tmp_path / "out" / name).exists() for name in optional)
+    assert (tmp_path / "out" / "my_notes.md").exists() and (tmp_path / "out" / "figure_2_by_range.png").exists()
+
+
 def test_damaged_and_failed_runs_are_listed_on_the_page_and_the_rest_is_reported(tmp_path):
     for separation, score in (("shared", 5.0), ("late", 6.0)):
         for seed in range(3):

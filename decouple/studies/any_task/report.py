@@ -30,6 +30,7 @@ from decouple.studies.separation.page import Picture, Section, write_page
 from decouple.studies.separation.recommendation import Comparison, compare
 from decouple.studies.separation.report import Output
 from decouple.studies.separation.results import Study
+from decouple.studies.separation.run_folders import Run
 from decouple.studies.separation.strips import STEPS, strip_section
 from decouple.studies.separation.tables import Spread, Table, comparison_table, cost_table, curve_table, run_table
 
@@ -38,6 +39,12 @@ __all__ = ["Answer", "answer_of", "task_report"]
 SURE = 0.95  # probability of the highest mean from which on a point is called best
 # What is measured where there are training and test levels, and how tables call it.
 SIDES = {"test_return": "test return", "train_return": "training return", "generalisation_gap": "gap (train - test)"}
+# Files that not every page has.
+OPTIONAL = (
+    *("levels.csv", "levels.md", "branches.csv", "branches.md", "branch_curves.csv", "strips.png", "improvement.png"),
+    *(f"{metric}.png" for metric in ("return", *SIDES)),
+    *(f"improvement{of}.{kind}" for of in ("", *(f"_{metric}" for metric in SIDES)) for kind in ("csv", "md")),
+)
 SETTINGS = ("actor", "critic", "seeds", "total_frames", "num_envs", "policy_gradient", "value_gradient")
 
 
@@ -51,6 +58,7 @@ class Answer:
     comparisons: tuple[Comparison, ...]  # the best against each other point, the next best first
     cheaper: str | None  # the point with the fewest multiply-adds that the seeds cannot tell from the best
     sentence: str
+    notes: tuple[str, ...] = ()  # what is missing or uneven in the runs that it rests on
 
 
 @checked(repetitions=at_least(1))
@@ -84,7 +92,10 @@ def answer_of(study: Study, *, repetitions: int = 10_000) -> Answer:
         unnamed = bool(equal) or math.isnan(probability[best])  # the sentence does not say which cannot be told from it
         of = "Of those that the seeds cannot tell from it" if unnamed else "Of these"
         told += f" {of}, {cheaper} is the cheapest: {_ratio(works[cheaper], works[best])}."
-    return Answer(best, probability, metrics, comparisons, cheaper, told)
+    for point in study.variants:
+        if failed := sum(bool(run.failed) for run in study.runs_of(point)):
+            told += f" Of {point} {failed} of {len(study.runs_of(point))} seeds failed, which are in no mean."
+    return Answer(best, probability, metrics, comparisons, cheaper, told, tuple(study.notes))
 
 
 @checked(configs=SOME)
@@ -113,6 +124,7 @@ def task_report(configs: Sequence[ControlSettings], options: TaskStudy) -> tuple
         f"separate networks, k = {configs[0].separation if len(configs) == 1 else max(c.separation for c in configs)} "
         "the most shared one here."
     )
+    out.remove_others(*OPTIONAL)
     return write_page(out.folder / "report.html", title, sections, introduction), answer
 
 
@@ -269,12 +281,25 @@ def _at_play(study: Study, out: Output, frames: int) -> list[Section]:
 def _costs(study: Study, config: ControlSettings, out: Output) -> Section:
     """The section with parameters, multiply-adds and frames per second."""
     machines = sorted({machine for point in study.variants for machine in study.cost(point).machines})
-    seeds = f"frames/s are those of each of {config.seeds} agents, trained as one batch" if config.seeds > 1 else ""
+    sizes = sorted({len(of) for point in study.variants for of in _batches(study, point)})
+    seeds = f"frames/s are those of each of {_to(sizes)} agents, trained as one batch" if sizes[-1] > 1 else ""
     text = (
         "Parameters and multiply-adds are counted on the networks that were trained, policy and value together, and "
         f"frames/s measured in training, on: {'; '.join(machines)}."
     )
     return Section("Cost", [text, *([f"The {seeds}."] if seeds else [])], [out.table(cost_table(study))])
+
+
+def _batches(study: Study, point: str) -> list[list[Run]]:
+    """The runs of a point by their folder."""
+    batches: dict[Path, list[Run]] = {}
+    for run in study.runs_of(point):
+        batches.setdefault(run.folder, []).append(run)
+    return list(batches.values())
+
+
+def _to(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]} to {numbers[-1]}" if numbers[0] < numbers[-1] else str(numbers[0])
 
 
 def _trained(study: Study, config: ControlSettings, out: Output) -> Section:

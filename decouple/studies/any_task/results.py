@@ -19,7 +19,7 @@ from decouple.studies.actor_size.store import Batch, CellStore
 from decouple.studies.actor_size.workers import cell_of
 from decouple.studies.any_task.study import depth_of
 from decouple.studies.separation.results import Study
-from decouple.studies.separation.run_folders import Run, last_session
+from decouple.studies.separation.run_folders import Run, last_session, platforms
 
 __all__ = ["read_points"]
 
@@ -31,12 +31,15 @@ OF_BRANCHES = ("branches/*", "cut/*_cosine")  # what is measured of the two bran
 def read_points(configs: Sequence[ControlSettings], store: CellStore) -> Study:
     """The runs of these points that have begun, each seed as a run of its own, from the folders of their batches.
 
+    Seeds of a point that have not are named in `elsewhere`.
+
     Raises:
         ValueError: none has begun, or all are damaged.
     """
     runs: dict[tuple[str, str], list[Run]] = {}
     depth = depth_of(configs[0])
     damaged: list[str] = []
+    missing: list[str] = []
     for config in configs:
         found: dict[int, Run] = {}
         for batch in store.batches(cell_of(config)):
@@ -46,12 +49,15 @@ def read_points(configs: Sequence[ControlSettings], store: CellStore) -> Study:
                 found |= {run.seed: run for run in _runs(config, batch, depth) if run.seed in config.all_seeds}
             except (ValueError, OSError) as error:
                 damaged.append(str(error))
+        if without := [str(seed) for seed in config.all_seeds if seed not in found]:
+            seeds = f"seed{'s'[: len(without) > 1]} {', '.join(without)}"
+            missing.append(f"No run that can be read: k={config.separation}, {seeds}.")
         if found:
             runs[f"k={config.separation}", config.env] = [found[seed] for seed in sorted(found)]
     if not runs:
         raise ValueError("\n".join([f"run_dir must hold runs of {configs[0].env}; none can be read", *damaged]))
     tested = any(run.final("test_return") is not None for of in runs.values() for run in of)
-    return Study(configs[0].algorithm, runs, (), tuple(damaged), "test_return" if tested else "return")
+    return Study(configs[0].algorithm, runs, tuple(missing), tuple(damaged), "test_return" if tested else "return")
 
 
 def _runs(config: ControlSettings, batch: Batch, depth: int) -> list[Run]:
@@ -76,5 +82,5 @@ def _runs(config: ControlSettings, batch: Batch, depth: int) -> list[Run]:
             ended["failed"] = {name: why for name, why in failed.items() if name == f"seed{seed}"}
         settings = flat(config) | {"seed": seed}
         curves |= {name: table[name] for name in own if name in table}
-        runs.append(Run(folder, settings, curves, ended, session, depth))
+        runs.append(Run(folder, settings, curves, ended, session, depth, platforms(folder / "record.json")))
     return runs

@@ -56,6 +56,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "separation_report"]
 
+# Files that not every report has.
+OPTIONAL = (
+    *("settings.csv", "settings.md", "aggregates_by_ppo.csv", "aggregates_by_ppo.md", "figure_2_by_ppo.png"),
+    *("improvement.csv", "improvement.md", "improvement.png", "full_against_late.csv", "full_against_late.md"),
+    *("unseen_return.png", "strips.png"),
+)
 PPO = "shared"  # variant whose score the paper divides by: PPO on the shared network
 
 
@@ -133,22 +139,34 @@ class Output:
     def __init__(self, folder: str):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.written: set[Path] = set()
 
     def table(self, table: Table) -> HTMLTable:
         """Write a table as CSV and Markdown; returns it for the page."""
         self.data(table)
-        replace_file(self.folder / f"{table.name}.md", table.markdown().encode())
+        self._replace(f"{table.name}.md", table.markdown().encode())
         return HTMLTable(table.caption, table.cells())
 
     def data(self, table: Table) -> None:
         """Write a table that is too long to be read, as CSV alone."""
-        replace_file(self.folder / f"{table.name}.csv", table.csv())
+        self._replace(f"{table.name}.csv", table.csv())
 
     def picture(self, name: str, figure: Figure, caption: str) -> Picture:
         """Write a picture as PNG; returns it for the page."""
         path = self.folder / f"{name}.png"
         save_figure(figure, path, dpi=110)
+        self.written.add(path)
         return Picture(path, caption)
+
+    def remove_others(self, *names: str) -> None:
+        """Remove those of the named files that an earlier report wrote and this one did not."""
+        for name in names:
+            if (path := self.folder / name) not in self.written:
+                path.unlink(missing_ok=True)
+
+    def _replace(self, name: str, content: bytes) -> None:
+        replace_file(self.folder / name, content)
+        self.written.add(self.folder / name)
 
 
 def what_was_read(study: Study, out: Output) -> Section:
@@ -203,14 +221,15 @@ def aggregates(study: Study, analysis: Analysis, out: Output) -> Section:
         tables.append(aggregate_table(analysis.by_ppo, "aggregates_by_ppo", "PPO's mean (= shared)"))
     if analysis.not_by_ppo:
         paragraphs.append(
-            f"Not divided by PPO's score, since {PPO} has no finished run there or its mean is not positive: "
-            f"{', '.join(analysis.not_by_ppo)}."
+            f"Not divided by PPO's score, since {PPO} has no finished run there or its mean is not positive by twice "
+            f"its standard error: {', '.join(analysis.not_by_ppo)}."
         )
     pictures.append(
         out.picture(
             "figure_2_by_range",
             aggregate_figure(analysis.by_range, "(return - min) / (max - min)"),
-            "The same by min-max: 0 is the benchmark's lowest score of an easy game, 1 its highest possible.",
+            "The same by min-max: 0 is what a policy that sees nothing earns on the game's easy levels, 1 the highest "
+            "score possible.",
         )
     )
     tables.append(aggregate_table(analysis.by_range, "aggregates_by_range", "the benchmark's easy ranges"))
@@ -365,6 +384,7 @@ def separation_report(config: Report) -> tuple[Path, Study, Advice]:
         "How much of its network should a policy share with the value function? Degrees of separation, from most to "
         f"least shared: {', '.join(study.variants)}. In short: {analysis.advice.conclusion}"
     )
+    out.remove_others(*OPTIONAL)
     page = write_page(
         out.folder / "report.html", f"Separation study on Procgen, protocol {study.protocol}", sections, introduction
     )

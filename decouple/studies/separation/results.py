@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from decouple.checks import Must, checked
 from decouple.networks.separation import NAMES
@@ -131,7 +132,7 @@ class Study:
             acting_multiply_adds=work["trunk"] + work["policy"] if work else None,
             frames_per_second=stdlib_statistics.median(rates) if rates else None,
             frames_per_second_range=(min(rates), max(rates)) if rates else None,
-            machines=tuple(sorted({_machine(run) for run in runs})),
+            machines=tuple(sorted({machine for run in runs for machine in _machines(run)})),
         )
 
     @cached_property
@@ -166,7 +167,8 @@ class Study:
         if counts[:1] == [1]:
             notes.append("Where there is one run only, nothing can be resampled, so what includes it has no interval.")
         if self.damaged:
-            found = sum(map(len, self.runs.values())) + len(self.damaged)
+            folders = {run.folder for runs in self.runs.values() for run in runs}  # of one run, or of a batch of seeds
+            found = len(folders) + len(self.damaged)
             notes.append(f"Damaged, and left out: {len(self.damaged)} of {found} runs. The files, and what they hold:")
         return [*notes, *self.damaged, *self.elsewhere]
 
@@ -174,16 +176,17 @@ class Study:
     def differing_settings(self) -> list[dict[str, str]]:
         """The settings in which variants differ, a row each: `setting`, and variant -> its value.
 
-        A setting that differs between a variant's games is shown with all its values.
+        A setting that differs between a variant's games is shown with all its values. Runs that are older than a
+        setting differ from none in it.
         """
         rows = []
         for name in sorted({name for runs in self.runs.values() for name in runs[0].config} - _NOT_COMPARED):
-            values = {
-                variant: sorted({str(runs[0].config.get(name)) for (of, _), runs in self.runs.items() if of == variant})
-                for variant in self.variants
-            }
-            if name != "separation" and len({tuple(value) for value in values.values()}) > 1:
-                rows.append({"setting": name, **{variant: " or ".join(value) for variant, value in values.items()}})
+            values: dict[str, set[str]] = {variant: set() for variant in self.variants}
+            for (variant, _), runs in self.runs.items():
+                values[variant] |= {str(run.config[name]) for run in runs if name in run.config}
+            told = {variant: " or ".join(sorted(own)) for variant, own in values.items()}
+            if name != "separation" and len({*told.values()} - {""}) > 1:
+                rows.append({"setting": name, **told})
         return rows
 
 
@@ -243,12 +246,23 @@ def read_study(folders: Iterable[str | os.PathLike[str]], protocol: str | None =
 def _variants(runs: Sequence[Run]) -> list[str]:
     """The name of each run's degree of separation."""
 
-    def settings(run: Run) -> str:
-        compared = {name: value for name, value in run.config.items() if name not in _NOT_COMPARED}
-        return json.dumps([run.game, run.k, {**compared, "separation": None}], sort_keys=True)
+    named: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        if run.config["separation"] in NAMES:
+            named.setdefault((run.game, run.k), []).append(run)
 
-    named = {settings(run): run.config["separation"] for run in runs if run.config["separation"] in NAMES}
-    return [named.get(settings(run), f"k={run.k}") for run in runs]
+    def name(run: Run) -> str:
+        if run.config["separation"] in NAMES:
+            return run.config["separation"]
+        alike = (other for other in named.get((run.game, run.k), []) if _alike(run.config, other.config))
+        return next((other.config["separation"] for other in alike), f"k={run.k}")
+
+    return [name(run) for run in runs]
+
+
+def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two runs have the same in all settings that are compared and that both have."""
+    return all(a[name] == b[name] for name in (a.keys() & b.keys()) - _NOT_COMPARED - {"separation"})
 
 
 def _check_same(what: str, runs: Sequence[Run], settings: Iterable[str]) -> None:
@@ -281,10 +295,7 @@ def _check_distinct(variant: str, game: str, runs: Sequence[Run]) -> None:
         seen[run.seed] = run
 
 
-def _machine(run: Run) -> str:
-    """Machine, device and precision of a run, as far as it recorded them."""
-    where = run.session.get("platform", "machine not recorded")
-    processors = run.session.get("cpu_count")
-    how = [run.config.get(name) for name in ("device", "precision")]
-    parts = [where, f"{processors} processors" if processors else None, *how]
-    return ", ".join(str(part) for part in parts if part)
+def _machines(run: Run) -> list[str]:
+    """The machines of a run's sessions with its device and precision, as far as it recorded them."""
+    how = [str(run.config[name]) for name in ("device", "precision") if run.config.get(name)]
+    return [", ".join([where, *how]) for where in run.platforms or ["machine not recorded"]]

@@ -9,7 +9,6 @@ A run is a folder that `experiments/procgen.py` wrote (docs/procgen.md).
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
@@ -21,11 +20,11 @@ from typing import Any
 
 from decouple.checks import Must, checked
 from decouple.networks.separation import separation_index
-from decouple.runs.files import read_json, read_yaml
+from decouple.runs.files import named_places, read_json, read_yaml
 from decouple.runs.metrics import read_metrics, read_result
 from decouple.studies.separation.settings import shared_depth
 
-__all__ = ["Run", "find_runs", "last_session", "read_run"]
+__all__ = ["Run", "find_runs", "last_session", "platforms", "read_run"]
 
 FILES = ("config.yaml", "metrics.csv", "record.json", "result.json", "checkpoint.pt")  # files of a run's folder
 
@@ -40,6 +39,7 @@ class Run:
     result: Mapping[str, Any]  # content of result.json, None for what failed; empty where there is no file
     session: Mapping[str, Any]  # entry of record.json on the run's last start; empty where there is none
     depth: int = shared_depth(None, "both")  # number of blocks that the two networks can share
+    platforms: Sequence[str] = ()  # machines that its sessions ran on; none where they are not recorded
 
     @property
     def game(self) -> str:
@@ -116,31 +116,33 @@ def find_runs(where: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Remains of a run are found too, so that a report can name them: a folder with another of a run's files, or an
     empty one. Hidden folders are skipped, and so is what a run keeps below its own folder, unless it is a whole run.
+    Links are followed; what two of them lead to is found once.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: there are none in one of the places.
     """
-    patterns = [where] if isinstance(where, str | os.PathLike) else list(where)
-    roots = [Path(found) for pattern in patterns for found in glob.glob(str(pattern), recursive=True)]
-    folders = {folder.resolve(): folder for root in roots for folder in _folders(root)}
-    if not folders:
-        raise FileNotFoundError(
-            f"runs must be a folder or a glob where there are runs; none in {list(map(str, patterns))}"
-        )
+    folders: dict[Path, Path] = {}
+    for pattern in [where] if isinstance(where, str | os.PathLike) else where:
+        own = [folder for root in named_places(str(pattern)) for folder in _folders(root, set())]
+        if not own:
+            raise FileNotFoundError(f"runs must be a folder or a glob where there are runs; none in {str(pattern)!r}")
+        for folder in own:
+            folders.setdefault(folder.resolve(), folder)
     return sorted(folders.values())
 
 
-def _folders(folder: Path, below_a_run: bool = False) -> Iterator[Path]:
-    """The folders of runs, whole or not, from this one on."""
-    if not folder.is_dir():
+def _folders(folder: Path, seen: set[Path], below_a_run: bool = False) -> Iterator[Path]:
+    """The folders of runs, whole or not, from this one on; `seen` are those that it has been through."""
+    if not folder.is_dir() or (real := folder.resolve()) in seen:
         return
+    seen.add(real)
     entries = sorted(folder.iterdir())
     has = {entry.name for entry in entries} & set(FILES)
     if {"config.yaml", "metrics.csv"} <= has or (not below_a_run and (has or not entries)):
         yield folder
     for entry in entries:
-        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
-            yield from _folders(entry, below_a_run or bool(has))
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from _folders(entry, seen, below_a_run or bool(has))
 
 
 @checked()
@@ -161,7 +163,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     if result and "final/test_return" not in result:
         raise ValueError(f"{folder / 'result.json'} must hold final/test_return; got {', '.join(result)}")
     curves = {name: array("d", values) for name, values in read_metrics(folder).items()}  # a quarter of lists' memory
-    return Run(folder, config, curves, result, last_session(folder / "record.json"), _depth(config))
+    record = folder / "record.json"
+    return Run(folder, config, curves, result, last_session(record), _depth(config), platforms(record))
 
 
 def _depth(config: Mapping[str, Any]) -> int:
@@ -188,10 +191,8 @@ def last_session(path: Path) -> Mapping[str, Any]:
     Raises:
         ValueError: the file is damaged.
     """
-    sessions = read_json(path).get("sessions", [])
-    session = sessions[-1] if isinstance(sessions, list) and sessions else {}
-    if not isinstance(sessions, list) or not isinstance(session, dict):
-        raise ValueError(f"{path} must hold a list of sessions; got {str(sessions)[:40]}")
+    sessions = _sessions(path)
+    session = sessions[-1] if sessions else {}
     facts = session.get("facts", {})
     if not isinstance(facts, dict) or not all(isinstance(text, str) for text in facts.values()):
         raise ValueError(f"{path} must hold facts as texts; got {str(facts)[:40]}")
@@ -204,3 +205,22 @@ def last_session(path: Path) -> Mapping[str, Any]:
         if not whole:
             raise ValueError(f"{path} must hold {name} with counts of {', '.join(parts)}; got {facts[name]!r}")
     return session
+
+
+@checked()
+def platforms(path: Path) -> tuple[str, ...]:
+    """The machines of a record.json's sessions, each once and with its number of processors; empty where none is told.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    told = [(session.get("platform"), session.get("cpu_count")) for session in _sessions(path)]
+    names = [f"{where}, {processors} processors" if processors else str(where) for where, processors in told if where]
+    return tuple(dict.fromkeys(names))
+
+
+def _sessions(path: Path) -> list[dict[str, Any]]:
+    sessions = read_json(path).get("sessions", [])
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+        raise ValueError(f"{path} must hold a list of sessions; got {str(sessions)[:40]}")
+    return sessions

@@ -77,8 +77,8 @@ def strip_section(
     if not films:
         return Section("At play", ["No agent could be drawn.", *missing])
     caption = (
-        "An episode of the best run of each, from its first frame to its last, with its return; all begin alike. One "
-        "episode shows what an agent does, and not how well it does it in the mean."
+        f"An episode of the best run of each, from its first frame to its last or to step {STEPS}, with its return; "
+        "all begin alike. One episode shows what an agent does, and not how well it does it in the mean."
     )
     return Section(
         "At play", missing, pictures=[picture("strips", strip_figure(films, frames=max(2, frames)), caption)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -100,6 +101,9 @@ def test_a_failed_seed_is_left_out_and_named():
     study = written({0: [1, 2, None], 1: [5, 6, 7]})
     assert study.scores() == {"k=1": {"task": [5, 6, 7]}, "k=0": {"task": [1, 2]}}
     assert any("Failed" in note and "k=0 on task, seed 2" in note for note in study.notes)
+    answer = answer_of(study, repetitions=20)
+    assert answer.sentence.endswith("Of k=0 1 of 3 seeds failed, which are in no mean.")
+    assert answer.notes == tuple(study.notes)
     with pytest.raises(ValueError, match="runs must be finished"):
         answer_of(written({0: [None]}))
 
@@ -157,6 +161,15 @@ def test_a_study_broken_off_goes_on_and_its_page_has_every_point(tmp_path, monke
     assert [study.cost(point).parameters for point in study.variants] == sorted(
         study.cost(point).parameters for point in study.variants
     )  # the more is shared, the fewer
+
+    more = [dataclasses.replace(config, seeds=3) for config in configs[:2]]
+    asked = [*more, dataclasses.replace(configs[2], seed=5)]
+    missing = (
+        "No run that can be read: k=0, seed 2.",
+        "No run that can be read: k=1, seed 2.",
+        "No run that can be read: k=2, seeds 5, 6.",
+    )
+    assert read_points(asked, store_of(settings, options)).elsewhere == missing
 
     page, answer = task_report(configs, options)
     folder = report_folder(settings, options)

@@ -187,6 +187,28 @@ def test_settings_that_differ_between_degrees_are_listed(tmp_path):
     ]
 
 
+def test_runs_older_than_a_setting_differ_from_none_in_it(tmp_path):
+    write_run(tmp_path, separation="shared")
+    write_run(tmp_path, width=1.0)
+    write_run(tmp_path, separation=2, seed=1)  # late, from before there were widths
+    study = read_study(find_runs(tmp_path))
+    assert study.variants == ["shared", "late"] and not study.differing_settings
+    assert [run.seed for run in study.runs["late", "maze"]] == [0, 1]
+
+
+def test_all_machines_of_a_run_that_went_on_elsewhere_are_named(tmp_path):
+    folder = write_run(tmp_path)
+    record = json.loads((folder / "record.json").read_text())
+    record["sessions"] = [
+        {"platform": "Old", "cpu_count": 64},
+        {"platform": "Old", "cpu_count": 64},
+        *record["sessions"],
+    ]
+    (folder / "record.json").write_text(json.dumps(record))
+    machines = read_study([folder]).cost("late").machines
+    assert machines == ("Linux-test, 2 processors, cpu, fp32", "Old, 64 processors, cpu, fp32")
+
+
 def test_what_a_degree_costs(study):
     cost = study.cost("late")
     assert (cost.parameters, cost.multiply_adds, cost.acting_multiply_adds) == (1_197_040, 35, 30)
@@ -208,6 +230,17 @@ def test_runs_are_found_in_folders_and_by_globs(tmp_path):
     assert find_runs([f"{tmp_path}/*/maze", folders[1]]) == folders[1:]  # found twice, there once
     with pytest.raises(FileNotFoundError, match=r"none in .*nowhere"):
         find_runs(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"none in .*nowhere"):
+        find_runs([tmp_path, tmp_path / "nowhere"])
+
+
+def test_links_are_followed_once_and_brackets_in_a_name_are_no_pattern(tmp_path):
+    folder = write_run(tmp_path / "disk [2]")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "seed0").symlink_to(folder)
+    (tmp_path / "runs" / "again").symlink_to(tmp_path / "runs")
+    assert [found.resolve() for found in find_runs(tmp_path / "runs")] == [folder]
+    assert find_runs([tmp_path / "disk [2]", tmp_path / "runs"]) == [folder]
 
 
 def test_folders_of_other_experiments_are_noted(tmp_path):
