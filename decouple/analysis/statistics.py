@@ -369,7 +369,7 @@ def _superiority(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _superiority_of_runs(x: Runs, y: Runs) -> np.ndarray:
     """The same of runs by game, whose numbers may differ."""
-    return np.mean([_superiority(np.asarray(x[game])[:, None], np.asarray(y[game])[:, None]) for game in x])
+    return np.array([_superiority(np.asarray(x[game])[:, None], np.asarray(y[game])[:, None]) for game in x]).mean(0)
 
 
 def _check_same_games(x: Runs, y: Runs) -> None:

@@ -124,13 +124,18 @@ def _actors(study: SizeStudy) -> dict[tuple[int, ...], list[Path]]:
 def _first_whole(
     folders: Sequence[Path], left_out: Callable[[str], object]
 ) -> tuple[Any, ObservationScaling | None] | None:
-    """The first actor, and its scaling, of the first folder whose checkpoint can be read; None where none can."""
+    """The first actor that has not failed, and its scaling, of the first folder whose checkpoint can be read and has
+    one; None where none has."""
     for folder in folders:
         path = folder / "checkpoint.pt"
         try:
             state = load_checkpoint(path)
             with reading_checkpoint(path, "agents of train_agents"):
-                return trained_actor(state, 0)
+                first, count = (state["settings"].get(name, alone) for name, alone in (("seed", 0), ("seeds", 1)))
+                failed = state.get("failed", {})
+                whole = [agent for agent in range(count) if str(first + agent) not in failed]
+                if whole:
+                    return trained_actor(state, whole[0])
         except (CheckpointError, OSError) as error:
             left_out(str(error))
     return None

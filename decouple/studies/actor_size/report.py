@@ -152,6 +152,10 @@ def study_section(
     lines += strips_section(study, folder / f"strips_{name}.png", strip_frames)
     lines.append(f"### Its cells\n\n{cells_markdown(study)}")
     notes = [*(study.search["notes"] if study.search else ()), *study.missing()]
+    key = study.task, study.algorithm, study.key
+    own = (row for row in latency if (row["task"], row["algorithm"], row["settings"]) == key)
+    if len(machines := sorted({row["platform"] for row in own})) > 1:
+        notes.append(f"Latencies are of several machines, between which they do not compare: {'; '.join(machines)}.")
     return "\n\n".join([*lines, "### What to know of it, and what is not there", "\n".join(f"- {n}" for n in notes)])
 
 

@@ -187,6 +187,10 @@ class SizeStudy:
             notes.append(f"{name} is on policy: no action values to have a bias, no replay to hold transitions out of.")
         for measure, text in wanted.items():
             notes += self._without(text, [cell for cell in self.cells if not cell.values(measure)])
+            counts = [(cell, len(cell.values(measure)), len(cell.measures["return"])) for cell in self.cells]
+            fewer = [f"{cell.name} {n} of {of}" for cell, n, of in counts if 0 < n < of - len(cell.failed)]
+            what = text.removeprefix("No ").partition(" (")[0]
+            notes += [f"Of fewer seeds than the return, {what}: {', '.join(fewer)}."] if fewer else []
         return notes
 
     def _without(self, text: str, cells: Sequence[SizeCell]) -> list[str]:
@@ -297,6 +301,7 @@ def cells_markdown(study: SizeStudy) -> str:
         "critic",
         "parameters",
         "multiply-adds",
+        "seeds",
         "return",
         "value loss",
         "held out",
@@ -307,7 +312,7 @@ def cells_markdown(study: SizeStudy) -> str:
     for cell in study.cells:
         row = _row(cell)
         names = [size_name(size) for size in (cell.actor, cell.critic)]
-        counts = ["–" if row[name] is None else f"{row[name]:,}" for name in ("parameters", "multiply_adds")]
+        counts = ["–" if row[name] is None else f"{row[name]:,}" for name in ("parameters", "multiply_adds", "seeds")]
         measured = ["–" if row[name] is None else f"{row[name]:.3g}" for name in MEASURES[1:]]
         texts.append((*names, *counts, return_text(row["return"]) + spread_text(row["return_std"]), *measured))
     return markdown_lines(texts)

@@ -58,9 +58,9 @@ def unit_use(
         tau: threshold of a dormant unit, as `dormant_share` has it.
 
     Returns:
-        Rows of `MEASURED`: the seed; the network (`trunk`, `policy`, `value`, or `twin`, the second critic); the layer,
-        from 1, a branch continuing the count of the trunk; its units; the share of dormant ones; and the effective
-        rank, in directions, 0 where the layer is constant.
+        Rows of `MEASURED`, of the agents that have not failed: the seed; the network (`trunk`, `policy`, `value`, or
+        `twin`, the second critic); the layer, from 1, a branch continuing the count of the trunk; its units; the share
+        of dormant ones; and the effective rank, in directions, 0 where the layer is constant.
 
     Raises:
         FileNotFoundError: no checkpoint in `run_dir`, which may be the checkpoint's own path.
@@ -84,6 +84,8 @@ def unit_use(
         trained.load_state_dict(state["env"])  # with the statistics that scale the observations
         observations = _states(config, agents, trained, steps, states)  # (S, states, ...)
     for seed, model, observation in zip(config.all_seeds, agents.models(), observations, strict=True):
+        if str(seed) in state.get("failed", {}):
+            continue
         for network, layer, features in hidden_layers(model, observation):
             rank = effective_rank(centred_gram(features))
             measured = dormant_share(features, tau), 0.0 if math.isnan(rank) else rank
@@ -99,12 +101,12 @@ def study_units(
     *,
     left_out: Callable[[str], object] = lambda text: None,
 ) -> list[dict[str, str]]:
-    """Measure the cells that the file lacks by `unit_use`, and add them to it after each one.
+    """Measure the seeds that the file lacks by `unit_use`, and add them to it after each cell.
 
     Args:
-        studies: studies whose cells are measured; one without a checkpoint is left out.
+        studies: studies whose cells are measured; one without a checkpoint is left out, and so are failed seeds.
         path: the CSV file, made where it is missing.
-        left_out: function called with the error of each damaged checkpoint.
+        left_out: function called with the error of each checkpoint that is damaged or cannot be measured.
 
     Returns:
         All rows of the file, as text: task, algorithm, the settings' key, actor, critic, and the names of `unit_use`.
@@ -118,13 +120,15 @@ def study_units(
     for study in studies:
         for cell in study.cells:
             head = [csv_cell(v) for v in (study.task, study.algorithm, study.key, cell.actor, cell.critic)]
-            if not cell.folders or any([row[name] for name in OF_CELL] == head for row in rows):
+            known = {row["seed"] for row in rows if [row[name] for name in OF_CELL] == head}
+            if not cell.folders or {str(seed) for seed in cell.measures["return"]} - {*map(str, cell.failed)} <= known:
                 continue
-            try:
-                measured = [row for folder in cell.folders for row in unit_use(folder)]
-            except (CheckpointError, OSError) as error:
-                left_out(str(error))
-                continue
+            measured: list[dict[str, Any]] = []
+            for folder in cell.folders:
+                try:
+                    measured += [row for row in unit_use(folder) if str(row["seed"]) not in known]
+                except (CheckpointError, OSError, ValueError) as error:
+                    left_out(f"{folder}: {error}" if str(folder) not in str(error) else str(error))
             rows += [
                 dict(zip(OF_CELL, head, strict=True)) | {name: csv_cell(value) for name, value in row.items()}
                 for row in measured

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from damage import DAMAGES, damage
 from size_studies import RETURNS, SIZES, cell, search_of, train
 
+from decouple.studies.actor_size.report import study_section
 from decouple.studies.actor_size.results import (
     SizeStudy,
     cells_csv,
@@ -122,9 +124,32 @@ def test_what_was_not_measured_is_said(tmp_path):
     ]
     assert ppo.missing()[-1].startswith("PPO is on policy: no action values")
     assert cells_markdown(td3).splitlines()[2:] == [
-        r"| \|4,4\| | \|4,4\| | 41 | 32 | -inf | 1 | – | – | – | – | 1 |",  # the failed agent's bias, 2, is in no mean
-        r"| \|4,4\| | \|16,16\| | – | – | -152 ± 2.8 | – | – | – | – | – | – |",
+        r"| \|4,4\| | \|4,4\| | 41 | 32 | 2 | -inf | 1 | – | – | – | – | 1 |",  # a failed agent's bias is in no mean
+        r"| \|4,4\| | \|16,16\| | – | – | 2 | -152 ± 2.8 | – | – | – | – | – | – |",
     ]
+
+
+def test_measures_of_fewer_seeds_than_the_return_are_named(tmp_path):
+    store = CellStore(tmp_path / "cells.sqlite")
+    gone = train(store, cell((4, 4), (4, 4)), [-1.0, -2.0], loss=[1.0, 1.0], bias=[1.0, 1.0])
+    train(store, cell((4, 4), (4, 4)), [-3.0, -4.0], loss=[3.0, 3.0], bias=[1.0, 1.0])
+    shutil.rmtree(gone)
+    (study,) = read_studies(store)
+    assert len(study.cells[0].values("return")) == 4 and study.cells[0].values("value_loss") == [3.0, 3.0]
+    assert "Of fewer seeds than the return, value loss: |4,4| 2 of 4." in study.missing()
+    assert "Of fewer seeds than the return, bias of the critics: |4,4| 2 of 4." in study.missing()
+
+
+def test_latencies_of_several_machines_are_said_to_be_so(store, tmp_path):
+    (study,) = read_studies(store)
+    head = {"task": study.task, "algorithm": study.algorithm, "settings": study.key, "runtime": "eager", "batch": 1}
+    rows = [
+        head | {"actor": actor, "median_us": 9.0, "p99_us": 10.0, "calls": 20, "platform": platform}
+        for actor, platform in (((4, 4), "Linux, a laptop"), ((16, 16), "Linux, a server"))
+    ]
+    text = "Latencies are of several machines, between which they do not compare: Linux, a laptop; Linux, a server."
+    assert text in study_section(study, "a", rows, tmp_path)
+    assert "several machines" not in study_section(study, "a", rows[:1], tmp_path)
 
 
 def test_the_cells_as_a_file(store):

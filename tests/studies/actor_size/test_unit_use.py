@@ -10,10 +10,11 @@ import torch
 from size_studies import cell, train
 
 from decouple.analysis.representation import centred_gram, dormant_share, effective_rank
-from decouple.runs.checkpoint import load_checkpoint
+from decouple.runs.checkpoint import load_checkpoint, save_checkpoint
 from decouple.studies.actor_size.algorithms import PPOControl, TD3Control
 from decouple.studies.actor_size.cell import train_agents
-from decouple.studies.actor_size.load import agents_in
+from decouple.studies.actor_size.latency import _first_whole
+from decouple.studies.actor_size.load import agents_in, trained_actor
 from decouple.studies.actor_size.results import read_studies
 from decouple.studies.actor_size.store import CellStore
 from decouple.studies.actor_size.unit_use import hidden_layers, study_units, unit_use
@@ -84,18 +85,41 @@ def test_a_studys_cells_are_measured_once_and_a_damaged_one_is_named(tmp_path, m
     folders = [Path(train(store, cell((4, 4), critic), [-1.0, -2.0])) for critic in ((4, 4), (16, 16))]
     for folder in folders:
         (folder / "checkpoint.pt").write_bytes(b"damaged")
-    path, told, asked = tmp_path / "units.csv", [], []
+    path, told, asked, seeds = tmp_path / "units.csv", [], [], [0, 1]
 
     def measured(folder: Path) -> list[dict]:
         asked.append(folder)
-        row = {"seed": 0, "network": "policy", "layer": 1, "units": 4, "dormant": 0.25, "effective_rank": 2.5}
-        return [row] if folder == folders[0] else unit_use(folder)
+        row = {"network": "policy", "layer": 1, "units": 4, "dormant": 0.25, "effective_rank": 2.5}
+        return [{"seed": seed, **row} for seed in seeds] if folder != folders[1] else unit_use(folder)
 
     monkeypatch.setattr("decouple.studies.actor_size.unit_use.unit_use", measured)
     rows = study_units(read_studies(store), path, left_out=told.append)
-    assert [(row["actor"], row["critic"], row["dormant"]) for row in rows] == [("4,4", "4,4", "0.25")]
+    assert [(row["actor"], row["critic"], row["dormant"]) for row in rows] == 2 * [("4,4", "4,4", "0.25")]
     assert len(told) == 1 and "checkpoint.pt" in told[0]
     assert study_units(read_studies(store), path) == rows and asked.count(folders[0]) == 1
+    seeds[:] = [0, 1, 2, 3]
+    (
+        Path(train(store, cell((4, 4), (4, 4)), [-3.0, None])) / "checkpoint.pt"
+    ).touch()  # of the new seeds one has failed
+    seeds.pop()
+    more = study_units(read_studies(store), path)
+    assert more[:2] == rows and {row["seed"] for row in more} == {"0", "1", "2"}
+    before = len(asked)
+    assert study_units(read_studies(store), path) == more and set(asked[before:]) == {folders[1]}
     path.write_text("nonsense\n")
     with pytest.raises(ValueError, match=r"units\.csv"):
         study_units(read_studies(store), path)
+
+
+def test_a_failed_agent_is_in_no_row_and_its_run_is_timed_by_another(trained, tmp_path):
+    state = load_checkpoint(trained / "checkpoint.pt")
+    failed = {**state, "failed": {"0": "seed 0: the reward is nan"}}
+    save_checkpoint(tmp_path / "checkpoint.pt", failed)
+    assert {row["seed"] for row in unit_use(tmp_path)} == {1}
+    found = _first_whole([tmp_path], pytest.fail)
+    assert found is not None
+    expected = trained_actor(state, 1)[0]
+    for own, other in zip(found[0].parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(own, other)
+    save_checkpoint(tmp_path / "checkpoint.pt", {**state, "failed": {"0": "", "1": ""}})
+    assert _first_whole([tmp_path], pytest.fail) is None
