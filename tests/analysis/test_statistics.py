@@ -189,7 +189,7 @@ def test_improvement_of_unequal_numbers_of_runs_is_that_of_their_repetitions():
     calls = []
     many = {game: [float(n) for n in range(count)] for game, count in zip("abcd", (7, 8, 9, 10), strict=True)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "_superiority", lambda a, b: calls.append(len(a) * len(b)) or np.zeros(1))
+        patch.setattr(statistics, "_superiority", lambda a, b: calls.append(len(a) * len(b)) or np.float64(0))
         probability_of_improvement(many, many, repetitions=2)
     assert max(calls) == 100  # and not 2,520 squared
 
