@@ -946,6 +946,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "return_text": lambda: {"value": -150.0},
     "rounded_threshold": lambda: {"baseline": -151.0},
     "search_steps": lambda: {"baseline": [4]},
+    "settings_key": lambda: {"settings": "{}"},
     "size_name": lambda: {"size": [4, 4]},
     "smallest_actor": lambda: {"evaluate": returns, "baseline": [4]},
     "t_interval": lambda: {"values": [1.0, 2.0]},

@@ -12,7 +12,6 @@ say no more of it. Bias and overfit are the diagnostics of Mastikhina et al. 202
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import statistics
@@ -28,6 +27,7 @@ from decouple.checks import ANY_NUMBER, SEED, all_of, at_least, check_setting, c
 from decouple.runs.files import csv_lines, markdown_lines, read_json
 from decouple.runs.metrics import read_metrics, read_result
 from decouple.studies.actor_size.algorithms import CONTROL_ALGORITHMS
+from decouple.studies.actor_size.settings import settings_key
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 from decouple.studies.actor_size.study import csv_cell, old_rules, spread_text
 from decouple.studies.actor_size.trials import return_text, size_name, t_interval
@@ -125,7 +125,7 @@ class SizeStudy:
     @property
     def key(self) -> str:
         """Hash of the settings: eight hexadecimal digits, the name of the folder that the cells' runs are in."""
-        return hashlib.sha256(self.settings.encode()).hexdigest()[:8]
+        return settings_key(self.settings)
 
     @property
     def sizes(self) -> list[Size]:

@@ -9,6 +9,7 @@ After Mysore et al., *Honey, I Shrunk The Actor* (CoG 2021, https://arxiv.org/ab
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ __all__ = [
     "NOT_IDENTITY",
     "OF_TEST_LEVELS",
     "ControlSettings",
+    "settings_key",
     "sizes_name",
 ]
 
@@ -254,6 +256,12 @@ class ControlSettings:
     def frames_per_iteration(self) -> int:
         """Frames of each agent in one iteration: off policy one step of its environments, on policy a rollout."""
         return self.num_envs * getattr(self.learning, "rollout_steps", 1)
+
+
+@checked()
+def settings_key(settings: str) -> str:
+    """Hash of a cell's settings, eight hexadecimal digits: the name of the folder that the runs of its study are in."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
 
 @checked(sizes=all_of(at_least(1)))

@@ -10,6 +10,7 @@ https://arxiv.org/abs/2102.11893), Table I.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -22,6 +23,7 @@ from decouple.runs.files import csv_lines, csv_rows, markdown_lines
 from decouple.runs.rules import outdated
 from decouple.studies.actor_size.build import unit_actions
 from decouple.studies.actor_size.search import SmallestActor
+from decouple.studies.actor_size.settings import settings_key
 from decouple.studies.actor_size.trials import return_text, size_name
 from decouple.version import VERSION, written_by
 
@@ -55,7 +57,7 @@ COLUMNS = (
     *("symmetric_size", "symmetric_reward", "symmetric_spread"),
     *("actor_size", "reduction_percent", "baseline_reduction_percent", "critic_size"),
     *("asymmetric_reward", "asymmetric_spread", "asymmetric_low", "asymmetric_high"),
-    *("decided", "exhaustive", "seeds", "seconds", "measure"),
+    *("decided", "exhaustive", "seeds", "seconds", "measure", "frames", "settings"),
 )
 
 # Cells of Table I whose value is not the return after training but "the average maximum reward achieved during
@@ -208,7 +210,10 @@ def table_rows(
     for search in searches:
         if search["state"] == "done" and not _old_rules(search):
             key = search["task"], search["algorithm"]
-            ours.setdefault(key, []).append(_our_row(search["result"], search["options"]))
+            frames = search["settings"].get("total_frames")
+            hashed = settings_key(json.dumps(search["settings"], sort_keys=True))
+            row = _our_row(search["result"], search["options"]) | {"frames": frames, "settings": hashed}
+            ours.setdefault(key, []).append(row)
     rows = []
     for task, algorithm in dict.fromkeys([*paper, *ours]):
         of_paper = {"measure": "maximum" if (task, algorithm) in AT_ITS_BEST else "final"}
@@ -250,14 +255,21 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 @checked(rows=TABLE_ROWS)
 def table_texts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The rows as texts to read, under `HEADS`."""
+    """The rows as texts to read, under `HEADS`; several searches of a task are told apart by frames, or settings."""
+    ours: dict[tuple[str, str], set[tuple[int | None, str]]] = {}  # frames and settings of our searches
+    for row in rows:
+        if row["source"] == "here":
+            ours.setdefault((row["task"], row["algorithm"]), set()).add((row["frames"], row["settings"]))
     texts = []
     for row in rows:
         low, high = row["asymmetric_low"], row["asymmetric_high"]
         interval = "" if low is None else f" [{return_text(low)}, {return_text(high)}]"
+        others = ours.get((row["task"], row["algorithm"]), set()) if row["source"] == "here" else set()
+        frames = f", {row['frames']:,} frames" if len(others) > 1 and row["frames"] is not None else ""
+        hashed = f", {row['settings']}" if len(others) > len({of for of, _ in others}) else ""
         cells = (
             f"{row['task']}, {row['algorithm'].upper()}",
-            row["source"] + (", maximum in training" if row["measure"] == "maximum" else ""),
+            row["source"] + frames + hashed + (", maximum in training" if row["measure"] == "maximum" else ""),
             "" if row["threshold"] is None else return_text(row["threshold"]),
             f"{_size(row['baseline_size'])} {_return(row, 'baseline')}",
             f"{_size(row['symmetric_size'])} {_return(row, 'symmetric')}".strip(),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import threading
@@ -28,7 +27,7 @@ from decouple.checks import Must, all_of, at_least, checked
 from decouple.runs.locks import FolderInUseError, lock_folder
 from decouple.studies.actor_size.algorithms import control_identity
 from decouple.studies.actor_size.engines import BEAT_S, CellError, GaveUpError, waited_for
-from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, sizes_name
+from decouple.studies.actor_size.settings import NOT_IDENTITY, ControlSettings, settings_key, sizes_name
 from decouple.studies.actor_size.stopping import stopped_at
 from decouple.studies.actor_size.store import Batch, Cell, CellStore
 from decouple.studies.actor_size.trials import Returns, Unfinished
@@ -231,5 +230,4 @@ def _of_batch(config: ControlSettings, batch: Batch) -> ControlSettings:
 def _folder(cell: Cell) -> str:
     """Folder of a cell's runs, relative to the store's: readable, and different for other settings."""
     names = [sizes_name(size) for size in (cell.actor, cell.critic)]
-    settings = hashlib.sha256(cell.settings.encode()).hexdigest()[:8]
-    return f"{cell.task.replace('/', '_')}/{cell.algorithm}/{settings}/{names[0]}-{names[1]}"
+    return f"{cell.task.replace('/', '_')}/{cell.algorithm}/{settings_key(cell.settings)}/{names[0]}-{names[1]}"

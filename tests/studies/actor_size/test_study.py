@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from decouple.studies.actor_size.search import smallest_actor
+from decouple.studies.actor_size.settings import settings_key
 from decouple.studies.actor_size.study import (
     csv_cell,
     csv_table,
@@ -58,6 +60,22 @@ def test_the_papers_rows_are_read_as_printed():
     assert (row["threshold"], row["baseline_size"], row["actor_size"]) == (-160, (400, 300), (4, 4))
     assert (row["reduction_percent"], row["asymmetric_reward"], row["asymmetric_spread"]) == (88.38, -167.57, 14.53)
     assert PAPER["ant", "ddpg"]["baseline_reward"] == 225.23 and PAPER["ant", "ddpg"]["actor_size"] is None
+
+
+def test_several_searches_of_a_task_are_told_apart_by_their_frames_or_else_their_settings():
+    trial, whole = search(settings={"total_frames": 2_000}), search(settings={"total_frames": 60_000})
+    other = search(settings={"total_frames": 60_000, "gamma": 0.9})
+
+    def named(*searches: dict[str, Any]) -> list[str]:
+        rows = [row for row in table_rows(searches, PAPER) if row["source"] == "here"]
+        return [texts[1] for texts in table_texts(rows)]
+
+    assert named(whole) == ["here"] == named(whole)
+    assert named(trial, whole) == ["here, 2,000 frames", "here, 60,000 frames"]
+    keys = [settings_key(json.dumps(one["settings"], sort_keys=True)) for one in (whole, other)]
+    assert named(whole, other) == [f"here, 60,000 frames, {key}" for key in keys] and keys[0] != keys[1]
+    csv_row = csv_table(table_rows([trial], PAPER)).decode().splitlines()[3]
+    assert csv_row.split(",")[-2] == "2000" and re.fullmatch(r"[0-9a-f]{8}", csv_row.split(",")[-1])
 
 
 def test_a_reduction_is_of_parameters():
