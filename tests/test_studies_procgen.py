@@ -30,7 +30,10 @@ def write_run(folder: Path, score: float, *, frames: int = reduced.FRAMES, **set
     settings = {**SETTINGS, **settings}
     run = study_folders.write_run(folder, score, frames=(100, frames), **settings)
     head, first, *rest = (run / "metrics.csv").read_text().splitlines()
-    lines = [f"{head},cut/joint_cosine", f"{first},0.25", "200,100.0,,,,", *(f"{row},0.5" for row in rest)]
+    if settings.get("separation") == 0:  # no cut, and no cosine there
+        lines = [head, first, "200,100.0,,,", *rest]
+    else:
+        lines = [f"{head},cut/joint_cosine", f"{first},0.25", "200,100.0,,,,", *(f"{row},0.5" for row in rest)]
     (run / "metrics.csv").write_text("\n".join(lines) + "\n")
     record = json.loads((run / "record.json").read_text())
     record["sessions"] = [{**record["sessions"][0], "git": {"commit": commit}} for commit in ("a" * 40, "b" * 40)]
@@ -55,6 +58,7 @@ def test_agents_and_curves_are_read_from_finished_runs(tmp_path, capsys):
     }
     curves = [row for row in rows_of(reduced.HERE / "curves.csv") if (row["k"], row["seed"]) == ("4", "1")]
     assert [(row["frames"], row["cosine"]) for row in curves] == [("100", "0.25"), ("500000", "0.5")]
+    assert {row["cosine"] for row in rows_of(reduced.HERE / "curves.csv") if row["k"] == "0"} == {""}
     # of k = 0 one run is shorter than the protocol's, so that S7 has no verdict
     assert reduced.returns() == {("starpilot", 4): [(7.0, 5.0), (8.0, 6.0), (9.0, 7.0)]}
     table = reduced.reduced_table().splitlines()

@@ -58,7 +58,8 @@ def collect(folder: Path) -> None:
         agents.append(own | {"frames": run.result["frames"]} | final | {"commit": commits(run.folder)})
         for row, frames in enumerate(run.curves["frames"]):
             if not math.isnan(run.curves["eval/test_return"][row]):
-                values = {column: round(run.curves[name][row], 4) for column, name in MEASURES.items()}
+                of = {column: run.curves.get(name) for column, name in MEASURES.items()}  # no cosine without a cut
+                values = {column: round(curve[row], 4) if curve else "" for column, curve in of.items()}
                 curves.append(own | {"frames": int(frames)} | values)
     for name, rows in (("agents", agents), ("curves", curves)):
         rows.sort(key=lambda row: (GAMES.index(row["game"]), row["k"], row["seed"], row["frames"]))
